@@ -1,0 +1,77 @@
+"""Progress of long work: lines for logs, and small files that `mantis run` draws bars from."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+PROGRESS_DIR = "MANTIS_PROGRESS_DIR"
+STEP = "MANTIS_STEP"
+LINE_SECONDS = 10.0
+FILE_SECONDS = 0.2
+
+T = TypeVar("T")
+
+
+def say(message: str) -> None:
+    """One line for whoever follows this step; unbuffered, so that `kubectl logs` shows it at once."""
+    print(f"{os.environ.get(STEP, 'mantis')}: {message}", file=sys.stderr, flush=True)
+
+
+def publish(**state: object) -> None:
+    """Replace the current step's state file, where somebody draws it (MANTIS_PROGRESS_DIR)."""
+    folder, step = os.environ.get(PROGRESS_DIR), os.environ.get(STEP)
+    if not folder or not step:
+        return
+    path = Path(folder) / f"{step}.json"
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(state))
+        temporary.replace(path)
+    except FileNotFoundError:
+        pass  # whoever drew it has gone and taken the folder along; the work goes on
+
+
+class Progress:
+    """Counts `done` of `total`; says a line every ten seconds and publishes the state five times a second."""
+
+    def __init__(self, *, label: str, total: int | None, unit: str, done: int = 0) -> None:
+        self.label, self.total, self.unit, self.done = label, total, unit, done
+        self._first = done
+        self._start = self._line = time.monotonic()
+        self._file = 0.0
+        self._show("")
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """Count `amount` more; `note` stands behind the numbers, e.g. the loss."""
+        self.done += amount
+        self._show(note)
+
+    def _show(self, note: str) -> None:
+        now = time.monotonic()
+        if now - self._file >= FILE_SECONDS or self.done == self.total:
+            self._file = now
+            publish(state="running", label=self.label, done=self.done, total=self.total, unit=self.unit, note=note)
+        if now - self._line >= LINE_SECONDS:
+            self._line = now
+            say(f"{self.label}: {self._figures(now)}{'  ' + note if note else ''}")
+
+    def _figures(self, now: float) -> str:
+        rate = (self.done - self._first) / max(now - self._start, 1e-9)
+        figures = f"{self.done:,}" if self.total is None else f"{self.done:,} of {self.total:,}"
+        figures += f" {self.unit}  {rate:,.1f} {self.unit}/s"
+        if self.total is not None and rate > 0:
+            left = int((self.total - self.done) / rate)
+            figures += f"  {left // 60}:{left % 60:02d} left"
+        return figures
+
+
+def track(items: Iterable[T], *, label: str, total: int | None, unit: str) -> Iterator[T]:
+    """Yield `items` and count them."""
+    progress = Progress(label=label, total=total, unit=unit)
+    for item in items:
+        yield item
+        progress.advance()

@@ -1,0 +1,265 @@
+"""A recipe: everything a run means, as one frozen, validated value.
+
+Fields marked `HOW` decide how a result is computed, not what it is (launcher, processes, checkpoint cadence):
+they are left out of fingerprints, so that changing them reuses what is there.
+"""
+
+import contextlib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from components.core.errors import ConfigError
+from components.core.hashing import fingerprint
+
+HOW: dict[str, Any] = {"how": True}
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
+
+
+class Settings(BaseModel):
+    """Base of every section: frozen, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def identity(self) -> dict[str, Any]:
+        """The values that decide a result, for a fingerprint; nested sections included."""
+        identity: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            extra = field.json_schema_extra
+            if isinstance(extra, dict) and extra.get("how"):
+                continue
+            value = getattr(self, name)
+            identity[name] = _plain(value)
+        return identity
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Settings):
+        return value.identity()
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+class TinyShape(Settings):
+    """Shape of a model that is built from nothing (`model.base: tiny`); sizes in units, images in pixels."""
+
+    image_size: int = Field(48, ge=8)
+    patch_size: int = Field(24, ge=4)
+    vision_width: int = Field(96, ge=8)
+    vision_layers: int = Field(2, ge=1)
+    vision_heads: int = Field(4, ge=1)
+    vision_feature_layer: int = -1
+    vision_position_std: float = Field(
+        0.5,
+        gt=0,
+        description="Standard deviation of the tower's position embeddings at the start. From scratch, CLIP's 0.02 "
+        "leaves place and motion unlearned for thousands of steps.",
+    )
+    text_width: int = Field(128, ge=8)
+    text_layers: int = Field(3, ge=1)
+    text_heads: int = Field(4, ge=1)
+    text_mlp_ratio: float = Field(3.0, gt=0)
+    vocabulary: int = Field(4096, ge=300, description="At most so many tokens in the tokenizer that assemble trains.")
+
+
+class ModelSettings(Settings):
+    """Which model is trained, and from what."""
+
+    family: Name = "llava-clip"
+    base: str = Field("tiny", description="`tiny`: built from `tiny` with a tokenizer trained on the mixture.")
+    prompt: Name = Field("llama3", description="A prompt profile of components/models/prompts.yaml.")
+    tiny: TinyShape = TinyShape()
+
+
+class SubsetSettings(Settings):
+    """One subset of the mixture."""
+
+    name: Name
+    cap: int | None = Field(None, ge=1, description="At most so many rows, drawn by the seed.")
+    repeat: int = Field(1, ge=1)
+    max_images: int | None = Field(None, ge=1, description="Rows of more images go to the ledger.")
+
+
+class DataSettings(Settings):
+    """The data mixture."""
+
+    source: str = Field(
+        "generated", description="`generated` (the demo's tasks), a folder or a store URL with raw data."
+    )
+    generated_conversations: int = Field(20_000, ge=10)
+    subsets: tuple[SubsetSettings, ...] = Field((), description="Empty: every subset found at the source.")
+    context_length: int = Field(8192, ge=32, description="Tokens per sample, expanded image tokens included.")
+    max_image_pixels: int = Field(64_000_000, ge=1)
+    max_image_bytes: int = Field(32_000_000, ge=1)
+    workers: int = Field(2, ge=1, json_schema_extra=HOW)
+
+
+class ScheduleSettings(Settings):
+    """Learning rate over the run: linear warm-up, then `cosine` to zero, or flat and then `linear` to zero."""
+
+    kind: Literal["cosine", "linear"] = "cosine"
+    warmup_ratio: float = Field(0.03, ge=0, le=1)
+    flat_ratio: float = Field(0.0, ge=0, le=1, description="Linear only: share of the steps before the decay begins.")
+
+
+class TrainingSettings(Settings):
+    """Optimization, batch, precision, parallelism."""
+
+    epochs: int = Field(1, ge=1)
+    max_steps: int | None = Field(None, ge=1, description="Stop after so many optimizer steps.")
+    batch_size: int = Field(128, ge=1, description="Samples per optimizer step over all ranks.")
+    learning_rate: float = Field(1e-5, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = Field(1e-8, gt=0)
+    gradient_clipping: float = Field(1.0, gt=0)
+    schedule: ScheduleSettings = ScheduleSettings()
+    precision: Literal["fp32", "bf16"] = "bf16"
+    gradient_checkpointing: bool = Field(True, json_schema_extra=HOW)
+    train: tuple[Literal["vision", "projector", "text"], ...] = ("projector", "text")
+    seed: int = 42
+    zero_stage: Literal[2, 3] = Field(3, json_schema_extra=HOW)
+    launcher: Literal["local", "trainjob"] = Field("local", json_schema_extra=HOW)
+    nodes: int = Field(1, ge=1, json_schema_extra=HOW)
+    processes_per_node: int = Field(2, ge=1, json_schema_extra=HOW)
+    token_budget: int = Field(8192, ge=32, description="Tokens per micro-step and rank.", json_schema_extra=HOW)
+    patch_budget: int = Field(65_536, ge=1, description="Image patches per micro-step and rank.", json_schema_extra=HOW)
+    checkpoint_every: int = Field(250, ge=1, description="Steps.", json_schema_extra=HOW)
+    checkpoint_keep: int = Field(2, ge=1, json_schema_extra=HOW)
+    log_every: int = Field(10, ge=1, description="Steps.", json_schema_extra=HOW)
+
+
+class ConversionSettings(Settings):
+    """What the converted model is stored as."""
+
+    precision: Literal["fp32", "bf16"] = "bf16"
+
+
+class EvaluationSettings(Settings):
+    """Benchmarks and how they are answered and scored."""
+
+    source: str = Field("generated", description="`generated`, a folder or a store URL with benchmark files.")
+    benchmarks: tuple[Name, ...] = ()
+    samples_per_skill: int = Field(500, ge=1, description="Held-out instances per skill of generated benchmarks.")
+    decoding: Name = "greedy-short"
+    scoring: Literal["official", "strict"] = "official"
+    controls: tuple[Literal["blind", "shuffled"], ...] = ("blind", "shuffled")
+    batch_tokens: int = Field(32_768, ge=32, description="Prompt tokens per batch.", json_schema_extra=HOW)
+
+
+class TrackingSettings(Settings):
+    """Where runs are shown."""
+
+    experiment: str = "mantis"
+
+
+class Recipe(Settings):
+    """A whole run. `identity()` leaves out what does not decide results."""
+
+    name: Name
+    description: str = ""
+    seed: int = Field(0, ge=0, description="Of generated data, of caps and of weights that are built from nothing.")
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    training: TrainingSettings = TrainingSettings()
+    conversion: ConversionSettings = ConversionSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+    @model_validator(mode="after")
+    def _no_subset_twice(self) -> Self:
+        names = [subset.name for subset in self.data.subsets]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"data.subsets names {', '.join(twice)} twice; use `repeat` to see rows more than once")
+        return self
+
+    def to_yaml(self) -> str:
+        """The resolved recipe as YAML, every field written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def default_run_id(self) -> str:
+        """Name that the same resolved recipe always gets: `<name>-<8 hex digits>`."""
+        return f"{self.name}-{fingerprint(self.identity())[:8]}"
+
+
+def parse_recipe(text: str, *, origin: str, overrides: dict[str, str] | None = None) -> Recipe:
+    """Recipe from YAML text with dotted `overrides` (values are YAML too).
+
+    Raises:
+        ConfigError: not YAML, or a field that is unknown or has a wrong value; names field, value and remedy.
+    """
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"{origin} is not YAML: {error}.", remedy="Correct it, or start from a shipped recipe."
+        ) from None
+    if not isinstance(raw, dict):
+        raise ConfigError(
+            f"{origin} holds {type(raw).__name__}, not a mapping of sections.", remedy="Start from a shipped recipe."
+        )
+    for key, value in (overrides or {}).items():
+        _override(raw, key, value)
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, origin), remedy=_known_fields(error)) from None
+
+
+def load_recipe_file(path: Path, overrides: dict[str, str] | None = None) -> Recipe:
+    """Recipe from a YAML file; see `parse_recipe`."""
+    return parse_recipe(path.read_text(), origin=str(path), overrides=overrides)
+
+
+def _override(raw: dict[str, Any], dotted: str, value: str) -> None:
+    node: Any = raw
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {dotted}: {parent} is a single value.", remedy="Set it whole, as YAML.")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(
+            f"--set {dotted}: {value!r} is not YAML.", remedy="Quote it, e.g. --set 'a.b=[1, 2]'."
+        ) from None
+    # YAML 1.1 reads 5e-6 as text; a person who writes it means a number.
+    if isinstance(parsed, str):
+        with contextlib.suppress(ValueError):
+            parsed = float(parsed)
+    node[last] = parsed
+
+
+def _explain(error: ValidationError, origin: str) -> str:
+    problems = []
+    for item in error.errors():
+        field = ".".join(str(part) for part in item["loc"]) or "the recipe"
+        if item["type"] == "extra_forbidden":
+            problems.append(f"{field} = {item['input']!r} is not a field")
+        else:
+            problems.append(f"{field} = {_short(item['input'])}: {item['msg'].removeprefix('Value error, ')}")
+    return f"{origin}: {'; '.join(problems)}."
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _known_fields(error: ValidationError) -> str:
+    unknown = [item["loc"] for item in error.errors() if item["type"] == "extra_forbidden"]
+    if not unknown:
+        return "See docs/recipes.md for every field."
+    section: type[BaseModel] = Recipe
+    for part in unknown[0][:-1]:
+        field = section.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            return "See docs/recipes.md for every field."
+        section = field.annotation
+    return f"Fields here: {', '.join(section.model_fields)}."

@@ -1,0 +1,219 @@
+"""One wrapper around every step of every DAG: address, reuse, commit, the run's own record, failure messages.
+
+KFP's final status and error fields cannot be relied on, so what happened is written down here:
+`runs/<run>/steps/<step>.json`.
+"""
+
+import os
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from components.core import progress
+from components.core.artifacts import (
+    Kind,
+    MadeBy,
+    Manifest,
+    Number,
+    code_version,
+    commit_manifest,
+    describe_files,
+    image_digest,
+    read_manifest,
+)
+from components.core.errors import ConfigError, MantisError, NotFoundError
+from components.core.hashing import fingerprint
+from components.core.settings import Recipe, parse_recipe
+from components.core.store import ObjectStore, open_store
+
+
+class State(StrEnum):
+    """What became of a step; KILLED is a STARTED step whose process is gone."""
+
+    STARTED = "started"
+    REUSED = "reused"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class StepRecord(BaseModel):
+    """`runs/<run>/steps/<step>.json`; `seconds` is the time of the attempt that made the result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: str
+    state: State
+    started: str
+    ended: str | None = None
+    seconds: float = 0.0
+    attempts: int = 1
+    reason: str = ""
+    uri: str = ""
+    fingerprint: str = ""
+    summary: dict[str, Number] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run as a step sees it: its id, its store and its resolved recipe."""
+
+    id: str
+    store: ObjectStore
+    recipe: Recipe
+
+    def key(self, name: str) -> str:
+        """Key of an object of the run's own folder."""
+        return f"runs/{self.id}/{name}"
+
+
+def open_run(run: str, store_url: str) -> Run:
+    """The run `run`, as preflight wrote it."""
+    store = open_store(store_url)
+    key = f"runs/{run}/recipe.yaml"
+    try:
+        text = store.get(key).decode()
+    except NotFoundError:
+        raise ConfigError(
+            f"run = {run!r} is not in {store.url}.", remedy="`mantis status` lists the runs of a store."
+        ) from None
+    return Run(id=run, store=store, recipe=parse_recipe(text, origin=store.uri(key)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a step is about to make."""
+
+    step: str
+    kind: Kind
+    revision: int
+    config: dict[str, Any]
+    inputs: dict[str, Manifest] = field(default_factory=dict)
+    address: Callable[[str], str]
+
+    def fingerprint(self) -> str:
+        """Hash of everything that decides the result."""
+        return fingerprint(
+            {
+                "step": self.step,
+                "revision": self.revision,
+                "config": self.config,
+                "inputs": {name: manifest.fingerprint for name, manifest in self.inputs.items()},
+            }
+        )
+
+
+Work = Callable[[str], dict[str, Number]]
+
+
+def run_step(run: Run, task: Task, work: Work) -> Manifest:
+    """The result of `task`: the one that is already there, or the one that `work(prefix)` makes.
+
+    `work` puts the result's objects under the key prefix it is given and returns the summary numbers. Whatever a
+    killed attempt left there is `work`'s to use or to overwrite.
+
+    Raises:
+        MantisError: as `work` raises it, after it was recorded.
+    """
+    os.environ[progress.STEP] = task.step
+    made = task.fingerprint()
+    prefix = task.address(made)
+    before = read_record(run.store, run.id, task.step)
+    began, clock = _now(), time.monotonic()
+    existing = read_manifest(run.store, prefix)
+    if existing is not None:
+        progress.say(f"result was already there: {existing.uri}")
+        same = before is not None and before.fingerprint == made and before.state in (State.DONE, State.REUSED)
+        seconds = before.seconds if same and before is not None else 0.0
+        _record(run, task, State.REUSED, began, seconds=seconds, attempts=0, manifest=existing)
+        return existing
+    attempts = 1 + (before.attempts if before and before.fingerprint == made else 0)
+    _record(run, task, State.STARTED, began, attempts=attempts, made=made)
+    try:
+        summary = work(prefix)
+        manifest = Manifest(
+            kind=task.kind,
+            uri=run.store.uri(prefix),
+            fingerprint=made,
+            inputs={name: manifest.reference() for name, manifest in task.inputs.items()},
+            made_by=MadeBy(
+                run=run.id,
+                step=task.step,
+                revision=task.revision,
+                config_hash=fingerprint(task.config),
+                code_version=code_version(),
+                image_digest=image_digest(),
+            ),
+            files=describe_files(run.store, prefix),
+            summary=summary,
+        )
+        commit_manifest(run.store, manifest)
+    except BaseException as error:
+        seconds = time.monotonic() - clock
+        _record(run, task, State.FAILED, began, seconds=seconds, attempts=attempts, made=made, reason=reason_of(error))
+        raise
+    _record(run, task, State.DONE, began, seconds=time.monotonic() - clock, attempts=attempts, manifest=manifest)
+    return manifest
+
+
+def reason_of(error: BaseException) -> str:
+    """What a person reads about a failure: one paragraph for an error of ours, else the exception's own line."""
+    if isinstance(error, MantisError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "Stopped by Ctrl-C. The same command goes on from here."
+    if isinstance(error, SystemExit):
+        return f"Stopped with exit code {error.code}. The same command goes on from here."
+    return "".join(traceback.format_exception_only(error)).strip()
+
+
+def read_record(store: ObjectStore, run: str, step: str) -> StepRecord | None:
+    """The record of one step, None where it never began."""
+    key = f"runs/{run}/steps/{step}.json"
+    if store.stat(key) is None:
+        return None
+    return StepRecord.model_validate_json(store.get(key))
+
+
+def read_records(store: ObjectStore, run: str) -> list[StepRecord]:
+    """Every step's record, in the order in which they began."""
+    entries = store.list(f"runs/{run}/steps")
+    records = [StepRecord.model_validate_json(store.get(entry.key)) for entry in entries]
+    return sorted(records, key=lambda record: record.started)
+
+
+def _record(
+    run: Run,
+    task: Task,
+    state: State,
+    began: str,
+    *,
+    attempts: int,
+    seconds: float = 0.0,
+    reason: str = "",
+    made: str = "",
+    manifest: Manifest | None = None,
+) -> None:
+    record = StepRecord(
+        step=task.step,
+        state=state,
+        started=began,
+        ended=None if state is State.STARTED else _now(),
+        seconds=round(seconds, 3),
+        attempts=attempts,
+        reason=reason,
+        uri=manifest.uri if manifest else "",
+        fingerprint=manifest.fingerprint if manifest else made,
+        summary=manifest.summary if manifest else {},
+    )
+    run.store.put(run.key(f"steps/{task.step}.json"), record.model_dump_json(indent=1).encode())
+    progress.publish(state=state.value, label=task.step, reason=reason, seconds=record.seconds)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

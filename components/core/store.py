@@ -1,0 +1,138 @@
+"""One address for every artifact: `file:///path` on a laptop, `s3://bucket/prefix` on MinIO.
+
+Both implementations are held to one contract test (tests/components/core/test_store.py).
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+from urllib.parse import unquote, urlparse
+
+from components.core.errors import ConfigError
+
+TRANSFER_THREADS = 16
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """An object: its key below the store's root and its size in bytes."""
+
+    key: str
+    size: int
+
+
+class ObjectStore(Protocol):
+    """Keys are relative paths with `/`. Writes are atomic: a reader sees the whole object or none.
+
+    Every method raises StoreError when the store is away or refuses, NotFoundError where a key is missing.
+    """
+
+    url: str
+
+    def put(self, key: str, data: bytes) -> None: ...
+
+    def put_file(self, key: str, path: Path) -> None: ...
+
+    def get(self, key: str) -> bytes: ...
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """Bytes `start` to `start + length`, fewer at the object's end."""
+        ...
+
+    def get_file(self, key: str, path: Path) -> None: ...
+
+    def stat(self, key: str) -> Entry | None: ...
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """Every object whose key starts with `prefix + "/"`, in the order of keys."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Delete one object; one that is not there is no error."""
+        ...
+
+    def uri(self, key: str) -> str: ...
+
+    def lance_uri(self, key: str) -> str:
+        """Address of a Lance dataset at `key`, for `lance.dataset(uri, storage_options=lance_options())`."""
+        ...
+
+    def lance_options(self) -> dict[str, str]: ...
+
+
+def open_store(url: str) -> ObjectStore:
+    """The store at `url`; nothing is written yet.
+
+    Credentials of an `s3://` store come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, its endpoint from
+    AWS_ENDPOINT_URL: never from a parameter, which would end up in a database.
+    """
+    parsed = urlparse(url)
+    if parsed.scheme in ("", "file"):
+        from components.core.store_local import LocalStore
+
+        return LocalStore(Path(unquote(parsed.path)))
+    if parsed.scheme == "s3":
+        from components.core.store_minio import MinioStore
+
+        return MinioStore(bucket=parsed.netloc, prefix=parsed.path.strip("/"))
+    raise ConfigError(
+        f"store = {url!r} has the scheme {parsed.scheme!r}.", remedy="Use file:///absolute/path or s3://bucket/prefix."
+    )
+
+
+def default_store_url() -> str:
+    """MANTIS_STORE, or the folder .mantis where the command was started."""
+    return os.environ.get("MANTIS_STORE") or (Path.cwd() / ".mantis").as_uri()
+
+
+def key_of(store: ObjectStore, uri: str) -> str:
+    """The key of `uri` in `store`.
+
+    Raises:
+        ConfigError: the URI lies in another store.
+    """
+    root = store.url.rstrip("/") + "/"
+    if not uri.startswith(root):
+        raise ConfigError(f"{uri} is not in the store {store.url}.", remedy="Name the store that holds it (--store).")
+    return uri.removeprefix(root)
+
+
+def upload_tree(store: ObjectStore, prefix: str, folder: Path) -> list[Entry]:
+    """Put every file below `folder` under `prefix`, concurrently; returns what was put, in the order of keys."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+
+    def put(path: Path) -> Entry:
+        key = f"{prefix}/{path.relative_to(folder).as_posix()}"
+        store.put_file(key, path)
+        return Entry(key=key, size=path.stat().st_size)
+
+    return concurrently(put, files)
+
+
+def download_tree(store: ObjectStore, prefix: str, folder: Path) -> list[Path]:
+    """Get every object under `prefix` into `folder`, concurrently."""
+
+    def get(entry: Entry) -> Path:
+        path = folder / entry.key.removeprefix(prefix + "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store.get_file(entry.key, path)
+        return path
+
+    return concurrently(get, list(store.list(prefix)))
+
+
+def delete_tree(store: ObjectStore, prefix: str) -> None:
+    """Delete every object under `prefix`."""
+    concurrently(lambda entry: store.delete(entry.key), list(store.list(prefix)))
+
+
+def concurrently(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """`work` over `items` on TRANSFER_THREADS threads; results in the order of items."""
+    with ThreadPoolExecutor(TRANSFER_THREADS) as pool:
+        return list(pool.map(work, items))

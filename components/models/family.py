@@ -1,0 +1,81 @@
+"""What every model family offers, under the same names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from components.core.settings import ModelSettings
+from components.models.batch import PackedBatch
+from components.models.conversation import Conversation, Size
+
+IGNORE = -100
+Part = Literal["vision", "projector", "text"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """A conversation as tokens; both lists have the sample's length, image tokens expanded."""
+
+    input_ids: list[int]
+    labels: list[int]  # the token itself where it is a target, IGNORE elsewhere; not shifted
+
+
+class Family(Protocol):
+    """A model family. A new one is one module that offers these names, and one entry in models/registry.py."""
+
+    name: str
+
+    def special_tokens(self) -> list[str]:
+        """Tokens that the tokenizer must hold whole, the image token among them."""
+        ...
+
+    def image_tokens(self, size: Size, settings: ModelSettings) -> int:
+        """Language model positions that an image of this size takes; nothing is decoded."""
+        ...
+
+    def image_patches(self, size: Size, settings: ModelSettings) -> int:
+        """Patches the vision tower computes for an image of this size."""
+        ...
+
+    def encode(
+        self, conversation: Conversation, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings
+    ) -> Encoding:
+        """Tokens and labels of a whole conversation."""
+        ...
+
+    def encode_prompt(
+        self, conversation: Conversation, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings
+    ) -> list[int]:
+        """Tokens up to where the assistant's next answer begins; the last turn is the user's."""
+        ...
+
+    def end_of_answer(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> int:
+        """The token that ends an assistant's turn."""
+        ...
+
+    def preprocess(self, images: Sequence[bytes], settings: ModelSettings) -> Tensor:
+        """Pixel values [N, 3, H, W] float32 of encoded images; N may be 0."""
+        ...
+
+    def build(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, *, seed: int) -> PreTrainedModel:
+        """The model to train, fp32, on CPU, in training mode."""
+        ...
+
+    def part_of(self, parameter: str) -> Part:
+        """Which part of the model a parameter belongs to, by its name."""
+        ...
+
+    def forward(self, model: PreTrainedModel, batch: PackedBatch) -> Tensor:
+        """Logits [K, vocabulary] at the batch's target positions; without images the vision part runs on a dummy.
+
+        `model` may be wrapped by an engine: it is only called, never looked into.
+        """
+        ...
+
+    def save_processor(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, folder: Path) -> None:
+        """Tokenizer, image processor and processor files, as transformers' AutoProcessor reads them."""
+        ...

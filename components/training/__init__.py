@@ -1,0 +1,4 @@
+"""Plan, loss, engine, checkpoints, loop, launchers.
+
+Imported by pipelines; imports core and models.
+"""
