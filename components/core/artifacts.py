@@ -94,6 +94,18 @@ def parse_manifest(text: str | bytes, *, origin: str) -> Manifest:
         ) from None
 
 
+def load_manifest(path: str) -> Manifest:
+    """Manifest from the local file that KFP hands to a component as an input artifact."""
+    return parse_manifest(Path(path).read_text(), origin=path)
+
+
+def save_manifest(manifest: Manifest, path: str) -> None:
+    """Write the manifest as the content of a KFP output artifact."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(manifest.model_dump_json(indent=1))
+
+
 def read_manifest(store: ObjectStore, prefix: str) -> Manifest | None:
     """The committed manifest at `prefix`, or None where nothing was committed."""
     key = f"{prefix}/{MANIFEST}"

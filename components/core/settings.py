@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from components.core.errors import ConfigError
 from components.core.hashing import fingerprint
 
+EVERY_FIELD = "`mantis recipes demo` prints every field with its value."
 HOW: dict[str, Any] = {"how": True}
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
@@ -255,11 +256,11 @@ def _short(value: Any) -> str:
 def _known_fields(error: ValidationError) -> str:
     unknown = [item["loc"] for item in error.errors() if item["type"] == "extra_forbidden"]
     if not unknown:
-        return "See docs/recipes.md for every field."
+        return EVERY_FIELD
     section: type[BaseModel] = Recipe
     for part in unknown[0][:-1]:
         field = section.model_fields.get(str(part))
         if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
-            return "See docs/recipes.md for every field."
+            return EVERY_FIELD
         section = field.annotation
     return f"Fields here: {', '.join(section.model_fields)}."

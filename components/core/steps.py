@@ -7,7 +7,8 @@ KFP's final status and error fields cannot be relied on, so what happened is wri
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -29,6 +30,7 @@ from components.core.artifacts import (
 )
 from components.core.errors import ConfigError, MantisError, NotFoundError
 from components.core.hashing import fingerprint
+from components.core.processes import die_with_parent
 from components.core.settings import Recipe, parse_recipe
 from components.core.store import ObjectStore, open_store
 
@@ -161,6 +163,41 @@ def run_step(run: Run, task: Task, work: Work) -> Manifest:
     return manifest
 
 
+@contextmanager
+def recorded(run: Run, step: str) -> Iterator[None]:
+    """Keep the record of a step that makes no artifact of its own (preflight, the lists that loops run over)."""
+    os.environ[progress.STEP] = step
+    began, clock = _now(), time.monotonic()
+
+    def write(state: State, reason: str = "") -> None:
+        ended = None if state is State.STARTED else _now()
+        seconds = round(time.monotonic() - clock, 3)
+        record = StepRecord(step=step, state=state, started=began, ended=ended, seconds=seconds, reason=reason)
+        _write_record(run, record)
+
+    write(State.STARTED)
+    try:
+        yield
+    except BaseException as error:
+        write(State.FAILED, reason_of(error))
+        raise
+    write(State.DONE)
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Around the body of every KFP component: an error of ours ends it with one paragraph and exit code 1.
+
+    The component also dies with the process that runs the DAG, so that nothing works on after a kill.
+    """
+    die_with_parent()
+    try:
+        yield
+    except MantisError as error:
+        progress.say(f"failed: {error}")
+        raise SystemExit(1) from None
+
+
 def reason_of(error: BaseException) -> str:
     """What a person reads about a failure: one paragraph for an error of ours, else the exception's own line."""
     if isinstance(error, MantisError):
@@ -211,8 +248,12 @@ def _record(
         fingerprint=manifest.fingerprint if manifest else made,
         summary=manifest.summary if manifest else {},
     )
-    run.store.put(run.key(f"steps/{task.step}.json"), record.model_dump_json(indent=1).encode())
-    progress.publish(state=state.value, label=task.step, reason=reason, seconds=record.seconds)
+    _write_record(run, record)
+
+
+def _write_record(run: Run, record: StepRecord) -> None:
+    run.store.put(run.key(f"steps/{record.step}.json"), record.model_dump_json(indent=1).encode())
+    progress.publish(state=record.state.value, label=record.step, reason=record.reason, seconds=record.seconds)
 
 
 def _now() -> str:

@@ -1,0 +1,76 @@
+"""From an artifact, or one prediction in it, back to the data it came from, checking every hash on the way."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from components.core.artifacts import MANIFEST, Kind, Manifest, check_files, read_manifest
+from components.core.errors import NotFoundError
+from components.core.store import ObjectStore, key_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """One artifact of the chain; `depth` counts from the artifact that was asked about."""
+
+    depth: int
+    role: str
+    manifest: Manifest
+    problems: tuple[str, ...]
+
+
+def find_artifact(store: ObjectStore, uri: str) -> Manifest:
+    """The artifact that `uri`, or a file below it, belongs to.
+
+    Raises:
+        NotFoundError: no committed artifact on the way up.
+    """
+    key = key_of(store, uri.removesuffix("/"))
+    parts = key.removesuffix("/" + MANIFEST).split("/")
+    for length in range(len(parts), 0, -1):
+        manifest = read_manifest(store, "/".join(parts[:length]))
+        if manifest is not None:
+            return manifest
+    raise NotFoundError(f"{uri} is no committed artifact.", remedy="`mantis status RUN` lists a run's artifacts.")
+
+
+def walk(store: ObjectStore, manifest: Manifest, *, check: bool = True) -> Iterator[Link]:
+    """The artifact and everything it was made from, depth first, each once."""
+    seen: set[str] = set()
+
+    def visit(role: str, current: Manifest, depth: int) -> Iterator[Link]:
+        if current.uri in seen:
+            return
+        seen.add(current.uri)
+        problems = tuple(check_files(store, current)) if check else ()
+        yield Link(depth=depth, role=role, manifest=current, problems=problems)
+        for name, reference in sorted(current.inputs.items()):
+            found = read_manifest(store, key_of(store, reference.uri))
+            if found is None:
+                problem = f"{reference.uri} is missing: it is an input of {current.uri}"
+                yield Link(depth=depth, role=role, manifest=current, problems=(problem,))
+            elif found.fingerprint != reference.fingerprint:
+                problem = f"{reference.uri} has the fingerprint {found.fingerprint}, not {reference.fingerprint}"
+                yield Link(depth=depth + 1, role=name, manifest=found, problems=(problem,))
+            else:
+                yield from visit(name, found, depth + 1)
+
+    yield from visit(manifest.kind.value, manifest, 0)
+
+
+def find_prediction(store: ObjectStore, evaluation: Manifest, sample: str) -> dict[str, object]:
+    """The stored response to sample `sample`, as evaluation wrote it.
+
+    Raises:
+        NotFoundError: the evaluation has no such sample.
+    """
+    prefix = key_of(store, evaluation.uri)
+    if evaluation.kind is Kind.EVALUATION:
+        for entry in store.list(f"{prefix}/responses"):
+            if not entry.key.rpartition("/")[2].startswith("actual"):
+                continue
+            for line in store.get(entry.key).decode().splitlines():
+                row: dict[str, object] = json.loads(line)
+                if row["id"] == sample:
+                    return row
+    raise NotFoundError(f"{evaluation.uri} has no prediction for sample {sample!r}.", remedy="Ids are in responses/.")

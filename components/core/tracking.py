@@ -1,0 +1,232 @@
+"""MLflow: one run per pipeline run, curves while training goes on, and nothing lost when the server is away.
+
+The store's own files (metrics.jsonl, scores.json, records) are the truth; MLflow shows them. What could not be
+sent is therefore sent by whoever comes next: the next batch, the next attempt, or the run's last step.
+"""
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.core import progress
+from components.core.errors import TrackingError
+from components.core.steps import Run
+from components.core.store import ObjectStore
+from components.core.store_local import LocalStore
+
+RUN_TAG = "mantis.run"
+MARKER_METRIC = "train/loss"  # logged with every row of the curve: its last step says how far MLflow has got
+BATCH = 1000  # MLflow's limit of metrics per request
+SECONDS_BETWEEN_BATCHES = 5.0
+PARAMETER_CHARACTERS = 6000  # MLflow's limit
+
+
+def tracking_uri(store: ObjectStore) -> str:
+    """MLFLOW_TRACKING_URI, else a SQLite file in a local store, else one in the folder .mantis here."""
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    if given:
+        return given
+    return f"sqlite:///{_local_root(store) / 'mlflow.db'}"
+
+
+def _local_root(store: ObjectStore) -> Path:
+    root = store.root if isinstance(store, LocalStore) else Path.cwd() / ".mantis"
+    root.mkdir(parents=True, exist_ok=True)
+    return root
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedRun:
+    """A run's place in MLflow."""
+
+    client: Any  # mlflow.MlflowClient, which publishes no types
+    id: str
+    experiment: str
+
+
+def open_tracked_run(run: Run) -> TrackedRun:
+    """The MLflow run of `run`, created where there is none, and set to RUNNING.
+
+    KFP's own MLflow integration hands over a run through MLFLOW_RUN_ID; then that one is used.
+
+    Raises:
+        TrackingError: the server refuses or is away.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = MlflowClient(tracking_uri=tracking_uri(run.store))
+        experiment = _experiment(client, run)
+        given = os.environ.get("MLFLOW_RUN_ID")
+        found = [given] if given else _runs_tagged(client, experiment, run.id)
+        if found:
+            run_id = found[0]
+        else:
+            run_id = client.create_run(experiment, run_name=run.id, tags={RUN_TAG: run.id}).info.run_id
+        client.set_tag(run_id, RUN_TAG, run.id)
+        client.update_run(run_id, status="RUNNING")
+    except MlflowException as error:
+        raise TrackingError(
+            f"MLflow at {tracking_uri(run.store)} refuses: {str(error).splitlines()[0]}",
+            remedy="Check MLFLOW_TRACKING_URI; what was missed is sent by the next attempt.",
+        ) from None
+    return TrackedRun(client=client, id=run_id, experiment=experiment)
+
+
+def send_curve(tracked: TrackedRun, rows: Iterable[Mapping[str, float]]) -> int:
+    """Log the rows (each with its `step`) that MLflow does not have yet; returns how many.
+
+    A resumed training repeats the steps after its last checkpoint with the same values: they are not logged twice.
+    """
+    known = tracked.client.get_metric_history(tracked.id, MARKER_METRIC)
+    last = max((metric.step for metric in known), default=-1)
+    missing = [row for row in rows if row["step"] > last]
+    _log_rows(tracked, missing)
+    return len(missing)
+
+
+def record_run(
+    tracked: TrackedRun,
+    run: Run,
+    *,
+    status: str,
+    scores: Mapping[str, float],
+    tags: Mapping[str, str],
+    dataset: Mapping[str, str] | None,
+    files: Sequence[Path],
+) -> None:
+    """Parameters, scores, tags, the dataset as an input, the report's files, and the run's end."""
+    from mlflow.entities import Param
+
+    client = tracked.client
+    known = client.get_run(tracked.id)
+    parameters = [Param(key, value) for key, value in flat_recipe(run).items() if key not in known.data.params]
+    for start in range(0, len(parameters), 100):
+        client.log_batch(tracked.id, params=parameters[start : start + 100])
+    if dataset is not None and not known.inputs.dataset_inputs:
+        _log_dataset(tracked, dataset)
+    for tag, text in tags.items():
+        client.set_tag(tracked.id, tag, text)
+    for name, value in scores.items():
+        if known.data.metrics.get(name) != value:
+            client.log_metric(tracked.id, name, value)
+    for file in files:
+        client.log_artifact(tracked.id, str(file))
+    client.set_terminated(tracked.id, status=status)
+
+
+def flat_recipe(run: Run) -> dict[str, str]:
+    """The resolved recipe as MLflow parameters: dotted names, values as text."""
+    flat: dict[str, str] = {}
+
+    def visit(prefix: str, value: object) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                visit(f"{prefix}.{key}" if prefix else str(key), inner)
+        else:
+            flat[prefix] = str(value)[:PARAMETER_CHARACTERS]
+
+    visit("", run.recipe.model_dump(mode="json"))
+    return flat
+
+
+class CurveSender:
+    """Sends rows of the training curve from a thread; never raises into training, never makes it wait."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._rows: queue.Queue[dict[str, float] | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Queue one row."""
+        self._rows.put({"step": step, **metrics})
+
+    def close(self, *, seconds: float = 60.0) -> None:
+        """Send what is queued, waiting at most `seconds`; the run's last step sends what is left."""
+        self._rows.put(None)
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            progress.say("MLflow did not take all of the curve in time; the run's last step sends the rest")
+
+    def _work(self) -> None:
+        tracked: TrackedRun | None = None
+        waiting: list[dict[str, float]] = []
+        closing = False
+        while not closing:
+            closing = self._collect(waiting)
+            try:
+                if tracked is None:
+                    tracked = open_tracked_run(self._run)
+                send_curve(tracked, waiting)
+                waiting.clear()
+            except Exception as error:  # an outage must not cost a training step, whatever the client raises
+                progress.say(f"MLflow is away, {len(waiting)} rows wait: {str(error).splitlines()[0][:200]}")
+
+    def _collect(self, waiting: list[dict[str, float]]) -> bool:
+        """Move rows to `waiting` until it is time to send; True when there will be no more."""
+        until = time.monotonic() + SECONDS_BETWEEN_BATCHES
+        while (left := until - time.monotonic()) > 0:
+            try:
+                row = self._rows.get(timeout=left)
+            except queue.Empty:
+                return False
+            if row is None:
+                return True
+            waiting.append(row)
+        return False
+
+
+def _experiment(client: Any, run: Run) -> str:
+    given = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    if given:
+        return given
+    name = run.recipe.tracking.experiment
+    found = client.get_experiment_by_name(name)
+    if found:
+        return str(found.experiment_id)
+    # Without a server, artifacts lie beside the database; a server has a place of its own for them.
+    local = os.environ.get("MLFLOW_TRACKING_URI") is None
+    place = (_local_root(run.store) / "mlflow-artifacts").as_uri() if local else None
+    return str(client.create_experiment(name, artifact_location=place))
+
+
+def _runs_tagged(client: Any, experiment: str, run: str) -> list[str]:
+    found = client.search_runs([experiment], filter_string=f"tags.`{RUN_TAG}` = '{run}'", max_results=1)
+    return [item.info.run_id for item in found]
+
+
+def _log_rows(tracked: TrackedRun, rows: Sequence[Mapping[str, float]]) -> None:
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric(name, float(value), now, int(row["step"]))
+        for row in rows
+        for name, value in row.items()
+        if name != "step"
+    ]
+    for start in range(0, len(metrics), BATCH):
+        tracked.client.log_batch(tracked.id, metrics=metrics[start : start + BATCH])
+
+
+def _log_dataset(tracked: TrackedRun, dataset: Mapping[str, str]) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    entity = Dataset(
+        name=dataset["name"],
+        digest=dataset["digest"][:36],
+        source_type="mantis",
+        source=dataset["source"],
+        profile=dataset.get("profile"),
+    )
+    tracked.client.log_inputs(
+        tracked.id, datasets=[DatasetInput(entity, [InputTag("mlflow.data.context", "training")])]
+    )

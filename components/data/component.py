@@ -1,0 +1,42 @@
+"""KFP components of data preparation."""
+
+from kfp import dsl
+
+from components.core.images import PIPELINE_IMAGE
+
+
+@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+def subsets(run: str, store_url: str) -> list[str]:
+    """The subsets of the run's mixture, as the recipe and the source have them."""
+    from components.core.steps import open_run, recorded, reported
+    from components.data.step import resolve_subsets
+
+    with reported():
+        opened = open_run(run, store_url)
+        with recorded(opened, "subsets"):
+            return resolve_subsets(opened)
+
+
+@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+def prepare(run: str, store_url: str, subset: str, dataset: dsl.Output[dsl.Dataset]) -> None:
+    """One subset: every row read, checked and kept or written to the ledger."""
+    from components.core.artifacts import save_manifest
+    from components.core.steps import open_run, reported
+    from components.data import step
+
+    with reported():
+        save_manifest(step.prepare(open_run(run, store_url), subset), dataset.path)
+
+
+@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+def assemble(
+    run: str, store_url: str, datasets: dsl.Input[list[dsl.Dataset]], mixture: dsl.Output[dsl.Dataset]
+) -> None:
+    """The mixture: which rows of which subsets make an epoch, and how long each sample is."""
+    from components.core.artifacts import load_manifest, save_manifest
+    from components.core.steps import open_run, reported
+    from components.data import step
+
+    with reported():
+        prepared = [load_manifest(dataset.path) for dataset in datasets]
+        save_manifest(step.assemble(open_run(run, store_url), prepared), mixture.path)

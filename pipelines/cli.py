@@ -1,0 +1,329 @@
+"""The command line, `mantis`."""
+
+import json
+import os
+import subprocess
+import sys
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.tree import Tree
+
+from components.core.errors import ConfigError, MantisError
+from components.core.store import ObjectStore, default_store_url, open_store
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Multi-image instruction tuning: prepare data, train, convert, evaluate, report.\n\n"
+    "**First steps**\n\n"
+    "- `mantis doctor` says what works on this machine.\n"
+    "- `mantis run demo` trains a tiny model on generated tasks and writes a report, in minutes.\n"
+    "- `mantis run demo --source FOLDER` does the same with your own conversations.\n"
+    "- `mantis ui` shows the runs in MLflow.\n\n"
+    "A run is a *recipe* (a YAML file) and `--set section.field=value` changes of it. The same recipe is the same "
+    "run: started again, it goes on where it was stopped and takes every result that is already in the store.",
+)
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Store = Annotated[
+    str, typer.Option("--store", help="file:///folder or s3://bucket/prefix.", show_default="MANTIS_STORE or ./.mantis")
+]
+RunId = Annotated[str, typer.Argument(help="A run's id, as `mantis status` lists them.")]
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Our errors as one paragraph and exit code 1; anything else is a bug and keeps its traceback."""
+    try:
+        yield
+    except MantisError as error:
+        errors.print("[bold red]error[/] ", end="")
+        errors.print(error.problem, markup=False)
+        if error.remedy:
+            errors.print(error.remedy, markup=False)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe (e.g. demo), a YAML file, or a store URL.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="section.field=value; may be given several times.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Raw data to train on instead of the recipe's: a folder or a store URL.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="The run's id; without it, it follows from the recipe.")] = "",
+    store: Store = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the path of summary.json as the last line.")] = False,
+    open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser at the end.")] = False,
+) -> None:
+    """Run the whole DAG here: prepare, assemble, train, convert, evaluate, report.
+
+    Ctrl-C stops it; the same command goes on from the last checkpoint.
+    """
+    from pipelines.finish import close_run
+    from pipelines.launch import InterruptedRunError, run_dag
+    from pipelines.preflight import preflight
+
+    with _explained():
+        overrides = _overrides(set_ or [], source)
+        text = _recipe_argument(recipe)
+        store_url = store or default_store_url()
+        checked = preflight(text, overrides, name, store_url)
+        console.print(f"run [bold]{checked.id}[/]  store {checked.store.url}")
+        parameters = {"run_recipe": text, "run_overrides": overrides, "run_name": name, "store_url": store_url}
+        try:
+            run_dag(checked, parameters, console)
+        except InterruptedRunError:
+            close_run(checked, "KILLED")
+            raise
+        _show_scores(checked.store, checked.id)
+        report = checked.store.uri(f"reports/{checked.id}/report.html")
+        console.print(f"report  {report}")
+        if open_report:
+            webbrowser.open(report)
+        if as_json:
+            print(_local_path(checked.store, f"reports/{checked.id}/summary.json"))
+
+
+@app.command()
+def status(
+    run_id: Annotated[str, typer.Argument(help="A run's id; without it, all runs of the store.")] = "",
+    store: Store = "",
+) -> None:
+    """The steps of a run: what was done, reused, or failed and why. Without a run: all runs."""
+    from components.core.steps import open_run, read_records
+    from pipelines.launch import explain
+
+    with _explained():
+        opened = open_store(store or default_store_url())
+        if not run_id:
+            runs = sorted({entry.key.split("/")[1] for entry in opened.list("runs") if entry.key.count("/") > 1})
+            if not runs:
+                raise ConfigError(f"{opened.url} holds no run.", remedy="Start one: mantis run demo.")
+            for found in runs:
+                console.print(f"{found:<40} {explain(read_records(opened, found))}")
+            return
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for title in ("step", "state", "seconds", "attempts", "started", "result or reason"):
+            table.add_column(title, overflow="fold")
+        for record in read_records(open_run(run_id, opened.url).store, run_id):
+            outcome = record.reason or record.uri
+            seconds = f"{record.seconds:.1f}"
+            table.add_row(record.step, record.state, seconds, str(record.attempts), record.started[:19], outcome)
+        console.print(table)
+
+
+@app.command()
+def recipes(
+    name: Annotated[str, typer.Argument(help="A recipe; without it, the shipped ones are listed.")] = "",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="section.field=value")] = None,
+) -> None:
+    """List the shipped recipes, or print one with every field written out."""
+    from pipelines.resolve import resolve_run, shipped_recipes
+
+    with _explained():
+        if name:
+            print(resolve_run(_recipe_argument(name), _overrides(set_ or [], None), "")[1].to_yaml(), end="")
+            return
+        for shipped in shipped_recipes():
+            console.print(f"{shipped:<22} {resolve_run(shipped, {}, '')[1].description}")
+
+
+@app.command("compile")
+def compile_(
+    folder: Annotated[Path, typer.Argument(help="Where the YAML goes.")] = Path("pipelines/compiled"),
+    check: Annotated[bool, typer.Option("--check", help="Only say whether the files there are up to date.")] = False,
+) -> None:
+    """Compile the pipelines to the YAML that Kubeflow Pipelines takes."""
+    from pipelines.compiling import compile_all, stale
+
+    with _explained():
+        if check:
+            old = stale(folder)
+            if old:
+                raise ConfigError(f"{', '.join(old)} in {folder} differ from the code.", remedy="Run `mantis compile`.")
+            console.print(f"{folder} is up to date")
+            return
+        for path in compile_all(folder):
+            console.print(str(path))
+
+
+@app.command("demo-data")
+def demo_data(
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    seed: Annotated[int, typer.Option(help="Another seed gives other pictures and questions.")] = 0,
+    conversations: Annotated[int, typer.Option(min=10)] = 20_000,
+    samples_per_skill: Annotated[int, typer.Option(min=1, help="Held-out instances per skill.")] = 500,
+) -> None:
+    """Write the demo's generated tasks as JPEGs and JSON, in the raw form that --source reads."""
+    from components.core.demo_tasks import write_demo_data
+
+    with _explained():
+        if folder.exists() and any(folder.iterdir()):
+            raise ConfigError(f"folder = {str(folder)!r} is not empty.", remedy="Name a new folder.")
+        write_demo_data(folder, seed=seed, conversations=conversations, samples_per_skill=samples_per_skill)
+        console.print(f"wrote {folder}; train on it: mantis run demo --source {folder}")
+
+
+@app.command()
+def lineage(
+    uri: Annotated[str, typer.Argument(help="An artifact's URI; with #SAMPLE, one prediction of an evaluation.")],
+    store: Store = "",
+    check: Annotated[bool, typer.Option(help="Read every object and compare its hash.")] = True,
+) -> None:
+    """Walk from a prediction or an artifact back to the source rows, checking every hash."""
+    from components.core.lineage import find_artifact, find_prediction, walk
+
+    with _explained():
+        opened = open_store(store or default_store_url())
+        address, _, sample = uri.partition("#")
+        artifact = find_artifact(opened, address)
+        tree: Tree | None = None
+        if sample:
+            tree = _prediction_tree(find_prediction(opened, artifact, sample))
+        branches: dict[int, Tree] = {}
+        problems: list[str] = []
+        for link in walk(opened, artifact, check=check):
+            problems += link.problems
+            label = _link_label(link.role, link.manifest, link.problems, checked=check)
+            parent = branches.get(link.depth - 1, tree)
+            branches[link.depth] = parent.add(label) if parent is not None else Tree(label)
+            tree = tree or branches[0]
+        console.print(tree)
+        for problem in problems:
+            errors.print(problem, markup=False)
+        if problems:
+            raise typer.Exit(1)
+        if check:
+            console.print("every recorded byte is as it was")
+
+
+@app.command()
+def report(
+    run_id: RunId,
+    store: Store = "",
+    open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open it in a browser.")] = True,
+) -> None:
+    """Open a run's report."""
+    with _explained():
+        opened = open_store(store or default_store_url())
+        key = f"reports/{run_id}/report.html"
+        if opened.stat(key) is None:
+            raise ConfigError(f"run = {run_id!r} has no report yet.", remedy=f"`mantis status {run_id}` says why.")
+        path = _local_path(opened, key)
+        console.print(str(path))
+        if open_page:
+            webbrowser.open(Path(path).as_uri())
+
+
+@app.command()
+def ui(store: Store = "", port: Annotated[int, typer.Option()] = 5000) -> None:
+    """Start MLflow's page on the runs of the store; Ctrl-C ends it."""
+    from components.core.tracking import tracking_uri
+
+    with _explained():
+        uri = tracking_uri(open_store(store or default_store_url()))
+        console.print(f"MLflow on http://127.0.0.1:{port} showing {uri}")
+        command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
+        try:
+            subprocess.run([*command, "--port", str(port)], check=False, env=os.environ)
+        except KeyboardInterrupt:
+            console.print("stopped")
+
+
+@app.command()
+def doctor(store: Store = "") -> None:
+    """Say what works on this machine, and what to do about what does not."""
+    from pipelines.doctor import examine
+
+    marks = {True: "[green]ok[/]", False: "[red]no[/]", None: "[dim]--[/]"}
+    findings = examine(store or default_store_url())
+    for finding in findings:
+        console.print(f"{marks[finding.ok]}  {finding.what:<14} {finding.found}")
+        if finding.ok is False:
+            console.print(f"    {finding.remedy}")
+    if any(finding.ok is False for finding in findings):
+        raise typer.Exit(1)
+
+
+def _recipe_argument(recipe: str) -> str:
+    """A file's text, or the argument itself: a shipped name or a store URL."""
+    return Path(recipe).read_text() if recipe.endswith((".yaml", ".yml")) and Path(recipe).is_file() else recipe
+
+
+def _overrides(given: list[str], source: str | None) -> dict[str, str]:
+    overrides = {}
+    if source is not None:
+        address = source if "://" in source else str(Path(source).absolute())
+        overrides = {"data.source": json.dumps(address), "data.subsets": "[]"}
+    for item in given:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {item!r} has no `=`.", remedy="Write --set training.learning_rate=5e-6.")
+        overrides[key.strip()] = value
+    return overrides
+
+
+def _show_scores(store: ObjectStore, run_id: str) -> None:
+    summary = json.loads(store.get(f"reports/{run_id}/summary.json"))
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("benchmark", "skill", "samples", "accuracy", "95 % interval", "chance", "blind", "shuffled"):
+        table.add_column(title, justify="left" if title in ("benchmark", "skill") else "right")
+    for row in summary["scores"]:
+        interval = f"{_percent(row['low'])} to {_percent(row['high'])}"
+        figures = (_percent(row[name]) for name in ("accuracy", "chance", "blind", "shuffled"))
+        accuracy, chance, blind, shuffled = figures
+        table.add_row(row["benchmark"], row["skill"], str(row["samples"]), accuracy, interval, chance, blind, shuffled)
+    console.print(table)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _local_path(store: ObjectStore, key: str) -> Path:
+    """The object as a file here: in place for a local store, else a copy in the working folder."""
+    from components.core.store_local import LocalStore
+
+    if isinstance(store, LocalStore):
+        return store.root / key
+    path = Path.cwd() / ".mantis" / "fetched" / key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    store.get_file(key, path)
+    return path
+
+
+def _prediction_tree(prediction: dict[str, Any]) -> Tree:
+    tree = Tree(f"prediction {prediction['id']}")
+    for name in ("question", "response", "answer", "correct"):
+        tree.add(f"{name}: {prediction.get(name)}")
+    images = tree.add("images")
+    for image in prediction.get("images", []):
+        images.add(f"{image['path']}  sha256 {image['sha256']}")
+    return tree
+
+
+def _link_label(role: str, manifest: Any, problems: tuple[str, ...], *, checked: bool) -> str:
+    mark = "[red]changed[/]" if problems else "[green]checked[/]" if checked else "not checked"
+    made = manifest.made_by
+    facts = "  ".join(f"{name}={value}" for name, value in list(manifest.summary.items())[:6])
+    return (
+        f"[bold]{role}[/]  {manifest.uri}  {mark}\n"
+        f"fingerprint {manifest.fingerprint}  run {made.run}  code {made.code_version}  image {made.image_digest}\n"
+        f"[dim]{facts}[/]"
+    )
+
+
+if __name__ == "__main__":
+    app()

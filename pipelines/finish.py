@@ -1,0 +1,127 @@
+"""The last step, whatever happened: MLflow gets the whole run and its right status; the run gets its summary."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from components.core import progress
+from components.core.artifacts import MANIFEST, Manifest, code_version, image_digest, parse_manifest
+from components.core.errors import ConfigError, NotFoundError, TrackingError
+from components.core.steps import Run, State, StepRecord, open_run, read_records
+from components.core.store import key_of
+from components.core.tracking import open_tracked_run, record_run, send_curve
+from pipelines.resolve import resolve_run
+
+SUFFIXES = ("accuracy", "low", "high", "strict", "blind", "shuffled")
+
+
+def finish(recipe: str, overrides: Mapping[str, object], name: str, store_url: str) -> None:
+    """Close the run that these parameters mean; a run that preflight refused left nothing to close."""
+    try:
+        run_id, _ = resolve_run(recipe, overrides, name)
+        run = open_run(run_id, store_url)
+    except ConfigError:
+        progress.say("no run was started")
+        return
+    records = read_records(run.store, run.id)
+    close_run(run, status_of(records))
+
+
+def status_of(records: list[StepRecord]) -> str:
+    """MLflow's word for what the records say; KFP's own status is not to be relied on."""
+    reported = any(record.step == "report" and record.state in (State.DONE, State.REUSED) for record in records)
+    failed = any(record.state is State.FAILED for record in records)
+    return "FINISHED" if reported and not failed else "FAILED"
+
+
+def close_run(run: Run, status: str) -> None:
+    """Write the run's summary and send everything about it to MLflow; an outage of MLflow is said, not raised."""
+    os.environ[progress.STEP] = "finish"
+    records = read_records(run.store, run.id)
+    reasons = {record.step: record.reason for record in records if record.state is State.FAILED}
+    summary = {"run": run.id, "status": status, "failed": reasons, "steps": [r.model_dump() for r in records]}
+    run.store.put(run.key("summary.json"), json.dumps(summary, indent=1).encode())
+    try:
+        _send(run, status, records, reasons)
+    except TrackingError as error:
+        progress.say(str(error))
+
+
+def _send(run: Run, status: str, records: list[StepRecord], reasons: Mapping[str, str]) -> None:
+    tracked = open_tracked_run(run)
+    manifests = {
+        record.step: parse_manifest(run.store.get(f"{key_of(run.store, record.uri)}/{MANIFEST}"), origin=record.uri)
+        for record in records
+        if record.uri and record.state in (State.DONE, State.REUSED)
+    }
+    if "train" in manifests:
+        send_curve(tracked, _curve(run, manifests["train"]))
+    tags = {"code_version": code_version(), "image_digest": image_digest(), "recipe": run.recipe.name}
+    tags |= {f"failed.{step}": reason[:500] for step, reason in reasons.items()}
+    tags |= {f"fingerprint.{step}": manifest.fingerprint for step, manifest in manifests.items()}
+    mixture = manifests.get("assemble")
+    with tempfile.TemporaryDirectory() as folder:
+        record_run(
+            tracked,
+            run,
+            status=status,
+            scores=_scores(run, manifests) | _data(manifests),
+            tags=tags,
+            dataset=_dataset(mixture) if mixture else None,
+            files=_report_files(run, manifests.get("report"), Path(folder)),
+        )
+
+
+def _curve(run: Run, checkpoint: Manifest) -> list[dict[str, float]]:
+    text = run.store.get(f"{key_of(run.store, checkpoint.uri)}/metrics.jsonl").decode()
+    return [curve_row(json.loads(line)) for line in text.splitlines()]
+
+
+def curve_row(row: Mapping[str, float]) -> dict[str, float]:
+    """A row of metrics.jsonl under MLflow's names: `train/<name>`, the step kept."""
+    return {name if name == "step" else f"train/{name}": value for name, value in row.items()}
+
+
+def _scores(run: Run, manifests: Mapping[str, Manifest]) -> dict[str, float]:
+    scores: dict[str, float] = {}
+    for step, manifest in manifests.items():
+        if not step.startswith("evaluate-"):
+            continue
+        for row in json.loads(run.store.get(f"{key_of(run.store, manifest.uri)}/scores.json")):
+            prefix = f"eval/{row['benchmark']}/{row['skill']}"
+            for suffix in SUFFIXES:
+                if row.get(suffix) is not None:
+                    scores[f"{prefix}/{suffix}"] = float(row[suffix])
+    return scores
+
+
+def _data(manifests: Mapping[str, Manifest]) -> dict[str, float]:
+    mixture = manifests.get("assemble")
+    if mixture is None:
+        return {}
+    return {f"data/{name}": float(value) for name, value in mixture.summary.items() if isinstance(value, int | float)}
+
+
+def _dataset(mixture: Manifest) -> dict[str, str]:
+    return {
+        "name": "+".join(sorted(mixture.inputs)) or "mixture",
+        "digest": mixture.fingerprint,
+        "source": json.dumps({"uri": mixture.uri}),
+        "profile": json.dumps(mixture.summary),
+    }
+
+
+def _report_files(run: Run, report: Manifest | None, folder: Path) -> list[Path]:
+    if report is None:
+        return []
+    files = []
+    for name in ("report.html", "report.md", "summary.json"):
+        path = folder / name
+        try:
+            run.store.get_file(f"{key_of(run.store, report.uri)}/{name}", path)
+        except NotFoundError:
+            continue
+        files.append(path)
+    return files

@@ -1,0 +1,56 @@
+"""The whole job: prepare, assemble, train, convert, evaluate, report."""
+
+from kfp import dsl
+
+from components.conversion.component import convert
+from components.data.component import assemble, prepare, subsets
+from components.evaluation.component import benchmarks, evaluate
+from components.reporting.component import report
+from components.training.component import train
+from pipelines.component import finish, preflight
+
+
+@dsl.pipeline(
+    name="instruction-tuning",
+    display_name="Mantis: multi-image instruction tuning",
+    description="Prepares a data mixture, trains a model on it, converts the checkpoint with a proof of equality, "
+    "evaluates it with controls and intervals, and writes a report. Steps whose result is already in the store "
+    "take it from there. run_recipe: a shipped recipe's name, a store URL or YAML text. run_overrides: dotted "
+    'fields, e.g. {"training.learning_rate": "5e-6"}. run_name: empty means a name that follows from the recipe. '
+    "store_url: s3://bucket/prefix.",
+)
+def instruction_tuning(
+    run_recipe: str = "demo",
+    run_overrides: dict[str, str] = {},  # noqa: B006 (a KFP default, never mutated)
+    run_name: str = "",
+    store_url: str = "s3://mantis",
+) -> None:
+    """See the pipeline's description."""
+    last = uncached(finish(run_recipe=run_recipe, run_overrides=run_overrides, run_name=run_name, store_url=store_url))
+    with dsl.ExitHandler(last, name="run"):
+        checked = uncached(
+            preflight(run_recipe=run_recipe, run_overrides=run_overrides, run_name=run_name, store_url=store_url)
+        )
+        run = checked.output
+        chosen = uncached(subsets(run=run, store_url=store_url))
+        with dsl.ParallelFor(chosen.output, name="each-subset") as subset:
+            prepared = uncached(prepare(run=run, store_url=store_url, subset=subset))
+        datasets = dsl.Collected(prepared.outputs["dataset"])
+        mixture = uncached(assemble(run=run, store_url=store_url, datasets=datasets))
+        trained = uncached(train(run=run, store_url=store_url, mixture=mixture.outputs["mixture"]))
+        converted = uncached(convert(run=run, store_url=store_url, checkpoint=trained.outputs["checkpoint"]))
+        asked = uncached(benchmarks(run=run, store_url=store_url))
+        with dsl.ParallelFor(asked.output, name="each-benchmark") as benchmark:
+            evaluated = uncached(
+                evaluate(run=run, store_url=store_url, benchmark=benchmark, model=converted.outputs["model"])
+            )
+        uncached(report(run=run, store_url=store_url, evaluations=dsl.Collected(evaluated.outputs["evaluation"])))
+
+
+def uncached(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Turn KFP's cache off for a task.
+
+    Every step looks into the store itself and knows whether the result is still there; KFP's cache does not, and
+    would pass on addresses of what was deleted, or skip a launch.
+    """
+    return task.set_caching_options(False)

@@ -1,0 +1,61 @@
+"""The first step: everything that can be refused is refused here, before anything is computed."""
+
+import uuid
+from collections.abc import Mapping
+
+from components.core.errors import ConfigError, MantisError, StoreError
+from components.core.settings import Recipe
+from components.core.steps import Run, recorded
+from components.core.store import ObjectStore, open_store
+from components.data.step import resolve_subsets
+from components.evaluation.step import resolve_benchmarks
+from pipelines.resolve import resolve_run
+
+
+def preflight(recipe: str, overrides: Mapping[str, object], name: str, store_url: str) -> Run:
+    """The run, checked and with its resolved recipe in the store.
+
+    Raises:
+        MantisError: recipe, store, source or benchmark will not do; nothing was started.
+    """
+    run_id, resolved = resolve_run(recipe, overrides, name)
+    store = open_store(store_url)
+    check_store(store)
+    run = Run(id=run_id, store=store, recipe=resolved)
+    with recorded(run, "preflight"):
+        _keep_recipe(store, run_id, resolved)
+        resolve_subsets(run)
+        resolve_benchmarks(run)
+    return run
+
+
+def check_store(store: ObjectStore) -> None:
+    """Write, read and delete an object.
+
+    Raises:
+        StoreError: one of the three did not work.
+    """
+    key = f"runs/.probe-{uuid.uuid4().hex}"
+    store.put(key, b"probe")
+    if store.get(key) != b"probe":
+        raise StoreError(f"{store.url} gives back other bytes than were written.", remedy="Check the server.")
+    store.delete(key)
+
+
+def _keep_recipe(store: ObjectStore, run_id: str, recipe: Recipe) -> None:
+    key, text = f"runs/{run_id}/recipe.yaml", recipe.to_yaml()
+    if store.stat(key) is not None and not _same_results(store.get(key).decode(), recipe):
+        raise ConfigError(
+            f"run_name = {run_id!r} is the name of a run with another recipe ({store.uri(key)}).",
+            remedy="Choose another name, or none: then the name follows from the recipe.",
+        )
+    store.put(key, text.encode())
+
+
+def _same_results(text: str, recipe: Recipe) -> bool:
+    from components.core.settings import parse_recipe
+
+    try:
+        return parse_recipe(text, origin="the stored recipe").identity() == recipe.identity()
+    except MantisError:
+        return False

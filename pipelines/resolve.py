@@ -1,0 +1,45 @@
+"""From what a person names to a resolved recipe and a run id; a pure function, so that every task agrees."""
+
+from collections.abc import Mapping
+from importlib import resources
+
+import yaml
+
+from components.core.errors import ConfigError
+from components.core.settings import Recipe, parse_recipe
+from components.core.store import open_store
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes in pipelines/recipes."""
+    folder = resources.files("pipelines") / "recipes"
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def resolve_run(recipe: str, overrides: Mapping[str, object], name: str) -> tuple[str, Recipe]:
+    """Run id and resolved recipe of `recipe`: a shipped name, a store URL, or YAML text.
+
+    Raises:
+        ConfigError: no such recipe, or a field that does not hold.
+    """
+    text, origin = _recipe_text(recipe)
+    resolved = parse_recipe(text, origin=origin, overrides={key: _as_yaml(value) for key, value in overrides.items()})
+    return name or resolved.default_run_id(), resolved
+
+
+def _recipe_text(recipe: str) -> tuple[str, str]:
+    if "\n" in recipe or recipe.lstrip().startswith("{"):
+        return recipe, "the recipe's text"
+    if "://" in recipe:
+        folder, _, file = recipe.rpartition("/")
+        return open_store(folder).get(file).decode(), recipe
+    if recipe not in shipped_recipes():
+        raise ConfigError(
+            f"recipe = {recipe!r} is not shipped.",
+            remedy=f"Shipped: {', '.join(shipped_recipes())}. Your own: a file (mantis run FILE.yaml) or a store URL.",
+        )
+    return (resources.files("pipelines") / "recipes" / f"{recipe}.yaml").read_text(), f"recipe {recipe}"
+
+
+def _as_yaml(value: object) -> str:
+    return value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n")

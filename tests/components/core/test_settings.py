@@ -1,0 +1,64 @@
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.core.errors import ConfigError
+from components.core.settings import Recipe, parse_recipe
+
+MINIMAL = "name: test\n"
+
+
+def test_an_unknown_field_is_named_with_its_value_and_the_fields_that_exist():
+    with pytest.raises(ConfigError, match=r"training\.learning_rat = 0\.1 is not a field") as caught:
+        parse_recipe(MINIMAL + "training: {learning_rat: 0.1}", origin="r.yaml")
+    assert "learning_rate" in caught.value.remedy
+
+
+def test_a_wrong_value_is_named():
+    with pytest.raises(ConfigError, match=r"training\.batch_size = 0: .*greater than or equal to 1"):
+        parse_recipe(MINIMAL, origin="r.yaml", overrides={"training.batch_size": "0"})
+
+
+def test_overrides_are_yaml_and_numbers_in_scientific_notation_are_numbers():
+    overrides = {"training.learning_rate": "5e-6", "data.subsets": "[{name: a}, {name: b}]", "seed": "3"}
+    recipe = parse_recipe(MINIMAL, origin="r", overrides=overrides)
+    assert recipe.training.learning_rate == 5e-6
+    assert [subset.name for subset in recipe.data.subsets] == ["a", "b"]
+    assert recipe.seed == 3
+
+
+@pytest.mark.parametrize("text", ["- a list", "just text", "{unclosed", ""])
+def test_what_is_no_recipe_is_refused(text):
+    with pytest.raises(ConfigError, match=r"r\.yaml"):
+        parse_recipe(text, origin="r.yaml")
+
+
+def test_an_override_below_a_single_value_is_refused():
+    with pytest.raises(ConfigError, match="single value"):
+        parse_recipe(MINIMAL, origin="r", overrides={"name.x": "1"})
+
+
+def test_a_subset_named_twice_is_refused():
+    with pytest.raises(ConfigError, match="twice"):
+        parse_recipe(MINIMAL + "data: {subsets: [{name: a}, {name: a}]}", origin="r")
+
+
+def test_how_is_no_part_of_what():
+    base = parse_recipe(MINIMAL, origin="r")
+    other = parse_recipe(MINIMAL, origin="r", overrides={"training.processes_per_node": "4", "data.workers": "8"})
+    assert base.identity() == other.identity()
+    assert base.default_run_id() == other.default_run_id()
+    changed = parse_recipe(MINIMAL, origin="r", overrides={"training.learning_rate": "2e-5"})
+    assert changed.default_run_id() != base.default_run_id()
+
+
+def test_the_resolved_recipe_reads_back(demo_recipe: Recipe):
+    assert parse_recipe(demo_recipe.to_yaml(), origin="again") == demo_recipe
+
+
+@given(st.text(max_size=60))
+def test_no_text_gives_anything_but_a_recipe_or_our_error(text):
+    with contextlib.suppress(ConfigError):
+        assert isinstance(parse_recipe(text, origin="fuzz"), Recipe)

@@ -1,0 +1,114 @@
+import pytest
+
+from components.core.artifacts import Kind, read_manifest
+from components.core.errors import IntegrityError, TrainingError
+from components.core.lineage import find_artifact, walk
+from components.core.steps import State, Task, read_record, recorded, reported, run_step
+
+
+def make(run, step, *, inputs=None, config=None, revision=1, data=b"data"):
+    task = Task(
+        step=step,
+        kind=Kind.DATASET,
+        revision=revision,
+        config=config or {},
+        inputs=inputs or {},
+        address=lambda fingerprint: f"datasets/{step}/{fingerprint}",
+    )
+    calls = []
+
+    def work(prefix):
+        calls.append(prefix)
+        run.store.put(f"{prefix}/object", data)
+        return {"rows": 1}
+
+    return run_step(run, task, work), calls
+
+
+def test_a_result_is_made_once(run):
+    first, made = make(run, "prepare")
+    again, reused = make(run, "prepare")
+    assert len(made) == 1
+    assert reused == []
+    assert again == first
+    assert read_record(run.store, run.id, "prepare").state is State.REUSED
+
+
+def test_config_revision_and_inputs_each_change_the_address(run):
+    base, _ = make(run, "prepare")
+    config, _ = make(run, "prepare", config={"x": 1})
+    revision, _ = make(run, "prepare", revision=2)
+    inputs, _ = make(run, "prepare", inputs={"a": base})
+    assert len({base.uri, config.uri, revision.uri, inputs.uri}) == 4
+
+
+def test_a_failure_commits_nothing_and_is_recorded(run):
+    task = Task(step="train", kind=Kind.CHECKPOINT, revision=1, config={}, address=lambda made: f"checkpoints/{made}")
+
+    def work(prefix):
+        run.store.put(f"{prefix}/half", b"half")
+        raise TrainingError("rank 1 died.", remedy="Run it again.")
+
+    for attempt in (1, 2):
+        with pytest.raises(TrainingError):
+            run_step(run, task, work)
+        record = read_record(run.store, run.id, "train")
+        assert record.state is State.FAILED
+        assert record.reason == "rank 1 died. Run it again."
+        assert record.attempts == attempt
+    assert read_manifest(run.store, task.address(task.fingerprint())) is None
+
+
+def test_an_error_of_ours_ends_a_component_without_a_traceback(capfd):
+    with pytest.raises(SystemExit) as ended, reported():
+        raise TrainingError("rank 1 died.", remedy="Run it again.")
+    assert ended.value.code == 1
+    said = capfd.readouterr().err
+    assert "rank 1 died. Run it again." in said
+    assert "Traceback" not in said
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError), reported():
+        _ = 1 / 0
+
+
+def test_steps_without_artifact_are_recorded(run):
+    with recorded(run, "preflight"):
+        assert read_record(run.store, run.id, "preflight").state is State.STARTED
+    assert read_record(run.store, run.id, "preflight").state is State.DONE
+
+
+def test_lineage_walks_to_the_root_and_finds_a_changed_byte(run):
+    source, _ = make(run, "source")
+    middle, _ = make(run, "middle", inputs={"source": source})
+    last, _ = make(run, "last", inputs={"middle": middle})
+    assert find_artifact(run.store, last.uri + "/object") == last
+    chain = list(walk(run.store, last))
+    assert [(link.role, link.depth) for link in chain] == [("dataset", 0), ("middle", 1), ("source", 2)]
+    assert not any(link.problems for link in chain)
+
+    key = source.uri.removeprefix(run.store.url + "/") + "/object"
+    run.store.put(key, b"dat!")
+    problems = [problem for link in walk(run.store, last) for problem in link.problems]
+    assert problems == [f"{source.uri}/object was changed: its SHA-256 is not the one recorded"]
+    run.store.delete(key)
+    problems = [problem for link in walk(run.store, last) for problem in link.problems]
+    assert problems == [f"{source.uri}/object is missing"]
+
+
+def test_lineage_finds_a_missing_input(run):
+    source, _ = make(run, "source")
+    last, _ = make(run, "last", inputs={"source": source})
+    run.store.delete(source.uri.removeprefix(run.store.url + "/") + "/manifest.json")
+    problems = [problem for link in walk(run.store, last) for problem in link.problems]
+    assert len(problems) == 1
+    assert source.uri in problems[0]
+
+
+def test_a_manifest_of_another_schema_is_refused(run):
+    made, _ = make(run, "prepare")
+    prefix = made.uri.removeprefix(run.store.url + "/")
+    run.store.put(f"{prefix}/manifest.json", b'{"schema_version": 2}')
+    with pytest.raises(IntegrityError, match="schema version 1"):
+        read_manifest(run.store, prefix)

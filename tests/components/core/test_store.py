@@ -1,0 +1,133 @@
+"""One contract for both stores: a local folder and a real MinIO."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from components.core.errors import ConfigError, NotFoundError, StoreError
+from components.core.store import delete_tree, download_tree, key_of, open_store, upload_tree
+
+
+@pytest.fixture(params=["local_store", "minio_store"])
+def store(request: pytest.FixtureRequest):
+    return request.getfixturevalue(request.param)
+
+
+def test_what_is_put_is_got(store):
+    store.put("a/b/object", b"0123456789")
+    assert store.get("a/b/object") == b"0123456789"
+    assert store.stat("a/b/object").size == 10
+    store.put("a/b/object", b"new")
+    assert store.get("a/b/object") == b"new"
+
+
+def test_ranges(store):
+    store.put("object", bytes(range(100)))
+    assert store.get_range("object", 0, 1) == b"\x00"
+    assert store.get_range("object", 40, 3) == bytes([40, 41, 42])
+    assert store.get_range("object", 98, 50) == bytes([98, 99])
+
+
+def test_empty_object(store):
+    store.put("nothing", b"")
+    assert store.get("nothing") == b""
+    assert store.stat("nothing").size == 0
+
+
+def test_missing_object(store):
+    assert store.stat("missing") is None
+    for read in (store.get, lambda key: store.get_range(key, 0, 1)):
+        with pytest.raises(NotFoundError, match="missing"):
+            read("missing")
+
+
+def test_missing_object_leaves_no_file(store, tmp_path: Path):
+    with pytest.raises(NotFoundError):
+        store.get_file("missing", tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+
+
+def test_list_is_sorted_and_bounded_by_the_folder(store):
+    for key in ("runs/b/2", "runs/b/1", "runs/a/1", "runs2/x", "runs-other"):
+        store.put(key, b"x")
+    assert [entry.key for entry in store.list("runs")] == ["runs/a/1", "runs/b/1", "runs/b/2"]
+    assert [entry.key for entry in store.list("nowhere")] == []
+
+
+def test_delete(store):
+    store.put("gone", b"x")
+    store.delete("gone")
+    store.delete("gone")
+    assert store.stat("gone") is None
+
+
+def test_odd_names(store):
+    for key in ("with space/ä ö.json", "percent%20", "plus+and=equal"):
+        store.put(key, key.encode())
+        assert store.get(key) == key.encode()
+        assert key_of(store, store.uri(key)) == key
+    assert [entry.key for entry in store.list("with space")] == ["with space/ä ö.json"]
+
+
+def test_trees(store, tmp_path: Path):
+    source = tmp_path / "source"
+    for index in range(40):
+        path = source / f"folder-{index % 3}" / f"{index}.bin"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes([index]) * index)
+    assert len(upload_tree(store, "tree", source)) == 40
+    download_tree(store, "tree", tmp_path / "target")
+    for path in source.rglob("*.bin"):
+        assert (tmp_path / "target" / path.relative_to(source)).read_bytes() == path.read_bytes()
+    delete_tree(store, "tree")
+    assert not list(store.list("tree"))
+
+
+def test_a_reader_never_sees_half_an_object(store):
+    values = [bytes([value]) * 300_000 for value in range(6)]
+    store.put("object", values[0])
+    seen: set[bytes] = set()
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            seen.add(store.get("object"))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for value in values * 5:
+        store.put("object", value)
+    stop.set()
+    reader.join()
+    assert seen
+    assert seen <= set(values)
+
+
+def test_a_key_cannot_leave_a_local_store(local_store):
+    with pytest.raises(StoreError, match="leaves the store"):
+        local_store.put("../outside", b"x")
+
+
+def test_a_local_store_that_cannot_be_written_says_so(tmp_path: Path):
+    (tmp_path / "file").write_text("not a folder")
+    store = open_store((tmp_path / "file").as_uri())
+    with pytest.raises(StoreError, match="--store"):
+        store.put("key", b"x")
+
+
+def test_wrong_credentials(minio_store, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(StoreError, match="AWS_SECRET_ACCESS_KEY"):
+        open_store(minio_store.url).get("key")
+
+
+def test_a_missing_bucket_is_named(minio_store):
+    with pytest.raises(StoreError, match="no-such-bucket"):
+        open_store("s3://no-such-bucket/x").put("key", b"x")
+
+
+@pytest.mark.parametrize("url", ["ftp://host/x", "s3:///x", "gs://bucket"])
+def test_an_unknown_store_is_refused(url):
+    with pytest.raises(ConfigError, match="store ="):
+        open_store(url)
