@@ -1,0 +1,40 @@
+from pathlib import Path
+
+import yaml
+
+from pipelines.compiling import PIPELINES, compile_all, stale
+
+COMPILED = Path(__file__).parents[2] / "pipelines" / "compiled"
+
+
+def test_the_kept_files_are_up_to_date():
+    assert stale(COMPILED) == []
+
+
+def test_a_changed_file_is_found(tmp_path: Path):
+    path = compile_all(tmp_path)[0]
+    path.write_text(path.read_text().replace("preflight", "preflite", 1))
+    assert stale(tmp_path) == [path.name]
+
+
+def test_every_task_is_uncached_and_installs_nothing():
+    for name in PIPELINES:
+        documents = list(yaml.safe_load_all((COMPILED / f"{name}.yaml").read_text()))
+        specification = documents[0]
+        dags = [specification["root"], *specification["components"].values()]
+        tasks = [task for dag in dags for task in dag.get("dag", {}).get("tasks", {}).values()]
+        assert tasks
+        for task in tasks:
+            if task["componentRef"]["name"].startswith("comp-") and "for-loop" not in task["componentRef"]["name"]:
+                assert not task.get("cachingOptions", {}).get("enableCache", False), task["taskInfo"]
+        for executor in specification["deploymentSpec"]["executors"].values():
+            assert "pip install" not in " ".join(executor["container"]["command"])
+
+
+def test_parameters_have_defaults_that_are_not_null_and_names_that_sort_together():
+    for name in PIPELINES:
+        specification = next(yaml.safe_load_all((COMPILED / f"{name}.yaml").read_text()))
+        parameters = specification["root"]["inputDefinitions"]["parameters"]
+        for parameter, definition in parameters.items():
+            assert "defaultValue" in definition, parameter
+            assert parameter.partition("_")[0] in ("run", "store", "train", "eval")

@@ -1,0 +1,212 @@
+"""The whole DAG through kfp.local, small: reuse, a real interruption, real input, lineage."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+SMALL = (
+    "--set=data.generated_conversations=320",
+    "--set=evaluation.samples_per_skill=20",
+    "--set=training.epochs=5",
+    "--set=training.checkpoint_every=10",
+)
+STEPS = 100  # 320 conversations x 5 epochs / 16
+
+
+def model_bytes(store: Path) -> dict[str, bytes]:
+    """The weights of every committed model of a store, by file name."""
+    found = {path.name: path.read_bytes() for path in store.glob("models/*/*.safetensors")}
+    assert found
+    return found
+
+
+def committed_steps(store: Path) -> list[int]:
+    return sorted(int(path.parent.name.removeprefix("step-")) for path in store.glob("checkpoints/*/step-*/COMMIT"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(mantis, tmp_path_factory):
+    """A small run from nothing to its report."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = mantis("run", "demo", *SMALL, "--json", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done
+
+
+def test_a_run_ends_with_a_report_and_a_summary(undisturbed):
+    _, done = undisturbed
+    path = Path(done.stdout.splitlines()[-1])
+    summary = json.loads(path.read_text())
+    assert {row["skill"] for row in summary["scores"]} == {"compare", "coref", "temporal", "reason", "single"}
+    for row in summary["scores"]:
+        assert row["samples"] == 20
+        assert 0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1
+    assert summary["training"]["steps"] == STEPS
+    assert summary["training"]["last_loss"] < summary["training"]["first_loss"]
+    assert (path.parent / "report.html").stat().st_size > 10_000
+    assert (path.parent / "report.md").stat().st_size > 1_000
+
+
+def test_the_same_run_again_takes_everything_from_the_store(mantis, undisturbed):
+    folder, _ = undisturbed
+    began = time.monotonic()
+    done = mantis("run", "demo", *SMALL, cwd=folder)
+    seconds = time.monotonic() - began
+    assert done.returncode == 0, done.stdout + done.stderr
+    for step in ("prepare-demo-multi", "prepare-demo-single", "assemble", "train", "convert", "report"):
+        assert re.search(rf"^{step} +result was already there$", done.stdout, re.MULTILINE), done.stdout
+    assert seconds < 30
+
+
+def test_a_changed_learning_rate_trains_again_on_the_same_data(mantis, undisturbed):
+    folder, _ = undisturbed
+    done = mantis("run", "demo", *SMALL, "--set=training.learning_rate=1e-3", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for step in ("prepare-demo-multi", "assemble"):
+        assert re.search(rf"^{step} +result was already there$", done.stdout, re.MULTILINE), done.stdout
+    for step in ("train", "convert", "evaluate-demo-multi", "report"):
+        assert re.search(rf"^{step} +done in", done.stdout, re.MULTILINE), done.stdout
+    assert len(list((folder / ".mantis").glob("mixtures/*/manifest.json"))) == 1
+    assert len(list((folder / ".mantis").glob("models/*/manifest.json"))) == 2
+
+
+def test_mlflow_shows_the_run(undisturbed):
+    import mlflow
+
+    folder, _ = undisturbed
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{folder}/.mantis/mlflow.db")
+    experiment = client.get_experiment_by_name("mantis")
+    runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+    run = runs[0]
+    assert run.info.status == "FINISHED"
+    assert run.data.params["training.learning_rate"] == "0.0012"
+    assert "eval/demo-multi/compare/accuracy" in run.data.metrics
+    assert [item.dataset.name for item in run.inputs.dataset_inputs] == ["demo-multi+demo-single"]
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} >= {"report.html", "report.md"}
+    steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "train/loss")]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == STEPS
+
+
+def test_lineage_of_a_prediction(mantis, undisturbed):
+    folder, _ = undisturbed
+    store = folder / ".mantis"
+    part = next(iter(sorted(store.glob("evaluations/*/demo-multi/*/responses/actual*.jsonl"))))
+    sample = json.loads(part.read_text().splitlines()[0])
+    uri = part.parent.parent.as_uri()
+    done = mantis("lineage", f"{uri}#{sample['id']}", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for word in (sample["question"][:20], sample["images"][0]["sha256"], "/models/", "/checkpoints/", "/mixtures/"):
+        assert word in done.stdout, done.stdout
+    assert "/datasets/demo-multi/" in done.stdout
+    assert "every recorded byte is as it was" in done.stdout
+
+
+@pytest.fixture
+def started(mantis_environment) -> Iterator:
+    """Start `mantis run`, to be hurt."""
+    children: list[subprocess.Popen[str]] = []
+
+    def start(folder: Path) -> "subprocess.Popen[str]":
+        child = subprocess.Popen(
+            [sys.executable, "-m", "pipelines.cli", "run", "demo", *SMALL],
+            cwd=folder,
+            env=mantis_environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        children.append(child)
+        return child
+
+    yield start
+    for child in children:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+
+
+def ranks_of(child: "subprocess.Popen[str]") -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process(child.pid).children(recursive=True):
+        try:
+            if "RANK" in process.environ() and "components.training" in process.cmdline():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def until_committed(child: "subprocess.Popen[str]", store: Path, step: int) -> None:
+    deadline = time.monotonic() + 300
+    while not any(committed >= step for committed in committed_steps(store)):
+        assert child.poll() is None, child.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_killed_rank_and_ctrl_c_change_nothing_in_the_result(mantis, undisturbed, started, tmp_path):
+    store = tmp_path / ".mantis"
+
+    first = started(tmp_path)
+    until_committed(first, store, 10)
+    victim = ranks_of(first)[-1]
+    victim.kill()
+    said, _ = first.communicate(timeout=120)
+    assert first.returncode == 1, said
+    assert "Traceback" not in said
+    assert "train failed" in said
+    killed_at = committed_steps(store)[-1]
+    assert killed_at < STEPS
+
+    second = started(tmp_path)
+    until_committed(second, store, killed_at + 10)
+    os.kill(second.pid, signal.SIGINT)
+    said, _ = second.communicate(timeout=120)
+    assert second.returncode == 1, said
+    assert "Traceback" not in said
+    assert committed_steps(store)[-1] < STEPS
+    assert not [process for process in psutil.process_iter() if is_rank_of(process, store)]
+
+    done = mantis("run", "demo", *SMALL, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    # The undisturbed store may hold a second model (of another learning rate); ours must be one of them, bit by bit.
+    others = [path.read_bytes() for path in (undisturbed[0] / ".mantis").glob("models/*/*.safetensors")]
+    assert all(weights in others for weights in model_bytes(store).values())
+
+
+def is_rank_of(process: psutil.Process, store: Path) -> bool:
+    try:
+        return "components.training" in process.cmdline() and store.as_uri() in process.cmdline()
+    except psutil.Error:
+        return False
+
+
+def test_real_conversations(mantis, test_data, tmp_path):
+    source = test_data / "mantis-chat"
+    done = mantis("run", "demo", "--source", source, "--set=evaluation.samples_per_skill=10", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads(Path(done.stdout.splitlines()[-1]).read_text())
+    assert summary["training"]["last_loss"] < summary["training"]["first_loss"]
+
+    import lance
+    import pyarrow.parquet as parquet
+
+    prepared = next((tmp_path / ".mantis" / "datasets" / "mantis-chat").iterdir())
+    kept = lance.dataset(str(prepared / "data.lance"))
+    ledger = parquet.read_table(prepared / "ledger.parquet").to_pylist()
+    dropped = {row["row"] for row in ledger if row["action"] == "dropped"}
+    assert kept.count_rows() + len(dropped) == 100
+    assert sum(len(row["sha256"]) for row in kept.to_table(columns=["sha256"]).to_pylist()) == 377
+    report = (Path(done.stdout.splitlines()[-1]).parent / "report.md").read_text()
+    assert "mantis-chat" in report
