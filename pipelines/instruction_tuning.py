@@ -10,6 +10,15 @@ from components.training.component import train
 from pipelines.component import finish, preflight
 
 
+def uncached(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Turn KFP's cache off for a task.
+
+    Every step looks into the store itself and knows whether the result is still there; KFP's cache does not, and
+    would pass on addresses of what was deleted, or skip a launch.
+    """
+    return task.set_caching_options(False)
+
+
 @dsl.pipeline(
     name="instruction-tuning",
     display_name="Mantis: multi-image instruction tuning",
@@ -45,12 +54,3 @@ def instruction_tuning(
                 evaluate(run=run, store_url=store_url, benchmark=benchmark, model=converted.outputs["model"])
             )
         uncached(report(run=run, store_url=store_url, evaluations=dsl.Collected(evaluated.outputs["evaluation"])))
-
-
-def uncached(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """Turn KFP's cache off for a task.
-
-    Every step looks into the store itself and knows whether the result is still there; KFP's cache does not, and
-    would pass on addresses of what was deleted, or skip a launch.
-    """
-    return task.set_caching_options(False)

@@ -168,7 +168,7 @@ class _Unpickler(pickle.Unpickler):
         self, storage: tuple[str, torch.dtype], offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: object
     ) -> LazyTensor:
         key, dtype = storage
-        if stride != _contiguous(shape) and math.prod(shape) > 1:
+        if not _is_contiguous(shape, stride):
             raise ConversionError(
                 f"{self._name} holds a tensor of shape {shape} and stride {stride}, which is not contiguous.",
                 remedy="Only files as DeepSpeed writes them are read.",
@@ -182,8 +182,10 @@ class _Unpickler(pickle.Unpickler):
         return rebuild(*arguments)
 
 
-def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
-    strides = [1]
-    for size in reversed(shape[1:]):
-        strides.append(strides[-1] * max(size, 1))
-    return tuple(reversed(strides)) if shape else ()
+def _is_contiguous(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    expected = 1
+    for size, step in zip(reversed(shape), reversed(stride), strict=True):
+        if size > 1 and step != expected:
+            return False
+        expected *= size
+    return True

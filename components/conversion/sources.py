@@ -2,13 +2,15 @@
 
 import io
 import os
-from collections.abc import Buffer
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from components.core.errors import ConversionError
 from components.core.store import ObjectStore
 from components.core.store_local import LocalStore
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 TRUNCATED = "Copy the checkpoint again, or convert an earlier step."
 
@@ -104,7 +106,7 @@ class SourceFile(io.RawIOBase):
         self._position = base + offset
         return self._position
 
-    def readinto(self, buffer: Buffer, /) -> int:
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
         target = memoryview(buffer).cast("B")
         target = target[: max(0, min(len(target), self._source.size - self._position))]
         self._source.read_into(self._position, target)

@@ -40,7 +40,7 @@ def segment_attention(
     grouped = key.shape[1] != query.shape[1]
     outputs = [
         scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped)
-        for q, k, v in zip(*(part.split(segments, dim=2) for part in (query, key, value)), strict=True)
+        for q, k, v in zip(*(torch.split(part, segments, dim=2) for part in (query, key, value)), strict=True)
     ]
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
 

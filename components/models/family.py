@@ -27,7 +27,10 @@ class Encoding:
 class Family(Protocol):
     """A model family. A new one is one module that offers these names, and one entry in models/registry.py."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As in the registry and in recipes."""
+        ...
 
     def special_tokens(self) -> list[str]:
         """Tokens that the tokenizer must hold whole, the image token among them."""

@@ -91,8 +91,8 @@ def chat_template(style: Profile) -> str:
     The text that it gives still has one `<image>` per image: the processor expands it.
     """
     before, after = style.image.split(IMAGE_MARK)
-    name, colon = (before.split("{i}") + [""])[:2]
-    image = f"{{{{ {json.dumps(name)} ~ count.images ~ {json.dumps(colon + IMAGE_MARK + after)} }}}}"
+    name, _, colon = before.partition("{i}")
+    image = f"{{{{- {json.dumps(name)} ~ count.images ~ {json.dumps(colon + IMAGE_MARK + after)} -}}}}"
     count = "{%- set count.images = count.images + 1 -%}" + image
     user_start, user_end = style.user.split("{content}")
     start = style.start.replace("{system_text}", style.system_text)

@@ -7,12 +7,9 @@ from transformers import PreTrainedTokenizerFast
 
 PAD, BEGIN, END = "<pad>", "<|begin_of_text|>", "<|end_of_text|>"
 
-# How LLaMA-3 cuts text before merging. What matters here: a run of newlines is a piece of its own whatever follows it,
-# so that a prompt, which ends there, has the same tokens as the training text, which goes on.
-WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
-    r"\s+(?!\S)|\s+"
-)
+# How text is cut before merging: GPT-2's rule, but a run of newlines is a piece of its own whatever follows it, as in
+# LLaMA-3, so that a prompt, which ends there, has the same tokens as the training text, which goes on.
+WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)| ?\p{L}+| ?\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def train_tokenizer(texts: Iterable[str], *, vocabulary: int, special_tokens: list[str]) -> PreTrainedTokenizerFast:

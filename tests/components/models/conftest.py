@@ -1,0 +1,97 @@
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import PreTrainedTokenizerFast
+
+from components.core.settings import ModelSettings, TinyShape
+from components.models.batch import PackedBatch
+from components.models.conversation import Conversation, Size, Turn
+from components.models.family import IGNORE, Encoding, Family
+from components.models.registry import FAMILIES, family
+from components.models.tokenizer import train_tokenizer
+
+TEXTS = ["What colour is the square in image 1? Image 2, image 3 and image 4: red, blue, green. How many?\n"] * 4
+
+Pack = Callable[..., PackedBatch]
+
+
+@pytest.fixture(params=sorted(FAMILIES))
+def llava(request: pytest.FixtureRequest) -> Family:
+    return family(request.param)
+
+
+@pytest.fixture(params=["compact", "llama3"])
+def settings(request: pytest.FixtureRequest, llava: Family) -> ModelSettings:
+    tiny = TinyShape(vision_width=32, text_width=32, text_layers=2)
+    return ModelSettings(family=llava.name, prompt=request.param, tiny=tiny)
+
+
+@pytest.fixture
+def tokenizer(llava: Family) -> PreTrainedTokenizerFast:
+    return train_tokenizer(TEXTS, vocabulary=400, special_tokens=llava.special_tokens())
+
+
+@pytest.fixture
+def conversations() -> list[Conversation]:
+    """Images before, between and after text, several in a row, in a later turn, and none at all."""
+    size = Size(width=48, height=48)
+
+    def conversation(name: str, *contents: str) -> Conversation:
+        roles = ("user", "assistant")
+        turns = tuple(Turn(role=roles[i % 2], content=text) for i, text in enumerate(contents))
+        return Conversation(id=name, turns=turns, sizes=(size,) * "".join(contents).count("<image>"))
+
+    return [
+        conversation("row", "<image> <image>\nWhat colour is the square in image 2?", "red"),
+        conversation(
+            "later", "How many?\n<image>", "blue", "And <image> in <image>?", "green green", "Image 1?", "red"
+        ),
+        conversation("none", "How many?", "4"),
+        conversation("between", "In <image> is the <image><image> square <image>", "blue"),
+    ]
+
+
+@pytest.fixture
+def jpegs() -> Callable[..., list[bytes]]:
+    def make(sizes: list[tuple[int, int]], *, seed: int = 0, mode: str = "RGB", kind: str = "JPEG") -> list[bytes]:
+        rng = np.random.default_rng(seed)
+        images = []
+        for width, height in sizes:
+            coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).convert(mode)
+            buffer = io.BytesIO()
+            coarse.resize((width, height), Image.Resampling.BICUBIC).save(buffer, kind)
+            images.append(buffer.getvalue())
+        return images
+
+    return make
+
+
+@pytest.fixture
+def pack() -> Pack:
+    """Encodings and their pixel values [N, 3, H, W] in one row."""
+
+    def row(encodings: list[Encoding], pixels: list[torch.Tensor]) -> PackedBatch:
+        lengths = [len(encoding.input_ids) for encoding in encodings]
+        boundaries = np.cumsum([0, *lengths])
+        targets, places, samples = [], [], []
+        for sample, (encoding, start) in enumerate(zip(encodings, boundaries, strict=False)):
+            for place, label in enumerate(encoding.labels):
+                if label != IGNORE:
+                    targets.append(label)
+                    places.append(int(start) + place - 1)
+                    samples.append(sample)
+        return PackedBatch(
+            input_ids=torch.tensor([[token for encoding in encodings for token in encoding.input_ids]]),
+            position_ids=torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0),
+            boundaries=torch.tensor(boundaries, dtype=torch.int32),
+            pixel_values=torch.cat(pixels),
+            targets=torch.tensor(targets),
+            target_positions=torch.tensor(places),
+            target_samples=torch.tensor(samples),
+        )
+
+    return row

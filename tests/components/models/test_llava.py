@@ -1,0 +1,206 @@
+import dataclasses
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
+
+from components.core.errors import ConfigError
+from components.core.settings import ModelSettings
+from components.models.conversation import Conversation, Size, Turn
+from components.models.family import IGNORE
+from components.models.registry import family
+
+
+def encode_all(llava, conversations, tokenizer, settings):
+    encodings = [llava.encode(conversation, tokenizer, settings) for conversation in conversations]
+    generator = torch.Generator().manual_seed(0)
+    pixels = [torch.randn(len(c.sizes), 3, 48, 48, generator=generator) for c in conversations]
+    return encodings, pixels
+
+
+def sample_losses(llava, model, batch):
+    losses = cross_entropy(llava.forward(model, batch), batch.targets, reduction="none")
+    samples = int(batch.target_samples.max()) + 1
+    return torch.stack([losses[batch.target_samples == sample].mean() for sample in range(samples)])
+
+
+def test_labels_are_the_answers_and_their_ends(llava, settings, tokenizer, conversations) -> None:
+    encoding = llava.encode(conversations[1], tokenizer, settings)
+    assert len(encoding.input_ids) == len(encoding.labels)
+    assert all(label in (IGNORE, token) for token, label in zip(encoding.input_ids, encoding.labels, strict=True))
+    learned = tokenizer.decode([label for label in encoding.labels if label != IGNORE])
+    header = "<|start_header_id|>assistant<|end_header_id|>\n\n" if settings.prompt == "llama3" else ""
+    end = tokenizer.decode([llava.end_of_answer(tokenizer, settings)])
+    assert learned == "".join(header + answer + end for answer in ("blue", "green green", "red"))
+
+
+def test_images_are_expanded_and_never_learned(llava, settings, tokenizer, conversations) -> None:
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    for conversation in conversations:
+        encoding = llava.encode(conversation, tokenizer, settings)
+        expected = sum(llava.image_tokens(size, settings) for size in conversation.sizes)
+        assert encoding.input_ids.count(image) == expected == 4 * len(conversation.sizes)
+        assert image not in encoding.labels
+
+
+def test_image_of_an_answer_is_not_learned(llava, settings, tokenizer) -> None:
+    turns = (Turn(role="user", content="Which?"), Turn(role="assistant", content="<image> red"))
+    talk = Conversation(id="a", turns=turns, sizes=(Size(width=9, height=9),))
+    encoding = llava.encode(talk, tokenizer, settings)
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    assert encoding.input_ids.count(image) == 4
+    assert image not in encoding.labels
+
+
+def test_prompt_is_what_comes_before_the_answer(llava, settings, tokenizer, conversations) -> None:
+    for conversation in conversations:
+        *turns, answer = conversation.turns
+        asked = dataclasses.replace(conversation, turns=tuple(turns))
+        prompt = llava.encode_prompt(asked, tokenizer, settings)
+        answered = tokenizer.encode(answer.content, add_special_tokens=False)
+        whole = llava.encode(conversation, tokenizer, settings).input_ids
+        assert whole == [*prompt, *answered, llava.end_of_answer(tokenizer, settings)]
+
+
+def test_encoding_equals_transformers_processor(llava, settings, tokenizer, conversations, jpegs, tmp_path) -> None:
+    """The chat template and LlavaProcessor give the same tokens, for messages as text and as parts."""
+    llava.save_processor(tokenizer, settings, tmp_path)
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    from PIL import Image
+
+    for conversation in conversations:
+        images = [Image.new("RGB", (48, 48))] * len(conversation.sizes)
+        plain = [{"role": turn.role, "content": turn.content} for turn in conversation.turns]
+        parts = [{"role": turn.role, "content": as_parts(turn.content)} for turn in conversation.turns]
+        for messages in (plain, parts):
+            text = processor.apply_chat_template(messages, tokenize=False)
+            inputs = processor(text=text, images=images or None, add_special_tokens=False)
+            assert inputs["input_ids"][0] == llava.encode(conversation, tokenizer, settings).input_ids
+
+
+def as_parts(content):
+    first, *rest = content.split("<image>")
+    parts = [{"type": "text", "text": first}]
+    for text in rest:
+        parts += [{"type": "image"}, {"type": "text", "text": text}]
+    return parts
+
+
+def test_packed_equals_separate(llava, settings, tokenizer, conversations, pack) -> None:
+    encodings, pixels = encode_all(llava, conversations, tokenizer, settings)
+    model = llava.build(tokenizer, settings, seed=0)
+    packed = pack(encodings, pixels)
+    logits = llava.forward(model, packed)
+    losses = sample_losses(llava, model, packed)
+    losses.mean().backward()
+    together = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    for sample, (encoding, images) in enumerate(zip(encodings, pixels, strict=True)):
+        alone = pack([encoding], [images])
+        assert (llava.forward(model, alone) - logits[packed.target_samples == sample]).abs().max() <= 1e-5
+        loss = sample_losses(llava, model, alone).mean()
+        assert abs(loss - losses[sample]) <= 1e-5 * loss
+        (loss / len(encodings)).backward()
+    for name, parameter in model.named_parameters():
+        if name in together:
+            norm = together[name].norm()
+            assert (parameter.grad - together[name]).norm() <= 1e-5 * max(norm, 1e-3), name
+
+
+def test_packed_equals_plain_transformers(llava, settings, tokenizer, conversations, pack, tmp_path) -> None:
+    """What is saved, loaded by transformers' own class and run one by one with its own attention, is the same model."""
+    encodings, pixels = encode_all(llava, conversations, tokenizer, settings)
+    model = llava.build(tokenizer, settings, seed=0)
+    packed = pack(encodings, pixels)
+    logits = llava.forward(model, packed)
+    model.save_pretrained(tmp_path)
+    assert type(AutoModelForImageTextToText.from_pretrained(tmp_path)) is LlavaForConditionalGeneration
+    plain = LlavaForConditionalGeneration.from_pretrained(tmp_path, attn_implementation="eager")
+    start = packed.boundaries.tolist()
+    for sample, (encoding, images) in enumerate(zip(encodings, pixels, strict=True)):
+        output = plain(input_ids=torch.tensor([encoding.input_ids]), pixel_values=images if len(images) else None)
+        own = packed.target_samples == sample
+        expected = output.logits[0, packed.target_positions[own] - start[sample]]
+        assert (logits[own] - expected).abs().max() <= 1e-5
+
+
+def test_no_sample_sees_another(llava, settings, tokenizer, conversations, pack) -> None:
+    encodings, pixels = encode_all(llava, conversations, tokenizer, settings)
+    model = llava.build(tokenizer, settings, seed=0)
+    packed = pack(encodings, pixels)
+    before = llava.forward(model, packed)
+    changed = llava.forward(model, pack(encodings, [pixels[0], pixels[1].flip(0), *pixels[2:]]))
+    own = packed.target_samples == 1
+    assert torch.equal(before[~own], changed[~own])
+    assert not torch.equal(before[own], changed[own])
+
+
+def test_without_images_the_same_parameters_get_gradients(llava, settings, tokenizer, conversations, pack) -> None:
+    encodings, pixels = encode_all(llava, conversations, tokenizer, settings)
+    model = llava.build(tokenizer, settings, seed=0)
+    llava.forward(model, pack(encodings, pixels)).sum().backward()
+    trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    model.zero_grad()
+    text = pack([encodings[2]], [pixels[2]])
+    assert text.pixel_values.shape[0] == 0
+    llava.forward(model, text).sum().backward()
+    grads = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert set(grads) == trained
+    parts = {llava.part_of(name) for name in trained}
+    assert parts == {"vision", "projector", "text"}
+    for name, grad in grads.items():
+        if llava.part_of(name) != "text":
+            assert torch.count_nonzero(grad) == 0, name
+
+
+def test_without_images_logits_are_those_of_the_text_alone(llava, settings, tokenizer, conversations, pack) -> None:
+    encodings, pixels = encode_all(llava, conversations, tokenizer, settings)
+    model = llava.build(tokenizer, settings, seed=0)
+    text = pack([encodings[2]], [pixels[2]])
+    plain = model(input_ids=text.input_ids, segments=[text.input_ids.shape[1]], use_cache=False).logits[0]
+    assert (llava.forward(model, text) - plain[text.target_positions]).abs().max() <= 1e-6
+
+
+def test_gradient_checkpointing_changes_nothing(llava, settings, tokenizer, conversations, pack) -> None:
+    encodings, pixels = encode_all(llava, conversations, tokenizer, settings)
+    packed = pack(encodings, pixels)
+    norms = []
+    for checkpointing in (False, True):
+        model = llava.build(tokenizer, settings, seed=0)
+        if checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        sample_losses(llava, model, packed).mean().backward()
+        norms.append([p.grad.norm().item() for p in model.parameters() if p.grad is not None])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-6)
+
+
+def test_same_seed_same_weights_and_the_callers_random_numbers_are_left_alone(llava, settings, tokenizer) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    first = llava.build(tokenizer, settings, seed=3).state_dict()
+    assert torch.equal(torch.rand(3), expected)
+    second, other = (llava.build(tokenizer, settings, seed=seed).state_dict() for seed in (3, 4))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
+
+
+def test_position_embeddings_have_the_set_deviation(llava, settings, tokenizer) -> None:
+    model = llava.build(tokenizer, settings, seed=0)
+    (positions,) = [p for name, p in model.named_parameters() if name.endswith("position_embedding.weight")]
+    assert 0.35 < positions.std().item() < 0.65
+
+
+def test_every_parameter_has_a_part(llava, settings, tokenizer) -> None:
+    parts = {name: llava.part_of(name) for name, _ in llava.build(tokenizer, settings, seed=0).named_parameters()}
+    assert parts["model.multi_modal_projector.linear_2.bias"] == "projector"
+    assert parts["model.vision_tower.embeddings.patch_embedding.weight"] == "vision"
+    assert parts["lm_head.weight"] == parts["model.language_model.embed_tokens.weight"] == "text"
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(ConfigError, match="llava-clip, llava-siglip"):
+        family("llava")
+    with pytest.raises(ConfigError, match="base"):
+        family("llava-clip").build(None, ModelSettings(base="meta/llama"), seed=0)

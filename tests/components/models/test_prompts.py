@@ -1,0 +1,52 @@
+import pytest
+
+from components.core.errors import ConfigError, InputError
+from components.models.conversation import Conversation, Size, Turn
+from components.models.prompts import profile, render, render_prompt
+
+SIZE = Size(width=8, height=8)
+TALK = Conversation(
+    id="talk",
+    turns=(
+        Turn(role="user", content="<image> or <image>?"),
+        Turn(role="assistant", content="the {first}"),
+        Turn(role="user", content="And <image>"),
+    ),
+    sizes=(SIZE, SIZE, SIZE),
+)
+
+
+def test_llama3_is_the_official_text() -> None:
+    assert "".join(piece.text for piece in render_prompt(TALK, profile("llama3"))) == (
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
+        "You are a pirate chatbot who always responds in pirate speak!<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\n"
+        "(image 1: <Image><image></Image>) or (image 2: <Image><image></Image>)?<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\nthe {first}<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nAnd (image 3: <Image><image></Image>)<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
+
+
+def test_compact() -> None:
+    assert [(piece.text, piece.target) for piece in render(TALK, profile("compact"))] == [
+        ("image 1<image> or image 2<image>?\n", False),
+        ("the {first}<|end_of_text|>", True),
+        ("And image 3<image>\n", False),
+    ]
+
+
+def test_the_assistants_header_and_separator_are_learned() -> None:
+    learned = [piece.text for piece in render(TALK, profile("llama3")) if piece.target]
+    assert learned == ["<|start_header_id|>assistant<|end_header_id|>\n\nthe {first}<|eot_id|>"]
+
+
+def test_marks_and_images_must_agree() -> None:
+    broken = Conversation(id="x7", turns=TALK.turns, sizes=(SIZE,))
+    with pytest.raises(InputError, match="x7.*1 images and 3"):
+        render(broken, profile("compact"))
+
+
+def test_unknown_profile_names_those_that_exist() -> None:
+    with pytest.raises(ConfigError, match="vicuna.*compact, llama3"):
+        profile("vicuna")
