@@ -127,9 +127,13 @@ class Archive:
 class Placeholder:
     """An object of one of DeepSpeed's classes: its arguments and state are kept, nothing of it is run."""
 
-    def __init__(self, *arguments: object) -> None:
-        self.arguments = arguments
-        self.state: object = None
+    arguments: tuple[object, ...]
+    state: object
+
+    def __new__(cls, *arguments: object) -> "Placeholder":
+        made = super().__new__(cls)
+        made.arguments, made.state = arguments, None
+        return made
 
     def __setstate__(self, state: object) -> None:
         self.state = state

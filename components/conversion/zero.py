@@ -169,7 +169,7 @@ def _zero3(
         held = sum(piece.count for piece in flats)
         if held != offset:
             raise ConversionError(
-                f"{flats[0].source.name} holds {held} elements per rank; the shapes of its parameters add up to {offset}.",
+                f"{flats[0].source.name} holds {held} elements; its share of the parameters is {offset}.",
                 remedy=INCOMPLETE,
             )
 

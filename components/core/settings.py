@@ -98,6 +98,11 @@ class DataSettings(Settings):
     max_image_bytes: int = Field(32_000_000, ge=1)
     workers: int = Field(2, ge=1, json_schema_extra=HOW)
 
+    def subset(self, name: str) -> SubsetSettings:
+        """What is said about the subset `name`; the defaults where nothing is."""
+        named = (settings for settings in self.subsets if settings.name == name)
+        return next(named, SubsetSettings(name=name))
+
 
 class ScheduleSettings(Settings):
     """Learning rate over the run: linear warm-up, then `cosine` to zero, or flat and then `linear` to zero."""

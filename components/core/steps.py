@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from components.core import progress
 from components.core.artifacts import (
+    MANIFEST,
     Kind,
     MadeBy,
     Manifest,
@@ -128,6 +129,9 @@ def run_step(run: Run, task: Task, work: Work) -> Manifest:
     before = read_record(run.store, run.id, task.step)
     began, clock = _now(), time.monotonic()
     existing = read_manifest(run.store, prefix)
+    if existing is not None and existing.fingerprint != made:  # an address that is not made of the fingerprint
+        run.store.delete(f"{prefix}/{MANIFEST}")
+        existing = None
     if existing is not None:
         progress.say(f"result was already there: {existing.uri}")
         same = before is not None and before.fingerprint == made and before.state in (State.DONE, State.REUSED)

@@ -1,26 +1,37 @@
 """Writes real DeepSpeed checkpoints: `python zero_ranks.py OUT`.
 
-Imports DeepSpeed once and forks the ranks of every layout from there; an import for every rank would take minutes.
-A layout is OUT/zero<stage>-<world size>/ with step-00000002/ (DeepSpeed's files) and expected.safetensors (what
-DeepSpeed's own zero_to_fp32 makes of them).
+DeepSpeed is imported once and the ranks of every layout are forked from there: an import for each takes a minute.
+
+OUT/zero<stage>-<ranks>/ holds step-00000002/ (DeepSpeed's files) and expected.safetensors (what DeepSpeed's own
+zero_to_fp32 makes of them). OUT/llava/ is a store with the checkpoint of a tiny model, as training leaves it.
 """
 
+import hashlib
+import json
 import os
 import socket
 import sys
+import traceback
 from pathlib import Path
 
 import deepspeed
 import torch
+from deepspeed.accelerator import get_accelerator
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 from safetensors.torch import save_file
 
+from components.core.settings import ModelSettings, TinyShape
+from components.models.batch import PackedBatch
+from components.models.registry import family
+from components.models.tokenizer import train_tokenizer
+
 TAG = "step-00000002"
-LAYOUTS = [(stage, world) for world in (1, 2, 3) for stage in (2, 3)]
+STAGES, WORLDS = (2, 3), (1, 2, 3)
+LLAVA_WORLD = 2
 
 
 class Odd(torch.nn.Module):
-    """Sizes that divide by no world size, frozen and tied weights, two parameter groups, buffers of two types."""
+    """Sizes that divide by no world size, frozen and tied weights, buffers of two types."""
 
     def __init__(self):
         super().__init__()
@@ -37,30 +48,70 @@ class Odd(torch.nn.Module):
         return torch.nn.functional.cross_entropy(self.head(hidden), tokens)
 
 
-def settings(stage):
-    return {
-        "train_micro_batch_size_per_gpu": 6,
+def engine_of(model, stage):
+    """Two parameter groups, as weight decay makes them; the last elements of each rank's part are padding."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    groups = [
+        {"params": [weight for weight in trained if weight.ndim >= 2], "weight_decay": 0.1},
+        {"params": [weight for weight in trained if weight.ndim < 2], "weight_decay": 0.0},
+    ]
+    config = {
+        "train_micro_batch_size_per_gpu": 1,
         "optimizer": {"type": "AdamW", "params": {"lr": 0.05, "torch_adam": True}},
         "zero_optimization": {"stage": stage, "stage3_param_persistence_threshold": 0},
         "zero_allow_untested_optimizer": True,
     }
+    engine, *_ = deepspeed.initialize(model=model, model_parameters=groups, config=config)
+    return engine
 
 
-def groups(model):
-    small = [weight for weight in model.parameters() if weight.requires_grad and weight.ndim < 2]
-    large = [weight for weight in model.parameters() if weight.requires_grad and weight.ndim == 2]
-    return [{"params": large, "weight_decay": 0.1}, {"params": small, "weight_decay": 0.0}]
-
-
-def train(folder, stage):
+def train_odd(folder, stage):
     torch.manual_seed(7)
-    model = Odd()
-    engine, *_ = deepspeed.initialize(model=model, model_parameters=groups(model), config=settings(stage))
+    engine = engine_of(Odd(), stage)
     for step in range(2):
-        loss = engine(torch.tensor([0, 1, 2, 3, 4, 5 + step % 2]))
-        engine.backward(loss)
+        engine.backward(engine(torch.tensor([0, 1, 2, 3, 4, 5 + step % 2])))
         engine.step()
     engine.save_checkpoint(str(folder), tag=TAG)
+
+
+def train_llava(folder):
+    llava = family("llava-clip")
+    tokenizer = train_tokenizer(["What colour is it? red"] * 4, vocabulary=300, special_tokens=llava.special_tokens())
+    settings = ModelSettings(tiny=TinyShape(vision_width=32, text_width=32, text_layers=2))
+    engine = engine_of(llava.build(tokenizer, settings, seed=3), 3)
+    batch = packed(tokenizer.convert_tokens_to_ids("<image>"))
+    for _ in range(2):
+        engine.backward(torch.nn.functional.cross_entropy(llava.forward(engine, batch), batch.targets))
+        engine.step()
+    with torch.no_grad():
+        logits = llava.forward(engine, batch)
+    engine.save_checkpoint(str(folder), tag=TAG)
+    if torch.distributed.get_rank() == 0:
+        save_file(vars(batch) | {"logits": logits}, folder / "probe.safetensors")
+        engine.module.config.save_pretrained(folder / "model")
+        llava.save_processor(tokenizer, settings, folder / "model")
+
+
+def packed(image):
+    """A sample with an image and one without, in one row."""
+    first, second = [image] * 4 + [40, 41, 42, 43], [50, 51, 52]
+    return PackedBatch(
+        input_ids=torch.tensor([first + second]),
+        position_ids=torch.tensor([[*range(len(first)), *range(len(second))]]),
+        boundaries=torch.tensor([0, len(first), len(first + second)], dtype=torch.int32),
+        pixel_values=torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(1)),
+        targets=torch.tensor([41, 42, 43, 51, 52]),
+        target_positions=torch.tensor([4, 5, 6, 8, 9]),
+        target_samples=torch.tensor([0, 0, 0, 1, 1]),
+    )
+
+
+def commit(folder):
+    files = [
+        {"name": path.name, "size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for path in sorted((folder / TAG).iterdir())
+    ]
+    (folder / TAG / "COMMIT").write_text(json.dumps({"step": 2, "world_size": LLAVA_WORLD, "files": files}))
 
 
 def fork_ranks(world, work):
@@ -73,7 +124,8 @@ def fork_ranks(world, work):
         if child == 0:
             run_rank(rank, world, port, work)
         children.append(child)
-    if any([os.waitpid(child, 0)[1] for child in children]):
+    codes = [os.waitpid(child, 0)[1] for child in children]
+    if any(codes):
         sys.exit("a rank failed")
 
 
@@ -86,25 +138,33 @@ def run_rank(rank, world, port, work):
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    code = 1
     try:
-        torch.set_num_threads(1)
         deepspeed.init_distributed("gloo", auto_mpi_discovery=False, verbose=False)
         work()
         torch.distributed.destroy_process_group()
-        code = 0
     except BaseException:
-        import traceback
-
         traceback.print_exc()
-    finally:
-        os._exit(code)
+        os._exit(1)
+    os._exit(0)
+
+
+def main(out):
+    torch.set_num_threads(1)
+    get_accelerator().create_op_builder("ShareMemCommBuilder").load()  # once, rather than by every rank
+
+    def work(world):
+        for stage in STAGES:
+            train_odd(out / f"zero{stage}-{world}", stage)
+        if world == LLAVA_WORLD:
+            train_llava(out / "llava" / "checkpoints" / "trained")
+
+    for world in WORLDS:
+        fork_ranks(world, lambda world=world: work(world))
+    commit(out / "llava" / "checkpoints" / "trained")
+    for folder in out.glob("zero*"):
+        expected = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=TAG)
+        save_file({name: tensor.clone() for name, tensor in expected.items()}, folder / "expected.safetensors")
 
 
 if __name__ == "__main__":
-    out = Path(sys.argv[1])
-    for stage, world in LAYOUTS:
-        folder = out / f"zero{stage}-{world}"
-        fork_ranks(world, lambda folder=folder, stage=stage: train(folder, stage))
-        expected = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=TAG)
-        save_file({name: tensor.clone() for name, tensor in expected.items()}, folder / "expected.safetensors")
+    main(Path(sys.argv[1]))

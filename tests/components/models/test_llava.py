@@ -116,13 +116,19 @@ def test_packed_equals_plain_transformers(llava, settings, tokenizer, conversati
     logits = llava.forward(model, packed)
     model.save_pretrained(tmp_path)
     assert type(AutoModelForImageTextToText.from_pretrained(tmp_path)) is LlavaForConditionalGeneration
-    plain = LlavaForConditionalGeneration.from_pretrained(tmp_path, attn_implementation="eager")
+    plain = LlavaForConditionalGeneration.from_pretrained(tmp_path, attn_implementation="eager").train()
     start = packed.boundaries.tolist()
+    expected = []
     for sample, (encoding, images) in enumerate(zip(encodings, pixels, strict=True)):
         output = plain(input_ids=torch.tensor([encoding.input_ids]), pixel_values=images if len(images) else None)
-        own = packed.target_samples == sample
-        expected = output.logits[0, packed.target_positions[own] - start[sample]]
-        assert (logits[own] - expected).abs().max() <= 1e-5
+        expected.append(output.logits[0, packed.target_positions[packed.target_samples == sample] - start[sample]])
+    assert (logits - torch.cat(expected)).abs().max() <= 1e-5
+    cross_entropy(logits, packed.targets).backward()
+    cross_entropy(torch.cat(expected), packed.targets).backward()
+    gradients = {name: parameter.grad for name, parameter in plain.named_parameters()}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            assert (parameter.grad - gradients[name]).norm() <= 1e-5 * max(gradients[name].norm(), 1e-3), name
 
 
 def test_no_sample_sees_another(llava, settings, tokenizer, conversations, pack) -> None:
@@ -169,7 +175,7 @@ def test_gradient_checkpointing_changes_nothing(llava, settings, tokenizer, conv
     for checkpointing in (False, True):
         model = llava.build(tokenizer, settings, seed=0)
         if checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
         sample_losses(llava, model, packed).mean().backward()
         norms.append([p.grad.norm().item() for p in model.parameters() if p.grad is not None])
     assert norms[0] == pytest.approx(norms[1], rel=1e-6)

@@ -43,10 +43,10 @@ def test_the_assistants_header_and_separator_are_learned() -> None:
 
 def test_marks_and_images_must_agree() -> None:
     broken = Conversation(id="x7", turns=TALK.turns, sizes=(SIZE,))
-    with pytest.raises(InputError, match="x7.*1 images and 3"):
+    with pytest.raises(InputError, match=r"x7.*1 images and 3"):
         render(broken, profile("compact"))
 
 
 def test_unknown_profile_names_those_that_exist() -> None:
-    with pytest.raises(ConfigError, match="vicuna.*compact, llama3"):
+    with pytest.raises(ConfigError, match=r"vicuna.*compact, llama3"):
         profile("vicuna")

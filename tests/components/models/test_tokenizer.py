@@ -20,12 +20,7 @@ def test_any_text_survives_and_vocabulary_is_bounded() -> None:
 
 def test_frequent_words_are_one_token_and_special_tokens_stay_whole() -> None:
     tokenizer = train_tokenizer(TEXTS, vocabulary=2000, special_tokens=SPECIAL)
-    assert tokenizer.tokenize(" image 1<image>colour<|eot_id|>") == [
-        "Ġimage",
-        "Ġ1",
-        "<image>",
-        *["c", "o", "l"][:0],
-    ] + (tokenizer.tokenize("colour") + ["<|eot_id|>"])
+    assert tokenizer.tokenize(" image 1<image> show<|eot_id|>") == ["Ġimage", "Ġ1", "<image>", "Ġshow", "<|eot_id|>"]
     assert len({tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}) == 3
 
 

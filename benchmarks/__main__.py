@@ -1,0 +1,49 @@
+"""`python -m benchmarks [NAME...] [--full] [--json FILE]`: measure rows and say whether each goal is met."""
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.rows import ROWS, Measure, Row
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure the rows that are named, or all; the exit code is 1 where a goal is not met."""
+    options = _parser().parse_args(arguments)
+    if options.list:
+        print("\n".join(ROWS))
+        return 0
+    unknown = sorted(set(options.names) - set(ROWS))
+    if unknown:
+        print(f"No row {', '.join(unknown)}. Rows: {', '.join(ROWS)}.", file=sys.stderr)
+        return 2
+    rows: list[Row] = []
+    for name in options.names or ROWS:
+        module, function = ROWS[name]
+        measure: Measure = getattr(importlib.import_module(module), function)
+        rows.append(measure(options.full))
+        print(_line(rows[-1]), flush=True)
+        if options.json:  # after every row: what was measured is kept whatever becomes of the next
+            options.json.write_text(json.dumps([row.to_json() for row in rows], indent=1) + "\n")
+    return 0 if all(row.met for row in rows) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="rows to measure; none: all")
+    parser.add_argument("--list", action="store_true", help="print the names of the rows")
+    parser.add_argument("--full", action="store_true", help="the sizes that the goals are stated for; takes longer")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+    return parser
+
+
+def _line(row: Row) -> str:
+    peer = "no peer" if row.peer is None else f"peer {row.peer:.4g}"
+    verdict = "met" if row.met else "NOT MET"
+    return f"{row.name}: ours {row.ours:.4g}, {peer} {row.unit}; ratio {row.ratio:.3g}, goal {row.goal}: {verdict}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,239 @@
+"""ZeRO-3 shards to bf16 safetensors: DeepSpeed's own zero_to_fp32 beside ours."""
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from benchmarks.rows import Row, meets
+from components.core.progress import say
+
+REPEATS = 5
+TAG = "step-00000001"
+WARM_GOAL, COLD_GOAL, MEMORY_GOAL = ">=2.5", ">=1.5", "<=0.5"
+QUICK = {"width": 1024, "layers": 12, "mlp": 2816}  # 0.22 billion parameters
+FULL = {"width": 1536, "layers": 20, "mlp": 4096}  # 0.66 billion
+RANKS = {False: (8,), True: (8, 16)}
+
+Figures = dict[str, float]
+
+
+def zero(full: bool) -> Row:
+    """Seconds per conversion, page cache warm and cold; peak anonymous memory of each process; bytes from disk."""
+    from benchmarks.zero_checkpoint import llama_shapes
+
+    shapes = llama_shapes(**(FULL if full else QUICK))
+    results = {ranks: _compare(shapes, ranks) for ranks in RANKS[full]}
+    worst = min(results.values(), key=lambda result: result["warm"]["ratio"])
+    return Row(
+        name="conversion.zero",
+        peer=worst["warm"]["peer"],
+        ours=worst["warm"]["ours"],
+        ratio=worst["warm"]["ratio"],
+        unit="s",
+        goal=WARM_GOAL,
+        details={
+            "parameters": sum(shape.numel() for shape in shapes.values()),
+            "peer": "deepspeed 0.19.8 zero_to_fp32, bf16 safetensors",
+            "ranks": results,
+        },
+    )
+
+
+def _compare(shapes: Any, ranks: int) -> dict[str, Any]:
+    from benchmarks.zero_checkpoint import write_zero3
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        say(f"writing a checkpoint of {ranks} ranks")
+        masters = write_zero3(folder / TAG, [shapes], world_size=ranks, seed=0)
+        with _worker(convert_peer, folder) as peer, _worker(convert_ours, folder) as ours:
+            figures = {
+                state: _alternate(peer, ours, folder, cold=state == "cold", label=f"{ranks} ranks, {state}")
+                for state in ("warm", "cold")
+            }
+        _same_bits(folder)
+    return {
+        state: _summary(*pair, goal, masters)
+        for (state, pair), goal in zip(figures.items(), (WARM_GOAL, COLD_GOAL), strict=True)
+    }
+
+
+def _alternate(
+    peer: Connection, ours: Connection, folder: Path, *, cold: bool, label: str
+) -> tuple[list[Figures], list[Figures]]:
+    """REPEATS measurements of each, in turn, after one of each that does not count."""
+    found: tuple[list[Figures], list[Figures]] = ([], [])
+    for repeat in range(REPEATS + 1):
+        say(f"{label}: {repeat} of {REPEATS}")
+        for name, connection, figures in zip(("peer", "ours"), (peer, ours), found, strict=True):
+            shutil.rmtree(folder / name, ignore_errors=True)
+            _settle(folder / TAG, cold=cold)
+            connection.send("go")
+            answer = connection.recv()
+            if repeat:
+                figures.append(answer)
+    return found
+
+
+def _settle(checkpoint: Path, *, cold: bool) -> None:
+    """No dirty pages of the run before; the checkpoint in the page cache, or not at all."""
+    os.sync()
+    for path in checkpoint.iterdir():
+        descriptor = os.open(path, os.O_RDONLY)
+        if cold:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        else:
+            while os.read(descriptor, 1 << 24):
+                pass
+        os.close(descriptor)
+
+
+def _summary(peer: list[Figures], ours: list[Figures], goal: str, masters: int) -> dict[str, Any]:
+    def middle(figures: list[Figures], name: str) -> float:
+        return statistics.median(figure[name] for figure in figures)
+
+    ratio = middle(peer, "seconds") / middle(ours, "seconds")
+    memory = max(figure["anonymous_gb"] for figure in ours)
+    return {
+        "peer": middle(peer, "seconds"),
+        "ours": middle(ours, "seconds"),
+        "ratio": ratio,
+        "goal": goal,
+        "met": meets(ratio, goal),
+        "ours_with_proof": middle(ours, "seconds") + middle(ours, "check_seconds"),
+        "peer_anonymous_gb": max(figure["anonymous_gb"] for figure in peer),
+        "ours_anonymous_gb": memory,
+        "ours_anonymous_met": meets(memory, MEMORY_GOAL),
+        "peer_read_gb": middle(peer, "read_gb"),
+        "ours_read_gb": middle(ours, "read_gb"),
+        "master_gb": masters / 1e9,
+    }
+
+
+def _same_bits(folder: Path) -> None:
+    """Refuse to compare two conversions that do not agree."""
+    from safetensors import safe_open
+
+    found: list[dict[str, Any]] = []
+    for name in ("peer", "ours"):
+        tensors = {}
+        for path in (folder / name).glob("*.safetensors"):
+            with safe_open(path, "pt") as file:
+                tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        found.append(tensors)
+    peer, ours = found
+    different = [
+        name for name in peer | ours if name not in peer or name not in ours or not peer[name].equal(ours[name])
+    ]
+    if different:
+        raise RuntimeError(f"peer and ours differ in {different[0]}")
+
+
+@contextlib.contextmanager
+def _worker(convert: Callable[[Path], float], folder: Path) -> Iterator[Connection]:
+    """A process of its own, so that each side's memory is its own."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(convert, folder, there), daemon=True)
+    process.start()
+    there.close()
+    try:
+        yield here
+    finally:
+        here.close()
+        process.join()
+
+
+def _serve(convert: Callable[[Path], float], folder: Path, connection: Connection) -> None:
+    with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+        while True:
+            try:
+                connection.recv()
+            except EOFError:
+                return
+            connection.send(_measure(convert, folder))
+
+
+def _measure(convert: Callable[[Path], float], folder: Path) -> Figures:
+    """Seconds of one conversion, without those that `convert` says it spent on checking its result."""
+    before = _read_bytes()
+    with _peak_anonymous() as peak:
+        start = time.perf_counter()
+        check = convert(folder)
+        seconds = time.perf_counter() - start - check
+    return {
+        "seconds": seconds,
+        "check_seconds": check,
+        "anonymous_gb": peak() / 1e9,
+        "read_gb": (_read_bytes() - before) / 1e9,
+    }
+
+
+def convert_peer(folder: Path) -> float:
+    """DeepSpeed's own conversion, which checks nothing: 0 seconds of checking."""
+    import torch
+    from deepspeed.utils.zero_to_fp32 import convert_zero_checkpoint_to_state_dict
+
+    convert_zero_checkpoint_to_state_dict(
+        str(folder), str(folder / "peer"), dtype=torch.bfloat16, safe_serialization=True, tag=TAG
+    )
+    return 0.0
+
+
+def convert_ours(folder: Path) -> float:
+    """Ours, every tensor hashed on the way; the seconds of reading back what was written are returned."""
+    import torch
+
+    from components.conversion.sources import folder_sources
+    from components.conversion.writing import hash_written, plan_shards, write_shards
+    from components.conversion.zero import read_checkpoint
+
+    torch.set_num_threads(1)
+    (folder / "ours").mkdir(exist_ok=True)
+    checkpoint = read_checkpoint(folder_sources(folder / TAG), origin=TAG)
+    shards = plan_shards(checkpoint.tensors.values(), torch.bfloat16)
+    digests = write_shards(shards, folder / "ours")
+    start = time.perf_counter()
+    if hash_written(shards, folder / "ours") != digests:
+        raise RuntimeError("what was written is not what was read")
+    return time.perf_counter() - start
+
+
+def _read_bytes() -> int:
+    """Bytes this process had to fetch from disk."""
+    lines = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(lines["read_bytes"])
+
+
+@contextlib.contextmanager
+def _peak_anonymous() -> Iterator[Callable[[], int]]:
+    """The largest anonymous memory of this process while the block runs, looked at every 5 ms."""
+    stop, peak = threading.Event(), [0]
+
+    def watch() -> None:
+        while not stop.wait(0.005):
+            peak[0] = max(peak[0], _anonymous())
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield lambda: peak[0]
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _anonymous() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return 1024 * int(line.split()[1])
+    raise RuntimeError("/proc/self/status has no RssAnon; this row needs Linux")

@@ -1,0 +1,65 @@
+"""The rows: what a row is, and where each one is measured."""
+
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+# Name of the row -> module and function that measures it. Modules are imported only when their row is asked for.
+ROWS = {
+    "conversion.zero": ("benchmarks.conversion", "zero"),
+}
+
+COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+GOAL = re.compile(r"(>=|<=|>|<)\s*([0-9.e+-]+)")
+
+Measure = Callable[[bool], "Row"]  # of `full`: the size that the goal is stated for, rather than one that is quick
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One measurement. `peer` and `ours` are medians in `unit`; `goal` compares `ratio`, e.g. `>=2.5`."""
+
+    name: str
+    peer: float | None
+    ours: float
+    ratio: float
+    unit: str
+    goal: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def met(self) -> bool:
+        """Whether the goal is reached."""
+        return meets(self.ratio, self.goal)
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as machines read it."""
+        return {
+            "name": self.name,
+            "peer": self.peer,
+            "ours": self.ours,
+            "ratio": self.ratio,
+            "unit": self.unit,
+            "goal": self.goal,
+            "met": self.met,
+            "details": self.details,
+        }
+
+
+def meets(value: float, goal: str) -> bool:
+    """Whether `value` satisfies a comparison such as `>=2.5`.
+
+    Raises:
+        ValueError: the goal is no comparison.
+    """
+    match = GOAL.fullmatch(goal)
+    if match is None:
+        raise ValueError(f"goal {goal!r} is no comparison with a number")
+    return COMPARISONS[match[1]](value, float(match[2]))

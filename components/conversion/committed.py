@@ -1,0 +1,72 @@
+"""The committed step of a training checkpoint: which one, and whether its files are as they were committed."""
+
+import re
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from components.conversion.sources import TRUNCATED, Source, store_sources
+from components.conversion.zero import Checkpoint, read_checkpoint
+from components.core.artifacts import File, Manifest
+from components.core.errors import ConversionError
+from components.core.store import ObjectStore, key_of
+
+COMMIT = re.compile(r"(step-(\d+))/COMMIT")
+
+
+class Commit(BaseModel):
+    """`step-XXXXXXXX/COMMIT`: what training wrote last, once every rank's files were there."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    step: int
+    world_size: int
+    files: tuple[File, ...]
+
+
+def read_last_step(store: ObjectStore, manifest: Manifest) -> Checkpoint:
+    """The index of the checkpoint's last committed step.
+
+    Raises:
+        ConversionError: no step was committed, or its files are not those that were.
+    """
+    steps = {int(match[2]): match[1] for file in manifest.files if (match := COMMIT.fullmatch(file.name))}
+    if not steps:
+        raise ConversionError(f"{manifest.uri} holds no committed step.", remedy="Run the step `train`.")
+    prefix = f"{key_of(store, manifest.uri)}/{steps[max(steps)]}"
+    origin = store.uri(prefix)
+    commit = _read_commit(store.get(f"{prefix}/COMMIT"), origin)
+    sources = store_sources(store, prefix)
+    _check_sizes(commit, sources, origin)
+    checkpoint = read_checkpoint({file.name: sources[file.name] for file in commit.files}, origin=origin)
+    for what, promised, found in (
+        ("step", commit.step, checkpoint.step),
+        ("world_size", commit.world_size, checkpoint.world_size),
+    ):
+        if promised != found:
+            raise ConversionError(
+                f"{origin}/COMMIT says {what} {promised}; the shards say {found}.",
+                remedy="Two checkpoints were mixed: convert another step, or train again.",
+            )
+    return checkpoint
+
+
+def _read_commit(text: bytes, origin: str) -> Commit:
+    try:
+        return Commit.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConversionError(
+            f"{origin}/COMMIT: {'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}.", remedy=TRUNCATED
+        ) from None
+
+
+def _check_sizes(commit: Commit, sources: Mapping[str, Source], origin: str) -> None:
+    for file in commit.files:
+        found = sources.get(file.name)
+        if found is None:
+            raise ConversionError(f"{origin}/{file.name} is missing; COMMIT promises it.", remedy=TRUNCATED)
+        if found.size != file.size:
+            raise ConversionError(
+                f"{origin}/{file.name} has {found.size} bytes; COMMIT promises {file.size}.", remedy=TRUNCATED
+            )

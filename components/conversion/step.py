@@ -1,0 +1,30 @@
+"""The step `convert`: one committed ZeRO checkpoint to a Hugging Face model folder."""
+
+from components.core.artifacts import Kind, Manifest
+from components.core.steps import Run, Task, run_step
+
+REVISION = 1
+
+
+def convert(run: Run, checkpoint: Manifest) -> Manifest:
+    """The model of the checkpoint's last step, at models/<fingerprint>/; committed only when it is proved equal.
+
+    Raises:
+        ConversionError: the checkpoint cannot be converted, or the model differs from it.
+    """
+    task = Task(
+        step="convert",
+        kind=Kind.MODEL,
+        revision=REVISION,
+        config={"conversion": run.recipe.conversion.identity(), "family": run.recipe.model.family},
+        inputs={"checkpoint": checkpoint},
+        address=lambda fingerprint: f"models/{fingerprint}",
+    )
+
+    def work(prefix: str) -> dict[str, bool | int | float | str]:
+        # Imported here: torch and transformers take seconds, and a result that is already there needs neither.
+        from components.conversion.work import convert_checkpoint
+
+        return convert_checkpoint(run, checkpoint, prefix)
+
+    return run_step(run, task, work)

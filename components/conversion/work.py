@@ -1,0 +1,126 @@
+"""The work of the step `convert`: read the checkpoint's index, write the model folder, prove it, store it."""
+
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
+
+from components.conversion.card import model_card
+from components.conversion.committed import read_last_step
+from components.conversion.proof import DTYPES, prove_logits, prove_tensors
+from components.conversion.writing import plan_shards, write_shards
+from components.conversion.zero import Checkpoint, MasterTensor
+from components.core.artifacts import Manifest, Number
+from components.core.errors import ConversionError
+from components.core.hashing import sha256_bytes
+from components.core.progress import say
+from components.core.steps import Run
+from components.core.store import delete_tree, key_of, upload_tree
+
+MODEL = "model/"
+PROBE = "probe.safetensors"
+
+
+def convert_checkpoint(run: Run, checkpoint: Manifest, prefix: str) -> dict[str, Number]:
+    """Put the model folder under `prefix`, after it was proved equal to the checkpoint; returns the summary.
+
+    Raises:
+        ConversionError: the checkpoint cannot be converted, or the model differs from it.
+    """
+    clock = time.monotonic()
+    recipe = run.recipe
+    stored = recipe.conversion.precision
+    torch.set_num_threads(1)  # the blocks have their own threads
+    zero = read_last_step(run.store, checkpoint)
+    say(f"step {zero.step}, ZeRO-{zero.stage} of {zero.world_size} ranks, {zero.parameters:,} parameters")
+    with tempfile.TemporaryDirectory(prefix="mantis-convert-") as scratch:
+        folder = Path(scratch)
+        copy_model_files(run, checkpoint, folder, stored)
+        shards = plan_shards(tensors_to_write(zero, folder), DTYPES[stored])
+        prove_tensors(shards, folder, write_shards(shards, folder))
+        difference = prove_logits(
+            folder,
+            read_file(run, checkpoint, PROBE),
+            family_name=recipe.model.family,
+            trained=recipe.training.precision,
+            stored=stored,
+        )
+        say(f"proved equal: {sum(len(shard.places) for shard in shards)} tensors, logits within {difference:.3g}")
+        card = model_card(run, checkpoint, parameters=zero.parameters, difference=difference)
+        (folder / "README.md").write_text(card)
+        delete_tree(run.store, prefix)  # what a killed attempt may have left
+        upload_tree(run.store, prefix, folder)
+    return {
+        "parameters": zero.parameters,
+        "bytes": sum(shard.size for shard in shards),
+        "seconds": round(time.monotonic() - clock, 3),
+        "largest_logit_difference": difference,
+        "step": zero.step,
+        "precision": stored,
+    }
+
+
+def tensors_to_write(zero: Checkpoint, folder: Path) -> list[MasterTensor]:
+    """Every tensor that the model of `folder`'s configuration wants in its files: without those that it ties.
+
+    Raises:
+        ConversionError: the configuration ties two tensors that were trained apart.
+    """
+    full = dict(zero.tensors)
+    full |= {alias: replace(full[name], name=alias) for alias, name in zero.aliases.items()}
+    with torch.device("meta"):
+        tied = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder)).all_tied_weights_keys
+    for target, source in tied.items():
+        if target in full and source in full:
+            if full[target].pieces != full[source].pieces:
+                raise ConversionError(
+                    f"{target} and {source} were trained apart; model/config.json ties them.",
+                    remedy="Set tie_word_embeddings to false in the model's configuration and train again.",
+                )
+            del full[target]
+    return list(full.values())
+
+
+def copy_model_files(run: Run, checkpoint: Manifest, folder: Path, precision: str) -> None:
+    """Configuration, tokenizer and processor of training, the configuration naming the stored precision."""
+    for file in checkpoint.files:
+        if file.name.startswith(MODEL) and not file.name.endswith(".safetensors"):
+            path = folder / file.name.removeprefix(MODEL)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(read_file(run, checkpoint, file.name))
+    path = folder / "config.json"
+    if not path.exists():
+        raise ConversionError(f"{checkpoint.uri} holds no model/config.json.", remedy="Run the step `train` again.")
+    name = str(DTYPES[precision]).removeprefix("torch.")
+    config = {"dtype": name, **_with_dtype(json.loads(path.read_text()), name)}  # from_pretrained takes it by default
+    path.write_text(json.dumps(config, indent=2) + "\n")
+    if not (folder / "generation_config.json").exists():
+        GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder)).save_pretrained(folder)
+
+
+def _with_dtype(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """`config` with `name` as every `dtype` that it or one of its sub-configurations states."""
+    return {
+        key: _with_dtype(value, name) if isinstance(value, dict) else name if key == "dtype" else value
+        for key, value in config.items()
+    }
+
+
+def read_file(run: Run, checkpoint: Manifest, name: str) -> bytes:
+    """One small file of the checkpoint.
+
+    Raises:
+        ConversionError: it is not there, or not as the manifest says.
+    """
+    promised = {file.name: file.sha256 for file in checkpoint.files}.get(name)
+    if promised is None:
+        raise ConversionError(f"{checkpoint.uri} holds no {name}.", remedy="Run the step `train` again.")
+    data = run.store.get(f"{key_of(run.store, checkpoint.uri)}/{name}")
+    if sha256_bytes(data) != promised:
+        raise ConversionError(f"{checkpoint.uri}/{name} was changed since.", remedy="Run the step `train` again.")
+    return data

@@ -1,0 +1,179 @@
+"""The mixture: which rows of which subsets make an epoch, and how long each sample is."""
+
+import re
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from components.core.artifacts import Manifest, Number
+from components.core.errors import ConfigError, InputError
+from components.core.progress import Progress, say
+from components.core.settings import Recipe
+from components.core.steps import Run
+from components.core.store import ObjectStore, delete_tree, key_of, upload_tree
+from components.core.tables import open_table, write_table
+from components.data.ledger import Ledger
+from components.data.lengths import Counter, Length, LengthPool
+from components.data.refusal import Refusal, Repair
+from components.models.mixture import conversation_of
+from components.models.prompts import profile, render
+from components.models.registry import family
+from components.models.tokenizer import train_tokenizer
+
+INDEX = "index.lance"
+SCHEMA = pa.schema(
+    [
+        ("subset", pa.string()),
+        ("row", pa.int64()),
+        ("id", pa.string()),
+        ("turns", pa.int32()),
+        ("tokens", pa.int32()),
+        ("targets", pa.int32()),
+        ("images", pa.int32()),
+        ("patches", pa.int32()),
+    ]
+)
+TEXT = ["row", "id", "roles", "contents", "widths", "heights"]
+ROWS_AT_ONCE = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """The rows of one subset that are in an epoch, each once, and how often an epoch sees them."""
+
+    subset: str
+    table: Any  # lance.LanceDataset
+    rows: NDArray[np.int64]
+    repeat: int
+
+    def batches(self) -> Iterator[list[dict[str, Any]]]:
+        """The chosen rows without their images, in order."""
+        for start in range(0, len(self.rows), ROWS_AT_ONCE):
+            part = self.rows[start : start + ROWS_AT_ONCE].tolist()
+            yield self.table.take(part, columns=TEXT).to_pylist()
+
+
+def assemble_mixture(run: Run, datasets: Mapping[str, Manifest], prefix: str) -> dict[str, Number]:
+    """Write index, tokenizer and ledger of the mixture below `prefix`; returns the counts for the manifest.
+
+    Raises:
+        InputError: no sample fits the context.
+    """
+    recipe, store = run.recipe, run.store
+    with LengthPool(recipe.data.workers) as pool, tempfile.TemporaryDirectory() as folder:
+        chosen = [_choose(store, recipe, subset, dataset) for subset, dataset in datasets.items()]
+        tokenizer = _tokenizer(recipe, chosen)
+        tokenizer.save_pretrained(folder)
+        delete_tree(store, f"{prefix}/tokenizer")
+        upload_tree(store, f"{prefix}/tokenizer", Path(folder))
+        counter = Counter(model=recipe.model, tokenizer_folder=folder, context_length=recipe.data.context_length)
+        ledger = Ledger()
+        parts = [_index(pool, counter, part, ledger) for part in chosen]
+    index = pa.concat_tables(parts)
+    if not len(index):
+        raise InputError(
+            f"No sample fits data.context_length = {recipe.data.context_length}.", remedy="Raise it, or cut the data."
+        )
+    write_table(store, f"{prefix}/{INDEX}", SCHEMA, index.to_batches())
+    ledger.save(store, prefix)
+    say(f"{len(index):,} samples in an epoch; ledger: {ledger.reasons()}")
+    return _summary(index, ledger, len(tokenizer), [part.subset for part in chosen])
+
+
+def _choose(store: ObjectStore, recipe: Recipe, subset: str, dataset: Manifest) -> Chosen:
+    table = open_table(store, f"{key_of(store, dataset.uri)}/data.lance")
+    settings = recipe.data.subset(subset)
+    rows = np.arange(table.count_rows(), dtype=np.int64)
+    if settings.cap is not None and settings.cap < len(rows):
+        generator = np.random.default_rng([recipe.seed, zlib.crc32(subset.encode())])
+        rows = np.sort(generator.choice(rows, settings.cap, replace=False))
+    return Chosen(subset=subset, table=table, rows=rows, repeat=settings.repeat)
+
+
+def _tokenizer(recipe: Recipe, chosen: Sequence[Chosen]) -> PreTrainedTokenizerFast:
+    if recipe.model.base != "tiny":
+        raise ConfigError(
+            f"model.base = {recipe.model.base!r}: this version builds models from their shape alone.",
+            remedy="Use model.base = tiny.",
+        )
+    specials = family(recipe.model.family).special_tokens()
+    vocabulary = recipe.model.tiny.vocabulary
+    tokenizer = train_tokenizer(_texts(recipe, chosen, specials), vocabulary=vocabulary, special_tokens=specials)
+    say(f"trained a tokenizer of {len(tokenizer):,} tokens on the mixture's text")
+    return tokenizer
+
+
+def _texts(recipe: Recipe, chosen: Sequence[Chosen], specials: Sequence[str]) -> Iterator[str]:
+    """The mixture as the prompt profile writes it, without the tokens that are never split."""
+    style = profile(recipe.model.prompt)
+    between = re.compile("|".join(map(re.escape, specials)))
+    for part in chosen:
+        for batch in part.batches():
+            for row in batch:
+                for piece in render(conversation_of(row), style):
+                    yield from filter(None, between.split(piece.text))
+
+
+def _index(pool: LengthPool, counter: Counter, part: Chosen, ledger: Ledger) -> pa.Table:
+    """Index rows of one subset, all of it once, then again for each repeat."""
+    progress = Progress(label=f"count tokens of {part.subset}", total=len(part.rows), unit="samples")
+    tables = [SCHEMA.empty_table()]
+    done = 0
+    for rows, lengths in pool.count(counter, part.batches()):
+        positions = part.rows[done : done + len(rows)].tolist()
+        kept = [
+            _entry(part.subset, position, row["id"], length)
+            for position, row, length in zip(positions, rows, lengths, strict=True)
+            if _note(ledger, part.subset, row, length, counter.context_length)
+        ]
+        tables.append(pa.Table.from_pylist(kept, schema=SCHEMA))
+        done += len(rows)
+        progress.advance(len(rows))
+    return pa.concat_tables(tables * part.repeat)
+
+
+def _note(ledger: Ledger, subset: str, row: dict[str, Any], length: Length, limit: int) -> bool:
+    """True where the sample is kept; what was cut or dropped goes to the ledger under the row of the source."""
+    if not length.turns:
+        ledger.drop(subset, row["row"], row["id"], Refusal("too-long", value=length.whole, threshold=str(limit)))
+    elif length.whole > length.tokens:
+        repair = Repair(reason="truncated", value=str(length.whole), threshold=str(limit))
+        ledger.repair(subset, row["row"], row["id"], repair)
+    return length.turns > 0
+
+
+def _entry(subset: str, position: int, name: str, length: Length) -> dict[str, Any]:
+    return {
+        "subset": subset,
+        "row": position,
+        "id": name,
+        "turns": length.turns,
+        "tokens": length.tokens,
+        "targets": length.targets,
+        "images": length.images,
+        "patches": length.patches,
+    }
+
+
+def _summary(index: pa.Table, ledger: Ledger, vocabulary: int, subsets: Sequence[str]) -> dict[str, Number]:
+    names, counts = np.unique(index["subset"].to_numpy(), return_counts=True)
+    per_subset = dict(zip(names.tolist(), counts.tolist(), strict=True))
+    return {
+        "samples": len(index),
+        "tokens": int(index["tokens"].to_numpy().sum()),
+        "targets": int(index["targets"].to_numpy().sum()),
+        "images": int(index["images"].to_numpy().sum()),
+        "longest": int(index["tokens"].to_numpy().max()),
+        "vocabulary": vocabulary,
+        "dropped": ledger.dropped,
+        "repaired": ledger.repaired,
+        **{f"rows/{subset}": per_subset.get(subset, 0) for subset in subsets},
+    }

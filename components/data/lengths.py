@@ -1,0 +1,122 @@
+"""How long each sample is, counted as training will count it, and where it is cut to fit the context."""
+
+import os
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from multiprocessing import get_context
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from components.core.processes import die_with_parent
+from components.core.settings import ModelSettings
+from components.models.conversation import IMAGE_MARK, Conversation
+from components.models.family import IGNORE
+from components.models.mixture import conversation_of
+from components.models.registry import family
+
+Batch = list[dict[str, Any]]
+AHEAD = 4  # batches in work per process
+
+
+@dataclass(frozen=True, kw_only=True)
+class Length:
+    """A sample cut to `turns` turns; `whole` is the number of tokens before the cut. Without turns, nothing fits."""
+
+    turns: int
+    tokens: int
+    targets: int
+    images: int
+    patches: int
+    whole: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counter:
+    """Counts tokens of conversations; picklable, the tokenizer by its folder."""
+
+    model: ModelSettings
+    tokenizer_folder: str
+    context_length: int
+
+    def count(self, row: dict[str, Any]) -> Length:
+        """The length of a row of data.lance.
+
+        A row that is too long loses whole exchanges from its end, so no image's tokens are ever cut and every sample
+        keeps an answer.
+        """
+        conversation = conversation_of(row)
+        length = self._measure(conversation)
+        if length.tokens <= self.context_length:
+            return length
+        kept = bisect_right(
+            range(1, len(conversation.turns) // 2),
+            self.context_length,
+            key=lambda exchanges: self._measure(first_exchanges(conversation, exchanges)).tokens,
+        )
+        if not kept:
+            return replace(length, turns=0)
+        return replace(self._measure(first_exchanges(conversation, kept)), whole=length.whole)
+
+    def _measure(self, conversation: Conversation) -> Length:
+        model = family(self.model.family)
+        encoding = model.encode(conversation, _tokenizer(self.tokenizer_folder), self.model)
+        tokens = len(encoding.input_ids)
+        return Length(
+            turns=len(conversation.turns),
+            tokens=tokens,
+            targets=tokens - encoding.labels.count(IGNORE),
+            images=len(conversation.sizes),
+            patches=sum(model.image_patches(size, self.model) for size in conversation.sizes),
+            whole=tokens,
+        )
+
+
+def first_exchanges(conversation: Conversation, exchanges: int) -> Conversation:
+    """The first questions and answers, with the images they show."""
+    turns = conversation.turns[: 2 * exchanges]
+    shown = sum(turn.content.count(IMAGE_MARK) for turn in turns)
+    return replace(conversation, turns=turns, sizes=conversation.sizes[:shown])
+
+
+class LengthPool:
+    """Processes that count.
+
+    They are forked in the constructor, while this process has no threads yet and Lance, which does not survive a fork,
+    is not loaded; and after the model families were imported, which takes each process seconds otherwise.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._pool = ProcessPoolExecutor(workers, get_context("fork"), initializer=die_with_parent)
+        self._pool.submit(os.getpid).result()  # starts all of them
+
+    def __enter__(self) -> "LengthPool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def count(self, counter: Counter, batches: Iterable[Batch]) -> Iterator[tuple[Batch, list[Length]]]:
+        """Each batch of rows of data.lance with their lengths, in order."""
+        waiting: deque[tuple[Batch, Future[list[Length]]]] = deque()
+        for batch in batches:
+            waiting.append((batch, self._pool.submit(_count_batch, counter, batch)))
+            if len(waiting) > AHEAD * self._workers:
+                first, lengths = waiting.popleft()
+                yield first, lengths.result()
+        for first, lengths in waiting:
+            yield first, lengths.result()
+
+
+def _count_batch(counter: Counter, rows: Batch) -> list[Length]:
+    return [counter.count(row) for row in rows]
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(folder: str) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast.from_pretrained(folder)

@@ -1,0 +1,103 @@
+"""The items of a JSON list, one at a time, whatever the file's size."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from components.core.errors import InputError
+
+CHUNK = 1 << 20
+LONGEST_ROW = 1 << 26  # characters; text this long without an item's end is a syntax error or no conversation
+BLANK = " \t\r\n"
+ENDS = (",", "]", *BLANK)
+
+
+def read_list(path: Path) -> Iterator[Any]:
+    """Items of the JSON list in `path`, in order; at most one item and one chunk of text are held.
+
+    Bytes that are not UTF-8 become lone surrogates, so that only the rows that hold them are lost.
+
+    Raises:
+        InputError: no file, no list, or broken JSON; names the line and column.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+            text = _Text(path, file.read)
+            text.expect("[", "a list of rows")
+            if text.peek() == "]":
+                return
+            while True:
+                yield text.item()
+                if text.expect(",]", "a comma or the end of the list") == "]":
+                    return
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}.", remedy="Check data.source, and the file's rights."
+        ) from None
+
+
+class _Text:
+    """The part of a file that is being parsed."""
+
+    def __init__(self, path: Path, read: Callable[[int], str]) -> None:
+        self._path, self._read = path, read
+        self._decoder = json.JSONDecoder()
+        self._text, self._at = "", 0
+        self._line, self._column = 1, 1  # of the first character held
+
+    def peek(self) -> str:
+        """The next character that is not blank, "" at the file's end."""
+        while True:
+            while self._at < len(self._text) and self._text[self._at] in BLANK:
+                self._at += 1
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if not self._more():
+                return ""
+
+    def expect(self, allowed: str, what: str) -> str:
+        found = self.peek()
+        if not found or found not in allowed:
+            raise self._broken(self._at, f"{what} is expected, not {repr(found) if found else 'the end of the file'}")
+        self._at += 1
+        return found
+
+    def item(self) -> Any:
+        self.peek()
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._text, self._at)
+                # A number may go on in the next chunk, unless something that ends it follows.
+                if self._text[end : end + 1] in ENDS or not self._more():
+                    self._at = end
+                    return value
+            except json.JSONDecodeError as error:
+                if not self._more():
+                    raise self._broken(error.pos, error.msg) from None
+            except RecursionError:
+                raise self._broken(self._at, "nested too deeply") from None
+
+    def _more(self) -> bool:
+        """Read on, dropping what was parsed; False at the end of the file, or where no row can be so long."""
+        if len(self._text) - self._at > LONGEST_ROW:
+            return False
+        # As much again as is held: an item of any length is parsed a logarithmic number of times.
+        read = self._read(max(CHUNK, len(self._text) - self._at))
+        if read:
+            self._line, self._column = self._position(self._at)
+            self._text, self._at = self._text[self._at :] + read, 0
+        return bool(read)
+
+    def _position(self, at: int) -> tuple[int, int]:
+        lines = self._text.count("\n", 0, at)
+        if not lines:
+            return self._line, self._column + at
+        return self._line + lines, at - self._text.rfind("\n", 0, at)
+
+    def _broken(self, at: int, message: str) -> InputError:
+        line, column = self._position(at)
+        return InputError(
+            f"{self._path}, line {line}, column {column}: broken JSON: {message}.",
+            remedy="Repair the file; it has to be a list of {id, images, conversations}.",
+        )

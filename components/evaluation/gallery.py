@@ -1,0 +1,53 @@
+"""A few answers to look at: right and wrong ones of each skill, with small pictures inside."""
+
+import base64
+from collections import Counter
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+from PIL import Image
+
+from components.evaluation.benchmarks import Benchmark
+from components.evaluation.reader import Picture, Sample
+from components.evaluation.responses import Response
+
+EACH = 2
+EDGE = 160  # pixels of a thumbnail's longer edge, at most
+QUALITY = 80
+
+
+def gallery(benchmark: Benchmark, samples: Sequence[Sample], responses: Sequence[Response]) -> list[dict[str, Any]]:
+    """The first EACH right and EACH wrong answers of every skill; images are JPEG data URIs."""
+    taken: Counter[tuple[str, bool]] = Counter()
+    shown = []
+    for sample, response in zip(samples, responses, strict=True):
+        kind = (sample.skill, response.correct)
+        if taken[kind] == EACH:
+            continue
+        taken[kind] += 1
+        shown.append(
+            {
+                "benchmark": benchmark.name,
+                "skill": sample.skill,
+                "label": benchmark.skills[sample.skill].label,
+                "id": sample.id,
+                "question": sample.question,
+                "options": list(sample.options),
+                "answer": response.answer,
+                "response": response.response,
+                "correct": response.correct,
+                "images": [_data_uri(picture) for picture in sample.pictures],
+            }
+        )
+    order = list(benchmark.skills)
+    return sorted(shown, key=lambda item: (order.index(item["skill"]), not item["correct"]))
+
+
+def _data_uri(picture: Picture) -> str:
+    buffer = BytesIO()
+    with Image.open(BytesIO(picture.load())) as image:
+        small = image.convert("RGB")
+        small.thumbnail((EDGE, EDGE))
+        small.save(buffer, "JPEG", quality=QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

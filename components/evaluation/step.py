@@ -1,0 +1,60 @@
+"""The evaluation step: one benchmark, one model."""
+
+from components.core.artifacts import Kind, Manifest, Number
+from components.core.errors import ConfigError
+from components.core.steps import Run, Task, run_step
+from components.evaluation.benchmarks import known_benchmarks, load_benchmark, load_decoding
+from components.evaluation.source import open_source
+
+REVISION = 1  # raise when the same inputs would give other responses or scores
+
+
+def resolve_benchmarks(run: Run) -> list[str]:
+    """The benchmarks of the recipe, in its order.
+
+    Raises:
+        ConfigError: there are none, one does not exist, or the decoding profile does not.
+        EvaluationError: the file of one is wrong.
+    """
+    names = run.recipe.evaluation.benchmarks
+    if not names:
+        raise ConfigError("evaluation.benchmarks is empty.", remedy=f"Benchmarks: {', '.join(known_benchmarks())}.")
+    load_decoding(run.recipe.evaluation.decoding)
+    return [load_benchmark(name).name for name in names]
+
+
+def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
+    """Responses, scores and gallery of `model` on `benchmark`; goes on with the responses that are there.
+
+    Raises:
+        ConfigError, EvaluationError: as `resolve_benchmarks`.
+        InputError: the benchmark's samples cannot be read.
+    """
+    settings = run.recipe.evaluation
+    described, decoding = load_benchmark(benchmark), load_decoding(settings.decoding)
+    with open_source(run.recipe, described) as source:
+        task = Task(
+            step=f"evaluate-{benchmark}",
+            kind=Kind.EVALUATION,
+            revision=REVISION,
+            config={
+                "benchmark": described.revision(),
+                "source": source.identity,
+                "model": run.recipe.model.identity(),  # its prompt profile, which the weights do not tell
+                "decoding": decoding.model_dump(),
+                "scoring": settings.scoring,
+                "controls": list(settings.controls),
+                "seed": run.recipe.seed,
+            },
+            inputs={"model": model},
+            address=lambda made: f"evaluations/{model.fingerprint}/{benchmark}/{made}",
+        )
+
+        def work(prefix: str) -> dict[str, Number]:
+            samples = source.samples()  # before torch is there: generated samples are made in forked processes
+            from components.evaluation.work import Evaluation
+
+            evaluation = Evaluation(run=run, benchmark=described, decoding=decoding, samples=samples, model=model)
+            return evaluation.make(prefix)
+
+        return run_step(run, task, work)

@@ -1,0 +1,97 @@
+"""Reading a mixture: the lengths of every sample at once, the samples themselves at random."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from components.core.artifacts import Manifest
+from components.core.store import ObjectStore, download_tree, key_of
+from components.core.tables import open_table
+from components.models.conversation import IMAGE_MARK, Conversation, Size, Turn
+
+COLUMNS = ["id", "roles", "contents", "images", "widths", "heights"]
+Lengths = NDArray[np.int32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A conversation cut to the turns that were planned, and the encoded images of those turns."""
+
+    conversation: Conversation
+    images: list[bytes]
+
+
+class MixtureReader:
+    """A mixture's samples, by their position in its index.
+
+    `tokens` (image tokens expanded), `targets`, `images` and `patches` are arrays [len(reader)]; `ids` and `subsets`
+    are lists of that length. Tables are opened on first use, each process its own: Lance does not survive a fork.
+    """
+
+    def __init__(self, store: ObjectStore, manifest: Manifest) -> None:
+        self._store = store
+        self._prefix = key_of(store, manifest.uri)
+        self._datasets = {name: key_of(store, dataset.uri) for name, dataset in manifest.inputs.items()}
+        self._tables: dict[str, Any] = {}
+        index = open_table(store, f"{self._prefix}/index.lance").to_table()
+        self.ids: list[str] = index["id"].to_pylist()
+        self.subsets: list[str] = index["subset"].to_pylist()
+        self.tokens: Lengths = index["tokens"].to_numpy()
+        self.targets: Lengths = index["targets"].to_numpy()
+        self.images: Lengths = index["images"].to_numpy()
+        self.patches: Lengths = index["patches"].to_numpy()
+        self._rows: NDArray[np.int64] = index["row"].to_numpy()
+        self._turns: Lengths = index["turns"].to_numpy()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, positions: Sequence[int]) -> list[Sample]:
+        """The samples at `positions`, in that order; a position may come twice."""
+        found: dict[tuple[str, int], dict[str, Any]] = {}
+        for subset in {self.subsets[position] for position in positions}:
+            rows = sorted({int(self._rows[at]) for at in positions if self.subsets[at] == subset})
+            table = self._table(subset).take(rows, columns=COLUMNS)
+            found |= {(subset, row): values for row, values in zip(rows, table.to_pylist(), strict=True)}
+        return [cut(found[self.subsets[at], int(self._rows[at])], turns=int(self._turns[at])) for at in positions]
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerFast:
+        with tempfile.TemporaryDirectory() as folder:
+            download_tree(self._store, f"{self._prefix}/tokenizer", Path(folder))
+            return PreTrainedTokenizerFast.from_pretrained(folder)
+
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer that the lengths were counted with."""
+        return self._tokenizer
+
+    def _table(self, subset: str) -> Any:
+        if subset not in self._tables:
+            self._tables[subset] = open_table(self._store, f"{self._datasets[subset]}/data.lance")
+        return self._tables[subset]
+
+
+def conversation_of(row: dict[str, Any], *, turns: int | None = None) -> Conversation:
+    """The first `turns` turns (None: all) of a row of data.lance, with the sizes of the images they show."""
+    kept = tuple(
+        Turn(role=role, content=content)
+        for role, content in zip(row["roles"][:turns], row["contents"][:turns], strict=True)
+    )
+    shown = sum(turn.content.count(IMAGE_MARK) for turn in kept)
+    sizes = zip(row["widths"][:shown], row["heights"][:shown], strict=True)
+    return Conversation(
+        id=row["id"], turns=kept, sizes=tuple(Size(width=width, height=height) for width, height in sizes)
+    )
+
+
+def cut(row: dict[str, Any], *, turns: int) -> Sample:
+    """The sample that the first `turns` turns of a row of data.lance make."""
+    conversation = conversation_of(row, turns=turns)
+    return Sample(conversation=conversation, images=row["images"][: len(conversation.sizes)])

@@ -1,0 +1,162 @@
+"""From the store to a RunReport: what the run left behind, and a note for everything that is not there."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from components.core.artifacts import Kind, Manifest
+from components.core.lineage import Link
+from components.core.steps import Run, State, StepRecord, read_records
+from components.reporting.addresses import benchmark_of
+from components.reporting.collect_data import ledger_reasons, subsets_of
+from components.reporting.collect_training import training_of
+from components.reporting.reading import Reader
+from components.reporting.view import Answer, Artifact, RunReport, Score, StepTime
+
+REPORT_STEP = "report"
+INLINE_IMAGES = ("data:image/jpeg;base64,", "data:image/png;base64,", "data:image/webp;base64,")
+GALLERY_BYTES = 3_000_000  # of inline images: the page stays below 5 MB with fifteen benchmarks
+
+Row = TypeVar("Row", bound=BaseModel)
+
+
+def collect(run: Run, evaluations: Sequence[Manifest]) -> RunReport:
+    """Everything that the report of `run` shows.
+
+    Raises:
+        StoreError: the store is away; what is merely absent becomes a note.
+    """
+    reader = Reader(run.store)
+    ordered = _in_order(run, evaluations)
+    if not ordered:
+        reader.note("Nothing was evaluated.")
+    links = _chain(reader, ordered)
+    manifests = [link.manifest for link in links]
+    checkpoint, mixture = _only(reader, manifests, Kind.CHECKPOINT), _only(reader, manifests, Kind.MIXTURE)
+    datasets = [manifest for manifest in manifests if manifest.kind is Kind.DATASET]
+    gallery = _gallery(reader, ordered)
+    shown = _within_budget(gallery)
+    return RunReport(
+        run=run.id,
+        recipe=run.recipe.name,
+        description=run.recipe.description,
+        recipe_text=run.recipe.to_yaml(),
+        made=datetime.now(UTC),
+        scores=tuple(row for manifest in ordered for row in _parsed(reader, manifest, "scores.json", Score)),
+        training=training_of(reader, checkpoint) if checkpoint else None,
+        subsets=subsets_of(reader, datasets, mixture),
+        ledger=ledger_reasons(reader, [*datasets, *([mixture] if mixture else [])]),
+        steps=_steps(run),
+        gallery=shown,
+        left_out_of_gallery=len(gallery) - len(shown),
+        lineage=tuple(_artifact(link) for link in links),
+        notes=tuple(reader.notes),
+    )
+
+
+def _in_order(run: Run, evaluations: Sequence[Manifest]) -> list[Manifest]:
+    """In the recipe's order of benchmarks, others after them: a parallel loop hands them over in any order."""
+    named = list(run.recipe.evaluation.benchmarks)
+
+    def place(evaluation: Manifest) -> tuple[int, str]:
+        benchmark = benchmark_of(run.store, evaluation)
+        return (named.index(benchmark) if benchmark in named else len(named), benchmark)
+
+    return sorted(evaluations, key=place)
+
+
+def _chain(reader: Reader, evaluations: Iterable[Manifest]) -> list[Link]:
+    """The evaluations first, then what they share: model, checkpoint, mixture, datasets; each once."""
+    links: dict[str, Link] = {}
+    for evaluation in evaluations:
+        for link in reader.chain(evaluation):
+            links.setdefault(link.manifest.uri, link)
+    return sorted(links.values(), key=lambda link: link.depth)
+
+
+def _only(reader: Reader, manifests: Iterable[Manifest], kind: Kind) -> Manifest | None:
+    found = [manifest for manifest in manifests if manifest.kind is kind]
+    if not found:
+        reader.note(f"No {kind.value} was found behind the evaluations.")
+    if len(found) > 1:
+        reader.note(f"The evaluations come from {len(found)} {kind.value}s; {found[0].uri} is shown.")
+    return found[0] if found else None
+
+
+def _parsed(reader: Reader, manifest: Manifest, name: str, row_type: type[Row]) -> list[Row]:
+    rows = []
+    for number, raw in enumerate(reader.json_rows(manifest, name)):
+        try:
+            rows.append(row_type.model_validate(raw))
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            reader.note(f"{manifest.uri}/{name}, row {number}: {field}: {first['msg']}; the row is left out.")
+    return rows
+
+
+def _gallery(reader: Reader, evaluations: Iterable[Manifest]) -> list[Answer]:
+    answers = []
+    for evaluation in evaluations:
+        for answer in _parsed(reader, evaluation, "gallery.json", Answer):
+            inline = tuple(image for image in answer.images if image.startswith(INLINE_IMAGES))
+            if len(inline) < len(answer.images):  # the page must not fetch anything
+                reader.note(f"{evaluation.uri}/gallery.json, {answer.id}: images that are not inline are left out.")
+            answers.append(answer.model_copy(update={"images": inline}))
+    return answers
+
+
+def _within_budget(gallery: Sequence[Answer]) -> tuple[Answer, ...]:
+    """As many answers as fit: the first right and wrong one of every skill, then the second ones, and so on."""
+    seen: dict[tuple[str, str, bool], int] = {}
+    ranked = []
+    for place, answer in enumerate(gallery):
+        group = (answer.benchmark, answer.skill, answer.correct)
+        seen[group] = seen.get(group, 0) + 1
+        ranked.append((seen[group], place))
+    left = GALLERY_BYTES
+    taken = []
+    for _, place in sorted(ranked):
+        size = sum(map(len, gallery[place].images))
+        if size <= left:
+            left -= size
+            taken.append(place)
+    return tuple(gallery[place] for place in sorted(taken))
+
+
+def _steps(run: Run) -> tuple[StepTime, ...]:
+    """Records of the steps; this one is still running and therefore left out."""
+    return tuple(_step_time(record) for record in read_records(run.store, run.id) if record.step != REPORT_STEP)
+
+
+def _step_time(record: StepRecord) -> StepTime:
+    started = datetime.fromisoformat(record.started)
+    ended = datetime.fromisoformat(record.ended) if record.ended else datetime.now(UTC)
+    running = (ended - started).total_seconds()
+    return StepTime(
+        step=record.step,
+        state=record.state,
+        started=started,
+        ended=ended,
+        seconds=running if record.state is State.STARTED else record.seconds,
+        attempts=record.attempts,
+        reason=record.reason,
+    )
+
+
+def _artifact(link: Link) -> Artifact:
+    manifest, made_by = link.manifest, link.manifest.made_by
+    return Artifact(
+        depth=link.depth,
+        role=link.role,
+        kind=manifest.kind.value,
+        uri=manifest.uri,
+        fingerprint=manifest.fingerprint,
+        step=made_by.step,
+        revision=made_by.revision,
+        run=made_by.run,
+        code_version=made_by.code_version,
+        image_digest=made_by.image_digest,
+    )

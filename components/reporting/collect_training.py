@@ -1,0 +1,63 @@
+"""Training as its checkpoint tells it."""
+
+import math
+
+from components.core.artifacts import Manifest
+from components.reporting.reading import Reader
+from components.reporting.view import Curve, Training
+
+CURVES = {
+    "loss": "Loss",
+    "learning_rate": "Learning rate",
+    "gradient_norm": "Gradient norm",
+    "samples_per_second": "Samples per second",
+}
+CAUSE = "seconds_"  # prefix of the summary's seconds by cause
+
+
+def training_of(reader: Reader, checkpoint: Manifest) -> Training:
+    """Summary numbers and curves of `checkpoint`; a number that it lacks is noted and None."""
+    summary = checkpoint.summary
+
+    def number(name: str) -> float | None:
+        value = summary.get(name)
+        if isinstance(value, int | float) and math.isfinite(value):
+            return value
+        reader.note(f"{checkpoint.uri} does not say its {name}.")
+        return None
+
+    def count(name: str) -> int | None:
+        value = number(name)
+        return None if value is None else int(value)
+
+    return Training(
+        steps=count("steps"),
+        samples=count("samples"),
+        tokens=count("tokens"),
+        parameters=count("parameters"),
+        first_loss=number("first_loss"),
+        last_loss=number("last_loss"),
+        samples_per_second=number("samples_per_second"),
+        goodput=number("goodput"),
+        seconds={
+            name.removeprefix(CAUSE): float(value)
+            for name, value in summary.items()
+            if name.startswith(CAUSE) and isinstance(value, int | float)
+        },
+        curves=_curves(reader, checkpoint),
+    )
+
+
+def _curves(reader: Reader, checkpoint: Manifest) -> tuple[Curve, ...]:
+    rows = reader.json_lines(checkpoint, "metrics.jsonl")
+    curves = []
+    for name, title in CURVES.items():
+        points = tuple(
+            (float(row["step"]), float(row[name]))
+            for row in rows
+            if "step" in row and isinstance(row.get(name), int | float) and math.isfinite(row[name])
+        )
+        if rows and not points:
+            reader.note(f"{checkpoint.uri}/metrics.jsonl has no {name}.")
+        curves.append(Curve(name=name, title=title, points=points))
+    return tuple(curves)

@@ -1,0 +1,201 @@
+"""A RunReport as Markdown without any HTML: what KFP's interface and MLflow show of a run."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from components.reporting import text
+from components.reporting.page import causes
+from components.reporting.verdict import context, verdict
+from components.reporting.view import Answer, Curve, RunReport, Score
+
+LONGEST = 400_000  # characters; what interfaces show without choking
+LEDGER_ROWS = 200
+CURVE_ROWS = 12
+SPECIAL = re.compile(r"([\\`*_{}\[\]|~#])")
+
+
+def render_markdown(report: RunReport) -> str:
+    """The twin of the page, without pictures. Pure."""
+    sections = [_head, _scores, _training, _data, _time, _lineage, _recipe]
+    before = [block for section in sections[:5] for block in section(report)]
+    after = [block for section in sections[5:] for block in section(report)]
+    room = LONGEST - len("\n\n".join([*before, *after])) - 1000
+    return "\n\n".join([*before, *_gallery(report, room), *after]) + "\n"
+
+
+def escaped(value: str) -> str:
+    """`value` as plain text on one line: no HTML, no link, no table cell can begin in it."""
+    plain = " ".join(value.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return SPECIAL.sub(r"\\\1", plain)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
+    """A table whose first `left` columns are text and the others numbers; cells are escaped."""
+    marks = [":--" if column < left else "--:" for column in range(len(header))]
+    lines = [header, marks, *([escaped(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _head(report: RunReport) -> list[str]:
+    blocks = [
+        f"# {escaped(report.run)}",
+        f"Recipe {escaped(report.recipe)}, {report.made:%d %B %Y, %H:%M} UTC",
+        f"**{escaped(verdict(report.scores))}**",
+    ]
+    about = " ".join(filter(None, [context(report), report.description]))
+    if about:
+        blocks.append(escaped(about))
+    if report.notes:
+        blocks.append("What this report could not find:\n\n" + "\n".join(f"- {escaped(note)}" for note in report.notes))
+    return blocks
+
+
+def _scores(report: RunReport) -> list[str]:
+    if not report.scores:
+        return ["## Scores by skill", "There are no scores."]
+    header = ["Skill", "Benchmark", "Samples", "Accuracy", "95 % interval", "Chance", "Above chance", "Blind"]
+    table = _table([*header, "Shuffled", "Strict", "Not parsed"], map(_score, report.scores), left=2)
+    return [
+        "## Scores by skill",
+        "Accuracy in percent. A control sees no images (blind) or those of another sample (shuffled); p is one-sided, "
+        "that it is above chance. Strict: only a response that is nothing but a valid answer counts.",
+        table,
+    ]
+
+
+def _score(score: Score) -> list[str]:
+    return [
+        score.title,
+        score.benchmark,
+        text.count(score.samples),
+        text.percent(score.accuracy),
+        f"{text.percent(score.low)}–{text.percent(score.high)}",
+        text.percent(score.chance),
+        text.points(score.points),
+        _control(score.blind, score.blind_p),
+        _control(score.shuffled, score.shuffled_p),
+        text.percent(score.strict),
+        text.count(score.unparsed),
+    ]
+
+
+def _control(value: float | None, p: float | None) -> str:
+    return text.percent(value) + (f" ({text.probability(p)})" if p is not None else "")
+
+
+def _training(report: RunReport) -> list[str]:
+    training = report.training
+    if training is None:
+        return ["## Training", "The checkpoint was not found, so nothing is known of the training."]
+    rows = [
+        ("Steps", text.count(training.steps)),
+        ("Samples", text.count(training.samples)),
+        ("Tokens", text.count(training.tokens)),
+        ("Parameters", text.count(training.parameters)),
+        ("Loss at first", text.short(training.first_loss)),
+        ("Loss at last", text.short(training.last_loss)),
+        ("Samples per second", text.short(training.samples_per_second)),
+        ("Goodput", text.whole_percent(training.goodput)),
+        *(
+            (f"Time: {text.CAUSES.get(cause, cause)}", text.duration(spent))
+            for cause, spent in causes(training).items()
+        ),
+    ]
+    return ["## Training", _table(["Figure", "Value"], rows), *_curves(training.curves)]
+
+
+def _curves(curves: Sequence[Curve]) -> list[str]:
+    """The curves at a few steps, evenly spaced over those that were logged."""
+    by_step = [dict(curve.points) for curve in curves]
+    steps = sorted({step for points in by_step for step in points})
+    if not steps:
+        return []
+    last = len(steps) - 1
+    chosen = sorted({round(last * number / (CURVE_ROWS - 1)) for number in range(CURVE_ROWS)})
+    rows = [
+        [text.count(steps[place]), *(text.short(points.get(steps[place])) for points in by_step)] for place in chosen
+    ]
+    return [_table(["Step", *(curve.title for curve in curves)], rows, left=0)]
+
+
+def _data(report: RunReport) -> list[str]:
+    fields = ("rows", "kept", "dropped", "repaired", "samples", "images", "tokens")
+    if not report.subsets:
+        return ["## Data", "No dataset was found behind the evaluations."]
+    rows = [[subset.name, *(text.count(getattr(subset, field)) for field in fields)] for subset in report.subsets]
+    header = ["Subset", "Rows read", "Kept", "Dropped", "Repaired", "Samples per epoch", "Images", "Tokens"]
+    return ["## Data", _table(header, rows), *_ledger(report)]
+
+
+def _ledger(report: RunReport) -> list[str]:
+    if not report.ledger:
+        return ["The ledgers list no row as dropped or repaired."]
+    rows = []
+    for reason in report.ledger[:LEDGER_ROWS]:
+        examples = "; ".join(f"row {row.row}, {row.id}: {text.shortened(row.value)}" for row in reason.examples)
+        rows.append([reason.reason, reason.action, reason.subset, reason.step, examples, text.count(reason.count)])
+    left_out = len(report.ledger) - LEDGER_ROWS
+    more = [f"{left_out} more reasons are in the ledgers."] if left_out > 0 else []
+    return [_table(["Reason", "Action", "Subset", "In step", "For example", "Rows"], rows, left=5), *more]
+
+
+def _time(report: RunReport) -> list[str]:
+    rows = [[step.step, text.shortened(text.outcome(step)), text.duration(step.seconds)] for step in report.steps]
+    if not rows:
+        return ["## Time by step", "The run has no records of its steps."]
+    return [
+        "## Time by step",
+        _table(["Step", "Outcome", "Time"], rows, left=2),
+        "This report's own step was still running and is left out.",
+    ]
+
+
+def _gallery(report: RunReport, room: int) -> list[str]:
+    """As many answers as fit into `room` characters."""
+    blocks = ["## Answers to look at"]
+    if not report.gallery:
+        return [*blocks, "There is no gallery."]
+    for title, answers in report.gallery_by_skill():
+        block = "\n".join([f"### {escaped(title)}", "", *map(_answer, answers)])
+        room -= len(block) + 2
+        if room < 0:
+            return [*blocks, "The other answers are in the evaluations' gallery.json."]
+        blocks.append(block)
+    return blocks
+
+
+def _answer(answer: Answer) -> str:
+    mark = "✓ right" if answer.correct else "✗ wrong"
+    pictures = f" ({len(answer.images)} images)" if answer.images else ""
+    return (
+        f"- {mark}: {escaped(text.question(answer))}{pictures} Expected: **{escaped(text.shortened(answer.answer))}**, "
+        f"response: **{escaped(text.response(answer))}**"
+    )
+
+
+def _lineage(report: RunReport) -> list[str]:
+    if not report.lineage:
+        return ["## Lineage", "There is no evaluation to walk back from."]
+    rows = [
+        [
+            artifact.kind if artifact.role == artifact.kind else f"{artifact.kind} {artifact.role}",
+            artifact.fingerprint,
+            f"{artifact.step}, revision {artifact.revision}",
+            artifact.code_version,
+            artifact.image_digest,
+        ]
+        for artifact in report.lineage
+    ]
+    table = _table(["Artifact", "Fingerprint", "Made by", "Code", "Image"], rows, left=5)
+    return ["## Lineage", table, _fenced("\n".join(report.lineage_commands()))]
+
+
+def _recipe(report: RunReport) -> list[str]:
+    return ["## The resolved recipe", _fenced(report.recipe_text.rstrip(), "yaml")]
+
+
+def _fenced(content: str, language: str = "") -> str:
+    """A code block whose fence is longer than any in `content`."""
+    longest = max((len(ticks) for ticks in re.findall(r"`+", content)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{content}\n{fence}"

@@ -1,0 +1,27 @@
+"""summary.json: what machines read of a report."""
+
+from typing import Any
+
+from components.reporting.view import RunReport, Score, Training
+
+
+def summary(report: RunReport) -> dict[str, Any]:
+    """The run in numbers; None where something is not known. Fingerprints and seconds are by step."""
+    return {
+        "run": report.run,
+        "recipe": report.recipe,
+        "fingerprints": {artifact.step: artifact.fingerprint for artifact in report.lineage},
+        "scores": [_score(score) for score in report.scores],
+        "training": _training(report.training),
+        "seconds": {step.step: round(step.seconds, 3) for step in report.steps},
+    }
+
+
+def _score(score: Score) -> dict[str, Any]:
+    names = ("benchmark", "skill", "samples", "accuracy", "low", "high", "chance", "blind", "shuffled")
+    return {name: getattr(score, name) for name in names}
+
+
+def _training(training: Training | None) -> dict[str, Any]:
+    names = ("steps", "first_loss", "last_loss", "samples_per_second", "goodput")
+    return {name: getattr(training, name, None) for name in names}

@@ -1,0 +1,210 @@
+"""What a report shows, as frozen values: collected once, rendered as a page, as Markdown and as JSON."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from shlex import quote
+
+from pydantic import BaseModel, ConfigDict
+
+from components.core.steps import State
+
+CONTROL_P = 0.001  # a control is above chance where its one-sided p is below this (99.9 %)
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class Score(_Row):
+    """A row of scores.json; accuracies are shares from 0 to 1, None where a control was not asked."""
+
+    benchmark: str
+    skill: str
+    label: str = ""
+    samples: int
+    accuracy: float
+    low: float
+    high: float
+    chance: float
+    strict: float | None = None
+    unparsed: int | None = None
+    blind: float | None = None
+    blind_p: float | None = None
+    shuffled: float | None = None
+    shuffled_p: float | None = None
+
+    @property
+    def title(self) -> str:
+        """What a person calls the skill."""
+        return self.label or self.skill
+
+    @property
+    def points(self) -> float:
+        """Percentage points above chance."""
+        return 100 * (self.accuracy - self.chance)
+
+    @property
+    def above_chance(self) -> bool:
+        """Whether all of the 95 % interval lies above chance."""
+        return self.low > self.chance
+
+    def controls(self) -> dict[str, float]:
+        """The controls that were asked, by name."""
+        asked = {"blind": self.blind, "shuffled": self.shuffled}
+        return {name: value for name, value in asked.items() if value is not None}
+
+    def suspicious_controls(self) -> list[str]:
+        """Names of the controls that are above chance, which they must not be."""
+        values = {"blind": self.blind_p, "shuffled": self.shuffled_p}
+        return [name for name, p in values.items() if p is not None and p < CONTROL_P]
+
+
+class Answer(_Row):
+    """An entry of gallery.json; `images` are data URIs."""
+
+    benchmark: str
+    skill: str
+    label: str = ""
+    id: str
+    question: str
+    options: tuple[str, ...] = ()
+    answer: str
+    response: str
+    correct: bool
+    images: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One column of metrics.jsonl over the steps."""
+
+    name: str
+    title: str
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What the checkpoint says about its training; None where it does not say. Seconds are by cause of goodput."""
+
+    steps: int | None
+    samples: int | None
+    tokens: int | None
+    parameters: int | None
+    first_loss: float | None
+    last_loss: float | None
+    samples_per_second: float | None
+    goodput: float | None
+    seconds: Mapping[str, float]
+    curves: tuple[Curve, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subset:
+    """Rows of one subset: as read, kept, dropped and repaired, and what an epoch takes of it."""
+
+    name: str
+    rows: int | None
+    kept: int | None
+    dropped: int | None
+    repaired: int | None
+    samples: int | None
+    images: int | None
+    tokens: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerRow:
+    """A row of a ledger, as an example."""
+
+    row: int
+    id: str
+    value: str
+    threshold: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerReason:
+    """All rows of a ledger with one reason; the first few as examples."""
+
+    subset: str
+    step: str
+    action: str
+    reason: str
+    count: int
+    examples: tuple[LedgerRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTime:
+    """A step of the run, up to when the report was made."""
+
+    step: str
+    state: State
+    started: datetime
+    ended: datetime
+    seconds: float
+    attempts: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """One link of the chain, with its distance from the evaluations."""
+
+    depth: int
+    role: str
+    kind: str
+    uri: str
+    fingerprint: str
+    step: str
+    revision: int
+    run: str
+    code_version: str
+    image_digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """One run. `notes` say in plain words what could not be found; nothing is left out silently."""
+
+    run: str
+    recipe: str
+    description: str
+    recipe_text: str
+    made: datetime
+    scores: tuple[Score, ...]
+    training: Training | None
+    subsets: tuple[Subset, ...]
+    ledger: tuple[LedgerReason, ...]
+    steps: tuple[StepTime, ...]
+    gallery: tuple[Answer, ...]
+    left_out_of_gallery: int
+    lineage: tuple[Artifact, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def evaluations(self) -> list[Artifact]:
+        """The artifacts that the chain begins at."""
+        return [artifact for artifact in self.lineage if artifact.kind == "evaluation"]
+
+    def total(self, field: str) -> int | None:
+        """Sum of a column of `subsets`, None where one of them is not known."""
+        values = [getattr(subset, field) for subset in self.subsets]
+        return None if None in values else sum(values)
+
+    def lineage_commands(self) -> list[str]:
+        """What to type to walk the chain: from one prediction where one is shown, and from every evaluation."""
+        uris = [artifact.uri for artifact in self.evaluations]
+        first = next(iter(self.gallery), None)
+        shown = [f"{uri}#{first.id}" for uri in uris if first and f"/{first.benchmark}/" in uri]
+        return [f"mantis lineage {quote(uri)}" for uri in [*shown, *uris]]
+
+    def gallery_by_skill(self) -> Iterator[tuple[str, list[Answer]]]:
+        """The gallery's answers under the title of their skill, in the gallery's order."""
+        groups: dict[tuple[str, str], list[Answer]] = {}
+        for answer in self.gallery:
+            groups.setdefault((answer.benchmark, answer.skill), []).append(answer)
+        for answers in groups.values():
+            yield answers[0].label or answers[0].skill, answers

@@ -1,0 +1,98 @@
+"""The training entry point of one rank: `torchrun --nproc-per-node N -m components.training ...`."""
+
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from components.core import progress
+from components.core.artifacts import Manifest, read_manifest
+from components.core.errors import ConfigError, MantisError
+from components.core.processes import die_with_parent
+from components.core.settings import load_recipe_file
+from components.core.steps import Run, read_record
+from components.core.store import key_of, open_store
+from components.training.failures import leave_failure
+from components.training.signals import STOPPED, StoppedError
+from components.training.step import training_task
+
+app = typer.Typer(add_completion=False)
+EPILOG = """Example, on one machine, for a run that `mantis run` has prepared (its `assemble` is done):
+
+torchrun --nproc-per-node 2 -m components.training --recipe recipe.yaml --store file:///data --run-id demo-1a
+
+Checkpoints go to checkpoints/<fingerprint>/ in the store; started again, it goes on from the last committed one.
+SIGTERM and Ctrl-C save first."""
+
+
+@app.command(epilog=EPILOG)
+def main(
+    recipe: Annotated[Path, typer.Option(help="The resolved recipe: runs/<run>/recipe.yaml of the store, as a file.")],
+    store: Annotated[str, typer.Option(help="file:///path or s3://bucket/prefix.")],
+    # torchrun takes a bare --run for an abbreviation of its own --run-path and refuses it; --run-id passes.
+    run: Annotated[str, typer.Option("--run", "--run-id", help="The run whose mixture is trained: runs/<run>/.")],
+) -> None:
+    """Train one rank; torchrun starts one per GPU, or per core without GPUs."""
+    began = time.monotonic()
+    launched = os.environ.get("MANTIS_LAUNCHED_AT")
+    if launched:
+        began -= max(0.0, time.time() - float(launched))
+    os.environ.setdefault(progress.STEP, "train")
+    _die_with_torchrun()
+    try:
+        _train(Run(id=run, store=open_store(store), recipe=load_recipe_file(recipe)), began)
+    except BaseException as error:
+        _leave(error)
+
+
+def _die_with_torchrun() -> None:
+    """A rank that outlives its launcher would write beside those of the next attempt."""
+    die_with_parent(signal.SIGKILL)
+    parent = Path(f"/proc/{os.getppid()}/cmdline")
+    if "TORCHELASTIC_RUN_ID" in os.environ and parent.exists() and b"torch" not in parent.read_bytes():
+        os._exit(1)  # torchrun died while Python was starting here, and somebody else has adopted this process
+
+
+def _train(run: Run, began: float) -> None:
+    mixture = _mixture(run)
+    task = training_task(run, mixture)
+    prefix = task.address(task.fingerprint())
+
+    # Only now: these imports take seconds, and a wrong parameter should be told at once.
+    from components.training.engine import join_ranks, leave_ranks
+    from components.training.loop import Loop
+
+    Loop(run, mixture, prefix, join_ranks(), began=began).train()
+    leave_ranks()
+
+
+def _mixture(run: Run) -> Manifest:
+    """What the run's `assemble` made."""
+    record = read_record(run.store, run.id, "assemble")
+    mixture = read_manifest(run.store, key_of(run.store, record.uri)) if record and record.uri else None
+    if mixture is None:
+        raise ConfigError(
+            f"run = {run.id!r} has no mixture in {run.store.url}.", remedy="Let `mantis run` assemble it first."
+        )
+    return mixture
+
+
+def _leave(error: BaseException) -> None:
+    """Report, and end at once: a rank that waits for its threads keeps the others waiting in a collective."""
+    leave_failure(error)
+    if isinstance(error, MantisError):
+        progress.say(str(error))
+    else:
+        traceback.print_exception(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(STOPPED if isinstance(error, StoppedError) else 1)
+
+
+if __name__ == "__main__":
+    app()

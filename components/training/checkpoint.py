@@ -1,0 +1,249 @@
+"""Checkpoints: saved locally, uploaded in the background, committed last; verified before anything is unpickled.
+
+    <prefix>/step-00000100/<files of every rank>, state.json, metrics.jsonl, COMMIT
+
+Every rank uploads what it wrote and then the list of it (`uploaded-<attempt>-<rank>.json`); the first rank writes
+COMMIT once it has found every rank's list. A folder without COMMIT is never resumed from; the next attempt deletes it.
+"""
+
+import json
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from components.core.artifacts import File
+from components.core.errors import IntegrityError, StoreError, TrainingError
+from components.core.hashing import sha256_file
+from components.core.progress import say
+from components.core.store import ObjectStore, concurrently, delete_tree
+
+COMMIT = "COMMIT"
+STATE = "state.json"
+METRICS = "metrics.jsonl"
+OUTAGE_SECONDS = 120.0  # how long a store may be away before a save gives up
+COMMIT_SECONDS = 1800.0  # how long the first rank waits for the others' uploads
+POLL_SECONDS = 0.1
+
+T = TypeVar("T")
+
+
+class LoopState(BaseModel):
+    """What the loop needs beside weights and optimizer; `step` steps are done. The samples follow from the seed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: int
+    seed: int
+    samples: int = 0
+    tokens: int = 0
+    seconds: dict[str, float] = {}
+    window: dict[str, float] = {}  # sums over the steps since the last metrics row
+
+
+class Commit(BaseModel):
+    """`COMMIT`: the whole checkpoint's files; its presence is what makes it one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: int
+    world_size: int
+    zero_stage: int
+    files: tuple[File, ...]
+
+
+def folder_of(step: int) -> str:
+    """`step-00000100`."""
+    return f"step-{step:08d}"
+
+
+def committed(store: ObjectStore, prefix: str) -> list[int]:
+    """Steps of the committed checkpoints, newest first."""
+    names = [entry.key.removeprefix(prefix + "/") for entry in store.list(prefix)]
+    folders = [name.removesuffix(f"/{COMMIT}") for name in names if name.endswith(f"/{COMMIT}")]
+    return sorted((int(folder.removeprefix("step-")) for folder in folders), reverse=True)
+
+
+def delete_checkpoint(store: ObjectStore, prefix: str, folder: str) -> None:
+    """COMMIT goes first, so that what is half deleted is no checkpoint."""
+    store.delete(f"{prefix}/{folder}/{COMMIT}")
+    delete_tree(store, f"{prefix}/{folder}")
+
+
+def delete_uncommitted(store: ObjectStore, prefix: str) -> None:
+    """Remove what killed attempts left half uploaded."""
+    keep = {folder_of(step) for step in committed(store, prefix)}
+    names = {entry.key.removeprefix(prefix + "/").split("/")[0] for entry in store.list(prefix)}
+    for folder in sorted(name for name in names if name.startswith("step-") and name not in keep):
+        say(f"{folder} was never committed (its upload was cut off) and is deleted")
+        delete_tree(store, f"{prefix}/{folder}")
+
+
+def read_commit(store: ObjectStore, prefix: str, step: int) -> Commit:
+    """COMMIT of a step.
+
+    Raises:
+        IntegrityError: it cannot be read as one.
+    """
+    key = f"{prefix}/{folder_of(step)}/{COMMIT}"
+    try:
+        return Commit.model_validate_json(store.get(key))
+    except ValidationError as error:
+        raise IntegrityError(
+            f"{store.uri(key)} is no COMMIT: {error.errors()[0]['msg']}.", remedy="Delete that step's folder."
+        ) from None
+
+
+def fetch(store: ObjectStore, prefix: str, commit: Commit, *, rank: int, folder: Path) -> None:
+    """Download the files that `rank` loads to `folder` and check every byte; nothing is unpickled here.
+
+    Raises:
+        IntegrityError: a file is missing, or its size or hash is not the one in COMMIT.
+    """
+    step = folder_of(commit.step)
+
+    def get(file: File) -> None:
+        key, path = f"{prefix}/{step}/{file.name}", folder / file.name
+        if store.stat(key) is None:
+            raise IntegrityError(f"{store.uri(key)} is missing.", remedy="")
+        store.get_file(key, path)
+        size = path.stat().st_size
+        if size != file.size:
+            raise IntegrityError(f"{store.uri(key)} has {size} bytes, not {file.size}.", remedy="")
+        if sha256_file(path) != file.sha256:
+            raise IntegrityError(f"{store.uri(key)} was changed: its SHA-256 is not the one in COMMIT.", remedy="")
+
+    folder.mkdir(parents=True, exist_ok=True)
+    concurrently(get, [file for file in commit.files if _loads(file.name, rank)])
+
+
+def _loads(name: str, rank: int) -> bool:
+    """Whether this rank needs the file: its own shards, and what is not a shard (DeepSpeed's names)."""
+    return "zero_pp_rank_" not in name or f"zero_pp_rank_{rank}_mp_rank_" in name
+
+
+class Saver:
+    """One rank's side of saving. `save` returns when the files are on local disk; the rest happens in a thread."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        prefix: str,
+        *,
+        rank: int,
+        world_size: int,
+        zero_stage: int,
+        attempt: str,
+        keep: int,
+    ) -> None:
+        self._store, self._prefix = store, prefix
+        self._rank, self._world_size, self._zero_stage = rank, world_size, zero_stage
+        self._attempt, self._keep = attempt, keep
+        self._thread: threading.Thread | None = None
+        self._failed: BaseException | None = None
+
+    def save(self, engine: Any, state: LoopState, metrics: list[dict[str, float]]) -> None:
+        """Save the DeepSpeed engine; collective. Waits for the upload before this one, so one is on disk at a time."""
+        self.wait()
+        scratch = Path(tempfile.mkdtemp(prefix="mantis-checkpoint-"))
+        tag = folder_of(state.step)
+        try:
+            engine.save_checkpoint(str(scratch), tag=tag, save_latest=False)
+            folder = scratch / tag
+            folder.mkdir(exist_ok=True)
+            if self._rank == 0:
+                (folder / STATE).write_text(state.model_dump_json(indent=1))
+                (folder / METRICS).write_text("".join(json.dumps(row) + "\n" for row in metrics))
+        except OSError as error:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise TrainingError(
+                f"The checkpoint of step {state.step} cannot be written to {scratch}: {error.strerror}.",
+                remedy="Free space there, or set TMPDIR to a larger disk; the same command goes on from the last one.",
+            ) from None
+        self._thread = threading.Thread(target=self._upload, args=(state.step, scratch), name="upload", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until the last save is committed (first rank) or uploaded (others); raises what went wrong there."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.check()
+
+    def check(self) -> None:
+        """Raise what went wrong in the background, if anything did."""
+        if self._failed is not None:
+            raise self._failed
+
+    def _upload(self, step: int, scratch: Path) -> None:
+        try:
+            self._upload_own(step, scratch / folder_of(step))
+            if self._rank == 0:
+                self._commit(step)
+        except BaseException as error:  # raised by the loop
+            self._failed = error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _upload_own(self, step: int, folder: Path) -> None:
+        base = f"{self._prefix}/{folder_of(step)}"
+
+        def put(path: Path) -> File:
+            through_outages(partial(self._store.put_file, f"{base}/{path.name}", path))
+            return File(name=path.name, size=path.stat().st_size, sha256=sha256_file(path))
+
+        # DeepSpeed adds a script of its own beside the shards; a checkpoint holds data only.
+        paths = sorted(path for path in folder.iterdir() if path.suffix != ".py")
+        files = concurrently(put, paths)
+        listed = json.dumps([file.model_dump() for file in files]).encode()
+        through_outages(partial(self._store.put, f"{base}/{self._list_name(self._rank)}", listed))
+
+    def _commit(self, step: int) -> None:
+        base = f"{self._prefix}/{folder_of(step)}"
+        lists = [f"{base}/{self._list_name(rank)}" for rank in range(self._world_size)]
+        until = time.monotonic() + COMMIT_SECONDS
+        files: list[File] = []
+        for rank, key in enumerate(lists):
+            while through_outages(partial(self._store.stat, key)) is None:
+                if time.monotonic() > until:
+                    raise TrainingError(
+                        f"Rank {rank} did not upload its part of step {step} within {COMMIT_SECONDS:.0f} s.",
+                        remedy="See its log; the same command goes on from the last committed checkpoint.",
+                    )
+                time.sleep(POLL_SECONDS)
+            listed = json.loads(through_outages(partial(self._store.get, key)))
+            files += [File.model_validate(item) for item in listed]
+        commit = Commit(step=step, world_size=self._world_size, zero_stage=self._zero_stage, files=tuple(files))
+        through_outages(partial(self._store.put, f"{base}/{COMMIT}", commit.model_dump_json(indent=1).encode()))
+        for key in lists:
+            through_outages(partial(self._store.delete, key))
+        for old in committed(self._store, self._prefix)[self._keep :]:
+            delete_checkpoint(self._store, self._prefix, folder_of(old))
+
+    def _list_name(self, rank: int) -> str:
+        # The attempt is in the name: a list that a killed attempt left must not vouch for this one's files.
+        return f"uploaded-{self._attempt}-{rank:05d}.json"
+
+
+def through_outages(action: Callable[[], T]) -> T:
+    """`action`, repeated while the store is away, for OUTAGE_SECONDS at most.
+
+    Raises:
+        StoreError: it stayed away.
+    """
+    until, pause = time.monotonic() + OUTAGE_SECONDS, 1.0
+    while True:
+        try:
+            return action()
+        except StoreError as error:
+            if time.monotonic() + pause > until:
+                raise
+            say(f"the store does not take the checkpoint, next try in {pause:.0f} s: {error.problem}")
+            time.sleep(pause)
+            pause = min(2 * pause, 15.0)

@@ -1,0 +1,87 @@
+"""Which rank failed, and why: left by the ranks as small files, read by the launcher."""
+
+import json
+import os
+import re
+import signal
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from components.core.errors import MantisError, TrainingError
+
+FAILURES = "MANTIS_FAILURES"  # the folder in which ranks leave their failures
+LAST_LINES = 15
+# torchrun's summary names the rank that ended first.
+ROOT_CAUSE = re.compile(r"Root Cause.*?rank\s*:\s*(\d+).*?exitcode\s*:\s*(-?\d+)", re.DOTALL)
+SUMMARY_START = re.compile(r"ChildFailedError|Sending process \d+ closing signal|failed \(exitcode")
+# How a rank sees another one die.
+FOLLOWS = re.compile(r"Connection (closed|reset)|Broken pipe|ncclRemoteError|ncclSystemError|Socket Timeout", re.I)
+
+
+class Failure(BaseModel):
+    """One rank's last word."""
+
+    rank: int
+    at: float
+    problem: str
+    remedy: str = ""
+    expected: bool  # an error of ours, meant for people
+
+    @property
+    def follows(self) -> bool:
+        """Whether it only reports that another rank is gone."""
+        return not self.expected and FOLLOWS.search(self.problem) is not None
+
+
+def leave_failure(error: BaseException) -> None:
+    """Write why this rank ends to where the launcher looks; without a launcher nothing is written."""
+    folder = os.environ.get(FAILURES)
+    if not folder or not Path(folder).is_dir():
+        return
+    rank = int(os.environ.get("RANK", "0"))
+    expected = isinstance(error, MantisError)
+    failure = Failure(
+        rank=rank,
+        at=time.time(),
+        problem=error.problem if isinstance(error, MantisError) else _last_line(error),
+        remedy=error.remedy if isinstance(error, MantisError) else "",
+        expected=expected,
+    )
+    (Path(folder) / f"rank-{rank:05d}.json").write_text(failure.model_dump_json())
+
+
+def describe_failure(status: int, folder: Path, lines: Sequence[str]) -> TrainingError:
+    """One error for a training whose launcher ended with `status`, from the ranks' files and the last `lines`."""
+    failures = [Failure.model_validate(json.loads(path.read_text())) for path in sorted(folder.glob("rank-*.json"))]
+    causes = sorted((failure for failure in failures if not failure.follows), key=lambda failure: failure.at)
+    ours = [failure for failure in causes if failure.expected]
+    if ours:
+        return TrainingError(ours[0].problem, remedy=ours[0].remedy)
+    text = "\n".join(lines)
+    ended = ROOT_CAUSE.search(text)
+    if not causes and ended and int(ended[2]) < 0:
+        name = signal.Signals(-int(ended[2])).name
+        return TrainingError(
+            f"Rank {ended[1]} was killed by {name}.",
+            remedy="SIGKILL by nobody you know is mostly the machine being out of memory: lower training.token_budget. "
+            "The same command goes on from the last committed checkpoint.",
+        )
+    who = f"Rank {causes[0].rank} failed: {causes[0].problem}" if causes else f"torchrun ended with status {status}"
+    return TrainingError(
+        f"{who}. Its last lines:\n{_tail(lines)}",
+        remedy="The same command goes on from the last committed checkpoint.",
+    )
+
+
+def _last_line(error: BaseException) -> str:
+    return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+
+
+def _tail(lines: Sequence[str]) -> str:
+    """The last lines before torchrun's own report begins."""
+    end = next((index for index, line in enumerate(lines) if SUMMARY_START.search(line)), len(lines))
+    return "\n".join(lines[max(0, end - LAST_LINES) : end])

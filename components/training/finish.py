@@ -1,0 +1,56 @@
+"""What a finished training leaves beside its checkpoints: probe, model folder, metrics."""
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from components.core.store import ObjectStore, upload_tree
+from components.models.batch import PackedBatch
+from components.models.family import Family
+from components.training.checkpoint import METRICS
+from components.training.collate import to_device
+from components.training.engine import Engine
+from components.training.metrics import Row
+
+PROBE = "probe.safetensors"
+PROBE_SAMPLES = 4
+
+
+def probe_tensors(engine: Engine, family: Family, packed: PackedBatch, device: torch.device) -> dict[str, Tensor]:
+    """The batch's tensors by their names, and the trained model's `logits` [K, vocabulary] in fp32 at its targets.
+
+    Whoever converts the checkpoint shows with it that the converted model is the same. Collective.
+    """
+    engine.deepspeed.eval()
+    with torch.no_grad():
+        logits = family.forward(engine.deepspeed, to_device(packed, device, engine.dtype))
+    engine.deepspeed.train()
+    tensors = {field.name: getattr(packed, field.name).contiguous() for field in fields(PackedBatch)}
+    return tensors | {"logits": logits.float().cpu().contiguous()}
+
+
+def leave_files(
+    store: ObjectStore,
+    prefix: str,
+    *,
+    model: PreTrainedModel,
+    save_processor: Callable[[Path], None],
+    probe: dict[str, Tensor],
+    rows: Sequence[Row],
+) -> None:
+    """Put probe.safetensors, metrics.jsonl and `model/` (configuration, tokenizer, processor; no weights)."""
+    with tempfile.TemporaryDirectory(prefix="mantis-model-") as scratch:
+        folder = Path(scratch)
+        save_file(probe, folder / PROBE)
+        (folder / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        model.config.save_pretrained(folder / "model")
+        model.generation_config.save_pretrained(folder / "model")
+        save_processor(folder / "model")
+        upload_tree(store, prefix, folder)

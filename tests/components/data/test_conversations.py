@@ -1,0 +1,124 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.data.conversations import Rules
+from components.data.refusal import Refusal
+from components.models.conversation import IMAGE_MARK
+
+
+def check(raw, *, max_images=None, row=0):
+    return Rules(max_images=max_images).check(row, raw)
+
+
+def turns(*contents, roles=("user", "assistant")):
+    return [{"role": roles[number % 2], "content": content} for number, content in enumerate(contents)]
+
+
+def refused(raw, **options):
+    with pytest.raises(Refusal) as caught:
+        check(raw, **options)
+    return caught.value
+
+
+def test_both_names_of_everything_are_read_alike():
+    official = {
+        "id": "a",
+        "images": ["1.jpg"],
+        "conversations": [{"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": "That."}],
+    }
+    published = {"id": "a", "images": ["1.jpg"], "conversation": turns("<image>What?", "That.")}
+    assert check(official) == check(published)
+
+
+def test_missing_marks_go_to_the_front_of_the_first_turn():
+    raw = {"id": "a", "images": ["1", "2", "3"], "conversation": turns("What is <image>?", "A.", "And?", "B.")}
+    checked = check(raw)
+    assert checked.turns[0].content == "<image><image>What is <image>?"
+    assert [turn.content for turn in checked.turns[1:]] == ["A.", "And?", "B."]
+    (repair,) = checked.repairs
+    assert (repair.reason, repair.value, repair.threshold) == ("marks-missing", "1", "3 images")
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (["no", "mapping"], "row-malformed"),
+        ({"id": "a"}, "conversation-missing"),
+        ({"id": "a", "conversation": []}, "conversation-missing"),
+        ({"id": "a", "conversation": "Hello"}, "conversation-missing"),
+        ({"id": "a", "conversation": ["Hello", "Hi"]}, "turn-malformed"),
+        ({"id": "a", "conversation": [{"role": "user", "content": 3}]}, "turn-malformed"),
+        ({"id": "a", "conversation": turns("A?", "B.", roles=("system", "assistant"))}, "role-unknown"),
+        ({"id": "a", "conversation": turns("A?", "B.", roles=("assistant", "user"))}, "role-order"),
+        ({"id": "a", "conversation": turns("A?", "B?", roles=("user", "user"))}, "role-order"),
+        ({"id": "a", "conversation": turns("Only a question?")}, "answer-missing"),
+        ({"id": "a", "conversation": turns("A?", "B.", "C?")}, "answer-missing"),
+        ({"id": "a", "conversation": turns("A?", " \n")}, "answer-empty"),
+        ({"id": "a", "images": ["1"], "conversation": turns("A?", "<image>")}, "answer-empty"),
+        ({"id": "a", "images": "1.jpg", "conversation": turns("A?", "B.")}, "images-malformed"),
+        ({"id": "a", "images": [1], "conversation": turns("A?", "B.")}, "images-malformed"),
+        ({"id": "a", "images": ["1"], "conversation": turns("<image><image>?", "B.")}, "marks-too-many"),
+        ({"id": "a", "conversation": turns("A \udcff?", "B.")}, "text-not-utf8"),
+        ({"id": "\ud800", "conversation": turns("A?", "B.")}, "text-not-utf8"),
+        ({"id": "a", "images": ["\udcff.jpg"], "conversation": turns("A?", "B.")}, "text-not-utf8"),
+    ],
+)
+def test_what_breaks_a_rule_is_refused_with_its_reason(raw, reason):
+    assert refused(raw).reason == reason
+
+
+def test_too_many_images_are_refused_with_the_number_and_the_limit():
+    raw = {"id": "a", "images": ["1", "2", "3"], "conversation": turns("A?", "B.")}
+    refusal = refused(raw, max_images=2)
+    assert (refusal.reason, refusal.value, refusal.threshold) == ("images-too-many", "3", "2")
+
+
+def test_the_second_row_of_an_id_is_refused():
+    rules = Rules(max_images=None)
+    raw = {"id": "a", "conversation": turns("A?", "B.")}
+    rules.check(0, raw)
+    with pytest.raises(Refusal) as caught:
+        rules.check(1, raw)
+    assert caught.value.reason == "id-duplicate"
+
+
+def test_a_row_without_id_is_named_by_its_place():
+    rules = Rules(max_images=None)
+    raw = {"conversation": turns("A?", "B.")}
+    assert [rules.check(row, raw).id for row in (0, 7)] == ["row-0", "row-7"]
+
+
+ANYTHING = st.none() | st.integers() | st.text(max_size=6) | st.lists(st.text(max_size=3), max_size=2)
+CONTENT = st.lists(st.sampled_from([IMAGE_MARK, "a", " ", "\n", "?"]), max_size=6).map("".join)
+TURN = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "human", "gpt", "system"]), "content": CONTENT}
+)
+FAIR = st.integers(1, 3).flatmap(
+    lambda exchanges: st.lists(CONTENT, min_size=2 * exchanges, max_size=2 * exchanges).map(lambda each: turns(*each))
+)
+ROW = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": ANYTHING,
+        "images": st.lists(st.sampled_from(["1.jpg", "2.jpg", "3.jpg"]), max_size=4) | ANYTHING,
+        "conversation": FAIR | st.lists(TURN | ANYTHING, max_size=4) | ANYTHING,
+    },
+)
+
+
+@given(raw=ROW | ANYTHING)
+def test_any_row_is_refused_or_keeps_its_images_its_text_and_an_answer(raw):
+    try:
+        checked = check(raw)
+    except Refusal:
+        return
+    said = "".join(turn.content for turn in checked.turns)
+    assert said.count(IMAGE_MARK) == len(checked.images)
+    assert list(checked.images) == (raw.get("images") or [])
+    assert [turn.role for turn in checked.turns] == ["user", "assistant"] * (len(checked.turns) // 2)
+    assert all(turn.content.replace(IMAGE_MARK, "").strip() for turn in checked.turns[1::2])
+    before = "".join(turn["content"] for turn in raw["conversation"])
+    added = len(checked.images) - before.count(IMAGE_MARK)
+    assert said == IMAGE_MARK * added + before
+    assert bool(checked.repairs) == (added > 0)

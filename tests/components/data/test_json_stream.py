@@ -1,0 +1,69 @@
+import json
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from components.core.errors import InputError
+from components.data.sources import json_stream
+from components.data.sources.json_stream import read_list
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows=st.lists(VALUES, max_size=12), indent=st.sampled_from([None, 2]), chunk=st.integers(1, 40))
+@example(rows=[-0.0, 12.5e3, 1], indent=None, chunk=2)
+def test_any_list_is_read_as_it_is_whatever_the_chunks(tmp_path_factory, rows, indent, chunk):
+    path = tmp_path_factory.mktemp("json") / "train.json"
+    path.write_text(json.dumps(rows, indent=indent))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_stream, "CHUNK", chunk)
+        assert list(read_list(path)) == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "position"),
+    [
+        ("", "line 1, column 1"),
+        ('{"id": 1}', "line 1, column 1"),
+        ('[{"id": 1},\n {"id": }]', "line 2, column 9"),
+        ('[{"id": 1}\n {"id": 2}]', "line 2, column 2"),
+        ('[\n{"id": 1},\n', "line 3, column 1"),
+        ('[{"id": "never ends', "line 1, column 9"),
+        ("[" * 100_000, "line 1, column 2"),
+    ],
+)
+@pytest.mark.parametrize("chunk", [3, 1 << 20])
+def test_broken_json_names_file_line_and_column(tmp_path, monkeypatch, text, position, chunk):
+    monkeypatch.setattr(json_stream, "CHUNK", chunk)
+    path = tmp_path / "train.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=position) as caught:
+        list(read_list(path))
+    assert str(path) in str(caught.value)
+
+
+def test_rows_before_the_damage_are_read(tmp_path):
+    path = tmp_path / "train.json"
+    path.write_text('[{"id": 1}, {"id": 2}, {"id"')
+    rows = read_list(path)
+    assert next(rows) == {"id": 1}
+    assert next(rows) == {"id": 2}
+    with pytest.raises(InputError):
+        next(rows)
+
+
+def test_a_missing_file_is_an_error_of_ours(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.json cannot be read"):
+        list(read_list(tmp_path / "nowhere.json"))
+
+
+def test_a_byte_order_mark_is_no_error(tmp_path):
+    path = tmp_path / "train.json"
+    path.write_bytes(b"\xef\xbb\xbf[1, 2]")
+    assert list(read_list(path)) == [1, 2]

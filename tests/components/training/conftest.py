@@ -1,0 +1,93 @@
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from components.core.artifacts import Manifest
+from components.core.settings import parse_recipe
+from components.core.steps import Run
+from components.core.store_local import LocalStore
+from components.data.step import assemble, prepare
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 60), "blue": (40, 60, 220), "yellow": (230, 220, 40)}
+RECIPE = """
+name: tiny
+model:
+  prompt: compact
+  tiny: {vision_width: 32, vision_layers: 1, vision_heads: 2, text_width: 32, text_layers: 1, text_heads: 2}
+data: {context_length: 512}
+training:
+  epochs: 1
+  batch_size: 6
+  learning_rate: 2.0e-3
+  schedule: {kind: linear, warmup_ratio: 0.1, flat_ratio: 0.5}
+  precision: fp32
+  gradient_checkpointing: false
+  train: [vision, projector, text]
+  token_budget: 120
+  checkpoint_every: 8
+  log_every: 5
+"""
+
+
+def write_raw(folder: Path, count: int) -> None:
+    """Questions about the colours of one to three plain images, and every fifth one without an image."""
+    generator = random.Random(0)
+    (folder / "images").mkdir(parents=True)
+    for name, colour in COLOURS.items():
+        Image.new("RGB", (48, 48), colour).save(folder / "images" / f"{name}.jpg", quality=90)
+    rows = []
+    for index in range(count):
+        names = [] if index % 5 == 4 else generator.choices(list(COLOURS), k=generator.randint(1, 3))
+        question = " ".join(["<image>"] * len(names) + ["Which colours?" if names else f"What is {index} plus one?"])
+        answer = ", then ".join(names) if names else str(index + 1)
+        conversation = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        images = [f"images/{name}.jpg" for name in names]
+        rows.append({"id": f"colours-{index}", "images": images, "conversation": conversation})
+    (folder / "train.json").write_text(json.dumps(rows))
+
+
+@pytest.fixture(scope="session")
+def raw_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = tmp_path_factory.mktemp("raw")
+    write_raw(source / "colours", 250)
+    return source
+
+
+@pytest.fixture(scope="session")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
+    return LocalStore(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="session")
+def make_run(raw_source: Path, shared_store: LocalStore) -> Callable[..., tuple[Run, Manifest]]:
+    """A run with its mixture, made by the data steps themselves the first time and found there afterwards."""
+
+    def make(name: str, **overrides: str) -> tuple[Run, Manifest]:
+        changes = {"data.source": str(raw_source)} | {key.replace("__", "."): value for key, value in overrides.items()}
+        run = Run(
+            id=name, store=shared_store, recipe=parse_recipe(RECIPE, origin="the test's recipe", overrides=changes)
+        )
+        run.store.put(run.key("recipe.yaml"), run.recipe.to_yaml().encode())
+        return run, assemble(run, [prepare(run, "colours")])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def torchrun() -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Run a script of this folder on `ranks` ranks."""
+
+    def start(script: str, ranks: int, *arguments: object) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+        command += [str(Path(__file__).parent / script), *map(str, arguments)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+
+    return start

@@ -1,0 +1,71 @@
+import time
+
+import pytest
+
+from components.core.store_local import LocalStore
+from components.training.accounting import Cause, Clock, Heartbeat
+from components.training.metrics import Recorder, StepFigures
+
+
+def test_causes_sum_to_the_time_since_the_start():
+    clock = Clock(time.monotonic() - 10.0)
+    clock.add(Cause.START, 4.0)
+    with clock.spend(Cause.STEP):
+        pass
+    seconds = clock.seconds()
+    assert sum(seconds.values()) == pytest.approx(10.0, abs=0.1)
+    assert seconds["other"] == pytest.approx(6.0, abs=0.1)
+
+
+def test_what_a_killed_attempt_lost_is_rework():
+    clock = Clock(time.monotonic())
+    clock.inherit({"start": 3.0, "step": 7.0, "rework": 1.0}, lost=2.5)
+    seconds = clock.seconds()
+    assert (seconds["start"], seconds["step"]) == pytest.approx((3.0, 7.0), abs=0.1)
+    assert seconds["rework"] == pytest.approx(3.5)
+    assert clock.goodput() == pytest.approx(7 / 13.5, abs=0.02)
+
+
+def test_heartbeat_tells_the_next_attempt_and_leaves_nothing_at_the_end(tmp_path):
+    store = LocalStore(tmp_path)
+    first = Heartbeat(store, "checkpoints/x")
+    assert first.last() == 0.0
+    first.beat(12.5)
+    first.beat(13.0)  # too soon after the other
+    first._pool.shutdown()
+    second = Heartbeat(store, "checkpoints/x")
+    assert second.last() == 12.5
+    second.close()
+    assert list(store.list("checkpoints")) == []
+
+
+def figures(loss: float) -> StepFigures:
+    return StepFigures(
+        loss=loss,
+        learning_rate=0.1,
+        gradient_norm=1.0,
+        samples=4,
+        tokens=40,
+        micro_steps=2,
+        idle=0.1,
+        seconds=0.5,
+        data_seconds=0.1,
+    )
+
+
+def test_rows_cover_every_step_once_also_across_a_resume():
+    whole = Recorder(every=5, steps=12)
+    for step in range(1, 13):
+        whole.add(step, figures(float(step)))
+    assert [row["step"] for row in whole.rows] == [1, 5, 10, 12]
+    assert [row["loss"] for row in whole.rows] == [1.0, 3.5, 8.0, 11.5]
+    assert sum(row["samples"] for row in whole.rows) == 48
+    assert whole.rows[1]["samples_per_second"] == pytest.approx(8.0)
+
+    before = Recorder(every=5, steps=12)
+    for step in range(1, 8):
+        before.add(step, figures(float(step)))
+    after = Recorder(every=5, steps=12, rows=list(before.rows), window=dict(before.window))
+    for step in range(8, 13):
+        after.add(step, figures(float(step)))
+    assert after.rows == whole.rows

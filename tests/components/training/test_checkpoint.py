@@ -1,0 +1,77 @@
+import pytest
+
+from components.core.artifacts import File
+from components.core.errors import IntegrityError
+from components.core.hashing import sha256_bytes
+from components.training.checkpoint import (
+    COMMIT,
+    Commit,
+    committed,
+    delete_checkpoint,
+    delete_uncommitted,
+    fetch,
+    folder_of,
+    read_commit,
+)
+
+PREFIX = "checkpoints/x"
+SHARDS = {
+    "zero_pp_rank_0_mp_rank_00_optim_states.pt": b"first rank",
+    "zero_pp_rank_1_mp_rank_00_optim_states.pt": b"second rank",
+    "zero_pp_rank_10_mp_rank_00_optim_states.pt": b"eleventh rank",
+    "state.json": b"{}",
+}
+
+
+def put(store, step: int, *, commit: bool = True) -> Commit:
+    base = f"{PREFIX}/{folder_of(step)}"
+    for name, data in SHARDS.items():
+        store.put(f"{base}/{name}", data)
+    files = tuple(File(name=name, size=len(data), sha256=sha256_bytes(data)) for name, data in SHARDS.items())
+    made = Commit(step=step, world_size=11, zero_stage=3, files=files)
+    if commit:
+        store.put(f"{base}/{COMMIT}", made.model_dump_json().encode())
+    return made
+
+
+def test_only_committed_steps_count_newest_first(local_store):
+    put(local_store, 5)
+    put(local_store, 100)
+    put(local_store, 120, commit=False)
+    assert committed(local_store, PREFIX) == [100, 5]
+    delete_uncommitted(local_store, PREFIX)
+    assert not list(local_store.list(f"{PREFIX}/{folder_of(120)}"))
+    assert committed(local_store, PREFIX) == [100, 5]
+    delete_checkpoint(local_store, PREFIX, folder_of(100))
+    assert committed(local_store, PREFIX) == [5]
+    assert len(list(local_store.list(PREFIX))) == len(SHARDS) + 1
+
+
+def test_a_rank_fetches_its_own_shards_and_what_is_everybodys(local_store, tmp_path):
+    commit = put(local_store, 5)
+    assert read_commit(local_store, PREFIX, 5) == commit
+    fetch(local_store, PREFIX, commit, rank=1, folder=tmp_path / "one")
+    found = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
+    names = ["zero_pp_rank_1_mp_rank_00_optim_states.pt", "state.json"]
+    assert found == {name: SHARDS[name] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"), [(b"first rang", "was changed"), (b"first", "has 5 bytes, not 10"), (None, "is missing")]
+)
+def test_a_damaged_file_is_found(local_store, tmp_path, data, problem):
+    commit = put(local_store, 5)
+    key = f"{PREFIX}/{folder_of(5)}/zero_pp_rank_0_mp_rank_00_optim_states.pt"
+    if data is None:
+        local_store.delete(key)
+    else:
+        local_store.put(key, data)
+    with pytest.raises(IntegrityError, match=problem):
+        fetch(local_store, PREFIX, commit, rank=0, folder=tmp_path / "zero")
+
+
+def test_a_commit_that_is_cut_off_is_no_commit(local_store):
+    put(local_store, 5)
+    local_store.put(f"{PREFIX}/{folder_of(5)}/{COMMIT}", b'{"step": 5')
+    with pytest.raises(IntegrityError, match="is no COMMIT"):
+        read_commit(local_store, PREFIX, 5)

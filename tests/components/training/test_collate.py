@@ -1,0 +1,94 @@
+import pytest
+import torch
+
+from components.core.errors import TrainingError
+from components.models.mixture import MixtureReader, Sample
+from components.models.registry import family
+from components.training.collate import prepare
+from components.training.feed import Feed, Preparer
+from components.training.loss import sample_losses, share_of_step
+from components.training.plan import Budgets, CostModel, Lengths, Plan
+
+
+@pytest.fixture(scope="module")
+def parts(make_run):
+    run, mixture = make_run("collate")
+    reader = MixtureReader(run.store, mixture)
+    kind = family(run.recipe.model.family)
+    return run, mixture, reader, kind, Preparer(reader, kind, run.recipe.model)
+
+
+def test_pack_puts_samples_behind_each_other(parts):
+    _, _, reader, _, preparer = parts
+    samples = preparer.prepare([0, 4, 7])
+    batch = preparer.pack(samples)
+    lengths = [len(sample.encoding.input_ids) for sample in samples]
+    assert lengths == [int(reader.tokens[at]) for at in (0, 4, 7)]
+    assert batch.boundaries.tolist() == [0, lengths[0], lengths[0] + lengths[1], sum(lengths)]
+    assert batch.position_ids[0].tolist() == [index for length in lengths for index in range(length)]
+    assert batch.input_ids[0].tolist() == [token for sample in samples for token in sample.encoding.input_ids]
+    assert batch.pixel_values.shape[0] == sum(int(reader.images[at]) for at in (0, 4, 7))
+    assert torch.equal(batch.input_ids[0, batch.target_positions + 1], batch.targets)
+    assert torch.bincount(batch.target_samples).tolist() == [int(reader.targets[at]) for at in (0, 4, 7)]
+
+
+def test_a_pack_of_none_is_empty(parts):
+    *_, preparer = parts
+    batch = preparer.pack([])
+    assert batch.input_ids.shape == (1, 0)
+    assert batch.pixel_values.shape == (0, 3, 48, 48)
+    assert batch.boundaries.tolist() == [0]
+
+
+def test_loss_is_the_mean_over_tokens_then_over_samples(parts):
+    *_, preparer = parts
+    batch = preparer.pack(preparer.prepare([0, 4, 7]))
+    logits = torch.randn(len(batch.targets), 400, generator=torch.Generator().manual_seed(0))
+    losses = sample_losses(logits, batch)
+    for sample in range(3):
+        own = batch.target_samples == sample
+        assert losses[sample] == pytest.approx(
+            torch.nn.functional.cross_entropy(logits[own], batch.targets[own]).item(), rel=1e-6
+        )
+    share = share_of_step(losses, samples_of_step=12, world_size=4)
+    assert share.item() == pytest.approx(losses.mean().item(), rel=1e-6)
+
+
+def test_a_sample_that_cannot_be_prepared_is_named(parts):
+    run, _, reader, kind, _ = parts
+    good = reader.take([0])[0]
+    poison = Sample(conversation=good.conversation, images=[b"no image"] * len(good.images))
+    with pytest.raises(TrainingError, match="Sample colours-0 cannot be prepared"):
+        prepare(
+            poison, family=kind, tokenizer=reader.tokenizer(), settings=run.recipe.model, tokens=int(reader.tokens[0])
+        )
+    with pytest.raises(TrainingError, match="the mixture's index says 3"):
+        prepare(good, family=kind, tokenizer=reader.tokenizer(), settings=run.recipe.model, tokens=3)
+
+
+def test_the_feed_raises_what_its_thread_met(parts):
+    _, _, reader, _, preparer = parts
+    plan = Plan(
+        Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
+        seed=0,
+        batch_size=8,
+        epochs=1,
+        max_steps=None,
+        budgets=Budgets(tokens=200, patches=1000),
+        cost=CostModel(quadratic=0.0, patch=1.0),
+    )
+    with Feed(preparer, plan, start=2, rank=0, world_size=1) as feed:
+        works = list(feed)
+    assert [work.step for work in works] == list(range(2, plan.steps))
+    assert sum(batch.boundaries.numel() - 1 for work in works for batch in work.batches) == len(reader) - 16
+
+    tokens = reader.tokens
+    reader.tokens = tokens + 1
+    try:
+        with (
+            pytest.raises(TrainingError, match="Sample colours-"),
+            Feed(preparer, plan, start=0, rank=0, world_size=1) as feed,
+        ):
+            list(feed)
+    finally:
+        reader.tokens = tokens

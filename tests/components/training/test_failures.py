@@ -1,0 +1,59 @@
+import pytest
+
+from components.core.errors import ConfigError, TrainingError
+from components.core.settings import TrainingSettings
+from components.training.failures import FAILURES, describe_failure, leave_failure
+from components.training.launchers import launcher
+
+KILLED = """
+train: goes on after step 8
+E1123 00:41 api.py:984] failed (exitcode: -9) local_rank: 1 (pid: 915) of binary: python
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+Root Cause (first observed failure):
+[0]:
+  time      : 2026-11-23_00:41:16
+  rank      : 1 (local_rank: 1)
+  exitcode  : -9 (pid: 915)
+""".splitlines()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv(FAILURES, str(tmp_path))
+    return tmp_path
+
+
+def leave(monkeypatch, rank, error):
+    monkeypatch.setenv("RANK", str(rank))
+    leave_failure(error)
+
+
+def test_our_own_error_is_passed_on_as_it_is(folder, monkeypatch):
+    leave(monkeypatch, 0, RuntimeError("Connection closed by peer [127.0.0.1]:1234"))
+    leave(monkeypatch, 1, TrainingError("The loss of step 3 is nan.", remedy="Lower it."))
+    error = describe_failure(1, folder, KILLED)
+    assert str(error) == "The loss of step 3 is nan. Lower it."
+
+
+def test_a_killed_rank_is_named_though_another_complained(folder, monkeypatch):
+    leave(monkeypatch, 0, RuntimeError("Connection closed by peer [127.0.0.1]:1234"))
+    assert str(describe_failure(1, folder, KILLED)).startswith("Rank 1 was killed by SIGKILL.")
+
+
+def test_a_bug_shows_the_lines_before_torchruns_report(folder, monkeypatch):
+    leave(monkeypatch, 2, ValueError("no such thing"))
+    text = str(describe_failure(1, folder, KILLED))
+    assert "Rank 2 failed: ValueError: no such thing" in text
+    assert "goes on after step 8" in text
+    assert "Root Cause" not in text
+
+
+def test_without_any_word_the_status_is_told(folder):
+    assert "torchrun ended with status 2" in str(describe_failure(2, folder, ["usage: ..."]))
+
+
+def test_launchers_that_are_not_there_are_refused():
+    with pytest.raises(ConfigError, match=r"training\.launcher = 'trainjob'"):
+        launcher(TrainingSettings(launcher="trainjob"))
+    with pytest.raises(ConfigError, match=r"training\.nodes = 2"):
+        launcher(TrainingSettings(nodes=2))

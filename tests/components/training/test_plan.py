@@ -1,0 +1,128 @@
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.core.errors import ConfigError
+from components.training.plan import Budgets, CostModel, Lengths, Plan
+
+TOKENS, PATCHES = 100, 60
+COST = CostModel(quadratic=1e-3, patch=0.5)
+LENGTHS = st.lists(st.tuples(st.integers(1, 140), st.integers(0, 80)), min_size=1, max_size=60)
+
+
+def make_plan(lengths, *, batch_size=8, epochs=1, max_steps=None, seed=0):
+    tokens, patches = (np.array(column, dtype=np.int64) for column in zip(*lengths, strict=True))
+    return Plan(
+        Lengths(tokens=tokens, patches=patches),
+        seed=seed,
+        batch_size=batch_size,
+        epochs=epochs,
+        max_steps=max_steps,
+        budgets=Budgets(tokens=TOKENS, patches=PATCHES),
+        cost=COST,
+    )
+
+
+@given(LENGTHS, st.integers(1, 20), st.integers(1, 3), st.integers(0, 2**31))
+def test_every_sample_once_per_epoch(lengths, batch_size, epochs, seed):
+    plan = make_plan(lengths, batch_size=batch_size, epochs=epochs, seed=seed)
+    steps = [plan.samples(step) for step in range(plan.steps)]
+    assert all(len(step) == batch_size for step in steps[:-1])
+    assert 1 <= len(steps[-1]) <= batch_size
+    stream = np.concatenate(steps)
+    assert len(stream) == epochs * len(lengths)
+    for epoch in np.split(stream, epochs):
+        assert sorted(epoch) == list(range(len(lengths)))
+
+
+@settings(max_examples=40)
+@given(LENGTHS, st.integers(1, 20), st.sampled_from([1, 2, 3, 8, 16]))
+def test_a_step_is_cut_without_loss_and_within_budgets(lengths, batch_size, world_size):
+    plan = make_plan(lengths, batch_size=batch_size)
+    for step in range(plan.steps):
+        planned = plan.step(step, world_size=world_size)
+        assert len(planned.ranks) == world_size
+        assert len({len(rank) for rank in planned.ranks}) == 1
+        assert len(planned.ranks[0]) >= 1
+        micro_steps = [part for rank in planned.ranks for part in rank]
+        assert sorted(np.concatenate(micro_steps)) == sorted(planned.samples)
+        for part in micro_steps:
+            tokens, patches = (sum(lengths[at][column] for at in part) for column in (0, 1))
+            assert len(part) == 1 or (tokens <= TOKENS and patches <= PATCHES)
+        assert 0 <= planned.idle < 1
+
+
+@given(LENGTHS, st.integers(1, 20), st.integers(0, 5))
+def test_the_world_size_does_not_change_what_a_step_trains(lengths, batch_size, seed):
+    plan = make_plan(lengths, batch_size=batch_size, seed=seed)
+    for step in range(plan.steps):
+        found = [plan.step(step, world_size=size).samples.tolist() for size in (1, 2, 8, 16)]
+        assert all(samples == found[0] for samples in found)
+
+
+def test_another_process_makes_the_same_plan():
+    lengths = [(index % 90 + 1, index % 7) for index in range(50)]
+    one, two = make_plan(lengths, seed=7), make_plan(lengths, seed=7)
+    two.step(3, world_size=2)  # the order of asking must not matter
+    for step in range(one.steps):
+        first, second = one.step(step, world_size=4), two.step(step, world_size=4)
+        assert [[part.tolist() for part in rank] for rank in first.ranks] == [
+            [part.tolist() for part in rank] for rank in second.ranks
+        ]
+
+
+def test_the_order_is_the_one_that_was_trained_before():
+    # Golden: a checkpoint's place in the stream means something only while this holds.
+    plan = make_plan([(1, 0)] * 10, batch_size=10, epochs=2, seed=42)
+    assert [plan.samples(step).tolist() for step in (0, 1)] == GOLDEN
+
+
+GOLDEN = [[5, 0, 6, 4, 2, 7, 3, 1, 8, 9], [3, 1, 2, 9, 5, 0, 6, 8, 7, 4]]
+
+
+def test_epochs_and_seeds_differ():
+    plan = make_plan([(1, 0)] * 30, batch_size=30, epochs=2)
+    other = make_plan([(1, 0)] * 30, batch_size=30, seed=1)
+    assert plan.samples(0).tolist() != plan.samples(1).tolist()
+    assert plan.samples(0).tolist() != other.samples(0).tolist()
+
+
+def test_max_steps_ends_the_plan():
+    assert make_plan([(1, 0)] * 30, batch_size=10, max_steps=2).steps == 2
+    assert make_plan([(1, 0)] * 30, batch_size=10, max_steps=9).steps == 3
+
+
+def test_no_samples_is_an_error_for_people():
+    with pytest.raises(ConfigError, match="ledger"):
+        Plan(
+            Lengths(tokens=np.array([], dtype=np.int64), patches=np.array([], dtype=np.int64)),
+            seed=0,
+            batch_size=1,
+            epochs=1,
+            max_steps=None,
+            budgets=Budgets(tokens=1, patches=1),
+            cost=COST,
+        )
+
+
+def test_balance_and_speed_on_lengths_like_the_real_ones():
+    generator = np.random.default_rng(0)
+    tokens = np.clip(generator.lognormal(6.4, 0.75, 20_000), 40, 8000).astype(np.int64)
+    plan = Plan(
+        Lengths(tokens=tokens, patches=np.clip(tokens // 2, 0, 5000)),
+        seed=0,
+        batch_size=128,
+        epochs=1,
+        max_steps=None,
+        budgets=Budgets(tokens=8192, patches=10_000),
+        cost=CostModel(quadratic=2e-5, patch=0.05),
+    )
+    plan.samples(0)
+    start = time.process_time()
+    steps = [plan.step(step, world_size=16) for step in range(100)]
+    assert (time.process_time() - start) / 100 < 0.005
+    assert np.mean([step.idle for step in steps]) < 0.03
+    assert max(len(step.ranks[0]) for step in steps) <= 2

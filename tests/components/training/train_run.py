@@ -1,0 +1,22 @@
+"""Train a run that is in the store, as its step would: `train_run.py STORE RUN`; errors for people end it with 1."""
+
+import sys
+
+from components.core.artifacts import read_manifest
+from components.core.errors import MantisError
+from components.core.steps import open_run, read_record
+from components.core.store import key_of
+from components.training.step import train
+
+
+def main(store_url: str, run_id: str) -> None:
+    run = open_run(run_id, store_url)
+    record = read_record(run.store, run.id, "assemble")
+    try:
+        train(run, read_manifest(run.store, key_of(run.store, record.uri)))
+    except MantisError as error:
+        sys.exit(f"ERROR: {error}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

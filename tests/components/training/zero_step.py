@@ -1,0 +1,126 @@
+"""On every rank: optimizer steps through the engine, beside the official way (batch 1, accumulated) in plain torch.
+
+Arguments: store URL, run id, file for the figures.
+"""
+
+import copy
+import json
+import sys
+from pathlib import Path
+
+import torch
+from deepspeed.utils import safe_get_full_grad
+
+from components.core.artifacts import read_manifest
+from components.core.steps import open_run, read_record
+from components.core.store import key_of
+from components.models.mixture import MixtureReader
+from components.models.registry import family
+from components.training.engine import build_engine, cost_model, freeze, join_ranks, leave_ranks, parameter_groups
+from components.training.feed import Feed, Preparer
+from components.training.loss import sample_losses, share_of_step
+from components.training.plan import Budgets, Lengths, Plan
+
+STEPS, BATCH, RATE = 3, 7, 1e-3
+VARIANTS = [
+    {"zero_stage": 3, "weight_decay": 0.01, "token_budget": 8},
+    {"zero_stage": 2, "weight_decay": 0.01, "token_budget": 30},
+    {"zero_stage": 3, "train": ("projector", "text"), "gradient_checkpointing": True, "token_budget": 30},
+]
+
+
+def main(store_url: str, run_id: str, out: str) -> None:
+    ranks = join_ranks()
+    run = open_run(run_id, store_url)
+    record = read_record(run.store, run.id, "assemble")
+    reader = MixtureReader(run.store, read_manifest(run.store, key_of(run.store, record.uri)))
+    figures = []
+    for variant in VARIANTS:
+        changes = {"gradient_clipping": 0.5, **variant}
+        settings = run.recipe.training.model_copy(update=changes)
+        figures.append(train(run.recipe.model, settings, reader, ranks))
+    Path(f"{out}.{ranks.rank}").write_text(json.dumps(figures))
+    leave_ranks()
+
+
+def train(model_settings, settings, reader, ranks) -> list[dict]:
+    kind = family(model_settings.family)
+    model = kind.build(reader.tokenizer(), model_settings, seed=3)
+    plan = Plan(
+        Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
+        seed=1,
+        batch_size=BATCH,
+        epochs=1,
+        max_steps=STEPS,
+        budgets=Budgets(tokens=settings.token_budget, patches=1000),
+        cost=cost_model(model, kind, settings),
+    )
+    preparer = Preparer(reader, kind, model_settings)
+    reference = copy.deepcopy(model)
+    freeze(reference, kind, settings)
+    adam = torch.optim.AdamW(
+        parameter_groups(reference, settings.weight_decay), betas=settings.betas, eps=settings.epsilon
+    )
+    engine = build_engine(model, kind, settings)
+    with Feed(preparer, plan, start=0, rank=ranks.rank, world_size=ranks.world_size) as feed:
+        return [
+            step(work, engine, reference, adam, settings, kind=kind, preparer=preparer, ranks=ranks) for work in feed
+        ]
+
+
+def step(work, engine, reference, adam, settings, *, kind, preparer, ranks) -> dict:
+    expected = one_by_one(reference, kind, preparer, work.samples)
+    loss = torch.zeros(())
+    for index, batch in enumerate(work.batches):
+        losses = sample_losses(kind.forward(engine.deepspeed, batch), batch)
+        share = share_of_step(losses, samples_of_step=len(work.samples), world_size=ranks.world_size)
+        engine.backward(share, last=index == len(work.batches) - 1)
+        loss += losses.detach().sum() / len(work.samples)
+    torch.distributed.all_reduce(loss)
+    error = gradient_error(engine.deepspeed.module, reference)
+    return {
+        "loss": loss.item(),
+        "expected_loss": expected,
+        "gradient_error": error,
+        "norm": engine.step(RATE),
+        "expected_norm": step_by_hand(reference, adam, settings.gradient_clipping),
+        "micro_steps": len(work.batches),
+        "empty": sum(batch.input_ids.numel() == 0 for batch in work.batches),
+    }
+
+
+def one_by_one(model, kind, preparer, positions) -> float:
+    total = 0.0
+    for position in positions:
+        batch = preparer.pack(preparer.prepare([int(position)]))
+        logits = kind.forward(model, batch)
+        loss = torch.nn.functional.cross_entropy(logits, batch.targets) / len(positions)
+        loss.backward()
+        total += loss.item()
+    return total
+
+
+def gradient_error(module, reference) -> float:
+    difference = size = 0.0
+    named = dict(reference.named_parameters())
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            found, expected = safe_get_full_grad(parameter), named[name].grad
+            expected = torch.zeros_like(named[name]) if expected is None else expected
+            difference += float((found - expected).square().sum())
+            size += float(expected.square().sum())
+    return (difference / size) ** 0.5
+
+
+def step_by_hand(model, adam, clipping: float) -> float:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    norm = float(torch.nn.utils.clip_grad_norm_(trained, clipping))
+    for group in adam.param_groups:
+        group["lr"] = RATE
+    adam.step()
+    adam.zero_grad()
+    return norm
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
