@@ -42,15 +42,18 @@ def instruction_tuning(
         )
         run = checked.output
         chosen = uncached(subsets(run=run, store_url=store_url))
-        with dsl.ParallelFor(chosen.output, name="each-subset") as subset:
-            prepared = uncached(prepare(run=run, store_url=store_url, subset=subset))
+        with dsl.ParallelFor(chosen.output, name="each-subset") as item:
+            # The run comes with each item: to what a loop takes from another task, kfp.local gives the item instead.
+            prepared = uncached(prepare(run=item.run, store_url=store_url, subset=item.subset))
         datasets = dsl.Collected(prepared.outputs["dataset"])
         mixture = uncached(assemble(run=run, store_url=store_url, datasets=datasets))
         trained = uncached(train(run=run, store_url=store_url, mixture=mixture.outputs["mixture"]))
         converted = uncached(convert(run=run, store_url=store_url, checkpoint=trained.outputs["checkpoint"]))
         asked = uncached(benchmarks(run=run, store_url=store_url))
-        with dsl.ParallelFor(asked.output, name="each-benchmark") as benchmark:
+        with dsl.ParallelFor(asked.output, name="each-benchmark") as item:
             evaluated = uncached(
-                evaluate(run=run, store_url=store_url, benchmark=benchmark, model=converted.outputs["model"])
+                evaluate(
+                    run=item.run, store_url=store_url, benchmark=item.benchmark, model=converted.outputs["model"]
+                )
             )
         uncached(report(run=run, store_url=store_url, evaluations=dsl.Collected(evaluated.outputs["evaluation"])))

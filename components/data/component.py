@@ -6,15 +6,15 @@ from components.core.images import PIPELINE_IMAGE
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
-def subsets(run: str, store_url: str) -> list[str]:
-    """The subsets of the run's mixture, as the recipe and the source have them."""
+def subsets(run: str, store_url: str) -> list[dict[str, str]]:
+    """The subsets of the run's mixture, as the recipe and the source have them, each with the run that wants it."""
     from components.core.steps import open_run, recorded, reported
     from components.data.step import resolve_subsets
 
     with reported():
         opened = open_run(run, store_url)
         with recorded(opened, "subsets"):
-            return resolve_subsets(opened)
+            return [{"run": run, "subset": subset} for subset in resolve_subsets(opened)]
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)

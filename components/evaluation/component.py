@@ -6,15 +6,15 @@ from components.core.images import PIPELINE_IMAGE
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
-def benchmarks(run: str, store_url: str) -> list[str]:
-    """The benchmarks of the run, as the recipe names them."""
+def benchmarks(run: str, store_url: str) -> list[dict[str, str]]:
+    """The benchmarks of the run, as the recipe names them, each with the run that wants it."""
     from components.core.steps import open_run, recorded, reported
     from components.evaluation.step import resolve_benchmarks
 
     with reported():
         opened = open_run(run, store_url)
         with recorded(opened, "benchmarks"):
-            return resolve_benchmarks(opened)
+            return [{"run": run, "benchmark": benchmark} for benchmark in resolve_benchmarks(opened)]
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)

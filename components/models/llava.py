@@ -170,6 +170,8 @@ class Llava:
             num_hidden_layers=shape.text_layers,
             num_attention_heads=shape.text_heads,
             max_position_embeddings=MAX_POSITIONS,
+            # LLaMA's 0.02 is the inverse root of a width of 2,500; for narrow models it makes every signal faint.
+            initializer_range=shape.text_width**-0.5,
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=self.end_of_answer(tokenizer, settings),
