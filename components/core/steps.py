@@ -170,22 +170,26 @@ def run_step(run: Run, task: Task, work: Work) -> Manifest:
 @contextmanager
 def recorded(run: Run, step: str) -> Iterator[None]:
     """Keep the record of a step that makes no artifact of its own (preflight, the lists that loops run over)."""
+    began, clock = _now(), time.monotonic()
+    _write_record(run, StepRecord(step=step, state=State.STARTED, started=began))
+    with failure_recorded(run, step):
+        yield
+    seconds = round(time.monotonic() - clock, 3)
+    _write_record(run, StepRecord(step=step, state=State.DONE, started=began, ended=_now(), seconds=seconds))
+
+
+@contextmanager
+def failure_recorded(run: Run, step: str) -> Iterator[None]:
+    """Keep the record of a step that fails here; for what comes before `run_step`, as hashing an input does."""
     os.environ[progress.STEP] = step
     began, clock = _now(), time.monotonic()
-
-    def write(state: State, reason: str = "") -> None:
-        ended = None if state is State.STARTED else _now()
-        seconds = round(time.monotonic() - clock, 3)
-        record = StepRecord(step=step, state=state, started=began, ended=ended, seconds=seconds, reason=reason)
-        _write_record(run, record)
-
-    write(State.STARTED)
     try:
         yield
     except BaseException as error:
-        write(State.FAILED, reason_of(error))
+        seconds, reason = round(time.monotonic() - clock, 3), reason_of(error)
+        record = StepRecord(step=step, state=State.FAILED, started=began, ended=_now(), seconds=seconds, reason=reason)
+        _write_record(run, record)
         raise
-    write(State.DONE)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from components.core import demo_tasks
 from components.core.artifacts import Kind, Manifest, Number
 from components.core.errors import ConfigError
 from components.core.settings import Recipe
-from components.core.steps import Run, Task, run_step
+from components.core.steps import Run, Task, failure_recorded, run_step
 from components.core.store import key_of
 from components.data.sources.json_folder import JsonFolder, find_subsets
 
@@ -40,15 +40,18 @@ def resolve_subsets(run: Run) -> list[str]:
 def prepare(run: Run, subset: str) -> Manifest:
     """The dataset of one subset; see docs/architecture.md for what lies at its address."""
     data = run.recipe.data
+    step = f"prepare-{subset}"
     max_images = data.subset(subset).max_images
+    with failure_recorded(run, step):
+        source = _source_identity(run.recipe, subset)
     config: dict[str, Any] = {
-        "source": _source_identity(run.recipe, subset),
+        "source": source,
         "max_images": max_images,
         "max_image_pixels": data.max_image_pixels,
         "max_image_bytes": data.max_image_bytes,
     }
     task = Task(
-        step=f"prepare-{subset}",
+        step=step,
         kind=Kind.DATASET,
         revision=PREPARE_REVISION,
         config=config,

@@ -1,8 +1,10 @@
 """The evaluation step: one benchmark, one model."""
 
+from contextlib import ExitStack
+
 from components.core.artifacts import Kind, Manifest, Number
 from components.core.errors import ConfigError
-from components.core.steps import Run, Task, run_step
+from components.core.steps import Run, Task, failure_recorded, run_step
 from components.evaluation.benchmarks import known_benchmarks, load_benchmark, load_decoding
 from components.evaluation.source import open_source
 
@@ -31,10 +33,13 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
         InputError: the benchmark's samples cannot be read.
     """
     settings = run.recipe.evaluation
-    described, decoding = load_benchmark(benchmark), load_decoding(settings.decoding)
-    with open_source(run.recipe, described) as source:
+    step = f"evaluate-{benchmark}"
+    with ExitStack() as opened:
+        with failure_recorded(run, step):
+            described, decoding = load_benchmark(benchmark), load_decoding(settings.decoding)
+            source = opened.enter_context(open_source(run.recipe, described))
         task = Task(
-            step=f"evaluate-{benchmark}",
+            step=step,
             kind=Kind.EVALUATION,
             revision=REVISION,
             config={
