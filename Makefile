@@ -1,12 +1,14 @@
-# Every target makes the virtual environment itself; a machine needs Python 3.11 or 3.12 and a C++ compiler.
+# Every target makes the virtual environment itself; a machine needs Python 3.11 or 3.12.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TESTS ?= tests
+BUILDER ?= docker
+IMAGE ?= mantis/pipeline:dev
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint bench compile clean
+.PHONY: help venv demo test test-slow test-cluster lint bench compile images clean
 
 help:  ## Say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +29,9 @@ test: venv lint  ## Lint, types, and every test that takes seconds
 test-slow: venv  ## The tests that take minutes
 	$(BIN)/python -m pytest -m slow $(TESTS)
 
+test-cluster: venv  ## The tests on the cluster of KUBECONFIG, with the image MANTIS_TEST_IMAGE
+	$(BIN)/python -m pytest tests/cluster
+
 lint: venv  ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,6 +43,9 @@ bench: venv  ## Peer and ours side by side; NAME=... for one row
 
 compile: venv  ## Compile the pipelines to pipelines/compiled
 	$(BIN)/mantis compile
+
+images:  ## The container image IMAGE, with BUILDER (docker, podman, buildah ...)
+	$(BUILDER) build --tag $(IMAGE) --file docker/Dockerfile --target pipeline .
 
 clean:  ## Remove the virtual environment and caches; results in .mantis stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

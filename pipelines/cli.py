@@ -115,12 +115,13 @@ def status(
                 console.print(f"{found:<40} {explain(read_records(opened, found))}")
             return
         table = Table(box=None, header_style="bold", pad_edge=False)
-        for title in ("step", "state", "seconds", "attempts", "started", "result or reason"):
-            table.add_column(title, overflow="fold")
+        for title in ("step", "state", "seconds", "attempts", "started (UTC)"):
+            table.add_column(title, no_wrap=True, justify="right" if title in ("seconds", "attempts") else "left")
+        table.add_column("result in the store, or reason", overflow="fold")
         for record in read_records(open_run(run_id, opened.url).store, run_id):
-            outcome = record.reason or record.uri
-            seconds = f"{record.seconds:.1f}"
-            table.add_row(record.step, record.state, seconds, str(record.attempts), record.started[:19], outcome)
+            outcome = record.reason or record.uri.removeprefix(f"{opened.url}/")
+            seconds, started = f"{record.seconds:.1f}", record.started[11:19]
+            table.add_row(record.step, record.state, seconds, str(record.attempts), started, outcome)
         console.print(table)
 
 
@@ -279,9 +280,9 @@ def _show_scores(store: ObjectStore, run_id: str) -> None:
     summary = json.loads(store.get(f"reports/{run_id}/summary.json"))
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("benchmark", "skill", "samples", "accuracy", "95 % interval", "chance", "blind", "shuffled"):
-        table.add_column(title, justify="left" if title in ("benchmark", "skill") else "right")
+        table.add_column(title, justify="left" if title in ("benchmark", "skill") else "right", no_wrap=True)
     for row in summary["scores"]:
-        interval = f"{_percent(row['low'])} to {_percent(row['high'])}"
+        interval = f"{_percent(row['low'])}–{_percent(row['high'])}"
         figures = (_percent(row[name]) for name in ("accuracy", "chance", "blind", "shuffled"))
         accuracy, chance, blind, shuffled = figures
         table.add_row(row["benchmark"], row["skill"], str(row["samples"]), accuracy, interval, chance, blind, shuffled)

@@ -29,7 +29,6 @@ def examine(store_url: str) -> list[Finding]:
     """Every finding, cheap ones first."""
     checks: list[Callable[[], Finding]] = [
         _packages,
-        _compiler,
         _cores_and_memory,
         _disk,
         lambda: _store(store_url),
@@ -46,12 +45,6 @@ def _packages() -> Finding:
     if missing:
         return Finding(what="packages", ok=False, found=f"missing: {', '.join(missing)}", remedy="Run `make venv`.")
     return Finding(what="packages", ok=True, found=", ".join(f"{name} {metadata.version(name)}" for name in names))
-
-
-def _compiler() -> Finding:
-    found = shutil.which("g++")
-    remedy = "Install a C++ compiler (Debian: apt-get install g++); DeepSpeed builds its CPU collective with it."
-    return Finding(what="C++ compiler", ok=bool(found), found=found or "none", remedy=remedy)
 
 
 def _cores_and_memory() -> Finding:
