@@ -19,14 +19,14 @@ def mantis_environment() -> dict[str, str]:
 def mantis(mantis_environment: dict[str, str]) -> Mantis:
     """The command line as a person has it: a process, its exit code, its two streams."""
 
-    def call(*arguments: object, cwd: Path, **more: str) -> "subprocess.CompletedProcess[str]":
+    def call(*arguments: object, cwd: Path, timeout: float = 900, **more: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-m", "pipelines.cli", *map(str, arguments)],
             cwd=cwd,
             env=mantis_environment | more,
             capture_output=True,
             text=True,
-            timeout=900,
+            timeout=timeout,
             check=False,
         )
 
