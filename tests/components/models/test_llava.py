@@ -102,10 +102,16 @@ def test_packed_equals_separate(llava, settings, tokenizer, conversations, pack)
         loss = sample_losses(llava, model, alone).mean()
         assert abs(loss - losses[sample]) <= 1e-5 * loss
         (loss / len(encodings)).backward()
+    assert_same_gradients(model, together)
+
+
+def assert_same_gradients(model, expected) -> None:
+    """To 1e-5 of each parameter's norm, or of a hundredth of the whole gradient's: some are zero but for rounding."""
+    whole = torch.stack([gradient.norm() for gradient in expected.values()]).norm()
     for name, parameter in model.named_parameters():
-        if name in together:
-            norm = together[name].norm()
-            assert (parameter.grad - together[name]).norm() <= 1e-5 * max(norm, 1e-3), name
+        if name in expected:
+            norm = max(expected[name].norm(), whole / 100)
+            assert (parameter.grad - expected[name]).norm() <= 1e-5 * norm, name
 
 
 def test_packed_equals_plain_transformers(llava, settings, tokenizer, conversations, pack, tmp_path) -> None:
@@ -126,9 +132,7 @@ def test_packed_equals_plain_transformers(llava, settings, tokenizer, conversati
     cross_entropy(logits, packed.targets).backward()
     cross_entropy(torch.cat(expected), packed.targets).backward()
     gradients = {name: parameter.grad for name, parameter in plain.named_parameters()}
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None:
-            assert (parameter.grad - gradients[name]).norm() <= 1e-5 * max(gradients[name].norm(), 1e-3), name
+    assert_same_gradients(model, {name: gradient for name, gradient in gradients.items() if gradient is not None})
 
 
 def test_no_sample_sees_another(llava, settings, tokenizer, conversations, pack) -> None:
@@ -165,7 +169,7 @@ def test_without_images_logits_are_those_of_the_text_alone(llava, settings, toke
     model = llava.build(tokenizer, settings, seed=0)
     text = pack([encodings[2]], [pixels[2]])
     plain = model(input_ids=text.input_ids, segments=[text.input_ids.shape[1]], use_cache=False).logits[0]
-    assert (llava.forward(model, text) - plain[text.target_positions]).abs().max() <= 1e-6
+    assert (llava.forward(model, text) - plain[text.target_positions]).abs().max() <= 1e-5
 
 
 def test_gradient_checkpointing_changes_nothing(llava, settings, tokenizer, conversations, pack) -> None:
