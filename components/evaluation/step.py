@@ -6,7 +6,7 @@ from components.core.steps import Run, Task, run_step
 from components.evaluation.benchmarks import known_benchmarks, load_benchmark, load_decoding
 from components.evaluation.source import open_source
 
-REVISION = 1  # raise when the same inputs would give other responses or scores
+REVISION = 2  # raise when the same inputs would give other responses or scores
 
 
 def resolve_benchmarks(run: Run) -> list[str]:
@@ -20,7 +20,7 @@ def resolve_benchmarks(run: Run) -> list[str]:
     if not names:
         raise ConfigError("evaluation.benchmarks is empty.", remedy=f"Benchmarks: {', '.join(known_benchmarks())}.")
     load_decoding(run.recipe.evaluation.decoding)
-    return [load_benchmark(name).name for name in names]
+    return [load_benchmark(name, prompt=run.recipe.evaluation.prompt).name for name in names]
 
 
 def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
@@ -31,8 +31,9 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
         InputError: the benchmark's samples cannot be read.
     """
     settings = run.recipe.evaluation
-    described, decoding = load_benchmark(benchmark), load_decoding(settings.decoding)
-    with open_source(run.recipe, described) as source:
+    described = load_benchmark(benchmark, prompt=settings.prompt)
+    decoding = load_decoding(settings.decoding)
+    with open_source(run.recipe, described, run.store) as source:
         task = Task(
             step=f"evaluate-{benchmark}",
             kind=Kind.EVALUATION,
@@ -42,6 +43,7 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
                 "source": source.identity,
                 "model": run.recipe.model.identity(),  # its prompt profile, which the weights do not tell
                 "decoding": decoding.model_dump(),
+                "layout": settings.layout,
                 "scoring": settings.scoring,
                 "controls": list(settings.controls),
                 "seed": run.recipe.seed,
@@ -51,10 +53,17 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
         )
 
         def work(prefix: str) -> dict[str, Number]:
-            samples = source.samples()  # before torch is there: generated samples are made in forked processes
+            read = source.read()  # before torch is there: generated samples are made in forked processes
             from components.evaluation.work import Evaluation
 
-            evaluation = Evaluation(run=run, benchmark=described, decoding=decoding, samples=samples, model=model)
+            evaluation = Evaluation(
+                run=run,
+                benchmark=described,
+                decoding=decoding,
+                samples=read.samples,
+                missing=read.missing,
+                model=model,
+            )
             return evaluation.make(prefix)
 
         return run_step(run, task, work)
