@@ -9,6 +9,8 @@ from typing import Any
 # Name of the row -> module and function that measures it. Modules are imported only when their row is asked for.
 ROWS = {
     "conversion.zero": ("benchmarks.conversion", "zero"),
+    "evaluation.generate": ("benchmarks.evaluation", "generate"),
+    "evaluation.rescore": ("benchmarks.rescoring", "rescore"),
 }
 
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {

@@ -5,18 +5,17 @@ import os
 import subprocess
 import sys
 import webbrowser
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
 
-from components.core.errors import ConfigError, MantisError
+from components.core.errors import ConfigError
 from components.core.store import ObjectStore, default_store_url, open_store
+from pipelines import evaluation_cli
+from pipelines.terminal import RunId, Store, console, errors, explained
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,26 +30,7 @@ app = typer.Typer(
     "A run is a *recipe* (a YAML file) and `--set section.field=value` changes of it. The same recipe is the same "
     "run: started again, it goes on where it was stopped and takes every result that is already in the store.",
 )
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
-
-Store = Annotated[
-    str, typer.Option("--store", help="file:///folder or s3://bucket/prefix.", show_default="MANTIS_STORE or ./.mantis")
-]
-RunId = Annotated[str, typer.Argument(help="A run's id, as `mantis status` lists them.")]
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Our errors as one paragraph and exit code 1; anything else is a bug and keeps its traceback."""
-    try:
-        yield
-    except MantisError as error:
-        errors.print("[bold red]error[/] ", end="")
-        errors.print(error.problem, markup=False)
-        if error.remedy:
-            errors.print(error.remedy, markup=False)
-        raise typer.Exit(1) from None
+app.add_typer(evaluation_cli.app)
 
 
 @app.command()
@@ -75,7 +55,7 @@ def run(
     from pipelines.launch import InterruptedRunError, run_dag
     from pipelines.preflight import preflight
 
-    with _explained():
+    with explained():
         overrides = _overrides(set_ or [], source)
         text = _recipe_argument(recipe)
         store_url = store or default_store_url()
@@ -105,7 +85,7 @@ def status(
     from components.core.steps import open_run, read_records
     from pipelines.launch import explain
 
-    with _explained():
+    with explained():
         opened = open_store(store or default_store_url())
         if not run_id:
             runs = sorted({entry.key.split("/")[1] for entry in opened.list("runs") if entry.key.count("/") > 1})
@@ -133,7 +113,7 @@ def recipes(
     """List the shipped recipes, or print one with every field written out."""
     from pipelines.resolve import resolve_run, shipped_recipes
 
-    with _explained():
+    with explained():
         if name:
             print(resolve_run(_recipe_argument(name), _overrides(set_ or [], None), "")[1].to_yaml(), end="")
             return
@@ -149,7 +129,7 @@ def compile_(
     """Compile the pipelines to the YAML that Kubeflow Pipelines takes."""
     from pipelines.compiling import compile_all, stale
 
-    with _explained():
+    with explained():
         if check:
             old = stale(folder)
             if old:
@@ -170,7 +150,7 @@ def demo_data(
     """Write the demo's generated tasks as JPEGs and JSON, in the raw form that --source reads."""
     from components.core.demo_tasks import write_demo_data
 
-    with _explained():
+    with explained():
         if folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"folder = {str(folder)!r} is not empty.", remedy="Name a new folder.")
         write_demo_data(folder, seed=seed, conversations=conversations, samples_per_skill=samples_per_skill)
@@ -186,7 +166,7 @@ def lineage(
     """Walk from a prediction or an artifact back to the source rows, checking every hash."""
     from components.core.lineage import find_artifact, find_prediction, walk
 
-    with _explained():
+    with explained():
         opened = open_store(store or default_store_url())
         address, _, sample = uri.partition("#")
         artifact = find_artifact(opened, address)
@@ -217,7 +197,7 @@ def report(
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open it in a browser.")] = True,
 ) -> None:
     """Open a run's report."""
-    with _explained():
+    with explained():
         opened = open_store(store or default_store_url())
         key = f"reports/{run_id}/report.html"
         if opened.stat(key) is None:
@@ -229,11 +209,26 @@ def report(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Two runs or more; the first is what the others are held to.")],
+    store: Store = "",
+    html: Annotated[
+        Path | None, typer.Option(help="Write the comparison as a page, and as Markdown beside it.")
+    ] = None,
+) -> None:
+    """Say which run is better on what: paired differences on the same samples, with intervals and tests."""
+    from pipelines.comparison import compare as show
+
+    with explained():
+        show(runs, open_store(store or default_store_url()), console, html)
+
+
+@app.command()
 def ui(store: Store = "", port: Annotated[int, typer.Option()] = 5000) -> None:
     """Start MLflow's page on the runs of the store; Ctrl-C ends it."""
     from components.core.tracking import tracking_uri
 
-    with _explained():
+    with explained():
         uri = tracking_uri(open_store(store or default_store_url()))
         console.print(f"MLflow on http://127.0.0.1:{port} showing {uri}")
         command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]

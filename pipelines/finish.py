@@ -11,10 +11,8 @@ from components.core.artifacts import MANIFEST, Manifest, code_version, image_di
 from components.core.errors import ConfigError, NotFoundError, TrackingError
 from components.core.steps import Run, State, StepRecord, open_run, read_records
 from components.core.store import key_of
-from components.core.tracking import open_tracked_run, record_run, send_curve
+from components.core.tracking import open_tracked_run, record_run, score_metrics, send_curve
 from pipelines.resolve import resolve_run
-
-SUFFIXES = ("accuracy", "low", "high", "strict", "blind", "shuffled")
 
 
 def finish(recipe: str, overrides: Mapping[str, object], name: str, store_url: str) -> None:
@@ -59,6 +57,7 @@ def _send(run: Run, status: str, records: list[StepRecord], reasons: Mapping[str
     if "train" in manifests:
         send_curve(tracked, _curve(run, manifests["train"]))
     tags = {"code_version": code_version(), "image_digest": image_digest(), "recipe": run.recipe.name}
+    tags |= _what_to_filter_by(run)
     tags |= {f"failed.{step}": reason[:500] for step, reason in reasons.items()}
     tags |= {f"fingerprint.{step}": manifest.fingerprint for step, manifest in manifests.items()}
     mixture = manifests.get("assemble")
@@ -74,6 +73,20 @@ def _send(run: Run, status: str, records: list[StepRecord], reasons: Mapping[str
         )
 
 
+def _what_to_filter_by(run: Run) -> dict[str, str]:
+    """Tags by which MLflow's table of runs is narrowed down to those that can be compared."""
+    recipe = run.recipe
+    return {
+        "model.family": recipe.model.family,
+        "model.base": recipe.model.base,
+        "data.subsets": ",".join(subset.name for subset in recipe.data.subsets) or "all",
+        "evaluation.decoding": recipe.evaluation.decoding,
+        "evaluation.layout": recipe.evaluation.layout,
+        "evaluation.scoring": recipe.evaluation.scoring,
+        "evaluation.reference": recipe.evaluation.reference or "none",
+    }
+
+
 def _curve(run: Run, checkpoint: Manifest) -> list[dict[str, float]]:
     text = run.store.get(f"{key_of(run.store, checkpoint.uri)}/metrics.jsonl").decode()
     return [curve_row(json.loads(line)) for line in text.splitlines()]
@@ -85,16 +98,9 @@ def curve_row(row: Mapping[str, float]) -> dict[str, float]:
 
 
 def _scores(run: Run, manifests: Mapping[str, Manifest]) -> dict[str, float]:
-    scores: dict[str, float] = {}
-    for step, manifest in manifests.items():
-        if not step.startswith("evaluate-"):
-            continue
-        for row in json.loads(run.store.get(f"{key_of(run.store, manifest.uri)}/scores.json")):
-            prefix = f"eval/{row['benchmark']}/{row['skill']}"
-            for suffix in SUFFIXES:
-                if row.get(suffix) is not None:
-                    scores[f"{prefix}/{suffix}"] = float(row[suffix])
-    return scores
+    evaluations = [manifest for step, manifest in manifests.items() if step.startswith("evaluate-")]
+    texts = [run.store.get(f"{key_of(run.store, manifest.uri)}/scores.json") for manifest in evaluations]
+    return score_metrics(row for text in texts for row in json.loads(text))
 
 
 def _data(manifests: Mapping[str, Manifest]) -> dict[str, float]:

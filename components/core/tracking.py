@@ -23,6 +23,7 @@ RUN_TAG = "mantis.run"
 MARKER_METRIC = "train/loss"  # logged with every row of the curve: its last step says how far MLflow has got
 BATCH = 1000  # MLflow's limit of metrics per request
 SECONDS_BETWEEN_BATCHES = 5.0
+SCORE_FIGURES = ("accuracy", "low", "high", "official", "strict", "chance", "blind", "shuffled", "unparsed", "missing")
 PARAMETER_CHARACTERS = 6000  # MLflow's limit
 
 
@@ -119,6 +120,28 @@ def record_run(
     for file in files:
         client.log_artifact(tracked.id, str(file))
     client.set_terminated(tracked.id, status=status)
+
+
+def score_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Rows of scores.json as metrics: `eval/<benchmark>/<skill>/<figure>`, and `eval/mean/accuracy` to sort runs by.
+
+    The names are stable and the same for every run; `overall` is the skill that stands for a whole benchmark. The mean
+    is over benchmarks, each by its own figure, or by the mean of its skills where it has none.
+    """
+    metrics: dict[str, float] = {}
+    by_benchmark: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_benchmark.setdefault(row["benchmark"], []).append(row)
+        for figure in SCORE_FIGURES:
+            if row.get(figure) is not None:
+                metrics[f"eval/{row['benchmark']}/{row['skill']}/{figure}"] = float(row[figure])
+    figures = []
+    for skills in by_benchmark.values():
+        whole = [row for row in skills if row.get("aggregation")] or skills
+        figures.append(sum(row["accuracy"] for row in whole) / len(whole))
+    if figures:
+        metrics["eval/mean/accuracy"] = sum(figures) / len(figures)
+    return metrics
 
 
 def flat_recipe(run: Run) -> dict[str, str]:

@@ -6,7 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from components.evaluation.reader import Picture, Sample, grey_picture
+from components.evaluation.pictures import Picture, grey_picture
+from components.evaluation.reader import Sample
 
 Condition = Literal["actual", "blind", "shuffled"]
 

@@ -1,4 +1,4 @@
-"""A few answers to look at: right and wrong ones of each skill, with small pictures inside."""
+"""A few answers to look at: right, wrong and not understood ones of each skill, with small pictures inside."""
 
 import base64
 from collections import Counter
@@ -9,7 +9,8 @@ from typing import Any
 from PIL import Image
 
 from components.evaluation.benchmarks import Benchmark
-from components.evaluation.reader import Picture, Sample
+from components.evaluation.pictures import Picture
+from components.evaluation.reader import Sample
 from components.evaluation.responses import Response
 
 EACH = 2
@@ -18,11 +19,11 @@ QUALITY = 80
 
 
 def gallery(benchmark: Benchmark, samples: Sequence[Sample], responses: Sequence[Response]) -> list[dict[str, Any]]:
-    """The first EACH right and EACH wrong answers of every skill; images are JPEG data URIs."""
-    taken: Counter[tuple[str, bool]] = Counter()
+    """The first EACH right, wrong and not understood answers of every skill; images are JPEG data URIs."""
+    taken: Counter[tuple[str, bool, bool]] = Counter()
     shown = []
     for sample, response in zip(samples, responses, strict=True):
-        kind = (sample.skill, response.correct)
+        kind = (sample.skill, response.correct, response.understood)
         if taken[kind] == EACH:
             continue
         taken[kind] += 1
@@ -37,6 +38,7 @@ def gallery(benchmark: Benchmark, samples: Sequence[Sample], responses: Sequence
                 "answer": response.answer,
                 "response": response.response,
                 "correct": response.correct,
+                "understood": response.understood,
                 "images": [_data_uri(picture) for picture in sample.pictures],
             }
         )

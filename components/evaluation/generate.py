@@ -1,6 +1,8 @@
 """Greedy answers of a model, in left-padded batches; the same as one at a time."""
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +16,14 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer, GenerationC
 from components.core.errors import EvaluationError
 from components.core.settings import ModelSettings
 from components.evaluation.benchmarks import Decoding
-from components.evaluation.reader import Picture
+from components.evaluation.pictures import Picture
+from components.evaluation.planning import Cost
 from components.models.conversation import Conversation, Turn
 from components.models.family import Family
 from components.models.registry import family
+
+REVISION = 1  # raise when the same question would get another answer
+AHEAD = 2  # batches whose pictures are decoded while the model answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,72 +37,123 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """A question as tokens, and what it costs."""
+
+    question: Question
+    tokens: list[int]
+    cost: Cost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """A batch of B questions of at most T tokens, with N pictures of which U differ."""
+
+    questions: Sequence[Question]
+    input_ids: Tensor  # [B, T] int64, padded on the left
+    attention_mask: Tensor  # [B, T] int64
+    pixel_values: Tensor  # [U, 3, H, W] float32
+    shown: list[int]  # N, for each picture in the order of its mark: which of the U
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """Questions to tokens; needs no weights."""
+
+    tokenizer: PreTrainedTokenizerFast
+    family: Family
+    settings: ModelSettings
+
+    def encode(self, question: Question) -> Encoded:
+        """The prompt's tokens, image tokens expanded."""
+        turn = Turn(role="user", content=question.prompt)
+        sizes = tuple(picture.size for picture in question.pictures)
+        conversation = Conversation(id=question.id, turns=(turn,), sizes=sizes)
+        tokens = self.family.encode_prompt(conversation, self.tokenizer, self.settings)
+        patches = sum(self.family.image_patches(size, self.settings) for size in sizes)
+        first = question.pictures[0].sha256 if question.pictures else ""
+        return Encoded(question=question, tokens=tokens, cost=Cost(tokens=len(tokens), patches=patches, picture=first))
+
+    def inputs(self, batch: Sequence[Encoded]) -> Inputs:
+        """The batch padded, every different picture decoded once."""
+        width, pad = max(len(each.tokens) for each in batch), self.tokenizer.pad_token_id
+        missing = [width - len(each.tokens) for each in batch]
+        pictures = [picture for each in batch for picture in each.question.pictures]
+        different = {picture.sha256: picture for picture in pictures}
+        places = {sha256: place for place, sha256 in enumerate(different)}
+        return Inputs(
+            questions=[each.question for each in batch],
+            input_ids=torch.tensor([[pad] * n + each.tokens for n, each in zip(missing, batch, strict=True)]),
+            attention_mask=torch.tensor([[0] * n + [1] * (width - n) for n in missing]),
+            pixel_values=self.family.preprocess([picture.load() for picture in different.values()], self.settings),
+            shown=[places[picture.sha256] for picture in pictures],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answerer:
     """A model that is ready to be asked."""
 
     model: Any  # transformers' model, which publishes no types
-    tokenizer: PreTrainedTokenizerFast
-    family: Family
-    settings: ModelSettings
+    encoder: Encoder
     decoding: Decoding
 
-    def answer(self, questions: Sequence[Question], *, batch_tokens: int, done: Callable[[int], object]) -> list[str]:
-        """A response for each question, in their order; `done(n)` is told how many more were answered.
-
-        Questions of similar length share a batch of at most `batch_tokens` positions, padding included.
-        """
-        prompts = [self._prompt(question) for question in questions]
-        responses = [""] * len(questions)
-        for batch in batches([len(prompt) for prompt in prompts], self.decoding.max_new_tokens, batch_tokens):
-            answers = self._generate([questions[place] for place in batch], [prompts[place] for place in batch])
-            for place, response in zip(batch, answers, strict=True):
-                responses[place] = response
-            done(len(batch))
-        return responses
-
-    def _prompt(self, question: Question) -> list[int]:
-        turn = Turn(role="user", content=question.prompt)
-        sizes = tuple(picture.size for picture in question.pictures)
-        conversation = Conversation(id=question.id, turns=(turn,), sizes=sizes)
-        return self.family.encode_prompt(conversation, self.tokenizer, self.settings)
+    def answer(self, batches: Iterable[Sequence[Encoded]]) -> Iterator[list[str]]:
+        """For each batch its responses; the pictures of the next ones are decoded meanwhile."""
+        with ThreadPoolExecutor(AHEAD, thread_name_prefix="decode") as pool:
+            waiting: deque[Future[Inputs]] = deque()
+            for batch in batches:
+                waiting.append(pool.submit(self.encoder.inputs, batch))
+                if len(waiting) > AHEAD:
+                    yield self._generate(waiting.popleft().result())
+            while waiting:
+                yield self._generate(waiting.popleft().result())
 
     @torch.inference_mode()
-    def _generate(self, questions: list[Question], prompts: list[list[int]]) -> list[str]:
-        device = self.model.device
-        width = max(len(prompt) for prompt in prompts)
-        pad, end = self.tokenizer.pad_token_id, self.family.end_of_answer(self.tokenizer, self.settings)
-        input_ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
-        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-        pictures = [picture.load() for question in questions for picture in question.pictures]
-        shown = {}  # without pictures the name itself must be absent: generate() encodes whatever bears it, even None
-        if pictures:
-            shown["pixel_values"] = self.family.preprocess(pictures, self.settings).to(device, self.model.dtype)
+    def _generate(self, inputs: Inputs) -> list[str]:
+        tokenizer, device = self.encoder.tokenizer, self.model.device
+        end = self.encoder.family.end_of_answer(tokenizer, self.encoder.settings)
+        width = inputs.input_ids.shape[1]
         output: Tensor = self.model.generate(
-            input_ids=input_ids.to(device),
-            attention_mask=mask.to(device),
-            **shown,
+            input_ids=inputs.input_ids.to(device),
+            attention_mask=inputs.attention_mask.to(device),
+            **self._pictures(inputs),
             generation_config=GenerationConfig(
                 do_sample=False,
                 max_new_tokens=self.decoding.max_new_tokens,
                 eos_token_id=end,
-                pad_token_id=pad,
+                pad_token_id=tokenizer.pad_token_id,
             ),
-            prefix_allowed_tokens_fn=self._only_allowed(questions, width, end),
+            prefix_allowed_tokens_fn=self._only_allowed(inputs.questions, width, end),
         )
         return [self._text(tokens, end) for tokens in output[:, width:].tolist()]
+
+    def _pictures(self, inputs: Inputs) -> dict[str, Any]:
+        """What `generate` is given of the pictures: the vision part sees each different one once.
+
+        Without pictures the names must be absent: `generate` encodes whatever bears them, even None.
+        """
+        if not inputs.shown:
+            return {}
+        pixel_values = inputs.pixel_values.to(self.model.device, self.model.dtype)
+        if len(inputs.shown) == len(pixel_values):
+            return {"pixel_values": pixel_values}
+        encoded = self.model.base_model.get_image_features(pixel_values=pixel_values, return_dict=True)
+        encoded.pooler_output = [encoded.pooler_output[place] for place in inputs.shown]
+        return {"mm_encoder_outputs": {"image": encoded}}
 
     def _text(self, tokens: list[int], end: int) -> str:
         with suppress(ValueError):  # an answer that is cut off has no end
             tokens = tokens[: tokens.index(end)]
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+        return str(self.encoder.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
     def _only_allowed(
-        self, questions: list[Question], width: int, end: int
+        self, questions: Sequence[Question], width: int, end: int
     ) -> Callable[[int, Tensor], list[int]] | None:
         if not any(question.allowed for question in questions):
             return None
         trees = {answers: self._tree(answers, end) for answers in {question.allowed for question in questions}}
-        everything = list(range(len(self.tokenizer)))
+        everything = list(range(len(self.encoder.tokenizer)))
 
         def allowed(row: int, tokens: Tensor) -> list[int]:
             if not questions[row].allowed:
@@ -112,7 +169,7 @@ class Answerer:
         root = Node()
         for text in answers:
             node = root
-            for token in [*self.tokenizer.encode(text, add_special_tokens=False), end]:
+            for token in [*self.encoder.tokenizer.encode(text, add_special_tokens=False), end]:
                 node = node.following.setdefault(token, Node())
         return root
 
@@ -124,43 +181,38 @@ class Node:
     following: dict[int, "Node"] = field(default_factory=dict)
 
 
-def batches(lengths: Sequence[int], new_tokens: int, batch_tokens: int) -> list[list[int]]:
-    """Places of `lengths` in batches of similar length; rows times the longest with its answer is <= `batch_tokens`.
+def load_encoder(folder: Path, settings: ModelSettings) -> Encoder:
+    """The tokenizer of a Hugging Face folder with the family's way to write prompts.
 
-    A prompt that is longer than that by itself gets a batch of its own.
+    Raises:
+        EvaluationError: the folder holds no tokenizer.
     """
-    result: list[list[int]] = []
-    # Longest first: what does not fit into memory fails at once, not at the end.
-    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        if result and (len(result[-1]) + 1) * (lengths[result[-1][0]] + new_tokens) <= batch_tokens:
-            result[-1].append(place)
-        else:
-            result.append([place])
-    return result
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise _no_model(folder, error) from None
+    return Encoder(tokenizer=tokenizer, family=family(settings.family), settings=settings)
 
 
-def load_answerer(folder: Path, settings: ModelSettings, decoding: Decoding) -> Answerer:
-    """The model and tokenizer of a Hugging Face folder, on the GPU where there is one, in fp32 on a CPU.
+def load_answerer(folder: Path, settings: ModelSettings, decoding: Decoding, device: str = "cpu") -> Answerer:
+    """The model and tokenizer of a Hugging Face folder on `device`, in fp32 on a CPU.
 
     Raises:
         EvaluationError: the folder holds no such model.
     """
     transformers.utils.logging.disable_progress_bar()
-    cuda = torch.cuda.is_available()
+    dtype: Any = torch.float32 if device == "cpu" else "auto"
     try:
         model = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype="auto" if cuda else torch.float32, attn_implementation="sdpa", local_files_only=True
+            folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise EvaluationError(
-            f"{folder} holds no model that can be asked: {str(error).splitlines()[0]}",
-            remedy="Delete the model's folder in the store; the same command converts it again.",
-        ) from None
-    return Answerer(
-        model=model.to("cuda" if cuda else "cpu").eval(),
-        tokenizer=tokenizer,
-        family=family(settings.family),
-        settings=settings,
-        decoding=decoding,
+        raise _no_model(folder, error) from None
+    return Answerer(model=model.to(device).eval(), encoder=load_encoder(folder, settings), decoding=decoding)
+
+
+def _no_model(folder: Path, error: Exception) -> EvaluationError:
+    return EvaluationError(
+        f"{folder} holds no model that can be asked: {str(error).splitlines()[0]}",
+        remedy="Delete the model's folder in the store; the same command converts it again.",
     )

@@ -1,33 +1,21 @@
-"""Samples of a benchmark, from a folder with its JSON file and images."""
+"""Samples of a benchmark, from a folder with its files; the one way in, whatever their layout."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from io import BytesIO
 from pathlib import Path
-from typing import Any
-
-from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.core.errors import InputError
-from components.core.hashing import fingerprint, sha256_bytes, sha256_file
+from components.core.hashing import fingerprint, sha256_file
+from components.core.progress import Progress
 from components.core.store import concurrently
 from components.evaluation.benchmarks import Benchmark
-from components.models.conversation import IMAGE_MARK, Size
+from components.evaluation.pictures import Picture, file_picture, spooled_picture
+from components.evaluation.readers import json_list, mementos, mvbench, parquet
+from components.evaluation.readers.raw import Raw
+from components.evaluation.rows import Row, RowError, make_prompt, parse_row
+from components.evaluation.targets import CHOICES, Target
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """An image of a sample: where it lies relative to the benchmark's file, what it is, and its bytes on demand."""
-
-    path: str
-    sha256: str
-    size: Size
-    load: Callable[[], bytes]
+AT_ONCE = 64  # rows whose pictures are hashed at the same time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,140 +24,189 @@ class Sample:
 
     id: str
     skill: str
+    unit: str
     question: str
     prompt: str
     pictures: tuple[Picture, ...]
-    options: tuple[str, ...]
-    answer: str
+    target: Target
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What can be chosen from."""
+        return self.target.options
+
+    @property
+    def answer(self) -> str:
+        """The right answer as a person reads it."""
+        return self.target.shown()
 
     def valid_answers(self, benchmark: Benchmark) -> tuple[str, ...]:
         """What may be answered: the options' letters or texts; empty where anything may."""
-        if benchmark.answer_type == "multiple-choice":
-            return tuple(LETTERS[: len(self.options)])
-        return self.options
+        return tuple(self.target.letters) if self.target.kind in CHOICES else self.options
 
 
-class _Row(BaseModel):
-    model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """A sample of the published benchmark that cannot be had here, and why, as a fixed word; `skill` empty: unknown."""
 
     id: str
     skill: str
-    question: str
-    images: list[str]
-    options: list[str] = Field(default_factory=list, max_length=len(LETTERS))
-    answer: str
+    reason: str
 
 
-def read_samples(folder: Path, benchmark: Benchmark) -> list[Sample]:
-    """All samples below `folder`, in the order of the file; every image is hashed and its size is read.
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """What there is of a benchmark, in the order of its files, and what is missing."""
+
+    samples: list[Sample]
+    missing: list[Missing]
+
+
+def read_benchmark(folder: Path, benchmark: Benchmark, *, spool: Path, pictures: bool = True) -> Samples:
+    """All samples below `folder`; every image is hashed and its size is read.
+
+    Images that lie inside other files are kept in the folder `spool`, which has to outlive the samples. Without
+    `pictures` no sample has any: enough to score responses.
 
     Raises:
-        InputError: the file or an image is missing or not as it should be; names the row, the field and the remedy.
+        InputError: a file is missing or not as it should be; in a home-made benchmark, also a row or an image.
     """
-    file = folder / benchmark.file
-    rows = [_row(raw, number, file, benchmark) for number, raw in enumerate(_json_list(file))]
-    seen: set[str] = set()
-    for number, row in enumerate(rows):
-        if row.id in seen:
-            raise _wrong(file, number, benchmark.fields.id, row.id, "is the id of an earlier row", "Make ids unique.")
-        seen.add(row.id)
-    names = sorted({name for row in rows for name in row.images})
-    pictures = dict(zip(names, concurrently(lambda name: _picture(file, name), names), strict=True))
-    return [
-        Sample(
+    made = _Made(folder=folder, benchmark=benchmark, spool=spool, pictures=pictures, samples=[], missing=[], seen=set())
+    progress = Progress(label=f"Reading {benchmark.title}", total=None, unit="samples")
+    for block in _blocks(_raw_rows(folder, benchmark, pictures=pictures)):
+        made.add(block)
+        progress.advance(len(block))
+    if not made.samples:
+        first = f" The first: {made.missing[0].reason}." if made.missing else ""
+        raise InputError(
+            f"{folder} holds no sample of {benchmark.name} that can be read.{first}",
+            remedy=f"Fetch it: mantis fetch-benchmark {benchmark.name}.",
+        )
+    return Samples(samples=made.samples, missing=made.missing)
+
+
+def benchmark_files(folder: Path, benchmark: Benchmark) -> tuple[str, ...]:
+    """The names of the benchmark's own files below `folder`, in their order.
+
+    Raises:
+        InputError: one of the patterns fits no file.
+    """
+    if benchmark.hub is None:
+        return (benchmark.file,)
+    found: list[str] = []
+    for pattern in benchmark.hub.files:
+        names = sorted(path.relative_to(folder).as_posix() for path in folder.glob(pattern) if path.is_file())
+        if not names:
+            raise InputError(
+                f"{folder} has no file {pattern} of {benchmark.name}.",
+                remedy=f"Fetch it: mantis fetch-benchmark {benchmark.name}.",
+            )
+        found += names
+    return tuple(found)
+
+
+def files_identity(folder: Path) -> str:
+    """Hash of everything below the folder of a published benchmark."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    hashes = concurrently(sha256_file, files)
+    return fingerprint({path.relative_to(folder).as_posix(): made for path, made in zip(files, hashes, strict=True)})
+
+
+def rows_identity(folder: Path, benchmark: Benchmark, samples: list[Sample]) -> str:
+    """Hash of a home-made benchmark's file and of all its images."""
+    shown = {picture.path: picture.sha256 for sample in samples for picture in sample.pictures}
+    return fingerprint({"file": sha256_file(folder / benchmark.file), "pictures": shown})
+
+
+def _raw_rows(folder: Path, benchmark: Benchmark, *, pictures: bool) -> Iterator[Raw]:
+    files = benchmark_files(folder, benchmark)
+    if benchmark.layout == "mvbench":
+        return mvbench.raw_rows(folder, pictures=pictures)
+    if benchmark.layout == "mementos":
+        return mementos.raw_rows(folder, files, benchmark, pictures=pictures)
+    if benchmark.layout == "parquet":
+        return parquet.raw_rows(folder, files, benchmark, pictures=pictures)
+    return json_list.raw_rows(folder, files)
+
+
+def _blocks(rows: Iterator[Raw]) -> Iterator[list[tuple[int, Raw]]]:
+    block: list[tuple[int, Raw]] = []
+    for numbered in enumerate(rows):
+        block.append(numbered)
+        if len(block) == AT_ONCE:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """Samples in the making."""
+
+    folder: Path
+    benchmark: Benchmark
+    spool: Path
+    pictures: bool
+    samples: list[Sample]
+    missing: list[Missing]
+    seen: set[str]
+
+    def add(self, block: list[tuple[int, Raw]]) -> None:
+        """Samples of these numbered rows, or why there are none."""
+        for (_, raw), made in zip(block, concurrently(lambda numbered: self._make(*numbered), block), strict=True):
+            if isinstance(made, Sample) and made.id in self.seen:
+                twice = RowError(
+                    str(self.benchmark.fields.id), made.id, "is the id of an earlier row", "Make ids unique."
+                )
+                made = self._refuse(twice, raw, identity=made.id, skill=made.skill)
+            if isinstance(made, Missing):
+                self.missing.append(made)
+            else:
+                self.seen.add(made.id)
+                self.samples.append(made)
+
+    def _make(self, number: int, raw: Raw) -> Sample | Missing:
+        try:
+            row = parse_row(raw.row, number, self.benchmark)
+        except RowError as error:
+            return self._refuse(error, raw, identity=str(raw.row.get(str(self.benchmark.fields.id), number)), skill="")
+        if raw.missing:
+            return Missing(id=row.id, skill=row.skill, reason=raw.missing)
+        try:
+            prompt, places = make_prompt(row, self.benchmark) if self.pictures else (row.question, [])
+            shown = tuple(self._picture(row, place) for place in places)
+        except RowError as error:
+            return self._refuse(error, raw, identity=row.id, skill=row.skill)
+        except OSError as error:
+            if self.benchmark.hub is not None:
+                return Missing(id=row.id, skill=row.skill, reason="image-unreadable")
+            problem = f"{raw.origin}: {error.filename} cannot be read: {error.strerror}."
+            raise InputError(problem, remedy="Restore it.") from None
+        return Sample(
             id=row.id,
             skill=row.skill,
+            unit=row.unit,
             question=row.question,
-            prompt=_prompt(row, number, file, benchmark),
-            pictures=tuple(pictures[name] for name in row.images),
-            options=tuple(row.options),
-            answer=_answer(row, number, file, benchmark),
+            prompt=prompt,
+            pictures=shown,
+            target=row.target,
         )
-        for number, row in enumerate(rows)
-    ]
 
+    def _picture(self, row: Row, place: int) -> Picture:
+        cell = row.images[place]
+        if isinstance(cell, dict):
+            cell = cell.get("bytes") or cell.get("path")
+        if isinstance(cell, bytes):
+            return spooled_picture(cell, f"{row.id}/{place + 1}", self.spool)
+        if isinstance(cell, str):
+            return file_picture((self.folder / self.benchmark.file).parent / cell, cell)
+        raise OSError(f"image {place + 1} of {row.id} is {type(cell).__name__}")
 
-def folder_identity(folder: Path, benchmark: Benchmark, samples: list[Sample]) -> str:
-    """Hash of the benchmark's file and of all its images."""
-    pictures = {picture.path: picture.sha256 for sample in samples for picture in sample.pictures}
-    return fingerprint({"file": sha256_file(folder / benchmark.file), "pictures": pictures})
-
-
-@lru_cache(maxsize=64)
-def grey_picture(size: Size) -> Picture:
-    """A picture of this size that shows nothing."""
-    buffer = BytesIO()
-    Image.new("RGB", (size.width, size.height), (128, 128, 128)).save(buffer, "PNG")
-    data = buffer.getvalue()
-    return Picture(path="grey", sha256=sha256_bytes(data), size=size, load=lambda: data)
-
-
-def _json_list(file: Path) -> list[Any]:
-    try:
-        raw = json.loads(file.read_bytes())
-    except OSError as error:
-        raise InputError(
-            f"{file} cannot be read: {error.strerror}.",
-            remedy="evaluation.source must hold a folder for each of evaluation.benchmarks, with this file in it.",
-        ) from None
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON: {error}.", remedy="Correct the file.") from None
-    if not isinstance(raw, list) or not raw:
-        raise InputError(f"{file} holds no list of samples.", remedy="Write a JSON list with an object per sample.")
-    return raw
-
-
-def _row(raw: Any, number: int, file: Path, benchmark: Benchmark) -> _Row:
-    names = benchmark.fields.model_dump()
-    if not isinstance(raw, dict):
-        raise InputError(f"{file}, row {number} is {type(raw).__name__}.", remedy="Write an object per sample.")
-    try:
-        row = _Row.model_validate({ours: raw[theirs] for ours, theirs in names.items() if theirs in raw})
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = names[str(first["loc"][0])]
-        raise _wrong(file, number, field, raw.get(field), f"is wrong ({first['msg']})", "Correct the file.") from None
-    if row.skill not in benchmark.skills:
-        known = f"Skills of {benchmark.name}: {', '.join(benchmark.skills)}."
-        raise _wrong(file, number, names["skill"], row.skill, "is not a skill of this benchmark", known)
-    return row
-
-
-def _prompt(row: _Row, number: int, file: Path, benchmark: Benchmark) -> str:
-    missing = len(row.images) - row.question.count(IMAGE_MARK)
-    if missing < 0:
-        problem = f"has {-missing} more {IMAGE_MARK} marks than the row has images"
-        raise _wrong(file, number, benchmark.fields.question, row.question, problem, "Remove them or add the images.")
-    options = "\n".join(f" ({letter}) {text}" for letter, text in zip(LETTERS, row.options, strict=False))
-    question = IMAGE_MARK * missing + row.question  # images without a mark come first, as in training data
-    return benchmark.prompt.replace("{options}", options).replace("{question}", question)
-
-
-def _answer(row: _Row, number: int, file: Path, benchmark: Benchmark) -> str:
-    valid: list[str] | str = row.options
-    answer = row.answer
-    if benchmark.answer_type == "multiple-choice":
-        valid, answer = LETTERS[: len(row.options)], row.answer.strip("() .\n").upper()
-    if valid and answer not in list(valid):
-        problem = f"is none of the options {', '.join(valid)}"
-        raise _wrong(file, number, benchmark.fields.answer, row.answer, problem, "Correct the answer or the options.")
-    return answer
-
-
-def _picture(file: Path, name: str) -> Picture:
-    path = file.parent / name
-    try:
-        data = path.read_bytes()
-        with Image.open(BytesIO(data)) as image:
-            size = Size(width=image.width, height=image.height)
-    except (OSError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or "it is no image of a sane size"
-        raise InputError(f"{path}, an image of {file}, cannot be read: {reason}.", remedy="Restore it.") from None
-    return Picture(path=name, sha256=sha256_bytes(data), size=size, load=partial(path.read_bytes))
-
-
-def _wrong(file: Path, number: int, field: str, value: Any, problem: str, remedy: str) -> InputError:
-    text = repr(value)
-    return InputError(
-        f"{file}, row {number}: {field} = {text if len(text) <= 80 else text[:77] + '...'} {problem}.", remedy=remedy
-    )
+    def _refuse(self, error: RowError, raw: Raw, *, identity: str, skill: str) -> Missing:
+        """A wrong row of a published benchmark is counted; in a home-made one it is an error to correct."""
+        if self.benchmark.hub is not None:
+            return Missing(id=identity, skill=skill, reason="row-wrong")
+        text = repr(error.value)
+        shown = text if len(text) <= 80 else text[:77] + "..."
+        raise InputError(f"{raw.origin}: {error.field} = {shown} {error.problem}.", remedy=error.remedy)

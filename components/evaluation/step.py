@@ -8,7 +8,7 @@ from components.core.steps import Run, Task, failure_recorded, run_step
 from components.evaluation.benchmarks import known_benchmarks, load_benchmark, load_decoding
 from components.evaluation.source import open_source
 
-REVISION = 1  # raise when the same inputs would give other responses or scores
+REVISION = 2  # raise when the same inputs would give other responses or scores
 
 
 def resolve_benchmarks(run: Run) -> list[str]:
@@ -22,7 +22,7 @@ def resolve_benchmarks(run: Run) -> list[str]:
     if not names:
         raise ConfigError("evaluation.benchmarks is empty.", remedy=f"Benchmarks: {', '.join(known_benchmarks())}.")
     load_decoding(run.recipe.evaluation.decoding)
-    return [load_benchmark(name).name for name in names]
+    return [load_benchmark(name, prompt=run.recipe.evaluation.prompt).name for name in names]
 
 
 def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
@@ -36,8 +36,9 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
     step = f"evaluate-{benchmark}"
     with ExitStack() as opened:
         with failure_recorded(run, step):
-            described, decoding = load_benchmark(benchmark), load_decoding(settings.decoding)
-            source = opened.enter_context(open_source(run.recipe, described))
+            described = load_benchmark(benchmark, prompt=settings.prompt)
+            decoding = load_decoding(settings.decoding)
+            source = opened.enter_context(open_source(run.recipe, described, run.store))
         task = Task(
             step=step,
             kind=Kind.EVALUATION,
@@ -47,6 +48,7 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
                 "source": source.identity,
                 "model": run.recipe.model.identity(),  # its prompt profile, which the weights do not tell
                 "decoding": decoding.model_dump(),
+                "layout": settings.layout,
                 "scoring": settings.scoring,
                 "controls": list(settings.controls),
                 "seed": run.recipe.seed,
@@ -56,10 +58,17 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
         )
 
         def work(prefix: str) -> dict[str, Number]:
-            samples = source.samples()  # before torch is there: generated samples are made in forked processes
+            read = source.read()  # before torch is there: generated samples are made in forked processes
             from components.evaluation.work import Evaluation
 
-            evaluation = Evaluation(run=run, benchmark=described, decoding=decoding, samples=samples, model=model)
+            evaluation = Evaluation(
+                run=run,
+                benchmark=described,
+                decoding=decoding,
+                samples=read.samples,
+                missing=read.missing,
+                model=model,
+            )
             return evaluation.make(prefix)
 
         return run_step(run, task, work)

@@ -1,26 +1,26 @@
 """Ask, store, score: what the evaluation step does where no result is there yet."""
 
 import json
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 
 from components.core.artifacts import Manifest, Number
 from components.core.progress import Progress, say
 from components.core.settings import EvaluationSettings
 from components.core.steps import Run
-from components.core.store import key_of
+from components.evaluation.asking import Answered, Asking
 from components.evaluation.benchmarks import Benchmark, Decoding
 from components.evaluation.conditions import Condition, shown
 from components.evaluation.gallery import gallery
-from components.evaluation.generate import Answerer, Question, load_answerer
-from components.evaluation.reader import Picture, Sample
-from components.evaluation.responses import Response, parts, stored_or_made
+from components.evaluation.generate import Question
+from components.evaluation.layout import merged
+from components.evaluation.pictures import Picture
+from components.evaluation.reader import Missing, Sample
+from components.evaluation.responses import CORRECT, Response, put_responses
 from components.evaluation.scores import score_rows, summarize
-from components.evaluation.scoring import score
-from components.evaluation.source import local_copy
+from components.evaluation.scoring import judge
+
+View = dict[int, tuple[Picture, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,21 +31,23 @@ class Evaluation:
     benchmark: Benchmark
     decoding: Decoding
     samples: Sequence[Sample]
+    missing: Sequence[Missing]
     model: Manifest
 
     def make(self, prefix: str) -> dict[str, Number]:
-        """Put responses/, scores.json and gallery.json under `prefix`; responses that are there are kept."""
+        """Put responses/, scores.json and gallery.json under `prefix`; what was answered before is not asked again."""
         conditions: list[Condition] = ["actual", *self._settings.controls]
         views = {name: shown(self.samples, name, seed=self.run.recipe.seed) for name in conditions}
-        total = sum(len(view) for view in views.values())
-        progress = Progress(label=self.benchmark.title, total=total, unit="answers")
-        responses = {name: self._answers(prefix, name, view, progress) for name, view in views.items()}
-        rows = score_rows(self.benchmark, responses, seed=self.run.recipe.seed)
+        answered, responses = self._answers(views)
+        for name in conditions:
+            put_responses(self.run.store, prefix, name, responses[name])
+        rows = score_rows(self.benchmark, responses, self.missing, seed=self.run.recipe.seed)
         self._put(f"{prefix}/scores.json", rows)
         self._put(f"{prefix}/gallery.json", gallery(self.benchmark, self.samples, responses["actual"]))
         for row in rows:
             say(f"{row['label']}: {row['accuracy']:.1%} of {row['samples']:,} (chance {row['chance']:.0%})")
-        return summarize(rows)
+        cost = {"answers_generated": answered.generated, "answer_seconds": round(answered.seconds, 3)}
+        return summarize(rows) | cost
 
     @property
     def _settings(self) -> EvaluationSettings:
@@ -54,55 +56,42 @@ class Evaluation:
     def _put(self, key: str, value: object) -> None:
         self.run.store.put(key, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode())
 
-    @cached_property
-    def _answerer(self) -> Answerer:
-        with tempfile.TemporaryDirectory(prefix="mantis-model-") as temporary:
-            folder = local_copy(self.run.store, key_of(self.run.store, self.model.uri), Path(temporary))
-            return load_answerer(folder, self.run.recipe.model, self.decoding)
-
-    def _answers(
-        self, prefix: str, condition: Condition, view: dict[int, tuple[Picture, ...]], progress: Progress
-    ) -> list[Response]:
-        answers: list[Response] = []
-        for part in parts(prefix, condition, list(view)):
-            ids = [self.samples[place].id for place in part.places]
-            before = progress.done
-            made = stored_or_made(self.run.store, part, ids, self._maker(condition, view, part.places, progress))
-            progress.advance(len(made) - (progress.done - before))  # those that were there already
-            answers += made
-        return answers
-
-    def _maker(
-        self, condition: Condition, view: dict[int, tuple[Picture, ...]], places: list[int], progress: Progress
-    ) -> Callable[[], list[Response]]:
-        def make() -> list[Response]:
-            questions = [self._question(self.samples[place], view[place], condition) for place in places]
-            tokens = self._settings.batch_tokens
-            texts = self._answerer.answer(questions, batch_tokens=tokens, done=progress.advance)
-            return [
-                self._judge(self.samples[place], view[place], text) for place, text in zip(places, texts, strict=True)
-            ]
-
-        return make
+    def _answers(self, views: Mapping[Condition, View]) -> tuple[Answered, dict[Condition, list[Response]]]:
+        """All conditions are asked in one go: they share batches and, with them, the features of their pictures."""
+        asked = [(name, place, pictures) for name, view in views.items() for place, pictures in view.items()]
+        questions = [self._question(self.samples[place], pictures, name) for name, place, pictures in asked]
+        progress = Progress(label=self.benchmark.title, total=len(questions), unit="answers")
+        asking = Asking(run=self.run, benchmark=self.benchmark, decoding=self.decoding, model=self.model)
+        answered = asking.responses(questions, progress.advance)
+        responses: dict[Condition, list[Response]] = {name: [] for name in views}
+        for (name, place, pictures), text in zip(asked, answered.responses, strict=True):
+            responses[name].append(self._judge(self.samples[place], pictures, text))
+        return answered, responses
 
     def _question(self, sample: Sample, pictures: tuple[Picture, ...], condition: Condition) -> Question:
         # Without its pictures a model may fall silent or ramble: it would be below chance and prove nothing. So a
         # control has to choose among the valid answers; the sample as it is may be answered with anything.
         allowed = () if condition == "actual" else sample.valid_answers(self.benchmark)
-        return Question(id=sample.id, prompt=sample.prompt, pictures=pictures, allowed=allowed)
+        prompt = sample.prompt
+        if self._settings.layout == "merge":
+            prompt, pictures = merged(prompt, pictures)
+        return Question(id=sample.id, prompt=prompt, pictures=pictures, allowed=allowed)
 
     def _judge(self, sample: Sample, pictures: tuple[Picture, ...], text: str) -> Response:
-        kind, options, answer = self.benchmark.answer_type, sample.options, sample.answer
-        strict = score(text, answer=answer, options=options, answer_type=kind, scoring="strict")
-        named = score(text, answer=answer, options=options, answer_type=kind, scoring=self._settings.scoring)
+        judged = judge(text, sample.target, self.benchmark.metric)
+        score = judged.credit(self._settings.scoring)
         return Response(
             id=sample.id,
             skill=sample.skill,
+            unit=sample.unit,
             question=sample.question,
             images=[{"path": picture.path, "sha256": picture.sha256} for picture in pictures],
             response=text,
-            answer=answer,
-            correct=named.correct,
-            strict=strict.correct,
-            understood=strict.understood is not None,
+            answer=sample.answer,
+            target=sample.target.to_json(),
+            official=judged.official,
+            strict=judged.strict,
+            score=score,
+            correct=score >= CORRECT,
+            understood=judged.understood is not None,
         )

@@ -13,7 +13,7 @@ from components.reporting.addresses import benchmark_of
 from components.reporting.collect_data import ledger_reasons, subsets_of
 from components.reporting.collect_training import training_of
 from components.reporting.reading import Reader
-from components.reporting.view import Answer, Artifact, RunReport, Score, StepTime
+from components.reporting.view import Answer, Answering, Artifact, RunReport, Score, StepTime
 
 REPORT_STEP = "report"
 INLINE_IMAGES = ("data:image/jpeg;base64,", "data:image/png;base64,", "data:image/webp;base64,")
@@ -44,11 +44,13 @@ def collect(run: Run, evaluations: Sequence[Manifest]) -> RunReport:
         description=run.recipe.description,
         recipe_text=run.recipe.to_yaml(),
         made=datetime.now(UTC),
-        scores=tuple(row for manifest in ordered for row in _parsed(reader, manifest, "scores.json", Score)),
+        scores=tuple(row for manifest in ordered for row in parsed_rows(reader, manifest, "scores.json", Score)),
         training=training_of(reader, checkpoint) if checkpoint else None,
         subsets=subsets_of(reader, datasets, mixture),
         ledger=ledger_reasons(reader, [*datasets, *([mixture] if mixture else [])]),
         steps=_steps(run),
+        answering=tuple(_answering(run, manifest) for manifest in ordered),
+        reference=run.recipe.evaluation.reference,
         gallery=shown,
         left_out_of_gallery=len(gallery) - len(shown),
         lineage=tuple(_artifact(link) for link in links),
@@ -85,7 +87,8 @@ def _only(reader: Reader, manifests: Iterable[Manifest], kind: Kind) -> Manifest
     return found[0] if found else None
 
 
-def _parsed(reader: Reader, manifest: Manifest, name: str, row_type: type[Row]) -> list[Row]:
+def parsed_rows(reader: Reader, manifest: Manifest, name: str, row_type: type[Row]) -> list[Row]:
+    """The rows of a JSON file of `manifest`; one that is not what it should be is noted and left out."""
     rows = []
     for number, raw in enumerate(reader.json_rows(manifest, name)):
         try:
@@ -100,7 +103,7 @@ def _parsed(reader: Reader, manifest: Manifest, name: str, row_type: type[Row]) 
 def _gallery(reader: Reader, evaluations: Iterable[Manifest]) -> list[Answer]:
     answers = []
     for evaluation in evaluations:
-        for answer in _parsed(reader, evaluation, "gallery.json", Answer):
+        for answer in parsed_rows(reader, evaluation, "gallery.json", Answer):
             inline = tuple(image for image in answer.images if image.startswith(INLINE_IMAGES))
             if len(inline) < len(answer.images):  # the page must not fetch anything
                 reader.note(f"{evaluation.uri}/gallery.json, {answer.id}: images that are not inline are left out.")
@@ -109,11 +112,11 @@ def _gallery(reader: Reader, evaluations: Iterable[Manifest]) -> list[Answer]:
 
 
 def _within_budget(gallery: Sequence[Answer]) -> tuple[Answer, ...]:
-    """As many answers as fit: the first right and wrong one of every skill, then the second ones, and so on."""
-    seen: dict[tuple[str, str, bool], int] = {}
+    """As many answers as fit: the first right, wrong and not understood one of every skill, then the second ones."""
+    seen: dict[tuple[str, str, bool, bool], int] = {}
     ranked = []
     for place, answer in enumerate(gallery):
-        group = (answer.benchmark, answer.skill, answer.correct)
+        group = (answer.benchmark, answer.skill, answer.correct, answer.understood)
         seen[group] = seen.get(group, 0) + 1
         ranked.append((seen[group], place))
     left = GALLERY_BYTES
@@ -143,6 +146,15 @@ def _step_time(record: StepRecord) -> StepTime:
         seconds=running if record.state is State.STARTED else record.seconds,
         attempts=record.attempts,
         reason=record.reason,
+    )
+
+
+def _answering(run: Run, evaluation: Manifest) -> Answering:
+    generated, seconds = (evaluation.summary.get(name) for name in ("answers_generated", "answer_seconds"))
+    return Answering(
+        benchmark=benchmark_of(run.store, evaluation),
+        generated=generated if isinstance(generated, int) else None,
+        seconds=float(seconds) if isinstance(seconds, int | float) else None,
     )
 
 

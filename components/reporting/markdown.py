@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from components.reporting import text
+from components.reporting.ladder import Verdict, ladder, verdict_of
 from components.reporting.page import causes
 from components.reporting.verdict import context, verdict
 from components.reporting.view import Answer, Curve, RunReport, Score
@@ -16,9 +17,9 @@ SPECIAL = re.compile(r"([\\`*_{}\[\]|~#])")
 
 def render_markdown(report: RunReport) -> str:
     """The twin of the page, without pictures. Pure."""
-    sections = [_head, _scores, _training, _data, _time, _lineage, _recipe]
-    before = [block for section in sections[:5] for block in section(report)]
-    after = [block for section in sections[5:] for block in section(report)]
+    sections = [_head, _benchmarks, _scores, _training, _data, _time, _lineage, _recipe]
+    before = [block for section in sections[:6] for block in section(report)]
+    after = [block for section in sections[6:] for block in section(report)]
     room = LONGEST - len("\n\n".join([*before, *after])) - 1000
     return "\n\n".join([*before, *_gallery(report, room), *after]) + "\n"
 
@@ -29,7 +30,7 @@ def escaped(value: str) -> str:
     return SPECIAL.sub(r"\\\1", plain)
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
     """A table whose first `left` columns are text and the others numbers; cells are escaped."""
     marks = [":--" if column < left else "--:" for column in range(len(header))]
     lines = [header, marks, *([escaped(cell) for cell in row] for row in rows)]
@@ -40,7 +41,7 @@ def _head(report: RunReport) -> list[str]:
     blocks = [
         f"# {escaped(report.run)}",
         f"Recipe {escaped(report.recipe)}, {report.made:%d %B %Y, %H:%M} UTC",
-        f"**{escaped(verdict(report.scores))}**",
+        f"**{escaped(verdict(report.skills))}**",
     ]
     about = " ".join(filter(None, [context(report), report.description]))
     if about:
@@ -50,16 +51,49 @@ def _head(report: RunReport) -> list[str]:
     return blocks
 
 
+def _benchmarks(report: RunReport) -> list[str]:
+    if not report.benchmarks:
+        return []
+    header = ["Benchmark", "Mean of", "Verdict", "Accuracy", "95 % interval", "Chance", "Official", "Strict"]
+    rows = [_benchmark(verdict_of(score, report.reference)) for score in report.benchmarks]
+    shown = table([*header, "Not parsed", "Missing", "Samples", "Published"], rows, left=3)
+    blocks = ["## Scores by benchmark", shown]
+    among = ladder(report.benchmarks, report.run)
+    if among:
+        columns = [escaped(score.title) for score in among.benchmarks]
+        rungs = [[rung.model, *map(text.decimal, rung.accuracies)] for rung in among.rungs]
+        blocks += ["### Among the published results", table(["Model", *columns], rungs)]
+    return blocks
+
+
+def _benchmark(held: Verdict) -> list[str]:
+    score = held.score
+    return [
+        score.title,
+        (score.aggregation or "").replace("macro", "skills").replace("micro", "samples"),
+        held.word,
+        text.percent(score.accuracy),
+        f"{text.percent(score.low)}–{text.percent(score.high)}",
+        text.percent(score.chance),
+        text.percent(score.official),
+        text.percent(score.strict),
+        text.count(score.unparsed),
+        text.count(score.missing),
+        text.count(score.samples),
+        text.decimal(held.published),
+    ]
+
+
 def _scores(report: RunReport) -> list[str]:
-    if not report.scores:
+    if not report.skills:
         return ["## Scores by skill", "There are no scores."]
     header = ["Skill", "Benchmark", "Samples", "Accuracy", "95 % interval", "Chance", "Above chance", "Blind"]
-    table = _table([*header, "Shuffled", "Strict", "Not parsed"], map(_score, report.scores), left=2)
+    shown = table([*header, "Shuffled", "Strict", "Not parsed"], map(_score, report.skills), left=2)
     return [
         "## Scores by skill",
         "Accuracy in percent. A control sees no images (blind) or those of another sample (shuffled); p is one-sided, "
         "that it is above chance. Strict: only a response that is nothing but a valid answer counts.",
-        table,
+        shown,
     ]
 
 
@@ -101,7 +135,7 @@ def _training(report: RunReport) -> list[str]:
             for cause, spent in causes(training).items()
         ),
     ]
-    return ["## Training", _table(["Figure", "Value"], rows), *_curves(training.curves)]
+    return ["## Training", table(["Figure", "Value"], rows), *_curves(training.curves)]
 
 
 def _curves(curves: Sequence[Curve]) -> list[str]:
@@ -115,7 +149,7 @@ def _curves(curves: Sequence[Curve]) -> list[str]:
     rows = [
         [text.count(steps[place]), *(text.short(points.get(steps[place])) for points in by_step)] for place in chosen
     ]
-    return [_table(["Step", *(curve.title for curve in curves)], rows, left=0)]
+    return [table(["Step", *(curve.title for curve in curves)], rows, left=0)]
 
 
 def _data(report: RunReport) -> list[str]:
@@ -124,7 +158,7 @@ def _data(report: RunReport) -> list[str]:
         return ["## Data", "No dataset was found behind the evaluations."]
     rows = [[subset.name, *(text.count(getattr(subset, field)) for field in fields)] for subset in report.subsets]
     header = ["Subset", "Rows read", "Kept", "Dropped", "Repaired", "Samples per epoch", "Images", "Tokens"]
-    return ["## Data", _table(header, rows), *_ledger(report)]
+    return ["## Data", table(header, rows), *_ledger(report)]
 
 
 def _ledger(report: RunReport) -> list[str]:
@@ -136,7 +170,7 @@ def _ledger(report: RunReport) -> list[str]:
         rows.append([reason.reason, reason.action, reason.subset, reason.step, examples, text.count(reason.count)])
     left_out = len(report.ledger) - LEDGER_ROWS
     more = [f"{left_out} more reasons are in the ledgers."] if left_out > 0 else []
-    return [_table(["Reason", "Action", "Subset", "In step", "For example", "Rows"], rows, left=5), *more]
+    return [table(["Reason", "Action", "Subset", "In step", "For example", "Rows"], rows, left=5), *more]
 
 
 def _time(report: RunReport) -> list[str]:
@@ -145,9 +179,18 @@ def _time(report: RunReport) -> list[str]:
         return ["## Time by step", "The run has no records of its steps."]
     return [
         "## Time by step",
-        _table(["Step", "Outcome", "Time"], rows, left=2),
+        table(["Step", "Outcome", "Time"], rows, left=2),
         "This report's own step was still running and is left out.",
+        *_answering(report),
     ]
+
+
+def _answering(report: RunReport) -> list[str]:
+    rows = [
+        [cost.benchmark, text.count(cost.generated), text.duration(cost.seconds), text.short(cost.per_second)]
+        for cost in report.answering
+    ]
+    return [table(["Benchmark", "Answers generated", "Time", "Answers per second"], rows)] if rows else []
 
 
 def _gallery(report: RunReport, room: int) -> list[str]:
@@ -165,7 +208,7 @@ def _gallery(report: RunReport, room: int) -> list[str]:
 
 
 def _answer(answer: Answer) -> str:
-    mark = "✓ right" if answer.correct else "✗ wrong"
+    mark = text.mark(answer).lower()
     pictures = f" ({len(answer.images)} images)" if answer.images else ""
     return (
         f"- {mark}: {escaped(text.question(answer))}{pictures} Expected: **{escaped(text.shortened(answer.answer))}**, "
@@ -186,8 +229,8 @@ def _lineage(report: RunReport) -> list[str]:
         ]
         for artifact in report.lineage
     ]
-    table = _table(["Artifact", "Fingerprint", "Made by", "Code", "Image"], rows, left=5)
-    return ["## Lineage", table, _fenced("\n".join(report.lineage_commands()))]
+    shown = table(["Artifact", "Fingerprint", "Made by", "Code", "Image"], rows, left=5)
+    return ["## Lineage", shown, _fenced("\n".join(report.lineage_commands()))]
 
 
 def _recipe(report: RunReport) -> list[str]:

@@ -5,28 +5,40 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from components.reporting import plots, text
+from components.reporting.ladder import ladder, verdict_of
 from components.reporting.verdict import context, verdict
 from components.reporting.view import RunReport, StepTime, Training
 
 
 def render_page(report: RunReport) -> str:
     """The page: style, drawings and images inline, no script, nothing fetched. Pure."""
-    environment = Environment(
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            report=report,
+            verdict=verdict(report.skills),
+            verdicts=[verdict_of(score, report.reference) for score in report.benchmarks],
+            ladder=ladder(report.benchmarks, report.run),
+            context=context(report),
+            facts=_facts(report),
+            clock=_clock(report.steps),
+            causes=causes(report.training),
+        )
+    )
+
+
+def environment() -> Environment:
+    """The templates, with the drawings and the words that they use."""
+    templates = Environment(
         loader=PackageLoader("components.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"text": text, "plots": plots}
-    return environment.get_template("report.html").render(
-        report=report,
-        verdict=verdict(report.scores),
-        context=context(report),
-        facts=_facts(report),
-        clock=_clock(report.steps),
-        causes=causes(report.training),
-    )
+    templates.globals |= {"text": text, "plots": plots}
+    return templates
 
 
 def causes(training: Training | None) -> dict[str, float]:
@@ -40,9 +52,9 @@ def causes(training: Training | None) -> dict[str, float]:
 def _facts(report: RunReport) -> list[tuple[str, str]]:
     """A few figures under the verdict: value and name."""
     facts = []
-    if report.scores:
-        above = sum(score.above_chance for score in report.scores)
-        facts.append((f"{above} of {len(report.scores)}", "skills above chance"))
+    if report.skills:
+        above = sum(score.above_chance for score in report.skills)
+        facts.append((f"{above} of {len(report.skills)}", "skills above chance"))
     if training := report.training:
         facts += [
             (text.short(training.parameters), "parameters"),

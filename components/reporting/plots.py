@@ -8,6 +8,7 @@ from datetime import datetime
 
 from markupsafe import Markup
 
+from components.core.statistics import Paired
 from components.core.steps import State
 from components.reporting import text
 from components.reporting.scales import Scale, duration_ticks, linear, linear_ticks, logarithmic
@@ -50,6 +51,41 @@ def score_strip(score: Score) -> Markup:
         ),
         class_=f"strip {state}",
     )
+
+
+def difference_strip(paired: Paired, span: float) -> Markup:
+    """A difference with its interval, from -span to +span (shares); a line marks none."""
+
+    def place(difference: float) -> float:
+        return 0.5 + difference / (2 * span)
+
+    low, middle, high = (place(value) for value in (paired.low, paired.difference, paired.high))
+    what = (
+        f"{text.points(100 * paired.difference)} ({text.points(100 * paired.low)} to {text.points(100 * paired.high)})"
+    )
+    state = "level" if not paired.significant else "above" if paired.difference > 0 else "below"
+    return _strip(
+        *(_line(share, "grid") for share in (0.0, 1.0)),
+        _line(0.5, "chance"),
+        titled(
+            what,
+            _span(low, high, "interval"),
+            _mark(min(1.0, max(0.0, low)), "whisker", WHISKER),
+            _mark(min(1.0, max(0.0, high)), "whisker", WHISKER),
+            element("circle", cx=at(middle), cy=MIDDLE, r=4.5, class_="dot"),
+        ),
+        class_=f"strip {state}",
+    )
+
+
+def difference_axis(span: float) -> Markup:
+    """The scale above the differences, in percentage points."""
+    labels = [
+        element("text", text.points(100 * value), x=at(share), y=12, class_="tick middle")
+        for value, share in ((-span, 0.0), (span, 1.0))
+    ]
+    none = element("text", "0", x="50%", y=12, class_="tick middle")
+    return element("svg", *labels, none, class_="axis", aria_hidden="true")
 
 
 def score_axis() -> Markup:

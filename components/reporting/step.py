@@ -7,7 +7,7 @@ from components.core.artifacts import Kind, Manifest, Number
 from components.core.steps import Run, Task, run_step
 from components.reporting.addresses import benchmark_of
 
-REVISION = 1  # raise when the same evaluations would give another page
+REVISION = 2  # raise when the same evaluations would give another page
 
 
 def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
@@ -20,7 +20,7 @@ def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
         step="report",
         kind=Kind.REPORT,
         revision=REVISION,
-        config={"run": run.id},
+        config={"run": run.id, "reference": run.recipe.evaluation.reference},
         inputs={benchmark_of(run.store, manifest): manifest for manifest in evaluations},
         address=lambda made: f"reports/{run.id}",
     )
@@ -38,8 +38,8 @@ def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
         text = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False)
         run.store.put(f"{prefix}/summary.json", text.encode())
         return {
-            "skills": len(collected.scores),
-            "above_chance": sum(score.above_chance for score in collected.scores),
+            "skills": len(collected.skills),
+            "above_chance": sum(score.above_chance for score in collected.skills),
             "notes": len(collected.notes),
         }
 

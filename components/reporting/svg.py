@@ -5,13 +5,13 @@ from markupsafe import Markup, escape
 
 def element(name: str, *children: str, **attributes: object) -> Markup:
     """`<name attributes>children</name>`: text is escaped; class_="x" is class, stroke_width is stroke-width."""
-    written = Markup("").join(
-        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), _value(value))
+    # Plain strings, each part escaped: Markup's own format is ten times slower, and a report has thousands of elements.
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(_value(value))}"'
         for key, value in attributes.items()
         if value is not None
     )
-    inner = Markup("").join(escape(child) for child in children)
-    return Markup("<{0}{1}>{2}</{0}>").format(Markup(name), written, inner)
+    return Markup(f"<{name}{written}>{''.join(map(escape, children))}</{name}>")
 
 
 def titled(text: str, *children: str, **attributes: object) -> Markup:

@@ -21,6 +21,8 @@ CAUSES = {  # of goodput: what training spends its time on
     "other": "other",
 }
 
+AGGREGATIONS = {"macro": "mean of its skills", "micro": "mean of its samples"}
+
 
 def percent(share: float | None) -> str:
     """A share as a percentage with one decimal, without its sign."""
@@ -30,6 +32,11 @@ def percent(share: float | None) -> str:
 def whole_percent(share: float | None) -> str:
     """A share as a whole percentage, with its sign."""
     return ABSENT if share is None else f"{100 * share:.0f} %"
+
+
+def decimal(value: float | None) -> str:
+    """A figure that already is in percent."""
+    return ABSENT if value is None else f"{value:.1f}"
 
 
 def points(value: float) -> str:
@@ -112,6 +119,11 @@ def shortened(text: str) -> str:
     """At most LONGEST_TEXT characters."""
     text = text.strip()
     return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1].rstrip() + "…"
+
+
+def mark(answer: Answer) -> str:
+    """Whether the answer is right; one that scoring could make nothing of says so."""
+    return "✓ Right" if answer.correct else "✗ Wrong" if answer.understood else "✗ Not parsed"
 
 
 def response(answer: Answer) -> str:

@@ -16,8 +16,20 @@ class _Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
+class Published(_Row):
+    """A published result in percent; `comparable`: on the samples that were asked here."""
+
+    model: str
+    accuracy: float
+    source: str = ""
+    comparable: bool = True
+
+
 class Score(_Row):
-    """A row of scores.json; accuracies are shares from 0 to 1, None where a control was not asked."""
+    """A row of scores.json; accuracies are shares from 0 to 1, None where a control was not asked.
+
+    `aggregation` is set in the one row of a benchmark that stands for all of its skills, which has `paper`.
+    """
 
     benchmark: str
     skill: str
@@ -27,7 +39,12 @@ class Score(_Row):
     low: float
     high: float
     chance: float
+    metric: str = ""
+    aggregation: str | None = None
+    official: float | None = None
     strict: float | None = None
+    missing: int = 0
+    paper: tuple[Published, ...] = ()
     unparsed: int | None = None
     blind: float | None = None
     blind_p: float | None = None
@@ -38,6 +55,11 @@ class Score(_Row):
     def title(self) -> str:
         """What a person calls the skill."""
         return self.label or self.skill
+
+    @property
+    def overall(self) -> bool:
+        """Whether the row stands for a whole benchmark."""
+        return self.aggregation is not None
 
     @property
     def points(self) -> float:
@@ -72,6 +94,7 @@ class Answer(_Row):
     answer: str
     response: str
     correct: bool
+    understood: bool = True
     images: tuple[str, ...] = ()
 
 
@@ -166,6 +189,20 @@ class Artifact:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Answering:
+    """What one evaluation cost: answers generated (the others were there already) and seconds; None if not said."""
+
+    benchmark: str
+    generated: int | None
+    seconds: float | None
+
+    @property
+    def per_second(self) -> float | None:
+        """Answers per second."""
+        return self.generated / self.seconds if self.generated and self.seconds else None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunReport:
     """One run. `notes` say in plain words what could not be found; nothing is left out silently."""
 
@@ -179,10 +216,22 @@ class RunReport:
     subsets: tuple[Subset, ...]
     ledger: tuple[LedgerReason, ...]
     steps: tuple[StepTime, ...]
+    answering: tuple[Answering, ...]
+    reference: str
     gallery: tuple[Answer, ...]
     left_out_of_gallery: int
     lineage: tuple[Artifact, ...]
     notes: tuple[str, ...]
+
+    @property
+    def skills(self) -> list[Score]:
+        """The rows that stand for a skill."""
+        return [score for score in self.scores if not score.overall]
+
+    @property
+    def benchmarks(self) -> list[Score]:
+        """The rows that stand for a whole benchmark."""
+        return [score for score in self.scores if score.overall]
 
     @property
     def evaluations(self) -> list[Artifact]:

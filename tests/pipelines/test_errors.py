@@ -65,6 +65,7 @@ def test_status_and_lineage_of_what_is_not_there(mantis, tmp_path: Path):
     refused(mantis("status", cwd=tmp_path), "holds no run")
     refused(mantis("status", "nothing", cwd=tmp_path), "nothing")
     refused(mantis("report", "nothing", cwd=tmp_path), "nothing")
+    refused(mantis("compare", "nothing", "neither", cwd=tmp_path), "nothing")
     refused(mantis("lineage", (tmp_path / ".mantis" / "models" / "x").as_uri(), cwd=tmp_path), "no committed artifact")
 
 
@@ -77,5 +78,16 @@ def test_demo_data_does_not_write_into_a_full_folder(mantis, tmp_path: Path):
 def test_help_teaches(mantis, tmp_path: Path):
     done = mantis("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for word in ("run", "status", "compile", "demo-data", "lineage", "report", "ui", "doctor", "mantis run demo"):
+    for word in (
+        "run",
+        "status",
+        "compile",
+        "demo-data",
+        "lineage",
+        "report",
+        "compare",
+        "ui",
+        "doctor",
+        "mantis run demo",
+    ):
         assert word in done.stdout

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from components.core.tracking import CurveSender, flat_recipe, open_tracked_run, record_run, send_curve
+from components.core.tracking import CurveSender, flat_recipe, open_tracked_run, record_run, score_metrics, send_curve
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -60,3 +60,20 @@ def test_an_outage_costs_training_nothing(run, monkeypatch):
     sender = CurveSender(run)
     sender.add(1, {"train/loss": 1.0})
     sender.close(seconds=30)
+
+
+def test_scores_have_names_that_runs_share():
+    base = {"accuracy": 0.6, "low": 0.5, "high": 0.7, "strict": 0.55, "blind": None, "unparsed": 3}
+    rows = [
+        {**base, "benchmark": "blink", "skill": "overall", "aggregation": "macro"},
+        {**base, "benchmark": "blink", "skill": "Counting", "aggregation": None, "accuracy": 0.1},
+        {**base, "benchmark": "demo-multi", "skill": "compare", "aggregation": None, "accuracy": 0.8},
+        {**base, "benchmark": "demo-multi", "skill": "coref", "aggregation": None, "accuracy": 0.4},
+    ]
+    metrics = score_metrics(rows)
+    assert metrics["eval/blink/overall/accuracy"] == 0.6
+    assert (metrics["eval/blink/overall/low"], metrics["eval/blink/overall/high"]) == (0.5, 0.7)
+    assert metrics["eval/demo-multi/coref/unparsed"] == 3
+    assert metrics["eval/mean/accuracy"] == pytest.approx((0.6 + (0.8 + 0.4) / 2) / 2)
+    assert not any("blind" in name for name in metrics)
+    assert score_metrics([]) == {}

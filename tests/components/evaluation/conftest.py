@@ -86,3 +86,23 @@ def model(run: Run) -> Manifest:
 @pytest.fixture
 def answerer(run: Run, model: Manifest) -> Answerer:
     return load_answerer(run.store.root / "models" / "abc", run.recipe.model, load_decoding("greedy-short"))
+
+
+@pytest.fixture(scope="session")
+def jpegs(test_data: Path) -> list[bytes]:
+    """Eight real photographs, as their files have them."""
+    files = sorted((test_data / "mantis-chat").rglob("*.jpg"))[:8]
+    return [file.read_bytes() for file in files]
+
+
+@pytest.fixture(scope="session")
+def write_parquet():
+    """Rows to a Parquet file with the schema of the hub: images are structs of bytes and path."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def write(path: Path, rows: list[dict]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=2)
+
+    return write

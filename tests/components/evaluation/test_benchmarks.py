@@ -4,9 +4,13 @@ import pytest
 
 from components.core.errors import ConfigError, EvaluationError, InputError
 from components.evaluation.benchmarks import FOLDER, known_benchmarks, load_benchmark, load_decoding, parse_benchmark
-from components.evaluation.reader import folder_identity, read_samples
+from components.evaluation.reader import read_benchmark, rows_identity
 
 MULTI = (FOLDER / "demo-multi.yaml").read_text()
+
+
+def read(folder, benchmark):
+    return read_benchmark(folder, benchmark, spool=folder).samples
 
 
 def rewrite(source, change):
@@ -33,10 +37,12 @@ def test_unknown_names_say_what_exists() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("answer_type: short", "answer_type: essay", "answer_type = 'essay'"),
+        ("kind: short", "kind: essay", "kind = 'essay'"),
+        ("metric: mantis", "metric: bleu", "metric = 'bleu'.*mathvista"),
+        ("kind: short", "layout: parquet\nkind: short", "hub goes with"),
         ("file: test.json", "files: test.json", "file"),
         ("chance: 0.5", "chance: 50", "skills.compare.chance = 50"),
-        ("metric: accuracy", "metric: [", "not YAML"),
+        ("metric: mantis", "metric: [", "not YAML"),
     ],
 )
 def test_a_wrong_benchmark_file_names_the_field(old, new, message) -> None:
@@ -47,12 +53,14 @@ def test_a_wrong_benchmark_file_names_the_field(old, new, message) -> None:
 def test_revision_follows_the_content() -> None:
     changed = parse_benchmark(MULTI.replace("0.5", "0.4"), name="demo-multi")
     assert changed.revision() != load_benchmark("demo-multi").revision()
+    titled = parse_benchmark(MULTI.replace("Demo, several", "The demo, several"), name="demo-multi")
+    assert titled.revision() == load_benchmark("demo-multi").revision()
     commented = parse_benchmark("# a comment\n" + MULTI, name="demo-multi")
     assert commented.revision() == load_benchmark("demo-multi").revision()
 
 
 def test_samples_as_they_are_in_the_file(source) -> None:
-    samples = read_samples(source / "demo-multi", load_benchmark("demo-multi"))
+    samples = read(source / "demo-multi", load_benchmark("demo-multi"))
     assert [sample.id for sample in samples] == [f"q{number}" for number in range(60)]
     assert [len(sample.pictures) for sample in samples[:4]] == [0, 2, 3, 4]
     picture = samples[1].pictures[0]
@@ -66,11 +74,11 @@ def test_multiple_choice_prompt_and_missing_marks(source) -> None:
             row["answer"] = "(b)"
         rows[1]["question"] = "Which <image>?"
 
-    text = MULTI.replace("answer_type: short", "answer_type: multiple-choice").replace(
-        'prompt: "{question}"', r'prompt: "{question}\n{options}\nAnswer with the letter."'
+    text = MULTI.replace("kind: short", "kind: multiple-choice").replace(
+        'short: "{question}"', r'multiple-choice: "{question}\n{options}\nAnswer with the letter."'
     )
     benchmark = parse_benchmark(text, name="demo-multi")
-    sample = read_samples(rewrite(source, change), benchmark)[1]
+    sample = read(rewrite(source, change), benchmark)[1]
     assert sample.prompt == (
         "<image>Which <image>?\n (A) red\n (B) blue\n (C) green\n (D) dark grey\nAnswer with the letter."
     )
@@ -94,24 +102,24 @@ def test_multiple_choice_prompt_and_missing_marks(source) -> None:
 )
 def test_wrong_rows_are_named(source, change, message) -> None:
     with pytest.raises(InputError, match=message):
-        read_samples(rewrite(source, change), load_benchmark("demo-multi"))
+        read(rewrite(source, change), load_benchmark("demo-multi"))
 
 
 def test_wrong_files_are_named(source) -> None:
     benchmark = load_benchmark("demo-multi")
     (source / "demo-multi" / "images/1-0.jpg").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"1-0.jpg.*no image"):
-        read_samples(source / "demo-multi", benchmark)
+        read(source / "demo-multi", benchmark)
     (source / "demo-multi" / "test.json").write_text("{")
     with pytest.raises(InputError, match="not JSON"):
-        read_samples(source / "demo-multi", benchmark)
+        read(source / "demo-multi", benchmark)
     with pytest.raises(InputError, match=r"test.json cannot be read.*evaluation.source"):
-        read_samples(source / "elsewhere", benchmark)
+        read(source / "elsewhere", benchmark)
 
 
 def test_identity_follows_the_pictures(source) -> None:
     benchmark = load_benchmark("demo-multi")
     folder = source / "demo-multi"
-    before = folder_identity(folder, benchmark, read_samples(folder, benchmark))
+    before = rows_identity(folder, benchmark, read(folder, benchmark))
     (folder / "images/1-0.jpg").write_bytes((folder / "images/2-0.jpg").read_bytes())
-    assert folder_identity(folder, benchmark, read_samples(folder, benchmark)) != before
+    assert rows_identity(folder, benchmark, read(folder, benchmark)) != before

@@ -5,16 +5,16 @@ from PIL import Image
 
 from components.evaluation.benchmarks import load_benchmark
 from components.evaluation.conditions import shown
-from components.evaluation.reader import read_samples
+from components.evaluation.reader import read_benchmark
 
 
 def test_actual_is_the_sample_itself(source) -> None:
-    samples = read_samples(source / "demo-multi", load_benchmark("demo-multi"))
+    samples = read_benchmark(source / "demo-multi", load_benchmark("demo-multi"), spool=source).samples
     assert [shown(samples, "actual", seed=0)[place] for place in range(60)] == [sample.pictures for sample in samples]
 
 
 def test_blind_shows_grey_of_the_same_size(source) -> None:
-    samples = read_samples(source / "demo-multi", load_benchmark("demo-multi"))
+    samples = read_benchmark(source / "demo-multi", load_benchmark("demo-multi"), spool=source).samples
     view = shown(samples, "blind", seed=0)
     assert 0 not in view  # it has no pictures: nothing can be taken away
     for place, pictures in view.items():
@@ -24,7 +24,7 @@ def test_blind_shows_grey_of_the_same_size(source) -> None:
 
 
 def test_shuffled_gives_everybody_another_samples_pictures(source) -> None:
-    samples = read_samples(source / "demo-multi", load_benchmark("demo-multi"))
+    samples = read_benchmark(source / "demo-multi", load_benchmark("demo-multi"), spool=source).samples
     view = shown(samples, "shuffled", seed=0)
     owners = {sample.pictures: sample for sample in samples if sample.pictures}
     assert sorted(view) == list(range(1, 60))
@@ -38,5 +38,5 @@ def test_shuffled_gives_everybody_another_samples_pictures(source) -> None:
 
 
 def test_a_sample_without_a_partner_is_left_out(source) -> None:
-    samples = read_samples(source / "demo-multi", load_benchmark("demo-multi"))
+    samples = read_benchmark(source / "demo-multi", load_benchmark("demo-multi"), spool=source).samples
     assert shown(samples[:4], "shuffled", seed=0) == {}

@@ -1,51 +1,53 @@
+import json
+
 import pytest
 
-from components.evaluation.scoring import score
+from components.core.errors import InputError
+from components.evaluation.scoring import judge
+from components.evaluation.targets import Target, parse_target
 
-OPTIONS = ["a cat", "two dogs", "Both images", "nothing at all"]
-WORDS = ["red", "dark grey", "blue"]
+OPTIONS = ("a cat", "two dogs", "Both images", "nothing at all")
+CHOICE = Target(kind="multiple-choice", options=OPTIONS, answers=("B",))
+WORD = Target(kind="short", options=("red", "dark grey", "blue"), answers=("dark grey",))
 
-# response, what `official` understands, what `strict` understands; the right answer is B
+# response, right officially, what strict scoring understands
 CHOICES = [
-    ("B", "B", "B"),  # right
-    ("C", "C", "C"),  # wrong
-    ("(B)", "B", "B"),  # in brackets
-    ("b", "B", "B"),  # lower case
-    ("b.", "B", "B"),
-    ("B. two dogs", "B", "B"),
-    ("(b) two dogs", "B", "B"),
-    ("B) two dogs", "B", "B"),
-    ("two dogs", "two dogs", "B"),  # the option's text: officially its first letter is no option
-    ("a cat", "A", "A"),
-    ("Both images show dogs.", "B", None),  # the official weakness
-    ("Both images", "B", "C"),
-    ("Both images show cats, so the answer is C.", "C", "C"),  # verbose
-    ("Let me think. First... Final Answer: B", "B", "B"),
-    ("Final answer: (B) two dogs", "B", "B"),
-    ("Answer: B", "B", "B"),
-    ("Final Answer: A. No, wait. Final Answer: B", "A", "B"),  # stated twice
-    ("(A) or (B)", "A", None),  # two letters
-    ("A, B", "A", None),
-    ("B. Not C.", "B", None),
-    ("I cannot see any image.", None, None),  # refusal
-    ("Die Antwort ist B", "D", None),  # another language
-    ("", None, None),  # empty
-    ("E", None, None),  # no such option
-    ("42", None, None),
-    ("Nothing at all.", None, "D"),
+    ("B", True, "B"),  # right
+    ("C", False, "C"),  # wrong
+    ("(B)", True, "B"),  # in brackets
+    ("b", True, "B"),  # lower case
+    ("b.", True, "B"),
+    ("B. two dogs", True, "B"),
+    ("(b) two dogs", True, "B"),
+    ("B) two dogs", True, "B"),
+    ("two dogs", True, "B"),  # the option's text: officially its first letter is no option
+    ("a cat", False, "A"),
+    ("Both images show dogs.", True, None),  # the official weakness
+    ("Both images", True, "C"),
+    ("Both images show cats, so the answer is C.", False, "C"),  # verbose
+    ("Let me think. First... Final Answer: B", True, "B"),
+    ("Final answer: (B) two dogs", True, "B"),
+    ("Answer: B", True, "B"),
+    ("Final Answer: A. No, wait. Final Answer: B", False, "B"),  # stated twice
+    ("(A) or (B)", False, None),  # two letters
+    ("A, B", False, None),
+    ("B. Not C.", True, None),
+    ("I cannot see any image.", False, None),  # refusal
+    ("Die Antwort ist B", False, None),  # another language
+    ("", False, None),  # empty
+    ("E", False, None),  # no such option
+    ("42", False, None),
+    ("Nothing at all.", False, "D"),
 ]
-
-
-def letter(text):
-    return {"two dogs": "B"}.get(text, text)
 
 
 @pytest.mark.parametrize(("response", "official", "strict"), CHOICES)
 def test_multiple_choice(response, official, strict) -> None:
-    for scoring, expected in (("official", letter(official)), ("strict", strict)):
-        verdict = score(response, answer="B", options=OPTIONS, answer_type="multiple-choice", scoring=scoring)
-        assert verdict.understood == expected, scoring
-        assert verdict.correct == (expected == "B")
+    judged = judge(response, CHOICE, "mantis")
+    assert judged.official == official
+    assert judged.understood == strict
+    assert judged.strict == (strict == "B")
+    assert judged.credit("official") == official
 
 
 # response, right officially, right strictly, understood strictly; the right answer is "dark grey"
@@ -66,15 +68,21 @@ SHORT = [
 
 @pytest.mark.parametrize(("response", "official", "strict", "understood"), SHORT)
 def test_short_answers(response, official, strict, understood) -> None:
-    def judged(scoring):
-        return score(response, answer="dark grey", options=WORDS, answer_type="short", scoring=scoring)
-
-    assert judged("official").correct == official
-    assert judged("strict").correct == strict
-    assert (judged("strict").understood is not None) == understood
+    judged = judge(response, WORD, "mantis")
+    assert (judged.official, judged.strict, judged.understood is not None) == (official, strict, understood)
 
 
 def test_short_answers_without_options_are_compared_as_they_are() -> None:
-    assert score("Paris.", answer="paris", options=[], answer_type="short", scoring="strict").correct
-    wrong = score("London", answer="paris", options=[], answer_type="short", scoring="strict")
-    assert (wrong.understood, wrong.correct) == ("London", False)
+    paris = Target(kind="short", answers=("paris",))
+    assert judge("Paris.", paris, "mantis").strict == 1
+    wrong = judge("London", paris, "mantis")
+    assert (wrong.understood, wrong.strict) == ("london", 0)
+
+
+def test_a_target_survives_its_line() -> None:
+    for target in (CHOICE, WORD, Target(kind="number", answers=("7",), details={"answer_type": "integer"})):
+        assert parse_target(json.loads(json.dumps(target.to_json())), origin="line 1") == target
+    assert Target(kind="short", answers=("red", "blue", "blue")).shown() == "blue"
+    for wrong in (None, {}, {"kind": "essay", "options": [], "answers": [], "details": {}}):
+        with pytest.raises(InputError, match="line 1"):
+            parse_target(wrong, origin="line 1")

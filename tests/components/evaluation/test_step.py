@@ -8,7 +8,7 @@ from PIL import Image
 from components.core.errors import ConfigError, IntegrityError
 from components.core.steps import Run
 from components.core.store import key_of
-from components.evaluation import responses
+from components.evaluation import benchmarks
 from components.evaluation.benchmarks import load_benchmark
 from components.evaluation.step import evaluate, resolve_benchmarks
 
@@ -59,20 +59,70 @@ def test_gallery_has_small_pictures_inside(run, model) -> None:
         assert Image.open(io.BytesIO(base64.b64decode(data))).size == (48, 48)
 
 
-def test_a_rerun_makes_only_what_is_missing(run, model, monkeypatch) -> None:
-    monkeypatch.setattr(responses, "PART", 25)
+def journal_of(run):
+    """Every raw response as it lies in the store, by object."""
+    folder = run.store.root / "responses"
+    return {path: [json.loads(line) for line in path.read_text().splitlines()] for path in folder.rglob("*.jsonl")}
+
+
+def test_a_rerun_makes_only_what_is_missing(run, model) -> None:
     prefix = key_of(run.store, evaluate(run, "demo-multi", model).uri)
     folder = run.store.root / prefix
-    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*.json*")}
-    assert sum(name.endswith(".jsonl") for name in before) == 9
+    before = {path.name: path.read_bytes() for path in folder.rglob("*.json*")}
+    kept = journal_of(run)
+    assert len(kept) > 5
+    lost = next(iter(kept))
     (folder / "manifest.json").unlink()
-    (folder / "responses" / "shuffled-00002.jsonl").unlink()
-    evaluate(run, "demo-multi", model)
-    after = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*.json*")}
-    answers = [name for name in before if name.endswith(".jsonl")]
-    assert [name for name in answers if before[name][0] != after[name][0]] == ["shuffled-00002.jsonl"]
-    assert all(before[name][1] == after[name][1] for name in answers)
-    assert before["scores.json"][1] == after["scores.json"][1]
+    lost.unlink()
+    again = evaluate(run, "demo-multi", model)
+    assert again.summary["answers_generated"] == len(kept[lost])
+    after = {path.name: path.read_bytes() for path in folder.rglob("*.json*")}
+    assert {name for name in before if before[name] != after[name]} == {"manifest.json"}
+    keys = [line["key"] for lines in journal_of(run).values() for line in lines]
+    assert len(keys) == len(set(keys)) == 60 + 59 + len(lines(run.store, prefix, "shuffled-00000.jsonl"))
+
+
+def test_responses_are_reused_only_where_nothing_that_decides_them_changed(
+    run, model, source, tmp_path, monkeypatch
+) -> None:
+    profiles = tmp_path / "decoding.yaml"
+    profiles.write_text("greedy-short: {max_new_tokens: 8}\nshorter: {max_new_tokens: 7}\n")
+    monkeypatch.setattr(benchmarks, "DECODING", profiles)
+
+    def generated(changed_run, changed_model=model):
+        return evaluate(changed_run, "demo-multi", changed_model).summary["answers_generated"]
+
+    plain = changed(run, controls=())
+    assert generated(plain) == 60
+    assert generated(changed(plain, scoring="strict")) == 0
+    assert generated(changed(plain, controls=("blind",))) == 59
+    assert generated(changed(plain, decoding="shorter")) == 60
+    assert generated(changed(plain, layout="merge")) == 45  # a sample of one picture, or of none, is asked the same
+    assert generated(plain, model.model_copy(update={"fingerprint": "another"})) == 60
+    prompt = run.recipe.model.model_copy(update={"prompt": "llama3"})
+    recipe = plain.recipe.model_copy(update={"model": prompt})
+    assert generated(Run(id=run.id, store=run.store, recipe=recipe)) == 60
+    file = source / "demo-multi" / "test.json"
+    rows = json.loads(file.read_text())
+    rows[3]["question"] = rows[3]["question"].replace("What", "Which")
+    file.write_text(json.dumps(rows))
+    assert generated(plain) == 1
+    picture = source / "demo-multi" / rows[5]["images"][0]
+    Image.new("RGB", (48, 48), "red").save(picture)
+    assert generated(plain) == 1
+
+
+def test_processes_share_the_work_and_give_the_same(run, model) -> None:
+    alone = evaluate(run, "demo-multi", model)
+    first = {path.name: path.read_bytes() for path in (run.store.root / key_of(run.store, alone.uri)).rglob("*.jsonl")}
+    for path in [*journal_of(run), run.store.root / key_of(run.store, alone.uri) / "manifest.json"]:
+        path.unlink()
+    together = evaluate(changed(run, processes=3), "demo-multi", model)
+    folder = run.store.root / key_of(run.store, together.uri)
+    assert together.uri == alone.uri
+    assert {path.name: path.read_bytes() for path in folder.rglob("*.jsonl")} == first
+    keys = [line["key"] for lines in journal_of(run).values() for line in lines]
+    assert len(keys) == len(set(keys))
 
 
 def test_a_committed_result_is_reused(run, model) -> None:
@@ -98,13 +148,12 @@ def test_without_controls_they_are_not_scored(run, model) -> None:
     assert not any("blind" in name for name in manifest.summary)
 
 
-def test_a_damaged_part_is_not_taken_for_a_result(run, model) -> None:
+def test_a_damaged_response_is_not_taken_for_one(run, model) -> None:
     manifest = evaluate(run, "demo-multi", model)
-    folder = run.store.root / key_of(run.store, manifest.uri)
-    (folder / "manifest.json").unlink()
-    part = folder / "responses" / "actual-00000.jsonl"
-    part.write_text("\n".join(part.read_text().splitlines()[:10]))
-    with pytest.raises(IntegrityError, match="actual-00000"):
+    (run.store.root / key_of(run.store, manifest.uri) / "manifest.json").unlink()
+    damaged = next(iter(journal_of(run)))
+    damaged.write_text("\n".join(damaged.read_text().splitlines()[:1]))
+    with pytest.raises(IntegrityError, match=damaged.name):
         evaluate(run, "demo-multi", model)
 
 

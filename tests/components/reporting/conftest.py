@@ -258,7 +258,7 @@ def evaluation(run: Run, model: Manifest, benchmark: str, rows: list[dict[str, A
     return commit(run, Kind.EVALUATION, address, f"evaluate-{benchmark}", {}, {"model": model})
 
 
-def put_records(run: Run) -> None:
+def put_records(run: Run, artifacts: dict[str, Manifest]) -> None:
     """Records of the steps: preparing the first subset was reused, two steps ran at the same time."""
     began = datetime(2026, 3, 4, 9, 0, 0, tzinfo=UTC)
     times = [
@@ -281,14 +281,16 @@ def put_records(run: Run) -> None:
             ended=(began + timedelta(seconds=end)).isoformat(timespec="milliseconds") if end else None,
             seconds=21.3 if reused else round(max(0, end - start), 3),
             attempts=0 if reused else 2 if step == "train" else 1,
+            uri=artifacts[step].uri if step in artifacts else "",
+            summary=artifacts[step].summary if step in artifacts else {},
         )
         run.store.put(run.key(f"steps/{step}.json"), record.model_dump_json().encode())
 
 
 @pytest.fixture
 def make_stored(local_store: LocalStore, demo_recipe: Recipe) -> Callable[..., Stored]:
-    def make(**accuracies: float) -> Stored:
-        run = Run(id="demo-3f9a1c07", store=local_store, recipe=demo_recipe)
+    def make(run: Run | None = None, **accuracies: float) -> Stored:
+        run = run or Run(id="demo-3f9a1c07", store=local_store, recipe=demo_recipe)
         stored = Stored(run=run)
         damaged = [
             ledger_row("demo-multi", row, "dropped", "image-missing", f"images/{row:05d}-2.jpg") for row in (3, 9)
@@ -307,7 +309,7 @@ def make_stored(local_store: LocalStore, demo_recipe: Recipe) -> Callable[..., S
             rows = [row for row in stored.scores if row["benchmark"] == benchmark]
             stored.artifacts[f"evaluate-{benchmark}"] = evaluation(run, model, benchmark, rows)
             stored.evaluations.append(stored.artifacts[f"evaluate-{benchmark}"])
-        put_records(run)
+        put_records(run, {manifest.made_by.step: manifest for manifest in stored.artifacts.values()})
         return stored
 
     return make
@@ -316,3 +318,50 @@ def make_stored(local_store: LocalStore, demo_recipe: Recipe) -> Callable[..., S
 @pytest.fixture
 def stored(make_stored: Callable[..., Stored]) -> Stored:
     return make_stored()
+
+
+@pytest.fixture
+def fifteen(make_stored: Callable[..., Stored]) -> Stored:
+    """The run evaluated on fifteen benchmarks of ten skills each, held to Mantis-CLIP, with galleries of real JPEGs."""
+    stored = make_stored()
+    settings = stored.run.recipe.evaluation.model_copy(update={"reference": "Mantis-CLIP"})
+    stored.run = Run(
+        id=stored.run.id,
+        store=stored.run.store,
+        recipe=stored.run.recipe.model_copy(update={"evaluation": settings}),
+    )
+    noise = Image.effect_noise((160, 120), 60).convert("RGB")
+    buffer = io.BytesIO()
+    noise.save(buffer, "JPEG", quality=80)
+    image = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    stored.evaluations = [
+        published_benchmark(stored.run, stored.artifacts["model"], f"bench-{number:02d}", number, image)
+        for number in range(15)
+    ]
+    return stored
+
+
+def published_benchmark(run: Run, model: Manifest, name: str, number: int, image: str) -> Manifest:
+    title = f"Benchmark {number + 1}"
+    base = score_row("coref", 0.45 + 0.02 * number) | {"benchmark": name, "official": 0.5, "metric": "mantis"}
+    skills = [base | {"skill": f"task-{task}", "label": f"Task {task + 1} of it"} for task in range(10)]
+    models = {"GPT-4V": 62.7, "Mantis-CLIP": 55.8, "Idefics2": 48.9, "VILA-8B": 51.2, "Kosmos2": 30.4, "Random": 23.0}
+    paper = [
+        {"model": each, "accuracy": accuracy, "source": "Mantis, arXiv 2405.01483v2", "comparable": number != 3}
+        for each, accuracy in models.items()
+        if each != "VILA-8B" or number < 5
+    ]
+    overall = base | {"skill": "overall", "label": title, "aggregation": "macro", "missing": number, "paper": paper}
+    gallery = [
+        gallery_rows("coref")[0]
+        | {"benchmark": name, "skill": row["skill"], "label": row["label"], "id": f"{row['skill']}-{kind}"}
+        | {"correct": kind < 2, "understood": kind < 4, "images": [image] * (1 + 7 * (number == 7))}
+        for row in skills
+        for kind in range(6)
+    ]
+    address = f"evaluations/{model.fingerprint}/{name}/{{}}"
+    prefix = address.format(fingerprint([run.id, f"evaluate-{name}"]))
+    run.store.put(f"{prefix}/scores.json", json.dumps([overall, *skills]).encode())
+    run.store.put(f"{prefix}/gallery.json", json.dumps(gallery).encode())
+    summary: dict[str, Number] = {"answers_generated": 3000, "answer_seconds": 61.5}
+    return commit(run, Kind.EVALUATION, address, f"evaluate-{name}", summary, {"model": model})

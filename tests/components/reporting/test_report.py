@@ -1,5 +1,6 @@
 import json
 import re
+import time
 from html.parser import HTMLParser
 
 import pytest
@@ -269,3 +270,19 @@ def test_a_run_that_learned_nothing_says_so(make_stored):
     for text in (page, markdown):
         assert "None of the 5 skills is above chance: the model cannot be told from guessing." in text
     assert "0 of 5" in page
+
+
+def test_fifteen_benchmarks_take_seconds_and_fit(fifteen):
+    began = time.process_time()  # of this process: the machine may be busy with others
+    page, markdown = made(fifteen, fifteen.evaluations)
+    assert time.process_time() - began < 10
+    assert len(page.encode()) < 5_000_000
+    assert len(markdown) < 400_000
+    for text in (page, markdown):
+        for word in ("reproduced", "above", "below", "no paper figure", "Mantis-CLIP", "VILA-8B"):
+            assert word in text
+    assert "150 of 150" in page  # skills: the rows of whole benchmarks are not counted
+    assert page.count("Not parsed") > 15
+    assert "3,000" in page
+    summary = json.loads(read(fifteen, "summary.json"))
+    assert sum(row["skill"] == "overall" for row in summary["scores"]) == 15

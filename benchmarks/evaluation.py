@@ -1,0 +1,169 @@
+"""Answers of a benchmark: one at a time through transformers' generate, beside ours in batches."""
+
+import io
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.rows import Row, meets
+from components.core.progress import say
+from components.core.settings import ModelSettings
+from components.evaluation.benchmarks import Decoding
+from components.evaluation.generate import Answerer, Encoded, Encoder, Question
+from components.evaluation.pictures import Picture
+from components.evaluation.planning import batches
+from components.models.conversation import Size
+from components.models.registry import family
+from components.models.tokenizer import train_tokenizer
+
+REPEATS = 5
+GOAL = ">=3"
+QUESTIONS = {False: 240, True: 2000}
+BATCH_TOKENS, BATCH_PATCHES, NEW_TOKENS = 4_096, 65_536, 8
+COLOURS = ("red", "blue", "green", "dark grey", "yellow", "white")
+ASKED = (
+    "What colour is the shape in image 2?",
+    "Are the images alike? Answer same or different.",
+    "In which of these images is the largest shape, and what colour does it have there?",
+    "Which of these is right?\n (A) red\n (B) blue\n (C) green\n (D) none\n"
+    "Answer with the option's letter from the given choices directly.",
+)
+
+
+def generate(full: bool) -> Row:
+    """Samples per second of a tiny model on short questions about one to eight images, no image twice."""
+    answerer = _answerer()
+    asked = [answerer.encoder.encode(question) for question in _questions(QUESTIONS[full])]
+    peer, ours = _ask_one_by_one(answerer, asked), _ask(answerer, asked)  # a first time that does not count
+    different = sum(mine != other for mine, other in zip(ours, peer, strict=True))
+    if different or len(set(peer)) < 10:
+        raise RuntimeError(f"{different} of {len(peer)} answers differ, {len(set(peer))} are unlike each other")
+    again = [answerer.encoder.encode(question) for question in _questions(QUESTIONS[full], about_the_same=5)]
+    times: dict[str, list[float]] = {"peer": [], "ours": []}
+    for repeat in range(REPEATS):
+        say(f"evaluation.generate: {repeat} of {REPEATS}")
+        for name, ask in (("peer", _ask_one_by_one), ("ours", _ask)):
+            start = time.perf_counter()
+            ask(answerer, asked)
+            times[name].append(time.perf_counter() - start)
+    rates = {name: len(asked) / statistics.median(seconds) for name, seconds in times.items()}
+    ratio = rates["ours"] / rates["peer"]
+    return Row(
+        name="evaluation.generate",
+        peer=rates["peer"],
+        ours=rates["ours"],
+        ratio=ratio,
+        unit="samples/s",
+        goal=GOAL,
+        details={
+            "peer": "transformers generate, one sample at a time, same model in the same process",
+            "questions": len(asked),
+            "answers_that_differ": different,
+            "images": sum(len(each.question.pictures) for each in asked),
+            "parameters": sum(parameter.numel() for parameter in answerer.model.parameters()),
+            "threads": torch.get_num_threads(),
+            "cores": os.cpu_count(),
+            "seconds": times,
+            "five_questions_per_image": _rate(answerer, again),
+            "five_questions_per_image_not_reused": _rate(answerer, [_own(each) for each in again]),
+            "met": meets(ratio, GOAL),
+        },
+    )
+
+
+def _ask(answerer: Answerer, asked: Sequence[Encoded]) -> list[str]:
+    plan = batches(
+        [each.cost for each in asked],
+        new_tokens=NEW_TOKENS,
+        batch_tokens=BATCH_TOKENS,
+        batch_patches=BATCH_PATCHES,
+    )
+    responses = [""] * len(asked)
+    answered = answerer.answer([asked[place] for place in batch] for batch in plan)
+    for batch, texts in zip(plan, answered, strict=True):
+        for place, text in zip(batch, texts, strict=True):
+            responses[place] = text
+    return responses
+
+
+@torch.inference_mode()
+def _ask_one_by_one(answerer: Answerer, asked: Sequence[Encoded]) -> list[str]:
+    """As the official scripts ask: load, preprocess, generate, decode, next."""
+    encoder, responses = answerer.encoder, []
+    end = encoder.family.end_of_answer(encoder.tokenizer, encoder.settings)
+    for each in asked:
+        pictures = [picture.load() for picture in each.question.pictures]
+        input_ids = torch.tensor([each.tokens])
+        output = answerer.model.generate(
+            input_ids=input_ids,
+            attention_mask=torch.ones_like(input_ids),
+            pixel_values=encoder.family.preprocess(pictures, encoder.settings),
+            do_sample=False,
+            max_new_tokens=NEW_TOKENS,
+            eos_token_id=end,
+            pad_token_id=encoder.tokenizer.pad_token_id,
+        )
+        text = encoder.tokenizer.decode(output[0, input_ids.shape[1] :].tolist(), skip_special_tokens=True)
+        responses.append(text.strip())
+    return responses
+
+
+def _own(each: Encoded) -> Encoded:
+    """The same question about images that nothing else is known to be about."""
+    pictures = (replace(picture, sha256=f"{each.question.id}:{picture.sha256}") for picture in each.question.pictures)
+    return replace(each, question=replace(each.question, pictures=tuple(pictures)))
+
+
+def _rate(answerer: Answerer, asked: Sequence[Encoded]) -> float:
+    """Samples per second of ours, the median of REPEATS."""
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        _ask(answerer, asked)
+        seconds.append(time.perf_counter() - start)
+    return len(asked) / statistics.median(seconds)
+
+
+def _questions(count: int, *, about_the_same: int = 1) -> list[Question]:
+    """`count` questions about one to eight images; so many after each other are about the same ones."""
+    rng = np.random.default_rng(0)
+    questions: list[Question] = []
+    shown: tuple[Picture, ...] = ()
+    for number in range(count):
+        if number % about_the_same == 0:
+            images = 1 + number // about_the_same % 8
+            shown = tuple(_picture(rng, f"{number}-{place}") for place in range(images))
+        prompt = "<image>" * len(shown) + ASKED[number % len(ASKED)]
+        questions.append(Question(id=str(number), prompt=prompt, pictures=shown, allowed=()))
+    return questions
+
+
+def _picture(rng: np.random.Generator, name: str) -> Picture:
+    buffer = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((96, 96)).save(buffer, "JPEG")
+    data = buffer.getvalue()
+    return Picture(path=name, sha256=name, size=Size(width=96, height=96), load=lambda: data)
+
+
+def _answerer() -> Answerer:
+    """The demo's model with random weights, blown up so that its answers depend on what it sees."""
+    settings = ModelSettings(prompt="compact")
+    llava = family(settings.family)
+    tokenizer = train_tokenizer([*ASKED, *COLOURS] * 3, vocabulary=400, special_tokens=llava.special_tokens())
+    model: Any = llava.build(tokenizer, settings, seed=1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(3)
+    model.set_attn_implementation("sdpa")
+    encoder = Encoder(tokenizer=tokenizer, family=llava, settings=settings)
+    return Answerer(
+        model=model.eval(), encoder=encoder, decoding=Decoding(name="greedy-short", max_new_tokens=NEW_TOKENS)
+    )

@@ -1,0 +1,101 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from components.core.errors import ConfigError, InputError
+from components.core.steps import Run
+from components.core.store import key_of
+from components.evaluation.benchmarks import load_benchmark
+from components.evaluation.reader import Samples, read_benchmark
+from components.evaluation.rescoring import benchmark_of, rescore_evaluation, rescore_file
+from components.evaluation.step import evaluate
+from pipelines.cli import app
+
+
+@pytest.fixture
+def evaluated(run, model):
+    manifest = evaluate(run, "demo-multi", model)
+    return run.store, key_of(run.store, manifest.uri)
+
+
+@pytest.fixture
+def samples(source):
+    return read_benchmark(source / "demo-multi", load_benchmark("demo-multi"), spool=source, pictures=False)
+
+
+def test_stored_responses_score_as_they_did(evaluated, run) -> None:
+    store, prefix = evaluated
+    made = rescore_evaluation(store, prefix, load_benchmark("demo-multi"), "official", seed=run.recipe.seed)
+    assert made.rows == json.loads(store.get(f"{prefix}/scores.json"))
+    assert {condition: len(lines) for condition, lines in made.responses.items()} == {
+        "actual": 60, "blind": 59, "shuffled": 59}  # fmt: skip
+
+
+def test_the_other_profile_needs_no_model(evaluated, run, model) -> None:
+    store, prefix = evaluated
+    strict = rescore_evaluation(store, prefix, load_benchmark("demo-multi"), "strict", seed=run.recipe.seed)
+    settings = run.recipe.evaluation.model_copy(update={"scoring": "strict"})
+    again = Run(id=run.id, store=store, recipe=run.recipe.model_copy(update={"evaluation": settings}))
+    anew = evaluate(again, "demo-multi", model)
+    assert strict.rows == json.loads(store.get(f"{key_of(store, anew.uri)}/scores.json"))
+
+
+def test_a_file_from_elsewhere(tmp_path, samples) -> None:
+    lines = [{"id": f"q{number}", "response": "red" if number % 4 == 0 else "BLUE"} for number in range(40)]
+    file = tmp_path / "responses.jsonl"
+    file.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
+    made = rescore_file(file, load_benchmark("demo-multi"), samples, "official", seed=0)
+    assert sum(row["samples"] for row in made.rows) == 40
+    assert sum(row["missing"] for row in made.rows) == 20  # without a response
+    assert sum(response.correct for response in made.responses["actual"]) == 20
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "line 1 is not JSON"),
+        ("[]", "line 1 is list"),
+        ('{"id": "q1"}', "line 1: response = None is no text"),
+        ('{"id": "x", "response": "red"}', r"id = 'x' is no sample of demo-multi.*'q0'"),
+        ('{"id": "q1", "response": ""}\n{"id": "q1", "response": ""}', "line 2: id = 'q1' was answered before"),
+        ("", "holds no response"),
+    ],
+)
+def test_wrong_files_are_explained(tmp_path, samples, text, message) -> None:
+    file = tmp_path / "responses.jsonl"
+    file.write_text(text)
+    with pytest.raises(InputError, match=message):
+        rescore_file(file, load_benchmark("demo-multi"), samples, "official", seed=0)
+
+
+def test_other_addresses_are_refused(run) -> None:
+    with pytest.raises(ConfigError, match="evaluations/<model>"):
+        benchmark_of("models/abc")
+    with pytest.raises(InputError, match="holds no responses"):
+        rescore_evaluation(run.store, "evaluations/a/demo-multi/b", load_benchmark("demo-multi"), "official", seed=0)
+    with pytest.raises(InputError, match="cannot be read"):
+        rescore_file(
+            run.store.root / "no", load_benchmark("demo-multi"), Samples(samples=[], missing=[]), "official", seed=0
+        )
+
+
+def test_the_commands(evaluated, source, tmp_path) -> None:
+    store, prefix = evaluated
+
+    def mantis(*arguments):
+        return CliRunner().invoke(app, [*arguments, "--store", store.url])
+
+    out = tmp_path / "scores.json"
+    done = mantis("rescore", store.uri(prefix), "--scoring", "strict", "--json", str(out))
+    assert done.exit_code == 0, done.output
+    assert [row["skill"] for row in json.loads(out.read_text())] == ["compare", "coref", "temporal", "reason"]
+    file = tmp_path / "responses.jsonl"
+    file.write_text('{"id": "q1", "response": "blue"}')
+    done = mantis("rescore", str(file), "--benchmark", "demo-multi", "--source", str(source))
+    assert "100.0" in done.output
+    assert mantis("rescore", prefix, "--scoring", "kind").exit_code == 1
+    listed = mantis("benchmarks").output
+    assert "mvbench" in listed
+    assert "generated" in listed
+    assert "no verdict against another split" in " ".join(mantis("benchmarks", "vqav2").output.split())

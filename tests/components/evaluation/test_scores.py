@@ -1,0 +1,68 @@
+import pytest
+
+from components.evaluation.benchmarks import load_benchmark
+from components.evaluation.reader import Missing
+from components.evaluation.responses import Response
+from components.evaluation.scores import score_rows, summarize
+from components.evaluation.targets import Target
+
+CHOICE = Target(kind="multiple-choice", options=("a", "b", "c", "d"), answers=("B",))
+
+
+def response(number, skill, score, unit=None, target=CHOICE, strict=0.0):
+    return Response(
+        id=str(number), skill=skill, unit=unit or str(number), question="?", images=[], response="", answer="B",
+        target=target.to_json(), official=score, strict=strict, score=score, correct=score >= 0.5, understood=True,
+    )  # fmt: skip
+
+
+def test_macro_is_the_mean_of_the_tasks_and_micro_of_the_samples() -> None:
+    given = [response(n, "Counting", 1.0) for n in range(90)] + [response(n, "Jigsaw", 0.0) for n in range(90, 100)]
+    blink = load_benchmark("blink")
+    overall, counting, jigsaw = score_rows(blink, {"actual": given}, [], seed=0)
+    assert (overall["skill"], overall["aggregation"], overall["accuracy"]) == ("overall", "macro", 0.5)
+    assert (counting["accuracy"], jigsaw["accuracy"], counting["aggregation"]) == (1, 0, None)
+    assert (overall["samples"], overall["chance"], overall["metric"]) == (100, 0.25, "blink")
+    micro = blink.model_copy(update={"aggregation": "micro"})
+    assert score_rows(micro, {"actual": given}, [], seed=0)[0]["accuracy"] == 0.9
+    assert summarize([overall, counting, jigsaw])["accuracy"] == 0.5
+
+
+def test_a_question_with_rotated_options_is_right_only_as_a_whole() -> None:
+    given = [response(0, "ocr", 1.0, "q0"), response(1, "ocr", 1.0, "q0"),
+             response(2, "ocr", 1.0, "q1"), response(3, "ocr", 0.0, "q1")]  # fmt: skip
+    overall = score_rows(load_benchmark("mmbench"), {"actual": given}, [], seed=0)[0]
+    assert overall["accuracy"] == 0.5
+    assert overall["samples"] == 4
+    assert overall["chance"] == 0.25**2
+
+
+def test_partial_credit_is_averaged_and_nothing_is_guessed() -> None:
+    ten = Target(kind="short", answers=("red",) * 10)
+    given = [response(n, "text", credit, target=ten, strict=1.0) for n, credit in enumerate((0.3, 0.6, 1.0))]
+    overall, text = score_rows(load_benchmark("textvqa"), {"actual": given, "blind": given}, [], seed=0)
+    assert overall["accuracy"] == pytest.approx(1.9 / 3)
+    assert (overall["strict"], overall["chance"], text["blind_p"]) == (1, 0, None)
+    assert overall["low"] < overall["accuracy"] < overall["high"]
+
+
+def test_what_is_missing_is_in_its_row_and_in_the_headline() -> None:
+    given = [response(0, "moving_count", 1.0)]
+    gone = [Missing(id="e", skill="episodic_reasoning", reason="video-missing"),
+            Missing(id="m", skill="moving_count", reason="video-unreadable"),
+            Missing(id="?", skill="", reason="row-wrong")]  # fmt: skip
+    overall, counted = score_rows(load_benchmark("mvbench"), {"actual": given}, gone, seed=0)
+    assert (overall["missing"], counted["missing"]) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "accuracy", "comparable"),
+    [("mantis-eval", "Mantis-SigLIP", 59.45, True), ("blink", "Mantis-Idefics2", 49.05, True),
+     ("vqav2", "Mantis-CLIP", 73.0, False), ("mathvista", "Mantis-CLIP", 31.7, False),
+     ("muirbench", "Mantis-Idefics2", 44.5, True), ("nlvr2", "Random", 48.93, True)],
+)  # fmt: skip
+def test_published_rows_stand_in_the_headline(name, model, accuracy, comparable) -> None:
+    benchmark = load_benchmark(name)
+    given = [response(0, next(iter(benchmark.skills)), 1.0)]
+    paper = {row["model"]: row for row in score_rows(benchmark, {"actual": given}, [], seed=0)[0]["paper"]}
+    assert (paper[model]["accuracy"], paper[model]["comparable"]) == (accuracy, comparable)

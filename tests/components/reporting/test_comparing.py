@@ -1,0 +1,172 @@
+import io
+import json
+import re
+
+import pytest
+from rich.console import Console
+
+from components.core.artifacts import commit_manifest, describe_files
+from components.core.errors import ConfigError
+from components.core.settings import parse_recipe
+from components.core.steps import Run
+from components.core.store import key_of
+from components.reporting.comparing import compare_runs
+from components.reporting.comparison_page import render_comparison, render_comparison_markdown
+from pipelines.comparison import compare
+
+RIGHT = {"first": (60, 50), "second": (85, 52), "third": (60, 50)}  # right answers of 100: compare, coref
+
+
+@pytest.fixture
+def runs(make_stored, local_store, demo_recipe):
+    """Three runs over the same 200 samples of demo-multi; the second is better at comparing."""
+    made = []
+    for name, right in RIGHT.items():
+        settings = {"training": {"learning_rate": 1e-3}} if name == "second" else {}
+        text = json.dumps({**demo_recipe.model_dump(mode="json"), "name": name, **settings})
+        run = Run(id=name, store=local_store, recipe=parse_recipe(text, origin=name))
+        stored = make_stored(run=run)
+        evaluation = stored.artifacts["evaluate-demo-multi"]
+        lines = [
+            line(f"{skill}-{number:04d}", skill, number < correct)
+            for skill, correct in zip(("compare", "coref"), right, strict=True)
+            for number in range(100)
+        ]
+        put_lines(local_store, evaluation, lines)
+        made.append(run)
+    return made
+
+
+def line(sample, skill, correct, **more):
+    said = "same" if correct else "different"
+    return {
+        "id": sample,
+        "question": "Same or different?",
+        "images": [{"path": f"{sample}.jpg", "sha256": sample}],
+        "skill": skill,
+        "unit": sample,
+        "score": float(correct),
+        "response": said,
+        "correct": correct,
+    } | more
+
+
+def put_lines(store, evaluation, lines):
+    prefix = key_of(store, evaluation.uri)
+    store.put(f"{prefix}/responses/actual-00000.jsonl", "".join(json.dumps(each) + "\n" for each in lines).encode())
+    commit_manifest(store, evaluation.model_copy(update={"files": describe_files(store, prefix)}))
+
+
+def cells(comparison, skill):
+    return next(row.cells for row in comparison.rows if row.skill == skill)
+
+
+def test_the_same_samples_are_compared_pairwise(runs):
+    comparison = compare_runs(runs)
+    first, second, third = cells(comparison, "compare")
+    assert first.paired is None
+    assert (second.paired.samples, second.paired.test) == (100, "mid-p McNemar")
+    assert second.paired.difference == pytest.approx(0.25)
+    assert second.paired.significant
+    assert (third.paired.difference, third.paired.p) == (0, 1)
+    assert not cells(comparison, "coref")[1].paired.significant
+    assert cells(comparison, "single")[1].paired is None  # nobody kept its responses
+    assert comparison.tally(1) == (1, 1, 0)
+    assert comparison.tally(2) == (0, 2, 0)
+    assert ("training.learning_rate", ("0.0012", "0.001", "0.0012")) in comparison.settings
+
+
+def test_the_page_and_its_twin_say_who_is_better_on_what(runs):
+    comparison = compare_runs(runs)
+    page, markdown = render_comparison(comparison), render_comparison_markdown(comparison)
+    for text in (page, markdown):
+        assert "second is better than first on 1, worse on 0 of 2 skills." in text
+        assert "third cannot be told from first on any of 2 skills." in text
+        assert "+25.0" in text
+    assert not re.search(r'(?:src|href)="(?!data:)', page)
+    assert "<script" not in page
+    assert "<" not in markdown
+    assert len(comparison.disagreements) == 0  # the galleries show the first samples, which all got right
+
+
+def test_answers_on_which_runs_disagree_are_shown(runs):
+    store = runs[0].store
+    evaluation = next(manifest for manifest in evaluations(runs[1]))
+    wrong = [line(f"{skill}-{number:04d}", skill, False) for skill in ("compare", "coref") for number in range(100)]
+    put_lines(store, evaluation, wrong)
+    comparison = compare_runs(runs[:2])
+    assert {each.answer.skill for each in comparison.disagreements} == {"compare", "coref"}
+    shown = comparison.disagreements[0]
+    assert [told.correct for told in shown.lines] == [True, False]
+    page = render_comparison(comparison)
+    assert page.count("<article") == len(comparison.disagreements)
+    assert comparison.tally(1) == (0, 0, 2)
+
+
+def evaluations(run):
+    from components.core.artifacts import read_manifest
+    from components.core.steps import read_records
+
+    for record in read_records(run.store, run.id):
+        if record.step == "evaluate-demo-multi":
+            yield read_manifest(run.store, key_of(run.store, record.uri))
+
+
+def test_other_samples_are_left_out_and_said(runs):
+    evaluation = next(evaluations(runs[1]))
+    put_lines(runs[0].store, evaluation, [line(f"compare-{number:04d}", "compare", True) for number in range(50, 150)])
+    comparison = compare_runs(runs[:2])
+    assert cells(comparison, "compare")[1].paired.samples == 50
+    assert cells(comparison, "coref")[1].paired is None
+    assert any("share 50 samples" in note for note in comparison.notes)
+
+
+def test_an_id_that_means_another_sample_is_not_compared(runs):
+    other = [
+        line(f"{skill}-{number:04d}", skill, True, question="Another?")
+        for skill in ("compare", "coref")
+        for number in range(100)
+    ]
+    put_lines(runs[0].store, next(evaluations(runs[1])), other)
+    comparison = compare_runs(runs[:2])
+    assert cells(comparison, "compare")[1].paired is None
+    assert any("share 0 samples" in note for note in comparison.notes)
+    assert not comparison.disagreements
+
+
+def test_all_samples_of_a_unit_have_to_be_right(runs):
+    for run, second_right in zip(runs[:2], (False, True), strict=True):
+        lines = [
+            line(f"compare-{number}-{turn}", "compare", turn == 0 or second_right, unit=f"compare-{number}")
+            for number in range(30)
+            for turn in range(2)
+        ]
+        put_lines(run.store, next(evaluations(run)), lines)
+    paired = cells(compare_runs(runs[:2]), "compare")[1].paired
+    assert (paired.samples, paired.difference) == (30, 1)
+
+
+def test_what_cannot_be_compared_is_refused_or_said(runs, local_store, demo_recipe):
+    with pytest.raises(ConfigError, match="two or more"):
+        compare_runs([runs[0], runs[0]])
+    empty = Run(id="empty", store=local_store, recipe=demo_recipe)
+    with pytest.raises(ConfigError, match="'empty' has evaluated nothing"):
+        compare_runs([runs[0], empty])
+    put_lines(local_store, next(evaluations(runs[1])), [{"id": "x", "correct": True}])
+    comparison = compare_runs(runs[:2])
+    assert any("earlier version" in note for note in comparison.notes)
+    assert comparison.tally(1) == (0, 0, 0)
+    assert "cannot be compared" in render_comparison(comparison)
+
+
+def test_the_terminal_says_it_too_and_writes_the_page(runs, local_store, tmp_path):
+    for run in runs:
+        local_store.put(run.key("recipe.yaml"), run.recipe.to_yaml().encode())
+    printed, page = io.StringIO(), tmp_path / "new" / "page.html"
+    compare([run.id for run in runs], local_store, Console(file=printed, width=160), page)
+    rows = [line.split() for line in printed.getvalue().splitlines() if line.startswith("Compare two images")]
+    assert "+25.0" in rows[0]
+    assert "second is better than first on 1, worse on 0 of 2 skills." in printed.getvalue()
+    assert "training.learning_rate" in printed.getvalue()
+    assert "+25.0" in page.read_text()
+    assert "+25.0" in page.with_suffix(".md").read_text()
