@@ -88,7 +88,7 @@ def test_mlflow_shows_the_run(undisturbed):
     runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
     run = runs[0]
     assert run.info.status == "FINISHED"
-    assert run.data.params["training.learning_rate"] == "0.0012"
+    assert run.data.params["training.learning_rate"] == "0.0004"
     assert "eval/demo-multi/compare/accuracy" in run.data.metrics
     assert [item.dataset.name for item in run.inputs.dataset_inputs] == ["demo-multi+demo-single"]
     assert {file.path for file in client.list_artifacts(run.info.run_id)} >= {"report.html", "report.md"}
