@@ -5,8 +5,6 @@ import os
 import subprocess
 import sys
 import webbrowser
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +13,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
 
-from components.core.errors import ConfigError, MantisError
+from components.core.errors import ConfigError
+from components.core.lineage import Link
 from components.core.store import ObjectStore, default_store_url, open_store
+from pipelines import data_cli
+from pipelines.explaining import errors, explained, overrides_of, recipe_argument
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,25 +33,13 @@ app = typer.Typer(
     "run: started again, it goes on where it was stopped and takes every result that is already in the store.",
 )
 console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+app.add_typer(data_cli.data, name="data")
+app.command()(data_cli.fetch)
 
 Store = Annotated[
     str, typer.Option("--store", help="file:///folder or s3://bucket/prefix.", show_default="MANTIS_STORE or ./.mantis")
 ]
 RunId = Annotated[str, typer.Argument(help="A run's id, as `mantis status` lists them.")]
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Our errors as one paragraph and exit code 1; anything else is a bug and keeps its traceback."""
-    try:
-        yield
-    except MantisError as error:
-        errors.print("[bold red]error[/] ", end="")
-        errors.print(error.problem, markup=False)
-        if error.remedy:
-            errors.print(error.remedy, markup=False)
-        raise typer.Exit(1) from None
 
 
 @app.command()
@@ -75,9 +64,9 @@ def run(
     from pipelines.launch import InterruptedRunError, run_dag
     from pipelines.preflight import preflight
 
-    with _explained():
-        overrides = _overrides(set_ or [], source)
-        text = _recipe_argument(recipe)
+    with explained():
+        overrides = overrides_of(set_ or [], source)
+        text = recipe_argument(recipe)
         store_url = store or default_store_url()
         checked = preflight(text, overrides, name, store_url)
         console.print(f"run [bold]{checked.id}[/]  store {checked.store.url}")
@@ -105,7 +94,7 @@ def status(
     from components.core.steps import open_run, read_records
     from pipelines.launch import explain
 
-    with _explained():
+    with explained():
         opened = open_store(store or default_store_url())
         if not run_id:
             runs = sorted({entry.key.split("/")[1] for entry in opened.list("runs") if entry.key.count("/") > 1})
@@ -132,12 +121,12 @@ def recipes(
     """List the shipped recipes, or print one with every field written out."""
     from pipelines.resolve import resolve_run, shipped_recipes
 
-    with _explained():
+    with explained():
         if name:
-            print(resolve_run(_recipe_argument(name), _overrides(set_ or [], None), "")[1].to_yaml(), end="")
+            print(resolve_run(recipe_argument(name), overrides_of(set_ or [], None), "")[1].to_yaml(), end="")
             return
         for shipped in shipped_recipes():
-            console.print(f"{shipped:<22} {resolve_run(shipped, {}, '')[1].description}")
+            console.print(f"{shipped:<30} {resolve_run(shipped, {}, '')[1].description}")
 
 
 @app.command("compile")
@@ -148,7 +137,7 @@ def compile_(
     """Compile the pipelines to the YAML that Kubeflow Pipelines takes."""
     from pipelines.compiling import compile_all, stale
 
-    with _explained():
+    with explained():
         if check:
             old = stale(folder)
             if old:
@@ -169,7 +158,7 @@ def demo_data(
     """Write the demo's generated tasks as JPEGs and JSON, in the raw form that --source reads."""
     from components.core.demo_tasks import write_demo_data
 
-    with _explained():
+    with explained():
         if folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"folder = {str(folder)!r} is not empty.", remedy="Name a new folder.")
         write_demo_data(folder, seed=seed, conversations=conversations, samples_per_skill=samples_per_skill)
@@ -181,22 +170,30 @@ def lineage(
     uri: Annotated[str, typer.Argument(help="An artifact's URI; with #SAMPLE, one prediction of an evaluation.")],
     store: Store = "",
     check: Annotated[bool, typer.Option(help="Read every object and compare its hash.")] = True,
+    sources: Annotated[
+        bool, typer.Option("--sources/--no-sources", help="With --check: read the raw data again too, and compare.")
+    ] = True,
 ) -> None:
     """Walk from a prediction or an artifact back to the source rows, checking every hash."""
     from components.core.lineage import find_artifact, find_prediction, walk
+    from components.data.origin import check_origin
+    from pipelines.origins import check_shown_images
 
-    with _explained():
+    with explained():
         opened = open_store(store or default_store_url())
         address, _, sample = uri.partition("#")
         artifact = find_artifact(opened, address)
+        links = list(walk(opened, artifact, check=check, origin=check_origin if check and sources else None))
+        problems = [problem for link in links for problem in link.problems]
         tree: Tree | None = None
-        if sample:
-            tree = _prediction_tree(find_prediction(opened, artifact, sample))
+        if sample and not links[0].problems:  # what was changed is not shown as what the model said
+            prediction = find_prediction(opened, artifact, sample)
+            changed, note = check_shown_images(opened, artifact, prediction) if check and sources else ([], "")
+            tree = _prediction_tree(prediction, note)
+            problems += changed
         branches: dict[int, Tree] = {}
-        problems: list[str] = []
-        for link in walk(opened, artifact, check=check):
-            problems += link.problems
-            label = _link_label(link.role, link.manifest, link.problems, checked=check)
+        for link in links:
+            label = _link_label(link, checked=check)
             parent = branches.get(link.depth - 1, tree)
             branches[link.depth] = parent.add(label) if parent is not None else Tree(label)
             tree = tree or branches[0]
@@ -216,7 +213,7 @@ def report(
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open it in a browser.")] = True,
 ) -> None:
     """Open a run's report."""
-    with _explained():
+    with explained():
         opened = open_store(store or default_store_url())
         key = f"reports/{run_id}/report.html"
         if opened.stat(key) is None:
@@ -232,7 +229,7 @@ def ui(store: Store = "", port: Annotated[int, typer.Option()] = 5000) -> None:
     """Start MLflow's page on the runs of the store; Ctrl-C ends it."""
     from components.core.tracking import tracking_uri
 
-    with _explained():
+    with explained():
         uri = tracking_uri(open_store(store or default_store_url()))
         console.print(f"MLflow on http://127.0.0.1:{port} showing {uri}")
         command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
@@ -255,24 +252,6 @@ def doctor(store: Store = "") -> None:
             console.print(f"    {finding.remedy}")
     if any(finding.ok is False for finding in findings):
         raise typer.Exit(1)
-
-
-def _recipe_argument(recipe: str) -> str:
-    """A file's text, or the argument itself: a shipped name or a store URL."""
-    return Path(recipe).read_text() if recipe.endswith((".yaml", ".yml")) and Path(recipe).is_file() else recipe
-
-
-def _overrides(given: list[str], source: str | None) -> dict[str, str]:
-    overrides = {}
-    if source is not None:
-        address = source if "://" in source else str(Path(source).absolute())
-        overrides = {"data.source": json.dumps(address), "data.subsets": "[]"}
-    for item in given:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {item!r} has no `=`.", remedy="Write --set training.learning_rate=5e-6.")
-        overrides[key.strip()] = value
-    return overrides
 
 
 def _show_scores(store: ObjectStore, run_id: str) -> None:
@@ -304,22 +283,23 @@ def _local_path(store: ObjectStore, key: str) -> Path:
     return path
 
 
-def _prediction_tree(prediction: dict[str, Any]) -> Tree:
+def _prediction_tree(prediction: dict[str, Any], note: str) -> Tree:
     tree = Tree(f"prediction {prediction['id']}")
     for name in ("question", "response", "answer", "correct"):
         tree.add(f"{name}: {prediction.get(name)}")
-    images = tree.add("images")
+    images = tree.add(f"images  [dim]{note}[/]")
     for image in prediction.get("images", []):
         images.add(f"{image['path']}  sha256 {image['sha256']}")
     return tree
 
 
-def _link_label(role: str, manifest: Any, problems: tuple[str, ...], *, checked: bool) -> str:
-    mark = "[red]changed[/]" if problems else "[green]checked[/]" if checked else "not checked"
+def _link_label(link: Link, *, checked: bool) -> str:
+    manifest = link.manifest
+    mark = "[red]changed[/]" if link.problems else "[green]checked[/]" if checked else "not checked"
     made = manifest.made_by
     facts = "  ".join(f"{name}={value}" for name, value in list(manifest.summary.items())[:6])
     return (
-        f"[bold]{role}[/]  {manifest.uri}  {mark}\n"
+        f"[bold]{link.role}[/]  {manifest.uri}  {mark}{f'  [dim]{link.note}[/]' if link.note else ''}\n"
         f"fingerprint {manifest.fingerprint}  run {made.run}  code {made.code_version}  image {made.image_digest}\n"
         f"[dim]{facts}[/]"
     )

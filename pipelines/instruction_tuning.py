@@ -52,8 +52,6 @@ def instruction_tuning(
         asked = uncached(benchmarks(run=run, store_url=store_url))
         with dsl.ParallelFor(asked.output, name="each-benchmark") as item:
             evaluated = uncached(
-                evaluate(
-                    run=item.run, store_url=store_url, benchmark=item.benchmark, model=converted.outputs["model"]
-                )
+                evaluate(run=item.run, store_url=store_url, benchmark=item.benchmark, model=converted.outputs["model"])
             )
         uncached(report(run=run, store_url=store_url, evaluations=dsl.Collected(evaluated.outputs["evaluation"])))

@@ -189,6 +189,19 @@ def recorded(run: Run, step: str) -> Iterator[None]:
 
 
 @contextmanager
+def beginning(run: Run, step: str) -> Iterator[None]:
+    """Around what has to be found out before `step` has an address; an error here is recorded as the step's own."""
+    os.environ[progress.STEP] = step
+    began = _now()
+    try:
+        yield
+    except BaseException as error:
+        record = StepRecord(step=step, state=State.FAILED, started=began, ended=_now(), reason=reason_of(error))
+        _write_record(run, record)
+        raise
+
+
+@contextmanager
 def reported() -> Iterator[None]:
     """Around the body of every KFP component: an error of ours ends it with one paragraph and exit code 1.
 

@@ -77,5 +77,17 @@ def test_demo_data_does_not_write_into_a_full_folder(mantis, tmp_path: Path):
 def test_help_teaches(mantis, tmp_path: Path):
     done = mantis("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for word in ("run", "status", "compile", "demo-data", "lineage", "report", "ui", "doctor", "mantis run demo"):
+    for word in (
+        "run",
+        "status",
+        "compile",
+        "demo-data",
+        "data",
+        "fetch",
+        "lineage",
+        "report",
+        "ui",
+        "doctor",
+        "mantis run demo",
+    ):
         assert word in done.stdout
