@@ -8,6 +8,11 @@ from typing import Any
 
 # Name of the row -> module and function that measures it. Modules are imported only when their row is asked for.
 ROWS = {
+    "data.decode": ("benchmarks.data", "decode"),
+    "data.tokenize": ("benchmarks.data", "tokenize"),
+    "data.prepare": ("benchmarks.data_prepare", "prepare_subset"),
+    "data.random_read": ("benchmarks.data_read", "random_read"),
+    "data.plan": ("benchmarks.data_plan", "plan"),
     "conversion.zero": ("benchmarks.conversion", "zero"),
     "evaluation.generate": ("benchmarks.evaluation", "generate"),
     "evaluation.rescore": ("benchmarks.rescoring", "rescore"),

@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.tree import Tree
 
 from components.core.errors import ConfigError
+from components.core.lineage import Link
 from components.core.store import ObjectStore, default_store_url, open_store
-from pipelines import evaluation_cli
-from pipelines.terminal import RunId, Store, console, errors, explained
+from pipelines import data_cli, evaluation_cli
+from pipelines.terminal import RunId, Store, console, errors, explained, overrides_of, recipe_argument
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +31,8 @@ app = typer.Typer(
     "A run is a *recipe* (a YAML file) and `--set section.field=value` changes of it. The same recipe is the same "
     "run: started again, it goes on where it was stopped and takes every result that is already in the store.",
 )
+app.add_typer(data_cli.data, name="data")
+app.command()(data_cli.fetch)
 app.add_typer(evaluation_cli.app)
 
 
@@ -56,8 +59,8 @@ def run(
     from pipelines.preflight import preflight
 
     with explained():
-        overrides = _overrides(set_ or [], source)
-        text = _recipe_argument(recipe)
+        overrides = overrides_of(set_ or [], source)
+        text = recipe_argument(recipe)
         store_url = store or default_store_url()
         checked = preflight(text, overrides, name, store_url)
         console.print(f"run [bold]{checked.id}[/]  store {checked.store.url}")
@@ -115,10 +118,10 @@ def recipes(
 
     with explained():
         if name:
-            print(resolve_run(_recipe_argument(name), _overrides(set_ or [], None), "")[1].to_yaml(), end="")
+            print(resolve_run(recipe_argument(name), overrides_of(set_ or [], None), "")[1].to_yaml(), end="")
             return
         for shipped in shipped_recipes():
-            console.print(f"{shipped:<22} {resolve_run(shipped, {}, '')[1].description}")
+            console.print(f"{shipped:<30} {resolve_run(shipped, {}, '')[1].description}")
 
 
 @app.command("compile")
@@ -162,22 +165,30 @@ def lineage(
     uri: Annotated[str, typer.Argument(help="An artifact's URI; with #SAMPLE, one prediction of an evaluation.")],
     store: Store = "",
     check: Annotated[bool, typer.Option(help="Read every object and compare its hash.")] = True,
+    sources: Annotated[
+        bool, typer.Option("--sources/--no-sources", help="With --check: read the raw data again too, and compare.")
+    ] = True,
 ) -> None:
     """Walk from a prediction or an artifact back to the source rows, checking every hash."""
     from components.core.lineage import find_artifact, find_prediction, walk
+    from components.data.origin import check_origin
+    from pipelines.origins import check_shown_images
 
     with explained():
         opened = open_store(store or default_store_url())
         address, _, sample = uri.partition("#")
         artifact = find_artifact(opened, address)
+        links = list(walk(opened, artifact, check=check, origin=check_origin if check and sources else None))
+        problems = [problem for link in links for problem in link.problems]
         tree: Tree | None = None
-        if sample:
-            tree = _prediction_tree(find_prediction(opened, artifact, sample))
+        if sample and not links[0].problems:  # what was changed is not shown as what the model said
+            prediction = find_prediction(opened, artifact, sample)
+            changed, note = check_shown_images(opened, artifact, prediction) if check and sources else ([], "")
+            tree = _prediction_tree(prediction, note)
+            problems += changed
         branches: dict[int, Tree] = {}
-        problems: list[str] = []
-        for link in walk(opened, artifact, check=check):
-            problems += link.problems
-            label = _link_label(link.role, link.manifest, link.problems, checked=check)
+        for link in links:
+            label = _link_label(link, checked=check)
             parent = branches.get(link.depth - 1, tree)
             branches[link.depth] = parent.add(label) if parent is not None else Tree(label)
             tree = tree or branches[0]
@@ -253,24 +264,6 @@ def doctor(store: Store = "") -> None:
         raise typer.Exit(1)
 
 
-def _recipe_argument(recipe: str) -> str:
-    """A file's text, or the argument itself: a shipped name or a store URL."""
-    return Path(recipe).read_text() if recipe.endswith((".yaml", ".yml")) and Path(recipe).is_file() else recipe
-
-
-def _overrides(given: list[str], source: str | None) -> dict[str, str]:
-    overrides = {}
-    if source is not None:
-        address = source if "://" in source else str(Path(source).absolute())
-        overrides = {"data.source": json.dumps(address), "data.subsets": "[]"}
-    for item in given:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {item!r} has no `=`.", remedy="Write --set training.learning_rate=5e-6.")
-        overrides[key.strip()] = value
-    return overrides
-
-
 def _show_scores(store: ObjectStore, run_id: str) -> None:
     summary = json.loads(store.get(f"reports/{run_id}/summary.json"))
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -300,22 +293,23 @@ def _local_path(store: ObjectStore, key: str) -> Path:
     return path
 
 
-def _prediction_tree(prediction: dict[str, Any]) -> Tree:
+def _prediction_tree(prediction: dict[str, Any], note: str) -> Tree:
     tree = Tree(f"prediction {prediction['id']}")
     for name in ("question", "response", "answer", "correct"):
         tree.add(f"{name}: {prediction.get(name)}")
-    images = tree.add("images")
+    images = tree.add(f"images  [dim]{note}[/]")
     for image in prediction.get("images", []):
         images.add(f"{image['path']}  sha256 {image['sha256']}")
     return tree
 
 
-def _link_label(role: str, manifest: Any, problems: tuple[str, ...], *, checked: bool) -> str:
-    mark = "[red]changed[/]" if problems else "[green]checked[/]" if checked else "not checked"
+def _link_label(link: Link, *, checked: bool) -> str:
+    manifest = link.manifest
+    mark = "[red]changed[/]" if link.problems else "[green]checked[/]" if checked else "not checked"
     made = manifest.made_by
     facts = "  ".join(f"{name}={value}" for name, value in list(manifest.summary.items())[:6])
     return (
-        f"[bold]{role}[/]  {manifest.uri}  {mark}\n"
+        f"[bold]{link.role}[/]  {manifest.uri}  {mark}{f'  [dim]{link.note}[/]' if link.note else ''}\n"
         f"fingerprint {manifest.fingerprint}  run {made.run}  code {made.code_version}  image {made.image_digest}\n"
         f"[dim]{facts}[/]"
     )

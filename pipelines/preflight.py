@@ -4,10 +4,12 @@ import uuid
 from collections.abc import Mapping
 
 from components.core.errors import ConfigError, MantisError, StoreError
+from components.core.progress import say
 from components.core.settings import Recipe
 from components.core.steps import Run, recorded
 from components.core.store import ObjectStore, open_store
 from components.data.step import resolve_subsets
+from components.data.subsets import warnings
 from components.evaluation.step import resolve_benchmarks
 from pipelines.resolve import resolve_run
 
@@ -24,7 +26,8 @@ def preflight(recipe: str, overrides: Mapping[str, object], name: str, store_url
     run = Run(id=run_id, store=store, recipe=resolved)
     with recorded(run, "preflight"):
         _keep_recipe(store, run_id, resolved)
-        resolve_subsets(run)
+        for warning in warnings(resolve_subsets(run)):
+            say(f"warning: {warning}")
         resolve_benchmarks(run)
     return run
 

@@ -8,6 +8,7 @@ import yaml
 from components.core.errors import ConfigError
 from components.core.settings import Recipe, parse_recipe
 from components.core.store import open_store
+from components.data.mixture import written_out
 
 
 def shipped_recipes() -> list[str]:
@@ -17,13 +18,14 @@ def shipped_recipes() -> list[str]:
 
 
 def resolve_run(recipe: str, overrides: Mapping[str, object], name: str) -> tuple[str, Recipe]:
-    """Run id and resolved recipe of `recipe`: a shipped name, a store URL, or YAML text.
+    """Run id and resolved recipe of `recipe`: a shipped name, a store URL, or YAML text. Mixtures are written out.
 
     Raises:
         ConfigError: no such recipe, or a field that does not hold.
     """
     text, origin = _recipe_text(recipe)
-    resolved = parse_recipe(text, origin=origin, overrides={key: _as_yaml(value) for key, value in overrides.items()})
+    parsed = parse_recipe(text, origin=origin, overrides={key: _as_yaml(value) for key, value in overrides.items()})
+    resolved = written_out(parsed)
     return name or resolved.default_run_id(), resolved
 
 

@@ -1,13 +1,15 @@
-"""What every command of `mantis` shares: consoles, options, and errors as one paragraph."""
+"""What every command of `mantis` shares: consoles, options, what a recipe's arguments mean, errors as one paragraph."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from components.core.errors import MantisError
+from components.core.errors import ConfigError, MantisError
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -29,3 +31,28 @@ def explained() -> Iterator[None]:
         if error.remedy:
             errors.print(error.remedy, markup=False)
         raise typer.Exit(1) from None
+
+
+def recipe_argument(recipe: str) -> str:
+    """A file's text, or the argument itself: a shipped name or a store URL."""
+    return Path(recipe).read_text() if recipe.endswith((".yaml", ".yml")) and Path(recipe).is_file() else recipe
+
+
+def overrides_of(given: list[str], source: str | None) -> dict[str, str]:
+    """The overrides that `--set` and `--source` mean.
+
+    A source brings its own subsets, unless the recipe names a mixture: then they are looked for there.
+
+    Raises:
+        ConfigError: a `--set` without `=`.
+    """
+    overrides = {}
+    if source is not None:
+        address = source if "://" in source else str(Path(source).absolute())
+        overrides = {"data.source": json.dumps(address), "data.subsets": "[]"}
+    for item in given:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {item!r} has no `=`.", remedy="Write --set training.learning_rate=5e-6.")
+        overrides[key.strip()] = value
+    return overrides

@@ -24,6 +24,7 @@ class Kind(StrEnum):
     SOURCE = "source"
     DATASET = "dataset"
     MIXTURE = "mixture"
+    CONTAMINATION = "contamination"
     CHECKPOINT = "checkpoint"
     MODEL = "model"
     EVALUATION = "evaluation"

@@ -1,22 +1,30 @@
 """From an artifact, or one prediction in it, back to the data it came from, checking every hash on the way."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from components.core.artifacts import MANIFEST, Kind, Manifest, check_files, read_manifest
-from components.core.errors import NotFoundError
+from components.core.errors import IntegrityError, NotFoundError
 from components.core.store import ObjectStore, key_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """One artifact of the chain; `depth` counts from the artifact that was asked about."""
+    """One artifact of the chain; `depth` counts from the artifact that was asked about.
+
+    `problems` name objects that are missing or changed; `note` says what could not be compared, and why.
+    """
 
     depth: int
     role: str
     manifest: Manifest
     problems: tuple[str, ...]
+    note: str = ""
+
+
+Origin = Callable[[ObjectStore, Manifest], tuple[list[str], str]]
 
 
 def find_artifact(store: ObjectStore, uri: str) -> Manifest:
@@ -34,16 +42,21 @@ def find_artifact(store: ObjectStore, uri: str) -> Manifest:
     raise NotFoundError(f"{uri} is no committed artifact.", remedy="`mantis status RUN` lists a run's artifacts.")
 
 
-def walk(store: ObjectStore, manifest: Manifest, *, check: bool = True) -> Iterator[Link]:
-    """The artifact and everything it was made from, depth first, each once."""
+def walk(store: ObjectStore, manifest: Manifest, *, check: bool = True, origin: Origin | None = None) -> Iterator[Link]:
+    """The artifact and everything it was made from, depth first, each once.
+
+    `origin` compares a dataset with the raw data outside of every artifact: its problems, and a note.
+    """
     seen: set[str] = set()
 
     def visit(role: str, current: Manifest, depth: int) -> Iterator[Link]:
         if current.uri in seen:
             return
         seen.add(current.uri)
-        problems = tuple(check_files(store, current)) if check else ()
-        yield Link(depth=depth, role=role, manifest=current, problems=problems)
+        problems, note = check_files(store, current) if check else [], ""
+        if origin is not None and current.kind is Kind.DATASET and not problems:
+            problems, note = origin(store, current)
+        yield Link(depth=depth, role=role, manifest=current, problems=tuple(problems), note=note)
         for name, reference in sorted(current.inputs.items()):
             found = read_manifest(store, key_of(store, reference.uri))
             if found is None:
@@ -58,19 +71,29 @@ def walk(store: ObjectStore, manifest: Manifest, *, check: bool = True) -> Itera
     yield from visit(manifest.kind.value, manifest, 0)
 
 
-def find_prediction(store: ObjectStore, evaluation: Manifest, sample: str) -> dict[str, object]:
+def find_prediction(store: ObjectStore, evaluation: Manifest, sample: str) -> dict[str, Any]:
     """The stored response to sample `sample`, as evaluation wrote it.
 
     Raises:
         NotFoundError: the evaluation has no such sample.
+        IntegrityError: its responses cannot be read.
     """
     prefix = key_of(store, evaluation.uri)
     if evaluation.kind is Kind.EVALUATION:
         for entry in store.list(f"{prefix}/responses"):
             if not entry.key.rpartition("/")[2].startswith("actual"):
                 continue
-            for line in store.get(entry.key).decode().splitlines():
-                row: dict[str, object] = json.loads(line)
-                if row["id"] == sample:
+            for row in _responses(store, entry.key):
+                if row.get("id") == sample:
                     return row
     raise NotFoundError(f"{evaluation.uri} has no prediction for sample {sample!r}.", remedy="Ids are in responses/.")
+
+
+def _responses(store: ObjectStore, key: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(store.get(key).splitlines()):
+        try:
+            yield json.loads(line)
+        except ValueError:
+            raise IntegrityError(
+                f"{store.uri(key)}, line {number + 1}, is not JSON.", remedy="Delete the evaluation and run it again."
+            ) from None

@@ -85,15 +85,30 @@ class SubsetSettings(Settings):
     max_images: int | None = Field(None, ge=1, description="Rows of more images go to the ledger.")
 
 
+Balance = Literal["none", "sqrt"]
+
+
 class DataSettings(Settings):
     """The data mixture."""
 
     source: str = Field(
-        "generated", description="`generated` (the demo's tasks), a folder or a store URL with raw data."
+        "generated",
+        description="`generated` (the demo's tasks), `fetched` (what `mantis fetch` brought into the store), a folder "
+        "or a store URL with raw data.",
     )
     generated_conversations: int = Field(20_000, ge=10)
-    subsets: tuple[SubsetSettings, ...] = Field((), description="Empty: every subset found at the source.")
+    mixture: Name | None = Field(None, description="A mixture of components/data/mixtures.yaml.")
+    skills: tuple[Name, ...] = Field((), description="Only the mixture's subsets of these skills; empty: all.")
+    subsets: tuple[SubsetSettings, ...] = Field(
+        (), description="Empty: those of `mixture`; without one, every subset found at the source."
+    )
+    balance: Balance = Field(
+        "none", description="`sqrt`: subsets are seen in proportion to the square root of their rows."
+    )
     context_length: int = Field(8192, ge=32, description="Tokens per sample, expanded image tokens included.")
+    max_turn_characters: int = Field(
+        65_536, ge=1, description="Rows with a longer turn go to the ledger: far more than a context holds."
+    )
     max_image_pixels: int = Field(64_000_000, ge=1)
     max_image_bytes: int = Field(32_000_000, ge=1)
     workers: int = Field(2, ge=1, json_schema_extra=HOW)

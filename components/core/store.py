@@ -21,10 +21,14 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """An object: its key below the store's root and its size in bytes."""
+    """An object: its key below the store's root, its size in bytes, and a word that changes whenever its bytes do.
+
+    `version` is empty where a later change could not be told from this state.
+    """
 
     key: str
     size: int
+    version: str = ""
 
 
 class ObjectStore(Protocol):
@@ -42,7 +46,7 @@ class ObjectStore(Protocol):
     def get(self, key: str) -> bytes: ...
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Bytes `start` to `start + length`, fewer at the object's end."""
+        """Bytes `start` to `start + length`, fewer at the object's end, none beyond it."""
         ...
 
     def get_file(self, key: str, path: Path) -> None: ...
@@ -51,6 +55,13 @@ class ObjectStore(Protocol):
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """Every object whose key starts with `prefix + "/"`, in the order of keys."""
+        ...
+
+    def children(self, prefix: str) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
+        """What lies directly below `prefix` (empty: the root): the objects, and the keys of the folders; both sorted.
+
+        Nothing there gives two empty tuples.
+        """
         ...
 
     def delete(self, key: str) -> None:
@@ -101,6 +112,11 @@ def key_of(store: ObjectStore, uri: str) -> str:
     if not uri.startswith(root):
         raise ConfigError(f"{uri} is not in the store {store.url}.", remedy="Name the store that holds it (--store).")
     return uri.removeprefix(root)
+
+
+def join(prefix: str, name: str) -> str:
+    """The key of `name` below `prefix`, which may be empty."""
+    return f"{prefix}/{name}" if prefix else name
 
 
 def upload_tree(store: ObjectStore, prefix: str, folder: Path) -> list[Entry]:

@@ -3,12 +3,15 @@
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 from components.core.errors import NotFoundError, StoreError
-from components.core.store import Entry
+from components.core.store import Entry, join
+
+YOUNG_SECONDS = 2.0  # a file written twice within its clock's tick looks unchanged; git calls such files racy
 
 
 class LocalStore:
@@ -40,13 +43,21 @@ class LocalStore:
 
     def stat(self, key: str) -> Entry | None:
         path = self._path(key)
-        return Entry(key=key, size=path.stat().st_size) if path.is_file() else None
+        return _entry(key, path) if path.is_file() else None
 
     def list(self, prefix: str) -> Iterator[Entry]:
         base = self._path(prefix)
         found = (path for path in base.rglob("*") if path.is_file() and not path.name.startswith(".tmp-"))
         for key, path in sorted((path.relative_to(self.root).as_posix(), path) for path in found):
-            yield Entry(key=key, size=path.stat().st_size)
+            yield _entry(key, path)
+
+    def children(self, prefix: str) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
+        base = self._path(prefix)
+        if not base.is_dir():
+            return (), ()
+        found = sorted((join(prefix, path.name), path) for path in base.iterdir() if not path.name.startswith(".tmp-"))
+        files = tuple(_entry(key, path) for key, path in found if path.is_file())
+        return files, tuple(key for key, path in found if path.is_dir())
 
     def delete(self, key: str) -> None:
         self._path(key).unlink(missing_ok=True)
@@ -93,3 +104,11 @@ class LocalStore:
                 f"{self.uri(key)} cannot be written: {error.strerror}.",
                 remedy="Free space or choose another place with --store, e.g. --store file:///tmp/mantis.",
             ) from None
+
+
+def _entry(key: str, path: Path) -> Entry:
+    status = path.stat()
+    young = time.time() - status.st_ctime < YOUNG_SECONDS
+    # The inode and its own time of change too: they see a replaced file whose time of writing was set back.
+    version = "" if young else f"{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
+    return Entry(key=key, size=status.st_size, version=version)

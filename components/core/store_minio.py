@@ -42,7 +42,7 @@ class MinioStore:
         return self._call(key, lambda name: self._read(name))
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
-        return self._call(key, lambda name: self._read(name, offset=start, length=length))
+        return self._call(key, lambda name: self._read_range(name, start, length))
 
     def get_file(self, key: str, path: Path) -> None:
         self._call(key, lambda name: self._client.fget_object(self.bucket, name, str(path)))
@@ -52,7 +52,7 @@ class MinioStore:
             found = self._call(key, lambda name: self._client.stat_object(self.bucket, name))
         except NotFoundError:
             return None
-        return Entry(key=key, size=int(found.size or 0))
+        return _entry(key, found)
 
     def list(self, prefix: str) -> Iterator[Entry]:
         root = f"{self.prefix}/" if self.prefix else ""
@@ -60,7 +60,15 @@ class MinioStore:
             prefix, lambda name: list(self._client.list_objects(self.bucket, prefix=name + "/", recursive=True))
         )
         for item in objects:
-            yield Entry(key=str(item.object_name).removeprefix(root), size=int(item.size or 0))
+            yield _entry(str(item.object_name).removeprefix(root), item)
+
+    def children(self, prefix: str) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
+        root = f"{self.prefix}/" if self.prefix else ""
+        below = root + (f"{prefix}/" if prefix else "")
+        found = self._call(prefix, lambda _: list(self._client.list_objects(self.bucket, prefix=below)))
+        keys = sorted((str(item.object_name).removeprefix(root), item) for item in found if item.object_name != below)
+        files = tuple(_entry(key, item) for key, item in keys if not item.is_dir)
+        return files, tuple(key.removesuffix("/") for key, item in keys if item.is_dir)
 
     def delete(self, key: str) -> None:
         self._call(key, lambda name: self._client.remove_object(self.bucket, name))
@@ -88,6 +96,16 @@ class MinioStore:
             response.close()
             response.release_conn()
 
+    def _read_range(self, name: str, start: int, length: int) -> bytes:
+        if not length:
+            return b""  # MinIO's client takes a length of 0 for "to the end"
+        try:
+            return self._read(name, offset=start, length=length)
+        except S3Error as error:
+            if error.code == "InvalidRange":  # it begins at the object's end or beyond
+                return b""
+            raise
+
     def _call(self, key: str, request: Callable[[str], T]) -> T:
         name = f"{self.prefix}/{key}" if self.prefix else key
         try:
@@ -105,6 +123,10 @@ class MinioStore:
                 f"{self.uri(key)}: {self._endpoint} does not answer ({type(error).__name__}).",
                 remedy="Check AWS_ENDPOINT_URL and that the server runs; `mantis doctor` tries it.",
             ) from None
+
+
+def _entry(key: str, item: Any) -> Entry:
+    return Entry(key=key, size=int(item.size or 0), version=str(item.etag or ""))
 
 
 def _client(endpoint: str) -> Any:

@@ -1,8 +1,8 @@
 """The mixture: which rows of which subsets make an epoch, and how long each sample is."""
 
+import json
 import re
 import tempfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +22,16 @@ from components.core.store import ObjectStore, delete_tree, key_of, upload_tree
 from components.core.tables import open_table, write_table
 from components.data.ledger import Ledger
 from components.data.lengths import Counter, Length, LengthPool
+from components.data.mixture import epoch_of
 from components.data.refusal import Refusal, Repair
+from components.data.subsets import published, skill_of
 from components.models.mixture import conversation_of
 from components.models.prompts import profile, render
 from components.models.registry import family
 from components.models.tokenizer import train_tokenizer
 
 INDEX = "index.lance"
+SUBSETS = "subsets.json"
 SCHEMA = pa.schema(
     [
         ("subset", pa.string()),
@@ -47,12 +50,12 @@ ROWS_AT_ONCE = 512
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """The rows of one subset that are in an epoch, each once, and how often an epoch sees them."""
+    """The rows of one subset that are in an epoch: `rows` each once, `visits` as often as the epoch sees them."""
 
     subset: str
     table: Any  # lance.LanceDataset
     rows: NDArray[np.int64]
-    repeat: int
+    visits: NDArray[np.int64]
 
     def batches(self) -> Iterator[list[dict[str, Any]]]:
         """The chosen rows without their images, in order."""
@@ -69,7 +72,7 @@ def assemble_mixture(run: Run, datasets: Mapping[str, Manifest], prefix: str) ->
     """
     recipe, store = run.recipe, run.store
     with LengthPool(recipe.data.workers) as pool, tempfile.TemporaryDirectory() as folder:
-        chosen = [_choose(store, recipe, subset, dataset) for subset, dataset in datasets.items()]
+        chosen = _choose(store, recipe, datasets)
         tokenizer = _tokenizer(recipe, chosen)
         tokenizer.save_pretrained(folder)
         delete_tree(store, f"{prefix}/tokenizer")
@@ -84,18 +87,21 @@ def assemble_mixture(run: Run, datasets: Mapping[str, Manifest], prefix: str) ->
         )
     write_table(store, f"{prefix}/{INDEX}", SCHEMA, index.to_batches())
     ledger.save(store, prefix)
+    store.put(f"{prefix}/{SUBSETS}", json.dumps([_description(part) for part in chosen], indent=1).encode())
     say(f"{len(index):,} samples in an epoch; ledger: {ledger.reasons()}")
     return _summary(index, ledger, len(tokenizer), [part.subset for part in chosen])
 
 
-def _choose(store: ObjectStore, recipe: Recipe, subset: str, dataset: Manifest) -> Chosen:
-    table = open_table(store, f"{key_of(store, dataset.uri)}/data.lance")
-    settings = recipe.data.subset(subset)
-    rows = np.arange(table.count_rows(), dtype=np.int64)
-    if settings.cap is not None and settings.cap < len(rows):
-        generator = np.random.default_rng([recipe.seed, zlib.crc32(subset.encode())])
-        rows = np.sort(generator.choice(rows, settings.cap, replace=False))
-    return Chosen(subset=subset, table=table, rows=rows, repeat=settings.repeat)
+def _choose(store: ObjectStore, recipe: Recipe, datasets: Mapping[str, Manifest]) -> list[Chosen]:
+    tables = {
+        subset: open_table(store, f"{key_of(store, dataset.uri)}/data.lance") for subset, dataset in datasets.items()
+    }
+    sizes = {subset: table.count_rows() for subset, table in tables.items()}
+    epoch = epoch_of(sizes, recipe.data, seed=recipe.seed)
+    return [
+        Chosen(subset=subset, table=tables[subset], rows=np.unique(visits), visits=visits)
+        for subset, visits in epoch.items()
+    ]
 
 
 def _tokenizer(recipe: Recipe, chosen: Sequence[Chosen]) -> PreTrainedTokenizerFast:
@@ -123,7 +129,7 @@ def _texts(recipe: Recipe, chosen: Sequence[Chosen], specials: Sequence[str]) ->
 
 
 def _index(pool: LengthPool, counter: Counter, part: Chosen, ledger: Ledger) -> pa.Table:
-    """Index rows of one subset, all of it once, then again for each repeat."""
+    """Index rows of one subset, in the order of its visits."""
     progress = Progress(label=f"count tokens of {part.subset}", total=len(part.rows), unit="samples")
     tables = [SCHEMA.empty_table()]
     done = 0
@@ -137,7 +143,16 @@ def _index(pool: LengthPool, counter: Counter, part: Chosen, ledger: Ledger) -> 
         tables.append(pa.Table.from_pylist(kept, schema=SCHEMA))
         done += len(rows)
         progress.advance(len(rows))
-    return pa.concat_tables(tables * part.repeat)
+    return visited(pa.concat_tables(tables), part.visits)
+
+
+def visited(rows: pa.Table, visits: NDArray[np.int64]) -> pa.Table:
+    """Index rows as often and in the order in which an epoch visits them; `rows` has each kept row once, ascending."""
+    kept = rows["row"].to_numpy()
+    places = np.searchsorted(kept, visits)
+    there = places < len(kept)
+    there[there] = kept[places[there]] == visits[there]  # the others did not fit the context
+    return rows.take(places[there])
 
 
 def _note(ledger: Ledger, subset: str, row: dict[str, Any], length: Length, limit: int) -> bool:
@@ -160,6 +175,18 @@ def _entry(subset: str, position: int, name: str, length: Length) -> dict[str, A
         "targets": length.targets,
         "images": length.images,
         "patches": length.patches,
+    }
+
+
+def _description(part: Chosen) -> dict[str, Any]:
+    """A row of subsets.json: what a reader should know of a subset besides its counts."""
+    known = published().get(part.subset)
+    return {
+        "name": part.subset,
+        "skill": skill_of(part.subset),
+        "drawn": len(part.rows),
+        "visits": len(part.visits),
+        "licence": known.licence.model_dump(mode="json") if known else None,
     }
 
 

@@ -1,11 +1,12 @@
 """The rules of a conversation: from a raw row to turns whose image marks and images agree, or the reason why not.
 
-The official code's rule (TIGER-AI-Lab/Mantis): where a conversation has fewer `<image>` marks than images, the missing
-ones go to the front of its first turn. Everything else that does not fit is refused, never guessed.
+The official code's rules (TIGER-AI-Lab/Mantis, mantis/train/data.py): where a conversation has fewer `<image>` marks
+than images, the missing ones go to the front of its first turn; a first turn that is not the user's is left out.
+Everything else that does not fit is refused, never guessed.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from components.data.refusal import Refusal, Repair
@@ -17,27 +18,35 @@ ORDER: tuple[Role, Role] = ("user", "assistant")
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageRef:
+    """An image as a row has it: where it lies, or its own bytes and what they are called."""
+
+    path: str
+    data: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A conversation that keeps every rule; `images` are paths, one for each mark, in order."""
+    """A conversation that keeps every rule; there is one of `images` for each mark, in order."""
 
     id: str
     turns: tuple[Turn, ...]
-    images: tuple[str, ...]
+    images: tuple[ImageRef, ...]
     repairs: tuple[Repair, ...] = ()
 
 
 class Rules:
     """Checks the rows of one subset in order; remembers the ids it has met."""
 
-    def __init__(self, *, max_images: int | None) -> None:
-        self._max_images = max_images
+    def __init__(self, *, max_images: int | None, max_turn_characters: int) -> None:
+        self._max_images, self._max_turn_characters = max_images, max_turn_characters
         self._met: set[str] = set()
 
-    def check(self, row: int, raw: Any) -> Checked:
-        """The conversation in `raw`, the source's row number `row`.
+    def meet(self, row: int, raw: Any) -> str:
+        """The row's id, which no row before it may have.
 
         Raises:
-            Refusal: the row breaks a rule.
+            Refusal: it has no usable id, or that of an earlier row, whatever became of that one.
         """
         if not isinstance(raw, Mapping):
             raise Refusal("row-malformed", value=type(raw).__name__, threshold="a mapping")
@@ -46,11 +55,20 @@ class Rules:
         if name in self._met:
             raise Refusal("id-duplicate", value=name)
         self._met.add(name)
-        turns = _turns(raw)
+        return name
+
+    def check(self, row: int, raw: Any) -> Checked:
+        """The conversation in `raw`, the source's row number `row`.
+
+        Raises:
+            Refusal: the row breaks a rule.
+        """
+        name = self.meet(row, raw)
+        turns, repairs = _turns(raw, self._max_turn_characters)
         images = _images(raw)
         if self._max_images is not None and len(images) > self._max_images:
             raise Refusal("images-too-many", value=len(images), threshold=str(self._max_images))
-        return _with_marks(Checked(id=name, turns=turns, images=images))
+        return _with_marks(Checked(id=name, turns=turns, images=images, repairs=repairs))
 
 
 def identify(row: int, raw: Any) -> str:
@@ -59,42 +77,67 @@ def identify(row: int, raw: Any) -> str:
     return str(found) if isinstance(found, str | int) and found != "" else f"row-{row}"
 
 
-def _turns(raw: Mapping[str, Any]) -> tuple[Turn, ...]:
+def _turns(raw: Mapping[str, Any], max_characters: int) -> tuple[tuple[Turn, ...], tuple[Repair, ...]]:
     messages = raw.get("conversations", raw.get("conversation"))
     if not isinstance(messages, list) or not messages:
         raise Refusal("conversation-missing", value=_kind(messages), threshold="a list of turns")
-    turns = tuple(_turn(number, message) for number, message in enumerate(messages))
-    if len(turns) % 2:
-        raise Refusal("answer-missing", value=f"the last of {len(turns)} turns", threshold="an assistant's turn")
-    return turns
+    skipped = 1 if _role(messages[0]) == "assistant" else 0
+    turns = tuple(
+        _turn(f"turn {number + 1}", message, ORDER[(number - skipped) % 2], max_characters)
+        for number, message in enumerate(messages)
+        if number >= skipped
+    )
+    if len(turns) % 2 or not turns:
+        raise Refusal("answer-missing", value=f"the last of {len(messages)} turns", threshold="an assistant's turn")
+    if not skipped:
+        return turns, ()
+    return turns, (Repair(reason="first-turn-skipped", value=_kind(messages[0]), threshold="a user's turn"),)
 
 
-def _turn(number: int, message: Any) -> Turn:
-    where = f"turn {number + 1}"
+def _turn(where: str, message: Any, expected: Role, max_characters: int) -> Turn:
+    role = _role(message)
     if not isinstance(message, Mapping):
         raise Refusal("turn-malformed", value=f"{where}: {_kind(message)}", threshold="a mapping")
-    role, content = message.get("from", message.get("role")), message.get("value", message.get("content"))
-    if not isinstance(role, str) or role not in ROLES:
-        raise Refusal("role-unknown", value=f"{where}: {role!r}", threshold=", ".join(ROLES))
-    if ROLES[role] != ORDER[number % 2]:
-        raise Refusal("role-order", value=f"{where}: {role}", threshold=ORDER[number % 2])
+    if role is None:
+        found = message.get("from", message.get("role"))
+        raise Refusal("role-unknown", value=f"{where}: {found!r}", threshold=", ".join(ROLES))
+    if role != expected:
+        raise Refusal("role-order", value=f"{where}: {role}", threshold=expected)
+    content = message.get("value", message.get("content"))
     if not isinstance(content, str):
         raise Refusal("turn-malformed", value=f"{where}: {_kind(content)}", threshold="text")
+    if len(content) > max_characters:
+        raise Refusal("text-too-long", value=f"{where}: {len(content)} characters", threshold=str(max_characters))
     _require_text(where, content)
-    if ROLES[role] == "assistant" and not content.replace(IMAGE_MARK, "").strip():
+    if role == "assistant" and not content.replace(IMAGE_MARK, "").strip():
         raise Refusal("answer-empty", value=where)
-    return Turn(role=ROLES[role], content=content)
+    return Turn(role=role, content=content)
 
 
-def _images(raw: Mapping[str, Any]) -> tuple[str, ...]:
+def _role(message: Any) -> Role | None:
+    found = message.get("from", message.get("role")) if isinstance(message, Mapping) else None
+    return ROLES.get(found) if isinstance(found, str) else None
+
+
+def _images(raw: Mapping[str, Any]) -> tuple[ImageRef, ...]:
     images = raw.get("images")
-    if images is None:
-        return ()
-    if not isinstance(images, list) or not all(isinstance(path, str) for path in images):
-        raise Refusal("images-malformed", value=_kind(images), threshold="a list of paths")
-    for path in images:
-        _require_text("an image's path", path)
-    return tuple(images)
+    if images is None:  # LLaVA-Pretrain's rows have one each
+        images = [raw["image"]] if raw.get("image") is not None else []
+    if not isinstance(images, list):
+        raise Refusal("images-malformed", value=_kind(images), threshold="a list of images")
+    return tuple(_image(number, image) for number, image in enumerate(images))
+
+
+def _image(number: int, image: Any) -> ImageRef:
+    """An entry of `images`: a path, or a mapping of `bytes` and `path`, of which one may be missing."""
+    fields = image if isinstance(image, Mapping) else {"path": image}
+    path, data = fields.get("path"), fields.get("bytes")
+    if path is None and isinstance(data, bytes):
+        path = f"#{number + 1}"
+    if not isinstance(path, str) or not (data is None or isinstance(data, bytes)):
+        raise Refusal("images-malformed", value=f"image {number + 1}: {_kind(image)}", threshold="a path or bytes")
+    _require_text("an image's path", path)
+    return ImageRef(path=path, data=data)
 
 
 def _with_marks(checked: Checked) -> Checked:
@@ -107,7 +150,7 @@ def _with_marks(checked: Checked) -> Checked:
     first, *others = checked.turns
     marked = Turn(role=first.role, content=IMAGE_MARK * (images - marks) + first.content)
     repair = Repair(reason="marks-missing", value=str(marks), threshold=f"{images} images")
-    return Checked(id=checked.id, turns=(marked, *others), images=checked.images, repairs=(repair,))
+    return replace(checked, turns=(marked, *others), repairs=(*checked.repairs, repair))
 
 
 def _require_text(where: str, value: str) -> None:

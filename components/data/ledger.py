@@ -2,12 +2,14 @@
 
 import io
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from components.core.hashing import canonical_json
 from components.core.store import ObjectStore
 from components.data.refusal import Refusal, Repair
 
@@ -39,6 +41,20 @@ class Entry:
     value: str
     threshold: str
 
+    def line(self) -> str:
+        """The entry as one line of text, for hashes."""
+        return canonical_json(asdict(self)) + "\n"
+
+
+def dropped(subset: str, row: int, name: str, refusal: Refusal) -> Entry:
+    """The entry of a row that is not kept."""
+    return _entry(subset, row, name, "dropped", refusal)
+
+
+def repaired(subset: str, row: int, name: str, repair: Repair) -> Entry:
+    """An entry of a row that is kept otherwise than it was found."""
+    return _entry(subset, row, name, "repaired", repair)
+
 
 class Ledger:
     """Collects entries and counts them; a dropped row has exactly one `dropped` entry."""
@@ -46,11 +62,15 @@ class Ledger:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
 
+    def extend(self, entries: Iterable[Entry]) -> None:
+        """Add what other ledgers hold."""
+        self.entries.extend(entries)
+
     def drop(self, subset: str, row: int, name: str, refusal: Refusal) -> None:
-        self._add(subset, row, name, "dropped", refusal)
+        self.entries.append(dropped(subset, row, name, refusal))
 
     def repair(self, subset: str, row: int, name: str, repair: Repair) -> None:
-        self._add(subset, row, name, "repaired", repair)
+        self.entries.append(repaired(subset, row, name, repair))
 
     @property
     def dropped(self) -> int:
@@ -72,18 +92,17 @@ class Ledger:
         pq.write_table(pa.Table.from_pylist([asdict(entry) for entry in self.entries], schema=SCHEMA), buffer)
         store.put(f"{prefix}/{LEDGER}", buffer.getvalue())
 
-    def _add(self, subset: str, row: int, name: str, action: Action, why: Refusal | Repair) -> None:
-        self.entries.append(
-            Entry(
-                subset=subset,
-                row=row,
-                id=_shown(name),
-                action=action,
-                reason=why.reason,
-                value=_shown(why.value),
-                threshold=why.threshold,
-            )
-        )
+
+def _entry(subset: str, row: int, name: str, action: Action, why: Refusal | Repair) -> Entry:
+    return Entry(
+        subset=subset,
+        row=row,
+        id=_shown(name),
+        action=action,
+        reason=why.reason,
+        value=_shown(why.value),
+        threshold=why.threshold,
+    )
 
 
 def _shown(text: str) -> str:

@@ -43,37 +43,44 @@ class Counter:
     tokenizer_folder: str
     context_length: int
 
-    def count(self, row: dict[str, Any]) -> Length:
-        """The length of a row of data.lance.
+    def count(self, rows: Batch) -> list[Length]:
+        """The lengths of rows of data.lance, tokenized together.
 
         A row that is too long loses whole exchanges from its end, so no image's tokens are ever cut and every sample
         keeps an answer.
         """
-        conversation = conversation_of(row)
-        length = self._measure(conversation)
-        if length.tokens <= self.context_length:
-            return length
-        kept = bisect_right(
-            range(1, len(conversation.turns) // 2),
-            self.context_length,
-            key=lambda exchanges: self._measure(first_exchanges(conversation, exchanges)).tokens,
-        )
+        conversations = [conversation_of(row) for row in rows]
+        lengths = self._measure(conversations)
+        return [
+            length if length.tokens <= self.context_length else self._cut(conversation, length)
+            for conversation, length in zip(conversations, lengths, strict=True)
+        ]
+
+    def _cut(self, conversation: Conversation, length: Length) -> Length:
+        """`length`, of the whole conversation, for as many of its first exchanges as fit."""
+
+        def tokens(exchanges: int) -> int:
+            return self._measure([first_exchanges(conversation, exchanges)])[0].tokens
+
+        kept = bisect_right(range(1, len(conversation.turns) // 2), self.context_length, key=tokens)
         if not kept:
             return replace(length, turns=0)
-        return replace(self._measure(first_exchanges(conversation, kept)), whole=length.whole)
+        return replace(self._measure([first_exchanges(conversation, kept)])[0], whole=length.whole)
 
-    def _measure(self, conversation: Conversation) -> Length:
+    def _measure(self, conversations: list[Conversation]) -> list[Length]:
         model = family(self.model.family)
-        encoding = model.encode(conversation, _tokenizer(self.tokenizer_folder), self.model)
-        tokens = len(encoding.input_ids)
-        return Length(
-            turns=len(conversation.turns),
-            tokens=tokens,
-            targets=tokens - encoding.labels.count(IGNORE),
-            images=len(conversation.sizes),
-            patches=sum(model.image_patches(size, self.model) for size in conversation.sizes),
-            whole=tokens,
-        )
+        encodings = model.encode_batch(conversations, _tokenizer(self.tokenizer_folder), self.model)
+        return [
+            Length(
+                turns=len(conversation.turns),
+                tokens=len(encoding.input_ids),
+                targets=len(encoding.labels) - encoding.labels.count(IGNORE),
+                images=len(conversation.sizes),
+                patches=sum(model.image_patches(size, self.model) for size in conversation.sizes),
+                whole=len(encoding.input_ids),
+            )
+            for conversation, encoding in zip(conversations, encodings, strict=True)
+        ]
 
 
 def first_exchanges(conversation: Conversation, exchanges: int) -> Conversation:
@@ -92,7 +99,7 @@ class LengthPool:
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
-        self._pool = ProcessPoolExecutor(workers, get_context("fork"), initializer=die_with_parent)
+        self._pool = ProcessPoolExecutor(workers, get_context("fork"), initializer=_begin)
         self._pool.submit(os.getpid).result()  # starts all of them
 
     def __enter__(self) -> "LengthPool":
@@ -105,7 +112,7 @@ class LengthPool:
         """Each batch of rows of data.lance with their lengths, in order."""
         waiting: deque[tuple[Batch, Future[list[Length]]]] = deque()
         for batch in batches:
-            waiting.append((batch, self._pool.submit(_count_batch, counter, batch)))
+            waiting.append((batch, self._pool.submit(counter.count, batch)))
             if len(waiting) > AHEAD * self._workers:
                 first, lengths = waiting.popleft()
                 yield first, lengths.result()
@@ -113,8 +120,9 @@ class LengthPool:
             yield first, lengths.result()
 
 
-def _count_batch(counter: Counter, rows: Batch) -> list[Length]:
-    return [counter.count(row) for row in rows]
+def _begin() -> None:
+    die_with_parent()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a process is one core: that is what `workers` counts
 
 
 @lru_cache(maxsize=1)

@@ -3,71 +3,94 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from components.core import demo_tasks
 from components.core.artifacts import Kind, Manifest, Number
+from components.core.benchmark_images import benchmark_files
 from components.core.errors import ConfigError
+from components.core.hashing import fingerprint
 from components.core.settings import Recipe
 from components.core.steps import Run, Task, failure_recorded, run_step
-from components.core.store import key_of
-from components.data.sources.json_folder import JsonFolder, find_subsets
+from components.core.store import Entry, ObjectStore, key_of
+from components.data.fetched import FETCHED, fetched_sets, source_url
+from components.data.sources.find import find_sources, open_source
+from components.data.sources.identity import Memory, hash_files
+from components.data.sources.source import TRAIN, Source
 
-PREPARE_REVISION = 1
-ASSEMBLE_REVISION = 1
+PREPARE_REVISION = 2
+ASSEMBLE_REVISION = 2
+CONTAMINATION_REVISION = 1
 GENERATED = "generated"
 
 
 def resolve_subsets(run: Run) -> list[str]:
     """The names of the subsets that the recipe means, in its order, or in that of names.
 
+    Other splits than that for training are subsets of their own, `nlvr2-val`, which a recipe has to name.
+
     Raises:
         ConfigError: the source has no subset, or not one that the recipe names.
     """
     data = run.recipe.data
-    there = list(demo_tasks.SUBSETS) if data.source == GENERATED else list(find_subsets(data.source))
+    there = _splits(run)
     named = [settings.name for settings in data.subsets]
     missing = [name for name in named if name not in there]
+    if missing and data.source == FETCHED:
+        raise ConfigError(
+            f"data.source = fetched, but {', '.join(missing)} was not fetched into {run.store.url}.",
+            remedy=f"Bring it: mantis fetch {' '.join(missing)}. Or name where your copy lies (--source).",
+        )
     if missing:
         raise ConfigError(
             f"data.subsets names {', '.join(missing)}, which data.source = {data.source!r} does not have.",
-            remedy=f"It has: {', '.join(there)}.",
+            remedy=f"It has: {', '.join(there)}."
+            + (" To train on what is there instead of the mixture: --set data.mixture=null." if data.mixture else ""),
         )
-    return named or there
+    return named or [name for name, split in there.items() if split == TRAIN]
 
 
 def prepare(run: Run, subset: str) -> Manifest:
     """The dataset of one subset; see docs/architecture.md for what lies at its address."""
     data = run.recipe.data
-    step = f"prepare-{subset}"
-    max_images = data.subset(subset).max_images
-    with failure_recorded(run, step):
-        source = _source_identity(run.recipe, subset)
+
+    def work(prefix: str) -> dict[str, Number]:
+        from components.data.prepare import prepare_subset
+        from components.data.rows import Limits
+
+        limits = Limits(
+            max_images=data.subset(subset).max_images,
+            max_turn_characters=data.max_turn_characters,
+            max_image_pixels=data.max_image_pixels,
+            max_image_bytes=data.max_image_bytes,
+        )
+        with _source(run, subset) as source:
+            return prepare_subset(run.store, prefix, subset, source, limits=limits, workers=data.workers)
+
+    with failure_recorded(run, f"prepare-{subset}"):
+        task = prepare_task(run, subset)
+    return run_step(run, task, work)
+
+
+def prepare_task(run: Run, subset: str) -> Task:
+    """What `prepare` makes of `subset`, and where."""
+    data = run.recipe.data
     config: dict[str, Any] = {
-        "source": source,
-        "max_images": max_images,
+        "source": _source_identity(run, subset),
+        "max_images": data.subset(subset).max_images,
+        "max_turn_characters": data.max_turn_characters,
         "max_image_pixels": data.max_image_pixels,
         "max_image_bytes": data.max_image_bytes,
     }
-    task = Task(
-        step=step,
+    return Task(
+        step=f"prepare-{subset}",
         kind=Kind.DATASET,
         revision=PREPARE_REVISION,
         config=config,
         address=lambda made: f"datasets/{subset}/{made}",
     )
-
-    def work(prefix: str) -> dict[str, Number]:
-        from components.data.prepare import Limits, prepare_subset
-
-        limits = Limits(
-            max_images=max_images, max_image_pixels=data.max_image_pixels, max_image_bytes=data.max_image_bytes
-        )
-        with _source(run.recipe, subset) as source:
-            return prepare_subset(run.store, prefix, subset, source, limits=limits, workers=data.workers)
-
-    return run_step(run, task, work)
 
 
 def assemble(run: Run, datasets: Sequence[Manifest]) -> Manifest:
@@ -80,6 +103,7 @@ def assemble(run: Run, datasets: Sequence[Manifest]) -> Manifest:
         "model": recipe.model.identity(),
         "prompt": profile(recipe.model.prompt).model_dump(),
         "context_length": recipe.data.context_length,
+        "balance": recipe.data.balance,
         "subsets": [_share(recipe, subset) for subset in by_subset],
     }
     task = Task(
@@ -96,12 +120,63 @@ def assemble(run: Run, datasets: Sequence[Manifest]) -> Manifest:
 
         return assemble_mixture(run, by_subset, prefix)
 
+    mixture = run_step(run, task, work)
+    if recipe.evaluation.benchmarks:
+        check_benchmarks(run, mixture, by_subset)
+    return mixture
+
+
+def check_benchmarks(run: Run, mixture: Manifest, datasets: dict[str, Manifest]) -> Manifest:
+    """Which images of the recipe's benchmarks are in the mixture.
+
+    A step of its own within assemble: were it part of the mixture's identity, another benchmark would mean another
+    mixture, and training again.
+    """
+    with failure_recorded(run, "contamination"):
+        benchmarks = _benchmarks_identity(run)
+    task = Task(
+        step="contamination",
+        kind=Kind.CONTAMINATION,
+        revision=CONTAMINATION_REVISION,
+        config={"benchmarks": benchmarks},
+        inputs={"mixture": mixture},
+        address=lambda made: f"contamination/{made}",
+    )
+
+    def work(prefix: str) -> dict[str, Number]:
+        from components.data.contamination import check_contamination
+
+        return check_contamination(run, mixture, datasets, prefix)
+
     return run_step(run, task, work)
+
+
+def _benchmarks_identity(run: Run) -> dict[str, Any]:
+    """What decides the benchmarks' images: the generator's arguments, or the hash of every image file."""
+    settings = run.recipe.evaluation
+    if settings.source == GENERATED:
+        return {
+            "names": list(settings.benchmarks),
+            "generator": demo_tasks.REVISION,
+            "seed": run.recipe.seed,
+            "samples_per_skill": settings.samples_per_skill,
+        }
+    memory = Memory(store=run.store)
+    identity = {}
+    for name, (store, files) in benchmark_files(run.recipe).items():
+        compute = partial(_content, store, files)
+        identity[name] = memory.recall("benchmark-images", store, files, compute)
+    return identity
+
+
+def _content(store: ObjectStore, files: list[Entry]) -> str:
+    return fingerprint([[file.key for file in files], hash_files(store, files)])
 
 
 def _share(recipe: Recipe, subset: str) -> dict[str, Any]:
     settings = recipe.data.subset(subset)
-    seed = None if settings.cap is None else recipe.seed  # it decides nothing else here
+    drawn = settings.cap is not None or recipe.data.balance != "none"
+    seed = recipe.seed if drawn else None  # it decides nothing else here
     return {"name": subset, "cap": settings.cap, "repeat": settings.repeat, "seed": seed}
 
 
@@ -110,22 +185,35 @@ def _subset_of(run: Run, dataset: Manifest) -> str:
     return key_of(run.store, dataset.uri).split("/")[1]
 
 
-def _source_identity(recipe: Recipe, subset: str) -> dict[str, Any]:
+def _splits(run: Run) -> dict[str, str]:
+    """The subsets at the run's source, and what split each is."""
+    source = run.recipe.data.source
+    if source == GENERATED:
+        return dict.fromkeys(demo_tasks.SUBSETS, TRAIN)
+    if source == FETCHED and not fetched_sets(run.store):
+        return {}
+    return {name: found.split for name, found in find_sources(source_url(run.store, source)).items()}
+
+
+def _source_identity(run: Run, subset: str) -> dict[str, Any]:
     """What decides the raw rows: the generator's arguments, or the hash of everything that is read."""
+    recipe = run.recipe
     if recipe.data.source == GENERATED:
         return {
             "generator": demo_tasks.REVISION,
             "seed": recipe.seed,
             "conversations": recipe.data.generated_conversations,
         }
-    return {"content": _folder(recipe, subset).fingerprint()}
+    source = open_source(source_url(run.store, recipe.data.source), subset)
+    return {"content": source.fingerprint(Memory(store=run.store))}
 
 
 @contextmanager
-def _source(recipe: Recipe, subset: str) -> Iterator[JsonFolder]:
+def _source(run: Run, subset: str) -> Iterator[Source]:
     """The raw rows; generated ones are written as JPEGs and JSON first, and read as anybody's are."""
+    recipe = run.recipe
     if recipe.data.source != GENERATED:
-        yield _folder(recipe, subset)
+        yield open_source(source_url(run.store, recipe.data.source), subset)
         return
     with tempfile.TemporaryDirectory(prefix="mantis-demo-") as folder:
         demo_tasks.write_demo_subset(
@@ -135,14 +223,4 @@ def _source(recipe: Recipe, subset: str) -> Iterator[JsonFolder]:
             conversations=recipe.data.generated_conversations,
             workers=recipe.data.workers,
         )
-        yield JsonFolder(Path(folder) / subset)
-
-
-def _folder(recipe: Recipe, subset: str) -> JsonFolder:
-    found = find_subsets(recipe.data.source)
-    if subset not in found:
-        raise ConfigError(
-            f"subset = {subset!r} is not at data.source = {recipe.data.source!r}.",
-            remedy=f"It has: {', '.join(found)}.",
-        )
-    return found[subset]
+        yield open_source(folder, subset)

@@ -50,6 +50,12 @@ class Family(Protocol):
         """Tokens and labels of a whole conversation."""
         ...
 
+    def encode_batch(
+        self, conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerFast, settings: ModelSettings
+    ) -> list[Encoding]:
+        """`encode` of each, tokenized in one call, on several cores where TOKENIZERS_PARALLELISM does not forbid it."""
+        ...
+
     def encode_prompt(
         self, conversation: Conversation, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings
     ) -> list[int]:

@@ -1,6 +1,6 @@
 """The LLaVA-style family: a CLIP or SigLIP tower, a 2-layer GELU MLP, a LLaMA. Mantis-CLIP and Mantis-SigLIP."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -95,38 +95,47 @@ class Llava:
     def encode(
         self, conversation: Conversation, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings
     ) -> Encoding:
-        pieces = render(conversation, profile(settings.prompt))
-        return self._encode(pieces, conversation, tokenizer, settings)
+        return self.encode_batch([conversation], tokenizer, settings)[0]
+
+    def encode_batch(
+        self, conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerFast, settings: ModelSettings
+    ) -> list[Encoding]:
+        style = profile(settings.prompt)
+        pieces = [render(conversation, style) for conversation in conversations]
+        return self._encode(pieces, conversations, tokenizer, settings)
 
     def encode_prompt(
         self, conversation: Conversation, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings
     ) -> list[int]:
         pieces = render_prompt(conversation, profile(settings.prompt))
-        return self._encode(pieces, conversation, tokenizer, settings).input_ids
+        return self._encode([pieces], [conversation], tokenizer, settings)[0].input_ids
 
     def _encode(
         self,
-        pieces: list[Piece],
-        conversation: Conversation,
+        texts: Sequence[list[Piece]],
+        conversations: Sequence[Conversation],
         tokenizer: PreTrainedTokenizerFast,
         settings: ModelSettings,
-    ) -> Encoding:
+    ) -> list[Encoding]:
+        """Every conversation's pieces as tokens; piece by piece, since tokens must not cross from text to target."""
         image = image_token(tokenizer)
-        counts = iter([self.image_tokens(size, settings) for size in conversation.sizes])
-        input_ids: list[int] = []
-        labels: list[int] = []
-        for piece in pieces:
-            # The tokenizer's own object: the wrapper around it costs several times the tokenizing of a short text.
-            tokens = tokenizer.backend_tokenizer.encode(piece.text, add_special_tokens=False).ids
-            for token in tokens:
-                if token == image:
-                    count = next(counts)
-                    input_ids += [image] * count
-                    labels += [IGNORE] * count
-                else:
-                    input_ids.append(token)
-                    labels.append(token if piece.target else IGNORE)
-        return Encoding(input_ids=input_ids, labels=labels)
+        # The tokenizer's own object: the wrapper around it costs several times the tokenizing of a short text.
+        tokens = iter(
+            tokenizer.backend_tokenizer.encode_batch_fast(
+                [piece.text for pieces in texts for piece in pieces], add_special_tokens=False
+            )
+        )
+        encodings: list[Encoding] = []
+        for pieces, conversation in zip(texts, conversations, strict=True):
+            counts = iter([self.image_tokens(size, settings) for size in conversation.sizes])
+            input_ids: list[int] = []
+            labels: list[int] = []
+            for piece in pieces:
+                ids = _expand(next(tokens).ids, image, counts)
+                input_ids += ids
+                labels += [token if piece.target and token != image else IGNORE for token in ids]
+            encodings.append(Encoding(input_ids=input_ids, labels=labels))
+        return encodings
 
     def end_of_answer(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> int:
         return token_id(tokenizer, profile(settings.prompt).end)
@@ -226,6 +235,16 @@ class Llava:
             chat_template=chat_template(profile(settings.prompt)),
         )
         processor.save_pretrained(folder)
+
+
+def _expand(ids: list[int], image: int, counts: Iterator[int]) -> list[int]:
+    """`ids` with every image token as often as the next of `counts` says."""
+    if image not in ids:
+        return ids
+    expanded: list[int] = []
+    for token in ids:
+        expanded += [image] * next(counts) if token == image else [token]
+    return expanded
 
 
 def image_token(tokenizer: PreTrainedTokenizerFast) -> int:

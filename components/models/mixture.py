@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from components.core.artifacts import Manifest
-from components.core.store import ObjectStore, download_tree, key_of
+from components.core.store import ObjectStore, concurrently, download_tree, key_of
 from components.core.tables import open_table
 from components.models.conversation import IMAGE_MARK, Conversation, Size, Turn
 
@@ -55,12 +55,18 @@ class MixtureReader:
 
     def take(self, positions: Sequence[int]) -> list[Sample]:
         """The samples at `positions`, in that order; a position may come twice."""
-        found: dict[tuple[str, int], dict[str, Any]] = {}
-        for subset in {self.subsets[position] for position in positions}:
-            rows = sorted({int(self._rows[at]) for at in positions if self.subsets[at] == subset})
-            table = self._table(subset).take(rows, columns=COLUMNS)
-            found |= {(subset, row): values for row, values in zip(rows, table.to_pylist(), strict=True)}
-        return [cut(found[self.subsets[at], int(self._rows[at])], turns=int(self._turns[at])) for at in positions]
+        wanted: dict[str, set[int]] = {}
+        for at in positions:
+            wanted.setdefault(self.subsets[at], set()).add(int(self._rows[at]))
+        # A batch meets most subsets: one after another, it would wait for the store as often.
+        parts = concurrently(lambda part: self._read(part[0], sorted(part[1])), wanted.items())
+        found = dict(zip(wanted, parts, strict=True))
+        return [cut(found[self.subsets[at]][int(self._rows[at])], turns=int(self._turns[at])) for at in positions]
+
+    def _read(self, subset: str, rows: list[int]) -> dict[int, dict[str, Any]]:
+        """Rows of one subset's table, by their number there."""
+        table = self._table(subset).take(rows, columns=COLUMNS)
+        return dict(zip(rows, table.to_pylist(), strict=True))
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerFast:

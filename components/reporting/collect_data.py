@@ -1,15 +1,20 @@
 """The data mixture and its ledgers."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
-from components.core.artifacts import Manifest
+from pydantic import BaseModel, ValidationError
+
+from components.core.artifacts import Manifest, read_manifest
 from components.core.errors import StoreError
+from components.core.steps import Run, read_record
 from components.core.store import key_of
 from components.core.tables import open_table
 from components.reporting.addresses import subset_of
 from components.reporting.reading import Reader
-from components.reporting.view import LedgerReason, LedgerRow, Subset
+from components.reporting.view import Contamination, LedgerReason, LedgerRow, Licence, Subset
+
+Row = TypeVar("Row", bound=BaseModel)
 
 EXAMPLES = 3
 LEDGER_FIELDS = ("subset", "row", "id", "action", "reason", "value", "threshold")
@@ -19,6 +24,7 @@ def subsets_of(reader: Reader, datasets: Sequence[Manifest], mixture: Manifest |
     """One row per subset of the mixture: what preparation kept of it, and what an epoch holds."""
     prepared = {subset_of(reader.store, dataset): dataset.summary for dataset in datasets}
     epoch = _epoch(reader, mixture) if mixture else None
+    skills = {row.get("name"): row.get("skill") for row in _described(reader, mixture)}
     names = sorted({*prepared, *(epoch or {})})
 
     def count(name: str, field: str) -> int | None:
@@ -31,6 +37,7 @@ def subsets_of(reader: Reader, datasets: Sequence[Manifest], mixture: Manifest |
     return tuple(
         Subset(
             name=name,
+            skill=skills.get(name) or "",
             rows=count(name, "rows"),
             kept=count(name, "kept"),
             dropped=count(name, "dropped"),
@@ -41,6 +48,44 @@ def subsets_of(reader: Reader, datasets: Sequence[Manifest], mixture: Manifest |
         )
         for name in names
     )
+
+
+def _described(reader: Reader, mixture: Manifest | None) -> list[dict[str, Any]]:
+    return reader.json_rows(mixture, "subsets.json") if mixture else []
+
+
+def licences_of(reader: Reader, mixture: Manifest | None) -> tuple[Licence, ...]:
+    """The terms of the mixture's subsets, as far as they are published sets."""
+    rows = [{"subset": row.get("name"), **row["licence"]} for row in _described(reader, mixture) if row.get("licence")]
+    return tuple(_valid(reader, Licence, rows, "subsets.json"))
+
+
+def contamination_of(reader: Reader, run: Run) -> tuple[Contamination, ...]:
+    """What the run's comparison of benchmark and training images found; a benchmark each."""
+    record = read_record(run.store, run.id, "contamination")
+    found = read_manifest(run.store, key_of(run.store, record.uri)) if record and record.uri else None
+    if found is None:
+        reader.note("Benchmark images were not compared with training images.")
+        return ()
+    hits = reader.parquet(found, "hits.parquet")
+    rows = [
+        row | {"examples": [_words(hit) for hit in hits if hit["benchmark"] == row.get("benchmark")][:EXAMPLES]}
+        for row in reader.json_rows(found, "benchmarks.json")
+    ]
+    return tuple(_valid(reader, Contamination, rows, "benchmarks.json"))
+
+
+def _valid(reader: Reader, kind: type[Row], rows: Sequence[dict[str, Any]], name: str) -> Iterator[Row]:
+    for number, row in enumerate(rows):
+        try:
+            yield kind.model_validate(row)
+        except ValidationError as error:
+            reader.note(f"{name}, row {number}: {error.errors()[0]['msg']}; the row is left out.")
+
+
+def _words(hit: dict[str, Any]) -> str:
+    how = "is" if hit["match"] == "exact" else f"resembles ({hit['distance']} of 256 bits differ)"
+    return f"{hit['image']} {how} {hit['path']} of {hit['subset']}, row {hit['row']}"
 
 
 def _epoch(reader: Reader, mixture: Manifest) -> dict[str, dict[str, int]] | None:

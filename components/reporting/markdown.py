@@ -156,9 +156,12 @@ def _data(report: RunReport) -> list[str]:
     fields = ("rows", "kept", "dropped", "repaired", "samples", "images", "tokens")
     if not report.subsets:
         return ["## Data", "No dataset was found behind the evaluations."]
-    rows = [[subset.name, *(text.count(getattr(subset, field)) for field in fields)] for subset in report.subsets]
-    header = ["Subset", "Rows read", "Kept", "Dropped", "Repaired", "Samples per epoch", "Images", "Tokens"]
-    return ["## Data", table(header, rows), *_ledger(report)]
+    rows = [
+        [subset.name, subset.skill or text.ABSENT, *(text.count(getattr(subset, field)) for field in fields)]
+        for subset in report.subsets
+    ]
+    header = ["Subset", "Skill", "Rows read", "Kept", "Dropped", "Repaired", "Samples per epoch", "Images", "Tokens"]
+    return ["## Data", table(header, rows, left=2), *_ledger(report), *_contamination(report), *_licences(report)]
 
 
 def _ledger(report: RunReport) -> list[str]:
@@ -171,6 +174,28 @@ def _ledger(report: RunReport) -> list[str]:
     left_out = len(report.ledger) - LEDGER_ROWS
     more = [f"{left_out} more reasons are in the ledgers."] if left_out > 0 else []
     return [table(["Reason", "Action", "Subset", "In step", "For example", "Rows"], rows, left=5), *more]
+
+
+def _contamination(report: RunReport) -> list[str]:
+    if not report.contamination:
+        return []
+    rows = [
+        [
+            row.benchmark,
+            "; ".join(row.examples),
+            *(text.count(value) for value in (row.images, row.exact, row.similar, row.samples, row.unreadable)),
+        ]
+        for row in report.contamination
+    ]
+    header = ["Benchmark", "For example", "Images", "Same bytes", "Look alike", "Training samples", "Unreadable"]
+    return ["### Benchmark images in the training mixture", text.CONTAMINATION, table(header, rows, left=2)]
+
+
+def _licences(report: RunReport) -> list[str]:
+    if not report.licences:
+        return []
+    rows = [[row.subset, row.name, row.terms, ", ".join(row.forbids), row.origin] for row in report.licences]
+    return ["### Licences", table(["Subset", "Licence", "Terms", "Forbids", "Read at"], rows, left=5)]
 
 
 def _time(report: RunReport) -> list[str]:

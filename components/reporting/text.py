@@ -10,6 +10,12 @@ IMAGE_MARK = "<image>"
 LONGEST_TEXT = 600  # characters of a question or response
 SIGNIFICANT = 3
 
+CONTAMINATION = (
+    "Images of the benchmarks that are also images of training samples: with the same bytes, or alike by a perceptual "
+    "hash (at most 24 of 256 bits differ), which small or plain images do not have. Benchmarks that were held in by "
+    "training on another split of theirs are expected to share some."
+)
+
 CAUSES = {  # of goodput: what training spends its time on
     "step": "training steps",
     "data": "waiting for data",

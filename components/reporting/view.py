@@ -128,6 +128,7 @@ class Subset:
     """Rows of one subset: as read, kept, dropped and repaired, and what an epoch takes of it."""
 
     name: str
+    skill: str = ""
     rows: int | None
     kept: int | None
     dropped: int | None
@@ -135,6 +136,32 @@ class Subset:
     samples: int | None
     images: int | None
     tokens: int | None
+
+
+class Licence(_Row):
+    """On what terms a published subset is given; `origin` says where that was read."""
+
+    subset: str
+    name: str
+    terms: str
+    forbids: tuple[str, ...] = ()
+    origin: str = ""
+
+
+class Contamination(_Row):
+    """One benchmark: its images, how many have a perceptual hash, and how many are in the training mixture.
+
+    `samples` are the training samples that show one of them; `examples` a few pairs, in words.
+    """
+
+    benchmark: str
+    images: int
+    hashed: int
+    unreadable: int
+    exact: int
+    similar: int
+    samples: int
+    examples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +242,8 @@ class RunReport:
     training: Training | None
     subsets: tuple[Subset, ...]
     ledger: tuple[LedgerReason, ...]
+    licences: tuple[Licence, ...]
+    contamination: tuple[Contamination, ...]
     steps: tuple[StepTime, ...]
     answering: tuple[Answering, ...]
     reference: str

@@ -83,6 +83,8 @@ def test_help_teaches(mantis, tmp_path: Path):
         "status",
         "compile",
         "demo-data",
+        "data",
+        "fetch",
         "lineage",
         "report",
         "compare",

@@ -109,6 +109,10 @@ def _write(path: Path, make: Rows, job: _Job, rows: int, workers: int | None) ->
 
 def _rows(make: Rows, job: _Job, rows: int, workers: int) -> Iterator[dict[str, Any]]:
     parts = [range(start, min(start + ROWS_AT_ONCE, rows)) for start in range(0, rows, ROWS_AT_ONCE)]
+    if workers == 1:  # in this process, which may have threads that no fork survives
+        for part in parts:
+            yield from make(job, part)
+        return
     with ProcessPoolExecutor(workers, get_context("fork"), initializer=die_with_parent) as pool:
         for made in pool.map(make, repeat(job), parts):
             yield from made

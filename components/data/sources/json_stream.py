@@ -1,9 +1,9 @@
 """The items of a JSON list, one at a time, whatever the file's size."""
 
+import io
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from components.core.errors import InputError
 
@@ -13,35 +13,29 @@ BLANK = " \t\r\n"
 ENDS = (",", "]", *BLANK)
 
 
-def read_list(path: Path) -> Iterator[Any]:
-    """Items of the JSON list in `path`, in order; at most one item and one chunk of text are held.
+def read_list(file: IO[bytes], origin: str) -> Iterator[Any]:
+    """Items of the JSON list in `file`, in order; at most one item and one chunk of text are held.
 
     Bytes that are not UTF-8 become lone surrogates, so that only the rows that hold them are lost.
 
     Raises:
-        InputError: no file, no list, or broken JSON; names the line and column.
+        InputError: no list, or broken JSON; names `origin`, the line and the column.
     """
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-            text = _Text(path, file.read)
-            text.expect("[", "a list of rows")
-            if text.peek() == "]":
-                return
-            while True:
-                yield text.item()
-                if text.expect(",]", "a comma or the end of the list") == "]":
-                    return
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read: {error.strerror}.", remedy="Check data.source, and the file's rights."
-        ) from None
+    text = _Text(origin, io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape").read)
+    text.expect("[", "a list of rows")
+    if text.peek() == "]":
+        return
+    while True:
+        yield text.item()
+        if text.expect(",]", "a comma or the end of the list") == "]":
+            return
 
 
 class _Text:
     """The part of a file that is being parsed."""
 
-    def __init__(self, path: Path, read: Callable[[int], str]) -> None:
-        self._path, self._read = path, read
+    def __init__(self, origin: str, read: Callable[[int], str]) -> None:
+        self._origin, self._read = origin, read
         self._decoder = json.JSONDecoder()
         self._text, self._at = "", 0
         self._line, self._column = 1, 1  # of the first character held
@@ -98,6 +92,6 @@ class _Text:
     def _broken(self, at: int, message: str) -> InputError:
         line, column = self._position(at)
         return InputError(
-            f"{self._path}, line {line}, column {column}: broken JSON: {message}.",
+            f"{self._origin}, line {line}, column {column}: broken JSON: {message}.",
             remedy="Repair the file; it has to be a list of {id, images, conversations}.",
         )

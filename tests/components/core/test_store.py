@@ -29,6 +29,13 @@ def test_ranges(store):
     assert store.get_range("object", 98, 50) == bytes([98, 99])
 
 
+def test_ranges_beyond_the_end_are_empty(store):
+    store.put("object", b"0123")
+    store.put("nothing", b"")
+    assert store.get_range("object", 4, 10) == store.get_range("object", 40, 1) == b""
+    assert store.get_range("object", 1, 0) == store.get_range("nothing", 0, 10) == b""
+
+
 def test_empty_object(store):
     store.put("nothing", b"")
     assert store.get("nothing") == b""
@@ -53,6 +60,31 @@ def test_list_is_sorted_and_bounded_by_the_folder(store):
         store.put(key, b"x")
     assert [entry.key for entry in store.list("runs")] == ["runs/a/1", "runs/b/1", "runs/b/2"]
     assert [entry.key for entry in store.list("nowhere")] == []
+
+
+def test_children_are_those_directly_below(store):
+    for key in ("b/2", "b/1", "b/inner/1", "a/1", "top", "b2/x"):
+        store.put(key, b"x")
+    files, folders = store.children("")
+    assert ([file.key for file in files], folders) == (["top"], ("a", "b", "b2"))
+    files, folders = store.children("b")
+    assert ([file.key for file in files], folders) == (["b/1", "b/2"], ("b/inner",))
+    assert store.children("nowhere") == ((), ())
+
+
+def test_a_version_changes_with_the_bytes(store, monkeypatch):
+    monkeypatch.setattr("components.core.store_local.YOUNG_SECONDS", -1.0)
+    store.put("object", b"before")
+    first = store.stat("object")
+    assert first.version
+    assert [entry.version for entry in store.children("")[0]] == [first.version]
+    store.put("object", b"behind")
+    assert store.stat("object").version != first.version
+
+
+def test_a_file_just_written_has_no_version(local_store):
+    local_store.put("object", b"x")
+    assert local_store.stat("object").version == ""
 
 
 def test_delete(store):

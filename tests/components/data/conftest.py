@@ -60,7 +60,7 @@ def run_on(tmp_path: Path) -> Callable[..., Run]:
 
     def make(folder: Path | str, store: Any = None, **overrides: str) -> Run:
         text = (Path(__file__).parents[3] / "pipelines" / "recipes" / "demo.yaml").read_text()
-        settings = {"data.source": json.dumps(str(folder))} | {
+        settings = {"data.source": json.dumps(str(folder)), "evaluation.benchmarks": "[]"} | {
             key.replace("__", "."): value for key, value in overrides.items()
         }
         recipe = parse_recipe(text, origin="demo", overrides=settings)

@@ -7,8 +7,12 @@ from components.data.refusal import Refusal
 from components.models.conversation import IMAGE_MARK
 
 
+def rules_of(max_images=None):
+    return Rules(max_images=max_images, max_turn_characters=1000)
+
+
 def check(raw, *, max_images=None, row=0):
-    return Rules(max_images=max_images).check(row, raw)
+    return rules_of(max_images).check(row, raw)
 
 
 def turns(*contents, roles=("user", "assistant")):
@@ -50,7 +54,10 @@ def test_missing_marks_go_to_the_front_of_the_first_turn():
         ({"id": "a", "conversation": ["Hello", "Hi"]}, "turn-malformed"),
         ({"id": "a", "conversation": [{"role": "user", "content": 3}]}, "turn-malformed"),
         ({"id": "a", "conversation": turns("A?", "B.", roles=("system", "assistant"))}, "role-unknown"),
-        ({"id": "a", "conversation": turns("A?", "B.", roles=("assistant", "user"))}, "role-order"),
+        ({"id": "a", "conversation": turns("A.", "B?", roles=("assistant", "user"))}, "answer-missing"),
+        ({"id": "a", "conversation": turns("A.", roles=("assistant", "user"))}, "answer-missing"),
+        ({"id": "a", "conversation": turns("A.", "B.", "C?", roles=("assistant", "assistant"))}, "role-order"),
+        ({"id": "a", "conversation": turns("A?" * 501, "B.")}, "text-too-long"),
         ({"id": "a", "conversation": turns("A?", "B?", roles=("user", "user"))}, "role-order"),
         ({"id": "a", "conversation": turns("Only a question?")}, "answer-missing"),
         ({"id": "a", "conversation": turns("A?", "B.", "C?")}, "answer-missing"),
@@ -74,8 +81,34 @@ def test_too_many_images_are_refused_with_the_number_and_the_limit():
     assert (refusal.reason, refusal.value, refusal.threshold) == ("images-too-many", "3", "2")
 
 
+def test_a_first_turn_that_is_not_the_users_is_left_out():
+    messages = turns("<image>Hello.", "What is it?", "A dog.", roles=("assistant", "user"))
+    checked = check({"id": "a", "images": ["1.jpg"], "conversation": messages})
+    assert [turn.content for turn in checked.turns] == ["<image>What is it?", "A dog."]
+    assert [repair.reason for repair in checked.repairs] == ["first-turn-skipped", "marks-missing"]
+
+
+def test_images_are_paths_or_bytes_or_both_or_one():
+    row = {"id": "a", "conversation": turns("A?", "B.")}
+    images = [
+        "1.jpg",
+        {"bytes": None, "path": "2.jpg"},
+        {"bytes": b"x", "path": "3.jpg"},
+        {"bytes": b"y", "path": None},
+    ]
+    found = check(row | {"images": images}).images
+    assert [(image.path, image.data) for image in found] == [
+        ("1.jpg", None),
+        ("2.jpg", None),
+        ("3.jpg", b"x"),
+        ("#4", b"y"),
+    ]
+    assert [image.path for image in check(row | {"image": "only.jpg"}).images] == ["only.jpg"]
+    assert refused(row | {"images": [{"bytes": None, "path": None}]}).reason == "images-malformed"
+
+
 def test_the_second_row_of_an_id_is_refused():
-    rules = Rules(max_images=None)
+    rules = rules_of()
     raw = {"id": "a", "conversation": turns("A?", "B.")}
     rules.check(0, raw)
     with pytest.raises(Refusal) as caught:
@@ -84,7 +117,7 @@ def test_the_second_row_of_an_id_is_refused():
 
 
 def test_a_row_without_id_is_named_by_its_place():
-    rules = Rules(max_images=None)
+    rules = rules_of()
     raw = {"conversation": turns("A?", "B.")}
     assert [rules.check(row, raw).id for row in (0, 7)] == ["row-0", "row-7"]
 
@@ -115,10 +148,11 @@ def test_any_row_is_refused_or_keeps_its_images_its_text_and_an_answer(raw):
         return
     said = "".join(turn.content for turn in checked.turns)
     assert said.count(IMAGE_MARK) == len(checked.images)
-    assert list(checked.images) == (raw.get("images") or [])
+    assert [image.path for image in checked.images] == (raw.get("images") or [])
     assert [turn.role for turn in checked.turns] == ["user", "assistant"] * (len(checked.turns) // 2)
     assert all(turn.content.replace(IMAGE_MARK, "").strip() for turn in checked.turns[1::2])
-    before = "".join(turn["content"] for turn in raw["conversation"])
+    skipped = len(raw["conversation"]) - len(checked.turns)
+    before = "".join(turn["content"] for turn in raw["conversation"][skipped:])
     added = len(checked.images) - before.count(IMAGE_MARK)
     assert said == IMAGE_MARK * added + before
-    assert bool(checked.repairs) == (added > 0)
+    assert len(checked.repairs) == (added > 0) + skipped

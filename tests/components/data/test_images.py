@@ -2,12 +2,17 @@ import io
 import struct
 import zlib
 
+import numpy as np
 import pytest
+import simplejpeg
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from components.core.hashing import sha256_bytes
 from components.data.images import check_image
 from components.data.refusal import Refusal
+from components.models.images import decode
 
 LIMIT = 1_000_000
 
@@ -38,16 +43,152 @@ def png_bomb(width, height):
     )
 
 
+def encoded(image, form, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def official(data):
+    """What the official code trains on: mantis/train/train_utils.py, load_image."""
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
 @pytest.mark.parametrize(
     ("form", "mode"),
-    [("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGBA"), ("PNG", "P"), ("WEBP", "RGB"), ("GIF", "P")],
+    [
+        *(("JPEG", mode) for mode in ("RGB", "L")),
+        *(("PNG", mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")),
+        *((form, "RGB") for form in ("WEBP", "BMP", "TIFF", "PPM")),
+        ("WEBP", "RGBA"),
+        ("GIF", "P"),
+    ],
 )
 def test_sound_bytes_are_kept_as_they_are(form, mode):
     data = noise(form, mode=mode)
     checked = check_image("a", data, max_pixels=LIMIT)
     assert checked.data is data
+    assert checked.repair is None
     assert checked.sha256 == sha256_bytes(data)
     assert (checked.width, checked.height) == (64, 48)
+    assert (decode(data) == official(data)).all()
+
+
+def test_a_jpeg_of_rgb_planes_is_kept():
+    data = noise("JPEG", keep_rgb=True)
+    assert check_image("a", data, max_pixels=LIMIT).data is data
+    assert (decode(data) == official(data)).all()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_whatever_damage_a_full_decode_finds_is_found(progressive):
+    """The check decodes at an eighth of the size; it reads every coefficient all the same."""
+    generator = np.random.default_rng(7)
+    found = 0
+    for _ in range(60):
+        data = bytearray(noise("JPEG", size=(160, 120), quality=85, progressive=progressive))
+        start, count = int(generator.integers(700, len(data) - 60)), int(generator.integers(1, 40))
+        data[start : start + count] = generator.bytes(count)
+        try:
+            simplejpeg.decode_jpeg(bytes(data), colorspace="RGB", strict=True)
+        except ValueError:
+            assert refused(bytes(data)).reason == "image-broken"
+            found += 1
+        else:
+            check_image("a", bytes(data), max_pixels=LIMIT)
+    assert found > 30
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_orientation_is_not_applied_as_in_the_official_code(form):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    data = noise(form, exif=exif)
+    checked = check_image("a", data, max_pixels=LIMIT)
+    assert (checked.data, checked.repair) == (data, None)
+    assert (checked.width, checked.height) == (64, 48)
+    assert decode(data).shape == official(data).shape == (48, 64, 3)
+
+
+def test_pillow_turns_tiffs_itself_and_the_size_says_so():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = noise("TIFF", exif=exif)
+    checked = check_image("a", data, max_pixels=LIMIT)
+    assert (checked.height, checked.width, 3) == decode(data).shape == official(data).shape
+
+
+def test_alpha_is_dropped_as_in_the_official_code():
+    colours = np.full((30, 40, 4), (200, 10, 60, 0), np.uint8)  # red, and fully transparent
+    data = encoded(Image.fromarray(colours), "PNG")
+    assert check_image("a", data, max_pixels=LIMIT).data is data
+    assert (decode(data) == (200, 10, 60)).all()
+
+
+def frames(form):
+    still = Image.effect_noise((64, 48), 80).convert("RGB")
+    options = {"lossless": True} if form == "WEBP" else {}
+    return encoded(still, form, save_all=True, append_images=[still.rotate(90), still.rotate(180)], **options)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason", "found"),
+    [
+        (noise("JPEG", mode="CMYK"), "image-colours", "CMYK"),
+        (noise("TIFF", mode="CMYK"), "image-colours", "CMYK"),
+        (noise("TIFF", mode="YCbCr"), "image-colours", "YCbCr"),
+        *((frames(form), "image-frames", "several") for form in ("GIF", "PNG", "WEBP", "TIFF")),
+    ],
+)
+def test_what_the_fast_path_cannot_read_is_written_anew_with_the_same_pixels(data, reason, found):
+    checked = check_image("folder/a.jpg", data, max_pixels=LIMIT)
+    assert checked.repair is not None
+    assert (checked.repair.reason, checked.repair.value) == (reason, f"folder/a.jpg: {found}")
+    assert checked.sha256 == sha256_bytes(checked.data) != sha256_bytes(data)
+    assert (decode(checked.data) == official(data)).all()
+    assert (checked.width, checked.height) == (64, 48)
+    again = check_image("folder/a.jpg", checked.data, max_pixels=LIMIT)
+    assert (again.data, again.repair) == (checked.data, None)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_sixteen_bits_become_eight_and_not_white(form):
+    ramp = np.linspace(0, 65_535, 64 * 48).reshape(48, 64)
+    data = encoded(Image.fromarray(ramp.astype(np.uint16)), form)
+    assert official(data).mean() > 250, "convert clips: that is why this is repaired"
+    checked = check_image("a", data, max_pixels=LIMIT)
+    assert checked.repair is not None
+    assert checked.repair.reason == "image-depth"
+    assert np.abs(decode(checked.data)[..., 0] - ramp / 257).max() <= 1
+
+
+def test_floating_point_is_spread_over_its_own_range():
+    values = np.linspace(-1, 3, 64 * 48, dtype=np.float32).reshape(48, 64)
+    checked = check_image("a", encoded(Image.fromarray(values), "TIFF"), max_pixels=LIMIT)
+    pixels = decode(checked.data)
+    assert (pixels.min(), pixels.max()) == (0, 255)
+    values[3, 4] = np.nan
+    assert refused(encoded(Image.fromarray(values), "TIFF")).reason == "image-broken"
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.binary(max_size=400), st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]), st.data())
+def test_any_bytes_are_checked_or_refused(junk, form, data):
+    whole = SOUND[form]
+    start = data.draw(st.integers(0, len(whole)))
+    broken = whole[:start] + junk + whole[start + data.draw(st.integers(0, len(junk) + 8)) :]
+    reasons = set()
+    for candidate in (junk, broken):
+        try:
+            checked = check_image("a", candidate, max_pixels=LIMIT)
+        except Refusal as refusal:
+            reasons.add(refusal.reason)
+        else:
+            assert decode(checked.data).shape == (checked.height, checked.width, 3)
+    assert reasons <= {"image-broken", "image-unknown", "image-pixels"}
+
+
+SOUND = {form: noise(form) for form in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")}
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])

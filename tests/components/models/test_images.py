@@ -8,7 +8,7 @@ from PIL import Image
 
 from components.core.errors import InputError
 from components.core.settings import ModelSettings
-from components.models.images import decode
+from components.models.images import Normalization, decode, normalize, resize_square
 from components.models.registry import family
 
 SIZES = [(48, 48), (64, 48), (48, 200), (333, 127), (20, 31), (1000, 700), (49, 48)]
@@ -32,6 +32,48 @@ def test_same_pixels_as_transformers(llava, settings, tokenizer, jpegs, tmp_path
     assert values.shape == expected.shape == (len(SIZES), 3, 48, 48)
     std = torch.tensor(llava.tower.normalization.std).view(3, 1, 1)
     assert ((values - expected).abs() * std).max() <= 1.001 / 255
+
+
+@pytest.fixture
+def real_jpegs(test_data) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(test_data.glob("mantis-chat/train_images/**/*.jpg"))[:40]]
+
+
+def values_of(processor, image: bytes) -> torch.Tensor:
+    return processor([[Image.open(io.BytesIO(image))]], return_tensors="pt").pixel_values.reshape(-1, 3, 384, 384)
+
+
+def test_real_jpegs_as_the_idefics2_processor_makes_them(real_jpegs) -> None:
+    from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
+
+    processor = Idefics2ImageProcessorPil(size={"height": 384, "width": 384}, do_image_splitting=False)
+    half = Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    values = normalize(resize_square(real_jpegs, 384, "bilinear"), half)
+    expected = torch.cat([values_of(processor, image) for image in real_jpegs])
+    assert (values - expected).abs().max() * 0.5 <= 1.001 / 255
+
+
+def test_real_jpegs_as_the_siglip_processor_makes_them(real_jpegs) -> None:
+    from transformers import SiglipImageProcessor
+
+    processor = SiglipImageProcessor(size={"height": 384, "width": 384})
+    opened = [Image.open(io.BytesIO(image)) for image in real_jpegs]
+    pixels = processor(images=opened, do_normalize=False, do_rescale=False, return_tensors="pt").pixel_values
+    assert resize_square(real_jpegs, 384).equal(pixels.to(torch.uint8))
+
+
+def test_bicubic_is_that_of_pillow_with_the_horizontal_pass_first(real_jpegs) -> None:
+    """Pillow 13 takes the cheaper order; the official models were trained on an earlier one."""
+    beyond = 0
+    for image in real_jpegs:
+        with Image.open(io.BytesIO(image)) as opened:
+            rgb = opened.convert("RGB")
+        across = rgb.resize((384, rgb.height), Image.Resampling.BICUBIC)
+        expected = np.asarray(across.resize((384, 384), Image.Resampling.BICUBIC)).astype(int)
+        difference = np.abs(resize_square([image], 384)[0].permute(1, 2, 0).numpy() - expected)
+        assert difference.max() <= 2
+        beyond += int((difference > 1).sum())
+    assert beyond / (40 * 3 * 384 * 384) < 1e-5
 
 
 def test_no_images(llava, settings) -> None:

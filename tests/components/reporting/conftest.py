@@ -154,7 +154,26 @@ def mixture(run: Run, datasets: dict[str, Manifest]) -> Manifest:
     put_ledger(
         run.store, prefix, [ledger_row(subset, 7, "dropped", "too-long", "2214", "2048") for subset in sorted(datasets)]
     )
+    licence = {"name": "CC-BY-NC-4.0", "terms": "Research <only>.", "forbids": ["commercial"], "origin": "its README"}
+    described = [{"name": "demo-multi", "skill": "coref", "licence": licence}]
+    described.append({"name": "demo-single", "skill": "", "licence": None})
+    run.store.put(f"{prefix}/subsets.json", json.dumps(described).encode())
     return commit(run, Kind.MIXTURE, "mixtures/{}", "assemble", {"samples": len(table)}, datasets)
+
+
+def contamination(run: Run, data: Manifest) -> Manifest:
+    prefix = f"contamination/{fingerprint([run.id, 'contamination'])}"
+    where = {"subset": "demo-multi", "row": 17, "id": "demo-multi-00017", "path": "images/17.jpg"}
+    hits = [
+        {"benchmark": "demo-multi", "image": "images/a.jpg", "match": "exact", "distance": 0, **where},
+        {"benchmark": "demo-multi", "image": "images/b.jpg", "match": "similar", "distance": 11, **where},
+    ]
+    counts = {"images": 7000, "hashed": 90, "unreadable": 0, "exact": 1, "similar": 1, "samples": 1}
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(hits), buffer)
+    run.store.put(f"{prefix}/hits.parquet", buffer.getvalue())
+    run.store.put(f"{prefix}/benchmarks.json", json.dumps([{"benchmark": "demo-multi", **counts}]).encode())
+    return commit(run, Kind.CONTAMINATION, "contamination/{}", "contamination", {}, {"mixture": data})
 
 
 def checkpoint(run: Run, data: Manifest) -> Manifest:
@@ -265,7 +284,8 @@ def put_records(run: Run, artifacts: dict[str, Manifest]) -> None:
         ("preflight", 0, 1.4, State.DONE),
         ("prepare-demo-multi", 6, 6.1, State.REUSED),
         ("prepare-demo-single", 6, 15, State.DONE),
-        ("assemble", 21, 33, State.DONE),
+        ("assemble", 21, 31, State.DONE),
+        ("contamination", 31, 33, State.DONE),
         ("train", 36, 297.2, State.DONE),
         ("convert", 303, 312, State.DONE),
         ("evaluate-demo-multi", 318, 402, State.DONE),
@@ -309,7 +329,8 @@ def make_stored(local_store: LocalStore, demo_recipe: Recipe) -> Callable[..., S
             rows = [row for row in stored.scores if row["benchmark"] == benchmark]
             stored.artifacts[f"evaluate-{benchmark}"] = evaluation(run, model, benchmark, rows)
             stored.evaluations.append(stored.artifacts[f"evaluate-{benchmark}"])
-        put_records(run, {manifest.made_by.step: manifest for manifest in stored.artifacts.values()})
+        made = [*stored.artifacts.values(), contamination(run, data)]
+        put_records(run, {manifest.made_by.step: manifest for manifest in made})
         return stored
 
     return make

@@ -187,12 +187,25 @@ def test_data_and_ledger(stored):
     page, _ = made(stored)
     cells = Page(page).cells
     begin = cells.index("demo-multi")
-    assert cells[begin : begin + 8] == ["demo-multi", "1,600", "1,598", "2", "1", "1,597", "4,791", "106,999"]
+    assert cells[begin : begin + 9] == ["demo-multi", "coref", "1,600", "1,598", "2", "1", "1,597", "4,791", "106,999"]
     begin = cells.index("All")
-    assert cells[begin : begin + 8] == ["All", "2,000", "1,998", "2", "1", "1,996", "5,190", "133,732"]
+    assert cells[begin : begin + 9] == ["All", "", "2,000", "1,998", "2", "1", "1,996", "5,190", "133,732"]
     begin = cells.index("image-missingdropped")
     assert cells[begin + 1 : begin + 4] == ["demo-multi", "prepare-demo-multi", "2"]
     assert "images/00003-2.jpg" in cells[begin + 4]
+
+
+def test_benchmark_images_in_training_and_licences(stored):
+    page, markdown = made(stored)
+    cells = Page(page).cells
+    begin = cells.index("7,000")
+    assert cells[begin - 1 : begin + 5] == ["demo-multi", "7,000", "1", "1", "1", "0"]
+    for text in (page, markdown.replace("\\_", "_")):
+        assert "images/a.jpg is images/17.jpg of demo-multi, row 17" in text
+        assert "images/b.jpg resembles (11 of 256 bits differ) images/17.jpg" in text
+        assert "CC-BY-NC-4.0" in text
+        assert "Research &lt;only&gt;." in text
+        assert "commercial" in text
 
 
 def test_lineage_names_every_artifact_and_the_commands(stored):
@@ -212,6 +225,7 @@ def test_lineage_names_every_artifact_and_the_commands(stored):
         ("evaluate-demo-multi", "scores.json", "scores.json is not there"),
         ("checkpoint", "metrics.jsonl", "metrics.jsonl is not there"),
         ("mixture", "ledger.parquet", "ledger.parquet is not there"),
+        ("mixture", "subsets.json", "subsets.json is not there"),
         ("demo-multi", "manifest.json", "is missing: it is an input of"),
         ("mixture", "manifest.json", "No mixture was found"),
         ("model", "manifest.json", "No checkpoint was found"),
@@ -232,6 +246,7 @@ def test_what_is_missing_is_said(stored, artifact, file, said):
         ("checkpoint", "metrics.jsonl", b"{\n", "metrics.jsonl is not JSON, line by line"),
         ("checkpoint", "metrics.jsonl", b'{"step": 1}\n', "metrics.jsonl has no loss"),
         ("demo-multi", "ledger.parquet", b"PAR1", "ledger.parquet is not a Parquet file"),
+        ("mixture", "subsets.json", b'[{"name": "x", "licence": {"name": 1}}]', "subsets.json, row 0"),
         ("model", "manifest.json", b"{}", "is no manifest of schema version 1"),
     ],
 )
@@ -248,7 +263,7 @@ def test_an_index_that_is_gone_leaves_the_prepared_rows(stored):
     page, _ = made(stored)
     assert "index.lance cannot be read" in page
     begin = Page(page).cells.index("demo-multi")
-    assert Page(page).cells[begin : begin + 8] == ["demo-multi", "1,600", "1,598", "2", "1", "–", "–", "–"]
+    assert Page(page).cells[begin : begin + 9] == ["demo-multi", "coref", "1,600", "1,598", "2", "1", "–", "–", "–"]
 
 
 def test_a_run_without_evaluations_or_records(stored):

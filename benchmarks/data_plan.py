@@ -1,0 +1,134 @@
+"""The mixture plan of all of Mantis-Instruct, lengths drawn from the published table: which rows an epoch sees.
+
+Beside it, for the same epoch, what the official loader does: a bisection and a look-up for each sample
+(TIGER-AI-Lab/Mantis, mantis/train/data.py, DatasetCollection).
+"""
+
+import bisect
+import itertools
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.rows import Row
+from components.core.progress import say
+from components.core.settings import Recipe
+from components.core.store_local import LocalStore
+from components.core.tables import write_table
+from components.data.assemble import INDEX, SCHEMA, visited
+from components.data.mixture import capped, epoch_of, samples_per_epoch
+from components.data.plan import Size, plan_epoch
+from components.data.subsets import published
+from pipelines.resolve import resolve_run
+
+REPEATS = 5
+GOAL = "<10"
+IMAGE_TOKENS = 64
+RECIPES = ("data-mantis-instruct", "data-mantis-instruct-balanced")
+
+Lengths = dict[str, pa.Table]  # of each subset: a row of the index for every row of it
+
+
+def plan(full: bool) -> Row:
+    """Seconds from lengths to a written index, and of the official loader's way; the slower of the two mixtures."""
+    results = {name: _measure(name) for name in (RECIPES if full else RECIPES[1:])}
+    slowest = max(results.values(), key=lambda result: result["ours"])
+    return Row(
+        name="data.plan",
+        peer=None,
+        ours=slowest["ours"],
+        ratio=slowest["ours"],
+        unit="s",
+        goal=GOAL,
+        details={"mixtures": results, "limited_by": max(slowest["parts"], key=slowest["parts"].__getitem__)},
+    )
+
+
+def _measure(name: str) -> dict[str, Any]:
+    _, recipe = resolve_run(name, {}, "")
+    lengths = {subset.name: _draw(subset.name) for subset in recipe.data.subsets}
+    ours: list[dict[str, float]] = []
+    theirs: list[float] = []
+    samples: set[int] = set()
+    with tempfile.TemporaryDirectory() as folder:
+        store = LocalStore(Path(folder))
+        for repeat in range(REPEATS + 1):
+            say(f"{name}: {repeat} of {REPEATS}")
+            seconds, rows = _ours(recipe, lengths, store)
+            peer, peer_rows = _timed(lambda: _official(recipe, lengths))
+            samples |= {rows, peer_rows}
+            if repeat:
+                ours.append(seconds)
+                theirs.append(peer)
+    if len(samples) != 1:
+        raise RuntimeError(f"peer and ours plan different epochs: {samples} samples")
+    whole = statistics.median(sum(parts.values()) for parts in ours)
+    return {
+        "samples": samples.pop(),
+        "ours": whole,
+        "parts": {part: statistics.median(seconds[part] for seconds in ours) for part in ours[0]},
+        "official": statistics.median(theirs),
+        "official_over_ours": statistics.median(theirs) / whole,
+    }
+
+
+def _ours(recipe: Recipe, lengths: Lengths, store: LocalStore) -> tuple[dict[str, float], int]:
+    sizes = {name: len(table) for name, table in lengths.items()}
+    printed, _ = _timed(
+        lambda: plan_epoch(
+            recipe,
+            {name: Size(rows=rows, known="published") for name, rows in sizes.items()},
+            image_tokens=IMAGE_TOKENS,
+        )
+    )
+    chosen, epoch = _timed(lambda: epoch_of(sizes, recipe.data, seed=recipe.seed))
+    indexed, index = _timed(lambda: pa.concat_tables(visited(lengths[name], visits) for name, visits in epoch.items()))
+    written, rows = _timed(lambda: write_table(store, INDEX, SCHEMA, index.to_batches()))
+    return {"print": printed, "choose": chosen, "index": indexed, "write": written}, rows
+
+
+def _official(recipe: Recipe, lengths: Lengths) -> int:
+    """The samples of an epoch one by one, each with its lengths, as Python objects."""
+    data = recipe.data
+    columns = {name: table["tokens"].to_pylist() for name, table in lengths.items()}
+    sizes = {name: capped(len(values), data.subset(name)) for name, values in columns.items()}
+    names = list(sizes)
+    ends = [0, *itertools.accumulate(samples_per_epoch(sizes, data.balance).values())]
+    index = []
+    for position in range(ends[-1]):
+        which = bisect.bisect_right(ends, position) - 1
+        row = (position - ends[which]) % sizes[names[which]]
+        index.append((names[which], row, columns[names[which]][row]))
+    return len(index)
+
+
+def _draw(name: str) -> pa.Table:
+    """Index rows of a published subset: images and text around its averages, never above its largest row."""
+    known = published()[name]
+    generator = np.random.default_rng(known.rows)
+    images = np.clip(generator.poisson(known.images.mean, known.rows), 1, known.images.max).astype(np.int32)
+    text = generator.lognormal(math.log(known.text_tokens or 30) - 0.18, 0.6, known.rows).astype(np.int32) + 8
+    columns: dict[str, Any] = {
+        "subset": pa.repeat(pa.scalar(name), known.rows),
+        "row": np.arange(known.rows),
+        "id": [f"{name}-{row}" for row in range(known.rows)],
+        "turns": np.full(known.rows, 2, np.int32),
+        "tokens": text + IMAGE_TOKENS * images,
+        "targets": text // 3 + 1,
+        "images": images,
+        "patches": IMAGE_TOKENS * images,
+    }
+    return pa.table(columns, schema=SCHEMA)
+
+
+def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result

@@ -1,0 +1,89 @@
+"""Random batches of a mixture whose datasets lie in a MinIO on loopback, read as training reads them."""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.minio import serving
+from benchmarks.real import repeat
+from benchmarks.rows import Row
+from components.core.progress import say
+
+GOAL = ">=300"
+BATCH = 128
+ROUNDS = {False: 10, True: 40}
+SUBSETS = {False: (400, 400), True: (2500, 2500)}  # conversations of each
+RECIPE = """
+name: benchmark
+model: {{tiny: {{vocabulary: 8000}}}}
+data: {{source: "{source}", context_length: 100000}}
+"""
+
+
+def random_read(full: bool) -> Row:
+    """Samples per second, images and all; beside it, the same images as one object each, read by as many threads."""
+    import numpy as np
+
+    from components.core.store import concurrently
+
+    with tempfile.TemporaryDirectory() as name, serving(Path(name) / "minio") as url:
+        reader, store, objects = _prepare(Path(name) / "raw", url, SUBSETS[full])
+        generator = np.random.default_rng(0)
+        found: dict[str, list[float]] = {"ours": [], "objects": []}
+        sizes = []
+        for round_ in range(ROUNDS[full] + 1):
+            positions = generator.choice(len(reader), BATCH, replace=False).tolist()
+            start = time.perf_counter()
+            samples = reader.take(positions)
+            middle = time.perf_counter()
+            names = [key for position in positions for key in objects[reader.subsets[position], reader.ids[position]]]
+            images = concurrently(store.get, names)
+            end = time.perf_counter()
+            if images != [image for sample in samples for image in sample.images]:
+                raise RuntimeError("the two ways read different images")
+            if round_:  # the first opens tables and connections
+                found["ours"].append(middle - start)
+                found["objects"].append(end - middle)
+                sizes.append(sum(map(len, images)))
+    rates = {name: BATCH / statistics.median(seconds) for name, seconds in found.items()}
+    return Row(
+        name="data.random_read",
+        peer=None,
+        ours=rates["ours"],
+        ratio=rates["ours"],
+        unit="samples/s",
+        goal=GOAL,
+        details={
+            "limit": "the server, which shares the cores; a training of 16 GPUs asks for 50 samples/s",
+            "an object per image": rates["objects"],
+            "mb_per_second": statistics.median(sizes) / 1e6 / statistics.median(found["ours"]),
+            "batch": BATCH,
+            "samples": sum(SUBSETS[full]),
+        },
+    )
+
+
+def _prepare(raw: Path, url: str, counts: tuple[int, ...]) -> tuple[Any, Any, dict[tuple[str, str], list[str]]]:
+    """A mixture of real conversations in the store; of every sample, the keys of its images as objects of their own."""
+    import json
+
+    from components.core.settings import parse_recipe
+    from components.core.steps import Run
+    from components.core.store import open_store, upload_tree
+    from components.data.step import assemble, prepare
+    from components.models.mixture import MixtureReader
+
+    names = [f"part-{number}" for number in range(len(counts))]
+    objects: dict[tuple[str, str], list[str]] = {}
+    for subset, count in zip(names, counts, strict=True):
+        repeat(raw / subset, count)
+        for row in json.loads((raw / subset / "train.json").read_text()):
+            objects[subset, row["id"]] = [f"objects/{subset}/{image}" for image in row["images"]]
+    store = open_store(url)
+    say("uploading every image as an object of its own")
+    upload_tree(store, "objects", raw)
+    run = Run(id="benchmark", store=store, recipe=parse_recipe(RECIPE.format(source=raw), origin="benchmark"))
+    mixture = assemble(run, [prepare(run, subset) for subset in names])
+    return MixtureReader(store, mixture), store, objects

@@ -1,0 +1,58 @@
+"""A MinIO of a measurement's own, on loopback."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+BUCKET = "mantis"
+KEYS = {"MINIO_ROOT_USER": "benchmark", "MINIO_ROOT_PASSWORD": "benchmark-secret"}
+START_SECONDS = 60
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """URL of a store in a server that keeps its data in `folder`; the environment leads to it meanwhile."""
+    binary = shutil.which("minio")
+    if binary is None:
+        sys.exit("no `minio` on PATH: this row measures the store in a real one.")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [binary, "server", "--quiet", "--address", address, str(folder)]
+    server = subprocess.Popen(command, env=os.environ | KEYS, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    before = dict(os.environ)
+    user, password = KEYS.values()
+    try:
+        _until_ready(address, server)
+        os.environ.update(AWS_ENDPOINT_URL=f"http://{address}", AWS_ACCESS_KEY_ID=user, AWS_SECRET_ACCESS_KEY=password)
+        _make_bucket(address, user, password)
+        yield f"s3://{BUCKET}/benchmark"
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        server.terminate()
+        server.wait(10)
+
+
+def _make_bucket(address: str, user: str, password: str) -> None:
+    from minio import Minio
+
+    Minio(address, user, password, secure=False, region="us-east-1").make_bucket(BUCKET)
+
+
+def _until_ready(address: str, server: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            urllib.request.urlopen(f"http://{address}/minio/health/ready", timeout=2).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise RuntimeError(f"minio was not ready within {START_SECONDS} s (exit code {server.poll()})")

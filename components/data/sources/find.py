@@ -1,0 +1,150 @@
+"""Which subsets lie at an address, a local folder or a bucket, and in which layout."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from components.core.errors import ConfigError, NotFoundError
+from components.core.store import Entry, ObjectStore, concurrently, open_store
+from components.core.store_local import LocalStore
+from components.data.sources.folder_images import FolderImages, LocalImages
+from components.data.sources.json_rows import PREFERRED, JsonRows
+from components.data.sources.parquet_rows import ParquetRows
+from components.data.sources.source import TRAIN, Images, Rows, Source
+from components.data.sources.zip_images import ZipImages
+
+SPLITS = (TRAIN, "val")
+BEGINNING = 4096  # bytes in which a JSON file shows whether it is a list
+
+
+def find_sources(url: str) -> dict[str, Source]:
+    """The subsets at `url`, by name: the folder itself where it holds rows, else each folder in it that does.
+
+    A folder's other splits are subsets of their own: `nlvr2` and `nlvr2-val`.
+
+    Raises:
+        ConfigError: no such folder, nothing in it, or two folders of one name.
+    """
+    store = _open(url)
+    name = (store.root.name if isinstance(store, LocalStore) else store.url.rpartition("/")[2]) or "source"
+    try:
+        files, folders = store.children("")
+    except NotFoundError as error:
+        raise ConfigError(f"data.source = {url!r}: {error.problem}", remedy="Name a folder or a bucket.") from None
+    found = _sources_in(store, "", name, files)
+    if not found:
+        inner = concurrently(lambda key: _sources_in(store, key, key, store.children(key)[0]), folders)
+        found = [source for sources in inner for source in sources]
+    if not found:
+        raise ConfigError(
+            f"data.source = {url!r} holds no subset.",
+            remedy="Expected: train-*.parquet with its zips, or a JSON file with a list of rows, in it or in its "
+            "subfolders (docs/architecture.md).",
+        )
+    return _by_name(found)
+
+
+def open_source(url: str, subset: str) -> Source:
+    """The subset `subset` at `url`.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    found = find_sources(url)
+    if subset not in found:
+        raise ConfigError(
+            f"subset = {subset!r} is not at data.source = {url!r}.", remedy=f"It has: {', '.join(found)}."
+        )
+    return found[subset]
+
+
+def _open(url: str) -> ObjectStore:
+    parsed = urlparse(url)
+    if parsed.scheme == "s3":
+        return open_store(url.rstrip("/"))
+    if parsed.scheme not in ("", "file"):
+        raise ConfigError(
+            f"data.source = {url!r} is neither a folder nor a bucket.",
+            remedy="Use /path, file:///path or s3://bucket/prefix.",
+        )
+    folder = Path(unquote(parsed.path)) if parsed.scheme else Path(url)
+    if not folder.is_dir():
+        raise ConfigError(
+            f"data.source = {url!r} does not exist." if not folder.exists() else f"data.source = {url!r}: a file.",
+            remedy="Name the folder that holds the rows (--source FOLDER).",
+        )
+    return LocalStore(folder)
+
+
+def _sources_in(store: ObjectStore, folder: str, name: str, files: Sequence[Entry]) -> list[Source]:
+    """The splits of the one subset whose files these are; none where they are something else."""
+    found = []
+    for split in SPLITS:
+        rows = [file for file in files if re.fullmatch(rf"{split}(-.*)?\.parquet", _base(file))]
+        if rows:
+            zips = [file for file in files if re.fullmatch(rf"{split}_images.*\.zip", _base(file))]
+            rows_kept = ParquetRows(store=store, files=tuple(rows))
+            found.append(_source(store, folder, _name(name, split), split, rows_kept, rows, zips))
+    if found:
+        return found
+    rows = [file for file in files if _base(file) == PREFERRED]
+    rows = rows or [file for file in files if file.key.endswith(".json") and _begins_as_list(store, file)]
+    if not rows:
+        return []
+    zips = [file for file in files if file.key.endswith(".zip")]
+    json = JsonRows(store=store, folder=folder, files=tuple(rows))
+    return [_source(store, folder, _name(name, TRAIN), TRAIN, json, rows, zips)]
+
+
+def _source(
+    store: ObjectStore, folder: str, name: str, split: str, rows: Rows, files: Sequence[Entry], zips: Sequence[Entry]
+) -> Source:
+    """Images are looked up in the zips where there are any, else as files below the folder."""
+    images: Images
+    if zips:
+        images = ZipImages(store=store, files=tuple(sorted(zips, key=_part)))
+    elif isinstance(store, LocalStore):
+        images = LocalImages(store=store, folder=folder)
+    else:
+        images = FolderImages(store=store, folder=folder)
+
+    def stored_bytes() -> int:
+        listed = store.list(folder) if isinstance(rows, JsonRows) and not zips else [*files, *zips]
+        return sum(file.size for file in listed)
+
+    return Source(name=name, split=split, rows=rows, images=images, stored_bytes=stored_bytes)
+
+
+def _by_name(sources: Sequence[Source]) -> dict[str, Source]:
+    found: dict[str, Source] = {}
+    for source in sources:
+        if source.name in found:
+            raise ConfigError(
+                f"data.source: {found[source.name].url} and {source.url} are both the subset {source.name!r}.",
+                remedy="Rename one of the folders.",
+            )
+        found[source.name] = source
+    return found
+
+
+def _name(folder: str, split: str) -> str:
+    """The folder's name as a settings.Name, with the split where it is not the one for training."""
+    suffix = "" if split == TRAIN else f"-{split}"
+    name = re.sub(r"[^a-z0-9_.-]+", "-", folder.lower()).lstrip("_.-")[: 63 - len(suffix)] or "source"
+    return name + suffix
+
+
+def _base(file: Entry) -> str:
+    return file.key.rpartition("/")[2]
+
+
+def _part(file: Entry) -> tuple[int, str]:
+    """Parts in the order of their numbers: 2 before 10."""
+    number = re.search(r"(\d+)\.zip$", file.key)
+    return (int(number[1]) if number else 0, file.key)
+
+
+def _begins_as_list(store: ObjectStore, file: Entry) -> bool:
+    text = store.get_range(file.key, 0, BEGINNING).decode("utf-8-sig", errors="replace")
+    return text.lstrip().startswith("[")

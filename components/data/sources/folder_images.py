@@ -1,0 +1,136 @@
+"""Images as files beside the rows, on a disk or in a bucket."""
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from components.core.errors import NotFoundError
+from components.core.hashing import fingerprint
+from components.core.store import TRANSFER_THREADS, Entry, ObjectStore, join
+from components.core.store_local import LocalStore
+from components.data.refusal import Refusal
+from components.data.sources.identity import Memory, hash_files
+from components.data.sources.source import Rows, clean
+
+LONGEST_KEY = 1024  # bytes; what S3 allows
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderImages:
+    """Files below `folder` of a bucket."""
+
+    store: ObjectStore
+    folder: str
+
+    def read(self, path: str, *, max_bytes: int) -> bytes:
+        key = self._key(path)
+        try:
+            data = self.store.get_range(key, 0, max_bytes + 1)  # one request, whatever the size
+        except NotFoundError:
+            raise Refusal("image-missing", value=path) from None
+        if len(data) > max_bytes:
+            found = self.store.stat(key)
+            raise Refusal("image-bytes", value=f"{path}: {found.size if found else 0}", threshold=str(max_bytes))
+        return data
+
+    def fingerprint(self, memory: Memory, rows: Rows) -> str:
+        """Hash of every image that a row names: of many small files, remembered as one."""
+        paths = sorted(_named(rows))
+        files = self._find(paths)
+
+        def compute() -> str:
+            return fingerprint(list(zip(paths, hash_files(self.store, files), strict=True)))
+
+        absent = fingerprint([path for path, file in zip(paths, files, strict=True) if file is None])
+        return memory.recall(f"images, absent: {absent}", self.store, [file for file in files if file], compute)
+
+    def _find(self, paths: list[str]) -> list[Entry | None]:
+        """The files behind `paths`, from one listing: a thousand a request."""
+        there = {entry.key: entry for entry in self.store.list(self.folder)}
+        return [there.get(key) if key else None for key in map(self._key_or_none, paths)]
+
+    def _key_or_none(self, path: str) -> str | None:
+        try:
+            return self._key(path)
+        except Refusal:
+            return None  # preparing the row says what is wrong with it
+
+    def _key(self, path: str) -> str:
+        key = join(self.folder, clean(path))
+        if len(key.encode()) > LONGEST_KEY:
+            raise Refusal("image-missing", value=path)
+        return key
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalImages(FolderImages):
+    """Files below a folder of this machine; a link may not lead out of it, and what is no file is not opened."""
+
+    store: LocalStore = field()
+
+    def read(self, path: str, *, max_bytes: int) -> bytes:
+        real = self._locate(path)
+        try:
+            size = os.stat(real).st_size
+            if size > max_bytes:
+                raise Refusal("image-bytes", value=f"{path}: {size}", threshold=str(max_bytes))
+            with open(real, "rb") as file:
+                return file.read()
+        except OSError:
+            raise Refusal("image-missing", value=path) from None
+
+    def _find(self, paths: list[str]) -> list[Entry | None]:
+        with ThreadPoolExecutor(TRANSFER_THREADS) as pool:
+            return list(pool.map(self._stat, paths))
+
+    def _stat(self, path: str) -> Entry | None:
+        try:
+            self._locate(path)
+        except Refusal:
+            return None
+        return self.store.stat(self._key(path))
+
+    def _locate(self, path: str) -> str:
+        root = self._root
+        try:
+            real = os.path.realpath(os.path.join(root, clean(path)))
+        except (ValueError, OSError):
+            raise Refusal("image-missing", value=path) from None
+        if not real.startswith(root + os.sep):
+            raise Refusal("image-outside", value=path)
+        if not os.path.isfile(real):
+            raise Refusal("image-missing", value=path)
+        return real
+
+    @cached_property
+    def _root(self) -> str:
+        return os.path.realpath(self.store.root / self.folder)
+
+
+def _named(rows: Rows) -> set[str]:
+    """Every path that a row names; bytes within rows are hashed with them."""
+    named: set[str] = set()
+    for row in rows.read(lambda _: True):
+        images = row.get("images", row.get("image")) if isinstance(row, dict) else None
+        named |= set(_paths(images if isinstance(images, list) else [images]))
+    return named
+
+
+def _paths(images: Iterable[Any]) -> Iterable[str]:
+    for image in images:
+        if isinstance(image, dict) and image.get("bytes") is None:
+            image = image.get("path")
+        if isinstance(image, str) and _is_text(image):
+            yield image
+
+
+def _is_text(value: str) -> bool:
+    """False for text that has no UTF-8 form, as broken input has."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,56 @@
+"""Content hashes of source files, each computed once and remembered in the run's store.
+
+A source is identified by its bytes, so that the same files give the same datasets from a disk and from a bucket; an
+ETag would not do, since it depends on how an object was uploaded. Reading hundreds of gigabytes on every start to find
+that nothing has changed would cost more than preparing them, so a hash is kept under the state of the files it was
+made of: addresses, sizes and versions (ETags, or times of change and inodes). State only ever finds a hash again; it
+never stands for one.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from components.core.artifacts import hash_object
+from components.core.hashing import fingerprint
+from components.core.progress import Progress
+from components.core.store import Entry, ObjectStore
+
+HASH_THREADS = 8
+HASHED_AT_ONCE = 4096  # files
+PREFIX = "sources/identities"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """What was computed of files, kept in `store` as `sources/identities/<hash of the files' state>`."""
+
+    store: ObjectStore
+
+    def recall(self, what: str, source: ObjectStore, files: Sequence[Entry], compute: Callable[[], str]) -> str:
+        """`compute()`, or what it gave before for the same `what` of files in the same state."""
+        if not all(file.version for file in files):
+            return compute()
+        state = fingerprint([what, [[source.uri(file.key), file.size, file.version] for file in files]])
+        key = f"{PREFIX}/{state}"
+        if self.store.stat(key) is not None:
+            return self.store.get(key).decode()
+        found = compute()
+        self.store.put(key, found.encode())
+        return found
+
+
+def hash_files(store: ObjectStore, files: Iterable[Entry | None]) -> list[str]:
+    """SHA-256 of each file, read in blocks by several threads; `none` for one that is not there."""
+    wanted = list(files)
+    progress = Progress(label="hash source", total=len(wanted), unit="files")
+    hashes: list[str] = []
+
+    def hashed(file: Entry | None) -> str:
+        return "none" if file is None else hash_object(store, file.key, file.size)
+
+    with ThreadPoolExecutor(HASH_THREADS) as pool:
+        for start in range(0, len(wanted), HASHED_AT_ONCE):
+            hashes += pool.map(hashed, wanted[start : start + HASHED_AT_ONCE])
+            progress.advance(len(hashes) - start)
+    return hashes

@@ -1,0 +1,52 @@
+"""Rows of the raw JSON form: a list of conversations in one file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from components.core.errors import InputError
+from components.core.store import Entry, ObjectStore
+from components.data.sources.identity import Memory, hash_files
+from components.data.sources.json_stream import read_list
+from components.data.sources.ranges import stream
+from components.data.sources.source import Wanted
+
+PREFERRED = "train.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonRows:
+    """The rows of the only file in `files`."""
+
+    store: ObjectStore
+    folder: str
+    files: tuple[Entry, ...]
+
+    @property
+    def file(self) -> Entry:
+        """The JSON file that holds the rows.
+
+        Raises:
+            InputError: there are several and none is `train.json`.
+        """
+        if len(self.files) != 1:
+            names = ", ".join(file.key.rpartition("/")[2] for file in self.files)
+            raise InputError(
+                f"{self.store.uri(self.folder)} should hold one JSON file with rows; found: {names}.",
+                remedy=f"Name the one to read {PREFERRED}.",
+            )
+        return self.files[0]
+
+    @property
+    def url(self) -> str:
+        return self.store.uri(self.file.key)
+
+    def read(self, wanted: Wanted) -> Iterator[Any]:
+        with stream(self.store, self.file.key) as file:
+            yield from read_list(file, self.url)
+
+    def count(self) -> int:
+        return sum(1 for _ in self.read(lambda _: False))
+
+    def fingerprint(self, memory: Memory) -> str:
+        return memory.recall("sha256", self.store, [self.file], lambda: hash_files(self.store, [self.file])[0])

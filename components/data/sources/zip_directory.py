@@ -1,0 +1,146 @@
+"""The central directory of a zip, read by two range requests and kept as arrays.
+
+Format: PKWARE's APPNOTE.TXT 6.3.10, sections 4.3.12 (central directory), 4.3.14 to 4.3.16 (its end, zip64 included).
+Python's zipfile makes an object of some 600 bytes per member, too much for sources with millions of images.
+"""
+
+import hashlib
+import stat
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.core.errors import InputError
+from components.core.store import Entry, ObjectStore
+
+END = struct.Struct("<4s4H2IH")
+END64 = struct.Struct("<4sQ2H2I4Q")
+LOCATOR64 = struct.Struct("<4sIQI")
+CENTRAL = struct.Struct("<4s6H3I5H2I")
+LONGEST_COMMENT = 0xFFFF
+NARROW, WIDE = 0xFFFFFFFF, 0xFFFF  # what a field holds whose value stands in the zip64 record
+ZIP64_EXTRA = 1
+UNIX = 3
+ENCRYPTED = 1
+
+MEMBER = np.dtype(
+    [
+        ("name", "<u8"),  # member_key of the name
+        ("offset", "<u8"),  # of the local header
+        ("compressed", "<u8"),
+        ("size", "<u8"),
+        ("crc", "<u4"),
+        ("method", "<u2"),
+        ("name_length", "<u2"),
+        ("link", "?"),
+        ("encrypted", "?"),
+    ]
+)
+
+
+def member_key(name: bytes) -> int:
+    """64 bits for a name; the name itself is compared when the member is read."""
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Directory:
+    """The members of one zip that are no folders, in the directory's order (dtype MEMBER), and their hash.
+
+    `content` covers names, CRC-32, sizes and kinds of all members. It stands for their bytes: whoever reads a member
+    checks it against its CRC-32, so that a changed image is refused and never taken for the one that was promised.
+    """
+
+    members: NDArray[np.void]
+    content: str
+
+
+def read_directory(store: ObjectStore, file: Entry) -> Directory:
+    """The directory of the zip at `file`.
+
+    Raises:
+        InputError: no zip, cut off, or of several disks.
+    """
+    origin = store.uri(file.key)
+    try:
+        start, size, count, shift = _find(store, file)
+        data = store.get_range(file.key, start, size)
+        members = np.empty(count, MEMBER)
+        lines = hashlib.sha256()
+        used = 0
+        for member, line in _members(data, shift):
+            if not line.endswith(b"/"):
+                members[used] = member
+                used += 1
+            lines.update(line + b"\0" + struct.pack("<3Q?", member[4], member[2], member[3], member[7]))
+    except (struct.error, IndexError) as error:
+        raise _broken(origin, str(error)) from None
+    return Directory(members=members[:used].copy(), content=lines.hexdigest())
+
+
+def _find(store: ObjectStore, file: Entry) -> tuple[int, int, int, int]:
+    """Where the directory lies: its start and size in the file, its count of members, and what to add to offsets."""
+    origin = store.uri(file.key)
+    tail_start = max(0, file.size - END.size - LONGEST_COMMENT - LOCATOR64.size)
+    tail = store.get_range(file.key, tail_start, file.size - tail_start)
+    at = tail.rfind(b"PK\5\6")
+    if at < 0:
+        raise _broken(origin, "it has no central directory")
+    _, disk, first_disk, _, count, size, offset, _ = END.unpack_from(tail, at)
+    end = tail_start + at
+    if at >= LOCATOR64.size and tail[at - LOCATOR64.size :].startswith(b"PK\6\7"):
+        _, _, place, _ = LOCATOR64.unpack_from(tail, at - LOCATOR64.size)
+        record = store.get_range(file.key, place, END64.size)
+        signature, _, _, _, disk, first_disk, _, count, size, offset = END64.unpack(record)
+        if signature != b"PK\6\6":
+            raise _broken(origin, "its zip64 record is not where it should be")
+        end = place
+    if disk or first_disk:
+        raise _broken(origin, "it is one part of a zip of several disks")
+    start = end - size  # where other bytes stand before the zip, all its offsets are short by their number
+    if start < offset or count * CENTRAL.size > size:
+        raise _broken(origin, "its central directory is cut off")
+    return start, size, count, start - offset
+
+
+def _members(data: bytes, shift: int) -> Iterator[tuple[tuple[int | bool, ...], bytes]]:
+    """Each member as a value of MEMBER, with its name."""
+    at = 0
+    while at < len(data):
+        fields = CENTRAL.unpack_from(data, at)
+        signature, made_by, _, flags, method, _, _, crc, compressed, size = fields[:10]
+        name_length, extra_length, comment_length, _, _, attributes, offset = fields[10:]
+        if signature != b"PK\1\2":
+            raise struct.error("its central directory is damaged")
+        at += CENTRAL.size
+        name = data[at : at + name_length]
+        extra = data[at + name_length : at + name_length + extra_length]
+        if NARROW in (size, compressed, offset):
+            size, compressed, offset = _widen(extra, size, compressed, offset)
+        link = made_by >> 8 == UNIX and stat.S_ISLNK(attributes >> 16)
+        encrypted = bool(flags & ENCRYPTED)
+        key = member_key(name)
+        yield (key, offset + shift, compressed, size, crc, method, name_length, link, encrypted), name
+        at += name_length + extra_length + comment_length
+
+
+def _widen(extra: bytes, *values: int) -> tuple[int, ...]:
+    """`values` with those that do not fit 32 bits taken from the zip64 field, where they stand in this order."""
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<2H", extra, at)
+        if kind == ZIP64_EXTRA:
+            wide = iter(struct.unpack_from(f"<{length // 8}Q", extra, at + 4))
+            try:
+                return tuple(next(wide) if value == NARROW else value for value in values)
+            except RuntimeError:
+                raise struct.error("a zip64 field is cut off") from None
+        at += 4 + length
+    return values  # exactly 4 GiB - 1, without a zip64 field
+
+
+def _broken(origin: str, what: str) -> InputError:
+    return InputError(f"{origin} cannot be read as a zip: {what}.", remedy="Fetch the file again.")

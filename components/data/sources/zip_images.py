@@ -1,0 +1,135 @@
+"""Images as members of zips, read where they lie: one range request each, nothing is unpacked to disk."""
+
+import posixpath
+import re
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.core.hashing import fingerprint
+from components.core.store import Entry, ObjectStore, concurrently
+from components.data.refusal import Refusal
+from components.data.sources.identity import Memory
+from components.data.sources.source import Rows, clean
+from components.data.sources.zip_directory import member_key, read_directory
+
+LOCAL = struct.Struct("<4s5H3I2H")
+STORED, DEFLATED = 0, 8
+SLACK = 256  # bytes a local header's extra field may have before a second request is needed
+DEFLATE_OVERHEAD = 1024  # bytes by which an image that does not compress may grow; zlib's bound is far below
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZipImages:
+    """The members of `files`. Of two with one name the later counts, as after unpacking all of them."""
+
+    store: ObjectStore
+    files: tuple[Entry, ...]
+    _loaded: list["_Table"] = field(default_factory=list, init=False, repr=False, compare=False)
+    _lock: Any = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+
+    def read(self, path: str, *, max_bytes: int) -> bytes:
+        table = self._table()
+        for name in self._names(clean(path)):
+            position = table.find(name)
+            if position is not None:
+                return self._read(path, name, table, position, max_bytes)
+        raise Refusal("image-missing", value=path)
+
+    def fingerprint(self, memory: Memory, rows: Rows) -> str:
+        """Hash of the zips' central directories: cheap for any size, and sound, since members are read against it."""
+
+        def content(file: Entry) -> str:
+            return memory.recall("directory", self.store, [file], lambda: read_directory(self.store, file).content)
+
+        return fingerprint(concurrently(content, self.files))
+
+    def _table(self) -> "_Table":
+        with self._lock:
+            if not self._loaded:
+                directories = concurrently(lambda file: read_directory(self.store, file).members, self.files)
+                self._loaded.append(_Table(directories))
+            return self._loaded[0]
+
+    def _names(self, path: str) -> Iterator[bytes]:
+        """What the member may be called: a zip holds a folder's content, or the folder itself."""
+        folders = {re.sub(r"_part\d+$", "", posixpath.basename(file.key).removesuffix(".zip")) for file in self.files}
+        tops = [f"{folder}/" for folder in sorted(folders)]
+        for name in [path, *(path.removeprefix(top) if path.startswith(top) else top + path for top in tops)]:
+            yield name.encode()
+            if not name.isascii():  # a zip without the flag of UTF-8 (APPNOTE, appendix D)
+                yield name.encode("cp437", errors="replace")
+
+    def _read(self, path: str, name: bytes, table: "_Table", position: int, max_bytes: int) -> bytes:
+        member = table.members[position]
+        size, compressed = int(member["size"]), int(member["compressed"])
+        if member["link"]:
+            raise Refusal("image-link", value=path)
+        if size > max_bytes:
+            raise Refusal("image-bytes", value=f"{path}: {size}", threshold=str(max_bytes))
+        if member["encrypted"] or member["method"] not in (STORED, DEFLATED):
+            raise _broken(path, "encrypted" if member["encrypted"] else f"compressed by method {member['method']}")
+        if compressed > size + DEFLATE_OVERHEAD or (member["method"] == STORED and compressed != size):
+            raise _broken(path, f"{compressed} compressed bytes for {size}")
+        data = self._fetch(path, name, self.files[int(table.file[position])], member)
+        if member["method"] == DEFLATED:
+            data = _inflate(path, data, size)
+        if zlib.crc32(data) != member["crc"]:
+            raise _broken(path, "its CRC-32 is not the one in the zip's directory")
+        return data
+
+    def _fetch(self, path: str, name: bytes, file: Entry, member: Any) -> bytes:
+        """The member's bytes as they are stored."""
+        start, compressed = int(member["offset"]), int(member["compressed"])
+        data = self.store.get_range(file.key, start, LOCAL.size + int(member["name_length"]) + SLACK + compressed)
+        if not data.startswith(b"PK\3\4") or len(data) < LOCAL.size:
+            raise _broken(path, "no member where the zip's directory says")
+        name_length, extra_length = LOCAL.unpack_from(data)[-2:]
+        if data[LOCAL.size : LOCAL.size + name_length] != name:
+            raise _broken(path, "another member where the zip's directory says")
+        skipped = LOCAL.size + name_length + extra_length
+        if len(data) < skipped + compressed:
+            data, skipped = self.store.get_range(file.key, start + skipped, compressed), 0
+        if len(data) < skipped + compressed:
+            raise _broken(path, "the zip ends within it")
+        return data[skipped : skipped + compressed]
+
+
+class _Table:
+    """The members of all zips, sorted by the hash of their names."""
+
+    def __init__(self, directories: list[NDArray[np.void]]) -> None:
+        members = np.concatenate(directories)
+        file = np.repeat(np.arange(len(directories), dtype=np.int32), [len(found) for found in directories])
+        order = np.argsort(members["name"], kind="stable")
+        self.members, self.file = members[order], file[order]
+        self._keys = np.ascontiguousarray(self.members["name"])
+
+    def find(self, name: bytes) -> int | None:
+        """Position of the last member with this name."""
+        key = np.uint64(member_key(name))
+        position = int(np.searchsorted(self._keys, key, side="right")) - 1
+        return position if position >= 0 and self._keys[position] == key else None
+
+
+def _inflate(path: str, data: bytes, size: int) -> bytes:
+    """What `data` inflates to, of which never more than one byte above the declared `size` is made."""
+    try:
+        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
+    except zlib.error as error:
+        raise _broken(path, str(error)) from None
+    if len(inflated) > size:
+        raise Refusal("image-bomb", value=path, threshold=f"the {size} bytes that its zip declares")
+    if len(inflated) < size:
+        raise _broken(path, f"{len(inflated)} bytes, not the {size} that its zip declares")
+    return inflated
+
+
+def _broken(path: str, what: str) -> Refusal:
+    return Refusal("image-broken", value=f"{path}: {what}")

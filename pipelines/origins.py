@@ -1,0 +1,34 @@
+"""Comparing what lies outside of every artifact with what artifacts say of it: the benchmark's own images."""
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from components.core.artifacts import Manifest
+from components.core.errors import MantisError, NotFoundError
+from components.core.hashing import sha256_bytes
+from components.core.steps import open_run
+from components.core.store import ObjectStore, key_of, open_store
+from components.evaluation.benchmarks import load_benchmark
+
+
+def check_shown_images(store: ObjectStore, evaluation: Manifest, prediction: dict[str, Any]) -> tuple[list[str], str]:
+    """Which images of a prediction are not any more what the model was shown; and why they cannot be compared."""
+    name = key_of(store, evaluation.uri).split("/")[2]
+    try:
+        source = open_run(evaluation.made_by.run, store.url).recipe.evaluation.source
+        if source == "generated":
+            return [], "its images were generated: no source lies anywhere"
+        folder = PurePosixPath(name, load_benchmark(name).file).parent
+        there = open_store(source.rstrip("/") if "://" in source else Path(source).expanduser().absolute().as_uri())
+        return [line for image in prediction["images"] for line in _changed(there, folder, image)], ""
+    except MantisError as error:
+        return [], f"its images cannot be compared: {error.problem}"
+
+
+def _changed(store: ObjectStore, folder: PurePosixPath, image: dict[str, str]) -> list[str]:
+    key = str(folder / image["path"])
+    try:
+        same = sha256_bytes(store.get(key)) == image["sha256"]
+    except NotFoundError:
+        return [f"{store.uri(key)}, which the model was shown, is missing"]
+    return [] if same else [f"{store.uri(key)}, which the model was shown, was changed"]

@@ -1,0 +1,78 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from components.core.settings import ModelSettings
+from components.data.lengths import Counter, LengthPool
+from components.models.family import IGNORE
+from components.models.mixture import conversation_of
+from components.models.registry import FAMILIES, family
+from components.models.tokenizer import train_tokenizer
+
+TEXTS = ["What colour is the square in image 1? Red, blue, green, 17 of them.\n", "system user assistant\n\n"] * 4
+TEXT = st.text(alphabet=st.sampled_from("ab 1\n?é<>|"), max_size=12)
+
+
+@pytest.fixture(scope="module", params=sorted(FAMILIES))
+def counter(request, tmp_path_factory) -> Counter:
+    folder = str(tmp_path_factory.mktemp(request.param))
+    specials = family(request.param).special_tokens()
+    train_tokenizer(TEXTS, vocabulary=400, special_tokens=specials).save_pretrained(folder)
+    model = ModelSettings(family=request.param, prompt="llama3")
+    return Counter(model=model, tokenizer_folder=folder, context_length=200)
+
+
+@st.composite
+def rows(draw) -> dict[str, Any]:
+    contents = draw(st.lists(TEXT, min_size=2, max_size=8).filter(lambda texts: len(texts) % 2 == 0))
+    marked = [
+        "<image>".join(draw(st.lists(TEXT, min_size=1, max_size=3))) if at % 2 == 0 else text
+        for at, text in enumerate(contents)
+    ]
+    images = "".join(marked).count("<image>")
+    roles = ["user", "assistant"] * (len(marked) // 2)
+    return {"id": "a", "roles": roles, "contents": marked, "widths": [48] * images, "heights": [32] * images}
+
+
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batch=st.lists(rows(), min_size=1, max_size=6))
+def test_counted_together_as_training_encodes_one_by_one(counter, batch) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(counter.tokenizer_folder)
+    model = family(counter.model.family)
+    for row, length in zip(batch, counter.count(batch), strict=True):
+        whole = model.encode(conversation_of(row), tokenizer, counter.model)
+        assert length.whole == len(whole.input_ids)
+        if not length.turns:
+            first = model.encode(conversation_of(row, turns=2), tokenizer, counter.model)
+            assert len(first.input_ids) > counter.context_length
+            continue
+        kept = model.encode(conversation_of(row, turns=length.turns), tokenizer, counter.model)
+        assert length.tokens == len(kept.input_ids) <= counter.context_length
+        assert length.targets == sum(label != IGNORE for label in kept.labels) > 0
+        if length.turns < len(row["roles"]):
+            more = model.encode(conversation_of(row, turns=length.turns + 2), tokenizer, counter.model)
+            assert len(more.input_ids) > counter.context_length
+
+
+def test_processes_count_as_this_one_does(counter, test_data) -> None:
+    raw = json.loads((test_data / "mantis-chat" / "train.json").read_text())[:40]
+    batch = [
+        {
+            "id": row["id"],
+            "roles": [turn["role"] for turn in row["conversation"]],
+            "contents": [turn["content"] for turn in row["conversation"]],
+            "widths": [48] * len(row["images"]),
+            "heights": [48] * len(row["images"]),
+        }
+        for row in raw
+        if sum(turn["content"].count("<image>") for turn in row["conversation"]) == len(row["images"])
+    ]
+    assert len(batch) > 30
+    with LengthPool(2) as pool:
+        counted = [length for _, lengths in pool.count(counter, [batch[:7], batch[7:]]) for length in lengths]
+    assert counted == counter.count(batch)

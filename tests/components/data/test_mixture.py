@@ -1,0 +1,192 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.core.errors import ConfigError
+from components.core.settings import DataSettings, Recipe, SubsetSettings
+from components.data.mixture import epoch_of, mixtures, samples_per_epoch, written_out
+from components.data.plan import Size, plan_epoch
+from components.data.subsets import published, warnings
+from pipelines.resolve import resolve_run, shipped_recipes
+
+THE_14 = {
+    "llava_665k_multi": 312_611,
+    "lrv_multi": 8_453,
+    "coinstruct": 150_918,
+    "dreamsim": 15_941,
+    "spot-the-diff": 8_007,
+    "birds-to-words": 2_649,
+    "nlvr2": 86_373,
+    "iconqa": 64_462,
+    "contrastive_caption": 35_984,
+    "imagecode": 16_594,
+    "multi_vqa": 4_993,
+    "visual_story_telling": 6_661,
+    "nextqa": 3_870,
+    "star": 3_032,
+}
+MIXED_IN = {"dvqa": 200_000, "docvqa": 39_463, "chartqa": 28_299}
+SKILLS = {"coref": 321_064, "compare": 177_515, "reason": 208_406, "temporal": 13_563}
+
+
+def recipe_of(**data):
+    return written_out(Recipe(name="test", data=DataSettings(**data)))
+
+
+def shipped(name, **overrides):
+    return resolve_run(name, overrides, "")[1]
+
+
+def planned(recipe):
+    sizes = {subset.name: Size(rows=published()[subset.name].rows, known="published") for subset in recipe.data.subsets}
+    return plan_epoch(recipe, sizes, image_tokens=64)
+
+
+def test_the_table_is_that_of_the_paper():
+    rows = {name: subset.rows for name, subset in published().items()}
+    assert {name: rows[name] for name in THE_14} == THE_14
+    assert {name: rows[name] for name in MIXED_IN} == MIXED_IN
+    assert sum(THE_14.values()) == 720_548
+    assert set(rows) == {*THE_14, *MIXED_IN, "llava_pretrain"}
+    of_skill = {skill: sum(THE_14[name] for name in THE_14 if published()[name].skill == skill) for skill in SKILLS}
+    assert of_skill == SKILLS
+    for name, subset in published().items():
+        assert subset.licence.name
+        assert subset.licence.origin or subset.licence.name == "unknown", name
+        assert subset.images.mean <= subset.images.max
+
+
+def test_mantis_instruct_unbalanced_is_767k_samples_and_6_0k_steps():
+    plan = planned(shipped("data-mantis-instruct"))
+    assert plan.total.samples == 767_392
+    assert plan.steps == 5_996
+    samples = {line.name: line.samples for line in plan.lines}
+    assert samples == THE_14 | MIXED_IN | {"coinstruct": 100_000, "dvqa": 30_000}
+    assert [line.note for line in plan.lines if line.name == "visual_story_telling"] == [
+        "rows published; rows of more than 20 images will be dropped"
+    ]
+
+
+def test_mantis_instruct_balanced_is_844k_samples_and_6_6k_steps():
+    plan = planned(shipped("data-mantis-instruct-balanced"))
+    assert plan.total.samples == 844_121
+    assert plan.steps == 6_595
+    lengths = THE_14 | MIXED_IN | {"coinstruct": 100_000, "dvqa": 30_000}
+    roots = sum(math.sqrt(length) for length in lengths.values())
+    for line in plan.lines:
+        share = 1.1 * math.sqrt(lengths[line.name]) / roots
+        assert line.samples == pytest.approx(767_392 * share, abs=1)
+
+
+def test_the_skill_ablation_is_cumulative_and_capped():
+    names = [name for name in shipped_recipes() if name.startswith("data-ablation-")]
+    arms = [planned(shipped(name)) for name in names]
+    skills = ["coref", "compare", "reason", "temporal"]
+    for number, plan in enumerate(arms, 1):
+        assert {line.skill for line in plan.lines} == set(skills[:number])
+    samples = {line.name: line.samples for line in arms[-1].lines}
+    caps = {"llava_665k_multi": 50_000, "coinstruct": 20_000}
+    caps |= dict.fromkeys(("nlvr2", "iconqa", "contrastive_caption", "imagecode"), 15_000)
+    assert samples == THE_14 | caps
+    assert shipped(names[-1]).data.subset("visual_story_telling").max_images == 8
+    for before, after in itertools.pairwise(arms):
+        assert {line.name: line.samples for line in before.lines}.items() <= {
+            line.name: line.samples for line in after.lines
+        }.items()
+
+
+def test_stage_1_is_llava_pretrain():
+    plan = planned(shipped("data-pretrain"))
+    assert (plan.total.samples, plan.batch_size, plan.steps) == (558_128, 256, 2_181)
+
+
+@pytest.mark.parametrize("name", list(mixtures()))
+def test_mixtures_name_published_subsets(name):
+    assert {subset.name for subset in mixtures()[name].subsets} <= set(published())
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_resolved_recipe_means_the_same_again(name):
+    recipe = shipped(name)
+    assert written_out(recipe) == recipe
+    assert resolve_run(recipe.to_yaml(), {}, "")[1] == recipe
+
+
+def test_a_mixture_is_overridden_field_by_field():
+    recipe = shipped("data-mantis-instruct", **{"data.skills": "[coref]", "data.balance": "sqrt"})
+    assert [subset.name for subset in recipe.data.subsets] == ["lrv_multi", "llava_665k_multi"]
+    assert shipped("data-mantis-instruct", **{"data.mixture": "null"}).data.subsets == ()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"mixture": "nonsense"}, r"data\.mixture = 'nonsense' is no mixture"),
+        ({"mixture": "ablation", "skills": ("doc",)}, r"data\.skills names doc"),
+        ({"skills": ("coref",)}, r"an empty data\.subsets"),
+        ({"skills": ("coref",), "subsets": (SubsetSettings(name="mine"),)}, "mine has none"),
+    ],
+)
+def test_what_means_nothing_is_refused(data, said):
+    with pytest.raises(ConfigError, match=said):
+        recipe_of(**data)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), st.integers(0, 500), min_size=1),
+    st.sampled_from(["none", "sqrt"]),
+    st.integers(1, 60),
+    st.integers(1, 3),
+    st.integers(0, 2**32),
+)
+def test_rows_are_seen_as_evenly_as_can_be(sizes, balance, cap, repeat, seed):
+    data = DataSettings(subsets=(SubsetSettings(name="a", cap=cap, repeat=repeat),), balance=balance)
+    epoch = epoch_of(sizes, data, seed=seed)
+    lengths = {name: min(rows, cap) * repeat if name == "a" else rows for name, rows in sizes.items()}
+    expected = samples_per_epoch(lengths, balance)
+    for name, rows in sizes.items():
+        visits = epoch[name]
+        assert len(visits) == expected[name]
+        counts = np.bincount(visits, minlength=rows)
+        pool = min(rows, cap) if name == "a" else rows
+        assert len(counts) == rows
+        assert (counts > 0).sum() <= pool
+        if len(visits):
+            seen = counts[counts > 0]
+            assert len(visits) < pool or seen.min() == len(visits) // pool
+            assert seen.max() - len(visits) // pool in (0, 1)
+    again = epoch_of(sizes, data, seed=seed)
+    assert all((epoch[name] == again[name]).all() for name in sizes)
+
+
+def test_only_a_draw_depends_on_the_seed():
+    sizes = {"a": 1000, "b": 10}
+    whole = DataSettings()
+    assert all((epoch_of(sizes, whole, seed=0)[name] == epoch_of(sizes, whole, seed=1)[name]).all() for name in sizes)
+    balanced = DataSettings(balance="sqrt")
+    assert (epoch_of(sizes, balanced, seed=0)["a"] != epoch_of(sizes, balanced, seed=1)["a"]).any()
+
+
+def test_terms_that_forbid_a_use_are_said():
+    said = "\n".join(warnings(["nlvr2", "iconqa", "dvqa", "mine"]))
+    assert "forbid commercial use: nlvr2 (images under their owners' copyright), iconqa (CC-BY-NC-SA-4.0)" in said
+    assert "forbid passing them on: nlvr2" in said
+    assert "no licence is known for: dvqa" in said
+    assert "mine" not in said
+    assert warnings(["dreamsim"]) == []
+
+
+def test_estimates_are_those_of_the_table_and_unknown_where_it_is():
+    recipe = recipe_of(subsets=(SubsetSettings(name="nlvr2", repeat=2), SubsetSettings(name="mine")))
+    sizes = {"nlvr2": Size(rows=10, known="at the source"), "mine": Size(rows=5, known="prepared", images=3.0)}
+    plan = plan_epoch(recipe, sizes, image_tokens=100)
+    nlvr2, mine = plan.lines
+    assert (nlvr2.samples, nlvr2.drawn, nlvr2.images, nlvr2.text_tokens) == (20, 10, 40, 2100)
+    assert nlvr2.tokens == 2100 + 40 * 100
+    assert (mine.images, mine.text_tokens, mine.tokens) == (15, None, None)
+    assert plan.total.images == 55
+    assert plan.total.tokens is None

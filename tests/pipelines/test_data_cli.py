@@ -1,0 +1,92 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from components.core.demo_tasks import write_demo_data
+from components.core.steps import read_record
+from components.data.step import prepare
+from pipelines.cli import app
+from pipelines.preflight import preflight
+
+WIDE = {"COLUMNS": "300", "NO_COLOR": "1"}
+
+
+def mantis(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=WIDE)
+
+
+def line_of(done, name):
+    return next(line.split() for line in done.output.splitlines() if line.startswith(name))
+
+
+@pytest.fixture
+def store(tmp_path):
+    return (tmp_path / "store").as_uri()
+
+
+def test_plan_prints_the_epoch_before_anything_is_there(store, tmp_path):
+    done = mantis("data", "plan", "data-mantis-instruct-balanced", "--image-tokens", 64, "--store", store)
+    assert done.exit_code == 0, done.output
+    assert "844,121 samples an epoch; 1 epoch(s) at 128 samples: 6,595 steps" in done.output
+    assert line_of(done, "llava_665k_multi")[:5] == ["llava_665k_multi", "coref", "312,611", "162,164", "162,164"]
+    assert line_of(done, "temporal")[1:4] == ["13,563", "13,563", "57,684"]
+    assert "forbid commercial use: nlvr2" in done.output
+    assert not (tmp_path / "store").exists()
+    fewer = mantis("data", "plan", "data-mantis-instruct", "--set", "data.skills=[coref]", "--store", store)
+    assert "321,064 samples an epoch" in fewer.output
+
+
+def test_plan_counts_the_source_and_then_what_was_prepared(store, tmp_path):
+    raw = tmp_path / "raw"
+    write_demo_data(raw, seed=0, conversations=20, samples_per_skill=1, workers=1)
+    rows = json.loads((raw / "demo-single" / "train.json").read_text())
+    rows[0]["images"] = ["away.jpg"]
+    (raw / "demo-single" / "train.json").write_text(json.dumps(rows))
+    asked = ("data", "plan", "demo", "--source", raw, "--store", store)
+    before = mantis(*asked)
+    assert before.exit_code == 0, before.output
+    assert line_of(before, "demo-single")[1] == str(len(rows))
+    assert "rows at the source" in before.output
+    run = preflight("demo", {"data.source": str(raw), "data.subsets": "[]"}, "", store)
+    prepare(run, "demo-single")
+    after = mantis(*asked)
+    assert line_of(after, "demo-single")[1] == str(len(rows) - 1)
+    assert "rows prepared" in after.output
+    listed = mantis("data", "list", "--store", store)
+    assert f"{len(rows) - 1} of {len(rows)} rows kept" in listed.output
+
+
+def test_list_shows_the_table_and_what_a_source_has(store, tmp_path):
+    write_demo_data(tmp_path / "raw" / "x", seed=0, conversations=20, samples_per_skill=1, workers=1)
+    (tmp_path / "raw" / "x" / "demo-multi").rename(tmp_path / "raw" / "nlvr2")
+    done = mantis("data", "list", "--source", tmp_path / "raw", "--store", store)
+    assert done.exit_code == 0, done.output
+    assert line_of(done, "nlvr2")[:6] == ["nlvr2", "reason", "86,373", "2/2", "2", "105"]
+    assert "16 rows, 0.00 GB" in done.output
+    assert line_of(done, "chartqa")[-1] == "GPL-3.0"
+
+
+def test_what_was_not_fetched_is_refused_with_the_command_that_brings_it(store):
+    done = mantis("run", "data-ablation-1-coref", "--set", "evaluation.benchmarks=[demo-single]", "--store", store)
+    assert done.exit_code == 1
+    assert "mantis fetch lrv_multi llava_665k_multi" in done.output
+
+
+def test_a_source_without_the_mixture_says_how_to_train_on_what_is_there(store, tmp_path):
+    write_demo_data(tmp_path / "raw", seed=0, conversations=20, samples_per_skill=1, workers=1)
+    benchmarks = "evaluation.benchmarks=[demo-single]"
+    given = ("--source", tmp_path / "raw", "--set", benchmarks, "--store", store)
+    done = mantis("run", "data-ablation-1-coref", *given)
+    assert done.exit_code == 1
+    assert "--set data.mixture=null" in done.output
+    assert "no known skill" in mantis("data", "plan", "data-pretrain", *given, "--set", "data.mixture=null").output
+
+
+def test_preflight_warns_of_terms(store, tmp_path, capsys):
+    write_demo_data(tmp_path / "raw", seed=0, conversations=20, samples_per_skill=1, workers=1)
+    (tmp_path / "raw" / "demo-single").rename(tmp_path / "raw" / "nlvr2")
+    overrides = {"data.source": str(tmp_path / "raw"), "data.subsets": "[{name: nlvr2}]"}
+    run = preflight("demo", overrides, "", store)
+    assert "warning: the terms of these subsets forbid commercial use: nlvr2" in capsys.readouterr().err
+    assert read_record(run.store, run.id, "preflight").state == "done"

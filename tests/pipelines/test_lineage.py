@@ -1,0 +1,143 @@
+"""A byte changed anywhere between a prediction and its source row is found, and the object is named."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from components.core.artifacts import Kind
+from components.core.demo_tasks import write_demo_data
+from components.core.hashing import sha256_bytes
+from components.core.steps import Task, run_step
+from components.data.step import assemble, prepare, resolve_subsets
+from pipelines.cli import app
+from pipelines.preflight import preflight
+
+
+def made(run, step, kind, address, inputs, files):
+    """An artifact of a step that writes `files`: what lineage sees of training, conversion and evaluation."""
+    task = Task(step=step, kind=kind, revision=1, config={}, inputs=inputs, address=lambda key: f"{address}/{key}")
+
+    def work(prefix):
+        for name, data in files.items():
+            run.store.put(f"{prefix}/{name}", data)
+        return {}
+
+    return run_step(run, task, work)
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """Raw data, datasets and mixture as the steps make them; behind them a checkpoint, a model and a prediction."""
+    folder = tmp_path_factory.mktemp("chain")
+    raw = folder / "raw"
+    write_demo_data(raw, seed=0, conversations=24, samples_per_skill=1, workers=1)
+    benchmarks = (raw / "benchmarks").rename(folder / "benchmarks")
+    overrides = {"data.source": str(raw), "data.workers": 1, "evaluation.source": str(benchmarks)}
+    run = preflight("demo", overrides, "", (folder / "store").as_uri())
+    mixture = assemble(run, [prepare(run, subset) for subset in resolve_subsets(run)])
+    checkpoint = made(
+        run, "train", Kind.CHECKPOINT, "checkpoints", {"mixture": mixture}, {"step-00000001/rank-0.pt": b"shard" * 99}
+    )
+    weights = {"model.safetensors": bytes(range(256)), "tokenizer.json": b"{}"}
+    model = made(run, "convert", Kind.MODEL, "models", {"checkpoint": checkpoint}, weights)
+    sample = json.loads((benchmarks / "demo-multi" / "test.json").read_text())[0]
+    shown = [
+        {"path": path, "sha256": sha256_bytes((benchmarks / "demo-multi" / path).read_bytes())}
+        for path in sample["images"]
+    ]
+    response = {"id": sample["id"], "question": sample["question"], "images": shown, "response": "red", "answer": "red"}
+    evaluation = made(
+        run,
+        "evaluate-demo-multi",
+        Kind.EVALUATION,
+        f"evaluations/{model.fingerprint}/demo-multi",
+        {"model": model},
+        {"responses/actual-0000.jsonl": json.dumps(response).encode() + b"\n", "scores.json": b"[]"},
+    )
+    return run, folder, f"{evaluation.uri}#{sample['id']}", shown[0]["path"]
+
+
+def walked(chain, *more):
+    run, _, prediction, _ = chain
+    return CliRunner().invoke(app, ["lineage", prediction, "--store", run.store.url, *more], env={"COLUMNS": "300"})
+
+
+def test_an_untouched_chain_is_whole(chain):
+    done = walked(chain)
+    assert done.exit_code == 0, done.output
+    assert "every recorded byte is as it was" in done.output
+    for word in ("prediction", "evaluation", "model", "checkpoint", "mixture", "demo-multi", "demo-single"):
+        assert word in done.output
+
+
+OBJECTS = {
+    "dataset table": "store/datasets/demo-multi/*/data.lance/data/*.lance",
+    "dataset ledger": "store/datasets/demo-single/*/ledger.parquet",
+    "mixture index": "store/mixtures/*/index.lance/data/*.lance",
+    "tokenizer": "store/mixtures/*/tokenizer/tokenizer.json",
+    "checkpoint": "store/checkpoints/*/step-00000001/rank-0.pt",
+    "model": "store/models/*/model.safetensors",
+    "response": "store/evaluations/*/demo-multi/*/responses/actual-0000.jsonl",
+    "source image": "raw/demo-multi/images/000/000003-1.jpg",
+    "another source image": "raw/demo-single/images/000/000001-1.jpg",
+}
+
+
+@pytest.mark.parametrize("pattern", OBJECTS.values(), ids=OBJECTS)
+def test_a_flipped_byte_is_found_and_its_object_named(chain, pattern):
+    _, folder, _, _ = chain
+    path = sorted(folder.glob(pattern))[0]
+    flipped(path, lambda: named(chain, path.relative_to(folder).as_posix().split("/", 1)[1]))
+
+
+def test_a_flipped_byte_in_what_the_model_was_shown(chain):
+    _, folder, _, image = chain
+    flipped(folder / "benchmarks" / "demo-multi" / image, lambda: named(chain, f"demo-multi/{image}"))
+
+
+def test_a_changed_word_in_the_source(chain):
+    _, folder, _, _ = chain
+    path = folder / "raw" / "demo-single" / "train.json"
+    before = path.read_text()
+    rows = json.loads(before)
+    rows[3]["conversation"][0]["content"] += "?"
+    path.write_text(json.dumps(rows))
+    try:
+        done = walked(chain)
+        assert done.exit_code == 1
+        assert "the text of its conversation was changed" in done.output
+        assert "demo-single/train.json, row 3" in done.output
+    finally:
+        path.write_text(before)
+
+
+def test_a_source_that_is_gone_is_said_and_is_no_change(chain):
+    _, folder, _, _ = chain
+    (folder / "raw").rename(folder / "away")
+    try:
+        done = walked(chain)
+        assert done.exit_code == 0, done.output
+        assert "its source cannot be compared" in done.output
+    finally:
+        (folder / "away").rename(folder / "raw")
+
+
+def named(chain, name: str) -> None:
+    done = walked(chain)
+    assert done.exit_code == 1, done.output
+    said = [line for line in done.output.splitlines() if "changed" in line and name.rpartition("/")[2] in line]
+    assert said, done.output
+
+
+def flipped(path: Path, check) -> None:
+    """Run `check` while one bit in the middle of the file is another."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    before = path.read_bytes()
+    path.write_bytes(data)
+    try:
+        check()
+    finally:
+        path.write_bytes(before)
