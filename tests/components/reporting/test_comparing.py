@@ -73,7 +73,7 @@ def test_the_same_samples_are_compared_pairwise(runs):
     assert cells(comparison, "single")[1].paired is None  # nobody kept its responses
     assert comparison.tally(1) == (1, 1, 0)
     assert comparison.tally(2) == (0, 2, 0)
-    assert ("training.learning_rate", ("0.0012", "0.001", "0.0012")) in comparison.settings
+    assert ("training.learning_rate", ("0.0004", "0.001", "0.0004")) in comparison.settings
 
 
 def test_the_page_and_its_twin_say_who_is_better_on_what(runs):
