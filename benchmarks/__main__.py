@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.rows import ROWS, Measure, Row
+from benchmarks.rows import GPU_ROWS, ROWS, Measure, Row
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -15,13 +15,14 @@ def main(arguments: list[str] | None = None) -> int:
     if options.list:
         print("\n".join(ROWS))
         return 0
-    unknown = sorted(set(options.names) - set(ROWS))
+    known = ROWS | GPU_ROWS
+    unknown = sorted(set(options.names) - set(known))
     if unknown:
-        print(f"No row {', '.join(unknown)}. Rows: {', '.join(ROWS)}.", file=sys.stderr)
+        print(f"No row {', '.join(unknown)}. Rows: {', '.join(known)}.", file=sys.stderr)
         return 2
     rows: list[Row] = []
     for name in options.names or ROWS:
-        module, function = ROWS[name]
+        module, function = known[name]
         measure: Measure = getattr(importlib.import_module(module), function)
         rows.append(measure(options.full))
         print(_line(rows[-1]), flush=True)

@@ -13,10 +13,16 @@ ROWS = {
     "data.prepare": ("benchmarks.data_prepare", "prepare_subset"),
     "data.random_read": ("benchmarks.data_read", "random_read"),
     "data.plan": ("benchmarks.data_plan", "plan"),
+    "training.plan": ("benchmarks.training_plan", "plan"),
+    "training.step": ("benchmarks.training_step", "step"),
+    "training.feed": ("benchmarks.training_feed", "feed"),
     "conversion.zero": ("benchmarks.conversion", "zero"),
     "evaluation.generate": ("benchmarks.evaluation", "generate"),
     "evaluation.rescore": ("benchmarks.rescoring", "rescore"),
 }
+
+# Measured when asked for by name: they need CUDA.
+GPU_ROWS = {"gpu.attention": ("benchmarks.gpu_attention", "attention")}
 
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,

@@ -144,11 +144,17 @@ class TrainingSettings(Settings):
     train: tuple[Literal["vision", "projector", "text"], ...] = ("projector", "text")
     seed: int = 42
     zero_stage: Literal[2, 3] = Field(3, json_schema_extra=HOW)
+    cpu_offload: bool = Field(
+        False, description="Optimizer states in the host's memory: slower, for few GPUs.", json_schema_extra=HOW
+    )
     launcher: Literal["local", "trainjob"] = Field("local", json_schema_extra=HOW)
     nodes: int = Field(1, ge=1, json_schema_extra=HOW)
     processes_per_node: int = Field(2, ge=1, json_schema_extra=HOW)
     token_budget: int = Field(8192, ge=32, description="Tokens per micro-step and rank.", json_schema_extra=HOW)
     patch_budget: int = Field(65_536, ge=1, description="Image patches per micro-step and rank.", json_schema_extra=HOW)
+    feed_threads: int = Field(
+        2, ge=1, description="That decode and preprocess ahead of each rank.", json_schema_extra=HOW
+    )
     checkpoint_every: int = Field(250, ge=1, description="Steps.", json_schema_extra=HOW)
     checkpoint_keep: int = Field(2, ge=1, json_schema_extra=HOW)
     log_every: int = Field(10, ge=1, description="Steps.", json_schema_extra=HOW)

@@ -2,9 +2,16 @@
 
 `register()` adds it under the name SEGMENTS. The row is not padded and no T x T mask is ever made: on a CPU that mask
 makes attention many times slower, and it is where samples of a row leak into each other.
+
+Three kernels compute it. On CUDA in half precision one call takes all segments: FlashAttention-2 where `flash_attn` is
+installed, else torch's own varlen attention. Everywhere else it is scaled dot product attention, segment by segment.
 """
 
-from typing import Any
+import importlib
+import importlib.util
+from collections.abc import Callable
+from functools import cache, lru_cache
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +19,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 SEGMENTS = "mantis_segments"
+HALF = (torch.bfloat16, torch.float16)  # all that the kernels for several segments know
+
+# (query, key, value, segments, scale) -> output; [1, heads, T, width] in, [1, T, heads, width] out
+Kernel = Callable[[Tensor, Tensor, Tensor, list[int], float | None], Tensor]
 
 
 def register() -> None:
@@ -37,12 +48,77 @@ def segment_attention(
     `segments` is a keyword argument of the model's forward, which transformers hands down to here. Returns
     [1, T, heads, width].
     """
+    if dropout:
+        return by_segment(query, key, value, segments, scaling, dropout=dropout), None
+    return kernel_for(query.device, query.dtype)(query, key, value, segments, scaling), None
+
+
+def kernel_for(device: torch.device, dtype: torch.dtype) -> Kernel:
+    """The fastest kernel there is for tensors of this kind."""
+    if device.type != "cuda" or dtype not in HALF:
+        return by_segment
+    return flash if _has_flash() else varlen
+
+
+def by_segment(
+    query: Tensor, key: Tensor, value: Tensor, segments: list[int], scale: float | None, *, dropout: float = 0.0
+) -> Tensor:
+    """Scaled dot product attention, one segment after another."""
     grouped = key.shape[1] != query.shape[1]
     outputs = [
-        scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped)
+        scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scale, enable_gqa=grouped)
         for q, k, v in zip(*(torch.split(part, segments, dim=2) for part in (query, key, value)), strict=True)
     ]
-    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
+
+
+def flash(query: Tensor, key: Tensor, value: Tensor, segments: list[int], scale: float | None) -> Tensor:
+    """FlashAttention-2's variable length kernel; half precision on CUDA."""
+    flash_attn_varlen_func = importlib.import_module("flash_attn").flash_attn_varlen_func
+
+    ends, longest = _cu_seqlens(tuple(segments), query.device), max(segments)
+    row = flash_attn_varlen_func(
+        *map(_rows, (query, key, value)), ends, ends, longest, longest, softmax_scale=scale, causal=True
+    )
+    output: Tensor = row.unsqueeze(0)
+    return output
+
+
+def varlen(query: Tensor, key: Tensor, value: Tensor, segments: list[int], scale: float | None) -> Tensor:
+    """torch's variable length kernel, which is FlashAttention too; half precision on CUDA."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    ends, longest = _cu_seqlens(tuple(segments), query.device), max(segments)
+    row = varlen_attn(
+        _rows(query),
+        _rows(key),
+        _rows(value),
+        ends,
+        ends,
+        longest,
+        longest,
+        scale=scale,
+        window_size=(-1, 0),  # everything before, nothing behind: causal
+        enable_gqa=key.shape[1] != query.shape[1],
+    )
+    return cast(Tensor, row).unsqueeze(0)
+
+
+def _rows(part: Tensor) -> Tensor:
+    """[1, heads, T, width] as [T, heads, width]."""
+    return part.squeeze(0).transpose(0, 1).contiguous()
+
+
+@lru_cache(maxsize=8)
+def _cu_seqlens(segments: tuple[int, ...], device: torch.device) -> Tensor:
+    """Where segments begin and end, [S + 1] int32; kept, since every layer of a micro-step asks for the same."""
+    lengths = torch.tensor([0, *segments], dtype=torch.int32)
+    return lengths.cumsum(0, dtype=torch.int32).to(device)
+
+
+@cache
+def _has_flash() -> bool:
+    return importlib.util.find_spec("flash_attn") is not None
 
 
 def _no_mask(**_: Any) -> None:

@@ -11,6 +11,7 @@ CURVES = {
     "learning_rate": "Learning rate",
     "gradient_norm": "Gradient norm",
     "samples_per_second": "Samples per second",
+    "mfu": "Model FLOPs utilization",
 }
 CAUSE = "seconds_"  # prefix of the summary's seconds by cause
 

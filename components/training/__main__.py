@@ -36,6 +36,13 @@ def main(
     store: Annotated[str, typer.Option(help="file:///path or s3://bucket/prefix.")],
     # torchrun takes a bare --run for an abbreviation of its own --run-path and refuses it; --run-id passes.
     run: Annotated[str, typer.Option("--run", "--run-id", help="The run whose mixture is trained: runs/<run>/.")],
+    profile_steps: Annotated[
+        str,
+        typer.Option(
+            envvar="MANTIS_PROFILE_STEPS",
+            help="Steps to trace with torch.profiler, e.g. 10:12; the trace is put beside the checkpoint.",
+        ),
+    ] = "",
 ) -> None:
     """Train one rank; torchrun starts one per GPU, or per core without GPUs."""
     began = time.monotonic()
@@ -45,7 +52,7 @@ def main(
     os.environ.setdefault(progress.STEP, "train")
     _die_with_torchrun()
     try:
-        _train(Run(id=run, store=open_store(store), recipe=load_recipe_file(recipe)), began)
+        _train(Run(id=run, store=open_store(store), recipe=load_recipe_file(recipe)), began, profile_steps)
     except BaseException as error:
         _leave(error)
 
@@ -58,7 +65,7 @@ def _die_with_torchrun() -> None:
         os._exit(1)  # torchrun died while Python was starting here, and somebody else has adopted this process
 
 
-def _train(run: Run, began: float) -> None:
+def _train(run: Run, began: float, profile_steps: str) -> None:
     mixture = _mixture(run)
     task = training_task(run, mixture)
     prefix = task.address(task.fingerprint())
@@ -66,8 +73,10 @@ def _train(run: Run, began: float) -> None:
     # Only now: these imports take seconds, and a wrong parameter should be told at once.
     from components.training.engine import join_ranks, leave_ranks
     from components.training.loop import Loop
+    from components.training.profiling import parse_span
 
-    Loop(run, mixture, prefix, join_ranks(), began=began).train()
+    span = parse_span(profile_steps) if profile_steps else None
+    Loop(run, mixture, prefix, join_ranks(), began=began, profile=span).train()
     leave_ranks()
 
 

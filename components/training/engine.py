@@ -1,4 +1,4 @@
-"""DeepSpeed: processes, the engine's configuration, and the model inside it."""
+"""DeepSpeed: processes, and the engine with the model inside it."""
 
 import os
 import warnings
@@ -20,11 +20,11 @@ from transformers import PreTrainedModel
 from components.core.errors import ConfigError, TrainingError
 from components.core.settings import TrainingSettings
 from components.models.family import Family
-from components.training.plan import CostModel
+from components.training.engine_options import SMALL_PARAMETERS, Option, as_config, engine_options
+from components.training.loss import LossHead
 from components.training.whole import treat_as_one
 
 COLLECTIVE_MINUTES = 30
-SMALL_PARAMETERS = 50_000_000  # below that, calls cost more than bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,62 +72,17 @@ def leave_ranks() -> None:
     torch.distributed.destroy_process_group()
 
 
-def engine_config(settings: TrainingSettings, *, parameters: int) -> dict[str, Any]:
-    """DeepSpeed's configuration for a model of `parameters` parameters."""
-    config: dict[str, Any] = {
-        # The plan decides what a step holds and how it is divided; the engine is told where a step ends.
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": settings.gradient_clipping,
-        "steps_per_print": None,  # the loop reports
-        "zero_allow_untested_optimizer": False,
-        "bf16": {"enabled": settings.precision == "bf16"},
-        # Micro-steps are added up in fp32 whatever they were computed in.
-        "data_types": {"grad_accum_dtype": "fp32"},
-        "zero_optimization": {
-            "stage": settings.zero_stage,
-            "contiguous_gradients": True,
-            # gloo has no streams to overlap on.
-            "overlap_comm": torch.cuda.is_available(),
-        },
-    }
-    if parameters < SMALL_PARAMETERS:
-        config["zero_optimization"] |= small_model_options(settings.zero_stage, parameters)
-    return config
-
-
-def small_model_options(stage: int, parameters: int) -> dict[str, Any]:
-    """ZeRO's options where calls cost more than bytes: everything in one bucket, as few collectives as possible."""
-    options: dict[str, Any] = {
-        # The bucket is allocated whole; the default of 5e8 elements is 2 GB per rank.
-        "reduce_bucket_size": parameters,
-        # One all-reduce of the bucket instead of slicing every gradient for a reduce-scatter.
-        "reduce_scatter": False,
-    }
-    if stage == 3:
-        options |= {
-            # A persistent parameter is gathered alone after every step; others are gathered together.
-            "stage3_param_persistence_threshold": 0,
-            "stage3_prefetch_bucket_size": parameters,
-            # Saves memory when weights are released between forward and backward. These are not, and its backward
-            # is Python.
-            "memory_efficient_linear": False,
-        }
-    return options
-
-
 @dataclass(frozen=True, kw_only=True)
 class Engine:
     """The model in training, and the few calls the loop makes."""
 
     deepspeed: Any  # deepspeed.DeepSpeedEngine, which publishes no types
     parameters: int
-    config: dict[str, Any]
+    options: tuple[Option, ...]
     trained: tuple[nn.Parameter, ...]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.config["bf16"]["enabled"] else torch.float32
+    head: LossHead
+    zero_stage: int
+    dtype: torch.dtype
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Add the gradients of one micro-step; `last` of its optimizer step.
@@ -138,8 +93,7 @@ class Engine:
         self.deepspeed.set_gradient_accumulation_boundary(last)
         self.deepspeed.backward(loss)
         # Under ZeRO-3 no gradient outlives its reduction: one that does came too late for it.
-        stage = self.config["zero_optimization"]["stage"]
-        if stage == 3 and any(parameter.grad is not None for parameter in self.trained):
+        if self.zero_stage == 3 and any(parameter.grad is not None for parameter in self.trained):
             raise TrainingError(
                 "DeepSpeed left gradients unreduced.",
                 remedy="This is a bug of this program: report the model and the version of DeepSpeed.",
@@ -159,7 +113,8 @@ def build_engine(model: PreTrainedModel, family: Family, settings: TrainingSetti
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    config = engine_config(settings, parameters=parameters)
+    options = engine_options(settings, parameters=parameters, cuda=torch.cuda.is_available())
+    head = LossHead(model)
     if parameters < SMALL_PARAMETERS and settings.zero_stage == 3:
         treat_as_one(model)
     optimizer = torch.optim.AdamW(
@@ -169,9 +124,16 @@ def build_engine(model: PreTrainedModel, family: Family, settings: TrainingSetti
         eps=settings.epsilon,
         fused=True,  # one pass over the flat shard instead of a dozen
     )
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
-    trained = tuple(parameter for parameter in model.parameters() if parameter.requires_grad)
-    return Engine(deepspeed=engine, parameters=parameters, config=config, trained=trained)
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=as_config(options))
+    return Engine(
+        deepspeed=engine,
+        parameters=parameters,
+        options=options,
+        trained=tuple(parameter for parameter in model.parameters() if parameter.requires_grad),
+        head=head,
+        zero_stage=settings.zero_stage,
+        dtype=torch.bfloat16 if settings.precision == "bf16" else torch.float32,
+    )
 
 
 def freeze(model: nn.Module, family: Family, settings: TrainingSettings) -> None:
@@ -199,20 +161,3 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         {"params": [parameter for parameter in trained if parameter.ndim < 2], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
-
-
-def cost_model(model: PreTrainedModel, family: Family, settings: TrainingSettings) -> CostModel:
-    """Relative time of a sample's parts, from parameter counts; a frozen part runs forward only, a third of the work.
-
-    A token costs 2 N FLOP forward for N text parameters, causal attention over T tokens 2 L d T^2 for L layers of
-    width d, an image patch 2 N of the vision tower.
-    """
-    counts = {"vision": 0, "projector": 0, "text": 0}
-    for name, parameter in model.named_parameters():
-        counts[family.part_of(name)] += parameter.numel()
-    text = model.config.get_text_config()
-    vision_work = 1.0 if "vision" in settings.train else 1 / 3
-    return CostModel(
-        quadratic=text.num_hidden_layers * text.hidden_size / counts["text"],
-        patch=vision_work * counts["vision"] / counts["text"],
-    )

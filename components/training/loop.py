@@ -1,6 +1,7 @@
 """The training loop of one rank."""
 
 import gc
+import json
 import math
 import secrets
 import time
@@ -18,21 +19,27 @@ from components.core.progress import Progress, say
 from components.core.steps import Run
 from components.core.tracking import CurveSender
 from components.models import registry
+from components.models.conversation import Size
 from components.models.mixture import MixtureReader
 from components.training.accounting import Cause, Clock, Heartbeat
 from components.training.checkpoint import LoopState, Saver, folder_of
 from components.training.collate import to_device
-from components.training.engine import Ranks, build_engine, cost_model
+from components.training.engine import Ranks, build_engine
+from components.training.engine_options import as_text
 from components.training.feed import Feed, Preparer, Work
 from components.training.finish import PROBE_SAMPLES, leave_files, probe_tensors
-from components.training.loss import sample_losses, share_of_step
+from components.training.flops import flops_of, peak_flops
+from components.training.loss import share_of_step
 from components.training.metrics import Recorder, Row, StepFigures
 from components.training.plan import Budgets, Lengths, Plan
+from components.training.profiling import Span, StepProfiler
 from components.training.resume import restore
 from components.training.schedule import learning_rate
 from components.training.signals import StoppedError, StopRequest
 from components.training.summary import write_summary
 
+ENGINE = "engine.json"
+DUMMY = Size(width=1, height=1)  # the image that runs where a micro-step has none
 IDS_SHOWN = 32
 GARBAGE_STEPS = 50
 
@@ -40,7 +47,9 @@ GARBAGE_STEPS = 50
 class Loop:
     """Trains `run` on `mixture` and leaves the result under `prefix`; the same calls are made on every rank."""
 
-    def __init__(self, run: Run, mixture: Manifest, prefix: str, ranks: Ranks, *, began: float) -> None:
+    def __init__(
+        self, run: Run, mixture: Manifest, prefix: str, ranks: Ranks, *, began: float, profile: Span | None = None
+    ) -> None:
         recipe = run.recipe
         self.run, self.prefix, self.ranks = run, prefix, ranks
         self.settings, self.model_settings = recipe.training, recipe.model
@@ -50,6 +59,13 @@ class Loop:
         self.reader = MixtureReader(run.store, mixture)
         self.preparer = Preparer(self.reader, self.family, recipe.model)
         model = self.family.build(self.reader.tokenizer(), recipe.model, seed=recipe.seed)
+        flops = flops_of(model, self.family, self.settings)
+        self.flops = flops(
+            tokens=self.reader.tokens,
+            targets=self.reader.targets,
+            patches=self.reader.patches,
+            images=self.reader.images,
+        )
         self.plan = Plan(
             Lengths(tokens=self.reader.tokens.astype("int64"), patches=self.reader.patches.astype("int64")),
             seed=self.settings.seed,
@@ -57,10 +73,16 @@ class Loop:
             epochs=self.settings.epochs,
             max_steps=self.settings.max_steps,
             budgets=Budgets(tokens=self.settings.token_budget, patches=self.settings.patch_budget),
-            cost=cost_model(model, self.family, self.settings),
+            cost=flops.cost_model(),
         )
         self.engine = build_engine(model, self.family, self.settings)
-        self.recorder = Recorder(every=self.settings.log_every, steps=self.plan.steps)
+        self.recorder = Recorder(
+            every=self.settings.log_every,
+            steps=self.plan.steps,
+            peak_flops=self._peak_of_all(),
+            device=ranks.device,
+        )
+        self.profiler = StepProfiler(run.store, prefix, profile, rank=ranks.rank)
         self.state = LoopState(step=0, seed=self.settings.seed)
         self.saver = Saver(
             run.store,
@@ -112,8 +134,10 @@ class Loop:
             say(
                 f"{self.plan.steps:,} steps of {self.settings.batch_size} samples, {self.plan.per_epoch:,} samples per "
                 f"epoch, {self.engine.parameters:,} parameters, ZeRO-{self.settings.zero_stage} on "
-                f"{self.ranks.world_size} ranks; DeepSpeed: {self.engine.config}"
+                f"{self.ranks.world_size} ranks; DeepSpeed with\n{as_text(self.engine.options)}"
             )
+            options = [option.to_json() for option in self.engine.options]
+            self.run.store.put(f"{self.prefix}/{ENGINE}", json.dumps(options, indent=1).encode())
 
     def _steps(self, curve: CurveSender | None) -> None:
         start = self.state.step
@@ -122,7 +146,14 @@ class Loop:
         progress = (
             Progress(label="training", total=self.plan.steps, unit="steps", done=start) if self.ranks.first else None
         )
-        feed = Feed(self.preparer, self.plan, start=start, rank=self.ranks.rank, world_size=self.ranks.world_size)
+        feed = Feed(
+            self.preparer,
+            self.plan,
+            start=start,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
+            threads=self.settings.feed_threads,
+        )
         self.engine.deepspeed.train()
         with feed, garbage_on_demand():
             works = iter(feed)
@@ -131,7 +162,7 @@ class Loop:
                 with self.clock.spend(Cause.DATA):
                     work = next(works)
                 began = time.monotonic()
-                with self.clock.spend(Cause.STEP):
+                with self.clock.spend(Cause.STEP), self.profiler.step(work.step + 1):
                     figures, stopping = self._step(work, began, began - waiting)
                 row = self.recorder.add(work.step + 1, figures)
                 self._count(figures)
@@ -153,7 +184,7 @@ class Loop:
         local = torch.zeros((), device=self.ranks.device)
         for index, packed in enumerate(work.batches):
             batch = to_device(packed, self.ranks.device, self.engine.dtype)
-            losses = sample_losses(self.family.forward(self.engine.deepspeed, batch), batch)
+            losses = self.engine.head.sample_losses(self.family, self.engine.deepspeed, batch)
             share = share_of_step(losses, samples_of_step=samples, world_size=self.ranks.world_size)
             self.engine.backward(share, last=index == len(work.batches) - 1)
             local += losses.detach().sum()
@@ -164,18 +195,30 @@ class Loop:
         )
         norm = self.engine.step(rate)
         self._check_finite("gradient norm", norm, work)
+        tokens, patches = (int(column[work.samples].sum()) for column in (self.reader.tokens, self.reader.patches))
+        dummies, dummy = work.plan.imageless, (DUMMY, self.model_settings)
         figures = StepFigures(
             loss=total,
             learning_rate=rate,
             gradient_norm=norm,
             samples=samples,
-            tokens=int(self.reader.tokens[work.samples].sum()),
+            tokens=tokens,
             micro_steps=len(work.batches),
-            idle=work.idle,
+            idle=work.plan.idle,
             seconds=time.monotonic() - began + waited,
             data_seconds=waited,
+            flops=float(self.flops[work.samples].sum()),
+            tokens_computed=tokens + dummies * self.family.image_tokens(*dummy),
+            patches=patches,
+            patches_computed=patches + dummies * self.family.image_patches(*dummy),
         )
         return figures, stops > 0
+
+    def _peak_of_all(self) -> float | None:
+        """FLOP/s of all ranks' devices; None where one of them is not known."""
+        own = peak_flops(self.ranks.device, self.engine.dtype)
+        known, total = self._over_ranks(float(own is not None), own or 0.0)
+        return total if known == self.ranks.world_size else None
 
     def _over_ranks(self, *values: float) -> list[float]:
         summed = torch.tensor(values, dtype=torch.float64, device=self.ranks.device)

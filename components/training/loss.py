@@ -4,19 +4,74 @@ That is what the official trainer's batch size 1 with gradient accumulation give
 ranks or micro-steps changes it.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
 
 from components.models.batch import PackedBatch
+from components.models.family import Family
+
+CHUNK_LOGITS = 2**26  # a chunk's logits: 256 MB in fp32, and as much again for their gradient
+
+
+class LossHead:
+    """The head of a model, which can give losses instead of logits.
+
+    For K targets and a vocabulary V, logits in fp32 and their gradient take 8 K V bytes: 8 GB for 8K targets of
+    LLaMA-3. Here a chunk of targets is brought to its losses at a time, and again in the backward pass, so that no more
+    than one chunk's logits exist. The head is replaced inside of the model, since only within the model's own forward
+    does ZeRO-3 hold its weights.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, chunk_logits: int = CHUNK_LOGITS) -> None:
+        self._head: nn.Module = model.get_output_embeddings()
+        self._logits: Callable[[Tensor], Tensor] = self._head.forward
+        self._chunk_logits = chunk_logits
+        self._targets: Tensor | None = None
+        self._vocabulary = int(model.config.get_text_config().vocab_size)
+        self._head.forward = self._forward
+
+    def sample_losses(self, family: Family, engine: Any, batch: PackedBatch) -> Tensor:
+        """Mean negative log-likelihood of each sample's targets, [S] float32."""
+        if batch.targets.numel() * self._vocabulary <= self._chunk_logits:
+            return sample_losses(family.forward(engine, batch), batch)
+        self._targets = batch.targets
+        try:
+            return mean_per_sample(family.forward(engine, batch).flatten(), batch)
+        finally:
+            self._targets = None
+
+    def _forward(self, hidden: Tensor) -> Tensor:
+        """Logits [..., V] of hidden states [..., K, width]; where targets are set, losses [..., K, 1]."""
+        targets = self._targets
+        if targets is None:
+            return self._logits(hidden)
+        size = max(1, self._chunk_logits // self._vocabulary)
+        losses = [
+            checkpoint(self._losses, states, chunk, use_reentrant=False, preserve_rng_state=False)
+            for states, chunk in zip(torch.split(hidden.flatten(0, -2), size), torch.split(targets, size), strict=True)
+        ]
+        return torch.cat(losses).view(*hidden.shape[:-1], 1)
+
+    def _losses(self, states: Tensor, targets: Tensor) -> Tensor:
+        return cross_entropy(self._logits(states).float(), targets, reduction="none")
 
 
 def sample_losses(logits: Tensor, batch: PackedBatch) -> Tensor:
     """Mean negative log-likelihood of each sample's targets, [S] float32, of logits [K, vocabulary]."""
+    return mean_per_sample(cross_entropy(logits.float(), batch.targets, reduction="none"), batch)
+
+
+def mean_per_sample(losses: Tensor, batch: PackedBatch) -> Tensor:
+    """The losses [K] of a batch's targets as means of its samples, [S]."""
     samples = batch.boundaries.numel() - 1
-    tokens = cross_entropy(logits.float(), batch.targets, reduction="none")
-    counts = torch.bincount(batch.target_samples, minlength=samples).to(tokens.dtype)
-    return tokens.new_zeros(samples).index_add(0, batch.target_samples, tokens / counts[batch.target_samples])
+    counts = torch.bincount(batch.target_samples, minlength=samples).to(losses.dtype)
+    return losses.new_zeros(samples).index_add(0, batch.target_samples, losses / counts[batch.target_samples])
 
 
 def share_of_step(losses: Tensor, *, samples_of_step: int, world_size: int) -> Tensor:

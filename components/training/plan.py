@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.core.errors import ConfigError
+from components.training.balance import Items, balanced
 
 Positions = NDArray[np.int64]
 
@@ -51,12 +52,14 @@ class StepPlan:
     """One optimizer step: all its samples in their order, and each rank's micro-steps of positions in the index.
 
     Every rank has the same number of micro-steps; one without samples still takes part in the collectives. `idle` is
-    the share of the ranks' time, by the cost model, in which they wait for the slowest one.
+    the share of the ranks' time, by the cost model, in which they wait for the slowest one. `imageless` counts the
+    micro-steps of all ranks that hold no image, where the vision part runs on a dummy.
     """
 
     samples: Positions
     ranks: tuple[tuple[Positions, ...], ...]
     idle: float
+    imageless: int
 
 
 class Plan:
@@ -100,16 +103,23 @@ class Plan:
     def step(self, step: int, *, world_size: int) -> StepPlan:
         """Step `step`, cut into micro-steps for `world_size` ranks."""
         samples = self.samples(step)
-        bins = self._bins(samples, world_size)
-        # Ranks wait for each other in every micro-step: the dearest go together, then the next ones.
-        loads = [float(self._costs[samples[members]].sum()) for members in bins]
-        by_load = sorted(range(len(bins)), key=lambda index: (-loads[index], index))
-        ranks = tuple(
-            tuple(samples[bins[by_load[start + rank]]] for start in range(0, len(bins), world_size))
-            for rank in range(world_size)
+        lengths = self._lengths
+        items = Items(
+            costs=self._costs[samples],
+            sizes=np.stack([lengths.tokens[samples], lengths.patches[samples]], axis=1),
+            limits=np.array([self._budgets.tokens, self._budgets.patches]),
         )
-        critical = sum(loads[by_load[start]] for start in range(0, len(bins), world_size))
-        return StepPlan(samples=samples, ranks=ranks, idle=max(0.0, 1 - sum(loads) / (critical * world_size)))
+        # Ranks wait for each other in every micro-step: the dearest go together, then the next ones.
+        bins = balanced(self._bins(samples, world_size), items, ranks=world_size)
+        loads = [float(items.costs[members].sum()) for members in bins]
+        ranks = tuple(tuple(samples[members] for members in bins[rank::world_size]) for rank in range(world_size))
+        critical = sum(loads[start] for start in range(0, len(bins), world_size))
+        return StepPlan(
+            samples=samples,
+            ranks=ranks,
+            idle=max(0.0, 1 - sum(loads) / (critical * world_size)),
+            imageless=sum(not lengths.patches[part].any() for rank in ranks for part in rank),
+        )
 
     def _bins(self, samples: Positions, world_size: int) -> list[list[int]]:
         """Members (indices into `samples`, ascending) of the fewest micro-steps per rank that keep the budgets.
@@ -129,7 +139,9 @@ class Plan:
         )
         rounds = max(1, -(-(len(alone) + int(np.ceil(needed))) // world_size))
         while True:
-            found = self._spread(queue, tokens, patches, costs, rounds * world_size - len(alone))
+            levels = _levels(np.sort(costs)[::-1], rounds, world_size)
+            head_starts = np.repeat(levels[0] - levels, world_size)[len(alone) :]
+            found = self._spread(queue, tokens, patches, costs, head_starts.tolist())
             if found is not None:
                 return alone + found
             rounds += 1
@@ -140,12 +152,16 @@ class Plan:
         tokens: NDArray[np.int64],
         patches: NDArray[np.int64],
         costs: NDArray[np.float64],
-        count: int,
+        head_starts: list[float],
     ) -> list[list[int]] | None:
-        """`queue` (dearest first) over `count` bins, each sample into the cheapest bin that has room; None: no room."""
-        bins: list[list[int]] = [[] for _ in range(count)]
-        held = [(0, 0)] * count
-        heap = [(0.0, index) for index in range(count)]
+        """`queue` (dearest first) over bins, each sample into the cheapest bin that has room; None: no room.
+
+        A bin of a round that shall cost less than the first one counts as filled with the difference.
+        """
+        bins: list[list[int]] = [[] for _ in head_starts]
+        held = [(0, 0)] * len(bins)
+        heap = [(load, index) for index, load in enumerate(head_starts)]
+        heapq.heapify(heap)
         for sample in queue:
             token, patch = int(tokens[sample]), int(patches[sample])
             full = []
@@ -167,3 +183,18 @@ class Plan:
         # RandomState: numpy promises that its stream never changes, which it does not for default_rng.
         order = np.random.RandomState([self._seed % 2**32, epoch]).permutation(self.per_epoch)
         return order.astype(np.int64)
+
+
+def _levels(costs: NDArray[np.float64], rounds: int, ranks: int) -> NDArray[np.float64]:
+    """What the bins of each round shall cost, [rounds], the dearest round first; of costs in descending order.
+
+    Rounds are alike, unless a single sample costs more than that: then its round is filled up to it, and the rounds
+    behind it cost less.
+    """
+    levels = []
+    left = float(costs.sum()) / ranks
+    for index in range(rounds):
+        dearest = float(costs[index * ranks]) if index * ranks < len(costs) else 0.0
+        levels.append(max(dearest, left / (rounds - index)))
+        left = max(0.0, left - levels[-1])
+    return np.array(levels)

@@ -1,6 +1,7 @@
 import time
 
 import pytest
+import torch
 
 from components.core.store_local import LocalStore
 from components.training.accounting import Cause, Clock, Heartbeat
@@ -50,11 +51,23 @@ def figures(loss: float) -> StepFigures:
         idle=0.1,
         seconds=0.5,
         data_seconds=0.1,
+        flops=6e9,
+        tokens_computed=50,
+        patches=20,
+        patches_computed=25,
     )
 
 
+def recorder(**kept) -> Recorder:
+    return Recorder(every=5, steps=12, peak_flops=2e10, device=torch.device("cpu"), **kept)
+
+
+def without_memory(rows):
+    return [{name: value for name, value in row.items() if name != "memory_gb"} for row in rows]
+
+
 def test_rows_cover_every_step_once_also_across_a_resume():
-    whole = Recorder(every=5, steps=12)
+    whole = recorder()
     for step in range(1, 13):
         whole.add(step, figures(float(step)))
     assert [row["step"] for row in whole.rows] == [1, 5, 10, 12]
@@ -62,10 +75,20 @@ def test_rows_cover_every_step_once_also_across_a_resume():
     assert sum(row["samples"] for row in whole.rows) == 48
     assert whole.rows[1]["samples_per_second"] == pytest.approx(8.0)
 
-    before = Recorder(every=5, steps=12)
+    before = recorder()
     for step in range(1, 8):
         before.add(step, figures(float(step)))
-    after = Recorder(every=5, steps=12, rows=list(before.rows), window=dict(before.window))
+    after = recorder(rows=list(before.rows), window=dict(before.window))
     for step in range(8, 13):
         after.add(step, figures(float(step)))
-    assert after.rows == whole.rows
+    assert without_memory(after.rows) == without_memory(whole.rows)
+
+
+def test_a_row_says_what_the_steps_were_worth():
+    row = recorder().add(1, figures(1.0))
+    assert row["mfu"] == pytest.approx(6e9 / 0.5 / 2e10)
+    assert row["data_share"] == pytest.approx(0.2)
+    assert (row["token_waste"], row["patch_waste"]) == (pytest.approx(0.2), pytest.approx(0.2))
+    assert 0 < row["memory_gb"] < 100
+    unknown = Recorder(every=1, steps=1, peak_flops=None, device=torch.device("cpu"))
+    assert "mfu" not in unknown.add(1, figures(1.0))

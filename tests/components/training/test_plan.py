@@ -38,7 +38,7 @@ def test_every_sample_once_per_epoch(lengths, batch_size, epochs, seed):
         assert sorted(epoch) == list(range(len(lengths)))
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(LENGTHS, st.integers(1, 20), st.sampled_from([1, 2, 3, 8, 16]))
 def test_a_step_is_cut_without_loss_and_within_budgets(lengths, batch_size, world_size):
     plan = make_plan(lengths, batch_size=batch_size)
@@ -55,6 +55,7 @@ def test_a_step_is_cut_without_loss_and_within_budgets(lengths, batch_size, worl
         assert 0 <= planned.idle < 1
 
 
+@settings(max_examples=30, deadline=None)
 @given(LENGTHS, st.integers(1, 20), st.integers(0, 5))
 def test_the_world_size_does_not_change_what_a_step_trains(lengths, batch_size, seed):
     plan = make_plan(lengths, batch_size=batch_size, seed=seed)

@@ -16,15 +16,17 @@ from components.core.steps import open_run, read_record
 from components.core.store import key_of
 from components.models.mixture import MixtureReader
 from components.models.registry import family
-from components.training.engine import build_engine, cost_model, freeze, join_ranks, leave_ranks, parameter_groups
+from components.training.engine import build_engine, freeze, join_ranks, leave_ranks, parameter_groups
 from components.training.feed import Feed, Preparer
-from components.training.loss import sample_losses, share_of_step
+from components.training.flops import flops_of
+from components.training.loss import CHUNK_LOGITS, LossHead, share_of_step
 from components.training.plan import Budgets, Lengths, Plan
 
 STEPS, BATCH, RATE = 3, 7, 1e-3
+CHUNK = 1000  # logits: a few targets
 VARIANTS = [
-    {"zero_stage": 3, "weight_decay": 0.01, "token_budget": 8},
-    {"zero_stage": 2, "weight_decay": 0.01, "token_budget": 30},
+    {"zero_stage": 3, "weight_decay": 0.01, "token_budget": 8, "chunk_logits": CHUNK},
+    {"zero_stage": 2, "weight_decay": 0.01, "token_budget": 120, "chunk_logits": CHUNK},
     {"zero_stage": 3, "train": ("projector", "text"), "gradient_checkpointing": True, "token_budget": 30},
 ]
 
@@ -37,13 +39,14 @@ def main(store_url: str, run_id: str, out: str) -> None:
     figures = []
     for variant in VARIANTS:
         changes = {"gradient_clipping": 0.5, **variant}
+        chunk = changes.pop("chunk_logits", CHUNK_LOGITS)
         settings = run.recipe.training.model_copy(update=changes)
-        figures.append(train(run.recipe.model, settings, reader, ranks))
+        figures.append(train(run.recipe.model, settings, reader, ranks, chunk_logits=chunk))
     Path(f"{out}.{ranks.rank}").write_text(json.dumps(figures))
     leave_ranks()
 
 
-def train(model_settings, settings, reader, ranks) -> list[dict]:
+def train(model_settings, settings, reader, ranks, *, chunk_logits) -> list[dict]:
     kind = family(model_settings.family)
     model = kind.build(reader.tokenizer(), model_settings, seed=3)
     plan = Plan(
@@ -53,7 +56,7 @@ def train(model_settings, settings, reader, ranks) -> list[dict]:
         epochs=1,
         max_steps=STEPS,
         budgets=Budgets(tokens=settings.token_budget, patches=1000),
-        cost=cost_model(model, kind, settings),
+        cost=flops_of(model, kind, settings).cost_model(),
     )
     preparer = Preparer(reader, kind, model_settings)
     reference = copy.deepcopy(model)
@@ -62,17 +65,19 @@ def train(model_settings, settings, reader, ranks) -> list[dict]:
         parameter_groups(reference, settings.weight_decay), betas=settings.betas, eps=settings.epsilon
     )
     engine = build_engine(model, kind, settings)
+    head = LossHead(model, chunk_logits=chunk_logits)
     with Feed(preparer, plan, start=0, rank=ranks.rank, world_size=ranks.world_size) as feed:
         return [
-            step(work, engine, reference, adam, settings, kind=kind, preparer=preparer, ranks=ranks) for work in feed
+            step(work, engine, reference, adam, settings, head=head, kind=kind, preparer=preparer, ranks=ranks)
+            for work in feed
         ]
 
 
-def step(work, engine, reference, adam, settings, *, kind, preparer, ranks) -> dict:
+def step(work, engine, reference, adam, settings, *, head, kind, preparer, ranks) -> dict:
     expected = one_by_one(reference, kind, preparer, work.samples)
     loss = torch.zeros(())
     for index, batch in enumerate(work.batches):
-        losses = sample_losses(kind.forward(engine.deepspeed, batch), batch)
+        losses = head.sample_losses(kind, engine.deepspeed, batch)
         share = share_of_step(losses, samples_of_step=len(work.samples), world_size=ranks.world_size)
         engine.backward(share, last=index == len(work.batches) - 1)
         loss += losses.detach().sum() / len(work.samples)

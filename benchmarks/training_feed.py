@@ -1,0 +1,105 @@
+"""How long training waits for data that lies in a MinIO on loopback: accounted by a real training of two ranks."""
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.minio import serving
+from benchmarks.real import repeat
+from benchmarks.rows import Row
+from components.core.progress import say
+
+GOAL = "<=0.03"
+CONVERSATIONS = {False: 192, True: 768}
+THREADS = (1, 2, 4)
+NEEDED = 50 / 16  # samples per second and rank of a training on 16 GPUs that takes four hours for an epoch
+# Images are brought to the 336 pixels of CLIP-L in patches of 28, a quarter of its positions: it is the feed that is
+# measured, and the step should not hide it.
+RECIPE = """
+name: benchmark
+model:
+  tiny: {{image_size: 336, patch_size: 28, text_width: 64, text_layers: 2, vision_width: 64, vocabulary: 4000}}
+data: {{source: "{source}", context_length: 8192}}
+training:
+  batch_size: 32
+  precision: fp32
+  gradient_checkpointing: false
+  zero_stage: 3
+  token_budget: 4096
+  checkpoint_every: 1000
+  log_every: 1
+"""
+
+
+def feed(full: bool) -> Row:
+    """Share of the steps' time that the first rank waited for data, without the first step, which fills the buffer."""
+    with tempfile.TemporaryDirectory() as name, serving(Path(name) / "minio") as url:
+        run, mixture = _prepare(Path(name) / "raw", url, CONVERSATIONS[full])
+        alone = {threads: _alone(run, mixture, threads) for threads in THREADS}
+        rows = _train(run, mixture)
+    waited, seconds = (sum(row[column] for row in rows[1:]) for column in ("data_seconds", "seconds"))
+    return Row(
+        name="training.feed",
+        peer=None,
+        ours=waited / seconds,
+        ratio=waited / seconds,
+        unit="of step time",
+        goal=GOAL,
+        details={
+            "steps": len(rows) - 1,
+            "samples_per_second": sum(row["samples"] for row in rows[1:]) / seconds,
+            "first_wait_seconds": rows[0]["data_seconds"],
+            "feed_alone_samples_per_second_by_threads": alone,
+            "needed_per_rank_on_16_gpus": NEEDED,
+            "limited_by": "cores: ranks, server and feed share them here",
+        },
+    )
+
+
+def _prepare(raw: Path, url: str, count: int) -> tuple[Any, Any]:
+    """A run and its mixture of real conversations in the store."""
+    from components.core.settings import parse_recipe
+    from components.core.steps import Run
+    from components.core.store import open_store
+    from components.data.step import assemble, prepare
+
+    repeat(raw / "real", count)
+    run = Run(id="benchmark", store=open_store(url), recipe=parse_recipe(RECIPE.format(source=raw), origin="benchmark"))
+    run.store.put(run.key("recipe.yaml"), run.recipe.to_yaml().encode())
+    return run, assemble(run, [prepare(run, "real")])
+
+
+def _alone(run: Any, mixture: Any, threads: int) -> float:
+    """Samples per second of one rank's feed with nobody beside it."""
+    from components.models.mixture import MixtureReader
+    from components.models.registry import family
+    from components.training.feed import Feed, Preparer
+    from components.training.plan import Budgets, CostModel, Lengths, Plan
+
+    say(f"the feed alone, {threads} threads")
+    reader = MixtureReader(run.store, mixture)
+    plan = Plan(
+        Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
+        seed=0,
+        batch_size=8,
+        epochs=1,
+        max_steps=None,
+        budgets=Budgets(tokens=8192, patches=65_536),
+        cost=CostModel(quadratic=0.0, patch=0.0),
+    )
+    preparer = Preparer(reader, family(run.recipe.model.family), run.recipe.model)
+    preparer.prepare([0])  # opens tables and connections
+    start = time.perf_counter()
+    with Feed(preparer, plan, start=0, rank=0, world_size=1, threads=threads) as works:
+        samples = sum(len(work.samples) for work in works)
+    return samples / (time.perf_counter() - start)
+
+
+def _train(run: Any, mixture: Any) -> list[dict[str, float]]:
+    from components.core.store import key_of
+    from components.training.step import train
+
+    manifest = train(run, mixture)
+    return [json.loads(line) for line in run.store.get(f"{key_of(run.store, manifest.uri)}/metrics.jsonl").splitlines()]

@@ -1,0 +1,220 @@
+"""One rank of `training.step`: `torchrun -m benchmarks.training_step_ranks FILE FULL`."""
+
+import copy
+import io
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from PIL import Image
+
+from benchmarks.training_lengths import CLIP, IDEFICS2, Epoch, Style, draw_epoch
+from components.core.progress import say
+from components.core.settings import ModelSettings, TinyShape, TrainingSettings
+from components.models.batch import PackedBatch
+from components.models.conversation import IMAGE_MARK
+from components.models.family import IGNORE, Encoding
+from components.models.registry import family
+from components.models.tokenizer import train_tokenizer
+from components.training.collate import Prepared, collate
+from components.training.engine import Engine, Ranks, build_engine, join_ranks, leave_ranks
+from components.training.flops import flops_of, peak_flops
+from components.training.loss import share_of_step
+from components.training.plan import Budgets, Lengths, Plan
+
+SCALE, BATCH, BUDGET, VOCABULARY = 8, 128, 1200, 2048
+REPEATS = {False: 5, True: 9}
+# Patches of an image: an eighth of what the published families make of one (64 and 576), as a square.
+GRIDS = {"idefics2": 3, "llava-clip": 8}
+PATCH = 12
+KIND = family("llava-clip")
+TRAINING = TrainingSettings(
+    precision="fp32", gradient_checkpointing=False, train=("vision", "projector", "text"), zero_stage=3
+)
+
+
+def main(out: str, full: str) -> None:
+    """Measure every style and write the figures."""
+    ranks = join_ranks()
+    figures = {style.name: measure(style, ranks, REPEATS[bool(int(full))]) for style in (IDEFICS2, CLIP)}
+    if ranks.first:
+        Path(out).write_text(json.dumps(figures))
+    leave_ranks()
+
+
+def measure(style: Style, ranks: Ranks, repeats: int) -> dict[str, Any]:
+    """Peer and ours in turn, the same samples; then that they are equal, and where ours spends its time."""
+    grid = GRIDS[style.name]
+    settings = ModelSettings(
+        tiny=TinyShape(
+            image_size=grid * PATCH,
+            patch_size=PATCH,
+            text_width=128,
+            text_layers=3,
+            vision_width=96,
+            vision_layers=2,
+            vocabulary=VOCABULARY,
+        )
+    )
+    tokenizer = train_tokenizer(words(), vocabulary=VOCABULARY, special_tokens=KIND.special_tokens())
+    model = KIND.build(tokenizer, settings, seed=0)
+    alone = copy.deepcopy(model)
+    epoch = scaled(draw_epoch(style, samples=BATCH), grid)
+    samples = prepared(epoch, tokenizer, settings)
+    flops = flops_of(model, KIND, TRAINING)
+    plan = Plan(
+        Lengths(tokens=epoch.tokens, patches=epoch.patches),
+        seed=0,
+        batch_size=BATCH,
+        epochs=1,
+        max_steps=None,
+        budgets=Budgets(tokens=BUDGET, patches=2**20),
+        cost=flops.cost_model(),
+    ).step(0, world_size=ranks.world_size)
+    none = KIND.preprocess([], settings)
+    packed = [collate([samples[at] for at in part], no_pixels=none) for part in plan.ranks[ranks.rank]]
+    order = plan.samples[ranks.rank :: ranks.world_size]
+    single = [collate([samples[at]], no_pixels=none) for at in order]
+    engine = build_engine(model, KIND, TRAINING)
+    seconds: dict[str, list[float]] = {"peer": [], "ours": [], "compute": []}
+    for repeat in range(repeats + 1):
+        if ranks.first:
+            say(f"{style.name}: {repeat} of {repeats}")
+        found = {
+            "peer": timed(lambda: train(engine, single, ranks)),
+            "ours": timed(lambda: train(engine, packed, ranks)),
+            "compute": timed(lambda: compute(alone, packed)),
+        }
+        for name, value in found.items():
+            if repeat:
+                seconds[name].append(value)
+    middle = {name: statistics.median(values) for name, values in seconds.items()}
+    needed = flops(tokens=epoch.tokens, targets=epoch.targets, patches=epoch.patches, images=epoch.images).sum()
+    peak = summed(peak_flops(ranks.device, torch.float32) or 0.0)
+    return {
+        "peer": BATCH / middle["peer"],
+        "ours": BATCH / middle["ours"],
+        "ratio": middle["peer"] / middle["ours"],
+        **equality(engine, single, packed, ranks),
+        "micro_steps": {"peer": len(single), "ours": len(packed)},
+        "tokens": int(epoch.tokens.sum()),
+        "idle_by_plan": plan.idle,
+        "of_compute_alone": middle["compute"] / middle["ours"],
+        "gflop_needed": float(needed / 1e9),
+        "of_gemm_peak": float(needed / middle["ours"] / peak),
+        "compute_of_gemm_peak": float(needed / middle["compute"] / peak),
+        "decomposition": "compute: forward and backward of the same micro-steps in plain torch on both ranks at once; "
+        "the rest of ours is gathers, reductions, the optimizer and waiting for the other rank",
+    }
+
+
+def scaled(epoch: Epoch, grid: int) -> Epoch:
+    """The epoch with text at 1 / SCALE and `grid` squared patches and positions per image."""
+    text = np.maximum(epoch.targets * 3 // SCALE, 4)
+    images = np.minimum(epoch.images, 1024 // grid**2 - 1)
+    patches = images * grid**2
+    return Epoch(tokens=text + patches, targets=np.maximum(text // 3, 1), images=images, patches=patches)
+
+
+def words() -> list[str]:
+    """Text that fills a vocabulary; what it says does not matter, since tokens are drawn at random."""
+    generator = np.random.default_rng(0)
+    letters = generator.integers(97, 123, (4000, 6), dtype=np.uint8)
+    return [" ".join([word.tobytes().decode()] * 2) for word in letters]
+
+
+def prepared(epoch: Epoch, tokenizer: Any, settings: ModelSettings) -> list[Prepared]:
+    """Samples of these lengths: images first, random text, targets at the end."""
+    generator = np.random.default_rng(0)
+    mark = tokenizer.convert_tokens_to_ids(IMAGE_MARK)
+    buffer = io.BytesIO()
+    edge = settings.tiny.image_size
+    Image.fromarray(generator.integers(0, 256, (edge, edge, 3), dtype=np.uint8)).save(buffer, "PNG")
+    samples = []
+    columns = (epoch.tokens.tolist(), epoch.targets.tolist(), epoch.images.tolist(), epoch.patches.tolist())
+    for number, (tokens, targets, images, patches) in enumerate(zip(*columns, strict=True)):
+        text = generator.integers(mark + 1, len(tokenizer), tokens - patches).tolist()
+        ids = [mark] * patches + text
+        labels = [IGNORE] * (tokens - targets) + ids[tokens - targets :]
+        pixels = KIND.preprocess([buffer.getvalue()] * images, settings)
+        samples.append(Prepared(id=str(number), encoding=Encoding(input_ids=ids, labels=labels), pixels=pixels))
+    return samples
+
+
+def train(engine: Engine, batches: Sequence[PackedBatch], ranks: Ranks) -> float:
+    """One optimizer step at a learning rate of zero, so that every repetition does the same work; the loss."""
+    loss = accumulate(engine, batches, ranks)
+    engine.step(0.0)
+    return loss
+
+
+def accumulate(engine: Engine, batches: Sequence[PackedBatch], ranks: Ranks) -> float:
+    """Gradients of all micro-steps; the step's loss."""
+    total = torch.zeros(())
+    for index, batch in enumerate(batches):
+        losses = engine.head.sample_losses(KIND, engine.deepspeed, batch)
+        share = share_of_step(losses, samples_of_step=BATCH, world_size=ranks.world_size)
+        engine.backward(share, last=index == len(batches) - 1)
+        total += losses.detach().sum()
+    return summed(float(total)) / BATCH
+
+
+def compute(model: Any, batches: Sequence[PackedBatch]) -> None:
+    """Forward and backward alone, without an engine."""
+    for batch in batches:
+        logits = KIND.forward(model, batch)
+        torch.nn.functional.cross_entropy(logits, batch.targets).backward()
+    model.zero_grad(set_to_none=True)
+
+
+def equality(
+    engine: Engine, single: Sequence[PackedBatch], packed: Sequence[PackedBatch], ranks: Ranks
+) -> dict[str, float]:
+    """Relative differences of loss and gradient between both ways.
+
+    Raises:
+        RuntimeError: they are not the same training.
+    """
+    from deepspeed.utils import safe_get_full_grad
+
+    found = []
+    for batches in (single, packed):
+        loss = accumulate(engine, batches, ranks)
+        gradients = [safe_get_full_grad(parameter) for parameter in engine.trained]
+        engine.step(0.0)
+        found.append((loss, torch.cat([gradient.flatten() for gradient in gradients])))
+    (loss, gradient), (other_loss, other) = found
+    errors = {
+        "loss_error": abs(loss - other_loss) / abs(loss),
+        "gradient_error": float((gradient - other).norm() / gradient.norm()),
+    }
+    if max(errors.values()) > 1e-5:
+        raise RuntimeError(f"peer and ours train different models: {errors}")
+    return errors
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds until every rank is done."""
+    dist.barrier()
+    start = time.perf_counter()
+    work()
+    dist.barrier()
+    return time.perf_counter() - start
+
+
+def summed(value: float) -> float:
+    """The sum over all ranks."""
+    total = torch.tensor(value, dtype=torch.float64)
+    dist.all_reduce(total)
+    return float(total)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,153 @@
+"""The largest micro-step that fits on the device that is here, found by trying: `mantis train fit`.
+
+Every trial is a process of its own, `python -m components.training.fit RECIPE TOKENS`, so that one that runs out of
+memory hurts nobody and peaks are its own. A trial trains one micro-step (forward, backward) of samples with one picture
+and some text, in plain torch: the states of the optimizer, which ZeRO divides among ranks, are added by arithmetic.
+"""
+
+import io
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.core.errors import ConfigError
+from components.core.progress import say
+from components.core.settings import Recipe, load_recipe_file
+from components.training.sizing import GRADIENT, STATE
+
+FIRST = 1024  # tokens of the first trial
+LARGEST = 2**20
+TRIALS_BETWEEN = 3  # by halves, between what fitted and what did not
+WORDS = 40
+PICTURE = (640, 480)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What a micro-step took: of positions and patches, and at its peak of memory, in bytes."""
+
+    tokens: int
+    patches: int
+    peak: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """The largest trial that fitted into `memory` bytes, and all trials."""
+
+    memory: float
+    best: Trial
+    trials: tuple[Trial, ...]
+
+
+def fit(recipe: Recipe, *, memory: float) -> Fit:
+    """Double the tokens until a micro-step takes more than `memory` bytes, then halve the difference.
+
+    Raises:
+        ConfigError: not even the smallest micro-step fits.
+    """
+    trials: list[Trial] = []
+    with tempfile.TemporaryDirectory(prefix="mantis-fit-") as folder:
+        path = Path(folder) / "recipe.yaml"
+        path.write_text(recipe.to_yaml())
+        good, bad, tokens = 0, LARGEST, FIRST
+        while bad - good > good // 2**TRIALS_BETWEEN and tokens <= LARGEST:
+            trial = _try(path, tokens)
+            say(f"{tokens:,} tokens: {f'{trial.peak / 1e9:.2f} GB' if trial else 'out of memory'}")
+            if trial and trial.peak <= memory:
+                trials.append(trial)
+                good = tokens
+            elif tokens == FIRST:
+                break
+            else:
+                bad = tokens
+            tokens = min(2 * tokens, (good + bad) // 2) if good else tokens
+    if not trials:
+        raise ConfigError(
+            f"A micro-step of {FIRST} tokens does not fit into {memory / 1e9:.1f} GB.",
+            remedy="Use more or larger devices, or training.cpu_offload.",
+        )
+    return Fit(memory=memory, best=max(trials, key=lambda trial: trial.tokens), trials=tuple(trials))
+
+
+def _try(recipe: Path, tokens: int) -> Trial | None:
+    """One trial in a process of its own; None where it ran out of memory."""
+    command = [sys.executable, "-m", "components.training.fit", str(recipe), str(tokens)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode == 0:
+        return Trial(**json.loads(done.stdout.splitlines()[-1]))
+    if done.returncode < 0 or "OutOfMemoryError" in done.stderr or "can't allocate memory" in done.stderr:
+        return None
+    raise ConfigError(
+        f"A trial of {tokens} tokens failed: {done.stderr.strip().splitlines()[-1]}",
+        remedy="Correct the recipe; `python -m components.training.fit RECIPE.yaml TOKENS` shows all of it.",
+    )
+
+
+def run_trial(recipe: Recipe, tokens: int) -> Trial:
+    """One micro-step of at least `tokens` tokens on the device that is here."""
+    import torch
+
+    from components.models.registry import family
+    from components.training.collate import to_device
+    from components.training.engine import freeze
+    from components.training.loss import LossHead
+    from components.training.metrics import peak_memory
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if recipe.training.precision == "bf16" else torch.float32
+    kind = family(recipe.model.family)
+    tokenizer = _tokenizer(recipe)
+    model = kind.build(tokenizer, recipe.model, seed=0).to(device, dtype)
+    freeze(model, kind, recipe.training)
+    if recipe.training.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    batch, patches = _micro_step(recipe, tokenizer, tokens)
+    held = int(batch.input_ids.numel())
+    head = LossHead(model)
+    head.sample_losses(kind, model, to_device(batch, device, dtype)).mean().backward()  # type: ignore[no-untyped-call]
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    ranks = recipe.training.nodes * recipe.training.processes_per_node
+    # The backward pass left gradients in the model's own precision; ZeRO sums them in fp32, a share on each rank.
+    states = trained * (STATE + GRADIENT) // ranks
+    return Trial(tokens=held, patches=patches, peak=peak_memory(device) + states)
+
+
+def _tokenizer(recipe: Recipe) -> Any:
+    from components.models.registry import family
+    from components.models.tokenizer import train_tokenizer
+
+    text = [f"{word} {word}" for word in map(str, range(10 * recipe.model.tiny.vocabulary))]
+    special = family(recipe.model.family).special_tokens()
+    return train_tokenizer(text, vocabulary=recipe.model.tiny.vocabulary, special_tokens=special)
+
+
+def _micro_step(recipe: Recipe, tokenizer: Any, tokens: int) -> tuple[Any, int]:
+    """A packed batch of at least `tokens` positions, and its patches."""
+    from PIL import Image
+
+    from components.models.conversation import IMAGE_MARK, Conversation, Size, Turn
+    from components.models.registry import family
+    from components.training.collate import Prepared, collate
+
+    kind = family(recipe.model.family)
+    picture = io.BytesIO()
+    Image.new("RGB", PICTURE, (90, 120, 60)).save(picture, "JPEG")
+    size = Size(width=PICTURE[0], height=PICTURE[1])
+    turns = (
+        Turn(role="user", content=f"{IMAGE_MARK} " + "what is this " * (WORDS // 3)),
+        Turn(role="assistant", content="a plain picture " * (WORDS // 3)),
+    )
+    encoding = kind.encode(Conversation(id="fit", turns=turns, sizes=(size,)), tokenizer, recipe.model)
+    sample = Prepared(id="fit", encoding=encoding, pixels=kind.preprocess([picture.getvalue()], recipe.model))
+    count = -(-tokens // len(encoding.input_ids))
+    batch = collate([sample] * count, no_pixels=kind.preprocess([], recipe.model))
+    return batch, count * kind.image_patches(size, recipe.model)
+
+
+if __name__ == "__main__":
+    print(json.dumps(vars(run_trial(load_recipe_file(Path(sys.argv[1])), int(sys.argv[2])))))

@@ -1,0 +1,76 @@
+"""A trace of some steps, made by torch.profiler and put beside the checkpoint."""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from components.core.errors import ConfigError
+from components.core.progress import say
+from components.core.store import ObjectStore
+
+STEPS = re.compile(r"(\d+):(\d+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """Steps `first` to `last`, counted from 1, both among them."""
+
+    first: int
+    last: int
+
+
+def parse_span(text: str) -> Span:
+    """`10:12` as steps 10, 11 and 12.
+
+    Raises:
+        ConfigError: it is no such span.
+    """
+    match = STEPS.fullmatch(text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ConfigError(
+            f"--profile-steps = {text!r} is no span of steps.", remedy="Give first and last, counted from 1: 10:12."
+        )
+    return Span(first=int(match[1]), last=int(match[2]))
+
+
+class StepProfiler:
+    """Traces the steps of `span` as they come by; without a span it does nothing."""
+
+    def __init__(self, store: ObjectStore, prefix: str, span: Span | None, *, rank: int) -> None:
+        self._store, self._span = store, span
+        self._key = f"{prefix}/profiles/steps-{span.first}-{span.last}-rank-{rank}.json.gz" if span else ""
+        self._profile: profile | None = None
+
+    @contextmanager
+    def step(self, step: int) -> Iterator[None]:
+        """Around step `step`, counted from 1."""
+        span = self._span
+        if span is None or not span.first <= step <= span.last:
+            yield
+            return
+        if self._profile is None:
+            self._profile = profile(activities=_activities(), profile_memory=True)
+            self._profile.start()
+        yield
+        if step == span.last:
+            self._leave(self._profile)
+
+    def _leave(self, traced: profile) -> None:
+        traced.stop()
+        self._span = self._profile = None
+        with tempfile.TemporaryDirectory(prefix="mantis-profile-") as folder:
+            path = Path(folder) / "trace.json.gz"
+            traced.export_chrome_trace(str(path))
+            self._store.put_file(self._key, path)
+        say(f"trace for chrome://tracing or ui.perfetto.dev: {self._store.uri(self._key)}")
+
+
+def _activities() -> list[ProfilerActivity]:
+    cuda = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
+    return [ProfilerActivity.CPU, *cuda]

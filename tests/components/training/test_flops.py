@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from components.core.settings import TrainingSettings
+from components.models.mixture import MixtureReader
+from components.models.registry import family
+from components.training.engine import freeze
+from components.training.feed import Preparer
+from components.training.flops import devices, flops_of, peak_flops
+from components.training.loss import LossHead
+
+
+@pytest.mark.parametrize("train", [("vision", "projector", "text"), ("projector", "text"), ("projector",)])
+def test_the_count_is_what_torch_counts(make_run, train):
+    run, mixture = make_run("flops")
+    reader = MixtureReader(run.store, mixture)
+    kind = family(run.recipe.model.family)
+    settings = TrainingSettings(train=train)
+    model = kind.build(reader.tokenizer(), run.recipe.model, seed=0)
+    freeze(model, kind, settings)
+    position = int(np.argmax(reader.images))
+    preparer = Preparer(reader, kind, run.recipe.model)
+    batch = preparer.pack(preparer.prepare([position]))
+    with FlopCounterMode(display=False) as counter:
+        LossHead(model).sample_losses(kind, model, batch).sum().backward()
+    columns = {name: getattr(reader, name)[[position]] for name in ("tokens", "targets", "patches", "images")}
+    expected = float(flops_of(model, kind, settings)(**columns)[0])
+    assert counter.get_total_flops() == pytest.approx(expected, rel=0.15)
+
+
+def test_a_cpu_is_measured_and_cards_are_data():
+    assert 1e9 < peak_flops(torch.device("cpu"), torch.float32) < 1e13
+    assert {"A100", "H100", "H200"} <= {entry["match"] for entry in devices()}

@@ -1,0 +1,26 @@
+import gzip
+import json
+
+import pytest
+import torch
+
+from components.core.errors import ConfigError
+from components.training.profiling import Span, StepProfiler, parse_span
+
+
+def test_a_span_is_two_steps_in_order():
+    assert parse_span("10:12") == Span(first=10, last=12)
+    for wrong in ("10", "12:10", "0:3", "a:b"):
+        with pytest.raises(ConfigError, match="profile-steps"):
+            parse_span(wrong)
+
+
+def test_a_trace_of_the_asked_steps_is_left(local_store):
+    profiler = StepProfiler(local_store, "checkpoints/x", Span(first=2, last=3), rank=1)
+    for step in range(1, 5):
+        with profiler.step(step), torch.profiler.record_function(f"step {step}"):
+            torch.ones(4, 4) @ torch.ones(4, 4)
+    found = gzip.decompress(local_store.get("checkpoints/x/profiles/steps-2-3-rank-1.json.gz"))
+    names = {event.get("name") for event in json.loads(found)["traceEvents"]}
+    assert {"step 2", "step 3", "aten::mm"} <= names
+    assert not {"step 1", "step 4"} & names

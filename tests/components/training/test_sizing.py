@@ -1,0 +1,68 @@
+import pytest
+
+from components.core.errors import ConfigError
+from components.core.settings import parse_recipe
+from components.training import fit as fitting
+from components.training.loss import CHUNK_LOGITS
+from components.training.sizing import CHUNK_LOGITS as CHUNK_LOGITS_HERE
+from components.training.sizing import checkpoint_bytes, needs, shape, shapes, upload_bandwidth
+
+RECIPE = """
+name: small
+model: {tiny: {text_width: 64, text_layers: 2, vision_width: 32, vision_layers: 1, vocabulary: 600}}
+training: {precision: fp32, gradient_checkpointing: false, train: [projector, text]}
+"""
+
+
+def test_the_published_figures():
+    assert checkpoint_bytes(shape("mantis-idefics2")) == pytest.approx(101e9, rel=0.01)
+    # 16 bytes of weights and states per parameter, and 2 of gradients more since they are summed in fp32: too much
+    # for one GPU, no matter for 16.
+    assert needs(shape("mantis-clip"), memory=8e10, ranks=1, zero_stage=3).budget == 0
+    assert needs(shape("mantis-clip"), memory=4e10, ranks=16, zero_stage=3).budget > 8192
+
+
+@pytest.mark.parametrize("name", list(shapes()))
+def test_more_of_anything_is_never_worse(name):
+    few = needs(shape(name), memory=4e10, ranks=8, zero_stage=3)
+    assert needs(shape(name), memory=8e10, ranks=8, zero_stage=3).budget > few.budget
+    assert needs(shape(name), memory=4e10, ranks=16, zero_stage=3).states < few.states
+    assert needs(shape(name), memory=4e10, ranks=8, zero_stage=3, cpu_offload=True).states < few.states
+    assert needs(shape(name), memory=4e10, ranks=8, zero_stage=2).weights > few.weights
+
+
+def test_a_rarer_checkpoint_needs_less_bandwidth():
+    often, seldom = (
+        upload_bandwidth(shape("mantis-clip"), ranks=16, peak=3.12e14, batch=128, every=every) for every in (50, 500)
+    )
+    assert often == pytest.approx(10 * seldom)
+
+
+def test_an_unknown_model_is_told_from_the_known():
+    with pytest.raises(ConfigError, match="mantis-fuyu"):
+        shape("mantis-gpt")
+
+
+def test_the_chunk_is_that_of_the_loss():
+    assert CHUNK_LOGITS_HERE == CHUNK_LOGITS
+
+
+def test_a_trial_is_as_large_as_asked_and_needs_memory():
+    recipe = parse_recipe(RECIPE, origin="test")
+    trial = fitting.run_trial(recipe, 2000)
+    assert 2000 <= trial.tokens < 2200
+    assert trial.patches > 0
+    assert 1e8 < trial.peak < 1e10
+
+
+def test_the_largest_that_fits_is_found(monkeypatch):
+    # The search alone: what a trial takes is another test's.
+    def grow(_, tokens):
+        return fitting.Trial(tokens=tokens, patches=tokens, peak=1000 * tokens)
+
+    monkeypatch.setattr(fitting, "_try", grow)
+    found = fitting.fit(parse_recipe(RECIPE, origin="test"), memory=5.5e6)
+    assert 0.85 * 5500 < found.best.tokens <= 5500
+    assert all(trial.peak <= found.memory for trial in found.trials)
+    with pytest.raises(ConfigError, match="does not fit"):
+        fitting.fit(parse_recipe(RECIPE, origin="test"), memory=1000)
