@@ -112,6 +112,13 @@ class DataSettings(Settings):
     max_image_pixels: int = Field(64_000_000, ge=1)
     max_image_bytes: int = Field(32_000_000, ge=1)
     workers: int = Field(2, ge=1, json_schema_extra=HOW)
+    cache_gb: float = Field(
+        0.0,
+        ge=0,
+        description="Of rows that training keeps on each node's disk (MANTIS_CACHE, default ~/.cache/mantis); 0: none. "
+        "Pays where an epoch is repeated and the store is slower than training.",
+        json_schema_extra=HOW,
+    )
 
     def subset(self, name: str) -> SubsetSettings:
         """What is said about the subset `name`; the defaults where nothing is."""

@@ -47,7 +47,7 @@ class Loop:
         self.stop = StopRequest()
         self.clock = Clock(began)
         self.family = registry.family(recipe.model.family)
-        self.reader = MixtureReader(run.store, mixture)
+        self.reader = MixtureReader(run.store, mixture, cache_gb=recipe.data.cache_gb)
         self.preparer = Preparer(self.reader, self.family, recipe.model)
         model = self.family.build(self.reader.tokenizer(), recipe.model, seed=recipe.seed)
         self.plan = Plan(
