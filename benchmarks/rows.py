@@ -13,6 +13,7 @@ ROWS = {
     "data.prepare": ("benchmarks.data_prepare", "prepare_subset"),
     "data.random_read": ("benchmarks.data_read", "random_read"),
     "data.plan": ("benchmarks.data_plan", "plan"),
+    "training.save": ("benchmarks.training_save", "save"),
     "conversion.zero": ("benchmarks.conversion", "zero"),
     "evaluation.generate": ("benchmarks.evaluation", "generate"),
     "evaluation.rescore": ("benchmarks.rescoring", "rescore"),

@@ -156,8 +156,18 @@ class TrainingSettings(Settings):
     processes_per_node: int = Field(2, ge=1, json_schema_extra=HOW)
     token_budget: int = Field(8192, ge=32, description="Tokens per micro-step and rank.", json_schema_extra=HOW)
     patch_budget: int = Field(65_536, ge=1, description="Image patches per micro-step and rank.", json_schema_extra=HOW)
+    loss_spike: float | None = Field(
+        None, gt=1, description="A loss above this multiple of the median of 64 steps before is bad, as NaN always is."
+    )
+    skip_bad_steps: int = Field(0, ge=0, description="So many bad steps are left out; one more ends the training.")
+    hang_seconds: float = Field(
+        600.0, gt=0, description="Without any progress in a step for so long, the job ends.", json_schema_extra=HOW
+    )
     checkpoint_every: int = Field(250, ge=1, description="Steps.", json_schema_extra=HOW)
     checkpoint_keep: int = Field(2, ge=1, json_schema_extra=HOW)
+    checkpoint_keep_every: int | None = Field(
+        None, ge=1, description="Checkpoints of these steps are kept for good.", json_schema_extra=HOW
+    )
     log_every: int = Field(10, ge=1, description="Steps.", json_schema_extra=HOW)
 
 

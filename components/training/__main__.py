@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import time
 import traceback
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +16,7 @@ from components.core.processes import die_with_parent
 from components.core.settings import load_recipe_file
 from components.core.steps import Run, read_record
 from components.core.store import key_of, open_store
+from components.training.accounting import beginning
 from components.training.failures import leave_failure
 from components.training.signals import STOPPED, StoppedError
 from components.training.step import training_task
@@ -38,14 +38,11 @@ def main(
     run: Annotated[str, typer.Option("--run", "--run-id", help="The run whose mixture is trained: runs/<run>/.")],
 ) -> None:
     """Train one rank; torchrun starts one per GPU, or per core without GPUs."""
-    began = time.monotonic()
-    launched = os.environ.get("MANTIS_LAUNCHED_AT")
-    if launched:
-        began -= max(0.0, time.time() - float(launched))
+    began, queued = beginning()
     os.environ.setdefault(progress.STEP, "train")
     _die_with_torchrun()
     try:
-        _train(Run(id=run, store=open_store(store), recipe=load_recipe_file(recipe)), began)
+        _train(Run(id=run, store=open_store(store), recipe=load_recipe_file(recipe)), began, queued)
     except BaseException as error:
         _leave(error)
 
@@ -58,7 +55,7 @@ def _die_with_torchrun() -> None:
         os._exit(1)  # torchrun died while Python was starting here, and somebody else has adopted this process
 
 
-def _train(run: Run, began: float) -> None:
+def _train(run: Run, began: float, queued: float) -> None:
     mixture = _mixture(run)
     task = training_task(run, mixture)
     prefix = task.address(task.fingerprint())
@@ -67,7 +64,7 @@ def _train(run: Run, began: float) -> None:
     from components.training.engine import join_ranks, leave_ranks
     from components.training.loop import Loop
 
-    Loop(run, mixture, prefix, join_ranks(), began=began).train()
+    Loop(run, mixture, prefix, join_ranks(), began=began, queued=queued).train()
     leave_ranks()
 
 

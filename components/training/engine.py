@@ -34,6 +34,7 @@ class Ranks:
     rank: int
     world_size: int
     device: torch.device
+    local: int = 0  # among those of its node, which have neighbouring ranks
 
     @property
     def first(self) -> bool:
@@ -64,7 +65,12 @@ def join_ranks() -> Ranks:
     # DeepSpeed calls collectives by names that this torch has renamed: a warning per call site and rank.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     deepspeed.init_distributed("nccl" if cuda else "gloo", verbose=False, timeout=timedelta(minutes=COLLECTIVE_MINUTES))
-    return Ranks(rank=torch.distributed.get_rank(), world_size=torch.distributed.get_world_size(), device=device)
+    return Ranks(
+        rank=torch.distributed.get_rank(),
+        world_size=torch.distributed.get_world_size(),
+        device=device,
+        local=int(os.environ["LOCAL_RANK"]),
+    )
 
 
 def leave_ranks() -> None:

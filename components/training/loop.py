@@ -2,6 +2,7 @@
 
 import gc
 import math
+import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -23,8 +24,10 @@ from components.training.accounting import Cause, Clock, Heartbeat
 from components.training.checkpoint import LoopState, Saver, folder_of
 from components.training.collate import to_device
 from components.training.engine import Ranks, build_engine, cost_model
+from components.training.failures import leave_failure
 from components.training.feed import Feed, Preparer, Work
 from components.training.finish import PROBE_SAMPLES, leave_files, probe_tensors
+from components.training.guard import Guard, record_skipped
 from components.training.loss import sample_losses, share_of_step
 from components.training.metrics import Recorder, Row, StepFigures
 from components.training.plan import Budgets, Lengths, Plan
@@ -32,15 +35,15 @@ from components.training.resume import restore
 from components.training.schedule import learning_rate
 from components.training.signals import StoppedError, StopRequest
 from components.training.summary import write_summary
+from components.training.watchdog import Watchdog, meeting_store
 
-IDS_SHOWN = 32
 GARBAGE_STEPS = 50
 
 
 class Loop:
     """Trains `run` on `mixture` and leaves the result under `prefix`; the same calls are made on every rank."""
 
-    def __init__(self, run: Run, mixture: Manifest, prefix: str, ranks: Ranks, *, began: float) -> None:
+    def __init__(self, run: Run, mixture: Manifest, prefix: str, ranks: Ranks, *, began: float, queued: float) -> None:
         recipe = run.recipe
         self.run, self.prefix, self.ranks = run, prefix, ranks
         self.settings, self.model_settings = recipe.training, recipe.model
@@ -70,9 +73,19 @@ class Loop:
             zero_stage=self.settings.zero_stage,
             attempt=_agreed_token(ranks),
             keep=self.settings.checkpoint_keep,
+            keep_every=self.settings.checkpoint_keep_every,
+        )
+        self.guard = Guard(spike=self.settings.loss_spike, skips=self.settings.skip_bad_steps)
+        self.watchdog = Watchdog(
+            meeting_store(),
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            seconds=self.settings.hang_seconds,
+            end=_end_hanging,
         )
         self.heartbeat = Heartbeat(run.store, prefix) if ranks.first else None
-        self.clock.add(Cause.START, time.monotonic() - began)
+        self.clock.add(Cause.QUEUE, queued)
+        self.clock.add(Cause.START, time.monotonic() - began - queued)
 
     def train(self) -> None:
         """All steps that are not done yet, and what a finished training leaves behind.
@@ -87,6 +100,7 @@ class Loop:
         for row in self.recorder.rows:  # of a killed attempt, which may not have sent them; none is sent twice
             _send(curve, row)
         self._steps(curve)
+        self.watchdog.pause()
         with self.clock.spend(Cause.SAVE):
             self.saver.wait()
             dist.barrier()
@@ -98,6 +112,7 @@ class Loop:
         if self.heartbeat:
             write_summary(self.run.store, self.prefix, self._summary())
             self.heartbeat.close()
+        self.watchdog.close()
 
     def _resume(self) -> None:
         lost = self.heartbeat.last() if self.heartbeat else 0.0
@@ -107,6 +122,7 @@ class Loop:
         if resumed:
             self.state = resumed.state
             self.recorder.rows, self.recorder.window = resumed.rows, dict(resumed.state.window)
+            self.guard.resume(self.state.recent_losses, self.state.skipped)
         self.clock.inherit(self.state.seconds, lost=lost - sum(self.state.seconds.values()))
         if self.ranks.first:
             say(
@@ -128,6 +144,7 @@ class Loop:
             works = iter(feed)
             while self.state.step < self.plan.steps:
                 waiting = time.monotonic()
+                self.watchdog.mark(self.state.step + 1, "data")
                 with self.clock.spend(Cause.DATA):
                     work = next(works)
                 began = time.monotonic()
@@ -151,19 +168,23 @@ class Loop:
         torch.manual_seed(((self.settings.seed << 40) + (work.step << 12) + self.ranks.rank) % 2**63)
         samples = len(work.samples)
         local = torch.zeros((), device=self.ranks.device)
+        total, stops, problem, last = 0.0, 0.0, "", len(work.batches) - 1
         for index, packed in enumerate(work.batches):
+            self.watchdog.mark(work.step + 1, f"micro-step {index + 1} of {last + 1}")
             batch = to_device(packed, self.ranks.device, self.engine.dtype)
             losses = sample_losses(self.family.forward(self.engine.deepspeed, batch), batch)
             share = share_of_step(losses, samples_of_step=samples, world_size=self.ranks.world_size)
-            self.engine.backward(share, last=index == len(work.batches) - 1)
             local += losses.detach().sum()
-        total, stops = self._over_ranks(local.item() / samples, float(self.stop.signal is not None))
-        self._check_finite("loss", total, work)
+            if index == last:
+                total, stops = self._over_ranks(local.item() / samples, float(self.stop.signal is not None))
+                problem = self._judge(total, work)
+            # DeepSpeed discards a step whose gradients are not finite, and clears up after it: make them so.
+            self.engine.backward(share * math.nan if problem else share, last=index == last)
         rate = learning_rate(
             work.step, steps=self.plan.steps, peak=self.settings.learning_rate, schedule=self.settings.schedule
         )
-        norm = self.engine.step(rate)
-        self._check_finite("gradient norm", norm, work)
+        self.watchdog.mark(work.step + 1, "update")
+        norm = self._update(rate, problem, work)
         figures = StepFigures(
             loss=total,
             learning_rate=rate,
@@ -174,6 +195,7 @@ class Loop:
             idle=work.idle,
             seconds=time.monotonic() - began + waited,
             data_seconds=waited,
+            taken=work.step + 1 not in self.guard.skipped,
         )
         return figures, stops > 0
 
@@ -182,17 +204,36 @@ class Loop:
         dist.all_reduce(summed)
         return [float(value) for value in summed.tolist()]
 
-    def _check_finite(self, what: str, value: float, work: Work) -> None:
-        if math.isfinite(value):
-            return
-        ids = [self.reader.ids[position] for position in work.samples[:IDS_SHOWN]]
-        more = len(work.samples) - len(ids)
-        raise TrainingError(
-            f"The {what} of step {work.step + 1} is {value}; its samples: {', '.join(ids)}"
-            f"{f' and {more} more' if more > 0 else ''}.",
-            remedy="Lower training.learning_rate, or look at these samples; the same command tries again from the "
-            "last checkpoint.",
-        )
+    def _judge(self, loss: float, work: Work) -> str:
+        """What is wrong with the step's loss, where it may be left out for that; empty for a good one."""
+        problem = self.guard.problem(loss)
+        if not problem:
+            self.guard.accept(loss)
+            return ""
+        problem = f"the loss {problem}"
+        self._leave_out(problem, loss, work)
+        return problem
+
+    def _update(self, rate: float, problem: str, work: Work) -> float:
+        """Take the step, or have DeepSpeed discard it; returns the gradient's norm, 0 where it was left out."""
+        norm = self.engine.step(rate)
+        # ZeRO-3 keeps the norm of the step before where it discards one: its own flag tells.
+        discarded = bool(self.engine.deepspeed.optimizer.overflow) or not math.isfinite(norm)
+        if discarded and not problem:
+            self._leave_out("the gradient is not finite", math.nan, work)
+        elif problem and not discarded:
+            raise TrainingError(
+                f"DeepSpeed took step {work.step + 1}, which was to be left out: {problem}.",
+                remedy="This is a bug of this program: report the version of DeepSpeed.",
+            )
+        return 0.0 if discarded else norm
+
+    def _leave_out(self, problem: str, loss: float, work: Work) -> None:
+        ids = [self.reader.ids[position] for position in work.samples]
+        self.guard.skip(work.step + 1, problem, ids)
+        if self.ranks.first:
+            row = {"step": work.step + 1, "reason": problem, "loss": repr(loss), "samples": ids}
+            record_skipped(self.run.store, self.prefix, row)
 
     def _count(self, figures: StepFigures) -> None:
         self.state = self.state.model_copy(
@@ -209,7 +250,13 @@ class Loop:
         if not stopping and step % self.settings.checkpoint_every and step != self.plan.steps:
             return
         with self.clock.spend(Cause.SAVE):
-            update = {"seconds": self.clock.seconds(), "window": dict(self.recorder.window)}
+            self.watchdog.pause()
+            update = {
+                "seconds": self.clock.seconds(),
+                "window": dict(self.recorder.window),
+                "recent_losses": tuple(self.guard.recent),
+                "skipped": tuple(self.guard.skipped),
+            }
             self.saver.save(self.engine.deepspeed, self.state.model_copy(update=update), self.recorder.rows)
             if stopping:
                 self.saver.wait()
@@ -249,6 +296,7 @@ class Loop:
             "tokens_per_second": self.state.tokens / looping,
             "goodput": self.clock.goodput(),
             "parameters": self.engine.parameters,
+            "steps_skipped": len(self.guard.skipped),
             **{f"seconds_{cause}": value for cause, value in seconds.items()},
         }
 
@@ -264,6 +312,13 @@ def garbage_on_demand() -> Iterator[None]:
     finally:
         gc.enable()
         gc.unfreeze()
+
+
+def _end_hanging(error: TrainingError) -> None:
+    """End this process whatever its main thread waits for; torchrun then ends the others."""
+    leave_failure(error)
+    say(str(error))
+    os._exit(1)
 
 
 def _agreed_token(ranks: Ranks) -> str:

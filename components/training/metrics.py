@@ -18,6 +18,7 @@ class StepFigures:
     idle: float  # share of the ranks' time that the plan leaves unused
     seconds: float
     data_seconds: float
+    taken: bool = True  # False: the step was bad and left out
 
 
 @dataclass(kw_only=True)
@@ -33,7 +34,8 @@ class Recorder:
         """Count step `step` (from 1); returns the row when one is due: the first, every `every`-th, and the last."""
         sums = {
             "steps": 1.0,
-            "loss": figures.loss,
+            "taken": float(figures.taken),
+            "loss": figures.loss if figures.taken else 0.0,
             "samples": figures.samples,
             "tokens": figures.tokens,
             "micro_steps": figures.micro_steps,
@@ -42,7 +44,8 @@ class Recorder:
             "data_seconds": figures.data_seconds,
         }
         self.window = {name: self.window.get(name, 0.0) + value for name, value in sums.items()}
-        if step != 1 and step % self.every and step != self.steps:
+        due = step == 1 or step % self.every == 0 or step == self.steps
+        if not due or not self.window["taken"]:
             return None
         row = self._row(step, figures)
         self.rows.append(row)
@@ -54,7 +57,7 @@ class Recorder:
         seconds = max(window["seconds"], 1e-9)
         return {
             "step": step,
-            "loss": window["loss"] / count,
+            "loss": window["loss"] / window["taken"],
             "learning_rate": figures.learning_rate,
             "gradient_norm": figures.gradient_norm,
             "samples": window["samples"],
