@@ -1,5 +1,6 @@
 """Random batches of a mixture whose datasets lie in a MinIO on loopback, read as training reads them."""
 
+import os
 import statistics
 import tempfile
 import time
@@ -29,9 +30,9 @@ def random_read(full: bool) -> Row:
     from components.core.store import concurrently
 
     with tempfile.TemporaryDirectory() as name, serving(Path(name) / "minio") as url:
-        reader, store, objects = _prepare(Path(name) / "raw", url, SUBSETS[full])
+        reader, cached, store, objects = _prepare(Path(name), url, SUBSETS[full])
         generator = np.random.default_rng(0)
-        found: dict[str, list[float]] = {"ours": [], "objects": []}
+        found: dict[str, list[float]] = {"ours": [], "objects": [], "cache": []}
         sizes = []
         for round_ in range(ROUNDS[full] + 1):
             positions = generator.choice(len(reader), BATCH, replace=False).tolist()
@@ -41,8 +42,12 @@ def random_read(full: bool) -> Row:
             names = [key for position in positions for key in objects[reader.subsets[position], reader.ids[position]]]
             images = concurrently(store.get, names)
             end = time.perf_counter()
-            if images != [image for sample in samples for image in sample.images]:
-                raise RuntimeError("the two ways read different images")
+            cached.take(positions)
+            again = time.perf_counter()
+            kept = cached.take(positions)
+            found["cache"].append(time.perf_counter() - again)
+            if kept != samples or images != [image for sample in samples for image in sample.images]:
+                raise RuntimeError("the ways read different images")
             if round_:  # the first opens tables and connections
                 found["ours"].append(middle - start)
                 found["objects"].append(end - middle)
@@ -58,6 +63,7 @@ def random_read(full: bool) -> Row:
         details={
             "limit": "the server, which shares the cores; a training of 16 GPUs asks for 50 samples/s",
             "an object per image": rates["objects"],
+            "from the local cache": rates["cache"],
             "mb_per_second": statistics.median(sizes) / 1e6 / statistics.median(found["ours"]),
             "batch": BATCH,
             "samples": sum(SUBSETS[full]),
@@ -65,8 +71,11 @@ def random_read(full: bool) -> Row:
     )
 
 
-def _prepare(raw: Path, url: str, counts: tuple[int, ...]) -> tuple[Any, Any, dict[tuple[str, str], list[str]]]:
-    """A mixture of real conversations in the store; of every sample, the keys of its images as objects of their own."""
+def _prepare(folder: Path, url: str, counts: tuple[int, ...]) -> tuple[Any, Any, Any, dict[tuple[str, str], list[str]]]:
+    """A mixture of real conversations in the store, read without a cache and with one.
+
+    Also the store, and of every sample the keys of its images as objects of their own.
+    """
     import json
 
     from components.core.settings import parse_recipe
@@ -75,6 +84,8 @@ def _prepare(raw: Path, url: str, counts: tuple[int, ...]) -> tuple[Any, Any, di
     from components.data.step import assemble, prepare
     from components.models.mixture import MixtureReader
 
+    os.environ["MANTIS_CACHE"] = str(folder / "cache")
+    raw = folder / "raw"
     names = [f"part-{number}" for number in range(len(counts))]
     objects: dict[tuple[str, str], list[str]] = {}
     for subset, count in zip(names, counts, strict=True):
@@ -86,4 +97,4 @@ def _prepare(raw: Path, url: str, counts: tuple[int, ...]) -> tuple[Any, Any, di
     upload_tree(store, "objects", raw)
     run = Run(id="benchmark", store=store, recipe=parse_recipe(RECIPE.format(source=raw), origin="benchmark"))
     mixture = assemble(run, [prepare(run, subset) for subset in names])
-    return MixtureReader(store, mixture), store, objects
+    return MixtureReader(store, mixture), MixtureReader(store, mixture, cache_gb=10), store, objects

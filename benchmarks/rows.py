@@ -16,6 +16,7 @@ ROWS = {
     "training.plan": ("benchmarks.training_plan", "plan"),
     "training.step": ("benchmarks.training_step", "step"),
     "training.feed": ("benchmarks.training_feed", "feed"),
+    "training.save": ("benchmarks.training_save", "save"),
     "conversion.zero": ("benchmarks.conversion", "zero"),
     "evaluation.generate": ("benchmarks.evaluation", "generate"),
     "evaluation.rescore": ("benchmarks.rescoring", "rescore"),

@@ -112,6 +112,13 @@ class DataSettings(Settings):
     max_image_pixels: int = Field(64_000_000, ge=1)
     max_image_bytes: int = Field(32_000_000, ge=1)
     workers: int = Field(2, ge=1, json_schema_extra=HOW)
+    cache_gb: float = Field(
+        0.0,
+        ge=0,
+        description="Of rows that training keeps on each node's disk (MANTIS_CACHE, default ~/.cache/mantis); 0: none. "
+        "Pays where an epoch is repeated and the store is slower than training.",
+        json_schema_extra=HOW,
+    )
 
     def subset(self, name: str) -> SubsetSettings:
         """What is said about the subset `name`; the defaults where nothing is."""
@@ -155,8 +162,18 @@ class TrainingSettings(Settings):
     feed_threads: int = Field(
         2, ge=1, description="That decode and preprocess ahead of each rank.", json_schema_extra=HOW
     )
+    loss_spike: float | None = Field(
+        None, gt=1, description="A loss above this multiple of the median of 64 steps before is bad, as NaN always is."
+    )
+    skip_bad_steps: int = Field(0, ge=0, description="So many bad steps are left out; one more ends the training.")
+    hang_seconds: float = Field(
+        600.0, gt=0, description="Without any progress in a step for so long, the job ends.", json_schema_extra=HOW
+    )
     checkpoint_every: int = Field(250, ge=1, description="Steps.", json_schema_extra=HOW)
     checkpoint_keep: int = Field(2, ge=1, json_schema_extra=HOW)
+    checkpoint_keep_every: int | None = Field(
+        None, ge=1, description="Checkpoints of these steps are kept for good.", json_schema_extra=HOW
+    )
     log_every: int = Field(10, ge=1, description="Steps.", json_schema_extra=HOW)
 
 

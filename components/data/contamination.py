@@ -85,7 +85,7 @@ def check_contamination(
     perceptual hash can tell apart.
     """
     with ThreadPoolExecutor(run.recipe.data.workers) as pool:
-        wanted = read_benchmarks(benchmark_images(run.recipe), pool)
+        wanted = read_benchmarks(benchmark_images(run.recipe, run.store), pool)
         search = _Search(wanted, pool)
         index = open_table(run.store, f"{key_of(run.store, mixture.uri)}/index.lance")
         chosen = index.to_table(columns=["subset", "row"])
@@ -188,7 +188,7 @@ def _batched(images: Iterable[BenchmarkImage], size: int) -> Iterator[list[Bench
 
 @dataclass(kw_only=True)
 class _Count:
-    """One benchmark: its image files, how many could be compared by look, and how many are in the mixture."""
+    """One benchmark: its images, how many could be compared by look, and how many are in the mixture."""
 
     benchmark: str
     images: int = 0

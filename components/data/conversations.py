@@ -5,7 +5,6 @@ than images, the missing ones go to the front of its first turn; a first turn th
 Everything else that does not fit is refused, never guessed.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -48,7 +47,7 @@ class Rules:
         Raises:
             Refusal: it has no usable id, or that of an earlier row, whatever became of that one.
         """
-        if not isinstance(raw, Mapping):
+        if not isinstance(raw, dict):
             raise Refusal("row-malformed", value=type(raw).__name__, threshold="a mapping")
         name = identify(row, raw)
         _require_text("id", name)
@@ -73,11 +72,11 @@ class Rules:
 
 def identify(row: int, raw: Any) -> str:
     """The row's id, or `row-<number>` where it has none."""
-    found = raw.get("id") if isinstance(raw, Mapping) else None
+    found = raw.get("id") if isinstance(raw, dict) else None
     return str(found) if isinstance(found, str | int) and found != "" else f"row-{row}"
 
 
-def _turns(raw: Mapping[str, Any], max_characters: int) -> tuple[tuple[Turn, ...], tuple[Repair, ...]]:
+def _turns(raw: dict[str, Any], max_characters: int) -> tuple[tuple[Turn, ...], tuple[Repair, ...]]:
     messages = raw.get("conversations", raw.get("conversation"))
     if not isinstance(messages, list) or not messages:
         raise Refusal("conversation-missing", value=_kind(messages), threshold="a list of turns")
@@ -96,7 +95,7 @@ def _turns(raw: Mapping[str, Any], max_characters: int) -> tuple[tuple[Turn, ...
 
 def _turn(where: str, message: Any, expected: Role, max_characters: int) -> Turn:
     role = _role(message)
-    if not isinstance(message, Mapping):
+    if not isinstance(message, dict):
         raise Refusal("turn-malformed", value=f"{where}: {_kind(message)}", threshold="a mapping")
     if role is None:
         found = message.get("from", message.get("role"))
@@ -115,11 +114,11 @@ def _turn(where: str, message: Any, expected: Role, max_characters: int) -> Turn
 
 
 def _role(message: Any) -> Role | None:
-    found = message.get("from", message.get("role")) if isinstance(message, Mapping) else None
+    found = message.get("from", message.get("role")) if isinstance(message, dict) else None
     return ROLES.get(found) if isinstance(found, str) else None
 
 
-def _images(raw: Mapping[str, Any]) -> tuple[ImageRef, ...]:
+def _images(raw: dict[str, Any]) -> tuple[ImageRef, ...]:
     images = raw.get("images")
     if images is None:  # LLaVA-Pretrain's rows have one each
         images = [raw["image"]] if raw.get("image") is not None else []
@@ -130,7 +129,7 @@ def _images(raw: Mapping[str, Any]) -> tuple[ImageRef, ...]:
 
 def _image(number: int, image: Any) -> ImageRef:
     """An entry of `images`: a path, or a mapping of `bytes` and `path`, of which one may be missing."""
-    fields = image if isinstance(image, Mapping) else {"path": image}
+    fields = image if isinstance(image, dict) else {"path": image}
     path, data = fields.get("path"), fields.get("bytes")
     if path is None and isinstance(data, bytes):
         path = f"#{number + 1}"

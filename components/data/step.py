@@ -9,12 +9,12 @@ from typing import Any
 
 from components.core import demo_tasks
 from components.core.artifacts import Kind, Manifest, Number
-from components.core.benchmark_images import benchmark_files
+from components.core.benchmark_images import BenchmarkFiles, benchmark_files
 from components.core.errors import ConfigError
 from components.core.hashing import fingerprint
 from components.core.settings import Recipe
 from components.core.steps import Run, Task, failure_recorded, run_step
-from components.core.store import Entry, ObjectStore, key_of
+from components.core.store import key_of
 from components.data.fetched import FETCHED, fetched_sets, source_url
 from components.data.sources.find import find_sources, open_source
 from components.data.sources.identity import Memory, hash_files
@@ -152,7 +152,7 @@ def check_benchmarks(run: Run, mixture: Manifest, datasets: dict[str, Manifest])
 
 
 def _benchmarks_identity(run: Run) -> dict[str, Any]:
-    """What decides the benchmarks' images: the generator's arguments, or the hash of every image file."""
+    """What decides the benchmarks' images: the generator's arguments, or the hash of every file with images."""
     settings = run.recipe.evaluation
     if settings.source == GENERATED:
         return {
@@ -163,14 +163,14 @@ def _benchmarks_identity(run: Run) -> dict[str, Any]:
         }
     memory = Memory(store=run.store)
     identity = {}
-    for name, (store, files) in benchmark_files(run.recipe).items():
-        compute = partial(_content, store, files)
-        identity[name] = memory.recall("benchmark-images", store, files, compute)
+    for name, files in benchmark_files(run.recipe, run.store).items():
+        compute = partial(_content, files)
+        identity[name] = memory.recall("benchmark-images", files.store, files.entries, compute)
     return identity
 
 
-def _content(store: ObjectStore, files: list[Entry]) -> str:
-    return fingerprint([[file.key for file in files], hash_files(store, files)])
+def _content(files: BenchmarkFiles) -> str:
+    return fingerprint([[file.key for file in files.entries], hash_files(files.store, files.entries)])
 
 
 def _share(recipe: Recipe, subset: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from components.core.artifacts import Manifest
 from components.core.store import ObjectStore, concurrently, download_tree, key_of
 from components.core.tables import open_table
 from components.models.conversation import IMAGE_MARK, Conversation, Size, Turn
+from components.models.row_cache import GIGABYTE, RowCache, cache_folder
 
 COLUMNS = ["id", "roles", "contents", "images", "widths", "heights"]
 Lengths = NDArray[np.int32]
@@ -32,11 +33,13 @@ class MixtureReader:
     """A mixture's samples, by their position in its index.
 
     `tokens` (image tokens expanded), `targets`, `images` and `patches` are arrays [len(reader)]; `ids` and `subsets`
-    are lists of that length. Tables are opened on first use, each process its own: Lance does not survive a fork.
+    are lists of that length. Tables are opened on first use, each process its own: Lance does not survive a fork. Up to
+    `cache_gb` of the rows that were read are kept on this machine's disk.
     """
 
-    def __init__(self, store: ObjectStore, manifest: Manifest) -> None:
+    def __init__(self, store: ObjectStore, manifest: Manifest, *, cache_gb: float = 0.0) -> None:
         self._store = store
+        self._cache = RowCache(cache_folder(), limit=int(cache_gb * GIGABYTE))
         self._prefix = key_of(store, manifest.uri)
         self._datasets = {name: key_of(store, dataset.uri) for name, dataset in manifest.inputs.items()}
         self._tables: dict[str, Any] = {}
@@ -65,8 +68,12 @@ class MixtureReader:
 
     def _read(self, subset: str, rows: list[int]) -> dict[int, dict[str, Any]]:
         """Rows of one subset's table, by their number there."""
-        table = self._table(subset).take(rows, columns=COLUMNS)
-        return dict(zip(rows, table.to_pylist(), strict=True))
+
+        def read(missing: list[int]) -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = self._table(subset).take(missing, columns=COLUMNS).to_pylist()
+            return found
+
+        return self._cache.rows(self._store.uri(self._datasets[subset]), rows, read)
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerFast:

@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import time
 import traceback
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +16,7 @@ from components.core.processes import die_with_parent
 from components.core.settings import load_recipe_file
 from components.core.steps import Run, read_record
 from components.core.store import key_of, open_store
+from components.training.accounting import beginning
 from components.training.failures import leave_failure
 from components.training.signals import STOPPED, StoppedError
 from components.training.step import training_task
@@ -45,14 +45,12 @@ def main(
     ] = "",
 ) -> None:
     """Train one rank; torchrun starts one per GPU, or per core without GPUs."""
-    began = time.monotonic()
-    launched = os.environ.get("MANTIS_LAUNCHED_AT")
-    if launched:
-        began -= max(0.0, time.time() - float(launched))
+    began, queued = beginning()
     os.environ.setdefault(progress.STEP, "train")
     _die_with_torchrun()
     try:
-        _train(Run(id=run, store=open_store(store), recipe=load_recipe_file(recipe)), began, profile_steps)
+        made = Run(id=run, store=open_store(store), recipe=load_recipe_file(recipe))
+        _train(made, began=began, queued=queued, profile_steps=profile_steps)
     except BaseException as error:
         _leave(error)
 
@@ -65,7 +63,7 @@ def _die_with_torchrun() -> None:
         os._exit(1)  # torchrun died while Python was starting here, and somebody else has adopted this process
 
 
-def _train(run: Run, began: float, profile_steps: str) -> None:
+def _train(run: Run, *, began: float, queued: float, profile_steps: str) -> None:
     mixture = _mixture(run)
     task = training_task(run, mixture)
     prefix = task.address(task.fingerprint())
@@ -76,7 +74,7 @@ def _train(run: Run, began: float, profile_steps: str) -> None:
     from components.training.profiling import parse_span
 
     span = parse_span(profile_steps) if profile_steps else None
-    Loop(run, mixture, prefix, join_ranks(), began=began, profile=span).train()
+    Loop(run, mixture, prefix, join_ranks(), began=began, queued=queued, profile=span).train()
     leave_ranks()
 
 

@@ -1,6 +1,7 @@
 """Where the wall time goes, by cause; the causes add up to the wall time."""
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,11 +14,14 @@ from components.core.store import ObjectStore
 
 HEARTBEAT = "heartbeat.json"
 HEARTBEAT_SECONDS = 2.0
+QUEUED_AT = "MANTIS_QUEUED_AT"  # time.time() at which a launcher handed the job to a queue
+LAUNCHED_AT = "MANTIS_LAUNCHED_AT"  # time.time() at which torchrun was started
 
 
 class Cause(StrEnum):
     """What a second was spent on."""
 
+    QUEUE = "queue"  # from the job's submission until its ranks were started
     START = "start"  # imports, meeting the other ranks, building the model
     RESUME = "resume"  # fetching, verifying and loading a checkpoint
     DATA = "data"  # waiting for the next micro-steps
@@ -26,6 +30,14 @@ class Cause(StrEnum):
     REWORK = "rework"  # what an earlier attempt spent after its last checkpoint
     FINISH = "finish"  # probe, configuration, last uploads
     OTHER = "other"  # logging, and what is between the others
+
+
+def beginning() -> tuple[float, float]:
+    """The time.monotonic() at which this training was asked for, and the seconds that it then queued."""
+    now = time.time()
+    launched = min(now, float(os.environ.get(LAUNCHED_AT, now)))
+    queued = max(0.0, launched - float(os.environ.get(QUEUED_AT, launched)))
+    return time.monotonic() - (now - launched) - queued, queued
 
 
 class Clock:

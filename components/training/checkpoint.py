@@ -1,4 +1,4 @@
-"""Checkpoints: saved locally, uploaded in the background, committed last; verified before anything is unpickled.
+"""Checkpoints: copied in memory, stored in the background, committed last; verified before anything is unpickled.
 
     <prefix>/step-00000100/<files of every rank>, state.json, metrics.jsonl, COMMIT
 
@@ -7,11 +7,10 @@ COMMIT once it has found every rank's list. A folder without COMMIT is never res
 """
 
 import json
-import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,9 +19,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.core.artifacts import File
 from components.core.errors import IntegrityError, StoreError, TrainingError
-from components.core.hashing import sha256_file
+from components.core.hashing import sha256_bytes, sha256_file
 from components.core.progress import say
 from components.core.store import ObjectStore, concurrently, delete_tree
+from components.training.snapshot import Snapshot
 
 COMMIT = "COMMIT"
 STATE = "state.json"
@@ -45,6 +45,8 @@ class LoopState(BaseModel):
     tokens: int = 0
     seconds: dict[str, float] = {}
     window: dict[str, float] = {}  # sums over the steps since the last metrics row
+    recent_losses: tuple[float, ...] = ()  # what a spike is measured by
+    skipped: tuple[int, ...] = ()  # steps that were left out, from 1
 
 
 class Commit(BaseModel):
@@ -68,6 +70,11 @@ def committed(store: ObjectStore, prefix: str) -> list[int]:
     names = [entry.key.removeprefix(prefix + "/") for entry in store.list(prefix)]
     folders = [name.removesuffix(f"/{COMMIT}") for name in names if name.endswith(f"/{COMMIT}")]
     return sorted((int(folder.removeprefix("step-")) for folder in folders), reverse=True)
+
+
+def superseded(steps: Sequence[int], *, keep: int, keep_every: int | None) -> list[int]:
+    """Those of `steps` (newest first) to be deleted: all but the last `keep` and the multiples of `keep_every`."""
+    return [step for step in steps[keep:] if keep_every is None or step % keep_every]
 
 
 def delete_checkpoint(store: ObjectStore, prefix: str, folder: str) -> None:
@@ -100,8 +107,10 @@ def read_commit(store: ObjectStore, prefix: str, step: int) -> Commit:
         ) from None
 
 
-def fetch(store: ObjectStore, prefix: str, commit: Commit, *, rank: int, folder: Path) -> None:
+def fetch(store: ObjectStore, prefix: str, commit: Commit, *, rank: int | None, folder: Path) -> None:
     """Download the files that `rank` loads to `folder` and check every byte; nothing is unpickled here.
+
+    None for `rank` downloads those of all ranks.
 
     Raises:
         IntegrityError: a file is missing, or its size or hash is not the one in COMMIT.
@@ -123,13 +132,13 @@ def fetch(store: ObjectStore, prefix: str, commit: Commit, *, rank: int, folder:
     concurrently(get, [file for file in commit.files if _loads(file.name, rank)])
 
 
-def _loads(name: str, rank: int) -> bool:
+def _loads(name: str, rank: int | None) -> bool:
     """Whether this rank needs the file: its own shards, and what is not a shard (DeepSpeed's names)."""
-    return "zero_pp_rank_" not in name or f"zero_pp_rank_{rank}_mp_rank_" in name
+    return rank is None or "zero_pp_rank_" not in name or f"zero_pp_rank_{rank}_mp_rank_" in name
 
 
 class Saver:
-    """One rank's side of saving. `save` returns when the files are on local disk; the rest happens in a thread."""
+    """One rank's side of saving. `save` returns when the state is copied; the rest happens in a thread."""
 
     def __init__(
         self,
@@ -141,32 +150,25 @@ class Saver:
         zero_stage: int,
         attempt: str,
         keep: int,
+        keep_every: int | None = None,
     ) -> None:
         self._store, self._prefix = store, prefix
         self._rank, self._world_size, self._zero_stage = rank, world_size, zero_stage
-        self._attempt, self._keep = attempt, keep
+        self._attempt, self._keep, self._keep_every = attempt, keep, keep_every
+        self._snapshot = Snapshot()
         self._thread: threading.Thread | None = None
         self._failed: BaseException | None = None
 
     def save(self, engine: Any, state: LoopState, metrics: list[dict[str, float]]) -> None:
-        """Save the DeepSpeed engine; collective. Waits for the upload before this one, so one is on disk at a time."""
+        """Save the DeepSpeed engine; collective. Waits for the one before, so that one is in memory at a time."""
         self.wait()
-        scratch = Path(tempfile.mkdtemp(prefix="mantis-checkpoint-"))
-        tag = folder_of(state.step)
-        try:
-            engine.save_checkpoint(str(scratch), tag=tag, save_latest=False)
-            folder = scratch / tag
-            folder.mkdir(exist_ok=True)
-            if self._rank == 0:
-                (folder / STATE).write_text(state.model_dump_json(indent=1))
-                (folder / METRICS).write_text("".join(json.dumps(row) + "\n" for row in metrics))
-        except OSError as error:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise TrainingError(
-                f"The checkpoint of step {state.step} cannot be written to {scratch}: {error.strerror}.",
-                remedy="Free space there, or set TMPDIR to a larger disk; the same command goes on from the last one.",
-            ) from None
-        self._thread = threading.Thread(target=self._upload, args=(state.step, scratch), name="upload", daemon=True)
+        with self._snapshot.taking(engine), tempfile.TemporaryDirectory(prefix="mantis-checkpoint-") as unused:
+            engine.save_checkpoint(unused, tag=folder_of(state.step), save_latest=False)
+        written = {}
+        if self._rank == 0:
+            lines = "".join(json.dumps(row) + "\n" for row in metrics)
+            written = {STATE: state.model_dump_json(indent=1).encode(), METRICS: lines.encode()}
+        self._thread = threading.Thread(target=self._store_all, args=(state.step, written), name="upload", daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
@@ -181,28 +183,39 @@ class Saver:
         if self._failed is not None:
             raise self._failed
 
-    def _upload(self, step: int, scratch: Path) -> None:
+    def _store_all(self, step: int, written: dict[str, bytes]) -> None:
         try:
-            self._upload_own(step, scratch / folder_of(step))
+            self._store_own(step, written)
             if self._rank == 0:
                 self._commit(step)
         except BaseException as error:  # raised by the loop
             self._failed = error
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
-    def _upload_own(self, step: int, folder: Path) -> None:
+    def _store_own(self, step: int, written: dict[str, bytes]) -> None:
         base = f"{self._prefix}/{folder_of(step)}"
+        with tempfile.TemporaryDirectory(prefix="mantis-checkpoint-") as scratch:
+            files = self._write(step, Path(scratch), written)
 
-        def put(path: Path) -> File:
-            through_outages(partial(self._store.put_file, f"{base}/{path.name}", path))
-            return File(name=path.name, size=path.stat().st_size, sha256=sha256_file(path))
+            def put(file: File) -> None:
+                through_outages(partial(self._store.put_file, f"{base}/{file.name}", Path(scratch) / file.name))
 
-        # DeepSpeed adds a script of its own beside the shards; a checkpoint holds data only.
-        paths = sorted(path for path in folder.iterdir() if path.suffix != ".py")
-        files = concurrently(put, paths)
+            concurrently(put, files)
         listed = json.dumps([file.model_dump() for file in files]).encode()
         through_outages(partial(self._store.put, f"{base}/{self._list_name(self._rank)}", listed))
+
+    def _write(self, step: int, scratch: Path, written: dict[str, bytes]) -> list[File]:
+        try:
+            files = self._snapshot.write(scratch)
+            for name, data in written.items():
+                (scratch / name).write_bytes(data)
+                files.append(File(name=name, size=len(data), sha256=sha256_bytes(data)))
+        except (OSError, RuntimeError) as error:  # torch wraps some of what the file raises
+            reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+            raise TrainingError(
+                f"The checkpoint of step {step} cannot be written to {scratch}: {reason}.",
+                remedy="Free space there, or set TMPDIR to a larger disk; the same command goes on from the last one.",
+            ) from None
+        return files
 
     def _commit(self, step: int) -> None:
         base = f"{self._prefix}/{folder_of(step)}"
@@ -223,7 +236,7 @@ class Saver:
         through_outages(partial(self._store.put, f"{base}/{COMMIT}", commit.model_dump_json(indent=1).encode()))
         for key in lists:
             through_outages(partial(self._store.delete, key))
-        for old in committed(self._store, self._prefix)[self._keep :]:
+        for old in superseded(committed(self._store, self._prefix), keep=self._keep, keep_every=self._keep_every):
             delete_checkpoint(self._store, self._prefix, folder_of(old))
 
     def _list_name(self, rank: int) -> str:

@@ -34,10 +34,17 @@ class Ranks:
     rank: int
     world_size: int
     device: torch.device
+    local: int = 0  # among those of its node, which have neighbouring ranks
 
     @property
     def first(self) -> bool:
         return self.rank == 0
+
+    def add_up(self, *values: float) -> list[float]:
+        """The sum of each value over all ranks; collective."""
+        summed = torch.tensor(values, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(summed)
+        return [float(value) for value in summed.tolist()]
 
 
 def join_ranks() -> Ranks:
@@ -64,7 +71,12 @@ def join_ranks() -> Ranks:
     # DeepSpeed calls collectives by names that this torch has renamed: a warning per call site and rank.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     deepspeed.init_distributed("nccl" if cuda else "gloo", verbose=False, timeout=timedelta(minutes=COLLECTIVE_MINUTES))
-    return Ranks(rank=torch.distributed.get_rank(), world_size=torch.distributed.get_world_size(), device=device)
+    return Ranks(
+        rank=torch.distributed.get_rank(),
+        world_size=torch.distributed.get_world_size(),
+        device=device,
+        local=int(os.environ["LOCAL_RANK"]),
+    )
 
 
 def leave_ranks() -> None:

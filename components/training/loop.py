@@ -2,7 +2,7 @@
 
 import gc
 import json
-import math
+import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
 from components.core.artifacts import Manifest, Number
@@ -19,28 +18,26 @@ from components.core.progress import Progress, say
 from components.core.steps import Run
 from components.core.tracking import CurveSender
 from components.models import registry
-from components.models.conversation import Size
 from components.models.mixture import MixtureReader
 from components.training.accounting import Cause, Clock, Heartbeat
 from components.training.checkpoint import LoopState, Saver, folder_of
-from components.training.collate import to_device
 from components.training.engine import Ranks, build_engine
 from components.training.engine_options import as_text
-from components.training.feed import Feed, Preparer, Work
+from components.training.failures import leave_failure
+from components.training.feed import Feed, Preparer
 from components.training.finish import PROBE_SAMPLES, leave_files, probe_tensors
 from components.training.flops import flops_of, peak_flops
-from components.training.loss import share_of_step
+from components.training.guard import Guard
 from components.training.metrics import Recorder, Row, StepFigures
 from components.training.plan import Budgets, Lengths, Plan
 from components.training.profiling import Span, StepProfiler
 from components.training.resume import restore
-from components.training.schedule import learning_rate
 from components.training.signals import StoppedError, StopRequest
+from components.training.stepping import Stepper
 from components.training.summary import write_summary
+from components.training.watchdog import Watchdog, meeting_store
 
 ENGINE = "engine.json"
-DUMMY = Size(width=1, height=1)  # the image that runs where a micro-step has none
-IDS_SHOWN = 32
 GARBAGE_STEPS = 50
 
 
@@ -48,24 +45,25 @@ class Loop:
     """Trains `run` on `mixture` and leaves the result under `prefix`; the same calls are made on every rank."""
 
     def __init__(
-        self, run: Run, mixture: Manifest, prefix: str, ranks: Ranks, *, began: float, profile: Span | None = None
+        self,
+        run: Run,
+        mixture: Manifest,
+        prefix: str,
+        ranks: Ranks,
+        *,
+        began: float,
+        queued: float,
+        profile: Span | None = None,
     ) -> None:
         recipe = run.recipe
         self.run, self.prefix, self.ranks = run, prefix, ranks
         self.settings, self.model_settings = recipe.training, recipe.model
-        self.stop = StopRequest()
         self.clock = Clock(began)
         self.family = registry.family(recipe.model.family)
-        self.reader = MixtureReader(run.store, mixture)
+        self.reader = MixtureReader(run.store, mixture, cache_gb=recipe.data.cache_gb)
         self.preparer = Preparer(self.reader, self.family, recipe.model)
         model = self.family.build(self.reader.tokenizer(), recipe.model, seed=recipe.seed)
         flops = flops_of(model, self.family, self.settings)
-        self.flops = flops(
-            tokens=self.reader.tokens,
-            targets=self.reader.targets,
-            patches=self.reader.patches,
-            images=self.reader.images,
-        )
         self.plan = Plan(
             Lengths(tokens=self.reader.tokens.astype("int64"), patches=self.reader.patches.astype("int64")),
             seed=self.settings.seed,
@@ -92,9 +90,39 @@ class Loop:
             zero_stage=self.settings.zero_stage,
             attempt=_agreed_token(ranks),
             keep=self.settings.checkpoint_keep,
+            keep_every=self.settings.checkpoint_keep_every,
+        )
+        self.guard = Guard(spike=self.settings.loss_spike, skips=self.settings.skip_bad_steps)
+        self.watchdog = Watchdog(
+            meeting_store(),
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            seconds=self.settings.hang_seconds,
+            end=_end_hanging,
+        )
+        self.stepper = Stepper(
+            store=run.store,
+            prefix=prefix,
+            ranks=ranks,
+            settings=self.settings,
+            model=recipe.model,
+            family=self.family,
+            reader=self.reader,
+            engine=self.engine,
+            guard=self.guard,
+            watchdog=self.watchdog,
+            stop=StopRequest(),
+            flops=flops(
+                tokens=self.reader.tokens,
+                targets=self.reader.targets,
+                patches=self.reader.patches,
+                images=self.reader.images,
+            ),
+            steps=self.plan.steps,
         )
         self.heartbeat = Heartbeat(run.store, prefix) if ranks.first else None
-        self.clock.add(Cause.START, time.monotonic() - began)
+        self.clock.add(Cause.QUEUE, queued)
+        self.clock.add(Cause.START, time.monotonic() - began - queued)
 
     def train(self) -> None:
         """All steps that are not done yet, and what a finished training leaves behind.
@@ -109,6 +137,7 @@ class Loop:
         for row in self.recorder.rows:  # of a killed attempt, which may not have sent them; none is sent twice
             _send(curve, row)
         self._steps(curve)
+        self.watchdog.pause()
         with self.clock.spend(Cause.SAVE):
             self.saver.wait()
             dist.barrier()
@@ -120,6 +149,7 @@ class Loop:
         if self.heartbeat:
             write_summary(self.run.store, self.prefix, self._summary())
             self.heartbeat.close()
+        self.watchdog.close()
 
     def _resume(self) -> None:
         lost = self.heartbeat.last() if self.heartbeat else 0.0
@@ -129,6 +159,7 @@ class Loop:
         if resumed:
             self.state = resumed.state
             self.recorder.rows, self.recorder.window = resumed.rows, dict(resumed.state.window)
+            self.guard.resume(self.state.recent_losses, self.state.skipped)
         self.clock.inherit(self.state.seconds, lost=lost - sum(self.state.seconds.values()))
         if self.ranks.first:
             say(
@@ -159,11 +190,12 @@ class Loop:
             works = iter(feed)
             while self.state.step < self.plan.steps:
                 waiting = time.monotonic()
+                self.watchdog.mark(self.state.step + 1, "data")
                 with self.clock.spend(Cause.DATA):
                     work = next(works)
-                began = time.monotonic()
+                waited = time.monotonic() - waiting
                 with self.clock.spend(Cause.STEP), self.profiler.step(work.step + 1):
-                    figures, stopping = self._step(work, began, began - waiting)
+                    figures, stopping = self.stepper.take(work, waited=waited)
                 row = self.recorder.add(work.step + 1, figures)
                 self._count(figures)
                 if work.step % GARBAGE_STEPS == 0:
@@ -176,66 +208,11 @@ class Loop:
                     self.heartbeat.beat(sum(self.clock.seconds().values()))
                 self._save_if_due(stopping)
 
-    def _step(self, work: Work, began: float, waited: float) -> tuple[StepFigures, bool]:
-        """Train one optimizer step; returns its figures and whether any rank was asked to stop."""
-        # Whatever a model draws at random depends on the step alone, so a resumed run draws the same.
-        torch.manual_seed(((self.settings.seed << 40) + (work.step << 12) + self.ranks.rank) % 2**63)
-        samples = len(work.samples)
-        local = torch.zeros((), device=self.ranks.device)
-        for index, packed in enumerate(work.batches):
-            batch = to_device(packed, self.ranks.device, self.engine.dtype)
-            losses = self.engine.head.sample_losses(self.family, self.engine.deepspeed, batch)
-            share = share_of_step(losses, samples_of_step=samples, world_size=self.ranks.world_size)
-            self.engine.backward(share, last=index == len(work.batches) - 1)
-            local += losses.detach().sum()
-        total, stops = self._over_ranks(local.item() / samples, float(self.stop.signal is not None))
-        self._check_finite("loss", total, work)
-        rate = learning_rate(
-            work.step, steps=self.plan.steps, peak=self.settings.learning_rate, schedule=self.settings.schedule
-        )
-        norm = self.engine.step(rate)
-        self._check_finite("gradient norm", norm, work)
-        tokens, patches = (int(column[work.samples].sum()) for column in (self.reader.tokens, self.reader.patches))
-        dummies, dummy = work.plan.imageless, (DUMMY, self.model_settings)
-        figures = StepFigures(
-            loss=total,
-            learning_rate=rate,
-            gradient_norm=norm,
-            samples=samples,
-            tokens=tokens,
-            micro_steps=len(work.batches),
-            idle=work.plan.idle,
-            seconds=time.monotonic() - began + waited,
-            data_seconds=waited,
-            flops=float(self.flops[work.samples].sum()),
-            tokens_computed=tokens + dummies * self.family.image_tokens(*dummy),
-            patches=patches,
-            patches_computed=patches + dummies * self.family.image_patches(*dummy),
-        )
-        return figures, stops > 0
-
     def _peak_of_all(self) -> float | None:
         """FLOP/s of all ranks' devices; None where one of them is not known."""
         own = peak_flops(self.ranks.device, self.engine.dtype)
-        known, total = self._over_ranks(float(own is not None), own or 0.0)
+        known, total = self.ranks.add_up(float(own is not None), own or 0.0)
         return total if known == self.ranks.world_size else None
-
-    def _over_ranks(self, *values: float) -> list[float]:
-        summed = torch.tensor(values, dtype=torch.float64, device=self.ranks.device)
-        dist.all_reduce(summed)
-        return [float(value) for value in summed.tolist()]
-
-    def _check_finite(self, what: str, value: float, work: Work) -> None:
-        if math.isfinite(value):
-            return
-        ids = [self.reader.ids[position] for position in work.samples[:IDS_SHOWN]]
-        more = len(work.samples) - len(ids)
-        raise TrainingError(
-            f"The {what} of step {work.step + 1} is {value}; its samples: {', '.join(ids)}"
-            f"{f' and {more} more' if more > 0 else ''}.",
-            remedy="Lower training.learning_rate, or look at these samples; the same command tries again from the "
-            "last checkpoint.",
-        )
 
     def _count(self, figures: StepFigures) -> None:
         self.state = self.state.model_copy(
@@ -252,7 +229,13 @@ class Loop:
         if not stopping and step % self.settings.checkpoint_every and step != self.plan.steps:
             return
         with self.clock.spend(Cause.SAVE):
-            update = {"seconds": self.clock.seconds(), "window": dict(self.recorder.window)}
+            self.watchdog.pause()
+            update = {
+                "seconds": self.clock.seconds(),
+                "window": dict(self.recorder.window),
+                "recent_losses": tuple(self.guard.recent),
+                "skipped": tuple(self.guard.skipped),
+            }
             self.saver.save(self.engine.deepspeed, self.state.model_copy(update=update), self.recorder.rows)
             if stopping:
                 self.saver.wait()
@@ -292,6 +275,7 @@ class Loop:
             "tokens_per_second": self.state.tokens / looping,
             "goodput": self.clock.goodput(),
             "parameters": self.engine.parameters,
+            "steps_skipped": len(self.guard.skipped),
             **{f"seconds_{cause}": value for cause, value in seconds.items()},
         }
 
@@ -307,6 +291,13 @@ def garbage_on_demand() -> Iterator[None]:
     finally:
         gc.enable()
         gc.unfreeze()
+
+
+def _end_hanging(error: TrainingError) -> None:
+    """End this process whatever its main thread waits for; torchrun then ends the others."""
+    leave_failure(error)
+    say(str(error))
+    os._exit(1)
 
 
 def _agreed_token(ranks: Ranks) -> str:

@@ -40,6 +40,7 @@ class StepFigures:
     tokens_computed: int  # with those of dummy images
     patches: int
     patches_computed: int
+    taken: bool = True  # False: the step was bad and left out
 
 
 @dataclass(kw_only=True)
@@ -58,9 +59,12 @@ class Recorder:
 
     def add(self, step: int, figures: StepFigures) -> Row | None:
         """Count step `step` (from 1); returns the row when one is due: the first, every `every`-th, and the last."""
-        sums = {"steps": 1.0, **{name: float(getattr(figures, name)) for name in SUMMED}}
+        sums = {"steps": 1.0, "taken": float(figures.taken)}
+        sums |= {name: float(getattr(figures, name)) for name in SUMMED}
+        sums["loss"] = figures.loss if figures.taken else 0.0  # it may not be finite
         self.window = {name: self.window.get(name, 0.0) + value for name, value in sums.items()}
-        if step != 1 and step % self.every and step != self.steps:
+        due = step == 1 or step % self.every == 0 or step == self.steps
+        if not due or not self.window["taken"]:
             return None
         row = self._row(step, figures)
         self.rows.append(row)
@@ -72,7 +76,7 @@ class Recorder:
         seconds = max(window["seconds"], 1e-9)
         row = {
             "step": step,
-            "loss": window["loss"] / count,
+            "loss": window["loss"] / window["taken"],
             "learning_rate": figures.learning_rate,
             "gradient_norm": figures.gradient_norm,
             "samples": window["samples"],

@@ -25,6 +25,7 @@ from components.training.checkpoint import (
     read_commit,
 )
 from components.training.engine import Ranks
+from components.training.repartition import Shards, load_repartitioned
 
 Row = dict[str, float]
 
@@ -40,21 +41,31 @@ class Resumed:
 def restore(engine: Any, store: ObjectStore, prefix: str, ranks: Ranks, *, zero_stage: int) -> Resumed | None:
     """Load the newest whole checkpoint into the DeepSpeed engine; None where there is none. Collective.
 
-    One with a missing or changed file is reported and the one before it is used.
+    One with a missing or changed file is reported and the one before it is used. One that was saved by another number
+    of ranks or another ZeRO stage is divided anew.
 
     Raises:
-        TrainingError: checkpoints are there and none is whole, or it was saved by another number of ranks.
+        TrainingError: checkpoints are there and none is whole.
+        IntegrityError: the checkpoint is of another model.
     """
     steps = _agreed_steps(store, prefix, ranks)
     for step in steps:
-        with tempfile.TemporaryDirectory(prefix="mantis-resume-") as scratch:
-            folder = Path(scratch) / folder_of(step)
-            commit = _fetch_whole(store, prefix, step, ranks, folder)
+        with tempfile.TemporaryDirectory(prefix="mantis-resume-") as own:
+            commit = _read_commit(store, prefix, step, ranks)
             if commit is None:
                 continue
-            _check_layout(commit, ranks, zero_stage)
-            # Every hash was verified above: DeepSpeed unpickles these files, which runs whatever they hold.
-            engine.load_checkpoint(scratch, tag=folder_of(step))
+            same = (commit.world_size, commit.zero_stage) == (ranks.world_size, zero_stage)
+            scratch = Path(own) if same else _node_folder(Path(own), ranks)
+            folder = scratch / folder_of(step)
+            # With another layout every rank reads everybody's files: they are fetched once per node.
+            fetches = same or ranks.local == 0
+            if not _fetched_whole(store, prefix, commit, ranks, folder, rank=ranks.rank if same else None, own=fetches):
+                continue
+            # Every hash was verified above: these files are unpickled, which runs whatever they hold.
+            if same:
+                engine.load_checkpoint(str(scratch), tag=folder_of(step))
+            else:
+                _repartition(engine, commit, folder, ranks, zero_stage=zero_stage)
             if ranks.first:
                 say(f"goes on after step {step} from {store.uri(f'{prefix}/{folder_of(step)}')}")
             rows = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
@@ -62,7 +73,7 @@ def restore(engine: Any, store: ObjectStore, prefix: str, ranks: Ranks, *, zero_
                 for damaged in steps[: steps.index(step)]:
                     delete_checkpoint(store, prefix, folder_of(damaged))  # it would count among those that are kept
             state = LoopState.model_validate_json((folder / STATE).read_text())
-            # The other ranks' folders are their own, but DeepSpeed's load is collective: nobody leaves early.
+            # DeepSpeed's load is collective, and a folder may be shared: nobody leaves early.
             dist.barrier()
             return Resumed(state=state, rows=rows)
     if steps:
@@ -82,29 +93,50 @@ def _agreed_steps(store: ObjectStore, prefix: str, ranks: Ranks) -> list[int]:
     return list(found[0])
 
 
-def _fetch_whole(store: ObjectStore, prefix: str, step: int, ranks: Ranks, folder: Path) -> Commit | None:
-    """COMMIT, with this rank's files in `folder`, if every rank found its own as they should be."""
+def _read_commit(store: ObjectStore, prefix: str, step: int, ranks: Ranks) -> Commit | None:
+    """COMMIT if every rank could read it."""
     commit, problem = None, ""
     try:
         commit = read_commit(store, prefix, step)
-        fetch(store, prefix, commit, rank=ranks.rank, folder=folder)
     except IntegrityError as error:
         problem = error.problem
+    return commit if _agree(problem, step, ranks) else None
+
+
+def _fetched_whole(
+    store: ObjectStore, prefix: str, commit: Commit, ranks: Ranks, folder: Path, *, rank: int | None, own: bool
+) -> bool:
+    """Bring the files of `rank` to `folder`, if it is this process that does (`own`); whether all are as they were."""
+    problem = ""
+    try:
+        if own:
+            fetch(store, prefix, commit, rank=rank, folder=folder)
+    except IntegrityError as error:
+        problem = error.problem
+    return _agree(problem, commit.step, ranks)
+
+
+def _agree(problem: str, step: int, ranks: Ranks) -> bool:
+    if problem:
         say(f"CHECKPOINT DAMAGED, rank {ranks.rank}: {problem} The one before {folder_of(step)} is used.")
     bad = torch.tensor([1 if problem else 0], device=ranks.device)
     dist.all_reduce(bad)
-    return None if bad.item() else commit
+    return not bad.item()
 
 
-def _check_layout(commit: Commit, ranks: Ranks, zero_stage: int) -> None:
-    if commit.world_size != ranks.world_size:
-        raise TrainingError(
-            f"The checkpoint of step {commit.step} was saved by {commit.world_size} ranks; these are "
-            f"{ranks.world_size}.",
-            remedy=f"Set training.nodes x training.processes_per_node to {commit.world_size}.",
+def _node_folder(own: Path, ranks: Ranks) -> Path:
+    """The folder of this node's first rank."""
+    folders: list[Any] = [None] * ranks.world_size
+    dist.all_gather_object(folders, str(own))
+    return Path(folders[ranks.rank - ranks.local])
+
+
+def _repartition(engine: Any, commit: Commit, folder: Path, ranks: Ranks, *, zero_stage: int) -> None:
+    if ranks.first:
+        say(
+            f"THE LAYOUT CHANGED: step {commit.step} was saved by {commit.world_size} ranks with ZeRO-"
+            f"{commit.zero_stage}; it is divided anew for {ranks.world_size} ranks with ZeRO-{zero_stage}. The samples "
+            "of every step stay the same; sums are taken in another order, so the last bits may differ."
         )
-    if commit.zero_stage != zero_stage:
-        raise TrainingError(
-            f"The checkpoint of step {commit.step} was saved with ZeRO stage {commit.zero_stage}, not {zero_stage}.",
-            remedy=f"Set training.zero_stage = {commit.zero_stage}.",
-        )
+    shards = Shards(folder, world_size=commit.world_size, zero_stage=commit.zero_stage)
+    load_repartitioned(engine, shards, rank=ranks.rank)

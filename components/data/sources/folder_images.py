@@ -1,6 +1,7 @@
 """Images as files beside the rows, on a disk or in a bucket."""
 
 import os
+import stat
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -70,6 +71,7 @@ class LocalImages(FolderImages):
     """Files below a folder of this machine; a link may not lead out of it, and what is no file is not opened."""
 
     store: LocalStore = field()
+    _folders: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def read(self, path: str, *, max_bytes: int) -> bytes:
         real = self._locate(path)
@@ -94,16 +96,26 @@ class LocalImages(FolderImages):
         return self.store.stat(self._key(path))
 
     def _locate(self, path: str) -> str:
-        root = self._root
+        folder, name = os.path.split(os.path.join(self._root, clean(path)))
         try:
-            real = os.path.realpath(os.path.join(root, clean(path)))
+            real = os.path.join(self._real(folder), name)
+            mode = os.lstat(real).st_mode
+            if stat.S_ISLNK(mode):
+                real = os.path.realpath(real)
+                mode = os.stat(real).st_mode
         except (ValueError, OSError):
             raise Refusal("image-missing", value=path) from None
-        if not real.startswith(root + os.sep):
+        if not real.startswith(self._root + os.sep):
             raise Refusal("image-outside", value=path)
-        if not os.path.isfile(real):
+        if not stat.S_ISREG(mode):
             raise Refusal("image-missing", value=path)
         return real
+
+    def _real(self, folder: str) -> str:
+        """`folder` without links; remembered, since a set has far more images than folders."""
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        return self._folders[folder]
 
     @cached_property
     def _root(self) -> str:

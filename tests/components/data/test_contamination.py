@@ -3,11 +3,13 @@ import json
 
 import imagehash
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageEnhance
 
 from components.core.artifacts import Kind
+from components.core.errors import InputError
 from components.core.steps import State, read_record
 from components.core.store import key_of
 from components.data.perceptual import ALIKE, alike, grey_levels, perceptual_hashes
@@ -176,3 +178,29 @@ def test_generated_benchmarks_share_no_image_with_generated_training(run_on):
     summary = read_record(run.store, "test", "contamination").summary
     assert summary["images"] > 10
     assert summary["seen"] == 0
+
+
+def test_images_within_parquet_files_are_compared_from_a_folder_and_from_a_mirror(compared):
+    compare, images = compared
+    rows = [
+        {"id": "0", "image": {"bytes": b"not of the mixture", "path": "a.jpg"}, "images": []},
+        {"id": "1", "image": None, "images": [{"bytes": (images / "same.jpg").read_bytes(), "path": "b.jpg"}]},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), images.parent / "val-0.parquet")
+    run, *_, hits, _ = compare()
+    within = {(hit["image"], hit["id"]) for hit in hits if "#" in hit["image"]}
+    assert within == {("val-0.parquet#1/images/0/bytes", "exact.jpg"), ("val-0.parquet#1/images/0/bytes", "again")}
+
+    mirror = "sources/benchmarks/demo-single/abc"
+    run.store.put_file(f"{mirror}/files/val-0.parquet", images.parent / "val-0.parquet")
+    assert compare(evaluation__source="mirror")[3] == [], "a mirror without a manifest is not whole"
+    run.store.put(f"{mirror}/manifest.json", b"{}")
+    hits = compare(evaluation__source="mirror")[3]
+    assert {hit["image"] for hit in hits} == {"abc/files/val-0.parquet#1/images/0/bytes"}
+
+
+def test_a_parquet_file_that_is_none_is_named(compared):
+    compare, images = compared
+    (images.parent / "val-0.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"val-0\.parquet cannot be read as Parquet"):
+        compare()

@@ -1,10 +1,12 @@
+import math
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
 from components.core.store_local import LocalStore
-from components.training.accounting import Cause, Clock, Heartbeat
+from components.training.accounting import LAUNCHED_AT, QUEUED_AT, Cause, Clock, Heartbeat, beginning
 from components.training.metrics import Recorder, StepFigures
 
 
@@ -16,6 +18,27 @@ def test_causes_sum_to_the_time_since_the_start():
     seconds = clock.seconds()
     assert sum(seconds.values()) == pytest.approx(10.0, abs=0.1)
     assert seconds["other"] == pytest.approx(6.0, abs=0.1)
+
+
+def test_time_in_a_queue_is_told_from_the_start(monkeypatch):
+    monkeypatch.setenv(QUEUED_AT, str(time.time() - 100))
+    monkeypatch.setenv(LAUNCHED_AT, str(time.time() - 4))
+    began, queued = beginning()
+    assert (time.monotonic() - began, queued) == pytest.approx((100, 96), abs=0.1)
+    monkeypatch.delenv(QUEUED_AT)
+    began, queued = beginning()
+    assert (time.monotonic() - began, queued) == pytest.approx((4, 0), abs=0.1)
+    monkeypatch.delenv(LAUNCHED_AT)
+    began, queued = beginning()
+    assert (time.monotonic() - began, queued) == pytest.approx((0, 0), abs=0.1)
+
+
+def test_steps_that_were_left_out_do_not_enter_the_loss():
+    recorder = Recorder(every=2, steps=4)
+    bad = replace(figures(math.nan), taken=False)
+    assert recorder.add(1, bad) is None
+    assert recorder.add(2, figures(3.0))["loss"] == 3.0
+    assert [recorder.add(step, bad) for step in (3, 4)] == [None, None]
 
 
 def test_what_a_killed_attempt_lost_is_rework():

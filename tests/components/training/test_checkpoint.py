@@ -12,6 +12,7 @@ from components.training.checkpoint import (
     fetch,
     folder_of,
     read_commit,
+    superseded,
 )
 
 PREFIX = "checkpoints/x"
@@ -70,8 +71,19 @@ def test_a_damaged_file_is_found(local_store, tmp_path, data, problem):
         fetch(local_store, PREFIX, commit, rank=0, folder=tmp_path / "zero")
 
 
+def test_for_another_layout_the_files_of_all_ranks_are_fetched(local_store, tmp_path):
+    fetch(local_store, PREFIX, put(local_store, 5), rank=None, folder=tmp_path / "all")
+    assert {path.name for path in (tmp_path / "all").iterdir()} == SHARDS.keys()
+
+
 def test_a_commit_that_is_cut_off_is_no_commit(local_store):
     put(local_store, 5)
     local_store.put(f"{PREFIX}/{folder_of(5)}/{COMMIT}", b'{"step": 5')
     with pytest.raises(IntegrityError, match="is no COMMIT"):
         read_commit(local_store, PREFIX, 5)
+
+
+def test_the_last_few_and_every_so_many_steps_are_kept():
+    steps = [90, 80, 70, 60, 50, 40, 30]
+    assert superseded(steps, keep=2, keep_every=None) == [70, 60, 50, 40, 30]
+    assert superseded(steps, keep=2, keep_every=30) == [70, 50, 40]

@@ -23,7 +23,7 @@ class RangeFile(io.RawIOBase):
         super().__init__()
         found = store.stat(key)
         if found is None:
-            raise NotFoundError(f"{store.uri(key)} does not exist.", remedy="Check data.source.")
+            raise NotFoundError(f"{store.uri(key)} does not exist.", remedy="Check the address.")
         self._store, self._key, self._size, self._at = store, key, found.size, 0
 
     def readable(self) -> bool:

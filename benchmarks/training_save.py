@@ -1,0 +1,115 @@
+"""Saving a checkpoint: how long the step loop stands still, beside a synchronous save and upload."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.rows import Row
+from components.core.store import ObjectStore
+
+RANKS, REPEATS = 2, 5
+GOAL = "<=0.05"
+WIDTH = {False: 1024, True: 2048}  # layers of width x width
+LAYERS = 12
+
+
+def save(full: bool) -> Row:
+    """Median seconds in which the loop waits, of the slowest rank; store in a local folder, ZeRO-3, fp32 with AdamW."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)]
+        command += ["-m", "benchmarks.training_save", str(WIDTH[full]), folder]
+        subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        ranks = [json.loads((Path(folder) / f"rank-{rank}.json").read_text()) for rank in range(RANKS)]
+    slowest = {name: [max(pair) for pair in zip(*(rank[name] for rank in ranks), strict=True)] for name in ranks[0]}
+    middle = {name: statistics.median(values) for name, values in slowest.items()}
+    return Row(
+        name="training.save",
+        peer=middle["synchronous"],
+        ours=middle["stall"],
+        ratio=middle["stall"] / middle["synchronous"],
+        unit="s",
+        goal=GOAL,
+        details={
+            "peer": "DeepSpeed's save_checkpoint to a folder, then its upload and hashes, in the loop",
+            "gigabytes_per_rank": middle["bytes"] / 1e9,
+            "background_seconds": middle["background"],
+            "copy_seconds": middle["copy"],
+            "limit": "one copy of the rank's state in memory; the rest of the stall is DeepSpeed's own collectives",
+        },
+    )
+
+
+def measure(width: int, folder: Path) -> None:
+    """One rank's side; alternates, after one of each that does not count."""
+    import torch
+
+    from components.core.store_local import LocalStore
+    from components.training.checkpoint import LoopState, Saver
+    from components.training.engine import join_ranks, leave_ranks
+
+    ranks = join_ranks()
+    engine = _engine(width)
+    store = LocalStore(folder / "store")
+    saver = Saver(store, "ours", rank=ranks.rank, world_size=RANKS, zero_stage=3, attempt="benchmark", keep=1)
+    figures: dict[str, list[float]] = {name: [] for name in ("synchronous", "stall", "background", "copy", "bytes")}
+    for repeat in range(REPEATS + 1):
+        torch.distributed.barrier()
+        synchronous = _seconds(partial(_synchronous, engine, store, folder, ranks.rank, repeat))
+        torch.distributed.barrier()
+        stall = _seconds(partial(saver.save, engine, LoopState(step=repeat, seed=0), []))
+        background = _seconds(saver.wait)
+        state = torch.cat([flat.detach() for flat in engine.optimizer.fp32_partitioned_groups_flat])
+        held = 3 * state.nbytes  # masters and two moments
+        target = torch.empty_like(state)
+        copy = 3 * min(_seconds(partial(target.copy_, state)) for _ in range(3))
+        if repeat:
+            for name, value in zip(figures, (synchronous, stall, background, copy, held), strict=True):
+                figures[name].append(value)
+    (folder / f"rank-{ranks.rank}.json").write_text(json.dumps(figures))
+    leave_ranks()
+
+
+def _engine(width: int) -> Any:
+    import deepspeed
+    import torch
+
+    model = torch.nn.Sequential(*(torch.nn.Linear(width, width, bias=False) for _ in range(LAYERS)))
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    config = {
+        "train_micro_batch_size_per_gpu": 1,
+        "steps_per_print": None,
+        "zero_optimization": {"stage": 3, "reduce_bucket_size": 10_000_000, "stage3_prefetch_bucket_size": 10_000_000},
+    }
+    engine = deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
+    engine.backward(engine(torch.randn(2, width)).square().mean())
+    engine.step()
+    return engine
+
+
+def _synchronous(engine: Any, store: ObjectStore, folder: Path, rank: int, step: int) -> None:
+    from components.core.hashing import sha256_file
+
+    scratch, tag = folder / "scratch", f"step-{step}"
+    engine.save_checkpoint(str(scratch), tag=tag, save_latest=False)
+    for path in sorted((scratch / tag).glob(f"*_rank_{rank}_*")):
+        sha256_file(path)
+        store.put_file(f"peer/{path.name}", path)
+        path.unlink()
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    measure(int(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,57 @@
+import json
+import math
+
+import pytest
+
+from components.core.errors import TrainingError
+from components.training.guard import LOSSES_NEEDED, SKIPPED, Guard, record_skipped
+
+
+def warmed(**options) -> Guard:
+    guard = Guard(**({"spike": 3.0, "skips": 1} | options))
+    for _ in range(LOSSES_NEEDED):
+        guard.accept(2.0)
+    return guard
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_bad_from_the_first_step_on(loss):
+    assert Guard(spike=None, skips=0).problem(loss) == f"is {loss}"
+
+
+def test_a_spike_is_measured_by_the_median_of_the_steps_before():
+    guard = warmed()
+    assert guard.problem(6.0) == ""
+    assert guard.problem(6.1) == "is 6.1, 3.0 times the usual 2"
+    assert warmed(spike=None).problem(1e9) == ""
+    assert Guard(spike=3.0, skips=0, recent=warmed().recent.__class__([1.0])).problem(100.0) == ""
+
+
+def test_so_many_are_left_out_and_the_next_one_names_its_samples():
+    guard = warmed()
+    guard.skip(17, "the loss is nan", ["a"])
+    with pytest.raises(TrainingError) as raised:
+        guard.skip(20, "the loss is nan", [f"id-{index}" for index in range(40)])
+    text = str(raised.value)
+    assert text.startswith("In step 20 the loss is nan; its samples: id-0, ")
+    assert "id-31 and 8 more. 1 steps were left out before." in text
+    assert "training.skip_bad_steps" in text
+
+
+def test_a_resumed_guard_judges_the_same():
+    guard = warmed()
+    guard.accept(1.0)
+    guard.skip(17, "x", [])
+    again = Guard(spike=3.0, skips=1)
+    again.resume(tuple(guard.recent), tuple(guard.skipped))
+    assert again.recent == guard.recent
+    assert [again.problem(loss) for loss in (5.0, 7.0)] == [guard.problem(loss) for loss in (5.0, 7.0)]
+    with pytest.raises(TrainingError):
+        again.skip(18, "x", [])
+
+
+def test_the_ledger_has_a_row_for_each_skipped_step_once(local_store):
+    for step in (9, 4, 9):  # a killed attempt repeats what came after its checkpoint
+        record_skipped(local_store, "checkpoints/x", {"step": step, "reason": "the loss is nan", "samples": ["a"]})
+    rows = [json.loads(line) for line in local_store.get(f"checkpoints/x/{SKIPPED}").splitlines()]
+    assert [row["step"] for row in rows] == [4, 9]

@@ -1,0 +1,45 @@
+import queue
+import time
+
+import pytest
+from torch.distributed import HashStore
+
+from components.training.watchdog import Mark, Watchdog, late_error
+
+
+@pytest.fixture
+def dogs():
+    """Two ranks' watchdogs on one store, and the errors with which they would end their processes."""
+    store, errors = HashStore(), queue.Queue()
+    pair = [Watchdog(store, rank=rank, world_size=2, seconds=1.5, end=errors.put) for rank in range(2)]
+    yield pair, errors
+    for dog in pair:
+        dog.close()
+
+
+def test_the_rank_that_waits_names_the_one_that_does_not_answer(dogs):
+    (first, second), errors = dogs
+    for dog in (first, second):
+        dog.mark(7, "micro-step 1 of 2")
+    first.mark(7, "update")
+    error = errors.get(timeout=10)
+    assert error.problem == (
+        "Rank 1 does not answer: last seen in step 7 (micro-step 1 of 2), others are in step 7 (update). "
+        "Nothing has moved for 2 s."
+    )
+    assert "training.hang_seconds" in error.remedy
+
+
+def test_nothing_is_late_while_it_moves_or_is_paused(dogs):
+    (first, second), errors = dogs
+    second.pause()
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        first.mark(1, "data")
+        time.sleep(0.1)
+    first.pause()
+    assert errors.empty()
+
+
+def test_where_all_ranks_wait_that_is_said():
+    assert late_error([Mark(4, 2, "data")] * 3, seconds=600).problem.startswith("All 3 ranks wait in step 2 (data).")
