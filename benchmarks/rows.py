@@ -14,6 +14,8 @@ ROWS = {
     "data.random_read": ("benchmarks.data_read", "random_read"),
     "data.plan": ("benchmarks.data_plan", "plan"),
     "conversion.zero": ("benchmarks.conversion", "zero"),
+    "conversion.merge": ("benchmarks.conversion_merge", "merge"),
+    "conversion.store": ("benchmarks.conversion_store", "store"),
     "evaluation.generate": ("benchmarks.evaluation", "generate"),
     "evaluation.rescore": ("benchmarks.rescoring", "rescore"),
 }
