@@ -55,19 +55,19 @@ def _compare(shapes: Any, ranks: int) -> dict[str, Any]:
         folder = Path(name)
         say(f"writing a checkpoint of {ranks} ranks")
         masters = write_zero3(folder / TAG, [shapes], world_size=ranks, seed=0)
-        with _worker(convert_peer, folder) as peer, _worker(convert_ours, folder) as ours:
+        with worker(convert_peer, folder) as peer, worker(convert_ours, folder) as ours:
             figures = {
-                state: _alternate(peer, ours, folder, cold=state == "cold", label=f"{ranks} ranks, {state}")
+                state: alternate(peer, ours, folder, cold=state == "cold", label=f"{ranks} ranks, {state}")
                 for state in ("warm", "cold")
             }
-        _same_bits(folder)
+        same_bits(folder)
     return {
-        state: _summary(*pair, goal, masters)
+        state: summary(*pair, goal) | {"master_gb": masters / 1e9}
         for (state, pair), goal in zip(figures.items(), (WARM_GOAL, COLD_GOAL), strict=True)
     }
 
 
-def _alternate(
+def alternate(
     peer: Connection, ours: Connection, folder: Path, *, cold: bool, label: str
 ) -> tuple[list[Figures], list[Figures]]:
     """REPEATS measurements of each, in turn, after one of each that does not count."""
@@ -97,7 +97,9 @@ def _settle(checkpoint: Path, *, cold: bool) -> None:
         os.close(descriptor)
 
 
-def _summary(peer: list[Figures], ours: list[Figures], goal: str, masters: int) -> dict[str, Any]:
+def summary(peer: list[Figures], ours: list[Figures], goal: str) -> dict[str, Any]:
+    """Medians of the seconds, the largest memories, and the ratio that `goal` compares."""
+
     def middle(figures: list[Figures], name: str) -> float:
         return statistics.median(figure[name] for figure in figures)
 
@@ -115,11 +117,10 @@ def _summary(peer: list[Figures], ours: list[Figures], goal: str, masters: int) 
         "ours_anonymous_met": meets(memory, MEMORY_GOAL),
         "peer_read_gb": middle(peer, "read_gb"),
         "ours_read_gb": middle(ours, "read_gb"),
-        "master_gb": masters / 1e9,
     }
 
 
-def _same_bits(folder: Path) -> None:
+def same_bits(folder: Path) -> None:
     """Refuse to compare two conversions that do not agree."""
     from safetensors import safe_open
 
@@ -139,7 +140,7 @@ def _same_bits(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _worker(convert: Callable[[Path], float], folder: Path) -> Iterator[Connection]:
+def worker(convert: Callable[[Path], float], folder: Path) -> Iterator[Connection]:
     """A process of its own, so that each side's memory is its own."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()

@@ -18,6 +18,8 @@ ROWS = {
     "training.feed": ("benchmarks.training_feed", "feed"),
     "training.save": ("benchmarks.training_save", "save"),
     "conversion.zero": ("benchmarks.conversion", "zero"),
+    "conversion.merge": ("benchmarks.conversion_merge", "merge"),
+    "conversion.store": ("benchmarks.conversion_store", "store"),
     "evaluation.generate": ("benchmarks.evaluation", "generate"),
     "evaluation.rescore": ("benchmarks.rescoring", "rescore"),
 }

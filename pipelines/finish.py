@@ -9,6 +9,7 @@ from pathlib import Path
 from components.core import progress
 from components.core.artifacts import MANIFEST, Manifest, code_version, image_digest, parse_manifest
 from components.core.errors import ConfigError, NotFoundError, TrackingError
+from components.core.registering import register_model
 from components.core.steps import Run, State, StepRecord, open_run, read_records
 from components.core.store import key_of
 from components.core.tracking import open_tracked_run, record_run, score_metrics, send_curve
@@ -56,6 +57,8 @@ def _send(run: Run, status: str, records: list[StepRecord], reasons: Mapping[str
     }
     if "train" in manifests:
         send_curve(tracked, _curve(run, manifests["train"]))
+    if "convert" in manifests:  # its manifest stands, so it was proved
+        register_model(run, manifests["convert"])
     tags = {"code_version": code_version(), "image_digest": image_digest(), "recipe": run.recipe.name}
     tags |= _what_to_filter_by(run)
     tags |= {f"failed.{step}": reason[:500] for step, reason in reasons.items()}

@@ -9,7 +9,7 @@ from components.core.steps import Run
 LICENCES = {"tiny": "apache-2.0"}
 
 
-def model_card(run: Run, checkpoint: Manifest, *, parameters: int, difference: float) -> str:
+def model_card(run: Run, checkpoint: Manifest, *, parameters: int, difference: float, merged: bool) -> str:
     """README.md of the model folder."""
     recipe = run.recipe
     licence = LICENCES.get(recipe.model.base, "other")
@@ -23,6 +23,7 @@ def model_card(run: Run, checkpoint: Manifest, *, parameters: int, difference: f
         front["base_model"] = recipe.model.base
     inputs = [f"| {name} | `{item.fingerprint}` | {item.uri} |" for name, item in sorted(checkpoint.inputs.items())]
     summary = [f"| {name} | {value} |" for name, value in checkpoint.summary.items()]
+    compared = "those of peft's adapters on the unquantized base" if merged else "training's"
     lines = [
         "---",
         yaml.safe_dump(front, sort_keys=False).strip(),
@@ -55,7 +56,7 @@ def model_card(run: Run, checkpoint: Manifest, *, parameters: int, difference: f
         "|---|---|",
         *summary,
         "",
-        f"Every tensor was compared with the checkpoint's; logits differ from training's by at most {difference:.3g}.",
+        f"Every tensor was compared with the checkpoint's; logits differ from {compared} by at most {difference:.3g}.",
         "",
         "## Licence",
         "",

@@ -9,6 +9,7 @@ from components.conversion.sources import TRUNCATED, Source, store_sources
 from components.conversion.zero import Checkpoint, read_checkpoint
 from components.core.artifacts import File, Manifest
 from components.core.errors import ConversionError
+from components.core.hashing import sha256_bytes
 from components.core.store import ObjectStore, key_of
 
 COMMIT = re.compile(r"(step-(\d+))/COMMIT")
@@ -49,6 +50,21 @@ def read_last_step(store: ObjectStore, manifest: Manifest) -> Checkpoint:
                 remedy="Two checkpoints were mixed: convert another step, or train again.",
             )
     return checkpoint
+
+
+def read_file(store: ObjectStore, checkpoint: Manifest, name: str) -> bytes:
+    """One small file of the checkpoint.
+
+    Raises:
+        ConversionError: it is not there, or not as the manifest says.
+    """
+    promised = {file.name: file.sha256 for file in checkpoint.files}.get(name)
+    if promised is None:
+        raise ConversionError(f"{checkpoint.uri} holds no {name}.", remedy="Run the step `train` again.")
+    data = store.get(f"{key_of(store, checkpoint.uri)}/{name}")
+    if sha256_bytes(data) != promised:
+        raise ConversionError(f"{checkpoint.uri}/{name} was changed since.", remedy="Run the step `train` again.")
+    return data
 
 
 def _read_commit(text: bytes, origin: str) -> Commit:

@@ -1,5 +1,6 @@
 """The proof that a converted model is the checkpoint's: the bytes of every tensor, and the logits of a batch."""
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -25,6 +26,9 @@ TOLERANCES = {
     ("bf16", "bf16"): 0.05,
 }
 
+# The same for merged adapters, compared with peft, which adds B A x to W x where the merged model has (W + B A) x.
+MERGE_TOLERANCES = TOLERANCES | {("fp32", "fp32"): 1e-4}
+
 
 def prove_tensors(shards: list[Shard], folder: Path, digests: dict[str, str]) -> None:
     """Every tensor of the files has the bytes that came out of the checkpoint.
@@ -42,8 +46,18 @@ def prove_tensors(shards: list[Shard], folder: Path, digests: dict[str, str]) ->
         )
 
 
-def prove_logits(folder: Path, probe: bytes, *, family_name: str, trained: str, stored: str) -> float:
+def prove_logits(
+    folder: Path,
+    probe: bytes,
+    *,
+    family_name: str,
+    trained: str,
+    stored: str,
+    reference: Callable[[], PreTrainedModel] | None = None,
+) -> float:
     """The largest difference between the logits of the model in `folder` and those that training stored.
+
+    With a `reference`, those that this model has now: a quantized base gave training others.
 
     `probe` is a safetensors file with the fields of a PackedBatch and `logits`; `trained` and `stored` are the
     precisions of training and of the folder's weights.
@@ -63,7 +77,11 @@ def prove_logits(folder: Path, probe: bytes, *, family_name: str, trained: str, 
     batch = replace(batch, pixel_values=batch.pixel_values.to(DTYPES[trained]))
     with torch.no_grad():
         logits = family(family_name).forward(model, batch).float()
-    return _compare(logits, expected, TOLERANCES[trained, stored])
+        if reference is None:
+            return _compare(logits, expected, TOLERANCES[trained, stored])
+        del model  # one model in memory at a time
+        expected = family(family_name).forward(reference(), batch).float()
+    return _compare(logits, expected, MERGE_TOLERANCES[trained, stored])
 
 
 def load_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:

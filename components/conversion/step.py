@@ -1,4 +1,4 @@
-"""The step `convert`: one committed ZeRO checkpoint to a Hugging Face model folder."""
+"""The step `convert`: one committed ZeRO checkpoint to a Hugging Face model folder, adapters merged."""
 
 from components.core.artifacts import Kind, Manifest
 from components.core.steps import Run, Task, run_step

@@ -4,6 +4,7 @@ import json
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,19 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
 
 from components.conversion.card import model_card
-from components.conversion.committed import read_last_step
+from components.conversion.committed import read_file, read_last_step
+from components.conversion.merging import ADAPTER_CONFIG, BASE, peft_model, plan_merge
 from components.conversion.proof import DTYPES, prove_logits, prove_tensors
 from components.conversion.writing import plan_shards, write_shards
 from components.conversion.zero import Checkpoint, MasterTensor
 from components.core.artifacts import Manifest, Number
 from components.core.errors import ConversionError
-from components.core.hashing import sha256_bytes
 from components.core.progress import say
 from components.core.steps import Run
-from components.core.store import delete_tree, key_of, upload_tree
+from components.core.store import delete_tree, upload_tree
 
 MODEL = "model/"
+NOT_OF_THE_MODEL = (ADAPTER_CONFIG, BASE)  # transformers would take the folder for an adapter's
 PROBE = "probe.safetensors"
 
 
@@ -41,22 +43,25 @@ def convert_checkpoint(run: Run, checkpoint: Manifest, prefix: str) -> dict[str,
     with tempfile.TemporaryDirectory(prefix="mantis-convert-") as scratch:
         folder = Path(scratch)
         copy_model_files(run, checkpoint, folder, stored)
-        shards = plan_shards(tensors_to_write(zero, folder), DTYPES[stored])
+        merge = plan_merge(run, checkpoint, zero, folder)
+        shards = plan_shards(tensors_to_write(merge.merged if merge else zero, folder), DTYPES[stored])
         prove_tensors(shards, folder, write_shards(shards, folder))
         difference = prove_logits(
             folder,
-            read_file(run, checkpoint, PROBE),
+            read_file(run.store, checkpoint, PROBE),
             family_name=recipe.model.family,
             trained=recipe.training.precision,
             stored=stored,
+            reference=partial(peft_model, merge, DTYPES[recipe.training.precision]) if merge else None,
         )
         say(f"proved equal: {sum(len(shard.places) for shard in shards)} tensors, logits within {difference:.3g}")
-        card = model_card(run, checkpoint, parameters=zero.parameters, difference=difference)
+        parameters = (merge.merged if merge else zero).parameters
+        card = model_card(run, checkpoint, parameters=parameters, difference=difference, merged=merge is not None)
         (folder / "README.md").write_text(card)
         delete_tree(run.store, prefix)  # what a killed attempt may have left
         upload_tree(run.store, prefix, folder)
     return {
-        "parameters": zero.parameters,
+        "parameters": parameters,
         "bytes": sum(shard.size for shard in shards),
         "seconds": round(time.monotonic() - clock, 3),
         "largest_logit_difference": difference,
@@ -89,10 +94,11 @@ def tensors_to_write(zero: Checkpoint, folder: Path) -> list[MasterTensor]:
 def copy_model_files(run: Run, checkpoint: Manifest, folder: Path, precision: str) -> None:
     """Configuration, tokenizer and processor of training, the configuration naming the stored precision."""
     for file in checkpoint.files:
-        if file.name.startswith(MODEL) and not file.name.endswith(".safetensors"):
-            path = folder / file.name.removeprefix(MODEL)
+        name = file.name.removeprefix(MODEL)
+        if file.name != name and not name.endswith(".safetensors") and name not in NOT_OF_THE_MODEL:
+            path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(read_file(run, checkpoint, file.name))
+            path.write_bytes(read_file(run.store, checkpoint, file.name))
     path = folder / "config.json"
     if not path.exists():
         raise ConversionError(f"{checkpoint.uri} holds no model/config.json.", remedy="Run the step `train` again.")
@@ -109,18 +115,3 @@ def _with_dtype(config: dict[str, Any], name: str) -> dict[str, Any]:
         key: _with_dtype(value, name) if isinstance(value, dict) else name if key == "dtype" else value
         for key, value in config.items()
     }
-
-
-def read_file(run: Run, checkpoint: Manifest, name: str) -> bytes:
-    """One small file of the checkpoint.
-
-    Raises:
-        ConversionError: it is not there, or not as the manifest says.
-    """
-    promised = {file.name: file.sha256 for file in checkpoint.files}.get(name)
-    if promised is None:
-        raise ConversionError(f"{checkpoint.uri} holds no {name}.", remedy="Run the step `train` again.")
-    data = run.store.get(f"{key_of(run.store, checkpoint.uri)}/{name}")
-    if sha256_bytes(data) != promised:
-        raise ConversionError(f"{checkpoint.uri}/{name} was changed since.", remedy="Run the step `train` again.")
-    return data

@@ -22,6 +22,7 @@ from components.core.progress import track
 
 MAX_SHARD_BYTES = 5_000_000_000
 BLOCK = 1 << 21  # elements: 8 MiB of fp32
+ROWS = 64  # of a tensor that is changed, or a multiple
 THREADS = min(8, os.cpu_count() or 1)
 INDEX = "model.safetensors.index.json"
 TYPES = {
@@ -154,30 +155,20 @@ class Buffers:
         return memoryview(self._target)[: block.nbytes]
 
     def load(self, block: Block) -> memoryview:
-        """Read the block's elements and cast them."""
+        """Read the block's elements, change them where the tensor says so, and cast them."""
         tensor, wanted = block.place.tensor, block.place.dtype
-        if wanted == tensor.dtype:
+        if wanted == tensor.dtype and tensor.change is None:
             target = self.target(block)
-            _gather(block, target)
+            tensor.read_into(block.first, block.count, target)
             return target
         source = memoryview(self._source)[: block.count * tensor.dtype.itemsize]
-        _gather(block, source)
-        cast = torch.frombuffer(self._target, dtype=wanted, count=block.count)
-        cast.copy_(torch.frombuffer(self._source, dtype=tensor.dtype, count=block.count))
+        tensor.read_into(block.first, block.count, source)
+        found = torch.frombuffer(self._source, dtype=tensor.dtype, count=block.count)
+        if tensor.change is not None:
+            columns = tensor.shape[1]
+            found = tensor.change.apply(found.view(-1, columns), block.first // columns).flatten()
+        torch.frombuffer(self._target, dtype=wanted, count=block.count).copy_(found)
         return self.target(block)
-
-
-def _gather(block: Block, target: memoryview) -> None:
-    """Fill `target` from the pieces of the tensor that the block covers."""
-    begin, done = 0, 0
-    for piece in block.place.tensor.pieces:
-        low, high = max(block.first, begin), min(block.first + block.count, begin + piece.count)
-        if low < high:
-            part = piece.part(low - begin, high - low)
-            length = part.count * part.dtype.itemsize
-            part.source.read_into(part.start, target[done : done + length])
-            done += length
-        begin += piece.count
 
 
 def _digests(shards: list[Shard], work: Callable[[Block, Buffers], bytes], threads: int, label: str) -> dict[str, str]:
@@ -207,8 +198,17 @@ def _digests(shards: list[Shard], work: Callable[[Block, Buffers], bytes], threa
 
 def _blocks(shard: Shard) -> Iterator[Block]:
     for place in shard.places:
-        for first in range(0, max(place.tensor.numel, 1), BLOCK):
-            yield Block(shard=shard, place=place, first=first, count=min(BLOCK, place.tensor.numel - first))
+        step = _step(place.tensor)
+        for first in range(0, max(place.tensor.numel, 1), step):
+            yield Block(shard=shard, place=place, first=first, count=min(step, place.tensor.numel - first))
+
+
+def _step(tensor: MasterTensor) -> int:
+    """Elements of a block: whole rows of a tensor that is changed, as many as matrix products like to have."""
+    if tensor.change is None:
+        return BLOCK
+    rows = BLOCK // tensor.shape[1]
+    return max(1, rows - rows % ROWS if rows > ROWS else rows) * tensor.shape[1]
 
 
 def _shard(name: str, room: list[tuple[MasterTensor, torch.dtype]]) -> Shard:

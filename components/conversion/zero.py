@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -22,18 +22,48 @@ MASTERS = {1: "single_partition_of_fp32_groups", 2: "single_partition_of_fp32_gr
 INCOMPLETE = "Convert another step of the checkpoint; this one was not saved by every rank or not copied whole."
 
 
+class Change(Protocol):
+    """What is done to a tensor's elements on their way, some rows at a time."""
+
+    def apply(self, rows: torch.Tensor, first: int) -> torch.Tensor:
+        """`rows` [N, columns], of which the first is row `first` of the tensor; the result has their type."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class MasterTensor:
-    """A whole tensor of the model: its elements in row-major order are those of `pieces`, one behind the other."""
+    """A whole tensor of the model: its elements in row-major order are those of `pieces`, one behind the other.
+
+    With a `change`, a tensor [rows, columns], they are what the change makes of those.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
     pieces: tuple[Piece, ...]
+    change: Change | None = None
 
     @property
     def numel(self) -> int:
         return math.prod(self.shape)
+
+    def read_into(self, first: int, count: int, target: memoryview) -> None:
+        """Fill `target` with `count` stored elements from element `first` on, before any change."""
+        begin, done = 0, 0
+        for piece in self.pieces:
+            low, high = max(first, begin), min(first + count, begin + piece.count)
+            if low < high:
+                part = piece.part(low - begin, high - low)
+                length = part.count * part.dtype.itemsize
+                part.source.read_into(part.start, target[done : done + length])
+                done += length
+            begin += piece.count
+
+    def read(self, first: int, count: int) -> torch.Tensor:
+        """`count` stored elements from element `first` on, flat."""
+        data = bytearray(count * self.dtype.itemsize)
+        self.read_into(first, count, memoryview(data))
+        return torch.frombuffer(data, dtype=self.dtype) if data else torch.empty(0, dtype=self.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +76,7 @@ class Checkpoint:
     tensors: dict[str, MasterTensor]
     aliases: dict[str, str]
     trained: frozenset[str]  # parameters, frozen ones included; the other tensors are buffers
+    frozen: frozenset[str]
 
     @property
     def parameters(self) -> int:
@@ -84,6 +115,7 @@ def read_checkpoint(sources: Mapping[str, Source], *, origin: str) -> Checkpoint
         tensors=tensors,
         aliases=aliases,
         trained=trained,
+        frozen=frozenset(_frozen_shapes(models[0])),
     )
 
 

@@ -20,7 +20,9 @@ Start = Callable[..., tuple[Run, Manifest]]
 
 @pytest.fixture(scope="session")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What zero_ranks.py writes, written once."""
+    """What zero_ranks.py writes, written once, or what it wrote to MANTIS_ZERO_CHECKPOINTS before."""
+    if os.environ.get("MANTIS_ZERO_CHECKPOINTS"):
+        return Path(os.environ["MANTIS_ZERO_CHECKPOINTS"])
     out = tmp_path_factory.mktemp("zero")
     script = Path(__file__).parent / "zero_ranks.py"
     environment = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
@@ -45,9 +47,11 @@ def layout(real: Path, tmp_path: Path) -> Callable[[str], Path]:
 def start(real: Path, tmp_path: Path) -> Start:
     """A run on a store of its own that holds the tiny model's checkpoint, after `damage` was done to it."""
 
-    def begin(precision: str = "fp32", damage: Callable[[Path], None] = lambda _: None) -> tuple[Run, Manifest]:
+    def begin(
+        precision: str = "fp32", damage: Callable[[Path], None] = lambda _: None, what: str = "llava"
+    ) -> tuple[Run, Manifest]:
         root = tmp_path / "store"
-        shutil.copytree(real / "llava", root)
+        shutil.copytree(real / what, root)
         damage(root / FOLDER)
         store = LocalStore(root)
         made_by = MadeBy(

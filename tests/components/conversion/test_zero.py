@@ -14,7 +14,7 @@ from components.core.errors import ConversionError
 from components.core.store_local import LocalStore
 
 TAG = "step-00000002"
-LAYOUTS = [f"zero{stage}-{world}" for stage in (2, 3) for world in (1, 2, 3)]
+LAYOUTS = [f"zero{stage}-{world}" for stage in (2, 3) for world in (1, 2, 3, 7)]
 
 
 def read(folder: Path) -> Checkpoint:

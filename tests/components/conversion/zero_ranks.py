@@ -3,7 +3,9 @@
 DeepSpeed is imported once and the ranks of every layout are forked from there: an import for each takes a minute.
 
 OUT/zero<stage>-<ranks>/ holds step-00000002/ (DeepSpeed's files) and expected.safetensors (what DeepSpeed's own
-zero_to_fp32 makes of them). OUT/llava/ is a store with the checkpoint of a tiny model, as training leaves it.
+zero_to_fp32 makes of them). OUT/llava/ is a store with the checkpoint of a tiny model, as training leaves it; OUT/lora/
+and OUT/dora/ are stores with adapters on a tiny model, the latter's base quantized. OUT/class-<name>/ is as
+OUT/zero<stage>-<ranks>/, of a model class of transformers, with its config.json.
 """
 
 import hashlib
@@ -16,18 +18,68 @@ from pathlib import Path
 
 import deepspeed
 import torch
+import transformers
 from deepspeed.accelerator import get_accelerator
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
+from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, FuyuConfig, Idefics2Config, IdeficsConfig
 
 from components.core.settings import ModelSettings, TinyShape
+from components.models import attention
 from components.models.batch import PackedBatch
 from components.models.registry import family
 from components.models.tokenizer import train_tokenizer
 
 TAG = "step-00000002"
-STAGES, WORLDS = (2, 3), (1, 2, 3)
+STAGES, WORLDS = (2, 3), (1, 2, 3, 7)
 LLAVA_WORLD = 2
+TRAINED = Path("checkpoints", "trained")
+
+
+def idefics2():
+    return Idefics2Config(
+        vision_config={
+            "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "image_size": 28, "patch_size": 14,
+        },
+        perceiver_config={
+            "resampler_n_latents": 2, "resampler_depth": 1, "resampler_n_heads": 2, "resampler_head_dim": 8,
+            "num_key_value_heads": 2, "hidden_size": 16,
+        },
+        text_config={
+            "model_type": "mistral", "vocab_size": 101, "hidden_size": 16, "intermediate_size": 24,
+            "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "pad_token_id": 0,
+        },
+        image_token_id=100,
+    )  # fmt: skip
+
+
+def fuyu():
+    return FuyuConfig(
+        vocab_size=101, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+        image_size=12, patch_size=4, pad_token_id=0, image_token_id=100,
+    )  # fmt: skip
+
+
+def idefics():
+    return IdeficsConfig(
+        vocab_size=101, additional_vocab_size=2, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+        num_attention_heads=2, cross_layer_interval=1, use_resampler=True, pad_token_id=0,
+        vision_config={
+            "embed_dim": 16, "image_size": 28, "patch_size": 14, "intermediate_size": 24, "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+        },
+        perceiver_config={"resampler_n_latents": 2, "resampler_depth": 1, "resampler_n_heads": 2,
+                          "resampler_head_dim": 8},
+    )  # fmt: skip
+
+
+CLASSES = {
+    "Idefics2ForConditionalGeneration": idefics2,
+    "FuyuForCausalLM": fuyu,
+    "IdeficsForVisionText2Text": idefics,
+}
 
 
 class Odd(torch.nn.Module):
@@ -74,10 +126,59 @@ def train_odd(folder, stage):
     engine.save_checkpoint(str(folder), tag=TAG)
 
 
-def train_llava(folder):
+def save_class(folder, name):
+    torch.manual_seed(5)
+    model = getattr(transformers, name)(CLASSES[name]())
+    engine = engine_of(model, 3)
+    engine.save_checkpoint(str(folder), tag=TAG)
+    model.config.save_pretrained(folder)
+
+
+def train_adapters(folder, *, dora):
+    """One step of LoRA under ZeRO-3, or of DoRA on a base in nf4 under ZeRO-2."""
+    llava, tokenizer, settings = tiny_llava()
+    base = llava.build(tokenizer, settings, seed=3)
+    torch.distributed.barrier()
+    if torch.distributed.get_rank() == 0:
+        base.save_pretrained(folder / "model")
+        llava.save_processor(tokenizer, settings, folder / "model")
+    torch.distributed.barrier()
+    if dora:
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32
+        )
+        base = AutoModelForImageTextToText.from_pretrained(
+            folder / "model", quantization_config=quantization, device_map="cpu", dtype=torch.float32
+        )
+        base.set_attn_implementation({"text_config": attention.SEGMENTS, "vision_config": "sdpa"})
+    targets = r".*language_model.*\.(q_proj|v_proj|up_proj|down_proj)"
+    config = LoraConfig(r=4, lora_alpha=8, use_dora=dora, init_lora_weights="gaussian", target_modules=targets)
+    torch.manual_seed(9)
+    model = get_peft_model(base, config)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_("lora_" in name or (not dora and "multi_modal_projector" in name))
+    engine = engine_of(model, 2 if dora else 3)
+    batch = packed(tokenizer.convert_tokens_to_ids("<image>"))
+    for _ in range(2):
+        engine.backward(torch.nn.functional.cross_entropy(llava.forward(engine, batch), batch.targets))
+        engine.step()
+    with torch.no_grad():
+        logits = llava.forward(engine, batch)
+    # bitsandbytes replaces its weights when they move, and DeepSpeed does not find the frozen ones again
+    engine.save_checkpoint(str(folder), tag=TAG, exclude_frozen_parameters=True)
+    if torch.distributed.get_rank() == 0:
+        save_file(vars(batch) | {"logits": logits}, folder / "probe.safetensors")
+        config.save_pretrained(folder / "model")
+
+
+def tiny_llava():
     llava = family("llava-clip")
     tokenizer = train_tokenizer(["What colour is it? red"] * 4, vocabulary=300, special_tokens=llava.special_tokens())
-    settings = ModelSettings(tiny=TinyShape(vision_width=32, text_width=32, text_layers=2))
+    return llava, tokenizer, ModelSettings(tiny=TinyShape(vision_width=32, text_width=32, text_layers=2))
+
+
+def train_llava(folder):
+    llava, tokenizer, settings = tiny_llava()
     engine = engine_of(llava.build(tokenizer, settings, seed=3), 3)
     batch = packed(tokenizer.convert_tokens_to_ids("<image>"))
     for _ in range(2):
@@ -156,12 +257,17 @@ def main(out):
         for stage in STAGES:
             train_odd(out / f"zero{stage}-{world}", stage)
         if world == LLAVA_WORLD:
-            train_llava(out / "llava" / "checkpoints" / "trained")
+            train_llava(out / "llava" / TRAINED)
+            for dora in (False, True):
+                train_adapters(out / ("dora" if dora else "lora") / TRAINED, dora=dora)
+            for name in CLASSES:
+                save_class(out / f"class-{name}", name)
 
     for world in WORLDS:
         fork_ranks(world, lambda world=world: work(world))
-    commit(out / "llava" / "checkpoints" / "trained")
-    for folder in out.glob("zero*"):
+    for name in ("llava", "lora", "dora"):
+        commit(out / name / TRAINED)
+    for folder in [*out.glob("zero*"), *out.glob("class-*")]:
         expected = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=TAG)
         save_file({name: tensor.clone() for name, tensor in expected.items()}, folder / "expected.safetensors")
 

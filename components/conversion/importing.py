@@ -1,0 +1,167 @@
+"""Released weights as a model of the store, so that they are evaluated as converted ones are.
+
+Read as released: a Hugging Face folder with safetensors. The layouts of LLaVA (also that of the official Mantis code,
+mantis/models/mllava, whose names are those of transformers 4's Llava), Idefics2 and Fuyu name tensors otherwise than
+transformers 5's classes do. transformers renames them when it loads them; they are checked here by its own rules.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from components.conversion.merging import with_model_names
+from components.conversion.safetensors_index import SUFFIX, read_safetensors
+from components.conversion.sources import FileSource, Source, StoreSource
+from components.conversion.zero import MasterTensor
+from components.core.artifacts import (
+    MANIFEST,
+    File,
+    Kind,
+    MadeBy,
+    Manifest,
+    code_version,
+    commit_manifest,
+    hash_object,
+    image_digest,
+    read_manifest,
+)
+from components.core.errors import ConfigError, InputError
+from components.core.hashing import fingerprint
+from components.core.progress import say
+from components.core.store import Entry, ObjectStore, concurrently, delete_tree, open_store
+from components.core.store_local import LocalStore
+
+REVISION = 1
+STEP = "import-model"
+KEPT = (
+    SUFFIX,
+    ".json",
+    ".txt",
+    ".model",
+    ".jinja",
+    ".md",
+)  # weights, configuration, tokenizer, card: no code, no pickles
+# Family -> the model_type of its config.json, and of the vision_config in it where several families share the first.
+TYPES = {
+    "llava-clip": ("llava", "clip_vision_model"),
+    "llava-siglip": ("llava", "siglip_vision_model"),
+    "idefics2": ("idefics2", None),
+    "fuyu": ("fuyu", None),
+}
+
+
+def import_model(store: ObjectStore, source: str, family: str) -> Manifest:
+    """Copy the model folder `source` (a path, file:// or s3://) to models/<fingerprint>/ of `store`; manifest last.
+
+    Raises:
+        ConfigError: the family has no released layout.
+        InputError: the folder holds no whole model of this family; nothing was stored then.
+    """
+    if family not in TYPES:
+        raise ConfigError(f"--family {family!r} has no released layout.", remedy=f"Families: {', '.join(TYPES)}.")
+    origin = open_store(source) if "://" in source else LocalStore(Path(source).expanduser().resolve())
+    entries = [entry for entry in origin.children("")[0] if entry.key.endswith(KEPT) and entry.key != MANIFEST]
+    files = tuple(concurrently(lambda entry: _describe(origin, entry), entries))
+    tensors = _check(origin, files, family, source)
+    made = fingerprint({"step": STEP, "revision": REVISION, "family": family, "files": [_identity(f) for f in files]})
+    prefix = f"models/{made}"
+    existing = read_manifest(store, prefix)
+    if existing is not None:
+        say(f"was already there: {existing.uri}")
+        return existing
+    delete_tree(store, prefix)  # what a killed attempt may have left
+    concurrently(lambda file: _copy(origin, store, file.name, f"{prefix}/{file.name}"), files)
+    manifest = Manifest(
+        kind=Kind.MODEL,
+        uri=store.uri(prefix),
+        fingerprint=made,
+        made_by=MadeBy(
+            run="",
+            step=STEP,
+            revision=REVISION,
+            config_hash=fingerprint({"family": family}),
+            code_version=code_version(),
+            image_digest=image_digest(),
+        ),
+        files=files,
+        summary={
+            "family": family,
+            "source": source,
+            "parameters": sum(tensor.numel for tensor in tensors.values()),
+            "bytes": sum(file.size for file in files),
+        },
+    )
+    commit_manifest(store, manifest)
+    return manifest
+
+
+def _describe(origin: ObjectStore, entry: Entry) -> File:
+    return File(name=entry.key, size=entry.size, sha256=hash_object(origin, entry.key, entry.size))
+
+
+def _identity(file: File) -> tuple[str, str]:
+    return file.name, file.sha256
+
+
+def _copy(origin: ObjectStore, store: ObjectStore, name: str, key: str) -> None:
+    with tempfile.NamedTemporaryFile(prefix="mantis-import-") as scratch:
+        origin.get_file(name, Path(scratch.name))
+        store.put_file(key, Path(scratch.name))
+
+
+def _check(origin: ObjectStore, files: tuple[File, ...], family: str, source: str) -> dict[str, MasterTensor]:
+    """The model's tensors, after names and shapes were compared with those that its configuration wants."""
+    names = {file.name for file in files}
+    if "config.json" not in names or not any(name.endswith(SUFFIX) for name in names):
+        raise InputError(
+            f"{source} holds no config.json with *.safetensors beside it.",
+            remedy="Name a Hugging Face model folder; weights in *.bin are pickles and are not read.",
+        )
+    _check_family(origin.get("config.json"), family, source)
+    stored = read_safetensors({file.name: _source(origin, file) for file in files}, origin=source)
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / "config.json").write_bytes(origin.get("config.json"))
+        with torch.device("meta"):
+            model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(scratch))
+        found = with_model_names(stored, Path(scratch))
+    _compare(model, found, source)
+    return stored
+
+
+def _source(origin: ObjectStore, file: File) -> Source:
+    if isinstance(origin, LocalStore):
+        return FileSource(origin.root / file.name)
+    return StoreSource(origin, file.name, file.size)
+
+
+def _check_family(text: bytes, family: str, source: str) -> None:
+    try:
+        config: Any = json.loads(text)
+        said = (config.get("model_type"), config.get("vision_config", {}).get("model_type"))
+    except (ValueError, AttributeError):
+        raise InputError(f"{source}/config.json is no model's configuration.", remedy="Copy it again.") from None
+    kind, vision = TYPES[family]
+    if said[0] != kind or (vision is not None and said[1] != vision):
+        wanted = f"model_type {kind}" + (f" with a {vision}" if vision else "")
+        raise InputError(
+            f"{source}/config.json says model_type {said[0]}, vision {said[1]}; {family} is {wanted}.",
+            remedy="Give the --family that the model is of.",
+        )
+
+
+def _compare(model: Any, found: Mapping[str, MasterTensor], source: str) -> None:
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    tied = model.all_tied_weights_keys
+    for name, shape in wanted.items():
+        if name not in found and name not in tied and name not in tied.values():
+            raise InputError(f"{source} has no {name}.", remedy="The folder is not whole: copy it again.")
+        if name in found and found[name].shape != shape:
+            raise InputError(
+                f"{source}: {name} has the shape {list(found[name].shape)}; config.json wants {list(shape)}.",
+                remedy="Weights and configuration are of two models: copy both again.",
+            )

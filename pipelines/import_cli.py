@@ -1,0 +1,24 @@
+"""The command that brings released weights into the store."""
+
+from typing import Annotated
+
+import typer
+
+from components.core.store import default_store_url, open_store
+from pipelines.terminal import Store, console, explained
+
+app = typer.Typer()
+
+
+@app.command("import-model")
+def import_model(
+    source: Annotated[str, typer.Argument(help="A Hugging Face model folder: a path, file:// or s3:// URL.")],
+    family: Annotated[str, typer.Option(help="llava-clip, llava-siglip, idefics2 or fuyu.")],
+    store: Store = "",
+) -> None:
+    """Take released weights into the store as a model that can be evaluated, after its tensors were checked."""
+    with explained():
+        from components.conversion.importing import import_model as work
+
+        manifest = work(open_store(store or default_store_url()), source, family)
+        console.print(f"{manifest.uri}  {manifest.summary['parameters']:,} parameters")

@@ -1,0 +1,73 @@
+"""Adapters that DeepSpeed trained, through the whole step."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText
+
+from components.conversion import adapters
+from components.conversion.committed import read_last_step
+from components.conversion.step import convert
+from components.core.artifacts import Manifest, key_of
+from components.core.errors import ConversionError
+from components.core.steps import Run
+
+FOLDER = "checkpoints/trained"
+Start = Callable[..., tuple[Run, Manifest]]
+
+
+def folder_of(run: Run, uri: str) -> Path:
+    return Path(run.store.lance_uri(key_of(run.store, uri)))
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_trained_adapters_are_merged_into_the_unquantized_base(start: Start, kind: str) -> None:
+    run, checkpoint = start(what=kind)
+    model = convert(run, checkpoint)
+    assert 0.0 <= float(model.summary["largest_logit_difference"]) < 1e-3
+    folder = folder_of(run, model.uri)
+    assert not list(folder.glob("adapter_config.json"))
+    found, report = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    trained = folder_of(run, checkpoint.uri) / "model"
+    (trained / "adapter_config.json").rename(trained.parent / "adapter_config.json")
+    base = AutoModelForImageTextToText.from_pretrained(trained)
+    peft = get_peft_model(base, LoraConfig.from_pretrained(str(trained.parent)))
+    zero = read_last_step(run.store, checkpoint)
+    weights = {
+        name: zero.tensors[name].read(0, zero.tensors[name].numel).view(zero.tensors[name].shape)
+        for name in zero.trained - zero.frozen
+    }
+    assert not peft.load_state_dict(weights, strict=False).unexpected_keys
+    expected = peft.merge_and_unload().state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.state_dict().items())
+    changed = [name for name, tensor in base_of(trained).items() if not torch.equal(tensor, expected[name])]
+    assert sum("language_model" in name for name in changed) == 2 * 4
+
+
+def base_of(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(AutoModelForImageTextToText.from_pretrained(folder).state_dict())
+
+
+def test_a_wrong_merge_shows_against_peft(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, checkpoint = start(what="dora")
+    scaling = adapters.AdapterConfig.scaling.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(adapters.AdapterConfig, "scaling", property(lambda config: 1.5 * scaling(config)))
+    with pytest.raises(ConversionError, match="logits differ by up to"):
+        convert(run, checkpoint)
+    assert list(run.store.list("models")) == []
+
+
+def test_another_base_is_refused(start: Start) -> None:
+    run, checkpoint = start(what="lora")
+    path = folder_of(run, checkpoint.uri) / "model" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ConversionError, match=r"model\.safetensors is not the file that was trained on"):
+        convert(run, checkpoint)
+    assert load_file(path)

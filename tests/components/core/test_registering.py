@@ -1,0 +1,39 @@
+from dataclasses import replace
+
+import pytest
+from mlflow import MlflowClient
+
+from components.core.artifacts import Kind, MadeBy, Manifest
+from components.core.registering import ALIAS, FINGERPRINT_TAG, register_model
+from components.core.steps import Run
+from components.core.tracking import tracking_uri
+
+
+def model_of(run: Run, fingerprint: str) -> Manifest:
+    made_by = MadeBy(run="r", step="convert", revision=1, config_hash="c", code_version="v", image_digest="none")
+    uri = run.store.uri(f"models/{fingerprint}")
+    inputs = {"checkpoint": {"uri": "file:///c", "fingerprint": "trained"}}
+    return Manifest(kind=Kind.MODEL, uri=uri, fingerprint=fingerprint, made_by=made_by, inputs=inputs)  # type: ignore[arg-type]
+
+
+def test_a_model_has_one_version_and_the_alias_follows_the_newest(run: Run) -> None:
+    client = MlflowClient(tracking_uri=tracking_uri(run.store))
+    first, second = model_of(run, "a" * 16), model_of(run, "b" * 16)
+    assert [register_model(run, model) for model in (first, first, second)] == ["1", "1", "2"]
+    version = client.get_model_version_by_alias(run.recipe.name, ALIAS)
+    assert str(version.version) == "2"
+    assert version.source == second.uri
+    assert version.tags[FINGERPRINT_TAG] == second.fingerprint
+    assert version.tags["mantis.input.checkpoint"] == "trained"
+    register_model(run, first)
+    assert str(client.get_model_version_by_alias(run.recipe.name, ALIAS).version) == "1"
+
+
+def test_an_outage_is_said_and_not_raised(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert register_model(replace(run, id="away"), model_of(run, "c" * 16)) is None
+    captured = capsys.readouterr()
+    assert "the model is not registered in MLflow" in captured.out + captured.err
