@@ -71,7 +71,13 @@ class ModelSettings(Settings):
     """Which model is trained, and from what."""
 
     family: Name = "llava-clip"
-    base: str = Field("tiny", description="`tiny`: built from `tiny` with a tokenizer trained on the mixture.")
+    base: str = Field(
+        "tiny",
+        description="`tiny`: built from `tiny` with a tokenizer trained on the mixture. Else the folder, file:// or "
+        "s3:// URL of a model: a whole LLaVA, or with `vision` a LLaMA.",
+    )
+    vision: str = Field("", description="Folder or URL of the CLIP or SigLIP tower to put before the LLaMA in `base`.")
+    projector: str = Field("", description="Folder or URL of the model of stage 1 whose projector is taken.")
     prompt: Name = Field("llama3", description="A prompt profile of components/models/prompts.yaml.")
     tiny: TinyShape = TinyShape()
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from components.core.artifacts import Manifest, Number
-from components.core.errors import ConfigError, InputError
+from components.core.errors import InputError
 from components.core.progress import Progress, say
 from components.core.settings import Recipe
 from components.core.steps import Run
@@ -25,6 +25,7 @@ from components.data.lengths import Counter, Length, LengthPool
 from components.data.mixture import epoch_of
 from components.data.refusal import Refusal, Repair
 from components.data.subsets import published, skill_of
+from components.models.loading import base_tokenizer, model_folder
 from components.models.mixture import conversation_of
 from components.models.prompts import profile, render
 from components.models.registry import family
@@ -105,12 +106,9 @@ def _choose(store: ObjectStore, recipe: Recipe, datasets: Mapping[str, Manifest]
 
 
 def _tokenizer(recipe: Recipe, chosen: Sequence[Chosen]) -> PreTrainedTokenizerFast:
-    if recipe.model.base != "tiny":
-        raise ConfigError(
-            f"model.base = {recipe.model.base!r}: this version builds models from their shape alone.",
-            remedy="Use model.base = tiny.",
-        )
     specials = family(recipe.model.family).special_tokens()
+    if recipe.model.base != "tiny":
+        return base_tokenizer(model_folder(recipe.model.base), specials)
     vocabulary = recipe.model.tiny.vocabulary
     tokenizer = train_tokenizer(_texts(recipe, chosen, specials), vocabulary=vocabulary, special_tokens=specials)
     say(f"trained a tokenizer of {len(tokenizer):,} tokens on the mixture's text")

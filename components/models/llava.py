@@ -10,20 +10,23 @@ from torch import Tensor
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
+    CLIPVisionModel,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     SiglipImageProcessor,
     SiglipVisionConfig,
+    SiglipVisionModel,
 )
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from components.core.errors import ConfigError
 from components.core.settings import ModelSettings
-from components.models import attention
+from components.models import attention, loading
 from components.models.batch import PackedBatch
 from components.models.conversation import IMAGE_MARK, Conversation, Size
 from components.models.family import IGNORE, Encoding, Part
@@ -46,7 +49,8 @@ PARTS: dict[str, Part] = {"vision_tower": "vision", "multi_modal_projector": "pr
 class Tower:
     """What differs between a CLIP and a SigLIP tower."""
 
-    config: Callable[..., Any]
+    config: type[PreTrainedConfig]
+    model: type[PreTrainedModel]
     extra: dict[str, Any]
     strategy: Literal["default", "full"]  # transformers' names: `default` drops the first position, CLIP's CLS
     resize: Callable[[Sequence[bytes], int], Tensor]
@@ -57,6 +61,7 @@ class Tower:
 
 CLIP = Tower(
     config=CLIPVisionConfig,
+    model=CLIPVisionModel,
     extra={},
     strategy="default",
     resize=resize_and_crop,
@@ -66,6 +71,7 @@ CLIP = Tower(
 )
 SIGLIP = Tower(
     config=SiglipVisionConfig,
+    model=SiglipVisionModel,
     extra={"vision_use_head": False},  # the pooling head has no part in the features
     strategy="full",
     resize=resize_square,
@@ -145,21 +151,65 @@ class Llava:
         return normalize(pixels, self.tower.normalization)
 
     def build(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, *, seed: int) -> PreTrainedModel:
-        if settings.base != "tiny":
-            raise ConfigError(
-                f"model.base = {settings.base!r}: this version builds models from their shape alone.",
-                remedy="Use model.base = tiny.",
-            )
         attention.register()
+        if settings.base == "tiny":
+            model = self._build_tiny(tokenizer, settings, seed)
+        else:
+            model = self._load(tokenizer, settings, seed)
+        if settings.projector:
+            loading.load_projector(model, loading.model_folder(settings.projector))
+        model.set_attn_implementation({"text_config": attention.SEGMENTS, "vision_config": "sdpa"})
+        model.generation_config.eos_token_id = self.end_of_answer(tokenizer, settings)
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+        return model.float().train()
+
+    def _build_tiny(
+        self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, seed: int
+    ) -> LlavaForConditionalGeneration:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = LlavaForConditionalGeneration(self._config(tokenizer, settings))
             positions = model.model.vision_tower.embeddings.position_embedding.weight
             torch.nn.init.normal_(positions, std=settings.tiny.vision_position_std)
-        model.set_attn_implementation({"text_config": attention.SEGMENTS, "vision_config": "sdpa"})
-        model.generation_config.eos_token_id = self.end_of_answer(tokenizer, settings)
-        model.generation_config.pad_token_id = tokenizer.pad_token_id
-        return model.float().train()
+        return model
+
+    def _load(
+        self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, seed: int
+    ) -> LlavaForConditionalGeneration:
+        folder = loading.model_folder(settings.base)
+        model: LlavaForConditionalGeneration
+        if settings.vision:
+            config = {
+                "image_token_index": image_token(tokenizer),
+                "image_seq_length": (settings.tiny.image_size // settings.tiny.patch_size) ** 2,
+                "projector_hidden_act": "gelu",
+                "vision_feature_layer": settings.tiny.vision_feature_layer,
+                "vision_feature_select_strategy": self.tower.strategy,
+            }
+            tower = (self.tower.model, loading.model_folder(settings.vision))
+            model = loading.compose(tower, folder, config, tokens=len(tokenizer), seed=seed)
+        else:
+            model = loading.load_whole(LlavaForConditionalGeneration, folder)
+        self._check_shape(model.config, tokenizer, settings)
+        return model
+
+    def _check_shape(self, config: LlavaConfig, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> None:
+        """Data preparation counts tokens by the settings, so the weights have to agree with them."""
+        vision, shape = config.vision_config, settings.tiny
+        expected = {
+            "vision_config.model_type": (vision.model_type, self.tower.config.model_type),
+            "vision_config.image_size": (vision.image_size, shape.image_size),
+            "vision_config.patch_size": (vision.patch_size, shape.patch_size),
+            "vision_feature_layer": (config.vision_feature_layer, shape.vision_feature_layer),
+            "vision_feature_select_strategy": (config.vision_feature_select_strategy, self.tower.strategy),
+            "image_token_index": (config.image_token_id, image_token(tokenizer)),
+        }
+        wrong = [f"{name} is {there!r}, not {asked!r}" for name, (there, asked) in expected.items() if there != asked]
+        if wrong:
+            raise ConfigError(
+                f"model.base = {settings.base!r} is not what model.family and model.tiny say: {'; '.join(wrong)}.",
+                remedy="Set model.family, model.tiny.image_size, patch_size and vision_feature_layer to the model's.",
+            )
 
     def _config(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> LlavaConfig:
         shape = settings.tiny
