@@ -104,7 +104,7 @@ def _ask_one_by_one(answerer: Answerer, asked: Sequence[Encoded]) -> list[str]:
         output = answerer.model.generate(
             input_ids=input_ids,
             attention_mask=torch.ones_like(input_ids),
-            pixel_values=encoder.family.preprocess(pictures, encoder.settings),
+            pixel_values=encoder.family.preprocess(pictures, encoder.settings).values,
             do_sample=False,
             max_new_tokens=NEW_TOKENS,
             eos_token_id=end,

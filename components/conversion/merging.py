@@ -103,7 +103,7 @@ def with_model_names(stored: Mapping[str, MasterTensor], folder: Path) -> dict[s
     return found
 
 
-def peft_model(merge: Merge, dtype: torch.dtype) -> PreTrainedModel:
+def peft_model(merge: Merge, dtype: torch.dtype, family_name: str) -> PreTrainedModel:
     """The unquantized base with peft's adapters beside its weights, not merged, in `dtype`."""
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -111,7 +111,7 @@ def peft_model(merge: Merge, dtype: torch.dtype) -> PreTrainedModel:
         folder = Path(scratch)
         (folder / "config.json").write_bytes((merge.config_folder / "config.json").read_bytes())
         write_shards(plan_shards(merge.base.values(), dtype), folder)
-        model = load_model(folder, dtype)
+        model = load_model(folder, dtype, family_name)
         (folder / ADAPTER_CONFIG).write_bytes(merge.adapter_config)
         injected = inject_adapter_in_model(LoraConfig.from_pretrained(str(folder)), model)
     weights = {

@@ -11,7 +11,6 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from components.conversion.writing import Shard, hash_written
 from components.core.errors import ConversionError
-from components.models import attention
 from components.models.batch import PackedBatch
 from components.models.registry import family
 
@@ -71,7 +70,7 @@ def prove_logits(
         odd = ", ".join(sorted(set(tensors) ^ names))
         raise ConversionError(f"probe.safetensors and its contract differ in: {odd}.", remedy="Train again.")
     expected = tensors.pop("logits").float()
-    model = load_model(folder, DTYPES[trained])
+    model = load_model(folder, DTYPES[trained], family_name)
     torch.set_num_threads(1)  # as training has it: sums in another order are other sums
     batch = PackedBatch(**tensors)
     batch = replace(batch, pixel_values=batch.pixel_values.to(DTYPES[trained]))
@@ -84,13 +83,12 @@ def prove_logits(
     return _compare(logits, expected, MERGE_TOLERANCES[trained, stored])
 
 
-def load_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """The model as anyone loads it, with the attention that packed batches need.
+def load_model(folder: Path, dtype: torch.dtype, family_name: str) -> PreTrainedModel:
+    """The model as anyone loads it, made ready for packed batches.
 
     Raises:
         ConversionError: weights are missing, unexpected, or of another shape than the configuration says.
     """
-    attention.register()
     model, report = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, output_loading_info=True)
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report[what]:
@@ -99,7 +97,7 @@ def load_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
                 f" ({len(report[what])} in all).",
                 remedy="The checkpoint was trained with another model than its model/config.json describes.",
             )
-    model.set_attn_implementation({"text_config": attention.SEGMENTS, "vision_config": "sdpa"})
+    family(family_name).for_packing(model)
     loaded: PreTrainedModel = model.eval()
     return loaded
 

@@ -52,7 +52,9 @@ def convert_checkpoint(run: Run, checkpoint: Manifest, prefix: str) -> dict[str,
             family_name=recipe.model.family,
             trained=recipe.training.precision,
             stored=stored,
-            reference=partial(peft_model, merge, DTYPES[recipe.training.precision]) if merge else None,
+            reference=partial(peft_model, merge, DTYPES[recipe.training.precision], recipe.model.family)
+            if merge
+            else None,
         )
         say(f"proved equal: {sum(len(shard.places) for shard in shards)} tensors, logits within {difference:.3g}")
         parameters = (merge.merged if merge else zero).parameters

@@ -48,7 +48,8 @@ def _plain(value: Any) -> Any:
 class TinyShape(Settings):
     """Shape of a model that is built from nothing (`model.base: tiny`); sizes in units, images in pixels."""
 
-    image_size: int = Field(48, ge=8)
+    image_size: int = Field(48, ge=8, description="Edge of an image; the longest one where images keep their shape.")
+    image_width: int | None = Field(None, ge=8, description="Largest width, where it is not the largest height (Fuyu).")
     patch_size: int = Field(24, ge=4)
     vision_width: int = Field(96, ge=8)
     vision_layers: int = Field(2, ge=1)
@@ -60,6 +61,7 @@ class TinyShape(Settings):
         description="Standard deviation of the tower's position embeddings at the start. From scratch, CLIP's 0.02 "
         "leaves place and motion unlearned for thousands of steps.",
     )
+    latents: int = Field(4, ge=1, description="What an image becomes in families with a resampler.")
     text_width: int = Field(128, ge=8)
     text_layers: int = Field(3, ge=1)
     text_heads: int = Field(4, ge=1)
@@ -154,7 +156,7 @@ class TrainingSettings(Settings):
     schedule: ScheduleSettings = ScheduleSettings()
     precision: Literal["fp32", "bf16"] = "bf16"
     gradient_checkpointing: bool = Field(True, json_schema_extra=HOW)
-    train: tuple[Literal["vision", "projector", "text"], ...] = ("projector", "text")
+    train: tuple[Literal["vision", "projector", "text", "cross_attention", "embeddings"], ...] = ("projector", "text")
     seed: int = 42
     zero_stage: Literal[2, 3] = Field(3, json_schema_extra=HOW)
     cpu_offload: bool = Field(

@@ -18,6 +18,7 @@ from components.core.settings import ModelSettings
 from components.evaluation.benchmarks import Decoding
 from components.evaluation.pictures import Picture
 from components.evaluation.planning import Cost
+from components.models.batch import Pixels
 from components.models.conversation import Conversation, Turn
 from components.models.family import Family
 from components.models.registry import family
@@ -52,7 +53,7 @@ class Inputs:
     questions: Sequence[Question]
     input_ids: Tensor  # [B, T] int64, padded on the left
     attention_mask: Tensor  # [B, T] int64
-    pixel_values: Tensor  # [U, 3, H, W] float32
+    pixels: Pixels  # of U
     shown: list[int]  # N, for each picture in the order of its mark: which of the U
 
 
@@ -85,7 +86,7 @@ class Encoder:
             questions=[each.question for each in batch],
             input_ids=torch.tensor([[pad] * n + each.tokens for n, each in zip(missing, batch, strict=True)]),
             attention_mask=torch.tensor([[0] * n + [1] * (width - n) for n in missing]),
-            pixel_values=self.family.preprocess([picture.load() for picture in different.values()], self.settings),
+            pixels=self.family.preprocess([picture.load() for picture in different.values()], self.settings),
             shown=[places[picture.sha256] for picture in pictures],
         )
 
@@ -117,7 +118,7 @@ class Answerer:
         output: Tensor = self.model.generate(
             input_ids=inputs.input_ids.to(device),
             attention_mask=inputs.attention_mask.to(device),
-            **self._pictures(inputs),
+            **self.encoder.family.generation_inputs(self.model, inputs.input_ids, inputs.pixels, inputs.shown),
             generation_config=GenerationConfig(
                 do_sample=False,
                 max_new_tokens=self.decoding.max_new_tokens,
@@ -127,20 +128,6 @@ class Answerer:
             prefix_allowed_tokens_fn=self._only_allowed(inputs.questions, width, end),
         )
         return [self._text(tokens, end) for tokens in output[:, width:].tolist()]
-
-    def _pictures(self, inputs: Inputs) -> dict[str, Any]:
-        """What `generate` is given of the pictures: the vision part sees each different one once.
-
-        Without pictures the names must be absent: `generate` encodes whatever bears them, even None.
-        """
-        if not inputs.shown:
-            return {}
-        pixel_values = inputs.pixel_values.to(self.model.device, self.model.dtype)
-        if len(inputs.shown) == len(pixel_values):
-            return {"pixel_values": pixel_values}
-        encoded = self.model.base_model.get_image_features(pixel_values=pixel_values, return_dict=True)
-        encoded.pooler_output = [encoded.pooler_output[place] for place in inputs.shown]
-        return {"mm_encoder_outputs": {"image": encoded}}
 
     def _text(self, tokens: list[int], end: int) -> str:
         with suppress(ValueError):  # an answer that is cut off has no end
@@ -208,7 +195,9 @@ def load_answerer(folder: Path, settings: ModelSettings, decoding: Decoding, dev
         )
     except (OSError, ValueError) as error:
         raise _no_model(folder, error) from None
-    return Answerer(model=model.to(device).eval(), encoder=load_encoder(folder, settings), decoding=decoding)
+    encoder = load_encoder(folder, settings)
+    encoder.family.for_generation(model)
+    return Answerer(model=model.to(device).eval(), encoder=encoder, decoding=decoding)
 
 
 def _no_model(folder: Path, error: Exception) -> EvaluationError:

@@ -19,16 +19,18 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 SEGMENTS = "mantis_segments"
+IMAGES = "mantis_images"
 HALF = (torch.bfloat16, torch.float16)  # all that the kernels for several segments know
 
-# (query, key, value, segments, scale) -> output; [1, heads, T, width] in, [1, T, heads, width] out
-Kernel = Callable[[Tensor, Tensor, Tensor, list[int], float | None], Tensor]
+# (query, key, value, segments, scale, causal) -> output; [1, heads, T, width] in, [1, T, heads, width] out
+Kernel = Callable[[Tensor, Tensor, Tensor, list[int], float | None, bool], Tensor]
 
 
 def register() -> None:
-    """Make `attn_implementation=SEGMENTS` known to transformers."""
+    """Make `attn_implementation=SEGMENTS` and `IMAGES` known to transformers."""
     AttentionInterface.register(SEGMENTS, segment_attention)
     AttentionMaskInterface.register(SEGMENTS, _no_mask)
+    AttentionInterface.register(IMAGES, image_attention)
 
 
 def segment_attention(
@@ -46,11 +48,34 @@ def segment_attention(
     """Attention of one row [1, heads, T, width] whose segments have the lengths `segments`, T in all.
 
     `segments` is a keyword argument of the model's forward, which transformers hands down to here. Returns
-    [1, T, heads, width].
+    [1, T, heads, width]. Attention to something else than the row, such as images, has a mask and is plain.
+    """
+    if attention_mask is not None:
+        plain = scaled_dot_product_attention(query, key, value, attention_mask, dropout_p=dropout, scale=scaling)
+        return plain.transpose(1, 2).contiguous(), None
+    if dropout:
+        return by_segment(query, key, value, segments, scaling, True, dropout=dropout), None
+    return kernel_for(query.device, query.dtype)(query, key, value, segments, scaling, True), None
+
+
+def image_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention of every patch to all patches of its image, for images behind each other in one row.
+
+    Vision towers hand nothing down but a mask: in its place come the numbers of patches, a list.
     """
     if dropout:
-        return by_segment(query, key, value, segments, scaling, dropout=dropout), None
-    return kernel_for(query.device, query.dtype)(query, key, value, segments, scaling), None
+        return by_segment(query, key, value, attention_mask, scaling, False, dropout=dropout), None
+    return kernel_for(query.device, query.dtype)(query, key, value, attention_mask, scaling, False), None
 
 
 def kernel_for(device: torch.device, dtype: torch.dtype) -> Kernel:
@@ -61,30 +86,41 @@ def kernel_for(device: torch.device, dtype: torch.dtype) -> Kernel:
 
 
 def by_segment(
-    query: Tensor, key: Tensor, value: Tensor, segments: list[int], scale: float | None, *, dropout: float = 0.0
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: list[int],
+    scale: float | None,
+    causal: bool = True,
+    *,
+    dropout: float = 0.0,
 ) -> Tensor:
     """Scaled dot product attention, one segment after another."""
     grouped = key.shape[1] != query.shape[1]
     outputs = [
-        scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scale, enable_gqa=grouped)
+        scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped)
         for q, k, v in zip(*(torch.split(part, segments, dim=2) for part in (query, key, value)), strict=True)
     ]
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
 
 
-def flash(query: Tensor, key: Tensor, value: Tensor, segments: list[int], scale: float | None) -> Tensor:
+def flash(
+    query: Tensor, key: Tensor, value: Tensor, segments: list[int], scale: float | None, causal: bool = True
+) -> Tensor:
     """FlashAttention-2's variable length kernel; half precision on CUDA."""
     flash_attn_varlen_func = importlib.import_module("flash_attn").flash_attn_varlen_func
 
     ends, longest = _cu_seqlens(tuple(segments), query.device), max(segments)
     row = flash_attn_varlen_func(
-        *map(_rows, (query, key, value)), ends, ends, longest, longest, softmax_scale=scale, causal=True
+        *map(_rows, (query, key, value)), ends, ends, longest, longest, softmax_scale=scale, causal=causal
     )
     output: Tensor = row.unsqueeze(0)
     return output
 
 
-def varlen(query: Tensor, key: Tensor, value: Tensor, segments: list[int], scale: float | None) -> Tensor:
+def varlen(
+    query: Tensor, key: Tensor, value: Tensor, segments: list[int], scale: float | None, causal: bool = True
+) -> Tensor:
     """torch's variable length kernel, which is FlashAttention too; half precision on CUDA."""
     from torch.nn.attention.varlen import varlen_attn
 
@@ -98,7 +134,7 @@ def varlen(query: Tensor, key: Tensor, value: Tensor, segments: list[int], scale
         longest,
         longest,
         scale=scale,
-        window_size=(-1, 0),  # everything before, nothing behind: causal
+        window_size=(-1, 0 if causal else -1),  # causal: everything before, nothing behind
         enable_gqa=key.shape[1] != query.shape[1],
     )
     return cast(Tensor, row).unsqueeze(0)

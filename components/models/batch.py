@@ -1,8 +1,32 @@
-"""What a model is given for one training micro-step."""
+"""What a model is given: pixels of images, and one training micro-step."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """Images as a family's vision part takes them, N of them in order.
+
+    `values` is float32: [N, 3, H, W] where a family makes all images the same size, else [P, 3 * edge * edge], the
+    patches of all images behind each other, row by row, and no padding. `grids` [N, 2] int64 has each image's rows and
+    columns of patches.
+    """
+
+    values: Tensor
+    grids: Tensor
+
+    def pick(self, places: Sequence[int]) -> "Pixels":
+        """The images at `places`, one of which may come several times."""
+        index = torch.tensor(places, dtype=torch.int64)
+        if self.values.ndim == 4:
+            return Pixels(values=self.values[index], grids=self.grids[index])
+        parts = torch.split(self.values, self.grids.prod(1).tolist())
+        chosen = [self.values[:0], *(parts[place] for place in places)]
+        return Pixels(values=torch.cat(chosen), grids=self.grids[index])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +39,35 @@ class PackedBatch:
     input_ids: Tensor  # [1, T] int64, image tokens expanded
     position_ids: Tensor  # [1, T] int64
     boundaries: Tensor  # [S + 1] int32, 0 = first, T = last (cu_seqlens)
-    pixel_values: Tensor  # [N, 3, H, W] float32, in the order of their marks; N may be 0
+    pixel_values: Tensor  # `values` of the images' Pixels, in the order of their marks; N may be 0
+    grids: Tensor  # [N, 2] int64, `grids` of the same
     targets: Tensor  # [K] int64, the tokens to predict
     target_positions: Tensor  # [K] int64, the position whose hidden state predicts it (label's position - 1)
     target_samples: Tensor  # [K] int64, 0..S-1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """The tokens of a packed row as a model's forward takes them; `segments` are the lengths of its samples."""
+
+    input_ids: Tensor  # [1, T]
+    position_ids: Tensor  # [1, T]
+    segments: list[int]
+
+
+def row_of(batch: PackedBatch, *, dummy: Sequence[int] = ()) -> Row:
+    """The batch's row, with the tokens of a dummy image as a segment of its own behind it.
+
+    No target sees that segment: the vision part runs and gets gradients of exactly zero. Under ZeRO-3 every rank has to
+    gather its parameters in every micro-step, or all of them hang.
+    """
+    segments = batch.boundaries.diff().tolist()
+    if not dummy:
+        return Row(input_ids=batch.input_ids, position_ids=batch.position_ids, segments=segments)
+    tokens = torch.tensor([list(dummy)], dtype=batch.input_ids.dtype, device=batch.input_ids.device)
+    places = torch.arange(len(dummy), dtype=batch.position_ids.dtype, device=batch.position_ids.device).unsqueeze(0)
+    return Row(
+        input_ids=torch.cat([batch.input_ids, tokens], dim=1),
+        position_ids=torch.cat([batch.position_ids, places], dim=1),
+        segments=[*segments, len(dummy)],
+    )

@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from components.core.settings import ModelSettings
-from components.models.batch import PackedBatch
+from components.models.batch import PackedBatch, Pixels
 from components.models.conversation import Conversation, Size
 
 IGNORE = -100
-Part = Literal["vision", "projector", "text"]
+Part = Literal["vision", "projector", "text", "cross_attention", "embeddings"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,11 @@ class Family(Protocol):
     @property
     def name(self) -> str:
         """As in the registry and in recipes."""
+        ...
+
+    @property
+    def prompt(self) -> str:
+        """The prompt profile that the published models of this family were trained with."""
         ...
 
     def special_tokens(self) -> list[str]:
@@ -66,12 +71,29 @@ class Family(Protocol):
         """The token that ends an assistant's turn."""
         ...
 
-    def preprocess(self, images: Sequence[bytes], settings: ModelSettings) -> Tensor:
-        """Pixel values [N, 3, H, W] float32 of encoded images; N may be 0."""
+    def preprocess(self, images: Sequence[bytes], settings: ModelSettings) -> Pixels:
+        """Encoded images as the vision part takes them; there may be none."""
         ...
 
     def build(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, *, seed: int) -> PreTrainedModel:
         """The model to train, fp32, on CPU, in training mode."""
+        ...
+
+    def for_packing(self, model: PreTrainedModel) -> None:
+        """Make a model, however it was loaded, take packed batches: attention within segments, unpadded images."""
+        ...
+
+    def for_generation(self, model: PreTrainedModel) -> None:
+        """Make a model, however it was loaded, take `generation_inputs`."""
+        ...
+
+    def generation_inputs(
+        self, model: PreTrainedModel, input_ids: Tensor, pixels: Pixels, shown: Sequence[int]
+    ) -> dict[str, Any]:
+        """What `generate` is given of the images, for prompts [B, T] that are padded on the left.
+
+        Of the images in `pixels`, which differ, `shown` says for each one in the order of the marks which it is.
+        """
         ...
 
     def part_of(self, parameter: str) -> Part:

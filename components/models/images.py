@@ -8,7 +8,7 @@ on tall images.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -73,6 +73,19 @@ def resize_square(images: Sequence[bytes], size: int, kind: Filter = "bicubic") 
     for image, place in zip(images, pixels, strict=True):
         place.copy_(_interpolate(_planes(decode(image)), size, size, kind)[0])
     return pixels
+
+
+def resize_to(image: bytes, fit: Callable[[int, int], tuple[int, int]], kind: Filter) -> Tensor:
+    """uint8 [1, 3, height, width]: made what `fit` says to its height and width (antialiased)."""
+    planes = _planes(decode(image))
+    return _interpolate(planes, *fit(*planes.shape[2:]), kind)
+
+
+def patches_of(values: Tensor, edge: int) -> Tensor:
+    """[1, C, H, W] as patches [rows, columns, C, edge, edge]; H and W are multiples of `edge`."""
+    _, channels, height, width = values.shape
+    cut = values.reshape(channels, height // edge, edge, width // edge, edge)
+    return cut.permute(1, 3, 0, 2, 4)
 
 
 def normalize(pixels: Tensor, norm: Normalization) -> Tensor:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from components.core.errors import ConfigError, InputError
 from components.core.progress import say
+from components.core.settings import ModelSettings
 from components.core.store import download_tree, open_store
 
 PAD = "<|pad|>"  # what the official stage 1 adds to LLaMA-3's vocabulary (train_mllava.py, do_pretrain)
@@ -194,6 +195,22 @@ def grow(model: PreTrainedModel, tokens: int) -> None:
         )
     if tokens > rows:
         model.resize_token_embeddings(tokens, mean_resizing=False)
+
+
+def check_shape(settings: ModelSettings, expected: Mapping[str, tuple[Any, Any]]) -> None:
+    """Data preparation counts tokens by the settings, so the weights have to agree with them.
+
+    `expected`: what the model's configuration says and what the settings say, by the field's name.
+
+    Raises:
+        ConfigError: they differ; names the fields.
+    """
+    wrong = [f"{name} is {there!r}, not {asked!r}" for name, (there, asked) in expected.items() if there != asked]
+    if wrong:
+        raise ConfigError(
+            f"model.base = {settings.base!r} is not what model.family and model.tiny say: {'; '.join(wrong)}.",
+            remedy="Set model.family and the fields of model.tiny about images to the model's.",
+        )
 
 
 def load_projector(model: LlavaForConditionalGeneration, folder: Path) -> None:

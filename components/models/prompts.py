@@ -24,7 +24,11 @@ class Profile(BaseModel):
     user: str
     assistant_start: str
     end: str
+    after: str = ""
     image: str
+    once: str = ""
+    prompt_end: str | None = None
+    stop: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +54,8 @@ def profile(name: str) -> Profile:
     return Profile.model_validate(profiles[name])
 
 
-def render(conversation: Conversation, style: Profile) -> list[Piece]:
-    """The conversation's text in pieces; `<image>` stands once for every image.
+def render(conversation: Conversation, style: Profile, *, mark: str = IMAGE_MARK) -> list[Piece]:
+    """The conversation's text in pieces, learned and not learned ones in turn; `mark` stands once for every image.
 
     Raises:
         InputError: the turns do not hold as many `<image>` marks as the conversation has images.
@@ -65,24 +69,41 @@ def render(conversation: Conversation, style: Profile) -> list[Piece]:
     pieces = [Piece(text=style.start.replace("{system_text}", style.system_text), target=False)]
     seen = 0
     for turn in conversation.turns:
-        content, seen = _number_images(turn.content, style.image, seen)
+        content, seen = _number_images(turn.content, style, mark, seen)
         if turn.role == "user":
             pieces.append(Piece(text=style.user.replace("{content}", content), target=False))
         else:
             pieces.append(Piece(text=style.assistant_start + content + style.end, target=True))
-    return [piece for piece in pieces if piece.text]
+            pieces.append(Piece(text=style.after, target=False))
+    return _joined(pieces)
 
 
-def render_prompt(conversation: Conversation, style: Profile) -> list[Piece]:
+def render_prompt(conversation: Conversation, style: Profile, *, mark: str = IMAGE_MARK) -> list[Piece]:
     """As `render`, up to where the assistant's next answer begins."""
-    start = [Piece(text=style.assistant_start, target=False)] if style.assistant_start else []
-    return render(conversation, style) + start
+    start = style.assistant_start if style.prompt_end is None else style.prompt_end
+    return _joined([*render(conversation, style, mark=mark), Piece(text=start, target=False)])
 
 
-def _number_images(content: str, image: str, seen: int) -> tuple[str, int]:
+def _joined(pieces: list[Piece]) -> list[Piece]:
+    """Neighbours that are both learned, or both not, as one: a token may cross from one to the other."""
+    joined: list[Piece] = []
+    for piece in pieces:
+        if joined and joined[-1].target == piece.target:
+            joined[-1] = Piece(text=joined[-1].text + piece.text, target=piece.target)
+        elif piece.text:
+            joined.append(piece)
+    return joined
+
+
+def _number_images(content: str, style: Profile, mark: str, seen: int) -> tuple[str, int]:
     first, *rest = content.split(IMAGE_MARK)
-    numbered = [image.replace("{i}", str(seen + number)) + text for number, text in enumerate(rest, start=1)]
-    return first + "".join(numbered), seen + len(rest)
+    image = style.image.replace(IMAGE_MARK, mark)
+    numbered = [
+        image.replace("{i}", str(number + 1)).replace("{j}", str(number)) + text
+        for number, text in enumerate(rest, start=seen)
+    ]
+    text = first + "".join(numbered)
+    return text.replace(2 * style.once, style.once) if style.once else text, seen + len(rest)
 
 
 def chat_template(style: Profile) -> str:
@@ -91,11 +112,13 @@ def chat_template(style: Profile) -> str:
     The text that it gives still has one `<image>` per image: the processor expands it.
     """
     before, after = style.image.split(IMAGE_MARK)
-    name, _, colon = before.partition("{i}")
-    image = f"{{{{- {json.dumps(name)} ~ count.images ~ {json.dumps(colon + IMAGE_MARK + after)} -}}}}"
+    name, number, colon = before.partition("{j}" if "{j}" in before else "{i}")
+    shown = {"{i}": "count.images", "{j}": "(count.images - 1)", "": '""'}[number]
+    image = f"{{{{- {json.dumps(name)} ~ {shown} ~ {json.dumps(colon + IMAGE_MARK + after)} -}}}}"
     count = "{%- set count.images = count.images + 1 -%}" + image
     user_start, user_end = style.user.split("{content}")
     start = style.start.replace("{system_text}", style.system_text)
+    opening = style.assistant_start if style.prompt_end is None else style.prompt_end
     return (
         "{%- set count = namespace(images=0) -%}"
         f"{{{{- {json.dumps(start)} -}}}}"
@@ -107,7 +130,7 @@ def chat_template(style: Profile) -> str:
         "{%- else -%}{%- for part in message.content -%}"
         f"{{%- if part.type == 'image' -%}}{count}{{%- else -%}}{{{{- part.text -}}}}{{%- endif -%}}"
         "{%- endfor -%}{%- endif -%}"
-        f"{{{{- {json.dumps(user_end)} if message.role == 'user' else {json.dumps(style.end)} -}}}}"
+        f"{{{{- {json.dumps(user_end)} if message.role == 'user' else {json.dumps(style.end + style.after)} -}}}}"
         "{%- endfor -%}"
-        f"{{%- if add_generation_prompt -%}}{{{{- {json.dumps(style.assistant_start)} -}}}}{{%- endif -%}}"
+        f"{{%- if add_generation_prompt -%}}{{{{- {json.dumps(opening)} -}}}}{{%- endif -%}}"
     )

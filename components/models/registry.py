@@ -2,11 +2,17 @@
 
 from components.core.errors import ConfigError
 from components.models.family import Family
+from components.models.flamingo import Flamingo
+from components.models.fuyu import Fuyu
+from components.models.idefics2 import Idefics2
 from components.models.llava import CLIP, SIGLIP, Llava
 
 FAMILIES: dict[str, Family] = {
     "llava-clip": Llava(name="llava-clip", tower=CLIP),
     "llava-siglip": Llava(name="llava-siglip", tower=SIGLIP),
+    "idefics2": Idefics2(),
+    "fuyu": Fuyu(),
+    "flamingo": Flamingo(),
 }
 
 

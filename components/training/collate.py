@@ -9,18 +9,18 @@ from transformers import PreTrainedTokenizerFast
 
 from components.core.errors import MantisError, TrainingError
 from components.core.settings import ModelSettings
-from components.models.batch import PackedBatch
+from components.models.batch import PackedBatch, Pixels
 from components.models.family import IGNORE, Encoding, Family
 from components.models.mixture import Sample
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A sample as the model takes it: tokens with labels, and pixel values [N, 3, H, W]."""
+    """A sample as the model takes it: tokens with labels, and the pixels of its images."""
 
     id: str
     encoding: Encoding
-    pixels: Tensor
+    pixels: Pixels
 
 
 def prepare(
@@ -50,8 +50,8 @@ def prepare(
 _REMEDY = "It passed `prepare`, so its dataset or the family's code changed since: delete the dataset and run again."
 
 
-def collate(samples: Sequence[Prepared], *, no_pixels: Tensor) -> PackedBatch:
-    """Pack samples behind each other; none gives an empty row. `no_pixels` is [0, 3, H, W], for rows without images."""
+def collate(samples: Sequence[Prepared], *, no_pixels: Pixels) -> PackedBatch:
+    """Pack samples behind each other; none gives an empty row. `no_pixels` are those of no image."""
     lengths = [len(sample.encoding.input_ids) for sample in samples]
     labels = [torch.tensor(sample.encoding.labels) for sample in samples]
     # The hidden state before a label predicts it, so a sample's first token is never a target.
@@ -63,7 +63,8 @@ def collate(samples: Sequence[Prepared], *, no_pixels: Tensor) -> PackedBatch:
         input_ids=_row([torch.tensor(sample.encoding.input_ids) for sample in samples]).unsqueeze(0),
         position_ids=_row([torch.arange(length) for length in lengths]).unsqueeze(0),
         boundaries=torch.tensor(starts, dtype=torch.int32),
-        pixel_values=torch.cat([no_pixels, *(sample.pixels for sample in samples)]),
+        pixel_values=torch.cat([no_pixels.values, *(sample.pixels.values for sample in samples)]),
+        grids=torch.cat([no_pixels.grids, *(sample.pixels.grids for sample in samples)]),
         targets=_row([label[1:][position] for label, position in zip(labels, positions, strict=True)]),
         target_positions=_row([start + position for start, position in zip(starts, positions, strict=False)]),
         target_samples=_row([torch.full_like(position, index) for index, position in enumerate(positions)]),

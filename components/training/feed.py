@@ -49,7 +49,7 @@ class Preparer:
     def __init__(self, reader: MixtureReader, family: Family, settings: ModelSettings) -> None:
         self._reader, self._family, self._settings = reader, family, settings
         self._tokenizer = reader.tokenizer()
-        self._no_pixels: Tensor = family.preprocess([], settings)
+        self._no_pixels = family.preprocess([], settings)
 
     def read(self, positions: Sequence[int]) -> list[Sample]:
         """Samples as they lie in the store."""

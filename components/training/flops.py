@@ -54,11 +54,13 @@ def flops_of(model: PreTrainedModel, family: Family, settings: TrainingSettings)
     A matrix of N weights costs 2 N per position forward, as much for its input's gradient and as much for its own; the
     last two only where something below it, or it itself, is trained.
     """
-    counts = {"vision": 0, "projector": 0, "text": 0}
+    counts: dict[str, int] = {"vision": 0, "projector": 0, "text": 0}
     pixels = 0  # weights on pixels, whose gradient nobody asks for
     for name, parameter in model.named_parameters():
         if "position_embedding" not in name:  # added, not multiplied
-            counts[family.part_of(name)] += _size(parameter)
+            # Cross attention and embeddings belong to the text model, whatever of it is trained.
+            part = family.part_of(name)
+            counts[part if part in counts else "text"] += _size(parameter)
         if "patch_embedding" in name:
             pixels += _size(parameter)
     head = _size(model.get_output_embeddings().weight)

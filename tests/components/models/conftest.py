@@ -8,10 +8,10 @@ from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
 from components.core.settings import ModelSettings, TinyShape
-from components.models.batch import PackedBatch
+from components.models.batch import PackedBatch, Pixels
 from components.models.conversation import Conversation, Size, Turn
 from components.models.family import IGNORE, Encoding, Family
-from components.models.registry import FAMILIES, family
+from components.models.registry import family
 from components.models.tokenizer import train_tokenizer
 
 TEXTS = ["What colour is the square in image 1? Image 2, image 3 and image 4: red, blue, green. How many?\n"] * 4
@@ -19,7 +19,7 @@ TEXTS = ["What colour is the square in image 1? Image 2, image 3 and image 4: re
 Pack = Callable[..., PackedBatch]
 
 
-@pytest.fixture(params=sorted(FAMILIES))
+@pytest.fixture(params=["llava-clip", "llava-siglip"])
 def llava(request: pytest.FixtureRequest) -> Family:
     return family(request.param)
 
@@ -72,9 +72,9 @@ def jpegs() -> Callable[..., list[bytes]]:
 
 @pytest.fixture
 def pack() -> Pack:
-    """Encodings and their pixel values [N, 3, H, W] in one row."""
+    """Encodings and their pixels in one row."""
 
-    def row(encodings: list[Encoding], pixels: list[torch.Tensor]) -> PackedBatch:
+    def row(encodings: list[Encoding], pixels: list[Pixels]) -> PackedBatch:
         lengths = [len(encoding.input_ids) for encoding in encodings]
         boundaries = np.cumsum([0, *lengths])
         targets, places, samples = [], [], []
@@ -88,7 +88,8 @@ def pack() -> Pack:
             input_ids=torch.tensor([[token for encoding in encodings for token in encoding.input_ids]]),
             position_ids=torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0),
             boundaries=torch.tensor(boundaries, dtype=torch.int32),
-            pixel_values=torch.cat(pixels),
+            pixel_values=torch.cat([each.values for each in pixels]),
+            grids=torch.cat([each.grids for each in pixels]),
             targets=torch.tensor(targets),
             target_positions=torch.tensor(places),
             target_samples=torch.tensor(samples),

@@ -28,7 +28,7 @@ def reference(llava, settings, images, folder, tokenizer):
 def test_same_pixels_as_transformers(llava, settings, tokenizer, jpegs, tmp_path, mode, kind) -> None:
     images = jpegs(SIZES, mode=mode, kind=kind)
     expected = reference(llava, settings, images, tmp_path, tokenizer)
-    values = llava.preprocess(images, settings)
+    values = llava.preprocess(images, settings).values
     assert values.shape == expected.shape == (len(SIZES), 3, 48, 48)
     std = torch.tensor(llava.tower.normalization.std).view(3, 1, 1)
     assert ((values - expected).abs() * std).max() <= 1.001 / 255
@@ -77,7 +77,7 @@ def test_bicubic_is_that_of_pillow_with_the_horizontal_pass_first(real_jpegs) ->
 
 
 def test_no_images(llava, settings) -> None:
-    values = llava.preprocess([], settings)
+    values = llava.preprocess([], settings).values
     assert values.shape == (0, 3, 48, 48)
     assert values.dtype == torch.float32
 

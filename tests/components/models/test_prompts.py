@@ -48,5 +48,5 @@ def test_marks_and_images_must_agree() -> None:
 
 
 def test_unknown_profile_names_those_that_exist() -> None:
-    with pytest.raises(ConfigError, match=r"vicuna.*compact, llama3"):
+    with pytest.raises(ConfigError, match=r"vicuna.*compact, flamingo, fuyu, idefics2, llama3, plain"):
         profile("vicuna")
