@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TESTS ?= tests
 BUILDER ?= docker
-IMAGE ?= mantis/pipeline:dev
+BUILD_ARGS ?=
+TAG ?= dev
+CODE_VERSION := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-cluster lint bench compile images clean
+.PHONY: help venv demo test test-slow test-cluster cluster lint bench compile images clean
 
 help:  ## Say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,7 +32,7 @@ test-slow: venv  ## The tests that take minutes
 	$(BIN)/python -m pytest -m slow $(TESTS)
 
 test-cluster: venv  ## The tests on the cluster of KUBECONFIG, with the image MANTIS_TEST_IMAGE
-	$(BIN)/python -m pytest tests/cluster
+	MANTIS_TEST_IMAGE=$${MANTIS_TEST_IMAGE:-mantis/train:dev} $(BIN)/python -m pytest tests/cluster
 
 lint: venv  ## ruff and mypy --strict
 	$(BIN)/ruff check .
@@ -44,8 +46,19 @@ bench: venv  ## Peer and ours side by side; NAME=... for one row
 compile: venv  ## Compile the pipelines to pipelines/compiled
 	$(BIN)/mantis compile
 
-images:  ## The container image IMAGE, with BUILDER (docker, podman, buildah ...)
-	$(BUILDER) build --tag $(IMAGE) --file docker/Dockerfile --target pipeline .
+images:  ## The container images mantis/{pipeline,train,mlflow}:TAG, with BUILDER (docker, podman, buildah); BUILD_ARGS for GPUs
+	for target in pipeline train mlflow; do \
+	  $(BUILDER) build --tag mantis/$$target:$(TAG) --file docker/Dockerfile --build-arg TARGET=$$target \
+	    --build-arg CODE_VERSION=$(CODE_VERSION) $(BUILD_ARGS) . || exit 1; \
+	done
+
+cluster:  ## The test cluster (MANTIS_TEST_CLUSTER is its command) and the images in its registry
+	test -n "$(MANTIS_TEST_CLUSTER)"
+	$(MANTIS_TEST_CLUSTER) up
+	for target in mlflow train; do \
+	  $(MANTIS_TEST_CLUSTER) build mantis/$$target:dev . --file docker/Dockerfile --build-arg TARGET=$$target \
+	    --build-arg CODE_VERSION=$(CODE_VERSION) || exit 1; \
+	done
 
 clean:  ## Remove the virtual environment and caches; results in .mantis stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

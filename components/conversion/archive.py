@@ -150,6 +150,9 @@ class _Unpickler(pickle.Unpickler):
             ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
             ("torch._utils", "_rebuild_parameter"): self._first,
             ("torch._tensor", "_rebuild_from_type_v2"): self._typed,
+            # Python 3.11.0 to 3.11.3 write a member of an enumeration as `getattr(class, name)`.
+            ("__builtin__", "getattr"): self._enumerated,
+            ("builtins", "getattr"): self._enumerated,
         }
 
     def find_class(self, module: str, name: str, /) -> Any:
@@ -159,7 +162,10 @@ class _Unpickler(pickle.Unpickler):
             return self._known[module, name]
         if module.partition(".")[0] == "deepspeed":
             return type(name, (Placeholder,), {})
-        raise ConversionError(
+        raise self._unwanted(module, name)
+
+    def _unwanted(self, module: str, name: str) -> ConversionError:
+        return ConversionError(
             f"{self._name} wants {module}.{name}, which no checkpoint of tensors needs; nothing of it was run.",
             remedy="Do not load this file. Keep only tensors, numbers, texts, lists and dicts in a checkpoint.",
         )
@@ -178,6 +184,11 @@ class _Unpickler(pickle.Unpickler):
                 remedy="Only files as DeepSpeed writes them are read.",
             )
         return LazyTensor(storage=key, dtype=dtype, offset=offset, shape=tuple(shape))
+
+    def _enumerated(self, of: object, name: str) -> Placeholder:
+        if not (isinstance(of, type) and issubclass(of, Placeholder)):
+            raise self._unwanted("__builtin__", "getattr")
+        return of(name)
 
     def _first(self, value: object, *_: object) -> object:
         return value

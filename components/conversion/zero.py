@@ -18,6 +18,7 @@ from components.core.errors import ConversionError
 from components.core.store import concurrently
 
 OPTIMIZER_FILE = re.compile(r"(?:bf16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_optim_states\.pt")
+STAGE_NAMES = {"gradients": 2, "weights": 3}  # of ZeroStageEnum, where Python has written a member by its name
 MASTERS = {1: "single_partition_of_fp32_groups", 2: "single_partition_of_fp32_groups", 3: "fp32_flat_groups"}
 INCOMPLETE = "Convert another step of the checkpoint; this one was not saved by every rank or not copied whole."
 
@@ -140,7 +141,8 @@ def _optimizer_shards(sources: Mapping[str, Source], origin: str) -> list[Archiv
 
 def _stage(shard: Archive, state: Mapping[str, Any]) -> int:
     stage = _field(shard, state, "zero_stage")
-    number = stage.arguments[0] if isinstance(stage, Placeholder) else stage
+    number: Any = stage.arguments[0] if isinstance(stage, Placeholder) else stage
+    number = STAGE_NAMES.get(number, number)
     if number not in MASTERS:
         raise ConversionError(f"{shard.source.name} says ZeRO stage {number!r}.", remedy="Train with stage 2 or 3.")
     return int(number)

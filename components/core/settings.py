@@ -221,6 +221,18 @@ class EvaluationSettings(Settings):
     )
 
 
+class ClusterSettings(Settings):
+    """Where `training.launcher: trainjob` runs the ranks. None of it decides a result."""
+
+    namespace: Name = Field("mantis", description="Of the TrainJobs; has the Secret mantis-store.")
+    image: str = Field("", description="Of the ranks; empty: the image that the launching step itself runs in.")
+    runtime: Name = Field("mantis-deepspeed", description="The ClusterTrainingRuntime.")
+    queue: str = Field("", description="A LocalQueue of Kueue; the job waits in it for as long as it takes.")
+    resources: dict[str, str] = Field(
+        {}, description="Per node, instead of the runtime's, e.g. {nvidia.com/gpu: 4, memory: 400Gi}."
+    )
+
+
 class TrackingSettings(Settings):
     """Where runs are shown."""
 
@@ -239,6 +251,7 @@ class Recipe(Settings):
     conversion: ConversionSettings = ConversionSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     tracking: TrackingSettings = TrackingSettings()
+    cluster: ClusterSettings = Field(ClusterSettings(), json_schema_extra=HOW)
 
     @model_validator(mode="after")
     def _no_subset_twice(self) -> Self:

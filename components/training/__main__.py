@@ -13,8 +13,8 @@ from components.core import progress
 from components.core.artifacts import Manifest, read_manifest
 from components.core.errors import ConfigError, MantisError
 from components.core.processes import die_with_parent
-from components.core.settings import load_recipe_file
-from components.core.steps import Run, read_record
+from components.core.settings import load_recipe_file, parse_recipe
+from components.core.steps import Run, open_run, read_record
 from components.core.store import key_of, open_store
 from components.training.accounting import beginning
 from components.training.failures import leave_failure
@@ -24,7 +24,7 @@ from components.training.step import training_task
 app = typer.Typer(add_completion=False)
 EPILOG = """Example, on one machine, for a run that `mantis run` has prepared (its `assemble` is done):
 
-torchrun --nproc-per-node 2 -m components.training --recipe recipe.yaml --store file:///data --run-id demo-1a
+torchrun --nproc-per-node 2 -m components.training --store file:///data --run-id demo-1a
 
 Checkpoints go to checkpoints/<fingerprint>/ in the store; started again, it goes on from the last committed one.
 SIGTERM and Ctrl-C save first."""
@@ -32,10 +32,12 @@ SIGTERM and Ctrl-C save first."""
 
 @app.command(epilog=EPILOG)
 def main(
-    recipe: Annotated[Path, typer.Option(help="The resolved recipe: runs/<run>/recipe.yaml of the store, as a file.")],
     store: Annotated[str, typer.Option(help="file:///path or s3://bucket/prefix.")],
     # torchrun takes a bare --run for an abbreviation of its own --run-path and refuses it; --run-id passes.
     run: Annotated[str, typer.Option("--run", "--run-id", help="The run whose mixture is trained: runs/<run>/.")],
+    recipe: Annotated[
+        str, typer.Option(help="The resolved recipe, a file or a URL in the store; without it, the run's own there.")
+    ] = "",
     profile_steps: Annotated[
         str,
         typer.Option(
@@ -49,8 +51,7 @@ def main(
     os.environ.setdefault(progress.STEP, "train")
     _die_with_torchrun()
     try:
-        made = Run(id=run, store=open_store(store), recipe=load_recipe_file(recipe))
-        _train(made, began=began, queued=queued, profile_steps=profile_steps)
+        _train(_run(run, store, recipe), began=began, queued=queued, profile_steps=profile_steps)
     except BaseException as error:
         _leave(error)
 
@@ -76,6 +77,17 @@ def _train(run: Run, *, began: float, queued: float, profile_steps: str) -> None
     span = parse_span(profile_steps) if profile_steps else None
     Loop(run, mixture, prefix, join_ranks(), began=began, queued=queued, profile=span).train()
     leave_ranks()
+
+
+def _run(run: str, store_url: str, recipe: str) -> Run:
+    """The run with its recipe: the file, the object, or runs/<run>/recipe.yaml of the store."""
+    if not recipe:
+        return open_run(run, store_url)
+    store = open_store(store_url)
+    if "://" not in recipe:
+        return Run(id=run, store=store, recipe=load_recipe_file(Path(recipe)))
+    text = store.get(key_of(store, recipe)).decode()
+    return Run(id=run, store=store, recipe=parse_recipe(text, origin=recipe))
 
 
 def _mixture(run: Run) -> Manifest:

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from components.core.errors import MantisError, TrainingError
+from components.core.errors import MantisError, StoreError, TrainingError
+from components.training.signals import StoppedError
 
 FAILURES = "MANTIS_FAILURES"  # the folder in which ranks leave their failures
+TERMINATION_LOG = "MANTIS_TERMINATION_LOG"  # the file that Kubernetes shows in the status of an ended container
 LAST_LINES = 15
 # torchrun's summary names the rank that ended first.
 ROOT_CAUSE = re.compile(r"Root Cause.*?rank\s*:\s*(\d+).*?exitcode\s*:\s*(-?\d+)", re.DOTALL)
@@ -30,6 +32,7 @@ class Failure(BaseModel):
     problem: str
     remedy: str = ""
     expected: bool  # an error of ours, meant for people
+    passing: bool = False  # asked to stop, or the store away: the next attempt goes on
 
     @property
     def follows(self) -> bool:
@@ -39,19 +42,21 @@ class Failure(BaseModel):
 
 def leave_failure(error: BaseException) -> None:
     """Write why this rank ends to where the launcher looks; without a launcher nothing is written."""
-    folder = os.environ.get(FAILURES)
-    if not folder or not Path(folder).is_dir():
-        return
-    rank = int(os.environ.get("RANK", "0"))
     expected = isinstance(error, MantisError)
     failure = Failure(
-        rank=rank,
+        rank=int(os.environ.get("RANK", "0")),
         at=time.time(),
         problem=error.problem if isinstance(error, MantisError) else _last_line(error),
         remedy=error.remedy if isinstance(error, MantisError) else "",
         expected=expected,
+        passing=isinstance(error, StoppedError | StoreError),
     )
-    (Path(folder) / f"rank-{rank:05d}.json").write_text(failure.model_dump_json())
+    folder, log = os.environ.get(FAILURES), os.environ.get(TERMINATION_LOG)
+    if folder and Path(folder).is_dir():
+        (Path(folder) / f"rank-{failure.rank:05d}.json").write_text(failure.model_dump_json())
+    # The ranks of a pod share one such file: the first that does not merely follow another has it.
+    if log and not failure.follows and Path(log).exists() and not Path(log).read_text():
+        Path(log).write_text(failure.model_dump_json())
 
 
 def describe_failure(status: int, folder: Path, lines: Sequence[str]) -> TrainingError:
@@ -72,7 +77,7 @@ def describe_failure(status: int, folder: Path, lines: Sequence[str]) -> Trainin
         )
     who = f"Rank {causes[0].rank} failed: {causes[0].problem}" if causes else f"torchrun ended with status {status}"
     return TrainingError(
-        f"{who}. Its last lines:\n{_tail(lines)}",
+        f"{who}. Its last lines:\n{last_lines(lines)}",
         remedy="The same command goes on from the last committed checkpoint.",
     )
 
@@ -81,7 +86,7 @@ def _last_line(error: BaseException) -> str:
     return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
 
 
-def _tail(lines: Sequence[str]) -> str:
-    """The last lines before torchrun's own report begins."""
+def last_lines(lines: Sequence[str]) -> str:
+    """The last of `lines` before torchrun's own report begins."""
     end = next((index for index, line in enumerate(lines) if SUMMARY_START.search(line)), len(lines))
     return "\n".join(lines[max(0, end - LAST_LINES) : end])

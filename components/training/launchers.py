@@ -9,14 +9,11 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import IO, Protocol
 
 from components.core.errors import ConfigError
-from components.core.processes import die_with_parent
+from components.core.processes import die_with_parent, sigterm_raises
 from components.core.settings import TrainingSettings
 from components.core.steps import Run
 from components.training.failures import FAILURES, describe_failure
@@ -29,8 +26,8 @@ NOISE = re.compile(r"torch/distributed/run\.py|^\*{10,}$|OMP_NUM_THREADS environ
 class Launcher(Protocol):
     """Runs `python -m components.training` on every rank of a run and waits for the end."""
 
-    def launch(self, run: Run) -> None:
-        """Train; returns when every rank is done.
+    def launch(self, run: Run, prefix: str) -> None:
+        """Train what belongs under `prefix`; returns when every rank is done.
 
         Raises:
             TrainingError: a rank failed; says which one and why.
@@ -42,16 +39,16 @@ def launcher(settings: TrainingSettings) -> Launcher:
     """The launcher that the recipe names.
 
     Raises:
-        ConfigError: it is not there, or cannot do what the recipe asks for.
+        ConfigError: it cannot do what the recipe asks for.
     """
-    if settings.launcher != "local":
-        raise ConfigError(
-            f"training.launcher = {settings.launcher!r} is not available.", remedy="Use training.launcher = local."
-        )
+    if settings.launcher == "trainjob":
+        from components.training.launchers_trainjob import TrainJobLauncher  # the cluster's client takes a second
+
+        return TrainJobLauncher()
     if settings.nodes != 1:
         raise ConfigError(
             f"training.nodes = {settings.nodes}: the local launcher starts the ranks of one node.",
-            remedy="Set training.nodes = 1, or start torchrun on each node yourself: "
+            remedy="Set training.nodes = 1, or training.launcher = trainjob, or start torchrun on each node yourself: "
             "torchrun ... -m components.training --help.",
         )
     return LocalLauncher()
@@ -60,7 +57,7 @@ def launcher(settings: TrainingSettings) -> Launcher:
 class LocalLauncher:
     """torchrun as a subprocess on this machine."""
 
-    def launch(self, run: Run) -> None:
+    def launch(self, run: Run, prefix: str) -> None:
         with tempfile.TemporaryDirectory(prefix="mantis-train-") as scratch:
             folder = Path(scratch)
             recipe = folder / "recipe.yaml"
@@ -69,7 +66,7 @@ class LocalLauncher:
             lines: deque[str] = deque(maxlen=LINES_KEPT)
             reader = threading.Thread(target=_stream, args=(process.stdout, lines), daemon=True)
             reader.start()
-            with _sigterm_raises():
+            with sigterm_raises():
                 try:
                     status = process.wait()
                 except BaseException:  # Ctrl-C, SIGTERM: the ranks save before this goes on
@@ -124,20 +121,3 @@ def _stop(process: subprocess.Popen[str]) -> None:
     except (subprocess.TimeoutExpired, KeyboardInterrupt, SystemExit):
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-@contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """SIGTERM raises SystemExit inside, so that the ranks are stopped in order; only in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -31,7 +31,7 @@ def train(run: Run, mixture: Manifest) -> Manifest:
 
     Raises:
         TrainingError: a rank failed, the loss is not finite, or training was asked to stop.
-        ConfigError: `training.launcher` names a launcher that is not there.
+        ConfigError: `training.launcher` cannot do what the recipe asks for.
     """
 
     def work(prefix: str) -> dict[str, Number]:
@@ -39,7 +39,7 @@ def train(run: Run, mixture: Manifest) -> Manifest:
         from components.training.launchers import launcher
         from components.training.summary import read_summary
 
-        launcher(run.recipe.training).launch(run)
+        launcher(run.recipe.training).launch(run, prefix)
         return read_summary(run.store, prefix)
 
     return run_step(run, training_task(run, mixture), work)

@@ -23,13 +23,14 @@ DEADLINE = 600  # seconds; most of it is the first pull of the image
 
 
 @pytest.mark.timeout(DEADLINE + 60)
-def test_the_whole_job_in_one_pod(image, namespace):
+def test_the_whole_job_in_one_pod(kube, image, namespace):
     from kubernetes import client
 
     core, batch = client.CoreV1Api(), client.BatchV1Api()
     container = {
         "name": "mantis",
         "image": image,
+        "command": ["tini", "--", "mantis"],
         "args": list(RUN),
         "workingDir": "/tmp",
         "env": [{"name": "OMP_NUM_THREADS", "value": "1"}],

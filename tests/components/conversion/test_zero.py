@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from deepspeed.runtime.zero.config import ZeroStageEnum
 from safetensors.torch import load_file
 
 from components.conversion import writing
-from components.conversion.sources import Source, folder_sources, store_sources
+from components.conversion.archive import Archive
+from components.conversion.sources import FileSource, Source, folder_sources, store_sources
 from components.conversion.zero import Checkpoint, read_checkpoint
 from components.core.errors import ConversionError
 from components.core.store_local import LocalStore
@@ -151,6 +153,27 @@ def test_a_foreign_pickle_is_refused_by_name_and_not_run(layout, tmp_path: Path)
     with pytest.raises(ConversionError, match=r"wants posix\.system"):
         read(folder)
     assert not marker.exists()
+
+
+class ByName:
+    """An attribute as Python 3.11.2 writes a member of an enumeration."""
+
+    def __init__(self, of: object, name: str) -> None:
+        self.of, self.name = of, name
+
+    def __reduce__(self):
+        return (getattr, (self.of, self.name))
+
+
+def test_an_enumeration_written_by_name_is_read(tmp_path: Path) -> None:
+    torch.save({"stage": ByName(ZeroStageEnum, "weights")}, tmp_path / "saved.pt")
+    assert Archive(FileSource(tmp_path / "saved.pt")).value["stage"].arguments == ("weights",)
+
+
+def test_any_other_attribute_is_refused(tmp_path: Path) -> None:
+    torch.save({"stage": ByName(torch.Size, "mro")}, tmp_path / "saved.pt")
+    with pytest.raises(ConversionError, match="getattr"):
+        Archive(FileSource(tmp_path / "saved.pt"))
 
 
 def test_a_full_disk_is_one_clear_error(real: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 
-from components.core.errors import ConfigError
+from components.core.errors import ConfigError, InputError
 from components.core.settings import ModelSettings
 from components.models.batch import Pixels
 from components.models.conversation import Conversation, Size, Turn
@@ -186,5 +186,5 @@ def test_every_parameter_has_a_part(llava, settings, tokenizer) -> None:
 def test_what_is_refused() -> None:
     with pytest.raises(ConfigError, match="flamingo, fuyu, idefics2, llava-clip, llava-siglip"):
         family("llava")
-    with pytest.raises(ConfigError, match="base"):
+    with pytest.raises(InputError, match=r"meta/llama holds no config\.json"):
         family("llava-clip").build(None, ModelSettings(base="meta/llama"), seed=0)

@@ -1,9 +1,10 @@
 import pytest
 
-from components.core.errors import ConfigError, TrainingError
+from components.core.errors import ConfigError, StoreError, TrainingError
 from components.core.settings import TrainingSettings
-from components.training.failures import FAILURES, describe_failure, leave_failure
+from components.training.failures import FAILURES, TERMINATION_LOG, Failure, describe_failure, leave_failure
 from components.training.launchers import launcher
+from components.training.signals import StoppedError
 
 KILLED = """
 train: goes on after step 8
@@ -52,8 +53,25 @@ def test_without_any_word_the_status_is_told(folder):
     assert "torchrun ended with status 2" in str(describe_failure(2, folder, ["usage: ..."]))
 
 
-def test_launchers_that_are_not_there_are_refused():
-    with pytest.raises(ConfigError, match=r"training\.launcher = 'trainjob'"):
-        launcher(TrainingSettings(launcher="trainjob"))
-    with pytest.raises(ConfigError, match=r"training\.nodes = 2"):
+def test_the_local_launcher_starts_one_node():
+    with pytest.raises(ConfigError, match=r"training\.nodes = 2.*training\.launcher = trainjob"):
         launcher(TrainingSettings(nodes=2))
+
+
+def test_the_first_rank_of_a_pod_that_does_not_follow_has_its_termination_log(tmp_path, monkeypatch):
+    log = tmp_path / "termination-log"
+    log.touch()  # as the kubelet does
+    monkeypatch.delenv(FAILURES, raising=False)
+    monkeypatch.setenv(TERMINATION_LOG, str(log))
+    leave(monkeypatch, 0, RuntimeError("Connection closed by peer [127.0.0.1]:1234"))
+    assert log.read_text() == ""
+    leave(monkeypatch, 1, TrainingError("The loss of step 3 is nan.", remedy="Lower it."))
+    leave(monkeypatch, 2, ValueError("later"))
+    failure = Failure.model_validate_json(log.read_text())
+    assert (failure.rank, failure.expected, failure.passing) == (1, True, False)
+
+
+@pytest.mark.parametrize("error", [StoppedError("asked to stop"), StoreError("away")])
+def test_what_another_attempt_gets_over(folder, monkeypatch, error):
+    leave(monkeypatch, 0, error)
+    assert Failure.model_validate_json((folder / "rank-00000.json").read_text()).passing

@@ -1,0 +1,231 @@
+"""The few calls of the API server that following a job needs. Each waits while the server is away."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import urllib3
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+
+from components.core.errors import ConfigError, TrainingError
+from components.core.progress import say
+from components.training.cluster.job import GROUP, PLURAL, VERSION
+
+T = TypeVar("T")
+REQUEST_SECONDS = (5.0, 30.0)  # to connect, to answer
+LOG_SECONDS = 60.0  # of silence in a followed log, after which it is asked for again
+PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 15.0
+REFUSED_SECONDS = 30.0  # a server that has just started refuses everybody until it has read the roles
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+RESTART_ATTEMPT = "jobset.sigs.k8s.io/restart-attempt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pod:
+    """A rank's pod as far as following needs it; times are those of the API server, in ISO 8601."""
+
+    name: str
+    uid: str
+    node: int  # its place among the job's nodes; 0 holds rank 0
+    attempt: int
+    created: str
+    phase: str
+    waiting: str  # why it does not run yet; empty where it does
+    ended: str = ""
+    exit_code: int | None = None
+    reason: str = ""  # of the end, e.g. OOMKilled
+    message: str = ""  # what the container left in its termination log
+
+
+class Cluster:
+    """The API server, seen from one namespace."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        settings = _configuration()
+        settings.retries = 0  # waiting is done, and said, here
+        connection = client.ApiClient(settings)
+        self._objects = client.CustomObjectsApi(connection)
+        self._core = client.CoreV1Api(connection)
+
+    def create(self, job: dict[str, Any]) -> str | None:
+        """Create the TrainJob and return its uid; None where there is one of that name.
+
+        Raises:
+            ConfigError: the API server refuses it; says why.
+        """
+        try:
+            made = self._call("create a TrainJob", self._objects.create_namespaced_custom_object, *self._address(), job)
+        except ApiException as error:
+            if error.status == 409:
+                return None
+            raise ConfigError(
+                f"The cluster refuses the TrainJob {job['metadata']['name']}: {_reason(error)}",
+                remedy=f"Is Kubeflow Trainer there, and `kubectl apply -k manifests/overlays/...` done in "
+                f"{self.namespace}? `mantis doctor` looks.",
+            ) from None
+        return str(made["metadata"]["uid"])
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """The TrainJob; None where there is none."""
+        try:
+            found: dict[str, Any] = self._call(
+                "read a TrainJob", self._objects.get_namespaced_custom_object, *self._address(), name
+            )
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise _unexpected(error) from None
+        return found
+
+    def delete(self, name: str, uid: str) -> None:
+        """Have the TrainJob `uid` deleted, its pods first; nothing happens where it is gone or another one."""
+        options = {"propagationPolicy": "Foreground", "preconditions": {"uid": uid}}
+        try:
+            self._call(
+                "delete a TrainJob",
+                self._objects.delete_namespaced_custom_object,
+                *self._address(),
+                name,
+                body=options,
+            )
+        except ApiException as error:
+            if error.status not in (404, 409):
+                raise _unexpected(error) from None
+
+    def pods(self, name: str) -> list[Pod]:
+        """The pods of a TrainJob, those of the newest attempt last."""
+        listed = self._call(
+            "list pods",
+            self._core.list_namespaced_pod,
+            self.namespace,
+            label_selector=f"jobset.sigs.k8s.io/jobset-name={name}",
+        )
+        return sorted((_pod(item) for item in listed.items), key=lambda pod: (pod.attempt, pod.created, pod.node))
+
+    def tail(self, pod: str, lines: int) -> list[str]:
+        """The last lines of a pod's log; none where it is gone."""
+        try:
+            text = self._call("read a log", self._core.read_namespaced_pod_log, pod, self.namespace, tail_lines=lines)
+        except ApiException:
+            return []
+        return str(text).splitlines()
+
+    def follow(self, pod: str, *, since_seconds: int | None, tail_lines: int | None) -> Iterator[str]:
+        """Lines `<time> <text>` of a pod's log as they come, until it ends or the connection breaks.
+
+        Raises:
+            ApiException, urllib3.exceptions.HTTPError: it broke; ask again.
+        """
+        options = {"since_seconds": since_seconds, "tail_lines": tail_lines}
+        response = self._core.read_namespaced_pod_log(
+            pod,
+            self.namespace,
+            follow=True,
+            timestamps=True,
+            _preload_content=False,
+            _request_timeout=(REQUEST_SECONDS[0], LOG_SECONDS),
+            **{name: value for name, value in options.items() if value is not None},
+        )
+        rest = b""
+        try:
+            for chunk in response.stream(1 << 16, decode_content=False):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield line.decode(errors="replace")
+        finally:
+            response.close()
+            response.release_conn()
+
+    def _address(self) -> tuple[str, str, str, str]:
+        return GROUP, VERSION, self.namespace, PLURAL
+
+    def _call(self, what: str, request: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """Make a request, again and again while the server does not answer."""
+        pause, began, said = PAUSE_SECONDS, time.monotonic(), False
+        while True:
+            try:
+                answer = request(*arguments, _request_timeout=REQUEST_SECONDS, **options)
+            except ApiException as error:
+                if error.status in (401, 403) and time.monotonic() - began > REFUSED_SECONDS:
+                    raise ConfigError(
+                        f"The cluster does not let this account {what} in namespace {self.namespace}: {_reason(error)}",
+                        remedy="Bind it to the Role mantis-launcher (manifests/base/access.yaml).",
+                    ) from None
+                if error.status not in (401, 403, 429) and error.status < 500:
+                    raise
+                problem = _reason(error)
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                problem = type(error).__name__
+            else:
+                if said:
+                    say("the API server answers again")
+                return answer
+            if not said:
+                said = True
+                say(f"the API server does not answer ({problem}); the job goes on without it, and this waits")
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+def _configuration() -> Any:
+    """The pod's own account, else KUBECONFIG."""
+    settings = client.Configuration()
+    try:
+        if SERVICE_ACCOUNT.exists() and "KUBECONFIG" not in os.environ:
+            config.load_incluster_config(client_configuration=settings)
+        else:
+            config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=settings)
+    except config.ConfigException as error:
+        raise ConfigError(
+            f"training.launcher = 'trainjob', and no cluster is known: {error}",
+            remedy="Set KUBECONFIG, or use training.launcher = local.",
+        ) from None
+    return settings
+
+
+def _pod(item: Any) -> Pod:
+    labels = item.metadata.labels or {}
+    status = next(iter(item.status.container_statuses or ()), None)
+    ended = status.state.terminated if status and status.state else None
+    return Pod(
+        name=item.metadata.name,
+        uid=item.metadata.uid,
+        node=int(labels.get("batch.kubernetes.io/job-completion-index", 0)),
+        attempt=int(labels.get(RESTART_ATTEMPT, 0)),
+        created=item.metadata.creation_timestamp.isoformat(),
+        phase=item.status.phase,
+        waiting=_waiting(item, status),
+        ended=ended.finished_at.isoformat() if ended and ended.finished_at else "",
+        exit_code=ended.exit_code if ended else None,
+        reason=(ended.reason or "") if ended else (item.status.reason or ""),
+        message=(ended.message or "") if ended else (item.status.message or ""),
+    )
+
+
+def _waiting(item: Any, status: Any) -> str:
+    for condition in item.status.conditions or ():
+        if condition.type == "PodScheduled" and condition.status == "False":
+            return str(condition.message or condition.reason or "not scheduled")
+    state = status.state.waiting if status and status.state else None
+    return f"{state.reason}: {state.message}" if state and state.message else str(state.reason) if state else ""
+
+
+def _reason(error: ApiException) -> str:
+    """The server's own sentence."""
+    import json
+
+    try:
+        return str(json.loads(error.body)["message"])
+    except (TypeError, ValueError, KeyError):
+        return f"{error.status} {error.reason}"
+
+
+def _unexpected(error: ApiException) -> TrainingError:
+    return TrainingError(
+        f"The cluster answers {_reason(error)}", remedy="The same command follows the job further, if it runs."
+    )

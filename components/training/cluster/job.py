@@ -1,0 +1,85 @@
+"""The TrainJob of a training: a pure function of the run, and a name that the same training always gets."""
+
+import os
+import re
+from typing import Any
+
+from kubeflow_trainer_api import models
+
+from components.core.errors import ConfigError
+from components.core.hashing import fingerprint
+from components.core.steps import Run
+
+GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
+ASKED_ANNOTATION = "mantis-kfp/asked"  # hash of what was asked for: Kubernetes fills in defaults, so specs differ
+RUN_LABEL = "mantis-kfp/run"
+PASSED_ON = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")  # where KFP has made the run in MLflow
+
+
+def job_name(store_url: str, made: str) -> str:
+    """Name of the TrainJob that trains the checkpoint with fingerprint `made` into a store.
+
+    It follows from the address that is written, whoever asks and in whichever run, so that two jobs never write one
+    address. RFC 1035; pods are `<name>-node-0-<node>-<5 letters>`, of 63 characters at most.
+    """
+    return f"train-{fingerprint([store_url, made])[:16]}"
+
+
+def train_job(run: Run, made: str) -> dict[str, Any]:
+    """The TrainJob, as the API server takes it.
+
+    Raises:
+        ConfigError: no image is named, or the store is one that pods cannot reach.
+    """
+    cluster = run.recipe.cluster
+    if not run.store.url.startswith("s3://"):
+        raise ConfigError(
+            f"store = {run.store.url}: pods of a TrainJob cannot reach it.",
+            remedy="Use --store s3://bucket/prefix with training.launcher = trainjob.",
+        )
+    spec = models.TrainerV1alpha1TrainJobSpec(
+        runtimeRef=models.TrainerV1alpha1RuntimeRef(name=cluster.runtime), trainer=_trainer(run)
+    )
+    labels = {"app.kubernetes.io/part-of": "mantis-kfp", RUN_LABEL: re.sub(r"[^a-z0-9]+$", "", run.id)}
+    if cluster.queue:
+        labels["kueue.x-k8s.io/queue-name"] = cluster.queue
+    # Another run that trains the same asks for the same, and so does another attempt of a pipeline.
+    asked = spec.to_dict() | {"queue": cluster.queue}
+    for name in ("env", "command"):
+        asked["trainer"].pop(name)
+    job = models.TrainerV1alpha1TrainJob(
+        apiVersion=f"{GROUP}/{VERSION}",
+        kind="TrainJob",
+        metadata=models.IoK8sApimachineryPkgApisMetaV1ObjectMeta(
+            name=job_name(run.store.url, made),
+            namespace=cluster.namespace,
+            labels=labels,
+            annotations={ASKED_ANNOTATION: fingerprint(asked)},
+        ),
+        spec=spec,
+    )
+    return dict(job.to_dict())
+
+
+def _trainer(run: Run) -> models.TrainerV1alpha1Trainer:
+    training, cluster = run.recipe.training, run.recipe.cluster
+    image = cluster.image or os.environ.get("MANTIS_IMAGE", "")
+    if not image:
+        raise ConfigError(
+            "cluster.image = '': the ranks need an image.",
+            remedy="Set cluster.image, e.g. --set cluster.image=my/train:1; MANTIS_IMAGE says it in pods.",
+        )
+    environment = {"MANTIS_IMAGE": image} | {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    quantity = models.IoK8sApimachineryPkgApiResourceQuantity
+    amounts = {name: quantity(text) for name, text in cluster.resources.items()}
+    return models.TrainerV1alpha1Trainer(
+        image=image,
+        # The recipe is the one that preflight left in the store.
+        command=["tini", "--", "torchrun", "-m", "components.training", "--store", run.store.url, "--run-id", run.id],
+        numNodes=training.nodes,
+        numProcPerNode=training.processes_per_node,
+        env=[models.IoK8sApiCoreV1EnvVar(name=name, value=value) for name, value in environment.items()],
+        resourcesPerNode=models.IoK8sApiCoreV1ResourceRequirements(requests=amounts, limits=amounts)
+        if amounts
+        else None,
+    )

@@ -1,0 +1,74 @@
+"""Makes the Secrets that are missing, with random passwords. What is there is left as it is.
+
+Runs as a Job in the namespace of TrainJobs. It also copies the keys that steps need to the namespaces named in
+STEP_NAMESPACES (separated by commas), where its account may create Secrets.
+"""
+
+import json
+import os
+import secrets
+import ssl
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+API = f"https://{os.environ['KUBERNETES_SERVICE_HOST']}:{os.environ['KUBERNETES_SERVICE_PORT']}/api/v1"
+FOR_STEPS = ("mantis-store", "mantis-mlflow")
+
+
+def request(method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """One call of the API server; raises urllib.error.HTTPError."""
+    headers = {"Authorization": f"Bearer {(ACCOUNT / 'token').read_text()}", "Content-Type": "application/json"}
+    data = json.dumps(body).encode() if body else None
+    call = urllib.request.Request(API + path, data=data, method=method, headers=headers)
+    context = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
+    with urllib.request.urlopen(call, context=context, timeout=30) as reply:
+        answer: dict[str, Any] = json.load(reply)
+    return answer
+
+
+def ensure(namespace: str, name: str, values: dict[str, Any]) -> None:
+    """Create a Secret with `values` (its `data` or `stringData`) unless there is one of that name."""
+    labels = {"app.kubernetes.io/part-of": "mantis-kfp"}
+    try:
+        request("POST", f"/namespaces/{namespace}/secrets", {"metadata": {"name": name, "labels": labels}, **values})
+        print(f"{namespace}/{name} made")
+    except urllib.error.HTTPError as error:
+        if error.code != 409:
+            raise
+        print(f"{namespace}/{name} is there")
+
+
+def main() -> None:
+    """All Secrets of the namespace, then copies for steps."""
+    here = (ACCOUNT / "namespace").read_text()
+    password = secrets.token_hex
+    region = {"AWS_ENDPOINT_URL": f"http://minio.{here}.svc:9000", "AWS_REGION": "us-east-1"}
+    keys = {"AWS_ACCESS_KEY_ID": "mantis", "AWS_SECRET_ACCESS_KEY": password(20)}
+    reader = {"AWS_ACCESS_KEY_ID": "mantis-read", "AWS_SECRET_ACCESS_KEY": password(20)}
+    wanted = {
+        "mantis-minio-root": {"MINIO_ROOT_USER": "root-" + password(4), "MINIO_ROOT_PASSWORD": password(20)},
+        "mantis-store": region | keys,
+        "mantis-store-read": region | reader,
+        "mantis-mlflow-server": {
+            "MLFLOW_AUTH_ADMIN_PASSWORD": password(20),
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": password(32),
+        },
+        "mantis-mlflow": {
+            "MLFLOW_TRACKING_URI": f"http://mlflow.{here}.svc:5000",
+            "MLFLOW_TRACKING_USERNAME": "mantis",
+            "MLFLOW_TRACKING_PASSWORD": password(20),
+        },
+    }
+    for name, values in wanted.items():
+        ensure(here, name, {"stringData": values})
+    for namespace in filter(None, os.environ.get("STEP_NAMESPACES", "").split(",")):
+        for name in FOR_STEPS:
+            found = request("GET", f"/namespaces/{here}/secrets/{name}")
+            ensure(namespace, name, {"data": found["data"]})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The bucket, MinIO's users with as few rights as they need, and MLflow's user. Can run again at any time."""
+
+import base64
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from minio import Minio, MinioAdmin
+from minio.credentials import StaticProvider
+from minio.error import MinioAdminException
+
+SECRETS = Path(os.environ["SECRETS"])  # the mounted Secrets: <name>/user, <name>/password, <name>/endpoint
+BUCKET = "mantis"
+PATIENCE = 240.0  # seconds that the services may take to come up
+OBJECTS = f"arn:aws:s3:::{BUCKET}/*"
+READ = {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": [OBJECTS]}
+LIST = {
+    "Effect": "Allow",
+    "Action": ["s3:ListBucket", "s3:GetBucketLocation", "s3:ListBucketMultipartUploads"],
+    "Resource": [f"arn:aws:s3:::{BUCKET}"],
+}
+WRITE = {
+    "Effect": "Allow",
+    "Action": ["s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"],
+    "Resource": [OBJECTS],
+}
+
+
+def value(name: str) -> str:
+    """A value of a mounted Secret."""
+    return (SECRETS / name).read_text().strip()
+
+
+def patiently(what: str, work: Callable[[], None]) -> None:
+    """Do `work`; again while the service does not answer yet."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            work()
+        except (OSError, urllib.error.URLError, MinioAdminException) as error:
+            if time.monotonic() > until:
+                raise
+            print(f"{what} is not there yet: {str(error).splitlines()[0][:120]}")
+            time.sleep(3)
+        else:
+            print(f"{what}: done")
+            return
+
+
+def set_up_minio() -> None:
+    """Bucket, policies and users."""
+    host = value("store/endpoint").removeprefix("http://")
+    user, password = value("minio-root/user"), value("minio-root/password")
+    client = Minio(host, access_key=user, secret_key=password, secure=False)
+    try:
+        if not client.bucket_exists(BUCKET):
+            client.make_bucket(BUCKET)
+    except Exception as error:  # urllib3's and MinIO's own: the server is starting
+        raise OSError(str(error)) from error
+    admin = MinioAdmin(endpoint=host, credentials=StaticProvider(user, password), secure=False)
+    for secret, statements in (("store", [READ, LIST, WRITE]), ("store-read", [READ, LIST])):
+        name = value(f"{secret}/user")
+        policy = {"Version": "2012-10-17", "Statement": statements}
+        admin.policy_add(f"{name}-policy", policy=policy)
+        admin.user_add(name, value(f"{secret}/password"))
+        admin.policy_set(f"{name}-policy", user=name)
+
+
+def set_up_mlflow() -> None:
+    """The user that runs are logged with; one that is there gets the password of the Secret."""
+    user = {"username": value("mlflow/user"), "password": value("mlflow/password")}
+    try:
+        ask_mlflow("POST", "users/create", user)
+    except urllib.error.HTTPError as error:
+        if "RESOURCE_ALREADY_EXISTS" not in error.read().decode(errors="replace"):
+            raise
+        ask_mlflow("PATCH", "users/update-password", user)
+
+
+def ask_mlflow(method: str, path: str, body: dict[str, str]) -> None:
+    """One call of MLflow as its administrator."""
+    credentials = base64.b64encode(f"admin:{value('mlflow-server/password')}".encode()).decode()
+    request = urllib.request.Request(
+        f"{value('mlflow/endpoint')}/api/2.0/mlflow/{path}",
+        data=json.dumps(body).encode(),
+        headers={"Authorization": f"Basic {credentials}", "Content-Type": "application/json"},
+        method=method,
+    )
+    urllib.request.urlopen(request, timeout=30).close()
+
+
+patiently("MinIO", set_up_minio)
+patiently("MLflow", set_up_mlflow)

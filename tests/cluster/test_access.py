@@ -1,0 +1,61 @@
+"""With the launcher's account: what it needs works, and what it must not have is refused by the real API server."""
+
+import json
+
+import pytest
+
+from components.training.cluster.job import train_job
+
+ACCOUNTS = ("mantis:mantis-launcher", "mantis-steps:mantis-steps")
+REFUSED = {
+    "secrets of others": ("-n", "mantis", "get", "secret", "mantis-minio-root"),
+    "all secrets": ("-n", "mantis", "get", "secrets"),
+    "exec": ("-n", "mantis", "exec", "minio-0", "--", "true"),
+    "nodes": ("get", "nodes"),
+    "pods everywhere": ("get", "pods", "--all-namespaces"),
+    "jobs everywhere": ("get", "trainjobs", "--all-namespaces"),
+    "deleting pods": ("-n", "mantis", "delete", "pod", "minio-0", "--dry-run=server"),
+    "running any pod": ("-n", "mantis", "run", "any", "--image=any", "--dry-run=server"),
+    "changing a runtime": ("label", "clustertrainingruntime", "mantis-deepspeed", "a=b", "--dry-run=server"),
+    "more rights": ("-n", "mantis", "create", "rolebinding", "any", "--role=mantis-launcher",
+                    "--serviceaccount=default:default", "--dry-run=server"),
+}  # fmt: skip
+
+
+@pytest.fixture(params=ACCOUNTS)
+def account(request, platform) -> str:
+    return f"--as=system:serviceaccount:{request.param}"
+
+
+def test_what_launching_needs(kube, account, run_in_bucket):
+    job = train_job(run_in_bucket(), "0" * 64)
+    job["spec"]["suspend"] = True
+    name = job["metadata"]["name"]
+
+    def call(*arguments, stdin=None):
+        return kube.kubectl(account, "-n", "mantis", *arguments, stdin=stdin)
+
+    assert "created" in call("create", "-f", "-", stdin=json.dumps(job))
+    try:
+        assert name in call("get", "trainjobs")
+        assert name in call("get", "trainjob", name, "-o", "name")
+        call("patch", "trainjob", name, "--type=merge", "-p", '{"metadata": {"labels": {"a": "b"}}}')
+        assert "minio-0" in call("get", "pods")
+        assert "MinIO" in call("logs", "minio-0")
+        call("get", "trainjobs", "--watch", "--request-timeout=1s")
+    finally:
+        assert "deleted" in call("delete", "trainjob", name)
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_refused(kube, account, what):
+    said = kube.kubectl(account, *REFUSED[what], check=False)
+    assert "is forbidden" in said or "Forbidden" in said, said
+
+
+def test_the_ranks_account_may_do_nothing(kube, platform):
+    for verb, kind in (("get", "pods"), ("get", "secrets"), ("create", "trainjobs"), ("list", "nodes")):
+        said = kube.kubectl(
+            "auth", "can-i", verb, kind, "-n", "mantis", "--as=system:serviceaccount:mantis:mantis-trainer", check=False
+        )
+        assert "no" in said.split(), said

@@ -1,0 +1,129 @@
+"""What goes wrong on a cluster, done to a training of thirty steps: it ends right, and nothing is left over."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from components.core.steps import read_record
+
+pytestmark = pytest.mark.timeout(600)
+STEPS = list(range(1, 31))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """Filled by the first test: the losses that every other training has to come to."""
+    return {}
+
+
+def check(training, undisturbed) -> None:
+    """Trained once, recorded once, the very same losses, and nothing left on the cluster."""
+    assert training.is_done()
+    losses = training.losses()
+    assert [step for step, _ in losses] == STEPS
+    assert losses == undisturbed.get("losses", losses)
+    summary = read_record(training.store, training.run.id, "train").summary
+    assert (summary["steps"], summary["samples"]) == (30, 30 * 160)
+    assert sorted(logged_steps(training)) == STEPS
+    assert training.left_over() == ""
+
+
+def logged_steps(training) -> list[int]:
+    """The steps that MLflow has a loss for, as often as it has one."""
+    from components.core.tracking import MARKER_METRIC, open_tracked_run
+
+    tracked = open_tracked_run(training.run)
+    return [metric.step for metric in tracked.client.get_metric_history(tracked.id, MARKER_METRIC)]
+
+
+def test_applied_twice_it_is_trained_once(training, undisturbed):
+    """Two launchers at the same time: one creates the job, the other follows it, and both report its end."""
+    one = training()
+    first, second = one.start(), one.start()
+    assert (first.wait(300), second.wait(300)) == (0, 0), one.said()
+    said = one.said()
+    assert said.count("was created") == 1
+    assert said.count("is there already and is followed") == 1
+    assert "loss" in said  # the first rank's log was followed
+    check(one, undisturbed)
+    undisturbed["losses"] = one.losses()
+
+
+@pytest.mark.parametrize("how", [("--grace-period=0", "--force"), ("--wait=false",)], ids=["killed", "drained"])
+def test_a_pod_is_deleted_in_mid_training(training, undisturbed, kube, how):
+    one = training()
+    one.start()
+    one.wait_for_step(10)
+    pods = kube.kubectl("-n", "mantis", "get", "pods", "-o", "name", "-l", f"jobset.sigs.k8s.io/jobset-name={one.job}")
+    (second,) = [line for line in pods.splitlines() if f"{one.job}-node-0-1" in line]
+    kube.kubectl("-n", "mantis", "delete", second, *how)
+    said = one.ends()
+    assert "a rank was lost: attempt 2" in said
+    assert "goes on after step" in said
+    check(one, undisturbed)
+
+
+def test_the_launcher_is_killed(training, undisturbed):
+    """The job goes on without it; the same command follows it to its end."""
+    one = training()
+    process = one.start()
+    one.wait_for_step(5)
+    process.kill()
+    process.wait()
+    one.start()
+    said = one.ends()
+    assert "is there already and is followed" in said
+    assert said.count("was created") == 1
+    check(one, undisturbed)
+
+
+def test_minio_is_restarted(training, undisturbed, kube):
+    one = training()
+    one.start()
+    one.wait_for_step(10)
+    kube.kubectl("-n", "mantis", "delete", "pod", "minio-0")
+    kube.kubectl("-n", "mantis", "rollout", "status", "statefulset/minio", "--timeout=120s")
+    one.ends()
+    check(one, undisturbed)
+
+
+def test_the_api_server_is_restarted(training, undisturbed, test_cluster):
+    one = training()
+    one.start()
+    one.wait_for_step(10)
+    home = Path(os.environ.get("CLUSTER_HOME", Path.home() / ".cache" / "test-cluster"))
+    os.kill(int((home / "run" / "kube-apiserver.pid").read_text()), signal.SIGKILL)
+    test_cluster("up")
+    said = one.ends()
+    assert "the API server does not answer" in said
+    assert "the API server answers again" in said
+    check(one, undisturbed)
+
+
+def test_cancelled(training, undisturbed):
+    """SIGTERM of the launcher saves, deletes the job and leaves nothing; the same command goes on from there."""
+    one = training()
+    process = one.start()
+    one.wait_for_step(5)
+    process.send_signal(signal.SIGTERM)
+    said = one.ends(status=128 + signal.SIGTERM)
+    assert "cancelled" in said
+    assert not one.is_done()
+    assert one.left_over() == ""
+    saved = one.steps_saved()
+    assert 5 <= saved < 30
+    one.start()
+    assert f"goes on after step {saved}" in one.ends()
+    check(one, undisturbed)
+
+
+def test_a_training_that_cannot_succeed_is_not_tried_again(training):
+    """A rank's own error comes back as it is; the restarts that the platform would allow are not used up."""
+    one = training(training__learning_rate="1.0e+30", training__gradient_clipping="1.0e+30")
+    one.start()
+    said = one.ends(status=1)
+    assert "Lower training.learning_rate" in said
+    assert "attempt 3" not in said
+    assert one.left_over() == ""

@@ -1,0 +1,116 @@
+"""The a100 overlay's jobs on simulated nodes: the real scheduler, pods that are only said to run."""
+
+import re
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.core.errors import TrainingError
+from components.training.cluster.job import train_job
+from components.training.launchers_trainjob import TrainJobLauncher
+
+RUNTIME = "mantis-deepspeed-a100"  # beside the one of the overlay that is applied
+MADE = "1" * 64
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(scope="module")
+def gpu_nodes(kube, platform, test_cluster):
+    """Sixteen nodes of eight A100 with a network card each, and the a100 overlay's runtime under its own name."""
+    built = kube.kubectl("kustomize", Path(__file__).parents[2] / "manifests" / "overlays" / "a100")
+    (runtime,) = [item for item in yaml.safe_load_all(built) if item["kind"] == "ClusterTrainingRuntime"]
+    runtime["metadata"]["name"] = RUNTIME
+    kube.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(runtime))
+    test_cluster("fake-nodes", "16", "--resource", "rdma/hca_shared_devices_a=1", "--seconds", "15")
+    yield
+    test_cluster("fake-nodes", "0")
+    kube.kubectl("delete", "clustertrainingruntime", RUNTIME)
+
+
+class Following:
+    """The launcher in a thread, so that a test can look at the job meanwhile."""
+
+    def __init__(self, run) -> None:
+        self.error: BaseException | None = None
+        self.name = train_job(run, MADE)["metadata"]["name"]
+        self._thread = threading.Thread(target=self._work, args=(run,), daemon=True)
+        self._thread.start()
+
+    def _work(self, run) -> None:
+        try:
+            TrainJobLauncher().launch(run, f"checkpoints/{MADE}")
+        except BaseException as error:
+            self.error = error
+
+    def join(self) -> BaseException | None:
+        self._thread.join(120)
+        assert not self._thread.is_alive()
+        return self.error
+
+
+@pytest.fixture
+def said(capfd):
+    """Wait for words of the launcher; returns all that it said."""
+    heard = []
+
+    def wait(words: str, seconds: float = 60) -> str:
+        end = time.monotonic() + seconds
+        while words not in "".join(heard):
+            assert time.monotonic() < end, f"{words!r} was not said: {''.join(heard)}"
+            time.sleep(0.3)
+            heard.append(capfd.readouterr().err)
+        return "".join(heard)
+
+    return wait
+
+
+@pytest.mark.parametrize("nodes", [2, 16])
+def test_a_pod_on_each_node_of_eight(kube, gpu_nodes, run_in_bucket, said, nodes):
+    run = run_in_bucket(training__nodes=str(nodes), training__processes_per_node="8", cluster__runtime=RUNTIME)
+    following = Following(run)
+    label = f"jobset.sigs.k8s.io/jobset-name={following.name}"
+    placed: set[str] = set()
+    end = time.monotonic() + 60
+    while len(placed) < nodes and time.monotonic() < end:
+        pods = kube.core.list_namespaced_pod("mantis", label_selector=label).items
+        placed = {pod.spec.node_name for pod in pods if pod.spec.node_name}
+        time.sleep(0.3)
+    assert len(pods) == nodes
+    assert len(placed) == nodes  # each on a node of its own
+    assert all(name.startswith("gpu-") for name in placed)
+    assert {pod.spec.containers[0].resources.limits["nvidia.com/gpu"] for pod in pods} == {"8"}
+    assert following.join() is None
+    assert (
+        kube.kubectl("-n", "mantis", "get", "pods", "-l", label, "--no-headers", "--ignore-not-found").count("-node-")
+        == 0
+    )
+
+
+def test_a_job_that_does_not_fit_waits_and_says_why(kube, gpu_nodes, run_in_bucket, said):
+    run = run_in_bucket(training__nodes="17", training__processes_per_node="8", cluster__runtime=RUNTIME)
+    following = Following(run)
+    text = said("nodes are available")
+    assert re.search(r"waiting: 0/17 nodes are available: .*Insufficient nvidia.com/gpu", text)
+    kube.kubectl("-n", "mantis", "delete", "trainjob", following.name)
+    error = following.join()
+    assert isinstance(error, TrainingError)
+    assert "was deleted while it ran" in str(error)
+
+
+def test_a_suspended_job_waits_in_its_queue(kube, gpu_nodes, run_in_bucket, said):
+    """As Kueue does it: the job is suspended from its beginning, and resumed when it is admitted."""
+    run = run_in_bucket(
+        training__nodes="2", training__processes_per_node="8", cluster__runtime=RUNTIME, cluster__queue="a100"
+    )
+    job = train_job(run, MADE)
+    job["spec"]["suspend"] = True
+    kube.kubectl("create", "-f", "-", stdin=yaml.safe_dump(job))
+    following = Following(run)
+    said("waiting: suspended in queue a100 until it is admitted")
+    kube.kubectl(
+        "-n", "mantis", "patch", "trainjob", following.name, "--type=merge", "-p", '{"spec": {"suspend": false}}'
+    )
+    assert following.join() is None

@@ -1,0 +1,96 @@
+"""The followed log over connections that break: from a server that answers as the API server's log endpoint does."""
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+from urllib.parse import parse_qs, urlparse
+
+import pytest
+import yaml
+
+from components.core.progress import Progress
+from components.training.cluster.api import Cluster, Pod
+from components.training.cluster.follow import STEPS, FollowedLog, comparable
+
+POD = Pod(name="p", uid="u", node=0, attempt=0, created="2026-01-01", phase="Running", waiting="")
+LINES = [f"2026-11-23T06:00:0{index}.{fraction}Z line {index}" for index, fraction in enumerate(["1", "12", "0", "99"])]
+
+
+class Answers(BaseHTTPRequestHandler):
+    """The first connection breaks in the middle of a line, the second is refused, the third gives all again."""
+
+    asked: ClassVar[list[dict[str, list[str]]]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(parse_qs(urlparse(self.path).query))
+        turn = len(self.asked)
+        if turn == 2:
+            self.send_error(500)
+            return
+        whole = "".join(line + "\n" for line in LINES).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(whole)))
+        self.end_headers()
+        self.wfile.write(whole[: len(LINES[0]) + len(LINES[1]) + 9] if turn == 1 else whole)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    Answers.asked = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+        "users": [{"name": "u", "user": {}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }
+    path = tmp_path / "kubeconfig"
+    path.write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    yield Cluster("mantis")
+    server.shutdown()
+
+
+def test_every_line_comes_once(cluster):
+    heard: list[str] = []
+    enough = threading.Event()
+
+    def relay(line: str) -> None:
+        heard.append(line)
+        if len(heard) == len(LINES):
+            enough.set()
+
+    log = FollowedLog(cluster, POD, relay)
+    assert enough.wait(20)
+    log.finish()
+    assert heard == [f"line {index}" for index in range(4)]
+    assert "tailLines" in Answers.asked[0]
+    assert all(int(asked["sinceSeconds"][0]) >= 30 for asked in Answers.asked[1:])
+
+
+def test_times_compare_as_text():
+    stamps = [
+        "2026-11-23T06:00:00Z",
+        "2026-11-23T06:00:00.000000001Z",
+        "2026-11-23T06:00:00.1Z",
+        "2026-11-23T06:00:01Z",
+    ]
+    assert sorted(stamps, key=comparable) == stamps
+    assert comparable("2026-11-23T06:00:00.1Z") == comparable("2026-11-23T06:00:00.100Z")
+
+
+def test_what_progress_says_is_understood(capsys, monkeypatch):
+    """The two are in different parts; this is what holds them together."""
+    monkeypatch.setattr("components.core.progress.LINE_SECONDS", 0.0)
+    bar = Progress(label="training", total=5000, unit="steps")
+    bar.advance(1200, note="loss 0.123  70 samples/s")
+    told = STEPS.search(capsys.readouterr().err.splitlines()[-1])
+    assert told
+    assert told.group(1, 2, 3) == ("1,200", "5,000", "steps")
+    assert told[4].strip() == "loss 0.123  70 samples/s"

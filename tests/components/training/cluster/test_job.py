@@ -1,0 +1,82 @@
+import re
+
+import pytest
+
+from components.core.errors import ConfigError
+from components.training.cluster.job import ASKED_ANNOTATION, job_name, train_job
+
+MADE = "0123456789abcdef" * 4
+
+
+def test_a_name_is_a_label_leaves_room_for_its_pods_and_follows_from_the_address():
+    name = job_name("s3://mantis/here", MADE)
+    assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name)
+    assert len(f"{name}-node-0-99999-abcde") <= 63
+    assert name == job_name("s3://mantis/here", MADE)
+    assert len({name, job_name("s3://mantis/there", MADE), job_name("s3://mantis/here", "f" + MADE[1:])}) == 3
+
+
+def test_two_runs_that_train_the_same_share_a_job(run_named):
+    one, other = (train_job(run_named(run), MADE)["metadata"] for run in ("demo-1a2b3c4d", "9-of.many-"))
+    assert (one["name"], one["annotations"]) == (other["name"], other["annotations"])
+    assert other["labels"]["mantis-kfp/run"] == "9-of.many"  # what a label may be
+
+
+def test_what_is_asked_for(run_named):
+    run = run_named(
+        training__nodes="2", training__processes_per_node="8", cluster__queue="a100", cluster__runtime="mine"
+    )
+    job = train_job(run, MADE)
+    assert job["apiVersion"] == "trainer.kubeflow.org/v1alpha1"
+    assert job["metadata"]["namespace"] == "mantis"
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "a100"
+    assert job["spec"]["runtimeRef"]["name"] == "mine"
+    trainer = job["spec"]["trainer"]
+    assert (trainer["numNodes"], trainer["numProcPerNode"], trainer["image"]) == (2, 8, "mantis/train:1")
+    assert trainer["command"][:5] == ["tini", "--", "torchrun", "-m", "components.training"]
+    assert trainer["command"][5:] == ["--store", "s3://mantis/here", "--run-id", "demo-1a2b3c4d"]
+    assert "resourcesPerNode" not in trainer  # the runtime's
+
+
+def test_resources_replace_the_runtimes(run_named):
+    run = run_named(cluster__resources="{nvidia.com/gpu: '4', memory: 400Gi}")
+    resources = train_job(run, MADE)["spec"]["trainer"]["resourcesPerNode"]
+    assert resources["limits"] == resources["requests"] == {"nvidia.com/gpu": "4", "memory": "400Gi"}
+
+
+def test_no_secret_is_in_a_job(run_named, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-mine")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "another-secret")
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0a1b2c")
+    job = train_job(run_named(), MADE)
+    assert "secret" not in str(job)
+    assert {"name": "MLFLOW_RUN_ID", "value": "0a1b2c"} in job["spec"]["trainer"]["env"]
+
+
+def test_the_same_is_recognized_and_another_is_not(run_named, monkeypatch):
+    def asked(**overrides):
+        return train_job(run_named(**overrides), MADE)["metadata"]["annotations"][ASKED_ANNOTATION]
+
+    first = asked()
+    monkeypatch.setenv("MLFLOW_RUN_ID", "of another pipeline run")
+    assert asked() == first != asked(training__nodes="4")
+    assert asked(cluster__image="else:2") != first
+
+
+def test_where_the_ranks_run_decides_no_result(run_named):
+    one, other = run_named(), run_named(training__nodes="4", cluster__queue="a100", cluster__image="else:2")
+    assert one.recipe.identity() == other.recipe.identity()
+
+
+def test_no_image(run_named):
+    with pytest.raises(ConfigError, match=r"cluster\.image = ''.*--set cluster\.image"):
+        train_job(run_named(cluster__image="''"), MADE)
+
+
+def test_a_store_that_pods_cannot_reach(run_named, tmp_path):
+    from dataclasses import replace
+
+    from components.core.store_local import LocalStore
+
+    with pytest.raises(ConfigError, match="pods of a TrainJob cannot reach it"):
+        train_job(replace(run_named(), store=LocalStore(tmp_path)), MADE)

@@ -1,0 +1,84 @@
+"""What a person is told of a job: from pods as the API server describes them. The launcher itself: tests/cluster."""
+
+import pytest
+
+from components.training.cluster.api import Pod
+from components.training.failures import Failure
+from components.training.launchers_trainjob import _describe, _failures, _waits
+
+FAILED = {"status": {"conditions": [{"type": "Failed", "status": "True", "message": "jobset failed"}]}}
+
+
+def job(**spec) -> dict:
+    return {"metadata": {"labels": {}, "name": "train-x"}, "spec": spec, "status": {}}
+
+
+def pod(node: int, *, attempt: int = 0, **values) -> Pod:
+    given = {"phase": "Failed", "waiting": "", "created": "2026-01-01T00:00:00"} | values
+    return Pod(name=f"train-x-node-0-{node}-abcde", uid=f"{attempt}-{node}", node=node, attempt=attempt, **given)
+
+
+def left(rank: int, at: float, problem: str, *, expected: bool = False, passing: bool = False) -> str:
+    failure = Failure(rank=rank, at=at, problem=problem, remedy="Do.", expected=expected, passing=passing)
+    return failure.model_dump_json()
+
+
+class Logs:
+    """The cluster, as far as `_describe` asks it."""
+
+    namespace = "mantis"
+
+    def tail(self, name: str, lines: int) -> list[str]:
+        return [f"the last line of {name}"]
+
+
+def test_a_pending_job_says_what_the_scheduler_says_once():
+    reason = "0/17 nodes are available: 1 Insufficient nvidia.com/gpu."
+    pods = [pod(node, phase="Pending", waiting=reason) for node in range(17)]
+    assert _waits(job(), pods, 17) == f"waiting: {reason}"
+
+
+def test_a_suspended_job_names_its_queue():
+    suspended = job(suspend=True)
+    suspended["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "a100"
+    assert _waits(suspended, [], 2) == "waiting: suspended in queue a100 until it is admitted"
+    assert _waits(job(suspend=True), [], 2) == "waiting: suspended until it is admitted"
+    assert _waits(job(), [], 2) == "starting: 0 of 2 pods are there"
+
+
+def test_our_own_error_is_passed_on_as_it_is():
+    pods = [
+        pod(0, exit_code=1, ended="2026-01-01T00:00:05", message=left(0, 5.0, "Connection closed by peer")),
+        pod(1, exit_code=1, ended="2026-01-01T00:00:09", message=left(1, 4.0, "The loss is nan.", expected=True)),
+    ]
+    assert str(_describe(Logs(), "train-x", FAILED, pods)) == "The loss is nan. Do."
+
+
+def test_the_pod_that_failed_first_is_named_with_its_last_lines():
+    pods = [
+        pod(0, exit_code=1, ended="2026-01-01T00:00:05"),
+        pod(1, exit_code=1, ended="2026-01-01T00:00:04"),
+        pod(0, attempt=0, exit_code=0, ended="2026-01-01T00:00:01"),
+    ]
+    said = str(_describe(Logs(), "train-x", FAILED, pods))
+    assert said.startswith("Pod train-x-node-0-1-abcde (node 1) failed first with exit code 1.")
+    assert "the last line of train-x-node-0-1-abcde" in said
+
+
+@pytest.mark.parametrize(("reason", "told"), [("OOMKilled", "out of memory"), ("Error", "exit code 137 Error")])
+def test_a_pod_without_memory(reason, told):
+    pods = [pod(1, exit_code=137, ended="2026-01-01T00:00:04", reason=reason)]
+    assert told in str(_describe(Logs(), "train-x", FAILED, pods))
+
+
+def test_without_any_pod_the_condition_speaks():
+    assert "jobset failed" in str(_describe(Logs(), "train-x", FAILED, []))
+
+
+def test_only_the_newest_attempt_counts():
+    pods = [
+        pod(0, attempt=0, message=left(0, 1.0, "old", expected=True)),
+        pod(0, attempt=1, message=left(0, 2.0, "new", expected=True)),
+        pod(1, attempt=1, message="{no json: the end of a log"),
+    ]
+    assert [failure.problem for _, failure in _failures(pods)] == ["new"]
