@@ -167,9 +167,10 @@ class Flamingo(Encoder):
 
     def forward(self, model: PreTrainedModel, batch: PackedBatch) -> Tensor:
         image = getattr(model, "module", model).config.image_token_id
-        row, pixel_values = row_of(batch), batch.pixel_values
-        if not len(pixel_values):  # a dummy that no token sees, so that all ranks run the vision part
-            pixel_values = pixel_values.new_zeros(1, *pixel_values.shape[1:])
+        pixel_values, dummy = batch.pixel_values, []
+        if not len(batch.grids):
+            pixel_values, dummy = pixel_values.new_zeros(1, *pixel_values.shape[1:]), [image]
+        row = row_of(batch, dummy=dummy)
         seen = last_seen(row.input_ids[0], row.segments, image)
         mask = seen[:, None] == torch.arange(len(pixel_values), device=seen.device)
         output = model(

@@ -20,7 +20,6 @@ import deepspeed
 import deepspeed.ops
 import torch
 import transformers
-from deepspeed.accelerator import get_accelerator
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
@@ -242,7 +241,6 @@ def run_rank(rank, world, port, work):
         "MASTER_PORT": str(port),
     }
     try:
-        deepspeed.ops.__compatible_ops__ = {}  # as components/training/engine.py: else it compiles for a minute
         deepspeed.init_distributed("gloo", auto_mpi_discovery=False, verbose=False)
         work()
         torch.distributed.destroy_process_group()
@@ -254,7 +252,7 @@ def run_rank(rank, world, port, work):
 
 def main(out):
     torch.set_num_threads(1)
-    get_accelerator().create_op_builder("ShareMemCommBuilder").load()  # once, rather than by every rank
+    deepspeed.ops.__compatible_ops__ = {}  # as components/training/engine.py: else it compiles for a minute
 
     def work(world):
         for stage in STAGES:

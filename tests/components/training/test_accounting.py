@@ -34,11 +34,11 @@ def test_time_in_a_queue_is_told_from_the_start(monkeypatch):
 
 
 def test_steps_that_were_left_out_do_not_enter_the_loss():
-    recorder = Recorder(every=2, steps=4)
+    kept = recorder(every=2, steps=4)
     bad = replace(figures(math.nan), taken=False)
-    assert recorder.add(1, bad) is None
-    assert recorder.add(2, figures(3.0))["loss"] == 3.0
-    assert [recorder.add(step, bad) for step in (3, 4)] == [None, None]
+    assert kept.add(1, bad) is None
+    assert kept.add(2, figures(3.0))["loss"] == 3.0
+    assert [kept.add(step, bad) for step in (3, 4)] == [None, None]
 
 
 def test_what_a_killed_attempt_lost_is_rework():
@@ -82,7 +82,7 @@ def figures(loss: float) -> StepFigures:
 
 
 def recorder(**kept) -> Recorder:
-    return Recorder(every=5, steps=12, peak_flops=2e10, device=torch.device("cpu"), **kept)
+    return Recorder(**{"every": 5, "steps": 12, "peak_flops": 2e10, "device": torch.device("cpu")} | kept)
 
 
 def without_memory(rows):

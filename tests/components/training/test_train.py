@@ -25,7 +25,7 @@ STEPS = 42
 @pytest.fixture(scope="module")
 def trained(make_run):
     """(run, mixture, prefix, manifest, digest of weights and optimizer, rows) of an undisturbed training."""
-    run, mixture = make_run("train")
+    run, mixture = make_run("train", training__learning_rate="1.9e-3")  # of no other test
     manifest = train(run, mixture)
     prefix = key_of(run.store, manifest.uri)
     return run, mixture, prefix, manifest, final_digest(run.store, prefix), rows_of(run.store, prefix)

@@ -1,6 +1,6 @@
 """On every rank: optimizer steps through the engine, beside the official way (batch 1, accumulated) in plain torch.
 
-Arguments: store URL, run id, file for the figures.
+Arguments: store URL, file for the figures, ids of runs.
 """
 
 import copy
@@ -31,9 +31,14 @@ VARIANTS = [
 ]
 
 
-def main(store_url: str, run_id: str, out: str) -> None:
+def main(store_url: str, out: str, *run_ids: str) -> None:
     ranks = join_ranks()
-    run = open_run(run_id, store_url)
+    figures = {run_id: figures_of(open_run(run_id, store_url), ranks) for run_id in run_ids}
+    Path(f"{out}.{ranks.rank}").write_text(json.dumps(figures))
+    leave_ranks()
+
+
+def figures_of(run, ranks) -> list[list[dict]]:
     record = read_record(run.store, run.id, "assemble")
     reader = MixtureReader(run.store, read_manifest(run.store, key_of(run.store, record.uri)))
     figures = []
@@ -42,8 +47,7 @@ def main(store_url: str, run_id: str, out: str) -> None:
         chunk = changes.pop("chunk_logits", CHUNK_LOGITS)
         settings = run.recipe.training.model_copy(update=changes)
         figures.append(train(run.recipe.model, settings, reader, ranks, chunk_logits=chunk))
-    Path(f"{out}.{ranks.rank}").write_text(json.dumps(figures))
-    leave_ranks()
+    return figures
 
 
 def train(model_settings, settings, reader, ranks, *, chunk_logits) -> list[dict]:
