@@ -15,7 +15,7 @@ from rich.tree import Tree
 from components.core.errors import ConfigError
 from components.core.lineage import Link
 from components.core.store import ObjectStore, default_store_url, open_store
-from pipelines import data_cli, evaluation_cli, import_cli, train_cli
+from pipelines import data_cli, evaluation_cli, import_cli, submit_cli, train_cli
 from pipelines.terminal import RunId, Store, console, errors, explained, overrides_of, recipe_argument
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app.command()(data_cli.fetch)
 app.add_typer(evaluation_cli.app)
 app.add_typer(train_cli.train, name="train")
 app.add_typer(import_cli.app)
+app.add_typer(submit_cli.app)
 
 
 @app.command()
@@ -130,18 +131,21 @@ def recipes(
 def compile_(
     folder: Annotated[Path, typer.Argument(help="Where the YAML goes.")] = Path("pipelines/compiled"),
     check: Annotated[bool, typer.Option("--check", help="Only say whether the files there are up to date.")] = False,
+    image: Annotated[str, typer.Option(help="Bind the files to name@sha256:...; without it, a placeholder.")] = "",
 ) -> None:
     """Compile the pipelines to the YAML that Kubeflow Pipelines takes."""
     from pipelines.compiling import compile_all, stale
 
     with explained():
+        if check and image:
+            raise ConfigError("--check and --image exclude each other.", remedy="Leave one out.")
         if check:
             old = stale(folder)
             if old:
                 raise ConfigError(f"{', '.join(old)} in {folder} differ from the code.", remedy="Run `mantis compile`.")
             console.print(f"{folder} is up to date")
             return
-        for path in compile_all(folder):
+        for path in compile_all(folder, image):
             console.print(str(path))
 
 

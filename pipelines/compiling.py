@@ -1,22 +1,43 @@
 """Pipelines to the YAML of Kubeflow Pipelines; the files are kept in the repository and checked for staleness."""
 
+import re
 import tempfile
 from pathlib import Path
 
 from kfp import compiler
 
+from components.core.errors import ConfigError
+from components.core.images import PIPELINE_IMAGE
+from pipelines.data_preparation import data_preparation
+from pipelines.evaluation import evaluation
 from pipelines.instruction_tuning import instruction_tuning
 
-PIPELINES = {"instruction-tuning": instruction_tuning}
+PIPELINES = {
+    "instruction-tuning": instruction_tuning,
+    "data-preparation": data_preparation,
+    "evaluation": evaluation,
+}
+PINNED = re.compile(r"[\w.:/-]+@sha256:[0-9a-f]{64}")
 
 
-def compile_all(folder: Path) -> list[Path]:
-    """Write one `<pipeline>.yaml` each into `folder`; returns the paths."""
+def compile_all(folder: Path, image: str = "") -> list[Path]:
+    """Write one `<pipeline>.yaml` each into `folder`, bound to `image` where one is given; returns the paths.
+
+    Raises:
+        ConfigError: the image is not pinned by its digest.
+    """
+    if image and not PINNED.fullmatch(image):
+        raise ConfigError(
+            f"--image {image!r} has no digest: a tag can come to mean another image in the middle of a run.",
+            remedy="Write name@sha256:<64 hex digits>; `crane digest NAME:TAG` prints it.",
+        )
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, pipeline in PIPELINES.items():
         path = folder / f"{name}.yaml"
         compiler.Compiler().compile(pipeline, str(path))
+        if image:
+            path.write_text(path.read_text().replace(PIPELINE_IMAGE, image))
         paths.append(path)
     return paths
 

@@ -1,4 +1,4 @@
-"""KFP components of the run itself: its first and its last task."""
+"""KFP components of the run itself: its first and its last task, and the model that a run is only to evaluate."""
 
 from kfp import dsl
 
@@ -6,20 +6,37 @@ from components.core.images import PIPELINE_IMAGE
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
-def preflight(run_recipe: str, run_overrides: dict[str, str], run_name: str, store_url: str) -> str:
+def preflight(run_recipe: str, run_overrides: dict[str, str], run_name: str, store_url: str, eval_model: str) -> str:
     """Check recipe, store, source and benchmarks; the run's id."""
     from components.core.steps import reported
     from pipelines import preflight as first
+    from pipelines.resolve import name_of
 
     with reported():
-        return first.preflight(run_recipe, run_overrides, run_name, store_url).id
+        name = name_of(run_recipe, run_overrides, run_name, eval_model)
+        return first.preflight(run_recipe, run_overrides, name, store_url).id
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
-def finish(run_recipe: str, run_overrides: dict[str, str], run_name: str, store_url: str) -> None:
+def existing_model(run: str, store_url: str, eval_model: str, model: dsl.Output[dsl.Model]) -> None:
+    """The model of the store that `eval_model` names."""
+    from components.core.artifacts import save_manifest
+    from components.core.steps import open_run, recorded, reported
+    from pipelines.preflight import find_model
+
+    with reported():
+        opened = open_run(run, store_url)
+        with recorded(opened, "model"):
+            save_manifest(find_model(opened.store, eval_model), model.path)
+
+
+@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+def finish(
+    run_recipe: str, run_overrides: dict[str, str], run_name: str, store_url: str, last_step: str, eval_model: str
+) -> None:
     """Whatever happened: close the MLflow run with the right status and write the run's summary."""
     from components.core.steps import reported
     from pipelines import finish as last
 
     with reported():
-        last.finish(run_recipe, run_overrides, run_name, store_url)
+        last.finish(run_recipe, run_overrides, run_name, store_url, last_step=last_step, model=eval_model)

@@ -13,26 +13,37 @@ from components.core.registering import register_model
 from components.core.steps import Run, State, StepRecord, open_run, read_records
 from components.core.store import key_of
 from components.core.tracking import open_tracked_run, record_run, score_metrics, send_curve
-from pipelines.resolve import resolve_run
+from pipelines.resolve import name_of, resolve_run
 
 
-def finish(recipe: str, overrides: Mapping[str, object], name: str, store_url: str) -> None:
-    """Close the run that these parameters mean; a run that preflight refused left nothing to close."""
+def finish(
+    recipe: str,
+    overrides: Mapping[str, object],
+    name: str,
+    store_url: str,
+    *,
+    last_step: str = "report",
+    model: str = "",
+) -> None:
+    """Close the run that these parameters mean, which is whole when `last_step` was done.
+
+    A run that preflight refused left nothing to close.
+    """
     try:
-        run_id, _ = resolve_run(recipe, overrides, name)
+        run_id, _ = resolve_run(recipe, overrides, name_of(recipe, overrides, name, model))
         run = open_run(run_id, store_url)
     except ConfigError:
         progress.say("no run was started")
         return
     records = read_records(run.store, run.id)
-    close_run(run, status_of(records))
+    close_run(run, status_of(records, last_step))
 
 
-def status_of(records: list[StepRecord]) -> str:
+def status_of(records: list[StepRecord], last_step: str = "report") -> str:
     """MLflow's word for what the records say; KFP's own status is not to be relied on."""
-    reported = any(record.step == "report" and record.state in (State.DONE, State.REUSED) for record in records)
+    whole = any(record.step == last_step and record.state in (State.DONE, State.REUSED) for record in records)
     failed = any(record.state is State.FAILED for record in records)
-    return "FINISHED" if reported and not failed else "FAILED"
+    return "FINISHED" if whole and not failed else "FAILED"
 
 
 def close_run(run: Run, status: str) -> None:

@@ -8,15 +8,7 @@ from components.evaluation.component import benchmarks, evaluate
 from components.reporting.component import report
 from components.training.component import train
 from pipelines.component import finish, preflight
-
-
-def uncached(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """Turn KFP's cache off for a task.
-
-    Every step looks into the store itself and knows whether the result is still there; KFP's cache does not, and
-    would pass on addresses of what was deleted, or skip a launch.
-    """
-    return task.set_caching_options(False)
+from pipelines.platform import on_cluster, short, with_shared_memory
 
 
 @dsl.pipeline(
@@ -35,23 +27,20 @@ def instruction_tuning(
     store_url: str = "s3://mantis",
 ) -> None:
     """See the pipeline's description."""
-    last = uncached(finish(run_recipe=run_recipe, run_overrides=run_overrides, run_name=run_name, store_url=store_url))
-    with dsl.ExitHandler(last, name="run"):
-        checked = uncached(
-            preflight(run_recipe=run_recipe, run_overrides=run_overrides, run_name=run_name, store_url=store_url)
-        )
-        run = checked.output
-        chosen = uncached(subsets(run=run, store_url=store_url))
+    asked = {"run_recipe": run_recipe, "run_overrides": run_overrides, "run_name": run_name, "store_url": store_url}
+    with dsl.ExitHandler(short(finish(**asked, last_step="report", eval_model="")), name="run"):
+        run = short(preflight(**asked, eval_model="")).output
+        chosen = short(subsets(run=run, store_url=store_url))
         with dsl.ParallelFor(chosen.output, name="each-subset") as item:
             # The run comes with each item: to what a loop takes from another task, kfp.local gives the item instead.
-            prepared = uncached(prepare(run=item.run, store_url=store_url, subset=item.subset))
+            prepared = on_cluster(prepare(run=item.run, store_url=store_url, subset=item.subset))
         datasets = dsl.Collected(prepared.outputs["dataset"])
-        mixture = uncached(assemble(run=run, store_url=store_url, datasets=datasets))
-        trained = uncached(train(run=run, store_url=store_url, mixture=mixture.outputs["mixture"]))
-        converted = uncached(convert(run=run, store_url=store_url, checkpoint=trained.outputs["checkpoint"]))
-        asked = uncached(benchmarks(run=run, store_url=store_url))
-        with dsl.ParallelFor(asked.output, name="each-benchmark") as item:
-            evaluated = uncached(
+        mixture = on_cluster(assemble(run=run, store_url=store_url, datasets=datasets))
+        trained = with_shared_memory(train(run=run, store_url=store_url, mixture=mixture.outputs["mixture"]))
+        converted = on_cluster(convert(run=run, store_url=store_url, checkpoint=trained.outputs["checkpoint"]))
+        questions = short(benchmarks(run=run, store_url=store_url))
+        with dsl.ParallelFor(questions.output, name="each-benchmark") as item:
+            evaluated = with_shared_memory(
                 evaluate(run=item.run, store_url=store_url, benchmark=item.benchmark, model=converted.outputs["model"])
             )
-        uncached(report(run=run, store_url=store_url, evaluations=dsl.Collected(evaluated.outputs["evaluation"])))
+        on_cluster(report(run=run, store_url=store_url, evaluations=dsl.Collected(evaluated.outputs["evaluation"])))

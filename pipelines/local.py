@@ -1,4 +1,4 @@
-"""The instruction-tuning DAG in this machine's own processes, by kfp.local: `python -m pipelines.local PARAMETERS`.
+"""A DAG in this machine's own processes, by kfp.local: `python -m pipelines.local PARAMETERS [PIPELINE]`.
 
 A process of its own, so that `mantis run` can draw its progress and end it and all that it started.
 """
@@ -15,19 +15,19 @@ from kfp import local
 from components.core.processes import die_with_parent
 
 
-def main(parameters: str) -> int:
-    """Run the DAG with `parameters` (JSON); 0 when every task succeeded."""
+def main(parameters: str, pipeline: str = "instruction-tuning") -> int:
+    """Run `pipeline` with `parameters` (JSON); 0 when every task succeeded."""
     die_with_parent()
     warnings.filterwarnings("ignore", message="You may be attemping to run a task")
     logging.getLogger().setLevel(logging.WARNING)
-    from pipelines.instruction_tuning import instruction_tuning
+    from pipelines.compiling import PIPELINES
 
     with tempfile.TemporaryDirectory(prefix="mantis-kfp-") as folder:
         local.init(
             runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(Path(folder) / "root"), raise_on_error=True
         )
         try:
-            instruction_tuning(**json.loads(parameters))
+            PIPELINES[pipeline](**json.loads(parameters))
         except RuntimeError as error:  # kfp.local's word for a task that failed; the task said why
             print(f"the DAG stopped: {error}", file=sys.stderr)
             return 1
@@ -35,4 +35,4 @@ def main(parameters: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

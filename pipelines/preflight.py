@@ -3,7 +3,9 @@
 import uuid
 from collections.abc import Mapping
 
+from components.core.artifacts import Kind, Manifest
 from components.core.errors import ConfigError, MantisError, StoreError
+from components.core.lineage import find_artifact
 from components.core.progress import say
 from components.core.settings import Recipe
 from components.core.steps import Run, recorded
@@ -30,6 +32,26 @@ def preflight(recipe: str, overrides: Mapping[str, object], name: str, store_url
             say(f"warning: {warning}")
         resolve_benchmarks(run)
     return run
+
+
+def find_model(store: ObjectStore, uri: str) -> Manifest:
+    """The committed model at `uri`.
+
+    Raises:
+        ConfigError: there is none, or it is something else.
+    """
+    if not uri.startswith(f"{store.url}/"):
+        raise ConfigError(
+            f"eval_model = {uri!r} is no address in {store.url}.",
+            remedy=f"Name a model of this store: {store.url}/models/<fingerprint>; `mantis status RUN` lists a run's.",
+        )
+    found = find_artifact(store, uri)
+    if found.kind is not Kind.MODEL:
+        raise ConfigError(
+            f"eval_model = {uri!r} is a {found.kind.value}, not a model.",
+            remedy="Name the result of a run's `convert`, as `mantis status RUN` shows it.",
+        )
+    return found
 
 
 def check_store(store: ObjectStore) -> None:

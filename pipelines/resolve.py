@@ -6,6 +6,7 @@ from importlib import resources
 import yaml
 
 from components.core.errors import ConfigError
+from components.core.hashing import fingerprint
 from components.core.settings import Recipe, parse_recipe
 from components.core.store import open_store
 from components.data.mixture import written_out
@@ -27,6 +28,17 @@ def resolve_run(recipe: str, overrides: Mapping[str, object], name: str) -> tupl
     parsed = parse_recipe(text, origin=origin, overrides={key: _as_yaml(value) for key, value in overrides.items()})
     resolved = written_out(parsed)
     return name or resolved.default_run_id(), resolved
+
+
+def name_of(recipe: str, overrides: Mapping[str, object], name: str, model: str) -> str:
+    """The run's name; of a run that evaluates the existing `model`, one that follows from recipe and model.
+
+    The recipe's own name is that of the run which trains: its records and its report are left alone.
+    """
+    if name or not model:
+        return name
+    resolved = resolve_run(recipe, overrides, "")[1]
+    return f"{resolved.name}-eval-{fingerprint([resolved.identity(), model])[:8]}"
 
 
 def _recipe_text(recipe: str) -> tuple[str, str]:

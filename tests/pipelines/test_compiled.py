@@ -1,7 +1,9 @@
 from pathlib import Path
 
+import pytest
 import yaml
 
+from components.core.errors import ConfigError
 from pipelines.compiling import PIPELINES, compile_all, stale
 
 COMPILED = Path(__file__).parents[2] / "pipelines" / "compiled"
@@ -38,3 +40,24 @@ def test_parameters_have_defaults_that_are_not_null_and_names_that_sort_together
         for parameter, definition in parameters.items():
             assert "defaultValue" in definition, parameter
             assert parameter.partition("_")[0] in ("run", "store", "train", "eval")
+
+
+def test_every_task_has_the_keys_of_the_store_from_a_secret():
+    for name in PIPELINES:
+        specification, platform = yaml.safe_load_all((COMPILED / f"{name}.yaml").read_text())
+        executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        assert executors.keys() == specification["deploymentSpec"]["executors"].keys()
+        for executor in executors.values():
+            secrets = {secret["secretName"]: secret.get("optional", False) for secret in executor["secretAsEnv"]}
+            assert secrets.keys() == {"mantis-store", "mantis-mlflow", "mantis-hub"}
+            needed = {key["envVar"] for s in executor["secretAsEnv"] if not s.get("optional") for key in s["keyToEnv"]}
+            assert needed == {"AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+
+
+def test_an_image_is_bound_everywhere_and_only_by_its_digest(tmp_path: Path):
+    image = "registry:5000/mantis/pipeline@sha256:" + "0" * 64
+    for path in compile_all(tmp_path, image):
+        executors = next(yaml.safe_load_all(path.read_text()))["deploymentSpec"]["executors"]
+        assert {executor["container"]["image"] for executor in executors.values()} == {image}
+    with pytest.raises(ConfigError, match="has no digest"):
+        compile_all(tmp_path, "mantis/pipeline:1.0")

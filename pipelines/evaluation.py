@@ -1,0 +1,36 @@
+"""Evaluation alone: a model that is already in the store, on the benchmarks of a recipe."""
+
+from kfp import dsl
+
+from components.evaluation.component import benchmarks, evaluate
+from components.reporting.component import report
+from pipelines.component import existing_model, finish, preflight
+from pipelines.platform import on_cluster, short, with_shared_memory
+
+
+@dsl.pipeline(
+    name="evaluation",
+    display_name="Mantis: evaluation of an existing model",
+    description="Answers a recipe's benchmarks with a model of the store, with controls and intervals, and writes a "
+    "report. eval_model: the model's URI, e.g. s3://mantis/models/<fingerprint>. run_recipe: a shipped name, a "
+    "store URL or YAML text; its evaluation section counts. run_overrides: dotted fields. run_name: empty means a name "
+    "that follows from recipe and model. store_url: s3://bucket/prefix.",
+)
+def evaluation(
+    eval_model: str = "",
+    run_recipe: str = "demo",
+    run_overrides: dict[str, str] = {},  # noqa: B006 (a KFP default, never mutated)
+    run_name: str = "",
+    store_url: str = "s3://mantis",
+) -> None:
+    """See the pipeline's description."""
+    asked = {"run_recipe": run_recipe, "run_overrides": run_overrides, "run_name": run_name, "store_url": store_url}
+    with dsl.ExitHandler(short(finish(**asked, last_step="report", eval_model=eval_model)), name="run"):
+        run = short(preflight(**asked, eval_model=eval_model)).output
+        found = short(existing_model(run=run, store_url=store_url, eval_model=eval_model))
+        questions = short(benchmarks(run=run, store_url=store_url))
+        with dsl.ParallelFor(questions.output, name="each-benchmark") as item:
+            evaluated = with_shared_memory(
+                evaluate(run=item.run, store_url=store_url, benchmark=item.benchmark, model=found.outputs["model"])
+            )
+        on_cluster(report(run=run, store_url=store_url, evaluations=dsl.Collected(evaluated.outputs["evaluation"])))

@@ -1,0 +1,166 @@
+"""`mantis submit` against an HTTP server that answers as KFP's API v2beta1 does."""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+IMAGE = "registry/mantis@sha256:" + "a" * 64
+TOKEN = "a-token-that-nobody-may-see"
+API = "/apis/v2beta1"
+
+
+class Kfp(ThreadingHTTPServer):
+    """What the server remembers: pipelines, versions, runs, and the states that a run goes through."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.pipelines: list[dict[str, Any]] = []
+        self.versions: list[dict[str, Any]] = []
+        self.experiments: list[dict[str, Any]] = []
+        self.created: list[tuple[str, dict[str, Any]]] = []
+        self.packages: list[str] = []
+        self.states = ["SUCCEEDED"]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Kfp
+
+    def log_message(self, *_: object) -> None:
+        """Silence."""
+
+    def do_GET(self) -> None:
+        address = urlsplit(self.path)
+        path, query = address.path.removeprefix(API), parse_qs(address.query)
+        if path == "/healthz":
+            self._answer({"multi_user": False})
+        elif path == "/pipelines":
+            self._answer({"pipelines": self._named(self.server.pipelines, query)})
+        elif path.endswith("/versions"):
+            self._answer({"pipeline_versions": self.server.versions})
+        elif path == "/experiments":
+            self._answer({"experiments": self._named(self.server.experiments, query)})
+        elif path.startswith("/runs/"):
+            states = self.server.states
+            self._answer({"run_id": "run-1", "state": states.pop(0) if len(states) > 1 else states[0]})
+        else:
+            self._answer({"message": "not found"}, 404)
+
+    def do_POST(self) -> None:
+        address = urlsplit(self.path)
+        path, query = address.path.removeprefix(API), parse_qs(address.query)
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers["Authorization"] not in (TOKEN, f"Bearer {TOKEN}"):
+            self._answer({"message": "who are you"}, 401)
+        elif path == "/pipelines/upload":
+            self.server.pipelines.append({"pipeline_id": "pipeline-1", "display_name": query["name"][0]})
+            self._answer(self.server.pipelines[-1])
+        elif path == "/pipelines/upload_version":
+            self.server.packages.append(body.decode())
+            number = len(self.server.versions) + 1
+            version = {"pipeline_version_id": f"version-{number}", "display_name": query["name"][0]}
+            self.server.versions.append(version | {"pipeline_id": query["pipelineid"][0]})
+            self._answer(self.server.versions[-1])
+        elif path == "/experiments":
+            self.server.experiments.append(json.loads(body) | {"experiment_id": "experiment-1"})
+            self._answer(self.server.experiments[-1])
+        elif path in ("/runs", "/recurringruns"):
+            self.server.created.append((path, json.loads(body)))
+            self._answer({"run_id": "run-1", "recurring_run_id": "recurring-1"})
+        else:
+            self._answer({"message": "not found"}, 404)
+
+    def _named(self, rows: list[dict[str, Any]], query: dict[str, list[str]]) -> list[dict[str, Any]]:
+        wanted = [p["stringValue"] for text in query.get("filter", []) for p in json.loads(text)["predicates"]]
+        return [row for row in rows if row["display_name"] in wanted]
+
+    def _answer(self, body: dict[str, Any], status: int = 200) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@pytest.fixture
+def kfp() -> Iterator[Kfp]:
+    with Kfp() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def submit(mantis, kfp, tmp_path):
+    def call(*more: str, token: str = TOKEN):
+        host = f"http://127.0.0.1:{kfp.server_address[1]}"
+        where = ("--host", host, "--image", IMAGE, "--store", "s3://mantis/x", "--namespace", "team")
+        return mantis("submit", "demo", *where, *more, cwd=tmp_path, MANTIS_KFP_TOKEN=token, HOME=str(tmp_path))
+
+    return call
+
+
+def test_a_submission_passes_everything_and_uploads_a_version_once(kfp, submit):
+    done = submit("--set=training.learning_rate=5e-6")
+    assert done.returncode == 0, done.stdout + done.stderr
+    path, run = kfp.created[0]
+    assert path == "/runs"
+    assert run["runtime_config"]["parameters"] == {
+        "run_recipe": "demo",
+        "run_overrides": {"training.learning_rate": "5e-6"},
+        "run_name": "",
+        "store_url": "s3://mantis/x",
+    }
+    assert run["service_account"] == "mantis-steps"
+    assert run["pipeline_version_reference"] == {"pipeline_id": "pipeline-1", "pipeline_version_id": "version-1"}
+    assert re.fullmatch(r"demo-[0-9a-f]{8}", run["display_name"])
+    assert "/#/runs/details/run-1" in done.stdout
+    assert IMAGE in kfp.packages[0]
+    assert "placeholder" not in kfp.packages[0]
+
+    again = submit("--follow")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert len(kfp.versions) == 1
+    assert len(kfp.created) == 2
+    assert TOKEN not in done.stdout + done.stderr + again.stdout + again.stderr
+
+
+def test_a_schedule_is_a_recurring_run(kfp, submit):
+    done = submit("--cron", "0 0 3 * * 1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    path, made = kfp.created[0]
+    assert path == "/recurringruns"
+    assert made["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * 1"
+    assert made["no_catchup"] is True
+
+
+def test_a_run_that_fails_makes_follow_fail(kfp, submit):
+    kfp.states = ["FAILED"]
+    done = submit("--follow")
+    assert done.returncode == 1
+    assert re.search(r"mantis status demo-[0-9a-f]{8}", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("more", "token", "said"),
+    [
+        ((), "wrong", "answered 401"),
+        (("--image", "mantis:latest"), TOKEN, "has no digest"),
+        (("--pipeline", "evaluation"), TOKEN, "--model"),
+        (("--store", "file:///tmp/x"), TOKEN, "pods cannot reach it"),
+        (("--set", "training.epochs=0"), TOKEN, "training.epochs"),
+        (("--host", "http://127.0.0.1:9"), TOKEN, "does not answer"),
+    ],
+)
+def test_what_cannot_be_submitted_is_explained(kfp, submit, more, token, said):
+    done = submit(*more, token=token)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert kfp.created == []
