@@ -1,4 +1,5 @@
 import json
+import random
 from typing import Any
 
 import pytest
@@ -76,3 +77,36 @@ def test_processes_count_as_this_one_does(counter, test_data) -> None:
     with LengthPool(2) as pool:
         counted = [length for _, lengths in pool.count(counter, [batch[:7], batch[7:]]) for length in lengths]
     assert counted == counter.count(batch)
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_two_thousand_lengths_are_those_of_training(name, tmp_path) -> None:
+    """Images of any size, the family's own prompt: what preparation counts is what training packs."""
+    kind, rng = family(name), random.Random(0)
+    tokenizer = train_tokenizer(TEXTS, vocabulary=400, special_tokens=kind.special_tokens())
+    tokenizer.save_pretrained(tmp_path)
+    model = ModelSettings(family=name, prompt=kind.prompt)
+    counter = Counter(model=model, tokenizer_folder=str(tmp_path), context_length=100_000)
+    batch = [random_row(rng) for _ in range(2000)]
+    for row, length in zip(batch, counter.count(batch), strict=True):
+        encoding = kind.encode(conversation_of(row), tokenizer, model)
+        assert length.tokens == len(encoding.input_ids)
+        assert length.targets == sum(label != IGNORE for label in encoding.labels)
+        sizes = conversation_of(row).sizes
+        assert length.patches == sum(kind.image_patches(size, model) for size in sizes)
+
+
+def random_row(rng: random.Random) -> dict[str, Any]:
+    images = rng.randint(0, 10)
+    words = [rng.choice(TEXTS[0].split()) for _ in range(rng.randint(1, 12))]
+    for _ in range(images):
+        words.insert(rng.randint(0, len(words)), "<image>")
+    sizes = [(rng.randint(1, 2000), rng.randint(1, 2000)) for _ in range(images)]
+    contents = [" ".join(words), "red", "And then?", "blue " * rng.randint(1, 5)]
+    return {
+        "id": "a",
+        "roles": ["user", "assistant"] * 2,
+        "contents": contents,
+        "widths": [width for width, _ in sizes],
+        "heights": [height for _, height in sizes],
+    }
