@@ -142,6 +142,26 @@ class ScheduleSettings(Settings):
     flat_ratio: float = Field(0.0, ge=0, le=1, description="Linear only: share of the steps before the decay begins.")
 
 
+Part = Literal["vision", "projector", "text", "cross_attention", "embeddings"]
+
+
+class AdapterSettings(Settings):
+    """Low-rank adapters beside frozen weights, instead of training those."""
+
+    kind: Literal["lora", "dora"] = "dora"
+    rank: int = Field(8, ge=1)
+    alpha: int = Field(8, ge=1, description="The update counts alpha / rank times.")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    init: Literal["kaiming", "gaussian"] = Field("kaiming", description="How A is drawn; B is zero.")
+    targets: tuple[str, ...] = Field(
+        (),
+        description="Last parts of the names of linear layers, e.g. q_proj; empty: all of `train` but the head.",
+    )
+    quantized: tuple[Part, ...] = Field(
+        (), description="Parts whose linear layers are kept in nf4 with double quantization; needs zero_stage 2."
+    )
+
+
 class TrainingSettings(Settings):
     """Optimization, batch, precision, parallelism."""
 
@@ -156,7 +176,10 @@ class TrainingSettings(Settings):
     schedule: ScheduleSettings = ScheduleSettings()
     precision: Literal["fp32", "bf16"] = "bf16"
     gradient_checkpointing: bool = Field(True, json_schema_extra=HOW)
-    train: tuple[Literal["vision", "projector", "text", "cross_attention", "embeddings"], ...] = ("projector", "text")
+    train: tuple[Part, ...] = ("projector", "text")
+    adapter: AdapterSettings | None = Field(
+        None, description="Train these beside `train`'s linear layers, not `train`."
+    )
     seed: int = 42
     zero_stage: Literal[2, 3] = Field(3, json_schema_extra=HOW)
     cpu_offload: bool = Field(
@@ -183,6 +206,12 @@ class TrainingSettings(Settings):
         None, ge=1, description="Checkpoints of these steps are kept for good.", json_schema_extra=HOW
     )
     log_every: int = Field(10, ge=1, description="Steps.", json_schema_extra=HOW)
+
+    @model_validator(mode="after")
+    def _quantized_weights_are_not_cut(self) -> Self:
+        if self.adapter and self.adapter.quantized and self.zero_stage == 3:
+            raise ValueError("adapter.quantized needs zero_stage: 2; ZeRO-3 would cut quantized weights into pieces")
+        return self
 
 
 class ConversionSettings(Settings):

@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from components.core.settings import ModelSettings
+from components.core.settings import ModelSettings, Part
 from components.models.batch import PackedBatch, Pixels
 from components.models.conversation import Conversation, Size
 
 IGNORE = -100
-Part = Literal["vision", "projector", "text", "cross_attention", "embeddings"]
 
 
 @dataclass(frozen=True, kw_only=True)

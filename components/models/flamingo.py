@@ -21,12 +21,11 @@ from transformers import (
 )
 from transformers.models.idefics.image_processing_idefics import IDEFICS_STANDARD_MEAN, IDEFICS_STANDARD_STD
 
-from components.core.settings import ModelSettings
+from components.core.settings import ModelSettings, Part
 from components.models import attention, loading
 from components.models.batch import PackedBatch, Pixels, row_of
 from components.models.conversation import IMAGE_MARK, Size
 from components.models.encoding import Encoder, token_id
-from components.models.family import Part
 from components.models.images import Normalization, normalize, resize_square
 from components.models.prompts import chat_template, profile
 

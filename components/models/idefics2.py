@@ -25,12 +25,11 @@ from transformers import (
 )
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
 
-from components.core.settings import ModelSettings
+from components.core.settings import ModelSettings, Part
 from components.models import attention, loading
 from components.models.batch import PackedBatch, Pixels, row_of
 from components.models.conversation import IMAGE_MARK, Size
 from components.models.encoding import Encoder, token_id
-from components.models.family import Part
 from components.models.images import Normalization, normalize, patches_of, resize_to
 from components.models.prompts import chat_template, profile
 

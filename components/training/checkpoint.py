@@ -138,7 +138,10 @@ def _loads(name: str, rank: int | None) -> bool:
 
 
 class Saver:
-    """One rank's side of saving. `save` returns when the state is copied; the rest happens in a thread."""
+    """One rank's side of saving. `save` returns when the state is copied; the rest happens in a thread.
+
+    Without `frozen`, parameters that are not trained stay out: whoever resumes has built them the same.
+    """
 
     def __init__(
         self,
@@ -151,10 +154,12 @@ class Saver:
         attempt: str,
         keep: int,
         keep_every: int | None = None,
+        frozen: bool = True,
     ) -> None:
         self._store, self._prefix = store, prefix
         self._rank, self._world_size, self._zero_stage = rank, world_size, zero_stage
         self._attempt, self._keep, self._keep_every = attempt, keep, keep_every
+        self._frozen = frozen
         self._snapshot = Snapshot()
         self._thread: threading.Thread | None = None
         self._failed: BaseException | None = None
@@ -163,7 +168,9 @@ class Saver:
         """Save the DeepSpeed engine; collective. Waits for the one before, so that one is in memory at a time."""
         self.wait()
         with self._snapshot.taking(engine), tempfile.TemporaryDirectory(prefix="mantis-checkpoint-") as unused:
-            engine.save_checkpoint(unused, tag=folder_of(state.step), save_latest=False)
+            engine.save_checkpoint(
+                unused, tag=folder_of(state.step), save_latest=False, exclude_frozen_parameters=not self._frozen
+            )
         written = {}
         if self._rank == 0:
             lines = "".join(json.dumps(row) + "\n" for row in metrics)

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from components.core.errors import ConfigError, TrainingError
 from components.core.settings import TrainingSettings
 from components.models.family import Family
+from components.training.adapters import add_adapters, is_adapter
 from components.training.engine_options import SMALL_PARAMETERS, Option, as_config, engine_options
 from components.training.loss import LossHead
 from components.training.whole import treat_as_one
@@ -121,10 +122,12 @@ class Engine:
 
 def build_engine(model: PreTrainedModel, family: Family, settings: TrainingSettings) -> Engine:
     """Freeze what the recipe does not train, and hand the model to DeepSpeed."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if settings.adapter:
+        add_adapters(model, family, settings, seed=settings.seed)
     freeze(model, family, settings)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    parameters = sum(parameter.numel() for parameter in model.parameters())
     options = engine_options(settings, parameters=parameters, cuda=torch.cuda.is_available())
     head = LossHead(model)
     if parameters < SMALL_PARAMETERS and settings.zero_stage == 3:
@@ -149,13 +152,14 @@ def build_engine(model: PreTrainedModel, family: Family, settings: TrainingSetti
 
 
 def freeze(model: nn.Module, family: Family, settings: TrainingSettings) -> None:
-    """Only the parts in `training.train` keep gradients.
+    """Only the parts in `training.train`, or the adapters, keep gradients.
 
     Raises:
         ConfigError: nothing would be trained.
     """
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(family.part_of(name) in settings.train)
+        trained = is_adapter(name) if settings.adapter else family.part_of(name) in settings.train
+        parameter.requires_grad_(trained)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError(
             f"training.train = {list(settings.train)} leaves nothing to train.",

@@ -2,18 +2,20 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerFast
 
+from components.core.settings import Recipe
 from components.core.store import ObjectStore, upload_tree
 from components.models.batch import PackedBatch
 from components.models.family import Family
+from components.training.adapters import save_base, save_config
 from components.training.checkpoint import METRICS
 from components.training.collate import to_device
 from components.training.engine import Engine
@@ -40,17 +42,27 @@ def leave_files(
     store: ObjectStore,
     prefix: str,
     *,
-    model: PreTrainedModel,
-    save_processor: Callable[[Path], None],
+    recipe: Recipe,
+    engine: Engine,
+    family: Family,
+    tokenizer: PreTrainedTokenizerFast,
     probe: dict[str, Tensor],
     rows: Sequence[Row],
 ) -> None:
-    """Put probe.safetensors, metrics.jsonl and `model/` (configuration, tokenizer, processor; no weights)."""
+    """Put probe.safetensors, metrics.jsonl and `model/`: all of a model folder but the trained weights.
+
+    For adapters it holds their configuration, and the weights that they will be merged into.
+    """
     with tempfile.TemporaryDirectory(prefix="mantis-model-") as scratch:
         folder = Path(scratch)
         save_file(probe, folder / PROBE)
         (folder / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        model = engine.deepspeed.module
+        if recipe.training.adapter:
+            save_config(model, folder / "model")
+            # Built again, the same: in this process it is quantized, or cut by ZeRO-3.
+            save_base(family.build(tokenizer, recipe.model, seed=recipe.seed), recipe.training, folder / "model")
         model.config.save_pretrained(folder / "model")
         model.generation_config.save_pretrained(folder / "model")
-        save_processor(folder / "model")
+        family.save_processor(tokenizer, recipe.model, folder / "model")
         upload_tree(store, prefix, folder)

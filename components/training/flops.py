@@ -52,7 +52,7 @@ def flops_of(model: PreTrainedModel, family: Family, settings: TrainingSettings)
     """Counted from the model's parameters and shape.
 
     A matrix of N weights costs 2 N per position forward, as much for its input's gradient and as much for its own; the
-    last two only where something below it, or it itself, is trained.
+    last two only where something below it, or it itself, is trained. What adapters add themselves is left out.
     """
     counts: dict[str, int] = {"vision": 0, "projector": 0, "text": 0}
     pixels = 0  # weights on pixels, whose gradient nobody asks for
@@ -67,7 +67,7 @@ def flops_of(model: PreTrainedModel, family: Family, settings: TrainingSettings)
     # Embeddings are looked up, which costs nothing; where they are tied, they are counted once, as the head.
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     body = counts["text"] - head - (0 if tied else _size(model.get_input_embeddings().weight))
-    passes = {part: 1 + (part in settings.train) for part in counts}
+    passes = {part: 1 + (part in settings.train and not settings.adapter) for part in counts}
     passes["text"] += 1 if {"vision", "projector", "text"} & set(settings.train) else 0
     passes["projector"] += "vision" in settings.train
     passes["vision"] += "vision" in settings.train

@@ -7,7 +7,6 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch.distributed as dist
@@ -91,6 +90,7 @@ class Loop:
             attempt=_agreed_token(ranks),
             keep=self.settings.checkpoint_keep,
             keep_every=self.settings.checkpoint_keep_every,
+            frozen=self.settings.adapter is None,
         )
         self.guard = Guard(spike=self.settings.loss_spike, skips=self.settings.skip_bad_steps)
         self.watchdog = Watchdog(
@@ -154,7 +154,12 @@ class Loop:
     def _resume(self) -> None:
         lost = self.heartbeat.last() if self.heartbeat else 0.0
         resumed = restore(
-            self.engine.deepspeed, self.run.store, self.prefix, self.ranks, zero_stage=self.settings.zero_stage
+            self.engine.deepspeed,
+            self.run.store,
+            self.prefix,
+            self.ranks,
+            zero_stage=self.settings.zero_stage,
+            frozen=self.settings.adapter is None,
         )
         if resumed:
             self.state = resumed.state
@@ -256,8 +261,10 @@ class Loop:
             leave_files(
                 self.run.store,
                 self.prefix,
-                model=self.engine.deepspeed.module,
-                save_processor=partial(self.family.save_processor, self.reader.tokenizer(), self.model_settings),
+                recipe=self.run.recipe,
+                engine=self.engine,
+                family=self.family,
+                tokenizer=self.reader.tokenizer(),
                 probe=probe,
                 rows=self.recorder.rows,
             )

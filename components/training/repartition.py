@@ -118,13 +118,14 @@ class Shards:
         return torch.cat(found)
 
 
-def load_repartitioned(engine: Any, shards: Shards, *, rank: int) -> None:
+def load_repartitioned(engine: Any, shards: Shards, *, rank: int, frozen: bool = True) -> None:
     """Put weights, frozen weights, buffers, moments and counters into the DeepSpeed engine.
 
     Args:
         engine: of ZeRO-2 or 3, on any number of ranks; every rank calls this.
         shards: of the same model with the same parameters trained.
         rank: this process's.
+        frozen: whether parameters that are not trained were saved; else they stay as they are.
 
     Raises:
         IntegrityError: the checkpoint is of another model.
@@ -138,7 +139,9 @@ def load_repartitioned(engine: Any, shards: Shards, *, rank: int) -> None:
     for name, value in shards.frozen():
         _copy(_named(parameters, name, value), value, rank)
         seen.add(name)
-    missing = sorted(set(parameters) - seen)
+    missing = sorted(
+        name for name, parameter in parameters.items() if name not in seen and (frozen or parameter.requires_grad)
+    )
     if missing:
         raise IntegrityError(f"The checkpoint holds no {missing[0]}.", remedy="It is of another model.")
     buffers = dict(engine.module.named_buffers())

@@ -38,11 +38,13 @@ class Resumed:
     rows: list[Row]
 
 
-def restore(engine: Any, store: ObjectStore, prefix: str, ranks: Ranks, *, zero_stage: int) -> Resumed | None:
+def restore(
+    engine: Any, store: ObjectStore, prefix: str, ranks: Ranks, *, zero_stage: int, frozen: bool = True
+) -> Resumed | None:
     """Load the newest whole checkpoint into the DeepSpeed engine; None where there is none. Collective.
 
     One with a missing or changed file is reported and the one before it is used. One that was saved by another number
-    of ranks or another ZeRO stage is divided anew.
+    of ranks or another ZeRO stage is divided anew. `frozen`: as the Saver had it.
 
     Raises:
         TrainingError: checkpoints are there and none is whole.
@@ -63,9 +65,9 @@ def restore(engine: Any, store: ObjectStore, prefix: str, ranks: Ranks, *, zero_
                 continue
             # Every hash was verified above: these files are unpickled, which runs whatever they hold.
             if same:
-                engine.load_checkpoint(str(scratch), tag=folder_of(step))
+                engine.load_checkpoint(str(scratch), tag=folder_of(step), load_module_strict=frozen)
             else:
-                _repartition(engine, commit, folder, ranks, zero_stage=zero_stage)
+                _repartition(engine, commit, folder, ranks, zero_stage=zero_stage, frozen=frozen)
             if ranks.first:
                 say(f"goes on after step {step} from {store.uri(f'{prefix}/{folder_of(step)}')}")
             rows = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
@@ -131,7 +133,7 @@ def _node_folder(own: Path, ranks: Ranks) -> Path:
     return Path(folders[ranks.rank - ranks.local])
 
 
-def _repartition(engine: Any, commit: Commit, folder: Path, ranks: Ranks, *, zero_stage: int) -> None:
+def _repartition(engine: Any, commit: Commit, folder: Path, ranks: Ranks, *, zero_stage: int, frozen: bool) -> None:
     if ranks.first:
         say(
             f"THE LAYOUT CHANGED: step {commit.step} was saved by {commit.world_size} ranks with ZeRO-"
@@ -139,4 +141,4 @@ def _repartition(engine: Any, commit: Commit, folder: Path, ranks: Ranks, *, zer
             "of every step stay the same; sums are taken in another order, so the last bits may differ."
         )
     shards = Shards(folder, world_size=commit.world_size, zero_stage=commit.zero_stage)
-    load_repartitioned(engine, shards, rank=ranks.rank)
+    load_repartitioned(engine, shards, rank=ranks.rank, frozen=frozen)

@@ -16,7 +16,11 @@ def figures(make_run, torchrun, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
-@pytest.mark.parametrize("variant", [0, 1, 2], ids=["zero-3", "zero-2", "zero-3 frozen tower, checkpointing"])
+@pytest.mark.parametrize(
+    "variant",
+    range(5),
+    ids=["zero-3", "zero-2", "zero-3 frozen tower, checkpointing", "stage 1, 128 samples", "stage 2, 128 samples"],
+)
 def test_step_equals_official_accumulation(figures, name, variant):
     """To 1e-5 before the first update; behind it AdamW has made steps of rounding where a true gradient is zero."""
     first, *others = figures[0][name][variant]

@@ -22,54 +22,64 @@ from components.training.flops import flops_of
 from components.training.loss import CHUNK_LOGITS, LossHead, share_of_step
 from components.training.plan import Budgets, Lengths, Plan
 
-STEPS, BATCH, RATE = 3, 7, 1e-3
+BATCH, RATE = 7, 1e-3
+STEP_SAMPLES = 21
 CHUNK = 1000  # logits: a few targets
 VARIANTS = [
     {"zero_stage": 3, "weight_decay": 0.01, "token_budget": 8, "chunk_logits": CHUNK},
     {"zero_stage": 2, "weight_decay": 0.01, "token_budget": 120, "chunk_logits": CHUNK},
     {"zero_stage": 3, "train": ("projector", "text"), "gradient_checkpointing": True, "token_budget": 30},
+    {"zero_stage": 3, "train": ("projector",), "batch_size": 128},
+    {"zero_stage": 3, "train": ("projector", "text", "cross_attention", "embeddings"), "batch_size": 128},
 ]
 
 
-def main(store_url: str, out: str, *run_ids: str) -> None:
+def main(work, store_url: str, out: str, *run_ids: str) -> None:
     ranks = join_ranks()
-    figures = {run_id: figures_of(open_run(run_id, store_url), ranks) for run_id in run_ids}
+    figures = {}
+    for run_id in run_ids:
+        run = open_run(run_id, store_url)
+        record = read_record(run.store, run.id, "assemble")
+        reader = MixtureReader(run.store, read_manifest(run.store, key_of(run.store, record.uri)))
+        figures[run_id] = work(run.recipe.model, run.recipe.training, reader, ranks)
     Path(f"{out}.{ranks.rank}").write_text(json.dumps(figures))
     leave_ranks()
 
 
-def figures_of(run, ranks) -> list[list[dict]]:
-    record = read_record(run.store, run.id, "assemble")
-    reader = MixtureReader(run.store, read_manifest(run.store, key_of(run.store, record.uri)))
+def every_variant(model_settings, training, reader, ranks) -> list[list[dict]]:
     figures = []
     for variant in VARIANTS:
-        changes = {"gradient_clipping": 0.5, **variant}
+        changes = {"gradient_clipping": 0.5, "batch_size": BATCH, **variant}
         chunk = changes.pop("chunk_logits", CHUNK_LOGITS)
-        settings = run.recipe.training.model_copy(update=changes)
-        figures.append(train(run.recipe.model, settings, reader, ranks, chunk_logits=chunk))
+        settings = training.model_copy(update=changes)
+        figures.append(train(model_settings, settings, reader, ranks, chunk_logits=chunk))
     return figures
 
 
 def train(model_settings, settings, reader, ranks, *, chunk_logits) -> list[dict]:
     kind = family(model_settings.family)
     model = kind.build(reader.tokenizer(), model_settings, seed=3)
+    reference = copy.deepcopy(model)
+    freeze(reference, kind, settings)
+    engine = build_engine(model, kind, settings)
+    head = LossHead(model, chunk_logits=chunk_logits)
+    return steps_of(engine, reference, head, kind, model_settings, settings, reader, ranks)
+
+
+def steps_of(engine, reference, head, kind, model_settings, settings, reader, ranks) -> list[dict]:
     plan = Plan(
         Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
         seed=1,
-        batch_size=BATCH,
+        batch_size=settings.batch_size,
         epochs=1,
-        max_steps=STEPS,
+        max_steps=max(1, STEP_SAMPLES // settings.batch_size),
         budgets=Budgets(tokens=settings.token_budget, patches=1000),
-        cost=flops_of(model, kind, settings).cost_model(),
+        cost=flops_of(reference, kind, settings).cost_model(),
     )
     preparer = Preparer(reader, kind, model_settings)
-    reference = copy.deepcopy(model)
-    freeze(reference, kind, settings)
     adam = torch.optim.AdamW(
         parameter_groups(reference, settings.weight_decay), betas=settings.betas, eps=settings.epsilon
     )
-    engine = build_engine(model, kind, settings)
-    head = LossHead(model, chunk_logits=chunk_logits)
     with Feed(preparer, plan, start=0, rank=ranks.rank, world_size=ranks.world_size) as feed:
         return [
             step(work, engine, reference, adam, settings, head=head, kind=kind, preparer=preparer, ranks=ranks)
@@ -132,4 +142,4 @@ def step_by_hand(model, adam, clipping: float) -> float:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(every_variant, *sys.argv[1:])

@@ -1,0 +1,71 @@
+"""QLoRA, LoRA and DoRA: the step against peft alone, and the whole way to a merged model."""
+
+import json
+
+import pytest
+from pydantic import ValidationError
+from transformers import AutoModelForImageTextToText
+
+from components.conversion.step import convert
+from components.core.errors import MantisError
+from components.core.settings import AdapterSettings, TrainingSettings
+from components.core.store import key_of
+from components.models.registry import family
+from components.training.adapters import add_adapters
+from components.training.step import train
+
+DORA = "{rank: 4, alpha: 8, dropout: 0.1, quantized: [projector, text]}"
+
+
+@pytest.fixture(scope="module")
+def figures(make_run, torchrun, tmp_path_factory):
+    made = {name: make_run(name, model__family=name)[0] for name in ("llava-clip", "idefics2")}
+    out = tmp_path_factory.mktemp("adapter-step") / "figures"
+    done = torchrun("adapter_step.py", 2, made["idefics2"].store.url, out, *made)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(out.with_name("figures.0").read_text())
+
+
+@pytest.mark.parametrize("name", ["llava-clip", "idefics2"])
+def test_qlora_and_dora_step_equals_peft_alone(figures, name):
+    first, *others = figures[name]
+    assert first["loss"] == pytest.approx(first["expected_loss"], rel=1e-5)
+    assert first["gradient_error"] < 1e-5
+    assert first["norm"] == pytest.approx(first["expected_norm"], rel=1e-5)
+    for row in others:  # behind AdamW's first step, which is a sign where the gradient is all but zero
+        assert row["loss"] == pytest.approx(row["expected_loss"], rel=1e-4)
+        assert row["gradient_error"] < 1e-4
+
+
+@pytest.mark.parametrize(("adapter", "stage"), [(DORA, 2), ("{kind: lora, rank: 4}", 3)], ids=["qlora+dora", "lora"])
+def test_trained_adapters_become_a_model_that_transformers_loads(make_run, adapter, stage):
+    run, mixture = make_run(
+        f"adapter-{stage}", training__adapter=adapter, training__zero_stage=str(stage), training__max_steps="12"
+    )
+    checkpoint = train(run, mixture)
+    assert checkpoint.summary["last_loss"] < checkpoint.summary["first_loss"]
+    names = [file.name for file in checkpoint.files]
+    shards = [file for file in checkpoint.files if file.name.endswith("mp_rank_00_model_states.pt")]
+    base = next(file.size for file in checkpoint.files if file.name == "model/model.safetensors")
+    assert "model/adapter_config.json" in names
+    assert all(file.size < base / 2 for file in shards), "frozen weights are not saved again and again"
+    model = convert(run, checkpoint)
+    folder = run.store.lance_uri(key_of(run.store, model.uri))
+    _, report = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+
+
+def test_quantized_weights_and_zero_3_exclude_each_other():
+    with pytest.raises(ValidationError, match=r"adapter\.quantized needs zero_stage: 2"):
+        TrainingSettings(zero_stage=3, adapter=AdapterSettings(quantized=("text",)))
+
+
+def test_targets_that_name_nothing_are_refused(make_run):
+    run, _ = make_run("none", training__adapter="{targets: [query]}")
+    kind = family(run.recipe.model.family)
+    from components.models.tokenizer import train_tokenizer
+
+    tokenizer = train_tokenizer(["red"], vocabulary=300, special_tokens=kind.special_tokens())
+    model = kind.build(tokenizer, run.recipe.model, seed=0)
+    with pytest.raises(MantisError, match=r"targets = \['query'\] name no linear layer"):
+        add_adapters(model, kind, run.recipe.training, seed=0)
