@@ -98,30 +98,31 @@ def convert_from_store(folder: Path) -> float:
     """Ours, reading by range; the seconds of reading back what was written are returned."""
     import torch
 
-    from components.conversion.sources import Source, store_sources
+    from components.conversion.read_ahead import reading_ahead
+    from components.conversion.sources import StoreSource
     from components.conversion.writing import hash_written, plan_shards, write_shards
     from components.conversion.zero import read_checkpoint
     from components.core.store import open_store
 
-    class Counted:
+    class Counted(StoreSource):
         """A source that says how many bytes were asked of it."""
 
-        def __init__(self, source: Source) -> None:
-            self.name, self.size, self.read, self._source = source.name, source.size, 0, source
+        total = 0
 
-        def read_into(self, start: int, target: memoryview) -> None:
-            self.read += len(target)
-            self._source.read_into(start, target)
+        def read(self, start: int, length: int) -> bytes:
+            Counted.total += length
+            return super().read(start, length)
 
     torch.set_num_threads(1)
     (folder / "ours").mkdir(exist_ok=True)
-    sources = {
-        name: Counted(source) for name, source in store_sources(open_store((folder / "url").read_text()), TAG).items()
-    }
-    shards = plan_shards(read_checkpoint(sources, origin=TAG).tensors.values(), torch.bfloat16)
-    digests = write_shards(shards, folder / "ours")
+    opened = open_store((folder / "url").read_text())
+    Counted.total = 0
+    sources = {entry.key.removeprefix(f"{TAG}/"): Counted(opened, entry.key, entry.size) for entry in opened.list(TAG)}
+    with reading_ahead(read_checkpoint(sources, origin=TAG).tensors.values()) as tensors:
+        shards = plan_shards(tensors, torch.bfloat16)
+        digests = write_shards(shards, folder / "ours")
     start = time.perf_counter()
     if hash_written(shards, folder / "ours") != digests:
         raise RuntimeError("what was written is not what was read")
-    (folder / "ours" / "read").write_text(str(sum(source.read for source in sources.values())))
+    (folder / "ours" / "read").write_text(str(Counted.total))
     return time.perf_counter() - start

@@ -15,7 +15,7 @@ from rich.tree import Tree
 from components.core.errors import ConfigError
 from components.core.lineage import Link
 from components.core.store import ObjectStore, default_store_url, open_store
-from pipelines import data_cli, evaluation_cli, import_cli, submit_cli, train_cli
+from pipelines import data_cli, evaluation_cli, import_cli, models_cli, submit_cli, train_cli
 from pipelines.terminal import RunId, Store, console, errors, explained, overrides_of, recipe_argument
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app.command()(data_cli.fetch)
 app.add_typer(evaluation_cli.app)
 app.add_typer(train_cli.train, name="train")
 app.add_typer(import_cli.app)
+app.add_typer(models_cli.app)
 app.add_typer(submit_cli.app)
 
 

@@ -30,6 +30,20 @@ def resolve_run(recipe: str, overrides: Mapping[str, object], name: str) -> tupl
     return name or resolved.default_run_id(), resolved
 
 
+def published_recipe(family: str) -> str:
+    """The shipped recipe that trains all of a model of this family from published weights.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for name in shipped_recipes():
+        recipe = resolve_run(name, {}, "")[1]
+        whole = not recipe.training.adapter and {"text", "cross_attention"} & set(recipe.training.train)
+        if recipe.model.family == family and recipe.model.base != "tiny" and whole:
+            return name
+    raise ConfigError(f"No shipped recipe trains a model of family {family!r}.", remedy="Name one: --recipe.")
+
+
 def name_of(recipe: str, overrides: Mapping[str, object], name: str, model: str) -> str:
     """The run's name; of a run that evaluates the existing `model`, one that follows from recipe and model.
 

@@ -19,7 +19,9 @@ from components.conversion.zero import Checkpoint, MasterTensor
 from components.core.errors import ConversionError
 
 PREFIX = "base_model.model."  # peft's own wrapping of the model
-FACTOR = re.compile(r"(.+)\.lora_(A|B|magnitude_vector)\.(?:default\.)?weight")
+FACTOR = re.compile(
+    r"(.+)\.lora_(A|B|magnitude_vector)(?:\.default)?(?:\.weight)?"
+)  # in training, and as peft saves it
 SAVED = ".modules_to_save.default."
 ORIGINAL = ".original_module."
 FACTORS_IN_MEMORY = 16  # at least the threads that write, or factors are read again and again

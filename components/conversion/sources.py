@@ -57,13 +57,20 @@ class StoreSource:
         self.name, self.size = store.uri(key), size
         self._store, self._key = store, key
 
+    def read(self, start: int, length: int) -> bytes:
+        """`length` bytes from `start` on; one request.
+
+        Raises:
+            ConversionError: the object ends before.
+        """
+        found = self._store.get_range(self._key, start, length)
+        if len(found) != length:
+            raise short(self, start + length)
+        return found
+
     def read_into(self, start: int, target: memoryview) -> None:
-        if not target:
-            return
-        found = self._store.get_range(self._key, start, len(target))
-        if len(found) != len(target):
-            raise short(self, start + len(target))
-        target[:] = found
+        if target:
+            target[:] = self.read(start, len(target))
 
 
 def short(source: Source, needed: int) -> ConversionError:

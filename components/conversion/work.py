@@ -15,6 +15,7 @@ from components.conversion.card import model_card
 from components.conversion.committed import read_file, read_last_step
 from components.conversion.merging import ADAPTER_CONFIG, BASE, peft_model, plan_merge
 from components.conversion.proof import DTYPES, prove_logits, prove_tensors
+from components.conversion.read_ahead import reading_ahead
 from components.conversion.writing import plan_shards, write_shards
 from components.conversion.zero import Checkpoint, MasterTensor
 from components.core.artifacts import Manifest, Number
@@ -44,8 +45,9 @@ def convert_checkpoint(run: Run, checkpoint: Manifest, prefix: str) -> dict[str,
         folder = Path(scratch)
         copy_model_files(run, checkpoint, folder, stored)
         merge = plan_merge(run, checkpoint, zero, folder)
-        shards = plan_shards(tensors_to_write(merge.merged if merge else zero, folder), DTYPES[stored])
-        prove_tensors(shards, folder, write_shards(shards, folder))
+        with reading_ahead(tensors_to_write(merge.merged if merge else zero, folder)) as tensors:
+            shards = plan_shards(tensors, DTYPES[stored])
+            prove_tensors(shards, folder, write_shards(shards, folder))
         difference = prove_logits(
             folder,
             read_file(run.store, checkpoint, PROBE),

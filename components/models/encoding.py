@@ -1,21 +1,27 @@
 """The text half of every family: a conversation, or a prompt, as tokens with labels."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from transformers import PreTrainedTokenizerFast
 
-from components.core.errors import ConfigError
+from components.core.errors import ConfigError, InputError
 from components.core.settings import ModelSettings
 from components.models.conversation import IMAGE_MARK, Conversation, Size
 from components.models.family import IGNORE, Encoding
-from components.models.prompts import Piece, profile, render, render_prompt
+from components.models.prompts import Piece, Profile, profile, render, render_prompt
 
 
 class Encoder(ABC):
-    """What a family inherits; it says which tokens an image becomes."""
+    """What a family inherits; it says which tokens an image becomes.
+
+    As in the official code a conversation is tokenized whole, and what is learned lies between separators: tokenizers
+    that mark the beginning of a text would otherwise mark that of every turn. Profiles without separators, which are of
+    this project alone, are tokenized piece by piece.
+    """
 
     mark: str = IMAGE_MARK  # the token of the tokenizer that stands for a whole image until it is expanded
+    apart: bool = False  # whether the stretches of text between images are tokenized each on its own
 
     @abstractmethod
     def image_ids(self, size: Size, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> list[int]:
@@ -54,43 +60,117 @@ class Encoder(ABC):
         tokenizer: PreTrainedTokenizerFast,
         settings: ModelSettings,
     ) -> list[Encoding]:
-        """Every conversation's pieces as tokens; piece by piece, since tokens must not cross from text to target."""
+        """Every conversation's pieces as tokens."""
+        style = profile(settings.prompt)
         mark = token_id(tokenizer, self.mark)
+        first = [token_id(tokenizer, style.first)] if style.first else []
+        whole = style.separated and tokenizer.backend_tokenizer.token_to_id(style.user_end) is not None
+        groups = [_groups(pieces, whole=whole) for pieces in texts]
+        runs = [self._runs(group) for sample in groups for group in sample]
         # The tokenizer's own object: the wrapper around it costs several times the tokenizing of a short text.
-        tokens = iter(
+        encoded = iter(
             tokenizer.backend_tokenizer.encode_batch_fast(
-                [piece.text for pieces in texts for piece in pieces], add_special_tokens=False
+                [text for run in runs for text in run], add_special_tokens=False
             )
         )
+        tokens = iter([_joined_by(mark, [next(encoded).ids for _ in run]) for run in runs])
         encodings: list[Encoding] = []
-        for pieces, conversation in zip(texts, conversations, strict=True):
-            images = iter([self.image_ids(size, tokenizer, settings) for size in conversation.sizes])
-            input_ids: list[int] = []
-            labels: list[int] = []
-            for piece in pieces:
-                ids = next(tokens).ids
-                shown = ids if mark not in ids else _expand(ids, mark, images)
-                input_ids += shown
-                if not piece.target:
-                    labels += [IGNORE] * len(shown)
-                elif shown is ids:
-                    labels += ids
-                else:  # an image in an answer, whose tokens nobody learns
-                    never = {mark, *self.image_ids(Size(width=1, height=1), tokenizer, settings)}
-                    labels += [IGNORE if token in never else token for token in shown]
-            encodings.append(Encoding(input_ids=input_ids, labels=labels))
+        for pieces, group, conversation in zip(texts, groups, conversations, strict=True):
+            found = [next(tokens) for _ in group]
+            parts = _cut(found[0], pieces, style, tokenizer) if whole else found
+            images = [self.image_ids(size, tokenizer, settings) for size in conversation.sizes]
+            encodings.append(_put_together(conversation, pieces, parts, mark=mark, images=images, first=first))
         return encodings
 
+    def _runs(self, text: str) -> list[str]:
+        """What is tokenized at once."""
+        return text.split(self.mark) if self.apart else [text]
 
-def _expand(ids: list[int], mark: int, images: Iterator[list[int]]) -> list[int]:
-    """`ids` with the next of `images` in place of every mark."""
-    expanded: list[int] = []
-    for token in ids:
-        if token == mark:
-            expanded += next(images)
+
+def _groups(pieces: Sequence[Piece], *, whole: bool) -> list[str]:
+    """The pieces' texts, or all of them as one."""
+    texts = [piece.text for piece in pieces]
+    return ["".join(texts)] if whole else texts
+
+
+def _joined_by(mark: int, runs: list[list[int]]) -> list[int]:
+    ids = runs[0]
+    for run in runs[1:]:
+        ids = [*ids, mark, *run]
+    return ids
+
+
+def _cut(
+    ids: list[int], pieces: Sequence[Piece], style: Profile, tokenizer: PreTrainedTokenizerFast
+) -> Iterator[list[int]]:
+    """The tokens of each piece, all but the last of which end with their role's separator.
+
+    Raises:
+        ConfigError: the tokenizer does not keep a separator whole.
+    """
+    start = 0
+    for piece in pieces:
+        separator = style.end if piece.target else style.user_end
+        end = start
+        if piece.text.endswith(separator):
+            token = token_id(tokenizer, separator)
+            for _ in range(piece.text.count(separator)):
+                try:
+                    end = ids.index(token, end) + 1
+                except ValueError:
+                    raise ConfigError(
+                        f"The tokenizer splits {separator!r}, which it knows as a token.",
+                        remedy="Add it to the tokenizer's added tokens; `mantis verify-tokenizer` shows what differs.",
+                    ) from None
         else:
-            expanded.append(token)
-    return expanded
+            end = len(ids)
+        yield ids[start:end]
+        start = end
+
+
+def _put_together(
+    conversation: Conversation,
+    pieces: Sequence[Piece],
+    parts: Iterable[list[int]],
+    *,
+    mark: int,
+    images: Sequence[list[int]],
+    first: list[int],
+) -> Encoding:
+    waiting = iter(images)
+    input_ids, labels = list(first), [IGNORE] * len(first)
+    for piece, ids in zip(pieces, parts, strict=True):
+        shown = ids if mark not in ids else _expand(ids, mark, waiting, conversation.id)
+        input_ids += shown
+        if not piece.target:
+            labels += [IGNORE] * len(shown)
+        elif shown is ids:
+            labels += ids
+        else:  # an image in an answer, whose tokens nobody learns
+            never = {token for image in images for token in image}
+            labels += [IGNORE if token in never else token for token in shown]
+    return Encoding(input_ids=input_ids, labels=labels)
+
+
+def _expand(ids: list[int], mark: int, images: Iterator[list[int]], name: str) -> list[int]:
+    """`ids` with the next of `images` in place of every mark.
+
+    Raises:
+        InputError: there are more marks than images.
+    """
+    expanded: list[int] = []
+    start = 0
+    for _ in range(ids.count(mark)):
+        end = ids.index(mark, start)
+        image = next(images, None)
+        if image is None:
+            raise InputError(
+                f"Conversation {name!r} holds the text that stands for an image in the model's vocabulary.",
+                remedy="Take it out of the conversation.",
+            )
+        expanded += ids[start:end] + image
+        start = end + 1
+    return expanded + ids[start:]
 
 
 def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:

@@ -44,6 +44,10 @@ class Family(Protocol):
         """Language model positions that an image of this size takes; nothing is decoded."""
         ...
 
+    def image_ids(self, size: Size, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> list[int]:
+        """The tokens at those positions, `image_tokens` of them."""
+        ...
+
     def image_patches(self, size: Size, settings: ModelSettings) -> int:
         """Patches the vision tower computes for an image of this size."""
         ...

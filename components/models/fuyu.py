@@ -1,8 +1,9 @@
 """Fuyu: no vision tower; patches of 30 x 30 pixels go through one linear layer into a Persimmon. Mantis-Fuyu.
 
-transformers' FuyuProcessor takes one image per text. Several are done as the official MFuyuProcessor does them: each
-mark becomes the image's rows, a placeholder per patch and a newline token at the end of a row, and the patches of all
-images are put in at the placeholders in order.
+transformers' FuyuProcessor takes one image per text. Several are done as the official MFuyuProcessor does them: the
+stretches of text between images are tokenized each on its own, and every mark becomes the image's rows, a placeholder
+per patch and a newline token at the end of a row, with a token before and two behind them. The patches of all images
+are put in at the placeholders in order.
 """
 
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ from components.models.prompts import chat_template, profile
 
 PLACEHOLDER, NEWLINE = "|SPEAKER|", "|NEWLINE|"
 BEGIN_IMAGE, END_IMAGE = "|IMAGE|", "|ENDOFIMAGE|"
-BEGIN_ANSWER, END_OF_TEXT = "<0x04>", "|ENDOFTEXT|"
+BEGIN_TEXT, BEGIN_ANSWER, END_OF_TEXT = "<s>", "<0x04>", "|ENDOFTEXT|"
 MAX_POSITIONS = 16_384
 PAD_LEVEL = 1  # of 255: what the official processor pads images with, before it scales them
 NORMALIZATION = Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -46,17 +47,20 @@ class Fuyu(Encoder):
     name: str = "fuyu"
     prompt: str = "fuyu"
     mark: str = PLACEHOLDER
+    apart: bool = True
 
     def special_tokens(self) -> list[str]:
-        return ["<s>", END_OF_TEXT, PLACEHOLDER, NEWLINE, BEGIN_IMAGE, END_IMAGE, BEGIN_ANSWER]
+        return [BEGIN_TEXT, END_OF_TEXT, PLACEHOLDER, NEWLINE, BEGIN_IMAGE, END_IMAGE, BEGIN_ANSWER]
 
     def image_ids(self, size: Size, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> list[int]:
         rows, columns = grid(size, settings)
-        return ([token_id(tokenizer, PLACEHOLDER)] * columns + [token_id(tokenizer, NEWLINE)]) * rows
+        begin, end, text = (token_id(tokenizer, token) for token in (BEGIN_IMAGE, END_IMAGE, BEGIN_TEXT))
+        row = [token_id(tokenizer, PLACEHOLDER)] * columns + [token_id(tokenizer, NEWLINE)]
+        return [begin, *row * rows, end, text]
 
     def image_tokens(self, size: Size, settings: ModelSettings) -> int:
         rows, columns = grid(size, settings)
-        return rows * (columns + 1)
+        return rows * (columns + 1) + 3
 
     def image_patches(self, size: Size, settings: ModelSettings) -> int:
         rows, columns = grid(size, settings)

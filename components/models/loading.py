@@ -237,6 +237,8 @@ def load_projector(model: LlavaForConditionalGeneration, folder: Path) -> None:
 def base_tokenizer(folder: Path, special_tokens: Iterable[str]) -> PreTrainedTokenizerFast:
     """The base's own tokenizer with the family's tokens and a padding token, added at its end where they are not there.
 
+    One that is there, but only as a piece that text is never cut into, such as a byte's `<0x04>`, keeps its id.
+
     Raises:
         InputError: no fast tokenizer there.
     """
@@ -246,7 +248,7 @@ def base_tokenizer(folder: Path, special_tokens: Iterable[str]) -> PreTrainedTok
         raise InputError(f"{folder} holds no tokenizer: {error}", remedy="Bring the folder again, whole.") from None
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(f"{folder} holds no tokenizer.json.", remedy="Convert its tokenizer to a fast one.")
-    new = [token for token in special_tokens if tokenizer.backend_tokenizer.token_to_id(token) is None]
+    new = [token for token in special_tokens if token not in tokenizer.get_added_vocab()]
     tokenizer.add_special_tokens({"additional_special_tokens": new}, replace_extra_special_tokens=False)
     if tokenizer.pad_token is None:
         tokenizer.add_special_tokens({"pad_token": PAD})

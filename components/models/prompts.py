@@ -1,6 +1,7 @@
 """Prompt profiles: how a conversation becomes text, and which part of the text is learned."""
 
 import json
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ class Profile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    first: str = ""
     start: str
     system_text: str
     user: str
@@ -27,8 +29,15 @@ class Profile(BaseModel):
     after: str = ""
     image: str
     once: str = ""
+    spaced: bool = False
     prompt_end: str | None = None
     stop: str | None = None
+    separated: bool = True
+
+    @property
+    def user_end(self) -> str:
+        """What ends a user's turn."""
+        return self.user.partition("{content}")[2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +112,11 @@ def _number_images(content: str, style: Profile, mark: str, seen: int) -> tuple[
         for number, text in enumerate(rest, start=seen)
     ]
     text = first + "".join(numbered)
-    return text.replace(2 * style.once, style.once) if style.once else text, seen + len(rest)
+    if style.once:
+        text = text.replace(2 * style.once, style.once)
+    if style.spaced:
+        text = re.sub(f"{re.escape(style.once)}(?=[^\\s<])", f"{style.once} ", text)
+    return text, seen + len(rest)
 
 
 def chat_template(style: Profile) -> str:
@@ -117,7 +130,7 @@ def chat_template(style: Profile) -> str:
     image = f"{{{{- {json.dumps(name)} ~ {shown} ~ {json.dumps(colon + IMAGE_MARK + after)} -}}}}"
     count = "{%- set count.images = count.images + 1 -%}" + image
     user_start, user_end = style.user.split("{content}")
-    start = style.start.replace("{system_text}", style.system_text)
+    start = style.first + style.start.replace("{system_text}", style.system_text)
     opening = style.assistant_start if style.prompt_end is None else style.prompt_end
     return (
         "{%- set count = namespace(images=0) -%}"

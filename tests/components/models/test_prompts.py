@@ -17,7 +17,8 @@ TALK = Conversation(
 
 
 def test_llama3_is_the_official_text() -> None:
-    assert "".join(piece.text for piece in render_prompt(TALK, profile("llama3"))) == (
+    style = profile("llama3")
+    assert style.first + "".join(piece.text for piece in render_prompt(TALK, style)) == (
         "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
         "You are a pirate chatbot who always responds in pirate speak!<|eot_id|>"
         "<|start_header_id|>user<|end_header_id|>\n\n"
