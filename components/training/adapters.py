@@ -4,7 +4,8 @@ LoRA: Hu et al. 2021; DoRA: Liu et al. 2024; QLoRA (nf4 in blocks of 64, their s
 2023. Mantis' two settings are those of its ablations (train_idefics2.py, train_mllava.py).
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from components.core.artifacts import describe_files
 from components.core.errors import ConfigError
-from components.core.settings import AdapterSettings, TrainingSettings
+from components.core.settings import AdapterSettings, Recipe, TrainingSettings
+from components.core.store import ObjectStore, key_of
 from components.models.family import Family
 
 FACTOR = ".lora_"  # in the name of every parameter that peft adds
@@ -91,12 +94,20 @@ def is_adapter(parameter: str) -> bool:
     return FACTOR in parameter
 
 
-def save_base(model: PreTrainedModel, settings: TrainingSettings, folder: Path) -> None:
-    """Put the weights that adapters are merged into beside their configuration, unquantized.
+def leave_base(store: ObjectStore, recipe: Recipe, build: Callable[[], PreTrainedModel], folder: Path) -> None:
+    """Say what the adapters are merged into, unquantized: base.json for a model of this store, else its weights.
 
-    In the precision of training, which is what the adapters were trained on or what was quantized for them.
+    Weights are built again, the same: in the process that trained they are quantized, or cut by ZeRO-3. They are in the
+    precision of training, which is what the adapters were trained on or what was quantized for them.
     """
-    if settings.precision == "bf16":
+    settings = recipe.model
+    if settings.base.startswith(f"{store.url}/") and not settings.vision and not settings.projector:
+        files = describe_files(store, key_of(store, settings.base))
+        weights = [file.model_dump() for file in files if file.name.endswith(".safetensors")]
+        (folder / "base.json").write_text(json.dumps({"address": settings.base, "files": weights}, indent=1))
+        return
+    model = build()
+    if recipe.training.precision == "bf16":
         model = model.bfloat16()
     model.save_pretrained(folder)
 

@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from components.core.settings import Recipe
 from components.core.store import ObjectStore, upload_tree
 from components.models.batch import PackedBatch
 from components.models.family import Family
-from components.training.adapters import save_base, save_config
+from components.training.adapters import leave_base, save_config
 from components.training.checkpoint import METRICS
 from components.training.collate import to_device
 from components.training.engine import Engine
@@ -60,8 +61,8 @@ def leave_files(
         model = engine.deepspeed.module
         if recipe.training.adapter:
             save_config(model, folder / "model")
-            # Built again, the same: in this process it is quantized, or cut by ZeRO-3.
-            save_base(family.build(tokenizer, recipe.model, seed=recipe.seed), recipe.training, folder / "model")
+            build = partial(family.build, tokenizer, recipe.model, seed=recipe.seed)
+            leave_base(store, recipe, build, folder / "model")
         model.config.save_pretrained(folder / "model")
         model.generation_config.save_pretrained(folder / "model")
         family.save_processor(tokenizer, recipe.model, folder / "model")

@@ -55,6 +55,24 @@ def test_trained_adapters_become_a_model_that_transformers_loads(make_run, adapt
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
 
 
+def test_a_base_of_the_store_is_named_and_not_copied(make_run, shared_store):
+    run, mixture = make_run("base-of-adapter", training__max_steps="4")
+    base = convert(run, train(run, mixture)).uri
+    changes = {"model__base": base, "training__adapter": "{rank: 4}", "training__max_steps": "4"}
+    run, mixture = make_run("adapter-on-base", **changes)
+    checkpoint = train(run, mixture)
+    names = {file.name for file in checkpoint.files}
+    assert "model/base.json" in names
+    assert not any(name.endswith(".safetensors") and name.startswith("model/") for name in names)
+    assert convert(run, checkpoint).summary["parameters"] > 0
+    weights = f"{key_of(shared_store, base)}/model.safetensors"
+    kept = shared_store.get(weights)
+    shared_store.put(weights, kept[:-1] + bytes([kept[-1] ^ 1]))
+    changed, _ = make_run("adapter-on-changed-base", **changes, conversion__precision="fp32")
+    with pytest.raises(MantisError, match="is not the file that was trained on"):
+        convert(changed, checkpoint)
+
+
 def test_quantized_weights_and_zero_3_exclude_each_other():
     with pytest.raises(ValidationError, match=r"adapter\.quantized needs zero_stage: 2"):
         TrainingSettings(zero_stage=3, adapter=AdapterSettings(quantized=("text",)))
