@@ -13,6 +13,7 @@ from components.core.store import ObjectStore, open_store
 from components.data.step import resolve_subsets
 from components.data.subsets import warnings
 from components.evaluation.step import resolve_benchmarks
+from components.models import bases
 from pipelines.resolve import resolve_run
 
 
@@ -30,6 +31,9 @@ def preflight(recipe: str, overrides: Mapping[str, object], name: str, store_url
         _keep_recipe(store, run_id, resolved)
         for warning in warnings(resolve_subsets(run)):
             say(f"warning: {warning}")
+        for warning in bases.warnings(resolved.model, resolved.training.train):
+            say(f"warning: {warning}")
+        bases.mirrors(resolved.model, store)
         resolve_benchmarks(run)
     return run
 

@@ -4,23 +4,24 @@ import yaml
 
 from components.core.artifacts import Manifest
 from components.core.steps import Run
+from components.models.bases import FIELDS, TINY, bases
 
-# Licence of each base; a base that is not here is named, and its own licence holds.
-LICENCES = {"tiny": "apache-2.0"}
+OWN = "apache-2.0"  # of a model that nothing of others is in
 
 
 def model_card(run: Run, checkpoint: Manifest, *, parameters: int, difference: float, merged: bool) -> str:
     """README.md of the model folder."""
     recipe = run.recipe
-    licence = LICENCES.get(recipe.model.base, "other")
+    used = [name for field in FIELDS if (name := getattr(recipe.model, field)) not in ("", TINY)]
+    licence = _identifier(used)
     front: dict[str, object] = {
         "library_name": "transformers",
         "pipeline_tag": "image-text-to-text",
         "license": licence,
         "tags": ["multi-image", "instruction-tuning", recipe.model.family],
     }
-    if recipe.model.base not in LICENCES:
-        front["base_model"] = recipe.model.base
+    if used:
+        front["base_model"] = [bases()[name].repository if name in bases() else name for name in used]
     inputs = [f"| {name} | `{item.fingerprint}` | {item.uri} |" for name, item in sorted(checkpoint.inputs.items())]
     summary = [f"| {name} | {value} |" for name, value in checkpoint.summary.items()]
     compared = "those of peft's adapters on the unquantized base" if merged else "training's"
@@ -60,7 +61,7 @@ def model_card(run: Run, checkpoint: Manifest, *, parameters: int, difference: f
         "",
         "## Licence",
         "",
-        _licence(recipe.model.base, licence),
+        *_licences(used),
         "",
         "## Recipe",
         "",
@@ -72,7 +73,22 @@ def model_card(run: Run, checkpoint: Manifest, *, parameters: int, difference: f
     return "\n".join(lines)
 
 
-def _licence(base: str, licence: str) -> str:
-    if base in LICENCES:
-        return f"No weights of others are in it: {licence}."
-    return f"Derived from {base}, whose licence holds for it too."
+def _identifier(used: list[str]) -> str:
+    """The hub's identifier of the one licence that holds; `other` where it is several, or not known."""
+    known = {bases()[name].license if name in bases() else "other" for name in used} or {OWN}
+    return known.pop() if len(known) == 1 and "unknown" not in known else "other"
+
+
+def _licences(used: list[str]) -> list[str]:
+    if not used:
+        return [f"No weights of others are in it: {OWN}."]
+    lines = []
+    for name in used:
+        base = bases().get(name)
+        if base is None:
+            lines.append(f"- Derived from {name}, whose licence holds for it too.")
+            continue
+        lines.append(f"- Derived from [{base.repository}](https://huggingface.co/{base.repository}): {base.terms}")
+        lines += [f"  - {asked}" for asked in base.asks]
+        lines += [f"  - no {use} use" for use in base.forbids]
+    return lines

@@ -1,45 +1,22 @@
-"""Published sets from the hub into the store: resumable within a file, every byte hashed, one revision.
+"""Published sets from the hub into the store, at sources/<subset>/."""
 
-The bytes of a file are gathered in a local folder, checked against the hash that the hub gives, and only then put into
-the store, whole. A set is there when its manifest is.
-"""
-
-import hashlib
-import json
-import shutil
+import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from components.core.artifacts import (
-    File,
-    Kind,
-    MadeBy,
-    Manifest,
-    code_version,
-    commit_manifest,
-    hash_object,
-    image_digest,
-    read_manifest,
-)
-from components.core.errors import IntegrityError, StoreError
-from components.core.hashing import fingerprint
-from components.core.progress import Progress, say
+from components.core.artifacts import Manifest, read_manifest
+from components.core.errors import InputError
+from components.core.fetching import commit_fetched, fetch_files, pinned_commit
+from components.core.hub import Remote, Repository, hub_errors, remote_files
+from components.core.progress import say
 from components.core.store import ObjectStore
-from components.core.store_local import LocalStore
 from components.data.fetched import SOURCES
-from components.data.hub import BLOCK, Remote, file_blocks, hub_errors, newest_commit, remote_files
 from components.data.subsets import Hub, published_subset
-
-REVISION = 1
-PIN = "fetch.json"  # repository and revision of what is being fetched
-SPARE = 1 << 30  # bytes of disk that are left alone
 
 
 def fetch_subset(
     store: ObjectStore, subset: str, *, splits: Sequence[str] = ("train",), revision: str = ""
 ) -> Manifest:
-    """The set in the store, at sources/<subset>/; what is there already is not fetched again.
+    """The set in the store; what is there already is not fetched again.
 
     Without a `revision` it is the one that was begun with, else the newest, which is then kept to.
 
@@ -50,139 +27,34 @@ def fetch_subset(
         IntegrityError: other bytes came than the hub promised.
     """
     hub = published_subset(subset).hub
+    repository = Repository(name=hub.repository, kind="dataset", revision=hub.revision)
     prefix = f"{SOURCES}/{subset}"
     there = read_manifest(store, prefix)
     had = str(there.summary["splits"]).split() if there else []
     if there and set(splits) <= set(had) and revision in ("", there.summary["revision"]):
         say(f"{subset} is there already, at revision {there.summary['revision']}")
         return there
-    with hub_errors(hub):
-        commit = _commit(store, prefix, hub, revision)
-        wanted = remote_files(hub, commit, [*had, *(split for split in splits if split not in had)])
-    missing = [remote for remote in wanted if not _is_there(store, prefix, remote)]
-    staging = _staging(store, subset, commit)
-    _check_disk(store, staging, missing)
-    progress = Progress(label=f"fetch {subset}", total=sum(remote.size for remote in missing), unit="bytes")
-    for remote in missing:
-        with hub_errors(hub):
-            path = _download(hub, commit, remote, staging, progress)
-        store.put_file(f"{prefix}/{remote.name}", path)
-        path.unlink()
-    shutil.rmtree(staging, ignore_errors=True)
-    return _finish(store, prefix, hub, commit, wanted, splits=sorted({*had, *splits}))
+    with hub_errors(repository):
+        commit = pinned_commit(store, prefix, repository, revision)
+        found = remote_files(repository, commit, hub.folder)
+    wanted = _of_splits(hub, commit, found, [*had, *(split for split in splits if split not in had)])
+    fetch_files(store, prefix, repository, commit, wanted, label=subset)
+    config = {"repository": repository.name, "revision": commit, "splits": sorted({*had, *splits})}
+    return commit_fetched(store, prefix, wanted, config)
 
 
-def _commit(store: ObjectStore, prefix: str, hub: Hub, revision: str) -> str:
-    """The commit to fetch: asked for, begun with, or the newest; noted before the first byte."""
-    pin = f"{prefix}/{PIN}"
-    if not revision and store.stat(pin) is not None:
-        begun: dict[str, str] = json.loads(store.get(pin))
-        return begun["revision"]
-    commit = newest_commit(hub, revision)
-    store.put(pin, json.dumps({"repository": hub.repository, "revision": commit}).encode())
-    return commit
+def _of_splits(hub: Hub, commit: str, found: Sequence[Remote], splits: Sequence[str]) -> list[Remote]:
+    """The files of these splits.
 
-
-def _is_there(store: ObjectStore, prefix: str, remote: Remote) -> bool:
-    entry = store.stat(f"{prefix}/{remote.name}")
-    if entry is None or entry.size != remote.size:
-        return False
-    if remote.sha256:
-        return hash_object(store, entry.key, entry.size) == remote.sha256
-    return remote.holds(*_hashes_of(store.get(entry.key)))
-
-
-def _hashes_of(data: bytes) -> tuple[str, str]:
-    blob = hashlib.sha1(b"blob %d\0" % len(data), usedforsecurity=False)
-    blob.update(data)
-    return hashlib.sha256(data).hexdigest(), blob.hexdigest()
-
-
-def _staging(store: ObjectStore, subset: str, commit: str) -> Path:
-    """Where partial files wait: beside a local store, else in the user's cache; found again by the next attempt."""
-    base = store.root if isinstance(store, LocalStore) else Path.home() / ".cache" / "mantis"
-    folder = base / ".fetching" / f"{subset}-{commit[:12]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _check_disk(store: ObjectStore, staging: Path, missing: Sequence[Remote]) -> None:
-    """Refuse before the first byte what cannot fit: one file at a time is staged, a local store holds all of them."""
-    largest = max((remote.size for remote in missing), default=0)
-    total = sum(remote.size for remote in missing)
-    needed = largest + (total if isinstance(store, LocalStore) else 0)
-    staged = sum(path.stat().st_size for path in staging.iterdir())
-    free = shutil.disk_usage(staging).free
-    if missing and free + staged < needed + SPARE:
-        raise StoreError(
-            f"{staging} has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB and 1 GB to spare are needed.",
-            remedy="Free space, or name a store elsewhere (--store).",
+    Raises:
+        InputError: a split has none.
+    """
+    pattern = re.compile("|".join(map(re.escape, hub.files)) or rf"({'|'.join(splits)})(-.*\.parquet|_images.*\.zip)")
+    wanted = [remote for remote in found if pattern.fullmatch(remote.name)]
+    lacking = [split for split in splits if not any(remote.name.startswith(f"{split}-") for remote in wanted)]
+    if not wanted or (lacking and not hub.files):
+        raise InputError(
+            f"{hub.repository} at {commit} has no files of {', '.join(lacking) or hub.folder} in {hub.folder or '/'}.",
+            remedy=f"Splits that are known: {', '.join(hub.splits)}. Or name another --revision.",
         )
-
-
-def _download(hub: Hub, commit: str, remote: Remote, staging: Path, progress: Progress) -> Path:
-    """The whole file in `staging`, its hash checked; goes on with what an earlier attempt left there."""
-    path = staging / remote.name
-    hashes = _Hashes(remote.size)
-    have = 0
-    if path.exists() and path.stat().st_size <= remote.size:
-        with path.open("rb") as file:
-            while block := file.read(BLOCK):
-                hashes.update(block)
-                have += len(block)
-        progress.advance(have)
-    with path.open("ab" if have else "wb") as file:
-        for block in file_blocks(hub, commit, remote, have):
-            file.write(block)
-            hashes.update(block)
-            progress.advance(len(block), remote.name)
-    if not remote.holds(*hashes.hex()):
-        path.unlink()
-        raise IntegrityError(
-            f"{hub.repository}/{remote.path} came with other bytes than the hub promised; they were thrown away.",
-            remedy="Start again; what is complete stays.",
-        )
-    return path
-
-
-class _Hashes:
-    """SHA-256 and git's blob id of bytes as they come."""
-
-    def __init__(self, size: int) -> None:
-        self._sha256 = hashlib.sha256()
-        self._git = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-
-    def update(self, block: bytes) -> None:
-        self._sha256.update(block)
-        self._git.update(block)
-
-    def hex(self) -> tuple[str, str]:
-        return self._sha256.hexdigest(), self._git.hexdigest()
-
-
-def _finish(
-    store: ObjectStore, prefix: str, hub: Hub, commit: str, wanted: Sequence[Remote], *, splits: Sequence[str]
-) -> Manifest:
-    files = []
-    for remote in wanted:
-        key = f"{prefix}/{remote.name}"
-        sha256 = remote.sha256 or hash_object(store, key, remote.size)
-        files.append(File(name=remote.name, size=remote.size, sha256=sha256))
-    config: dict[str, Any] = {"repository": hub.repository, "revision": commit, "splits": list(splits)}
-    manifest = Manifest(
-        kind=Kind.SOURCE,
-        uri=store.uri(prefix),
-        fingerprint=fingerprint({**config, "files": {file.name: file.sha256 for file in files}}),
-        made_by=MadeBy(
-            run="",
-            step="fetch",
-            revision=REVISION,
-            config_hash=fingerprint(config),
-            code_version=code_version(),
-            image_digest=image_digest(),
-        ),
-        files=tuple(files),
-        summary={"repository": hub.repository, "revision": commit, "splits": " ".join(splits)},
-    )
-    commit_manifest(store, manifest)
-    return manifest
+    return wanted

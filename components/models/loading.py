@@ -4,6 +4,7 @@ A folder is as `save_pretrained` or the hub lays it out. Every tensor of the mod
 would fill what is missing with random numbers and warn. Nothing is asked of the hub and no remote code runs.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -28,7 +29,7 @@ from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 from components.core.errors import ConfigError, InputError
 from components.core.progress import say
 from components.core.settings import ModelSettings
-from components.core.store import download_tree, open_store
+from components.core.store import ObjectStore, download_tree, open_store
 
 PAD = "<|pad|>"  # what the official stage 1 adds to LLaMA-3's vocabulary (train_mllava.py, do_pretrain)
 # A tower's checkpoint holds the text half of CLIP or SigLIP too, and SigLIP's pooling head, which features do not use.
@@ -60,13 +61,8 @@ def model_folder(address: str) -> Path:
         entries = sorted(store.list(""), key=lambda entry: entry.key)
         state = json.dumps([address, [[entry.key, entry.size, entry.version] for entry in entries]])
         folder = _cache() / hashlib.sha256(state.encode()).hexdigest()[:32]
-        if entries and not folder.exists():
-            say(f"copying {sum(entry.size for entry in entries):,} bytes of {address} to {folder}")
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
-                whole = Path(partial) / "model"
-                download_tree(store, "", whole)
-                _appear(whole, folder)
+        if entries:
+            _copy_once(store, sum(entry.size for entry in entries), folder)
     if not (folder / "config.json").is_file():
         raise InputError(
             f"{address} holds no config.json: it is no model folder of transformers.",
@@ -79,12 +75,18 @@ def _cache() -> Path:
     return Path(os.environ.get("MANTIS_CACHE", "~/.cache/mantis")).expanduser() / "models"
 
 
-def _appear(whole: Path, folder: Path) -> None:
-    try:
-        whole.rename(folder)
-    except OSError:
-        if not folder.exists():  # else another rank of this node was first, with the same bytes
-            raise
+def _copy_once(store: ObjectStore, size: int, folder: Path) -> None:
+    """Bring the store's objects to `folder`, unless they are there; the ranks of a node wait for the first of them."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():
+            return
+        say(f"copying {size:,} bytes of {store.url} to {folder}")
+        with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
+            whole = Path(partial) / "model"
+            download_tree(store, "", whole)
+            whole.rename(folder)
 
 
 def load_whole(kind: type[PreTrainedModel], folder: Path, **options: Any) -> PreTrainedModel:

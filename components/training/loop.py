@@ -17,6 +17,7 @@ from components.core.progress import Progress, say
 from components.core.steps import Run
 from components.core.tracking import CurveSender
 from components.models import registry
+from components.models.bases import located
 from components.models.mixture import MixtureReader
 from components.training.accounting import Cause, Clock, Heartbeat
 from components.training.checkpoint import LoopState, Saver, folder_of
@@ -56,12 +57,12 @@ class Loop:
     ) -> None:
         recipe = run.recipe
         self.run, self.prefix, self.ranks = run, prefix, ranks
-        self.settings, self.model_settings = recipe.training, recipe.model
+        self.settings, self.model_settings = recipe.training, located(recipe.model, run.store)
         self.clock = Clock(began)
         self.family = registry.family(recipe.model.family)
         self.reader = MixtureReader(run.store, mixture, cache_gb=recipe.data.cache_gb)
-        self.preparer = Preparer(self.reader, self.family, recipe.model)
-        model = self.family.build(self.reader.tokenizer(), recipe.model, seed=recipe.seed)
+        self.preparer = Preparer(self.reader, self.family, self.model_settings)
+        model = self.family.build(self.reader.tokenizer(), self.model_settings, seed=recipe.seed)
         flops = flops_of(model, self.family, self.settings)
         self.plan = Plan(
             Lengths(tokens=self.reader.tokens.astype("int64"), patches=self.reader.patches.astype("int64")),
@@ -105,7 +106,7 @@ class Loop:
             prefix=prefix,
             ranks=ranks,
             settings=self.settings,
-            model=recipe.model,
+            model=self.model_settings,
             family=self.family,
             reader=self.reader,
             engine=self.engine,
@@ -261,7 +262,7 @@ class Loop:
             leave_files(
                 self.run.store,
                 self.prefix,
-                recipe=self.run.recipe,
+                recipe=self.run.recipe.model_copy(update={"model": self.model_settings}),
                 engine=self.engine,
                 family=self.family,
                 tokenizer=self.reader.tokenizer(),

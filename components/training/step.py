@@ -4,6 +4,7 @@ from typing import Any
 
 from components.core.artifacts import Kind, Manifest, Number
 from components.core.steps import Run, Task, run_step
+from components.models.bases import mirrors, weights_identity
 
 REVISION = 1
 
@@ -13,6 +14,7 @@ def training_task(run: Run, mixture: Manifest) -> Task:
     recipe = run.recipe
     config: dict[str, Any] = {
         "model": recipe.model.identity(),
+        "weights": weights_identity(recipe.model, run.store),
         "training": recipe.training.identity(),
         "seed": recipe.seed,
     }
@@ -21,7 +23,7 @@ def training_task(run: Run, mixture: Manifest) -> Task:
         kind=Kind.CHECKPOINT,
         revision=REVISION,
         config=config,
-        inputs={"mixture": mixture},
+        inputs={"mixture": mixture, **mirrors(recipe.model, run.store)},
         address=lambda made: f"checkpoints/{made}",
     )
 

@@ -2,17 +2,30 @@
 
 import errno
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 from components.core.errors import InputError, StoreError
 from components.core.progress import say
-from components.data.subsets import Hub
 
 BLOCK = 1 << 20
 ATTEMPTS = 5  # to go on with a file after the connection broke, without a byte in between
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repository:
+    """A repository of the hub; `revision` is what is taken where nobody asks for another."""
+
+    name: str
+    kind: Literal["dataset", "model"]
+    revision: str = "main"
+
+    @property
+    def page(self) -> str:
+        """Where a person finds it."""
+        return f"{endpoint()}/{'datasets/' if self.kind == 'dataset' else ''}{self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +39,7 @@ class Remote:
 
     @property
     def name(self) -> str:
-        """Its name within the set's folder."""
+        """Its name within its folder."""
         return self.path.rpartition("/")[2]
 
     def holds(self, sha256: str, git: str) -> bool:
@@ -39,41 +52,32 @@ def endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
-def newest_commit(hub: Hub, revision: str) -> str:
-    """The commit that `revision`, or without one the set's own, means today."""
+def newest_commit(repository: Repository, revision: str) -> str:
+    """The commit that `revision`, or without one the repository's own, means today."""
     from huggingface_hub import HfApi
 
-    return str(HfApi(endpoint=endpoint()).dataset_info(hub.repository, revision=revision or hub.revision).sha)
+    asked = revision or repository.revision
+    info = HfApi(endpoint=endpoint()).repo_info(repository.name, repo_type=repository.kind, revision=asked)
+    return str(info.sha)
 
 
-def remote_files(hub: Hub, commit: str, splits: Sequence[str]) -> list[Remote]:
-    """The files of these splits at a commit, in the order of their names.
-
-    Raises:
-        InputError: a split has none.
-    """
+def remote_files(repository: Repository, commit: str, folder: str = "") -> list[Remote]:
+    """The files of a folder at a commit, in the order of their names; folders in it are left out."""
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
-    wanted = re.compile("|".join(map(re.escape, hub.files)) or rf"({'|'.join(splits)})(-.*\.parquet|_images.*\.zip)")
     entries = HfApi(endpoint=endpoint()).list_repo_tree(
-        hub.repository, hub.folder or None, revision=commit, repo_type="dataset"
+        repository.name, folder or None, revision=commit, repo_type=repository.kind
     )
     found = [
         Remote(path=entry.path, size=entry.size, sha256=entry.lfs.sha256 if entry.lfs else "", git=entry.blob_id)
         for entry in entries
-        if isinstance(entry, RepoFile) and wanted.fullmatch(entry.path.rpartition("/")[2])
+        if isinstance(entry, RepoFile)
     ]
-    lacking = [split for split in splits if not any(remote.name.startswith(f"{split}-") for remote in found)]
-    if not found or (lacking and not hub.files):
-        raise InputError(
-            f"{hub.repository} at {commit} has no files of {', '.join(lacking) or hub.folder} in {hub.folder or '/'}.",
-            remedy=f"Splits that are known: {', '.join(hub.splits)}. Or name another --revision.",
-        )
     return sorted(found, key=lambda remote: remote.name)
 
 
-def file_blocks(hub: Hub, commit: str, remote: Remote, have: int) -> Iterator[bytes]:
+def file_blocks(repository: Repository, commit: str, remote: Remote, have: int) -> Iterator[bytes]:
     """The file's bytes from `have` on; a connection that breaks is opened again where it broke."""
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
@@ -82,11 +86,11 @@ def file_blocks(hub: Hub, commit: str, remote: Remote, have: int) -> Iterator[by
         attempts += 1
         if attempts > ATTEMPTS:
             raise InputError(
-                f"{hub.repository}/{remote.path} breaks off at {have:,} of {remote.size:,} bytes.",
+                f"{repository.name}/{remote.path} breaks off at {have:,} of {remote.size:,} bytes.",
                 remedy="Start again later; it goes on there.",
             )
         try:
-            for block in _stream(hub, commit, remote, have):
+            for block in _stream(repository, commit, remote, have):
                 attempts = 0
                 have += len(block)
                 yield block
@@ -96,11 +100,11 @@ def file_blocks(hub: Hub, commit: str, remote: Remote, have: int) -> Iterator[by
             say(f"{remote.name}: the connection broke at {have:,} bytes: {error}")
 
 
-def _stream(hub: Hub, commit: str, remote: Remote, have: int) -> Iterator[bytes]:
+def _stream(repository: Repository, commit: str, remote: Remote, have: int) -> Iterator[bytes]:
     from huggingface_hub import get_session, hf_hub_url
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
-    url = hf_hub_url(hub.repository, remote.path, repo_type="dataset", revision=commit, endpoint=endpoint())
+    url = hf_hub_url(repository.name, remote.path, repo_type=repository.kind, revision=commit, endpoint=endpoint())
     headers = build_hf_headers() | {"Accept-Encoding": "identity", "Range": f"bytes={have}-"}
     with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=30) as response:
         if response.status_code >= 400:
@@ -115,7 +119,7 @@ def _stream(hub: Hub, commit: str, remote: Remote, have: int) -> Iterator[bytes]
 
 
 @contextmanager
-def hub_errors(hub: Hub) -> Iterator[None]:
+def hub_errors(repository: Repository) -> Iterator[None]:
     """The hub's errors in plain words, each with what to do."""
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -130,21 +134,21 @@ def hub_errors(hub: Hub) -> Iterator[None]:
         yield
     except GatedRepoError:
         raise InputError(
-            f"{hub.repository} is gated: its owners let in only those who have accepted their terms.",
-            remedy=f"Accept them at {where}/datasets/{hub.repository}, make a token there and set HF_TOKEN.",
+            f"{repository.name} is gated: its owners let in only those who have accepted their terms.",
+            remedy=f"Accept them at {repository.page}, make a token there and set HF_TOKEN.",
         ) from None
     except RepositoryNotFoundError:
         raise InputError(
-            f"{where} shows no dataset {hub.repository}: it is private, or was moved.",
+            f"{where} shows no {repository.kind} {repository.name}: it is private, or was moved.",
             remedy="If you have a right to it, set HF_TOKEN to a token of yours.",
         ) from None
     except RevisionNotFoundError:
         raise InputError(
-            f"{hub.repository} has no such revision.", remedy="Name another --revision, or none for the newest."
+            f"{repository.name} has no such revision.", remedy="Name another --revision, or none for the newest."
         ) from None
     except HfHubHTTPError as error:
         raise InputError(
-            f"{where} answered with {error.response.status_code} about {hub.repository}.",
+            f"{where} answered with {error.response.status_code} about {repository.name}.",
             remedy="Start again later; it goes on where it was.",
         ) from None
     except OSError as error:
@@ -163,5 +167,5 @@ def _away(where: str, error: Exception) -> InputError:
     return InputError(
         f"{where} cannot be reached: {error}.",
         remedy="Check the network, or name a mirror with HF_ENDPOINT. Where there is none, bring the files another way "
-        "and name their folder with --source. What was fetched stays; the same command goes on.",
+        "and name their folder (data by --source, a model in the recipe). What was fetched stays; the command goes on.",
     )
