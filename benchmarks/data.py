@@ -112,8 +112,9 @@ def tokenize(full: bool) -> Row:
 
     settings = ModelSettings(family="llava-siglip", prompt="llama3")
     rows = [_as_prepared(row) for row in raw_rows()] * (20 if full else 4)
-    pieces = [render(conversation_of(row), profile(settings.prompt)) for row in rows]
-    texts = ["".join(piece.text for piece in sample) for sample in pieces]
+    style = profile(settings.prompt)
+    pieces = [render(conversation_of(row), style) for row in rows]
+    texts = [style.first + "".join(piece.text for piece in sample) for sample in pieces]
     cores = len(os.sched_getaffinity(0))
     with LengthPool(cores) as pool, LengthPool(1) as single, tempfile.TemporaryDirectory() as folder:
         tokenizer = train_tokenizer(

@@ -15,7 +15,7 @@ from components.conversion.archive import Piece
 from components.conversion.sources import StoreSource, short
 from components.conversion.zero import MasterTensor
 
-MEMORY = 128 << 20  # bytes of all windows together
+MEMORY = 96 << 20  # bytes of all windows together
 LONGEST = 8 << 20
 SHORTEST = 1 << 18
 AHEAD = 1  # window that is fetched behind the one in use; the one before it is kept: threads overtake one another

@@ -1,0 +1,27 @@
+"""Every family learns in the demo: `mantis run demo --set model.family=...`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.models.registry import FAMILIES
+
+BETTER_THAN_CHANCE = 0.15
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_it_learns_to_compare(family: str, tmp_path: Path) -> None:
+    """Same or different, at least 15 points above chance, and no better than chance on other or no pictures."""
+    command = [sys.executable, "-m", "pipelines.cli", "run", "demo", "--json", "--store", f"file://{tmp_path}"]
+    done = subprocess.run([*command, "--set", f"model.family={family}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    summary = json.loads(Path(done.stdout.splitlines()[-1]).read_text())
+    compare = next(row for row in summary["scores"] if row["skill"] == "compare")
+    assert compare["low"] > compare["chance"] + BETTER_THAN_CHANCE
+    for control in ("blind", "shuffled"):
+        assert compare[control] < compare["chance"] + BETTER_THAN_CHANCE / 2
