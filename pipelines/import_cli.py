@@ -12,13 +12,21 @@ app = typer.Typer()
 
 @app.command("import-model")
 def import_model(
-    source: Annotated[str, typer.Argument(help="A Hugging Face model folder: a path, file:// or s3:// URL.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A name of `mantis fetch-model`, or a Hugging Face model folder: a path, file:// or s3:// URL."
+        ),
+    ],
     family: Annotated[str, typer.Option(help="llava-clip, llava-siglip, idefics2 or fuyu.")],
     store: Store = "",
 ) -> None:
     """Take released weights into the store as a model that can be evaluated, after its tensors were checked."""
     with explained():
         from components.conversion.importing import import_model as work
+        from components.models.bases import bases, mirror_prefix
 
-        manifest = work(open_store(store or default_store_url()), source, family)
+        opened = open_store(store or default_store_url())
+        mirrored = source in bases()
+        manifest = work(opened, opened.uri(mirror_prefix(source)) if mirrored else source, family)
         console.print(f"{manifest.uri}  {manifest.summary['parameters']:,} parameters")

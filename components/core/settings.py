@@ -55,6 +55,11 @@ class TinyShape(Settings):
     vision_layers: int = Field(2, ge=1)
     vision_heads: int = Field(4, ge=1)
     vision_feature_layer: int = -1
+    vision_feature_select: Literal["", "default", "full"] = Field(
+        "",
+        description="vision_feature_select_strategy of transformers: `default` drops the first position. Empty: the "
+        "family's own; the released Mantis-SigLIP has `default` and so one patch less.",
+    )
     vision_position_std: float = Field(
         0.5,
         gt=0,

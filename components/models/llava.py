@@ -41,6 +41,7 @@ LLAMA3_TOKENS = [
     "<|eot_id|>",
 ]
 MAX_POSITIONS = 8192
+ANY = Size(width=1, height=1)  # every image becomes a square of the same size
 PARTS: dict[str, Part] = {"vision_tower": "vision", "multi_modal_projector": "projector"}
 
 
@@ -92,10 +93,13 @@ class Llava(Encoder):
         return [*LLAMA3_TOKENS, IMAGE_MARK]
 
     def image_tokens(self, size: Size, settings: ModelSettings) -> int:
-        return self.image_patches(size, settings)
+        positions = self.image_patches(size, settings) + self.tower.class_positions
+        return positions - (self._strategy(settings) == "default")
+
+    def _strategy(self, settings: ModelSettings) -> str:
+        return settings.tiny.vision_feature_select or self.tower.strategy
 
     def image_patches(self, size: Size, settings: ModelSettings) -> int:
-        # Every image becomes a square of the same size.
         return (settings.tiny.image_size // settings.tiny.patch_size) ** 2
 
     def image_ids(self, size: Size, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> list[int]:
@@ -137,10 +141,10 @@ class Llava(Encoder):
         if settings.vision:
             config = {
                 "image_token_index": token_id(tokenizer, self.mark),
-                "image_seq_length": (settings.tiny.image_size // settings.tiny.patch_size) ** 2,
+                "image_seq_length": self.image_tokens(ANY, settings),
                 "projector_hidden_act": "gelu",
                 "vision_feature_layer": settings.tiny.vision_feature_layer,
-                "vision_feature_select_strategy": self.tower.strategy,
+                "vision_feature_select_strategy": self._strategy(settings),
             }
             tower = (self.tower.model, loading.model_folder(settings.vision))
             model = loading.compose(tower, folder, config, tokens=len(tokenizer), seed=seed)
@@ -158,7 +162,10 @@ class Llava(Encoder):
                 "vision_config.image_size": (vision.image_size, shape.image_size),
                 "vision_config.patch_size": (vision.patch_size, shape.patch_size),
                 "vision_feature_layer": (config.vision_feature_layer, shape.vision_feature_layer),
-                "vision_feature_select_strategy": (config.vision_feature_select_strategy, self.tower.strategy),
+                "vision_feature_select_strategy": (
+                    config.vision_feature_select_strategy,
+                    self._strategy(settings),
+                ),
                 "image_token_index": (config.image_token_id, token_id(tokenizer, self.mark)),
             },
         )
@@ -191,10 +198,10 @@ class Llava(Encoder):
             vision_config=vision,
             text_config=text,
             image_token_index=token_id(tokenizer, self.mark),
-            image_seq_length=(shape.image_size // shape.patch_size) ** 2,
+            image_seq_length=self.image_tokens(ANY, settings),
             projector_hidden_act="gelu",
             vision_feature_layer=shape.vision_feature_layer,
-            vision_feature_select_strategy=self.tower.strategy,
+            vision_feature_select_strategy=self._strategy(settings),
         )
 
     def part_of(self, parameter: str) -> Part:
@@ -246,7 +253,7 @@ class Llava(Encoder):
             image_processor=self.tower.processor(settings.tiny.image_size),
             tokenizer=tokenizer,
             patch_size=settings.tiny.patch_size,
-            vision_feature_select_strategy=self.tower.strategy,
+            vision_feature_select_strategy=self._strategy(settings),
             num_additional_image_tokens=self.tower.class_positions,
             chat_template=chat_template(profile(settings.prompt)),
         )

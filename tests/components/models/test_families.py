@@ -15,6 +15,7 @@ from components.models.images import decode
 from components.models.prompts import profile
 from components.models.registry import FAMILIES, family
 from components.models.tokenizer import train_tokenizer
+from components.models.verifying import differences
 from components.training.loss import sample_losses
 
 WORDS = ["What", "colour", "is", "the", "square", "red", "blue", "green", "How", "many?", "in", "image", "12"]
@@ -259,3 +260,23 @@ def test_pixels_are_those_of_transformers(size) -> None:
     rows, columns = ours.grids[0].tolist()
     expected = processor.patchify_image(theirs[None, :, : rows * 12, : columns * 12])[0]
     assert (ours.values - expected).abs().max() <= 1e-6
+
+
+def test_the_released_siglip_drops_a_patch(pack, tmp_path) -> None:
+    """`default` there: 728 of 729 positions, in counting, in training and in transformers' own class and processor."""
+    kind = family("llava-siglip")
+    tiny = TinyShape(vision_width=32, text_width=32, text_layers=1, patch_size=12, vision_feature_select="default")
+    settings = ModelSettings(family=kind.name, prompt="llama3", tiny=tiny)
+    tokenizer = train_tokenizer([" ".join(WORDS)] * 4, vocabulary=420, special_tokens=kind.special_tokens())
+    assert kind.image_tokens(Size(width=48, height=48), settings) == 4 * 4 - 1
+    made, images = conversation(4, 3)
+    encoding, pixels = kind.encode(made, tokenizer, settings), kind.preprocess(images, settings)
+    model = kind.build(tokenizer, settings, seed=0).eval()
+    batch = pack([encoding], [pixels])
+    logits = kind.forward(model, batch)
+    model.save_pretrained(tmp_path)
+    kind.save_processor(tokenizer, settings, tmp_path)
+    plain = AutoModelForImageTextToText.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    expected = plain(input_ids=torch.tensor([encoding.input_ids]), pixel_values=pixels.values).logits[0]
+    assert (expected[batch.target_positions] - logits).abs().max() <= 1e-5
+    assert list(differences(kind, tokenizer, settings)) == []
