@@ -4,8 +4,8 @@ DeepSpeed is imported once and the ranks of every layout are forked from there: 
 
 OUT/zero<stage>-<ranks>/ holds step-00000002/ (DeepSpeed's files) and expected.safetensors (what DeepSpeed's own
 zero_to_fp32 makes of them). OUT/llava/ is a store with the checkpoint of a tiny model, as training leaves it; OUT/lora/
-and OUT/dora/ are stores with adapters on a tiny model, the latter's base quantized. OUT/class-<name>/ is as
-OUT/zero<stage>-<ranks>/, of a model class of transformers, with its config.json.
+and OUT/dora/ are stores with adapters on a tiny model, the latter's base quantized. OUT/family-<name>/ is as
+OUT/zero<stage>-<ranks>/, of a model family, with its config.json.
 """
 
 import hashlib
@@ -19,67 +19,21 @@ from pathlib import Path
 import deepspeed
 import deepspeed.ops
 import torch
-import transformers
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
-from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, FuyuConfig, Idefics2Config, IdeficsConfig
+from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
 from components.core.settings import ModelSettings, TinyShape
 from components.models import attention
 from components.models.batch import PackedBatch
-from components.models.registry import family
+from components.models.registry import FAMILIES, family
 from components.models.tokenizer import train_tokenizer
 
 TAG = "step-00000002"
 STAGES, WORLDS = (2, 3), (1, 2, 3, 7)
 LLAVA_WORLD = 2
 TRAINED = Path("checkpoints", "trained")
-
-
-def idefics2():
-    return Idefics2Config(
-        vision_config={
-            "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-            "image_size": 28, "patch_size": 14,
-        },
-        perceiver_config={
-            "resampler_n_latents": 2, "resampler_depth": 1, "resampler_n_heads": 2, "resampler_head_dim": 8,
-            "num_key_value_heads": 2, "hidden_size": 16,
-        },
-        text_config={
-            "model_type": "mistral", "vocab_size": 101, "hidden_size": 16, "intermediate_size": 24,
-            "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "pad_token_id": 0,
-        },
-        image_token_id=100,
-    )  # fmt: skip
-
-
-def fuyu():
-    return FuyuConfig(
-        vocab_size=101, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
-        image_size=12, patch_size=4, pad_token_id=0, image_token_id=100,
-    )  # fmt: skip
-
-
-def idefics():
-    return IdeficsConfig(
-        vocab_size=101, additional_vocab_size=2, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
-        num_attention_heads=2, cross_layer_interval=1, use_resampler=True, pad_token_id=0,
-        vision_config={
-            "embed_dim": 16, "image_size": 28, "patch_size": 14, "intermediate_size": 24, "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-        },
-        perceiver_config={"resampler_n_latents": 2, "resampler_depth": 1, "resampler_n_heads": 2,
-                          "resampler_head_dim": 8},
-    )  # fmt: skip
-
-
-CLASSES = {
-    "Idefics2ForConditionalGeneration": idefics2,
-    "FuyuForCausalLM": fuyu,
-    "IdeficsForVisionText2Text": idefics,
-}
 
 
 class Odd(torch.nn.Module):
@@ -126,9 +80,11 @@ def train_odd(folder, stage):
     engine.save_checkpoint(str(folder), tag=TAG)
 
 
-def save_class(folder, name):
-    torch.manual_seed(5)
-    model = getattr(transformers, name)(CLASSES[name]())
+def save_family(folder, name):
+    kind = family(name)
+    tokenizer = train_tokenizer(["What colour is it? red"] * 4, vocabulary=300, special_tokens=kind.special_tokens())
+    shape = TinyShape(image_size=28, patch_size=14, vision_width=32, text_width=32, text_layers=2, latents=2)
+    model = kind.build(tokenizer, ModelSettings(family=name, prompt=kind.prompt, tiny=shape), seed=5)
     engine = engine_of(model, 3)
     engine.save_checkpoint(str(folder), tag=TAG)
     model.config.save_pretrained(folder)
@@ -261,14 +217,14 @@ def main(out):
             train_llava(out / "llava" / TRAINED)
             for dora in (False, True):
                 train_adapters(out / ("dora" if dora else "lora") / TRAINED, dora=dora)
-            for name in CLASSES:
-                save_class(out / f"class-{name}", name)
+            for name in FAMILIES:
+                save_family(out / f"family-{name}", name)
 
     for world in WORLDS:
         fork_ranks(world, lambda world=world: work(world))
     for name in ("llava", "lora", "dora"):
         commit(out / name / TRAINED)
-    for folder in [*out.glob("zero*"), *out.glob("class-*")]:
+    for folder in [*out.glob("zero*"), *out.glob("family-*")]:
         expected = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=TAG)
         save_file({name: tensor.clone() for name, tensor in expected.items()}, folder / "expected.safetensors")
 
