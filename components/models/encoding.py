@@ -108,12 +108,12 @@ def _cut(
     Raises:
         ConfigError: the tokenizer does not keep a separator whole.
     """
+    separators = {True: style.end, False: style.user_end}  # by whether a piece is learned
+    tokens = {learned: token_id(tokenizer, separator) for learned, separator in separators.items()}
     start = 0
     for piece in pieces:
-        separator = style.end if piece.target else style.user_end
-        end = start
+        separator, token, end = separators[piece.target], tokens[piece.target], start
         if piece.text.endswith(separator):
-            token = token_id(tokenizer, separator)
             for _ in range(piece.text.count(separator)):
                 try:
                     end = ids.index(token, end) + 1

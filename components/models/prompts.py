@@ -105,6 +105,8 @@ def _joined(pieces: list[Piece]) -> list[Piece]:
 
 
 def _number_images(content: str, style: Profile, mark: str, seen: int) -> tuple[str, int]:
+    if IMAGE_MARK not in content:
+        return content, seen
     first, *rest = content.split(IMAGE_MARK)
     image = style.image.replace(IMAGE_MARK, mark)
     numbered = [
