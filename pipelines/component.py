@@ -14,7 +14,7 @@ def preflight(run_recipe: str, run_overrides: dict[str, str], run_name: str, sto
 
     with reported():
         name = name_of(run_recipe, run_overrides, run_name, eval_model)
-        return first.preflight(run_recipe, run_overrides, name, store_url).id
+        return first.preflight(run_recipe, run_overrides, name, store_url, trains=not eval_model).id
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)

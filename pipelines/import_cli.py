@@ -24,9 +24,10 @@ def import_model(
     """Take released weights into the store as a model that can be evaluated, after its tensors were checked."""
     with explained():
         from components.conversion.importing import import_model as work
-        from components.models.bases import bases, mirror_prefix
+        from components.models.bases import published_base, published_bases
+        from components.models.mirrors import mirror_of
 
         opened = open_store(store or default_store_url())
-        mirrored = source in bases()
-        manifest = work(opened, opened.uri(mirror_prefix(source)) if mirrored else source, family)
+        mirrored = source in published_bases()
+        manifest = work(opened, mirror_of(opened, published_base(source)).uri if mirrored else source, family)
         console.print(f"{manifest.uri}  {manifest.summary['parameters']:,} parameters")

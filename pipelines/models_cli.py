@@ -1,13 +1,13 @@
-"""Commands about models and their tokenizers."""
+"""Published weights, their terms, and bringing them into the store; and whether their tokenizers are read right."""
 
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from components.core.artifacts import read_manifest
 from components.core.errors import ConfigError
-from components.core.store import default_store_url, open_store
+from components.core.store import ObjectStore, default_store_url, open_store
+from components.models.bases import Base, published_base, published_bases
 from pipelines.terminal import Store, console, errors, explained, overrides_of
 
 app = typer.Typer()
@@ -15,34 +15,33 @@ app = typer.Typer()
 
 @app.command("fetch-model")
 def fetch_model(
-    names: Annotated[list[str] | None, typer.Argument(help="Published models; without one, what there is.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Published models, as --list names them.")] = None,
     revision: Annotated[
-        str, typer.Option(help="Of the hub's repository; without it, the one fetched before, or the newest.")
+        str, typer.Option(help="Of the hub's repository; without it, the pinned one, or the one begun with.")
     ] = "",
+    list_: Annotated[bool, typer.Option("--list", help="Only show the models and what the store has of them.")] = False,
     store: Store = "",
 ) -> None:
-    """Mirror published weights into the store, once; recipes name them as model.base, model.vision, model.projector.
+    """Bring published weights from the hub into the store; started again, it goes on where it was.
 
-    Started again, it goes on where it was. HF_TOKEN opens gated models, HF_ENDPOINT names a mirror of the hub.
+    HF_TOKEN opens gated models, HF_ENDPOINT names a mirror. Recipes name them in model.base, vision and projector.
     """
-    with explained():
-        from components.models import bases
+    from components.models.mirrors import fetch_model as fetch
 
+    with explained():
         opened = open_store(store or default_store_url())
-        for name in names or []:
-            manifest = bases.fetch_model(opened, name, revision=revision)
-            size = sum(file.size for file in manifest.files) / 1e9
-            console.print(f"{name}  {len(manifest.files)} files, {size:.2f} GB  {manifest.uri}")
+        if list_:
+            _show(opened)
+            return
         if not names:
-            table = Table(box=None, header_style="bold", pad_edge=False)
-            for title in ("model", "repository", "gated", "licence", "forbids", "in the store"):
-                table.add_column(title)
-            for name, base in bases.bases().items():
-                there = read_manifest(opened, bases.mirror_prefix(name))
-                revision = str(there.summary["revision"])[:12] if there else ""
-                gated = "yes" if base.gated else ""
-                table.add_row(name, base.repository, gated, base.license, ", ".join(base.forbids), revision)
-            console.print(table)
+            raise ConfigError("No model was named.", remedy="`mantis fetch-model --list` shows them.")
+        if revision and len(names) > 1:
+            raise ConfigError("--revision is for one model.", remedy="Fetch them one at a time.")
+        for base in [published_base(name) for name in names]:
+            _show_terms(base)
+            manifest = fetch(opened, base.name, revision=revision)
+            size = sum(file.size for file in manifest.files) / 1e9
+            console.print(f"{base.name}  {len(manifest.files)} files, {size:.2f} GB  {manifest.uri}", soft_wrap=True)
 
 
 @app.command("verify-tokenizer")
@@ -73,12 +72,11 @@ def verify_tokenizer(
                 f"model.base of {resolved.name} is tiny: its tokenizer is trained here.",
                 remedy="Name a folder with the family's real tokenizer: --base FOLDER.",
             )
-        from components.models import bases, loading, registry
+        from components.models import loading, mirrors, registry
         from components.models.verifying import cases, differences
 
         opened = open_store(store or default_store_url())
-        bases.mirrors(settings, opened)
-        settings = bases.located(settings, opened)
+        settings = mirrors.resolved(opened, settings)
         kind = registry.family(family)
         tokenizer = loading.base_tokenizer(loading.model_folder(settings.base), kind.special_tokens())
         found = list(differences(kind, tokenizer, settings))
@@ -88,3 +86,29 @@ def verify_tokenizer(
             errors.print("What differs is in components/models/prompts.yaml, encoding.py, or the family's module.")
             raise typer.Exit(1)
         console.print(f"{family}: tokens, labels and pixels of {len(list(cases()))} conversations are the same")
+
+
+def _show_terms(base: Base) -> None:
+    console.print(
+        f"[bold]{base.name}[/] ({base.role} of {', '.join(base.families)})  {base.repository}", soft_wrap=True
+    )
+    console.print(f"  {base.licence.name}  {base.licence.url}", soft_wrap=True)
+    for request in base.licence.asks:
+        console.print(f"  - {request}", markup=False, soft_wrap=True)
+
+
+def _show(store: ObjectStore) -> None:
+    from components.models.mirrors import mirrors
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("model", "licence", "in the store"):
+        table.add_column(title, no_wrap=title != "in the store")
+    for base in published_bases().values():
+        there = [
+            f"{revision[:12]}, {sum(file.size for file in manifest.files) / 1e9:.2f} GB"
+            for revision, manifest in mirrors(store, base.name).items()
+        ]
+        licence = f"{base.licence.identifier}{', not commercial' if base.licence.forbids else ''}"
+        gated = ", gated" if base.gated else ""
+        table.add_row(base.name, licence + gated, "; ".join(there))
+    console.print(table)

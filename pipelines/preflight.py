@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Mapping
 
 from components.core.artifacts import Kind, Manifest
-from components.core.errors import ConfigError, MantisError, StoreError
+from components.core.errors import ConfigError, InputError, MantisError, StoreError
 from components.core.lineage import find_artifact
 from components.core.progress import say
 from components.core.settings import Recipe
@@ -14,11 +14,12 @@ from components.data.step import resolve_subsets
 from components.data.subsets import warnings
 from components.evaluation.step import resolve_benchmarks
 from components.models import bases
+from components.models.mirrors import mirrors, model_identity
 from pipelines.resolve import resolve_run
 
 
-def preflight(recipe: str, overrides: Mapping[str, object], name: str, store_url: str) -> Run:
-    """The run, checked and with its resolved recipe in the store.
+def preflight(recipe: str, overrides: Mapping[str, object], name: str, store_url: str, *, trains: bool = True) -> Run:
+    """The run, checked and with its resolved recipe in the store; one that `trains` needs the recipe's weights there.
 
     Raises:
         MantisError: recipe, store, source or benchmark will not do; nothing was started.
@@ -29,11 +30,10 @@ def preflight(recipe: str, overrides: Mapping[str, object], name: str, store_url
     run = Run(id=run_id, store=store, recipe=resolved)
     with recorded(run, "preflight"):
         _keep_recipe(store, run_id, resolved)
-        for warning in warnings(resolve_subsets(run)):
+        for warning in [*warnings(resolve_subsets(run)), *bases.warnings(bases.named_bases(resolved.model).values())]:
             say(f"warning: {warning}")
-        for warning in bases.warnings(resolved.model, resolved.training.train):
-            say(f"warning: {warning}")
-        bases.mirrors(resolved.model, store)
+        if trains:
+            check_weights(store, resolved)
         resolve_benchmarks(run)
     return run
 
@@ -56,6 +56,36 @@ def find_model(store: ObjectStore, uri: str) -> Manifest:
             remedy="Name the result of a run's `convert`, as `mantis status RUN` shows it.",
         )
     return found
+
+
+def check_weights(store: ObjectStore, recipe: Recipe) -> None:
+    """Everything that the model is built from is there, and made for its family.
+
+    Raises:
+        ConfigError: a name of nothing, or of weights for another family.
+        InputError: weights were not fetched.
+    """
+    settings = recipe.model
+    named = bases.named_bases(settings)
+    for field, base in named.items():
+        if settings.family not in base.families:
+            raise ConfigError(
+                f"model.{field} = {base.name!r} is for {' and '.join(base.families)}, not {settings.family}.",
+                remedy=f"For {settings.family}: {', '.join(_bases_for(settings.family))}.",
+            )
+    missing = [name for name in dict.fromkeys(base.name for base in named.values()) if not mirrors(store, name)]
+    if missing:
+        raise InputError(
+            f"{store.url} has no copy of {', '.join(missing)}, which model names.",
+            remedy=f"Bring it: mantis fetch-model {' '.join(missing)}.",
+        )
+    model_identity(store, settings)
+    if settings.vision and not settings.projector and recipe.training.train != ("projector",):
+        say("warning: model.projector is not set: the projector starts from random numbers, as in stage 1")
+
+
+def _bases_for(family: str) -> list[str]:
+    return [base.name for base in bases.published_bases().values() if family in base.families]
 
 
 def check_store(store: ObjectStore) -> None:

@@ -3,25 +3,25 @@
 import yaml
 
 from components.core.artifacts import Manifest
+from components.core.settings import ModelSettings
 from components.core.steps import Run
-from components.models.bases import FIELDS, TINY, bases
+from components.models.bases import Licence, named_bases
 
-OWN = "apache-2.0"  # of a model that nothing of others is in
+OURS = "apache-2.0"  # of models that are built from nothing
 
 
 def model_card(run: Run, checkpoint: Manifest, *, parameters: int, difference: float, merged: bool) -> str:
     """README.md of the model folder."""
     recipe = run.recipe
-    used = [name for field in FIELDS if (name := getattr(recipe.model, field)) not in ("", TINY)]
-    licence = _identifier(used)
     front: dict[str, object] = {
         "library_name": "transformers",
         "pipeline_tag": "image-text-to-text",
-        "license": licence,
+        "license": _identifier(recipe.model),
         "tags": ["multi-image", "instruction-tuning", recipe.model.family],
     }
-    if used:
-        front["base_model"] = [bases()[name].repository if name in bases() else name for name in used]
+    if recipe.model.base != "tiny":
+        named = named_bases(recipe.model)
+        front["base_model"] = [base.repository for base in named.values()] or recipe.model.base
     inputs = [f"| {name} | `{item.fingerprint}` | {item.uri} |" for name, item in sorted(checkpoint.inputs.items())]
     summary = [f"| {name} | {value} |" for name, value in checkpoint.summary.items()]
     compared = "those of peft's adapters on the unquantized base" if merged else "training's"
@@ -29,7 +29,7 @@ def model_card(run: Run, checkpoint: Manifest, *, parameters: int, difference: f
         "---",
         yaml.safe_dump(front, sort_keys=False).strip(),
         "---",
-        f"# {recipe.name}",
+        f"# {model_name(recipe.name, recipe.model)}",
         "",
         recipe.description or f"A model of the family {recipe.model.family}, tuned on interleaved multi-image data.",
         "",
@@ -61,7 +61,7 @@ def model_card(run: Run, checkpoint: Manifest, *, parameters: int, difference: f
         "",
         "## Licence",
         "",
-        *_licences(used),
+        *_licence(recipe.model),
         "",
         "## Recipe",
         "",
@@ -73,22 +73,45 @@ def model_card(run: Run, checkpoint: Manifest, *, parameters: int, difference: f
     return "\n".join(lines)
 
 
-def _identifier(used: list[str]) -> str:
-    """The hub's identifier of the one licence that holds; `other` where it is several, or not known."""
-    known = {bases()[name].license if name in bases() else "other" for name in used} or {OWN}
-    return known.pop() if len(known) == 1 and "unknown" not in known else "other"
+def model_name(name: str, settings: ModelSettings) -> str:
+    """The model's name as the licences of its bases want it to begin."""
+    prefixes = [licence.name_prefix for licence in _licences(settings) if licence.name_prefix]
+    return " ".join([*dict.fromkeys(prefixes), name])
 
 
-def _licences(used: list[str]) -> list[str]:
-    if not used:
-        return [f"No weights of others are in it: {OWN}."]
+def notices(settings: ModelSettings) -> str:
+    """What has to lie beside the model in a file of its own; empty where no base asks for it."""
+    return "\n".join(licence.notice for licence in _licences(settings) if licence.notice)
+
+
+def _licences(settings: ModelSettings) -> list[Licence]:
+    """Of the published weights that the model was made from, each once."""
+    return list(dict.fromkeys(base.licence for base in named_bases(settings).values()))
+
+
+def _identifier(settings: ModelSettings) -> str:
+    """The hub's word for the terms: those of the base, which holds most of the weights."""
+    named = named_bases(settings)
+    if settings.base == "tiny" and not named:
+        return OURS
+    return named["base"].licence.identifier if "base" in named else "other"
+
+
+def _licence(settings: ModelSettings) -> list[str]:
+    named = named_bases(settings)
     lines = []
-    for name in used:
-        base = bases().get(name)
-        if base is None:
-            lines.append(f"- Derived from {name}, whose licence holds for it too.")
-            continue
-        lines.append(f"- Derived from [{base.repository}](https://huggingface.co/{base.repository}): {base.terms}")
-        lines += [f"  - {asked}" for asked in base.asks]
-        lines += [f"  - no {use} use" for use in base.forbids]
-    return lines
+    if settings.base == "tiny" and not named:
+        lines.append(f"No weights of others are in it: {OURS}.")
+    elif "base" not in named:
+        lines.append(f"Derived from {settings.base}, whose licence holds for it too.")
+    for licence in _licences(settings):
+        sources = [base.repository for base in named.values() if base.licence == licence]
+        lines += [
+            *([f"**{licence.built_with}**", ""] if licence.built_with else []),
+            f"Derived from {', '.join(sources)}: [{licence.name}]({licence.url}), which holds for it too and asks:",
+            "",
+            *(f"- {request}" for request in licence.asks),
+            "",
+            *([licence.notice, ""] if licence.notice else []),
+        ]
+    return lines if lines[-1] else lines[:-1]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
 
-from components.conversion.card import model_card
+from components.conversion.card import model_card, notices
 from components.conversion.committed import read_file, read_last_step
 from components.conversion.merging import ADAPTER_CONFIG, BASE, peft_model, plan_merge
 from components.conversion.proof import DTYPES, prove_logits, prove_tensors
@@ -62,6 +62,8 @@ def convert_checkpoint(run: Run, checkpoint: Manifest, prefix: str) -> dict[str,
         parameters = (merge.merged if merge else zero).parameters
         card = model_card(run, checkpoint, parameters=parameters, difference=difference, merged=merge is not None)
         (folder / "README.md").write_text(card)
+        if notice := notices(recipe.model):
+            (folder / "Notice").write_text(notice + "\n")
         delete_tree(run.store, prefix)  # what a killed attempt may have left
         upload_tree(run.store, prefix, folder)
     return {

@@ -1,56 +1,44 @@
 """Files of the hub into the store: resumable within a file, every byte hashed, one revision.
 
 The bytes of a file are gathered in a local folder, checked against the hash that the hub gives, and only then put into
-the store, whole. What was fetched is there when its manifest is.
+the store, whole.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from components.core.artifacts import (
-    File,
-    Kind,
-    MadeBy,
-    Manifest,
-    Number,
-    code_version,
-    commit_manifest,
-    hash_object,
-    image_digest,
-)
+from components.core.artifacts import File, hash_object
 from components.core.errors import IntegrityError, StoreError
-from components.core.hashing import fingerprint
 from components.core.hub import BLOCK, Remote, Repository, file_blocks, hub_errors, newest_commit
 from components.core.progress import Progress
 from components.core.store import ObjectStore
 from components.core.store_local import LocalStore
 
-REVISION = 1
 PIN = "fetch.json"  # repository and revision of what is being fetched
 SPARE = 1 << 30  # bytes of disk that are left alone
 
 
-def pinned_commit(store: ObjectStore, prefix: str, repository: Repository, revision: str) -> str:
-    """The commit to fetch: asked for, begun with, or the newest; noted before the first byte."""
+def pinned_commit(store: ObjectStore, prefix: str, repository: Repository, revision: str, default: str) -> str:
+    """The commit to fetch: asked for, begun with, or what `default` means today; noted before the first byte."""
     pin = f"{prefix}/{PIN}"
     if not revision and store.stat(pin) is not None:
         begun: dict[str, str] = json.loads(store.get(pin))
         return begun["revision"]
-    commit = newest_commit(repository, revision)
+    commit = newest_commit(repository, revision or default)
     store.put(pin, json.dumps({"repository": repository.name, "revision": commit}).encode())
     return commit
 
 
 def fetch_files(
     store: ObjectStore, prefix: str, repository: Repository, commit: str, wanted: Sequence[Remote], *, label: str
-) -> None:
-    """Bring what is not under `prefix` yet.
+) -> tuple[File, ...]:
+    """Bring what is missing of `wanted` to `prefix`, and describe all of it; `label` names it in the progress.
 
     Raises:
-        InputError: the hub is away or does not let us.
+        InputError: the hub is away, or does not let us.
         StoreError: too little disk.
         IntegrityError: other bytes came than the hub promised.
     """
@@ -64,36 +52,12 @@ def fetch_files(
         store.put_file(f"{prefix}/{remote.name}", path)
         path.unlink()
     shutil.rmtree(staging, ignore_errors=True)
+    return tuple(_described(store, prefix, remote) for remote in wanted)
 
 
-def commit_fetched(
-    store: ObjectStore, prefix: str, wanted: Sequence[Remote], config: Mapping[str, str | Sequence[str]]
-) -> Manifest:
-    """Say that all of `wanted` is there; `config` (repository, revision, ...) goes into the manifest."""
-    files = []
-    for remote in wanted:
-        sha256 = remote.sha256 or hash_object(store, f"{prefix}/{remote.name}", remote.size)
-        files.append(File(name=remote.name, size=remote.size, sha256=sha256))
-    summary: dict[str, Number] = {
-        name: value if isinstance(value, str) else " ".join(value) for name, value in config.items()
-    }
-    manifest = Manifest(
-        kind=Kind.SOURCE,
-        uri=store.uri(prefix),
-        fingerprint=fingerprint({**config, "files": {file.name: file.sha256 for file in files}}),
-        made_by=MadeBy(
-            run="",
-            step="fetch",
-            revision=REVISION,
-            config_hash=fingerprint(dict(config)),
-            code_version=code_version(),
-            image_digest=image_digest(),
-        ),
-        files=tuple(files),
-        summary=summary,
-    )
-    commit_manifest(store, manifest)
-    return manifest
+def _described(store: ObjectStore, prefix: str, remote: Remote) -> File:
+    sha256 = remote.sha256 or hash_object(store, f"{prefix}/{remote.name}", remote.size)
+    return File(name=remote.name, size=remote.size, sha256=sha256)
 
 
 def _is_there(store: ObjectStore, prefix: str, remote: Remote) -> bool:

@@ -16,15 +16,15 @@ ATTEMPTS = 5  # to go on with a file after the connection broke, without a byte 
 
 @dataclass(frozen=True, kw_only=True)
 class Repository:
-    """A repository of the hub; `revision` is what is taken where nobody asks for another."""
+    """A repository of the hub; `aside` says how else its files can be brought, where there is no network."""
 
     name: str
     kind: Literal["dataset", "model"]
-    revision: str = "main"
+    aside: str
 
     @property
     def page(self) -> str:
-        """Where a person finds it."""
+        """Its page, where terms are accepted."""
         return f"{endpoint()}/{'datasets/' if self.kind == 'dataset' else ''}{self.name}"
 
 
@@ -53,22 +53,20 @@ def endpoint() -> str:
 
 
 def newest_commit(repository: Repository, revision: str) -> str:
-    """The commit that `revision`, or without one the repository's own, means today."""
+    """The commit that `revision` (a branch, a tag, a commit) means today."""
     from huggingface_hub import HfApi
 
-    asked = revision or repository.revision
-    info = HfApi(endpoint=endpoint()).repo_info(repository.name, repo_type=repository.kind, revision=asked)
-    return str(info.sha)
+    api = HfApi(endpoint=endpoint())
+    return str(api.repo_info(repository.name, revision=revision, repo_type=repository.kind).sha)
 
 
-def remote_files(repository: Repository, commit: str, folder: str = "") -> list[Remote]:
-    """The files of a folder at a commit, in the order of their names; folders in it are left out."""
+def list_files(repository: Repository, commit: str, folder: str = "") -> list[Remote]:
+    """The files directly in `folder` at a commit, in the order of their names."""
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
-    entries = HfApi(endpoint=endpoint()).list_repo_tree(
-        repository.name, folder or None, revision=commit, repo_type=repository.kind
-    )
+    api = HfApi(endpoint=endpoint())
+    entries = api.list_repo_tree(repository.name, folder or None, revision=commit, repo_type=repository.kind)
     found = [
         Remote(path=entry.path, size=entry.size, sha256=entry.lfs.sha256 if entry.lfs else "", git=entry.blob_id)
         for entry in entries
@@ -158,14 +156,14 @@ def hub_errors(repository: Repository) -> Iterator[None]:
                 f"{error.filename or 'The disk'} cannot be written: {error.strerror}.",
                 remedy="Free space; the same command goes on." if full else "Check the folder's rights.",
             ) from None
-        raise _away(where, error) from None
+        raise _away(repository, error) from None
     except HTTPError as error:
-        raise _away(where, error) from None
+        raise _away(repository, error) from None
 
 
-def _away(where: str, error: Exception) -> InputError:
+def _away(repository: Repository, error: Exception) -> InputError:
     return InputError(
-        f"{where} cannot be reached: {error}.",
-        remedy="Check the network, or name a mirror with HF_ENDPOINT. Where there is none, bring the files another way "
-        "and name their folder (data by --source, a model in the recipe). What was fetched stays; the command goes on.",
+        f"{endpoint()} cannot be reached: {error}.",
+        remedy="Check the network, or name a mirror with HF_ENDPOINT. Where there is none, "
+        f"{repository.aside} What was fetched stays; the same command goes on.",
     )

@@ -80,11 +80,14 @@ class ModelSettings(Settings):
     family: Name = "llava-clip"
     base: str = Field(
         "tiny",
-        description="`tiny`: built from `tiny` with a tokenizer trained on the mixture. Else the folder, file:// or "
-        "s3:// URL of a model: a whole LLaVA, or with `vision` a LLaMA.",
+        description="`tiny`: built from `tiny` with a tokenizer trained on the mixture. Else a published model's name "
+        "(components/models/bases.yaml), or the folder, file:// or s3:// URL of one: a whole LLaVA, or with `vision` a "
+        "LLaMA.",
     )
-    vision: str = Field("", description="Folder or URL of the CLIP or SigLIP tower to put before the LLaMA in `base`.")
-    projector: str = Field("", description="Folder or URL of the model of stage 1 whose projector is taken.")
+    vision: str = Field(
+        "", description="Name, folder or URL of the CLIP or SigLIP tower to put before the LLaMA in `base`."
+    )
+    projector: str = Field("", description="Name, folder or URL of the model of stage 1 whose projector is taken.")
     prompt: Name = Field("llama3", description="A prompt profile of components/models/prompts.yaml.")
     tiny: TinyShape = TinyShape()
 

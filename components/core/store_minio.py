@@ -56,8 +56,9 @@ class MinioStore:
 
     def list(self, prefix: str) -> Iterator[Entry]:
         root = f"{self.prefix}/" if self.prefix else ""
+        below = root + (f"{prefix}/" if prefix else "")
         objects = self._call(
-            prefix, lambda name: list(self._client.list_objects(self.bucket, prefix=name + "/", recursive=True))
+            prefix, lambda _: list(self._client.list_objects(self.bucket, prefix=below, recursive=True))
         )
         for item in objects:
             yield _entry(str(item.object_name).removeprefix(root), item)

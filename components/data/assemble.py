@@ -25,8 +25,8 @@ from components.data.lengths import Counter, Length, LengthPool
 from components.data.mixture import epoch_of
 from components.data.refusal import Refusal, Repair
 from components.data.subsets import published, skill_of
-from components.models.bases import located
 from components.models.loading import base_tokenizer, model_folder
+from components.models.mirrors import resolved
 from components.models.mixture import conversation_of
 from components.models.prompts import profile, render
 from components.models.registry import family
@@ -75,7 +75,7 @@ def assemble_mixture(run: Run, datasets: Mapping[str, Manifest], prefix: str) ->
     recipe, store = run.recipe, run.store
     with LengthPool(recipe.data.workers) as pool, tempfile.TemporaryDirectory() as folder:
         chosen = _choose(store, recipe, datasets)
-        tokenizer = _tokenizer(run.store, recipe, chosen)
+        tokenizer = _tokenizer(store, recipe, chosen)
         tokenizer.save_pretrained(folder)
         delete_tree(store, f"{prefix}/tokenizer")
         upload_tree(store, f"{prefix}/tokenizer", Path(folder))
@@ -109,7 +109,7 @@ def _choose(store: ObjectStore, recipe: Recipe, datasets: Mapping[str, Manifest]
 def _tokenizer(store: ObjectStore, recipe: Recipe, chosen: Sequence[Chosen]) -> PreTrainedTokenizerFast:
     specials = family(recipe.model.family).special_tokens()
     if recipe.model.base != "tiny":
-        return base_tokenizer(model_folder(located(recipe.model, store).base), specials)
+        return base_tokenizer(model_folder(resolved(store, recipe.model).base), specials)
     vocabulary = recipe.model.tiny.vocabulary
     tokenizer = train_tokenizer(_texts(recipe, chosen, specials), vocabulary=vocabulary, special_tokens=specials)
     say(f"trained a tokenizer of {len(tokenizer):,} tokens on the mixture's text")

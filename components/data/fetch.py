@@ -1,22 +1,36 @@
-"""Published sets from the hub into the store, at sources/<subset>/."""
+"""Published sets from the hub into the store, at sources/<subset>/. A set is there when its manifest is."""
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
-from components.core.artifacts import Manifest, read_manifest
+from components.core.artifacts import (
+    File,
+    Kind,
+    MadeBy,
+    Manifest,
+    code_version,
+    commit_manifest,
+    image_digest,
+    read_manifest,
+)
 from components.core.errors import InputError
-from components.core.fetching import commit_fetched, fetch_files, pinned_commit
-from components.core.hub import Remote, Repository, hub_errors, remote_files
+from components.core.fetching import fetch_files, pinned_commit
+from components.core.hashing import fingerprint
+from components.core.hub import Remote, Repository, hub_errors, list_files
 from components.core.progress import say
 from components.core.store import ObjectStore
 from components.data.fetched import SOURCES
 from components.data.subsets import Hub, published_subset
 
+REVISION = 1
+ASIDE = "bring the files another way and name their folder with --source."
+
 
 def fetch_subset(
     store: ObjectStore, subset: str, *, splits: Sequence[str] = ("train",), revision: str = ""
 ) -> Manifest:
-    """The set in the store; what is there already is not fetched again.
+    """The set in the store, at sources/<subset>/; what is there already is not fetched again.
 
     Without a `revision` it is the one that was begun with, else the newest, which is then kept to.
 
@@ -27,34 +41,55 @@ def fetch_subset(
         IntegrityError: other bytes came than the hub promised.
     """
     hub = published_subset(subset).hub
-    repository = Repository(name=hub.repository, kind="dataset", revision=hub.revision)
     prefix = f"{SOURCES}/{subset}"
     there = read_manifest(store, prefix)
     had = str(there.summary["splits"]).split() if there else []
     if there and set(splits) <= set(had) and revision in ("", there.summary["revision"]):
         say(f"{subset} is there already, at revision {there.summary['revision']}")
         return there
+    repository = Repository(name=hub.repository, kind="dataset", aside=ASIDE)
     with hub_errors(repository):
-        commit = pinned_commit(store, prefix, repository, revision)
-        found = remote_files(repository, commit, hub.folder)
-    wanted = _of_splits(hub, commit, found, [*had, *(split for split in splits if split not in had)])
-    fetch_files(store, prefix, repository, commit, wanted, label=subset)
-    config = {"repository": repository.name, "revision": commit, "splits": sorted({*had, *splits})}
-    return commit_fetched(store, prefix, wanted, config)
+        commit = pinned_commit(store, prefix, repository, revision, hub.revision)
+        wanted = _remote_files(hub, repository, commit, [*had, *(split for split in splits if split not in had)])
+    files = fetch_files(store, prefix, repository, commit, wanted, label=subset)
+    return _finish(store, prefix, hub, commit, files, splits=sorted({*had, *splits}))
 
 
-def _of_splits(hub: Hub, commit: str, found: Sequence[Remote], splits: Sequence[str]) -> list[Remote]:
-    """The files of these splits.
+def _remote_files(hub: Hub, repository: Repository, commit: str, splits: Sequence[str]) -> list[Remote]:
+    """The files of these splits at a commit, in the order of their names.
 
     Raises:
         InputError: a split has none.
     """
-    pattern = re.compile("|".join(map(re.escape, hub.files)) or rf"({'|'.join(splits)})(-.*\.parquet|_images.*\.zip)")
-    wanted = [remote for remote in found if pattern.fullmatch(remote.name)]
-    lacking = [split for split in splits if not any(remote.name.startswith(f"{split}-") for remote in wanted)]
-    if not wanted or (lacking and not hub.files):
+    wanted = re.compile("|".join(map(re.escape, hub.files)) or rf"({'|'.join(splits)})(-.*\.parquet|_images.*\.zip)")
+    found = [remote for remote in list_files(repository, commit, hub.folder) if wanted.fullmatch(remote.name)]
+    lacking = [split for split in splits if not any(remote.name.startswith(f"{split}-") for remote in found)]
+    if not found or (lacking and not hub.files):
         raise InputError(
             f"{hub.repository} at {commit} has no files of {', '.join(lacking) or hub.folder} in {hub.folder or '/'}.",
             remedy=f"Splits that are known: {', '.join(hub.splits)}. Or name another --revision.",
         )
-    return wanted
+    return found
+
+
+def _finish(
+    store: ObjectStore, prefix: str, hub: Hub, commit: str, files: Sequence[File], *, splits: Sequence[str]
+) -> Manifest:
+    config: dict[str, Any] = {"repository": hub.repository, "revision": commit, "splits": list(splits)}
+    manifest = Manifest(
+        kind=Kind.SOURCE,
+        uri=store.uri(prefix),
+        fingerprint=fingerprint({**config, "files": {file.name: file.sha256 for file in files}}),
+        made_by=MadeBy(
+            run="",
+            step="fetch",
+            revision=REVISION,
+            config_hash=fingerprint(config),
+            code_version=code_version(),
+            image_digest=image_digest(),
+        ),
+        files=tuple(files),
+        summary={"repository": hub.repository, "revision": commit, "splits": " ".join(splits)},
+    )
+    commit_manifest(store, manifest)
+    return manifest

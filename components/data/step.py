@@ -12,12 +12,12 @@ from components.core.artifacts import Kind, Manifest, Number
 from components.core.benchmark_images import BenchmarkFiles, benchmark_files
 from components.core.errors import ConfigError
 from components.core.hashing import fingerprint
-from components.core.identity import Memory, hash_files
 from components.core.settings import Recipe
 from components.core.steps import Run, Task, failure_recorded, run_step
 from components.core.store import key_of
 from components.data.fetched import FETCHED, fetched_sets, source_url
 from components.data.sources.find import find_sources, open_source
+from components.data.sources.identity import Memory, hash_files
 from components.data.sources.source import TRAIN, Source
 
 PREPARE_REVISION = 2
@@ -95,14 +95,13 @@ def prepare_task(run: Run, subset: str) -> Task:
 
 def assemble(run: Run, datasets: Sequence[Manifest]) -> Manifest:
     """The mixture of the datasets, in the order of their names."""
-    from components.models.bases import weights_identity
+    from components.models.mirrors import model_identity
     from components.models.prompts import profile
 
     recipe = run.recipe
     by_subset = dict(sorted((_subset_of(run, dataset), dataset) for dataset in datasets))
     config: dict[str, Any] = {
-        "model": recipe.model.identity(),
-        "weights": weights_identity(recipe.model, run.store),  # whose tokenizer it is
+        "model": model_identity(run.store, recipe.model, ("base",)),  # whose tokenizer counts
         "prompt": profile(recipe.model.prompt).model_dump(),
         "context_length": recipe.data.context_length,
         "balance": recipe.data.balance,

@@ -10,7 +10,13 @@ from components.core.artifacts import Kind, Manifest
 from components.core.lineage import Link
 from components.core.steps import Run, State, StepRecord, read_records
 from components.reporting.addresses import benchmark_of
-from components.reporting.collect_data import contamination_of, ledger_reasons, licences_of, subsets_of
+from components.reporting.collect_data import (
+    base_licences_of,
+    contamination_of,
+    ledger_reasons,
+    licences_of,
+    subsets_of,
+)
 from components.reporting.collect_training import training_of
 from components.reporting.reading import Reader
 from components.reporting.view import Answer, Answering, Artifact, RunReport, Score, StepTime
@@ -48,7 +54,7 @@ def collect(run: Run, evaluations: Sequence[Manifest]) -> RunReport:
         training=training_of(reader, checkpoint) if checkpoint else None,
         subsets=subsets_of(reader, datasets, mixture),
         ledger=ledger_reasons(reader, [*datasets, *([mixture] if mixture else [])]),
-        licences=licences_of(reader, mixture),
+        licences=(*base_licences_of(reader, manifests), *licences_of(reader, mixture)),
         contamination=contamination_of(reader, run),
         steps=_steps(run),
         answering=tuple(_answering(run, manifest) for manifest in ordered),

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from components.core.artifacts import Manifest, read_manifest
+from components.core.artifacts import Kind, Manifest, read_manifest
 from components.core.errors import StoreError
 from components.core.steps import Run, read_record
 from components.core.store import key_of
@@ -58,6 +58,22 @@ def licences_of(reader: Reader, mixture: Manifest | None) -> tuple[Licence, ...]
     """The terms of the mixture's subsets, as far as they are published sets."""
     rows = [{"subset": row.get("name"), **row["licence"]} for row in _described(reader, mixture) if row.get("licence")]
     return tuple(_valid(reader, Licence, rows, "subsets.json"))
+
+
+def base_licences_of(reader: Reader, manifests: Sequence[Manifest]) -> tuple[Licence, ...]:
+    """The terms of the published weights that training began with, as they were when the weights were fetched."""
+    found = [manifest.summary for manifest in manifests if manifest.kind is Kind.SOURCE and "model" in manifest.summary]
+    rows = [
+        {
+            "subset": summary.get("model"),
+            "name": summary.get("licence"),
+            "terms": summary.get("terms"),
+            "forbids": tuple(str(summary.get("forbids", "")).split()),
+            "origin": summary.get("origin", ""),
+        }
+        for summary in found
+    ]
+    return tuple(_valid(reader, Licence, rows, "a base's manifest"))
 
 
 def contamination_of(reader: Reader, run: Run) -> tuple[Contamination, ...]:

@@ -195,7 +195,7 @@ def _licences(report: RunReport) -> list[str]:
     if not report.licences:
         return []
     rows = [[row.subset, row.name, row.terms, ", ".join(row.forbids), row.origin] for row in report.licences]
-    return ["### Licences", table(["Subset", "Licence", "Terms", "Forbids", "Read at"], rows, left=5)]
+    return ["### Licences", table(["Subset or base", "Licence", "Terms", "Forbids", "Read at"], rows, left=5)]
 
 
 def _time(report: RunReport) -> list[str]:

@@ -139,7 +139,7 @@ class Subset:
 
 
 class Licence(_Row):
-    """On what terms a published subset is given; `origin` says where that was read."""
+    """The terms of a published subset, or of weights that training began with; `origin` says where they were read."""
 
     subset: str
     name: str

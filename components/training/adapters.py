@@ -104,8 +104,9 @@ def leave_base(store: ObjectStore, recipe: Recipe, build: Callable[[], PreTraine
     if settings.base.startswith(f"{store.url}/") and not settings.vision and not settings.projector:
         files = describe_files(store, key_of(store, settings.base))
         weights = [file.model_dump() for file in files if file.name.endswith(".safetensors")]
-        (folder / "base.json").write_text(json.dumps({"address": settings.base, "files": weights}, indent=1))
-        return
+        if weights:
+            (folder / "base.json").write_text(json.dumps({"address": settings.base, "files": weights}, indent=1))
+            return
     model = build()
     if recipe.training.precision == "bf16":
         model = model.bfloat16()

@@ -17,7 +17,7 @@ from components.core.progress import Progress, say
 from components.core.steps import Run
 from components.core.tracking import CurveSender
 from components.models import registry
-from components.models.bases import located
+from components.models.mirrors import resolved
 from components.models.mixture import MixtureReader
 from components.training.accounting import Cause, Clock, Heartbeat
 from components.training.checkpoint import LoopState, Saver, folder_of
@@ -57,7 +57,7 @@ class Loop:
     ) -> None:
         recipe = run.recipe
         self.run, self.prefix, self.ranks = run, prefix, ranks
-        self.settings, self.model_settings = recipe.training, located(recipe.model, run.store)
+        self.settings, self.model_settings = recipe.training, resolved(run.store, recipe.model)
         self.clock = Clock(began)
         self.family = registry.family(recipe.model.family)
         self.reader = MixtureReader(run.store, mixture, cache_gb=recipe.data.cache_gb)

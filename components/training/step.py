@@ -4,7 +4,7 @@ from typing import Any
 
 from components.core.artifacts import Kind, Manifest, Number
 from components.core.steps import Run, Task, run_step
-from components.models.bases import mirrors, weights_identity
+from components.models.mirrors import model_identity, weights_of
 
 REVISION = 1
 
@@ -13,8 +13,7 @@ def training_task(run: Run, mixture: Manifest) -> Task:
     """What training is about to make; the launcher's side and every rank compute the same address from it."""
     recipe = run.recipe
     config: dict[str, Any] = {
-        "model": recipe.model.identity(),
-        "weights": weights_identity(recipe.model, run.store),
+        "model": model_identity(run.store, recipe.model),
         "training": recipe.training.identity(),
         "seed": recipe.seed,
     }
@@ -23,7 +22,7 @@ def training_task(run: Run, mixture: Manifest) -> Task:
         kind=Kind.CHECKPOINT,
         revision=REVISION,
         config=config,
-        inputs={"mixture": mixture, **mirrors(recipe.model, run.store)},
+        inputs={"mixture": mixture, **weights_of(run.store, recipe.model)},
         address=lambda made: f"checkpoints/{made}",
     )
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from components.core.errors import NotFoundError
 from components.core.hashing import fingerprint
-from components.core.identity import Memory, hash_files
 from components.core.store import TRANSFER_THREADS, Entry, ObjectStore, join
 from components.core.store_local import LocalStore
 from components.data.refusal import Refusal
+from components.data.sources.identity import Memory, hash_files
 from components.data.sources.source import Rows, clean
 
 LONGEST_KEY = 1024  # bytes; what S3 allows

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.core.errors import InputError
-from components.core.identity import Memory, hash_files
 from components.core.ranges import stream
 from components.core.store import Entry, ObjectStore
+from components.data.sources.identity import Memory, hash_files
 from components.data.sources.json_stream import read_list
 from components.data.sources.source import Wanted
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from components.core.errors import InputError
 from components.core.hashing import fingerprint
-from components.core.identity import Memory, hash_files
 from components.core.ranges import RangeFile
 from components.core.store import Entry, ObjectStore
+from components.data.sources.identity import Memory, hash_files
 from components.data.sources.source import Wanted
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from components.core.hashing import fingerprint
-from components.core.identity import Memory
 from components.data.refusal import Refusal
+from components.data.sources.identity import Memory
 
 TRAIN = "train"
 Wanted = Callable[[int], bool]

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.core.hashing import fingerprint
-from components.core.identity import Memory
 from components.core.store import Entry, ObjectStore, concurrently
 from components.data.refusal import Refusal
+from components.data.sources.identity import Memory
 from components.data.sources.source import Rows, clean
 from components.data.sources.zip_directory import member_key, read_directory
 

@@ -60,6 +60,7 @@ def test_list_is_sorted_and_bounded_by_the_folder(store):
         store.put(key, b"x")
     assert [entry.key for entry in store.list("runs")] == ["runs/a/1", "runs/b/1", "runs/b/2"]
     assert [entry.key for entry in store.list("nowhere")] == []
+    assert {"runs/a/1", "runs/b/1", "runs/b/2"} <= {entry.key for entry in store.list("")}
 
 
 def test_children_are_those_directly_below(store):

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.core.errors import ConfigError, InputError
-from components.core.identity import Memory
 from components.core.store import open_store, upload_tree
 from components.data.sources.find import find_sources, open_source
+from components.data.sources.identity import Memory
 from components.data.step import prepare, resolve_subsets
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -149,7 +149,7 @@ def test_a_source_is_hashed_once_and_again_when_a_byte_has_changed(real, tmp_pat
     raw_json(tmp_path / "raw", rows, images)
     read = []
     monkeypatch.setattr(
-        "components.core.identity.hash_object",
+        "components.data.sources.identity.hash_object",
         lambda store, key, size: read.append(key) or store.get(key).hex()[:64],
     )
 

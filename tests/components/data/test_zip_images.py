@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from components.core.errors import InputError
-from components.core.identity import Memory
 from components.core.store_local import LocalStore
 from components.data.refusal import Refusal
 from components.data.sources.find import open_source
+from components.data.sources.identity import Memory
 from components.data.sources.zip_images import ZipImages
 from components.data.step import prepare
 

@@ -1,5 +1,6 @@
 """Small real checkpoints, written by transformers, then broken."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,15 @@ def test_the_base_tokenizer_gets_what_it_lacks(llava, tokenizer, tmp_path):
     grown = base_tokenizer(tmp_path, [*llava.special_tokens(), "<new>"])
     assert len(grown) == len(tokenizer) + 1
     assert grown.backend_tokenizer.token_to_id("<new>") == len(tokenizer)
+
+
+def test_the_ranks_of_a_node_copy_a_model_once(minio_store, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MANTIS_CACHE", str(tmp_path / "cache"))
+    minio_store.put("models/m/config.json", b"{}")
+    minio_store.put("models/m/model.safetensors", b"w" * 1_000_000)
+    address = minio_store.uri("models/m")
+    with ThreadPoolExecutor(8) as ranks:
+        folders = set(ranks.map(model_folder, [address] * 8))
+    assert len(folders) == 1
+    assert "".join(capsys.readouterr()).count("copying 1,000,002 bytes") == 1
+    assert sorted(path.name for path in folders.pop().iterdir()) == ["config.json", "model.safetensors"]
