@@ -17,11 +17,16 @@ SPECIAL = re.compile(r"([\\`*_{}\[\]|~#])")
 
 def render_markdown(report: RunReport) -> str:
     """The twin of the page, without pictures. Pure."""
-    sections = [_head, _benchmarks, _scores, _training, _data, _time, _lineage, _recipe]
-    before = [block for section in sections[:6] for block in section(report)]
-    after = [block for section in sections[6:] for block in section(report)]
+    sections = [_head, score_sections, _training, _data, _time, _lineage, _recipe]
+    before = [block for section in sections[:5] for block in section(report)]
+    after = [block for section in sections[5:] for block in section(report)]
     room = LONGEST - len("\n\n".join([*before, *after])) - 1000
     return "\n\n".join([*before, *_gallery(report, room), *after]) + "\n"
+
+
+def score_sections(report: RunReport) -> list[str]:
+    """Scores by benchmark, with the published ones, and by skill."""
+    return [*_benchmarks(report), *_scores(report)]
 
 
 def escaped(value: str) -> str:

@@ -7,11 +7,11 @@ from components.core.artifacts import Kind, Manifest, Number
 from components.core.steps import Run, Task, run_step
 from components.reporting.addresses import benchmark_of
 
-REVISION = 2  # raise when the same evaluations would give another page
+REVISION = 3  # raise when the same evaluations would give another page
 
 
 def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
-    """report.html, report.md and summary.json of `run`; what cannot be found is said on the page.
+    """report.html, report.md, summary.json and model-card.md of `run`; what cannot be found is said on the page.
 
     Raises:
         StoreError: the store is away.
@@ -26,6 +26,7 @@ def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
     )
 
     def work(prefix: str) -> dict[str, Number]:
+        from components.reporting.card import card_with_scores
         from components.reporting.collect import collect
         from components.reporting.markdown import render_markdown
         from components.reporting.page import render_page
@@ -35,6 +36,9 @@ def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
         numbers = summary(collected)
         run.store.put(f"{prefix}/report.html", render_page(collected).encode())
         run.store.put(f"{prefix}/report.md", render_markdown(collected).encode())
+        card = card_with_scores(run.store, evaluations, collected)
+        if card:
+            run.store.put(f"{prefix}/model-card.md", card.encode())
         text = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False)
         run.store.put(f"{prefix}/summary.json", text.encode())
         return {
