@@ -15,7 +15,8 @@ from components.data.refusal import Refusal
 from components.data.sources.source import Source, Wanted
 
 THREADS = 4  # per worker: those that wait for a store do not keep a core busy
-AHEAD = 4  # rows in work per thread: enough to keep threads busy, few enough to bound the images held
+THREADS_ON_DISK = 1  # which does not make them wait: more of them only take Python's lock from each other
+AHEAD = 16  # rows in work per worker: enough to keep threads busy, few enough to bound the images held
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,8 @@ class RowChecker:
 
     def __init__(self, subset: str, source: Source, limits: Limits, workers: int) -> None:
         self._subset, self._source, self._limits = subset, source, limits
-        self._threads = THREADS * workers
+        self._threads = workers * (THREADS_ON_DISK if source.url.startswith("file:") else THREADS)
+        self._ahead = workers * AHEAD
         self._rules = Rules(max_images=limits.max_images, max_turn_characters=limits.max_turn_characters)
         self.read = 0
 
@@ -75,7 +77,7 @@ class RowChecker:
                     self._meet(number, raw)
                     continue
                 waiting.append((number, raw, self._begin(pool, number, raw)))
-                if len(waiting) > AHEAD * self._threads:
+                if len(waiting) > self._ahead:
                     yield self._outcome(*waiting.popleft())
             while waiting:
                 yield self._outcome(*waiting.popleft())
