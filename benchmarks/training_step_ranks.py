@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ from components.models.registry import family
 from components.models.tokenizer import train_tokenizer
 from components.training.collate import Prepared, collate
 from components.training.engine import Engine, Ranks, build_engine, join_ranks, leave_ranks
-from components.training.flops import flops_of, peak_flops
+from components.training.flops import Flops, flops_of, peak_flops
 from components.training.loss import share_of_step
-from components.training.plan import Budgets, Lengths, Plan
+from components.training.plan import Budgets, Lengths, Plan, StepPlan
 
 SCALE, BATCH, BUDGET, VOCABULARY = 8, 128, 1200, 2048
 REPEATS = {False: 5, True: 9}
@@ -49,8 +50,22 @@ def main(out: str, full: str) -> None:
     leave_ranks()
 
 
-def measure(style: Style, ranks: Ranks, repeats: int) -> dict[str, Any]:
-    """Peer and ours in turn, the same samples; then that they are equal, and where ours spends its time."""
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A model and the 128 samples of one step; `single` and `packed` are this rank's micro-steps of both ways."""
+
+    model: Any
+    tokenizer: Any
+    epoch: Epoch
+    samples: list[Prepared]
+    flops: Flops
+    plan: StepPlan
+    single: list[PackedBatch]
+    packed: list[PackedBatch]
+
+
+def make_case(style: Style, ranks: Ranks) -> Case:
+    """The same on every rank, but for its micro-steps."""
     grid = GRIDS[style.name]
     settings = ModelSettings(
         tiny=TinyShape(
@@ -65,7 +80,6 @@ def measure(style: Style, ranks: Ranks, repeats: int) -> dict[str, Any]:
     )
     tokenizer = train_tokenizer(words(), vocabulary=VOCABULARY, special_tokens=KIND.special_tokens())
     model = KIND.build(tokenizer, settings, seed=0)
-    alone = copy.deepcopy(model)
     epoch = scaled(draw_epoch(style, samples=BATCH), grid)
     samples = prepared(epoch, tokenizer, settings)
     flops = flops_of(model, KIND, TRAINING)
@@ -79,33 +93,48 @@ def measure(style: Style, ranks: Ranks, repeats: int) -> dict[str, Any]:
         cost=flops.cost_model(),
     ).step(0, world_size=ranks.world_size)
     none = KIND.preprocess([], settings)
-    packed = [collate([samples[at] for at in part], no_pixels=none) for part in plan.ranks[ranks.rank]]
     order = plan.samples[ranks.rank :: ranks.world_size]
-    single = [collate([samples[at]], no_pixels=none) for at in order]
-    engine = build_engine(model, KIND, TRAINING)
+    return Case(
+        model=model,
+        tokenizer=tokenizer,
+        epoch=epoch,
+        samples=samples,
+        flops=flops,
+        plan=plan,
+        single=[collate([samples[at]], no_pixels=none) for at in order],
+        packed=[collate([samples[at] for at in part], no_pixels=none) for part in plan.ranks[ranks.rank]],
+    )
+
+
+def measure(style: Style, ranks: Ranks, repeats: int) -> dict[str, Any]:
+    """Peer and ours in turn, the same samples; then that they are equal, and where ours spends its time."""
+    case = make_case(style, ranks)
+    alone = copy.deepcopy(case.model)
+    engine = build_engine(case.model, KIND, TRAINING)
     seconds: dict[str, list[float]] = {"peer": [], "ours": [], "compute": []}
     for repeat in range(repeats + 1):
         if ranks.first:
             say(f"{style.name}: {repeat} of {repeats}")
         found = {
-            "peer": timed(lambda: train(engine, single, ranks)),
-            "ours": timed(lambda: train(engine, packed, ranks)),
-            "compute": timed(lambda: compute(alone, packed)),
+            "peer": timed(lambda: train(engine, case.single, ranks)),
+            "ours": timed(lambda: train(engine, case.packed, ranks)),
+            "compute": timed(lambda: compute(alone, case.packed)),
         }
         for name, value in found.items():
             if repeat:
                 seconds[name].append(value)
     middle = {name: statistics.median(values) for name, values in seconds.items()}
-    needed = flops(tokens=epoch.tokens, targets=epoch.targets, patches=epoch.patches, images=epoch.images).sum()
+    epoch = case.epoch
+    needed = case.flops(tokens=epoch.tokens, targets=epoch.targets, patches=epoch.patches, images=epoch.images).sum()
     peak = summed(peak_flops(ranks.device, torch.float32) or 0.0)
     return {
         "peer": BATCH / middle["peer"],
         "ours": BATCH / middle["ours"],
         "ratio": middle["peer"] / middle["ours"],
-        **equality(engine, single, packed, ranks),
-        "micro_steps": {"peer": len(single), "ours": len(packed)},
+        **equality(engine, case.single, case.packed, ranks),
+        "micro_steps": {"peer": len(case.single), "ours": len(case.packed)},
         "tokens": int(epoch.tokens.sum()),
-        "idle_by_plan": plan.idle,
+        "idle_by_plan": case.plan.idle,
         "of_compute_alone": middle["compute"] / middle["ours"],
         "gflop_needed": float(needed / 1e9),
         "of_gemm_peak": float(needed / middle["ours"] / peak),

@@ -1,10 +1,14 @@
 """Training as its checkpoint tells it."""
 
 import math
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 from components.core.artifacts import Manifest
 from components.reporting.reading import Reader
-from components.reporting.view import Curve, Training
+from components.reporting.view import Curve, Straggler, Training
 
 CURVES = {
     "loss": "Loss",
@@ -19,6 +23,7 @@ CAUSE = "seconds_"  # prefix of the summary's seconds by cause
 def training_of(reader: Reader, checkpoint: Manifest) -> Training:
     """Summary numbers and curves of `checkpoint`; a number that it lacks is noted and None."""
     summary = checkpoint.summary
+    rows = reader.json_lines(checkpoint, "metrics.jsonl")
 
     def number(name: str) -> float | None:
         value = summary.get(name)
@@ -45,12 +50,21 @@ def training_of(reader: Reader, checkpoint: Manifest) -> Training:
             for name, value in summary.items()
             if name.startswith(CAUSE) and isinstance(value, int | float)
         },
-        curves=_curves(reader, checkpoint),
+        straggler=_straggler(rows),
+        curves=_curves(reader, checkpoint, rows),
     )
 
 
-def _curves(reader: Reader, checkpoint: Manifest) -> tuple[Curve, ...]:
-    rows = reader.json_lines(checkpoint, "metrics.jsonl")
+def _straggler(rows: Sequence[dict[str, Any]]) -> Straggler | None:
+    """None for a single rank, which has nobody to be compared with."""
+    looks = [(int(row["slowest_rank"]), float(row["slowdown"])) for row in rows if "slowdown" in row]
+    if not looks:
+        return None
+    (rank, _), *_ = Counter(rank for rank, _ in looks).most_common()
+    return Straggler(rank=rank, slowdown=statistics.median(slowdown for other, slowdown in looks if other == rank))
+
+
+def _curves(reader: Reader, checkpoint: Manifest, rows: Sequence[dict[str, Any]]) -> tuple[Curve, ...]:
     curves = []
     for name, title in CURVES.items():
         points = tuple(

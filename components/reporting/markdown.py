@@ -135,6 +135,7 @@ def _training(report: RunReport) -> list[str]:
         ("Loss at last", text.short(training.last_loss)),
         ("Samples per second", text.short(training.samples_per_second)),
         ("Goodput", text.whole_percent(training.goodput)),
+        ("Slowest rank", text.straggler(training.straggler)),
         *(
             (f"Time: {text.CAUSES.get(cause, cause)}", text.duration(spent))
             for cause, spent in causes(training).items()

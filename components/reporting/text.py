@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from components.core.steps import State
-from components.reporting.view import Answer, StepTime
+from components.reporting.view import Answer, StepTime, Straggler
 
 ABSENT = "–"
 IMAGE_MARK = "<image>"
@@ -20,6 +20,7 @@ CAUSES = {  # of goodput: what training spends its time on
     "step": "training steps",
     "data": "waiting for data",
     "save": "saving checkpoints",
+    "queue": "waiting in a queue",
     "start": "starting up",
     "resume": "loading a checkpoint",
     "rework": "repeating lost steps",
@@ -60,6 +61,11 @@ def probability(p: float | None) -> str:
 def count(value: float | None) -> str:
     """A whole number with separators."""
     return ABSENT if value is None else f"{value:,.0f}"
+
+
+def straggler(found: Straggler | None) -> str:
+    """The rank that the others wait for."""
+    return ABSENT if found is None else f"rank {found.rank}, {found.slowdown:.2f} times the median for the same work"
 
 
 def short(value: float | None) -> str:

@@ -108,6 +108,14 @@ class Curve:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Straggler:
+    """The rank that was most often the slowest at the same work, and its time over the median rank's there."""
+
+    rank: int
+    slowdown: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """What the checkpoint says about its training; None where it does not say. Seconds are by cause of goodput."""
 
@@ -119,6 +127,7 @@ class Training:
     last_loss: float | None
     samples_per_second: float | None
     goodput: float | None
+    straggler: Straggler | None
     seconds: Mapping[str, float]
     curves: tuple[Curve, ...]
 

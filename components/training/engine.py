@@ -47,6 +47,13 @@ class Ranks:
         torch.distributed.all_reduce(summed)
         return [float(value) for value in summed.tolist()]
 
+    def gather(self, *values: float) -> list[list[float]]:
+        """The values of every rank, in the order of ranks; collective."""
+        own = torch.tensor(values, dtype=torch.float64, device=self.device)
+        found = [torch.empty_like(own) for _ in range(self.world_size)]
+        torch.distributed.all_gather(found, own)
+        return [one.tolist() for one in found]
+
 
 def join_ranks() -> Ranks:
     """Meet the other ranks that torchrun started, over NCCL with CUDA and gloo without.

@@ -34,6 +34,7 @@ from components.training.profiling import Span, StepProfiler
 from components.training.resume import restore
 from components.training.signals import StoppedError, StopRequest
 from components.training.stepping import Stepper
+from components.training.stragglers import Stragglers
 from components.training.summary import write_summary
 from components.training.watchdog import Watchdog, meeting_store
 
@@ -80,6 +81,7 @@ class Loop:
             peak_flops=self._peak_of_all(),
             device=ranks.device,
         )
+        self.stragglers = Stragglers(ranks)
         self.profiler = StepProfiler(run.store, prefix, profile, rank=ranks.rank)
         self.state = LoopState(step=0, seed=self.settings.seed)
         self.saver = Saver(
@@ -207,6 +209,7 @@ class Loop:
                 if work.step % GARBAGE_STEPS == 0:
                     gc.collect()
                 if row:
+                    row.update(self.stragglers.look(row))
                     _send(curve, row)
                 if progress:
                     progress.advance(note=_note(self.recorder.rows))

@@ -87,6 +87,12 @@ def test_summary_has_exactly_the_keys_that_machines_read(stored):
     assert "report" not in summary["seconds"]
 
 
+def test_the_rank_that_others_wait_for_is_named(stored):
+    page, markdown = made(stored)
+    assert "rank 0, 1.08 times the median for the same work" in page
+    assert "| Slowest rank | rank 0, 1.08 times the median for the same work |" in markdown
+
+
 def test_the_numbers_of_the_page_are_those_of_the_scores(stored):
     page, markdown = made(stored)
     cells = Page(page).cells

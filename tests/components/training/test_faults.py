@@ -19,7 +19,7 @@ import torch
 
 from components.core.hashing import sha256_bytes
 from components.core.steps import Run
-from components.core.store import key_of
+from components.core.store import delete_tree, key_of
 from components.core.tracking import RUN_TAG
 from components.data.step import assemble, prepare
 from components.training.checkpoint import committed, folder_of
@@ -121,7 +121,9 @@ def quiet(make_run):
     run, mixture = make_run("quiet")
     manifest = train(run, mixture)
     prefix = key_of(run.store, manifest.uri)
-    return final_digest(run.store, prefix), rows_of(run.store, prefix)
+    found = final_digest(run.store, prefix), rows_of(run.store, prefix)
+    delete_tree(run.store, prefix)
+    return found
 
 
 @pytest.fixture
@@ -157,15 +159,19 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_a_full_disk_ends_it_with_a_message_and_costs_nothing_that_was_saved(make_run, small_disk):
-    run, mixture = make_run("full-disk", training__learning_rate="1.5e-3")
+def test_a_full_disk_ends_it_with_a_message_and_with_room_it_ends_bit_identical(quiet, make_run, small_disk):
+    run, mixture = make_run("full-disk")
     process = start(run, TMPDIR=str(small_disk))
     out = process.communicate(timeout=240)[0]
     assert process.returncode == 1, out
     assert "ERROR: The checkpoint of step 8 cannot be written" in out
     assert "Free space there" in out
     task = training_task(run, mixture)
-    assert committed(run.store, task.address(task.fingerprint())) == []
+    prefix = task.address(task.fingerprint())
+    assert committed(run.store, prefix) == []
+
+    assert key_of(run.store, train(run, mixture).uri) == prefix
+    assert final_digest(run.store, prefix) == quiet[0]
 
 
 @pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.slow)])

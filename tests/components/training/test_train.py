@@ -129,20 +129,40 @@ def test_hurt_in_every_way_it_ends_bit_identical(trained):
     ]
 
 
-def test_a_killed_launcher_leaves_no_rank_behind(make_run):
-    run, _ = make_run("orphans", training__learning_rate="1.0e-3")
-    process = start(run)
-    until = time.monotonic() + 60
-    while len(ranks := ranks_under(process)) < 2:
-        assert time.monotonic() < until
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
+def test_a_killed_launcher_leaves_no_rank_behind_and_a_stopped_rank_is_named(trained):
+    run, _, prefix, _, digest, _ = trained
+    delete_tree(run.store, prefix)
+    killed = start(run)
+    wait_for(run.store, prefix, step=8, process=killed)
+    ranks = ranks_under(killed)
+    killed.kill()
+    killed.wait()
     gone, alive = psutil.wait_procs(ranks, timeout=10)
     assert not alive
     assert len(gone) == 2
-    process.stdout.close()
+    killed.stdout.close()
+    first = committed(run.store, prefix)[0]
+    assert first < STEPS
+
+    # How long a rank may be silent decides no result: the checkpoint's address is the same.
+    patient = run.recipe.training.model_copy(update={"hang_seconds": 4.0})
+    recipe = run.recipe.model_copy(update={"training": patient})
+    run.store.put(run.key("recipe.yaml"), recipe.to_yaml().encode())
+    hanging = start(run)
+    wait_for(run.store, prefix, step=first + 1, process=hanging)
+    ranks_under(hanging)[1].suspend()
+    out = hanging.communicate(timeout=120)[0]
+    assert hanging.returncode == 1, out
+    assert "Rank 1 does not answer: last seen in step" in out
+    assert not ranks_under(hanging)
+    second = committed(run.store, prefix)[0]
+    assert first < second < STEPS
+
+    last = start(run)
+    out = last.communicate(timeout=240)[0]
+    assert last.returncode == 0, out
+    assert f"goes on after step {second} " in out
+    assert final_digest(run.store, prefix) == digest
 
 
 def start(run) -> "subprocess.Popen[str]":

@@ -1,0 +1,39 @@
+"""The same 128 samples per step through transformers' own Trainer, and through ours; both on two ZeRO-3 ranks."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.rows import Row
+
+GOAL = ">=1.7"
+RANKS = 2
+
+
+def trainer(full: bool) -> Row:
+    """Samples per second of the Trainer at its best batch size, beside the plan; the worse of two styles."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "figures.json"
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)]
+        command += ["-m", "benchmarks.training_trainer_ranks", str(out), str(int(full))]
+        subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
+        styles: dict[str, dict[str, Any]] = json.loads(out.read_text())
+    worst = min(styles.values(), key=lambda figures: figures["ratio"])
+    return Row(
+        name="training.trainer",
+        peer=worst["peer"],
+        ours=worst["ours"],
+        ratio=worst["ratio"],
+        unit="samples/s",
+        goal=GOAL,
+        details={
+            "peer": "transformers' Trainer with DeepSpeed and DataCollatorForSeq2Seq, the best of its batch sizes",
+            "styles": styles,
+            "where": "batch 1 pays ZeRO's collectives once per sample; larger batches pay for padding, for logits at "
+            "every position and for a mask over all pairs; both wait for the rank with the longer samples",
+        },
+    )
