@@ -19,13 +19,13 @@ from components.core.store import delete_tree, key_of
 from components.training.checkpoint import committed, folder_of
 from components.training.step import train, training_task
 
-STEPS = 42
+EPOCHS, STEPS, SAMPLES = 2, 84, 500  # long enough to be disturbed three times
 
 
 @pytest.fixture(scope="module")
 def trained(make_run):
     """(run, mixture, prefix, manifest, digest of weights and optimizer, rows) of an undisturbed training."""
-    run, mixture = make_run("train", training__learning_rate="1.9e-3")  # of no other test
+    run, mixture = make_run("train", training__epochs=str(EPOCHS))
     manifest = train(run, mixture)
     prefix = key_of(run.store, manifest.uri)
     return run, mixture, prefix, manifest, final_digest(run.store, prefix), rows_of(run.store, prefix)
@@ -56,15 +56,15 @@ def test_leaves_what_the_architecture_says(trained):
     assert check_files(run.store, manifest) == []
     names = {file.name for file in manifest.files}
     assert {"probe.safetensors", "metrics.jsonl", "model/config.json", "model/tokenizer.json"} <= names
-    assert committed(run.store, prefix) == [STEPS, 40]
+    assert committed(run.store, prefix) == [STEPS, 80]
     assert not [name for name in names if "uploaded-" in name or name == "heartbeat.json"]
     summary = manifest.summary
     assert summary["steps"] == STEPS
-    assert summary["samples"] == 250
+    assert summary["samples"] == SAMPLES
     assert summary["last_loss"] < 0.8 * summary["first_loss"]
     assert 0 < summary["goodput"] < 1
-    assert [row["step"] for row in rows] == [1, *range(5, 41, 5), STEPS]
-    assert sum(row["samples"] for row in rows) == 250
+    assert [row["step"] for row in rows] == [1, *range(5, STEPS, 5), STEPS]
+    assert sum(row["samples"] for row in rows) == SAMPLES
     assert sum(row["tokens"] for row in rows) == summary["tokens"]
 
 
