@@ -30,7 +30,8 @@ from components.training.flops import Flops, flops_of, peak_flops
 from components.training.loss import share_of_step
 from components.training.plan import Budgets, Lengths, Plan, StepPlan
 
-SCALE, BATCH, BUDGET, VOCABULARY = 8, 128, 1200, 2048
+SCALE, BATCH, VOCABULARY = 8, 128, 2048
+BUDGET = 5400  # an eighth of what an A100 of 40 GB holds of mantis-idefics2 (docs/sizing.md)
 REPEATS = {False: 5, True: 9}
 # Patches of an image: an eighth of what the published families make of one (64 and 576), as a square.
 GRIDS = {"idefics2": 3, "llava-clip": 8}
