@@ -39,12 +39,14 @@ lint: venv  ## ruff and mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mantis compile --check
+	$(BIN)/mantis job --check
 
 bench: venv  ## Peer and ours side by side; NAME=... for one row
 	$(BIN)/python -m benchmarks $(NAME)
 
-compile: venv  ## Compile the pipelines to pipelines/compiled
+compile: venv  ## Compile the pipelines to pipelines/compiled, and the recipes to manifests/jobs
 	$(BIN)/mantis compile
+	$(BIN)/mantis job --shipped
 
 images:  ## The container images mantis/{pipeline,train,mlflow}:TAG, with BUILDER (docker, podman, buildah); BUILD_ARGS for GPUs
 	for target in pipeline train mlflow; do \

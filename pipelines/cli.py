@@ -15,7 +15,8 @@ from rich.tree import Tree
 from components.core.errors import ConfigError
 from components.core.lineage import Link
 from components.core.store import ObjectStore, default_store_url, open_store
-from pipelines import data_cli, evaluation_cli, import_cli, models_cli, submit_cli, train_cli
+from pipelines import data_cli, evaluation_cli, import_cli, job_cli, models_cli, submit_cli, train_cli
+from pipelines.starting import start
 from pipelines.terminal import RunId, Store, console, errors, explained, overrides_of, recipe_argument
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ app.add_typer(train_cli.train, name="train")
 app.add_typer(import_cli.app)
 app.add_typer(models_cli.app)
 app.add_typer(submit_cli.app)
+app.add_typer(job_cli.app)
 
 
 @app.command()
@@ -58,22 +60,8 @@ def run(
 
     Ctrl-C stops it; the same command goes on from the last checkpoint.
     """
-    from pipelines.finish import close_run
-    from pipelines.launch import InterruptedRunError, run_dag
-    from pipelines.preflight import preflight
-
     with explained():
-        overrides = overrides_of(set_ or [], source)
-        text = recipe_argument(recipe)
-        store_url = store or default_store_url()
-        checked = preflight(text, overrides, name, store_url)
-        console.print(f"run [bold]{checked.id}[/]  store {checked.store.url}")
-        parameters = {"run_recipe": text, "run_overrides": overrides, "run_name": name, "store_url": store_url}
-        try:
-            run_dag(checked, parameters, console)
-        except InterruptedRunError:
-            close_run(checked, "KILLED")
-            raise
+        checked = start(recipe, set_ or [], source, name, store)
         _show_scores(checked.store, checked.id)
         report = checked.store.uri(f"reports/{checked.id}/report.html")
         console.print(f"report  {report}")

@@ -40,6 +40,24 @@ def list_(source: Source = None, store: Store = "") -> None:
 
 
 @data.command()
+def prepare(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe, a YAML file, or a store URL.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="section.field=value")] = None,
+    source: Source = None,
+    name: Annotated[str, typer.Option(help="The run's id; without it, it follows from the recipe.")] = "",
+    store: Store = "",
+) -> None:
+    """Prepare a recipe's subsets and assemble their mixture here, without training.
+
+    `mantis run` and `mantis job` of the same recipe take both from the store.
+    """
+    from pipelines.starting import start
+
+    with explained():
+        start(recipe, set_ or [], source, name, store, "data-preparation")
+
+
+@data.command()
 def plan(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe, a YAML file, or a store URL.")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="section.field=value")] = None,

@@ -24,7 +24,7 @@ def data_preparation(
     """See the pipeline's description."""
     asked = {"run_recipe": run_recipe, "run_overrides": run_overrides, "run_name": run_name, "store_url": store_url}
     with dsl.ExitHandler(short(finish(**asked, last_step="assemble", eval_model="")), name="run"):
-        run = short(preflight(**asked, eval_model="")).output
+        run = short(preflight(**asked, eval_model="", evaluates=False)).output
         chosen = short(subsets(run=run, store_url=store_url))
         with dsl.ParallelFor(chosen.output, name="each-subset") as item:
             prepared = on_cluster(prepare(run=item.run, store_url=store_url, subset=item.subset))

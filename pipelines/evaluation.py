@@ -26,7 +26,7 @@ def evaluation(
     """See the pipeline's description."""
     asked = {"run_recipe": run_recipe, "run_overrides": run_overrides, "run_name": run_name, "store_url": store_url}
     with dsl.ExitHandler(short(finish(**asked, last_step="report", eval_model=eval_model)), name="run"):
-        run = short(preflight(**asked, eval_model=eval_model)).output
+        run = short(preflight(**asked, eval_model=eval_model, evaluates=True)).output
         found = short(existing_model(run=run, store_url=store_url, eval_model=eval_model))
         questions = short(benchmarks(run=run, store_url=store_url))
         with dsl.ParallelFor(questions.output, name="each-benchmark") as item:

@@ -29,7 +29,7 @@ def instruction_tuning(
     """See the pipeline's description."""
     asked = {"run_recipe": run_recipe, "run_overrides": run_overrides, "run_name": run_name, "store_url": store_url}
     with dsl.ExitHandler(short(finish(**asked, last_step="report", eval_model="")), name="run"):
-        run = short(preflight(**asked, eval_model="")).output
+        run = short(preflight(**asked, eval_model="", evaluates=True)).output
         chosen = short(subsets(run=run, store_url=store_url))
         with dsl.ParallelFor(chosen.output, name="each-subset") as item:
             # The run comes with each item: to what a loop takes from another task, kfp.local gives the item instead.

@@ -90,8 +90,8 @@ class View:
             self.console.print(f"{step:<22} {text}", highlight=False, markup=False)
 
 
-def run_dag(run: Run, parameters: dict[str, Any], console: Console) -> None:
-    """Run the DAG to its end.
+def run_dag(run: Run, parameters: dict[str, Any], console: Console, pipeline: str = "instruction-tuning") -> None:
+    """Run the DAG of `pipeline` to its end.
 
     Raises:
         MantisError: a step failed (its own reason), or the same run is under way already.
@@ -101,7 +101,7 @@ def run_dag(run: Run, parameters: dict[str, Any], console: Console) -> None:
         log = _log_path(run)
         view = View(console, Path(folder))
         environment = os.environ | {PROGRESS_DIR: folder, "PYTHONUNBUFFERED": "1"}
-        command = [sys.executable, "-m", "pipelines.local", json.dumps(parameters)]
+        command = [sys.executable, "-m", "pipelines.local", json.dumps(parameters), pipeline]
         before = {record.step: record.started for record in read_records(run.store, run.id)}
         with log.open("ab") as output:
             child = subprocess.Popen(

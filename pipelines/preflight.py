@@ -18,8 +18,18 @@ from components.models.mirrors import mirrors, model_identity
 from pipelines.resolve import resolve_run
 
 
-def preflight(recipe: str, overrides: Mapping[str, object], name: str, store_url: str, *, trains: bool = True) -> Run:
-    """The run, checked and with its resolved recipe in the store; one that `trains` needs the recipe's weights there.
+def preflight(
+    recipe: str,
+    overrides: Mapping[str, object],
+    name: str,
+    store_url: str,
+    *,
+    trains: bool = True,
+    evaluates: bool = True,
+) -> Run:
+    """The run, checked and with its resolved recipe in the store.
+
+    One that `trains` (or counts tokens for it) needs the recipe's weights there, one that `evaluates` its benchmarks.
 
     Raises:
         MantisError: recipe, store, source or benchmark will not do; nothing was started.
@@ -34,7 +44,8 @@ def preflight(recipe: str, overrides: Mapping[str, object], name: str, store_url
             say(f"warning: {warning}")
         if trains:
             check_weights(store, resolved)
-        resolve_benchmarks(run)
+        if evaluates:
+            resolve_benchmarks(run)
     return run
 
 

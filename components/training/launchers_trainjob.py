@@ -33,14 +33,19 @@ class _Seen:
 
 
 class TrainJobLauncher:
-    """A TrainJob with a name of its own for each training; whoever comes second follows the first one's."""
+    """A TrainJob with a name of its own for each training; whoever comes second follows the first one's.
+
+    So is one followed that a person has applied for the same run.
+    """
 
     def launch(self, run: Run, prefix: str) -> None:
+        if _is_trained(run, prefix):  # by a job that a person applied
+            progress.say("the checkpoint is whole: no TrainJob is needed")
+            return
         job = train_job(run, prefix.rsplit("/", 1)[-1])
         cluster = Cluster(run.recipe.cluster.namespace)
-        name = job["metadata"]["name"]
         with sigterm_raises():
-            uid = _ensure(cluster, job, run, prefix)
+            name, uid = _ensure(cluster, job, run, prefix)
             try:
                 _follow(cluster, name, run, prefix)
             except (KeyboardInterrupt, SystemExit):
@@ -55,11 +60,15 @@ class TrainJobLauncher:
             remove(cluster, name, uid)
 
 
-def _ensure(cluster: Cluster, job: dict[str, Any], run: Run, prefix: str) -> str:
-    """The uid of the TrainJob that trains, or has trained: the one that is there, or a new one."""
+def _ensure(cluster: Cluster, job: dict[str, Any], run: Run, prefix: str) -> tuple[str, str]:
+    """Name and uid of the TrainJob that trains, or has trained: the one that is there, or a new one."""
     name = job["metadata"]["name"]
     address = f"{cluster.namespace}/{name}"
     while True:
+        applied = _applied(cluster, run, name)
+        if applied:
+            progress.say(f"TrainJob {cluster.namespace}/{applied[0]} was applied for this run and is followed")
+            return applied
         found = cluster.read(name)
         if found is None:
             _wait_until_gone(cluster, name, uid="")  # pods of one that was deleted may still be saving
@@ -67,14 +76,23 @@ def _ensure(cluster: Cluster, job: dict[str, Any], run: Run, prefix: str) -> str
             if made is None:
                 continue  # somebody else was faster
             progress.say(f"TrainJob {address} was created: {_command(job)}")
-            return made
+            return name, made
         uid = str(found["metadata"]["uid"])
         why = _unfit(found, job, run, prefix)
         if why is None:
             progress.say(f"TrainJob {address} is there already and is followed")
-            return uid
+            return name, uid
         progress.say(f"TrainJob {address} {why}: it is deleted first")
         remove(cluster, name, uid)
+
+
+def _applied(cluster: Cluster, run: Run, name: str) -> tuple[str, str] | None:
+    """Name and uid of a TrainJob of the run that is under way under another name than `name`."""
+    for job in cluster.of_run(run.id):
+        metadata = job["metadata"]
+        if metadata["name"] != name and not metadata.get("deletionTimestamp") and _ended(job) is None:
+            return str(metadata["name"]), str(metadata["uid"])
+    return None
 
 
 def _unfit(found: dict[str, Any], job: dict[str, Any], run: Run, prefix: str) -> str | None:

@@ -4,7 +4,8 @@ import pytest
 from typer.testing import CliRunner
 
 from components.core.demo_tasks import write_demo_data
-from components.core.steps import read_record
+from components.core.steps import read_record, read_records
+from components.core.store import open_store
 from components.data.step import prepare
 from pipelines.cli import app
 from pipelines.preflight import preflight
@@ -90,3 +91,16 @@ def test_preflight_warns_of_terms(store, tmp_path, capsys):
     run = preflight("demo", overrides, "", store)
     assert "warning: the terms of these subsets forbid commercial use: nlvr2" in capsys.readouterr().err
     assert read_record(run.store, run.id, "preflight").state == "done"
+
+
+def test_prepare_makes_the_mixture_that_training_takes_and_needs_no_benchmark(store):
+    given = ("--set", "data.generated_conversations=40", "--set", "evaluation.benchmarks=[]", "--store", store)
+    done = mantis("data", "prepare", "demo", "--name", "prepared", *given)
+    assert done.exit_code == 0, done.output
+    opened = open_store(store)
+    records = {record.step: record.state for record in read_records(opened, "prepared")}
+    assert records["assemble"] == "done"
+    assert not {"train", "report"} & set(records)
+    assert json.loads(opened.get("runs/prepared/summary.json"))["status"] == "FINISHED"
+    again = mantis("data", "prepare", "demo", "--name", "prepared", *given)
+    assert "result was already there" in again.output

@@ -13,7 +13,7 @@ from kubernetes.client.exceptions import ApiException
 
 from components.core.errors import ConfigError, TrainingError
 from components.core.progress import say
-from components.training.cluster.job import GROUP, PLURAL, VERSION
+from components.training.cluster.job import GROUP, PLURAL, RUN_LABEL, VERSION, label_of
 
 T = TypeVar("T")
 REQUEST_SECONDS = (5.0, 30.0)  # to connect, to answer
@@ -81,6 +81,16 @@ class Cluster:
                 return None
             raise _unexpected(error) from None
         return found
+
+    def of_run(self, run: str) -> list[dict[str, Any]]:
+        """Every TrainJob of a run, whoever made it."""
+        found: dict[str, Any] = self._call(
+            "list TrainJobs",
+            self._objects.list_namespaced_custom_object,
+            *self._address(),
+            label_selector=f"{RUN_LABEL}={label_of(run)}",
+        )
+        return list(found["items"])
 
     def delete(self, name: str, uid: str) -> None:
         """Have the TrainJob `uid` deleted, its pods first; nothing happens where it is gone or another one."""

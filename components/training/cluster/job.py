@@ -13,6 +13,7 @@ from components.core.steps import Run
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 ASKED_ANNOTATION = "mantis-kfp/asked"  # hash of what was asked for: Kubernetes fills in defaults, so specs differ
 RUN_LABEL = "mantis-kfp/run"
+LONGEST = 40  # characters of a run's words in a job's name: pods add to it, and have 63
 PASSED_ON = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")  # where KFP has made the run in MLflow
 
 
@@ -25,12 +26,36 @@ def job_name(store_url: str, made: str) -> str:
     return f"train-{fingerprint([store_url, made])[:16]}"
 
 
+def applied_name(run: str) -> str:
+    """Name of the TrainJob of a run that a person applies: before the data is there, the address is not known."""
+    words = re.sub(r"[^a-z0-9]+", "-", run).strip("-")
+    return f"train-{words if len(words) <= LONGEST else words[: LONGEST - 9] + '-' + fingerprint(run)[:8]}"
+
+
+def label_of(run: str) -> str:
+    """The run's id as the value of a label, which ends in a letter or a digit."""
+    return re.sub(r"[^a-z0-9]+$", "", run)
+
+
 def train_job(run: Run, made: str) -> dict[str, Any]:
-    """The TrainJob, as the API server takes it.
+    """The TrainJob that trains the checkpoint with fingerprint `made`, as the API server takes it.
 
     Raises:
         ConfigError: no image is named, or the store is one that pods cannot reach.
     """
+    return _job(run, job_name(run.store.url, made))
+
+
+def applied_job(run: Run) -> dict[str, Any]:
+    """The TrainJob that a person applies for `run`.
+
+    Raises:
+        ConfigError: as `train_job`.
+    """
+    return _job(run, applied_name(run.id))
+
+
+def _job(run: Run, name: str) -> dict[str, Any]:
     cluster = run.recipe.cluster
     if not run.store.url.startswith("s3://"):
         raise ConfigError(
@@ -40,18 +65,18 @@ def train_job(run: Run, made: str) -> dict[str, Any]:
     spec = models.TrainerV1alpha1TrainJobSpec(
         runtimeRef=models.TrainerV1alpha1RuntimeRef(name=cluster.runtime), trainer=_trainer(run)
     )
-    labels = {"app.kubernetes.io/part-of": "mantis-kfp", RUN_LABEL: re.sub(r"[^a-z0-9]+$", "", run.id)}
+    labels = {"app.kubernetes.io/part-of": "mantis-kfp", RUN_LABEL: label_of(run.id)}
     if cluster.queue:
         labels["kueue.x-k8s.io/queue-name"] = cluster.queue
     # Another run that trains the same asks for the same, and so does another attempt of a pipeline.
     asked = spec.to_dict() | {"queue": cluster.queue}
-    for name in ("env", "command"):
-        asked["trainer"].pop(name)
+    for field in ("env", "command"):
+        asked["trainer"].pop(field)
     job = models.TrainerV1alpha1TrainJob(
         apiVersion=f"{GROUP}/{VERSION}",
         kind="TrainJob",
         metadata=models.IoK8sApimachineryPkgApisMetaV1ObjectMeta(
-            name=job_name(run.store.url, made),
+            name=name,
             namespace=cluster.namespace,
             labels=labels,
             annotations={ASKED_ANNOTATION: fingerprint(asked)},

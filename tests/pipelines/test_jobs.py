@@ -1,0 +1,56 @@
+import yaml
+from typer.testing import CliRunner
+
+from pipelines.cli import app
+from pipelines.jobs import render, shipped_jobs, stale_jobs, write_jobs
+from pipelines.resolve import resolve_run, shipped_recipes
+
+
+def mantis(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_every_recipe_that_trains_in_a_cluster_has_a_job():
+    wanted = {name for name in shipped_recipes() if resolve_run(name, {}, "")[1].training.launcher == "trainjob"}
+    jobs = {name.removesuffix(".yaml"): yaml.safe_load(text) for name, text in shipped_jobs().items()}
+    assert set(jobs) == wanted | {"demo"}
+    for name, job in jobs.items():
+        run = resolve_run(name, {}, "")[0]
+        assert job["metadata"]["name"] == f"train-{run}"
+        assert job["metadata"]["labels"]["mantis-kfp/run"] == run
+        assert len(job["metadata"]["name"]) + len("-node-0-99-abcde") <= 63
+        assert job["spec"]["trainer"]["command"][-1] == run
+    assert (jobs["demo"]["spec"]["trainer"]["numNodes"], jobs["demo"]["spec"]["trainer"]["numProcPerNode"]) == (2, 1)
+
+
+def test_a_job_is_the_same_run_as_the_commands_above_it():
+    text = render("demo", {"training.learning_rate": "1e-3"}, "", store="s3://b/p", image="mine:1")
+    assert "# First, once:  mantis data prepare demo --set training.learning_rate=1e-3 --store s3://b/p\n" in text
+    job = yaml.safe_load(text)
+    assert job["spec"]["trainer"]["command"][-1] == resolve_run("demo", {"training.learning_rate": "1e-3"}, "")[0]
+    assert job["spec"]["trainer"]["image"] == "mine:1"
+
+
+def test_a_long_name_keeps_what_tells_it_from_others():
+    names = {
+        yaml.safe_load(render("demo", {}, "x" * 60 + tail, store="s3://b", image="i"))["metadata"]["name"]
+        for tail in ("a", "b")
+    }
+    assert len(names) == 2
+    assert max(map(len, names)) + len("-node-0-99-abcde") <= 63
+
+
+def test_a_changed_a_missing_and_a_foreign_file_are_stale(tmp_path):
+    write_jobs(tmp_path)
+    assert stale_jobs(tmp_path) == []
+    (tmp_path / "demo.yaml").write_text("changed")
+    (tmp_path / "mantis-clip.yaml").unlink()
+    (tmp_path / "old.yaml").write_text("")
+    assert stale_jobs(tmp_path) == ["demo.yaml", "mantis-clip.yaml", "old.yaml"]
+
+
+def test_what_cannot_be_a_job_is_refused(tmp_path):
+    local = mantis("job", "demo", "--store", tmp_path.as_uri())
+    assert local.exit_code == 1
+    assert "pods of a TrainJob cannot reach it" in local.output
+    assert "one of: RECIPE, --shipped, --check" in mantis("job").output
