@@ -15,7 +15,7 @@ from rich.tree import Tree
 from components.core.errors import ConfigError
 from components.core.lineage import Link
 from components.core.store import ObjectStore, default_store_url, open_store
-from pipelines import data_cli, evaluation_cli, import_cli, job_cli, models_cli, submit_cli, train_cli
+from pipelines import data_cli, evaluation_cli, gc_cli, import_cli, job_cli, models_cli, submit_cli, train_cli
 from pipelines.starting import start
 from pipelines.terminal import RunId, Store, console, errors, explained, overrides_of, recipe_argument
 
@@ -40,6 +40,7 @@ app.add_typer(import_cli.app)
 app.add_typer(models_cli.app)
 app.add_typer(submit_cli.app)
 app.add_typer(job_cli.app)
+app.add_typer(gc_cli.app)
 
 
 @app.command()
@@ -245,12 +246,29 @@ def ui(store: Store = "", port: Annotated[int, typer.Option()] = 5000) -> None:
 
 
 @app.command()
-def doctor(store: Store = "") -> None:
+def doctor(
+    store: Store = "",
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Look at the cluster of KUBECONFIG too; two pods are started for it.")
+    ] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="With --cluster: cluster.image, cluster.namespace, ...")
+    ] = None,
+    nodes: Annotated[int, typer.Option(min=2, help="With --cluster: pods of the all-reduce.")] = 2,
+) -> None:
     """Say what works on this machine, and what to do about what does not."""
     from pipelines.doctor import examine
 
     marks = {True: "[green]ok[/]", False: "[red]no[/]", None: "[dim]--[/]"}
-    findings = examine(store or default_store_url())
+    store_url = store or default_store_url()
+    findings = examine(store_url)
+    if cluster:
+        from pipelines.doctor_cluster import examine_cluster
+        from pipelines.resolve import resolve_run
+
+        with explained():
+            settings = resolve_run("demo", overrides_of(set_ or [], None), "")[1].cluster
+            findings += examine_cluster(settings, store_url, nodes=nodes)
     for finding in findings:
         console.print(f"{marks[finding.ok]}  {finding.what:<14} {finding.found}")
         if finding.ok is False:

@@ -46,9 +46,7 @@ class Cluster:
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
-        settings = _configuration()
-        settings.retries = 0  # waiting is done, and said, here
-        connection = client.ApiClient(settings)
+        connection = connect()
         self._objects = client.CustomObjectsApi(connection)
         self._core = client.CoreV1Api(connection)
 
@@ -64,7 +62,7 @@ class Cluster:
             if error.status == 409:
                 return None
             raise ConfigError(
-                f"The cluster refuses the TrainJob {job['metadata']['name']}: {_reason(error)}",
+                f"The cluster refuses the TrainJob {job['metadata']['name']}: {reason_of(error)}",
                 remedy=f"Is Kubeflow Trainer there, and `kubectl apply -k manifests/overlays/...` done in "
                 f"{self.namespace}? `mantis doctor` looks.",
             ) from None
@@ -163,12 +161,13 @@ class Cluster:
             except ApiException as error:
                 if error.status in (401, 403) and time.monotonic() - began > REFUSED_SECONDS:
                     raise ConfigError(
-                        f"The cluster does not let this account {what} in namespace {self.namespace}: {_reason(error)}",
+                        f"The cluster does not let this account {what} in namespace {self.namespace}: "
+                        f"{reason_of(error)}",
                         remedy="Bind it to the Role mantis-launcher (manifests/base/access.yaml).",
                     ) from None
                 if error.status not in (401, 403, 429) and error.status < 500:
                     raise
-                problem = _reason(error)
+                problem = reason_of(error)
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 problem = type(error).__name__
             else:
@@ -182,9 +181,14 @@ class Cluster:
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
-def _configuration() -> Any:
-    """The pod's own account, else KUBECONFIG."""
+def connect() -> client.ApiClient:
+    """The API server as the pod's own account, else as KUBECONFIG says; it tries once.
+
+    Raises:
+        ConfigError: no cluster is known.
+    """
     settings = client.Configuration()
+    settings.retries = 0  # waiting is done, and said, by who calls
     try:
         if SERVICE_ACCOUNT.exists() and "KUBECONFIG" not in os.environ:
             config.load_incluster_config(client_configuration=settings)
@@ -195,7 +199,7 @@ def _configuration() -> Any:
             f"training.launcher = 'trainjob', and no cluster is known: {error}",
             remedy="Set KUBECONFIG, or use training.launcher = local.",
         ) from None
-    return settings
+    return client.ApiClient(settings)
 
 
 def _pod(item: Any) -> Pod:
@@ -225,7 +229,7 @@ def _waiting(item: Any, status: Any) -> str:
     return f"{state.reason}: {state.message}" if state and state.message else str(state.reason) if state else ""
 
 
-def _reason(error: ApiException) -> str:
+def reason_of(error: ApiException) -> str:
     """The server's own sentence."""
     import json
 
@@ -237,5 +241,5 @@ def _reason(error: ApiException) -> str:
 
 def _unexpected(error: ApiException) -> TrainingError:
     return TrainingError(
-        f"The cluster answers {_reason(error)}", remedy="The same command follows the job further, if it runs."
+        f"The cluster answers {reason_of(error)}", remedy="The same command follows the job further, if it runs."
     )

@@ -8,6 +8,7 @@ from kubeflow_trainer_api import models
 
 from components.core.errors import ConfigError
 from components.core.hashing import fingerprint
+from components.core.settings import ClusterSettings
 from components.core.steps import Run
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
@@ -55,6 +56,16 @@ def applied_job(run: Run) -> dict[str, Any]:
     return _job(run, applied_name(run.id))
 
 
+def probe_job(cluster: ClusterSettings, *, name: str, nodes: int, per_node: int) -> dict[str, Any]:
+    """A TrainJob that only lets its ranks meet and times an all-reduce.
+
+    Raises:
+        ConfigError: no image is named.
+    """
+    trainer = _trainer(cluster, nodes=nodes, per_node=per_node, arguments=["-m", "components.training.all_reduce"])
+    return _named(cluster, name, trainer, labels={})
+
+
 def _job(run: Run, name: str) -> dict[str, Any]:
     cluster = run.recipe.cluster
     if not run.store.url.startswith("s3://"):
@@ -62,10 +73,20 @@ def _job(run: Run, name: str) -> dict[str, Any]:
             f"store = {run.store.url}: pods of a TrainJob cannot reach it.",
             remedy="Use --store s3://bucket/prefix with training.launcher = trainjob.",
         )
+    training = run.recipe.training
+    # The recipe is the one that preflight left in the store.
+    arguments = ["-m", "components.training", "--store", run.store.url, "--run-id", run.id]
+    trainer = _trainer(cluster, nodes=training.nodes, per_node=training.processes_per_node, arguments=arguments)
+    return _named(cluster, name, trainer, labels={RUN_LABEL: label_of(run.id)})
+
+
+def _named(
+    cluster: ClusterSettings, name: str, trainer: models.TrainerV1alpha1Trainer, *, labels: dict[str, str]
+) -> dict[str, Any]:
     spec = models.TrainerV1alpha1TrainJobSpec(
-        runtimeRef=models.TrainerV1alpha1RuntimeRef(name=cluster.runtime), trainer=_trainer(run)
+        runtimeRef=models.TrainerV1alpha1RuntimeRef(name=cluster.runtime), trainer=trainer
     )
-    labels = {"app.kubernetes.io/part-of": "mantis-kfp", RUN_LABEL: label_of(run.id)}
+    labels = {"app.kubernetes.io/part-of": "mantis-kfp", **labels}
     if cluster.queue:
         labels["kueue.x-k8s.io/queue-name"] = cluster.queue
     # Another run that trains the same asks for the same, and so does another attempt of a pipeline.
@@ -86,8 +107,9 @@ def _job(run: Run, name: str) -> dict[str, Any]:
     return dict(job.to_dict())
 
 
-def _trainer(run: Run) -> models.TrainerV1alpha1Trainer:
-    training, cluster = run.recipe.training, run.recipe.cluster
+def _trainer(
+    cluster: ClusterSettings, *, nodes: int, per_node: int, arguments: list[str]
+) -> models.TrainerV1alpha1Trainer:
     image = cluster.image or os.environ.get("MANTIS_IMAGE", "")
     if not image:
         raise ConfigError(
@@ -99,10 +121,9 @@ def _trainer(run: Run) -> models.TrainerV1alpha1Trainer:
     amounts = {name: quantity(text) for name, text in cluster.resources.items()}
     return models.TrainerV1alpha1Trainer(
         image=image,
-        # The recipe is the one that preflight left in the store.
-        command=["tini", "--", "torchrun", "-m", "components.training", "--store", run.store.url, "--run-id", run.id],
-        numNodes=training.nodes,
-        numProcPerNode=training.processes_per_node,
+        command=["tini", "--", "torchrun", *arguments],
+        numNodes=nodes,
+        numProcPerNode=per_node,
         env=[models.IoK8sApiCoreV1EnvVar(name=name, value=value) for name, value in environment.items()],
         resourcesPerNode=models.IoK8sApiCoreV1ResourceRequirements(requests=amounts, limits=amounts)
         if amounts

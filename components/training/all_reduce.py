@@ -1,0 +1,46 @@
+"""Whether ranks reach each other, and how fast: `torchrun -m components.training.all_reduce` prints a line of JSON."""
+
+import json
+import socket
+import statistics
+import time
+
+import torch
+import torch.distributed as dist
+
+from components.training.engine import Ranks, join_ranks, leave_ranks
+
+BYTES = {"cpu": 1 << 25, "cuda": 1 << 30}
+TIMES = 5
+
+
+def main() -> None:
+    """Add a tensor up over all ranks, check the sum, and time it."""
+    ranks = join_ranks()
+    hosts: list[str | None] = [None] * ranks.world_size
+    dist.all_gather_object(hosts, socket.gethostname())
+    size = BYTES[ranks.device.type]
+    seconds = statistics.median(_seconds(ranks, size) for _ in range(TIMES))
+    if ranks.first:
+        # Each byte crosses the wire 2 (n - 1) / n times in a ring: what NCCL's own tests call bus bandwidth.
+        moved = 2 * (ranks.world_size - 1) / ranks.world_size * size
+        found = {"ranks": ranks.world_size, "hosts": sorted(set(map(str, hosts))), "device": ranks.device.type}
+        print(json.dumps(found | {"seconds": seconds, "gb_per_second": moved / seconds / 1e9}), flush=True)
+    leave_ranks()
+
+
+def _seconds(ranks: Ranks, size: int) -> float:
+    tensor = torch.full((size // 4,), float(ranks.rank + 1), device=ranks.device)
+    dist.barrier()
+    start = time.perf_counter()
+    dist.all_reduce(tensor)
+    total = float(tensor[0])  # waits for the device
+    seconds = time.perf_counter() - start
+    expected = ranks.world_size * (ranks.world_size + 1) / 2
+    if total != expected or float(tensor[-1]) != expected:
+        raise SystemExit(f"the sum over {ranks.world_size} ranks is {total}, not {expected}: the network changes data")
+    return seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""`mantis gc`: delete what no run leads to."""
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from components.core.store import default_store_url, delete_tree, open_store
+from pipelines.terminal import Store, console, explained
+
+app = typer.Typer()
+
+
+@app.command()
+def gc(
+    forget: Annotated[
+        list[str] | None, typer.Option("--forget", help="A run whose records go too; may be given several times.")
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete; without it, only say what would be.")] = False,
+    store: Store = "",
+) -> None:
+    """Say which results no run leads to, and with --delete remove them.
+
+    What a remaining run leads to stays, and so does what you brought: sources, base weights, imported models. MLflow is
+    not touched. Start no run meanwhile: one that is about to reuse a result would find it gone.
+    """
+    from components.core import retention
+
+    with explained():
+        opened = open_store(store or default_store_url())
+        forgotten = frozenset(forget or ())
+        found = retention.garbage(opened, without=forgotten)
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        table.add_column("nothing leads to", overflow="fold")
+        for title in ("objects", "GB"):
+            table.add_column(title, justify="right", no_wrap=True)
+        table.add_column("", style="dim")
+        for heap in found:
+            note = "" if heap.whole else "never finished"
+            table.add_row(heap.key, f"{heap.objects:,}", f"{heap.bytes / 1e9:.3f}", note)
+        if found:
+            console.print(table)
+        total = f"{len(found)} results, {sum(heap.bytes for heap in found) / 1e9:.3f} GB"
+        if not delete:
+            console.print(f"{total}; --delete removes {'them' if found else 'nothing'}")
+            return
+        for run in sorted(forgotten):  # first: a record must not lead to what is gone
+            delete_tree(opened, f"runs/{run}")
+        for heap in found:
+            retention.delete(opened, heap)
+        console.print(f"deleted {total}")

@@ -1,0 +1,81 @@
+from dataclasses import replace
+
+import pytest
+
+from components.core.artifacts import Kind, MadeBy, Manifest, commit_manifest
+from components.core.errors import NotFoundError, TrainingError
+from components.core.retention import delete, garbage
+from components.core.steps import Task, run_step
+
+
+def make(run, step, kind, folder, *, inputs=None, config=None, fails=False):
+    task = Task(
+        step=step,
+        kind=kind,
+        revision=1,
+        config=config or {},
+        inputs=inputs or {},
+        address=lambda made: f"{folder}/{made}",
+    )
+
+    def work(prefix):
+        run.store.put(f"{prefix}/object", b"four")
+        if fails:
+            raise TrainingError("killed", remedy="")
+        return {}
+
+    return run_step(run, task, work)
+
+
+@pytest.fixture
+def two_runs(run):
+    """Two runs that share their data, and of which each has trained its own checkpoint."""
+    other = replace(run, id="other")
+    data = make(run, "prepare-a", Kind.DATASET, "datasets/a")
+    make(other, "prepare-a", Kind.DATASET, "datasets/a")
+    mine = make(run, "train", Kind.CHECKPOINT, "checkpoints", inputs={"a": data}, config={"rate": 1})
+    theirs = make(other, "train", Kind.CHECKPOINT, "checkpoints", inputs={"a": data}, config={"rate": 2})
+    return run, other, mine, theirs
+
+
+def key(store, manifest):
+    return manifest.uri.removeprefix(f"{store.url}/")
+
+
+def test_nothing_of_a_run_is_garbage(two_runs):
+    assert garbage(two_runs[0].store) == []
+
+
+def test_what_is_forgotten_leaves_what_others_share(two_runs):
+    run, other, mine, theirs = two_runs
+    (heap,) = garbage(run.store, without=frozenset({other.id}))
+    assert heap.key == key(run.store, theirs)
+    assert (heap.objects, heap.whole) == (2, True)
+    delete(run.store, heap)
+    assert list(run.store.list(heap.key)) == []
+    assert run.store.stat(f"{key(run.store, mine)}/manifest.json")
+
+
+def test_what_is_under_way_stays_and_what_was_given_up_goes(two_runs):
+    run, other, *_ = two_runs
+    with pytest.raises(TrainingError):
+        make(other, "train", Kind.CHECKPOINT, "checkpoints", config={"rate": 3}, fails=True)
+    # Its record is the newest of `other`'s training: the one before is what nothing names now.
+    (heap,) = garbage(run.store)
+    assert heap.whole
+    unfinished = [heap for heap in garbage(run.store, without=frozenset({other.id})) if not heap.whole]
+    assert [heap.objects for heap in unfinished] == [1]
+
+
+def test_what_a_person_brought_stays(run):
+    made = MadeBy(step="import-model", revision=1, run="", config_hash="", code_version="", image_digest="")
+    uri = run.store.uri("models/0123")
+    commit_manifest(run.store, Manifest(kind=Kind.MODEL, uri=uri, fingerprint="0123", made_by=made))
+    run.store.put("models/bases/x/commit/config.json", b"{}")
+    run.store.put("models/4567/half.safetensors", b"")
+    assert [heap.key for heap in garbage(run.store)] == ["models/4567"]
+
+
+def test_a_run_that_is_not_there_cannot_be_forgotten(run):
+    with pytest.raises(NotFoundError, match="has no run nobody"):
+        garbage(run.store, without=frozenset({"nobody"}))
