@@ -73,6 +73,10 @@ class Clock:
         now[Cause.OTHER] += time.monotonic() - self._began - accounted
         return {cause.value: now[cause] + self._earlier.get(cause, 0.0) for cause in Cause}
 
+    def of_this_attempt(self) -> float:
+        """Seconds of this attempt so far, whatever for."""
+        return time.monotonic() - self._began
+
     def goodput(self) -> float:
         """Share of the wall time that was spent on steps that counted."""
         seconds = self.seconds()

@@ -35,7 +35,7 @@ from components.training.resume import restore
 from components.training.signals import StoppedError, StopRequest
 from components.training.stepping import Stepper
 from components.training.stragglers import Stragglers
-from components.training.summary import write_summary
+from components.training.summary import ATTEMPT, write_summary
 from components.training.watchdog import Watchdog, meeting_store
 
 ENGINE = "engine.json"
@@ -285,6 +285,7 @@ class Loop:
             "samples_per_second": self.state.samples / looping,
             "tokens_per_second": self.state.tokens / looping,
             "goodput": self.clock.goodput(),
+            ATTEMPT: self.clock.of_this_attempt(),
             "parameters": self.engine.parameters,
             "steps_skipped": len(self.guard.skipped),
             **{f"seconds_{cause}": value for cause, value in seconds.items()},

@@ -1,5 +1,6 @@
 """The step `train`: from a mixture to a committed checkpoint."""
 
+import time
 from typing import Any
 
 from components.core.artifacts import Kind, Manifest, Number
@@ -38,9 +39,10 @@ def train(run: Run, mixture: Manifest) -> Manifest:
     def work(prefix: str) -> dict[str, Number]:
         # Here, not above: where the result is already there, none of this is needed.
         from components.training.launchers import launcher
-        from components.training.summary import read_summary
+        from components.training.summary import read_summary, with_launching
 
+        began = time.monotonic()
         launcher(run.recipe.training).launch(run, prefix)
-        return read_summary(run.store, prefix)
+        return with_launching(read_summary(run.store, prefix), time.monotonic() - began)
 
     return run_step(run, training_task(run, mixture), work)

@@ -6,6 +6,8 @@ from components.core.artifacts import Number
 from components.core.store import ObjectStore
 
 SUMMARY = "training.json"
+ATTEMPT = "attempt_seconds"  # of the last attempt's ranks; the launcher knows what passed around them
+OTHER, STEP, CAUSE = "seconds_other", "seconds_step", "seconds_"
 
 
 def write_summary(store: ObjectStore, prefix: str, summary: dict[str, Number]) -> None:
@@ -17,3 +19,14 @@ def read_summary(store: ObjectStore, prefix: str) -> dict[str, Number]:
     """What `write_summary` wrote."""
     summary: dict[str, Number] = json.loads(store.get(f"{prefix}/{SUMMARY}"))
     return summary
+
+
+def with_launching(summary: dict[str, Number], wall: float) -> dict[str, Number]:
+    """The summary, in which the causes of goodput sum to all of the time that its last attempt took from outside.
+
+    `wall` seconds passed while whoever launched the ranks waited for them: torchrun starts and ends them, too.
+    """
+    whole = {name: value for name, value in summary.items() if name != ATTEMPT}
+    whole[OTHER] = float(whole[OTHER]) + max(0.0, wall - float(summary.get(ATTEMPT, wall)))
+    total = sum(float(value) for name, value in whole.items() if name.startswith(CAUSE))
+    return whole | {"goodput": float(whole[STEP]) / max(total, 1e-9)}

@@ -52,6 +52,10 @@ def whole_state(engine) -> dict[str, torch.Tensor]:
     import deepspeed
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
+    if hasattr(engine.optimizer, "_hp_optimizer_states_linked"):
+        # ZeRO-2 links parameters to their moments when the first of its groups has been updated, so only that one's.
+        engine.optimizer._hp_optimizer_states_linked = False
+        engine.optimizer._lazy_init_hp_params_optimizer_state()
     found = {"buffer seen": engine.module.seen.clone()}
     for name, parameter in engine.module.named_parameters():
         with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):

@@ -8,6 +8,7 @@ import torch
 from components.core.store_local import LocalStore
 from components.training.accounting import LAUNCHED_AT, QUEUED_AT, Cause, Clock, Heartbeat, beginning
 from components.training.metrics import Recorder, StepFigures
+from components.training.summary import with_launching
 
 
 def test_causes_sum_to_the_time_since_the_start():
@@ -115,3 +116,11 @@ def test_a_row_says_what_the_steps_were_worth():
     assert 0 < row["memory_gb"] < 100
     unknown = Recorder(every=1, steps=1, peak_flops=None, device=torch.device("cpu"))
     assert "mfu" not in unknown.add(1, figures(1.0))
+
+
+def test_what_passed_around_the_ranks_is_accounted_for():
+    summary = {"steps": 3, "seconds_step": 8.0, "seconds_other": 1.0, "attempt_seconds": 5.0, "goodput": 8 / 9}
+    whole = with_launching(summary, wall=6.0)
+    assert whole == {"steps": 3, "seconds_step": 8.0, "seconds_other": 2.0, "goodput": 0.8}
+    # Whoever follows a job that has run for longer knows less than the ranks.
+    assert with_launching(summary, wall=0.5)["seconds_other"] == 1.0
