@@ -5,8 +5,10 @@ import signal
 from pathlib import Path
 
 import pytest
+import yaml
 
 from components.core.steps import read_record
+from components.training.cluster.job import applied_job
 
 pytestmark = pytest.mark.timeout(600)
 STEPS = list(range(1, 31))
@@ -49,6 +51,19 @@ def test_applied_twice_it_is_trained_once(training, undisturbed):
     assert "loss" in said  # the first rank's log was followed
     check(one, undisturbed)
     undisturbed["losses"] = one.losses()
+
+
+def test_a_job_that_a_person_applied_is_followed_and_what_it_trained_is_taken(training, undisturbed, kube):
+    one = training()
+    job = applied_job(one.run)
+    for _ in range(2):  # applied twice it is one
+        kube.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(job))
+    one.start()
+    said = one.ends()
+    assert f"TrainJob mantis/{job['metadata']['name']} was applied for this run and is followed" in said
+    assert "was created" not in said
+    check(one, undisturbed)
+    assert job["metadata"]["name"] not in kube.kubectl("-n", "mantis", "get", "trainjobs,jobsets,pods", "-o", "name")
 
 
 @pytest.mark.parametrize("how", [("--grace-period=0", "--force"), ("--wait=false",)], ids=["killed", "drained"])

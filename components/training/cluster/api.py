@@ -118,10 +118,18 @@ class Cluster:
     def tail(self, pod: str, lines: int) -> list[str]:
         """The last lines of a pod's log; none where it is gone."""
         try:
-            text = self._call("read a log", self._core.read_namespaced_pod_log, pod, self.namespace, tail_lines=lines)
+            # Not decoded by the client: it takes a log that happens to be JSON for an object.
+            answer = self._call(
+                "read a log",
+                self._core.read_namespaced_pod_log,
+                pod,
+                self.namespace,
+                tail_lines=lines,
+                _preload_content=False,
+            )
         except ApiException:
             return []
-        return str(text).splitlines()
+        return bytes(answer.data).decode(errors="replace").splitlines()
 
     def follow(self, pod: str, *, since_seconds: int | None, tail_lines: int | None) -> Iterator[str]:
         """Lines `<time> <text>` of a pod's log as they come, until it ends or the connection breaks.

@@ -1,0 +1,24 @@
+"""`mantis doctor --cluster` on a cluster that is whole, and with an account that may not do enough."""
+
+from components.core.settings import ClusterSettings
+from pipelines.doctor_cluster import examine_cluster
+
+
+def test_everything_that_launching_needs_is_there(kube, services, image):
+    settings = ClusterSettings(image=image)
+    found = {finding.what: finding for finding in examine_cluster(settings, "s3://mantis/doctor", nodes=2)}
+    for what in ("API server", "trainjobs", "clustertrainingruntimes", "jobsets", "runtime", "rights", "MLflow"):
+        assert found[what].ok, found[what]
+    assert found["GPUs"].found.startswith("0 on 0 of ")
+    assert found["all-reduce"].ok, found["all-reduce"]
+    assert found["all-reduce"].found.startswith("2 ranks (cpu), ")
+    assert "doctor-" not in kube.kubectl("-n", "mantis", "get", "trainjobs,pods", "-o", "name")
+
+
+def test_what_is_missing_is_named_with_its_remedy(kube, services, image):
+    settings = ClusterSettings(image=image, runtime="nobodys", namespace="default")
+    found = {finding.what: finding for finding in examine_cluster(settings, "s3://mantis/doctor", nodes=2)}
+    assert (found["runtime"].ok, found["runtime"].found) == (False, "no nobodys")
+    assert "kubectl apply -k" in found["runtime"].remedy
+    assert found["all-reduce"].ok is False
+    assert "nobodys" in found["all-reduce"].found
