@@ -26,7 +26,7 @@ ROWS = {
 }
 
 # Measured when asked for by name: they need CUDA.
-GPU_ROWS = {"gpu.attention": ("benchmarks.gpu_attention", "attention")}
+GPU_ROWS = {"gpu.attention": ("benchmarks.gpu_attention", "attention"), "gpu.step": ("benchmarks.gpu_step", "step")}
 
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,

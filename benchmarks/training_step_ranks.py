@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
-from benchmarks.training_lengths import CLIP, IDEFICS2, Epoch, Style, draw_epoch
+from benchmarks.training_lengths import CLIP, CONTEXT, IDEFICS2, Epoch, Style, draw_epoch
 from components.core.progress import say
 from components.core.settings import ModelSettings, TinyShape, TrainingSettings
 from components.models.batch import PackedBatch
@@ -24,17 +24,14 @@ from components.models.conversation import IMAGE_MARK
 from components.models.family import IGNORE, Encoding
 from components.models.registry import family
 from components.models.tokenizer import train_tokenizer
-from components.training.collate import Prepared, collate
+from components.training.collate import Prepared, collate, to_device
 from components.training.engine import Engine, Ranks, build_engine, join_ranks, leave_ranks
 from components.training.flops import Flops, flops_of, peak_flops
 from components.training.loss import share_of_step
 from components.training.plan import Budgets, Lengths, Plan, StepPlan
 
-SCALE, BATCH, VOCABULARY = 8, 128, 2048
-BUDGET = 5400  # an eighth of what an A100 of 40 GB holds of mantis-idefics2 (docs/sizing.md)
+BATCH, VOCABULARY = 128, 2048
 REPEATS = {False: 5, True: 9}
-# Patches of an image: an eighth of what the published families make of one (64 and 576), as a square.
-GRIDS = {"idefics2": 3, "llava-clip": 8}
 PATCH = 12
 KIND = family("llava-clip")
 TRAINING = TrainingSettings(
@@ -52,6 +49,41 @@ def main(out: str, full: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Setup:
+    """How large the model and its samples are; lengths are those of Mantis-Instruct divided by `scale`."""
+
+    scale: int
+    grid: int  # an image is so many patches and positions, squared
+    tiny: TinyShape
+    budget: int  # tokens of a micro-step
+    batch: int
+    training: TrainingSettings
+
+    @property
+    def model(self) -> ModelSettings:
+        """As recipes have it."""
+        return ModelSettings(tiny=self.tiny)
+
+
+def eighth(grid: int) -> Setup:
+    """For CPUs: lengths, patches of an image and memory at an eighth."""
+    tiny = TinyShape(
+        image_size=grid * PATCH,
+        patch_size=PATCH,
+        text_width=128,
+        text_layers=3,
+        vision_width=96,
+        vision_layers=2,
+        vocabulary=VOCABULARY,
+    )
+    # The budget is an eighth of what an A100 of 40 GB holds of mantis-idefics2 (docs/sizing.md).
+    return Setup(scale=8, grid=grid, tiny=tiny, budget=5400, batch=BATCH, training=TRAINING)
+
+
+SETUPS = {IDEFICS2: eighth(3), CLIP: eighth(8)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Case:
     """A model and the 128 samples of one step; `single` and `packed` are this rank's micro-steps of both ways."""
 
@@ -65,32 +97,21 @@ class Case:
     packed: list[PackedBatch]
 
 
-def make_case(style: Style, ranks: Ranks) -> Case:
+def make_case(style: Style, setup: Setup, ranks: Ranks) -> Case:
     """The same on every rank, but for its micro-steps."""
-    grid = GRIDS[style.name]
-    settings = ModelSettings(
-        tiny=TinyShape(
-            image_size=grid * PATCH,
-            patch_size=PATCH,
-            text_width=128,
-            text_layers=3,
-            vision_width=96,
-            vision_layers=2,
-            vocabulary=VOCABULARY,
-        )
-    )
+    settings = setup.model
     tokenizer = train_tokenizer(words(), vocabulary=VOCABULARY, special_tokens=KIND.special_tokens())
     model = KIND.build(tokenizer, settings, seed=0)
-    epoch = scaled(draw_epoch(style, samples=BATCH), grid)
+    epoch = scaled(draw_epoch(style, samples=setup.batch), setup)
     samples = prepared(epoch, tokenizer, settings)
-    flops = flops_of(model, KIND, TRAINING)
+    flops = flops_of(model, KIND, setup.training)
     plan = Plan(
         Lengths(tokens=epoch.tokens, patches=epoch.patches),
         seed=0,
-        batch_size=BATCH,
+        batch_size=setup.batch,
         epochs=1,
         max_steps=None,
-        budgets=Budgets(tokens=BUDGET, patches=2**20),
+        budgets=Budgets(tokens=setup.budget, patches=2**20),
         cost=flops.cost_model(),
     ).step(0, world_size=ranks.world_size)
     none = KIND.preprocess([], settings)
@@ -109,7 +130,7 @@ def make_case(style: Style, ranks: Ranks) -> Case:
 
 def measure(style: Style, ranks: Ranks, repeats: int) -> dict[str, Any]:
     """Peer and ours in turn, the same samples; then that they are equal, and where ours spends its time."""
-    case = make_case(style, ranks)
+    case = make_case(style, SETUPS[style], ranks)
     alone = copy.deepcopy(case.model)
     engine = build_engine(case.model, KIND, TRAINING)
     seconds: dict[str, list[float]] = {"peer": [], "ours": [], "compute": []}
@@ -127,7 +148,7 @@ def measure(style: Style, ranks: Ranks, repeats: int) -> dict[str, Any]:
     middle = {name: statistics.median(values) for name, values in seconds.items()}
     epoch = case.epoch
     needed = case.flops(tokens=epoch.tokens, targets=epoch.targets, patches=epoch.patches, images=epoch.images).sum()
-    peak = summed(peak_flops(ranks.device, torch.float32) or 0.0)
+    peak = summed(peak_flops(ranks.device, torch.float32) or 0.0, ranks.device)
     return {
         "peer": BATCH / middle["peer"],
         "ours": BATCH / middle["ours"],
@@ -145,11 +166,11 @@ def measure(style: Style, ranks: Ranks, repeats: int) -> dict[str, Any]:
     }
 
 
-def scaled(epoch: Epoch, grid: int) -> Epoch:
-    """The epoch with text at 1 / SCALE and `grid` squared patches and positions per image."""
-    text = np.maximum(epoch.targets * 3 // SCALE, 4)
-    images = np.minimum(epoch.images, 1024 // grid**2 - 1)
-    patches = images * grid**2
+def scaled(epoch: Epoch, setup: Setup) -> Epoch:
+    """The epoch with shorter text, and as many patches as positions per image."""
+    text = np.maximum(epoch.targets * 3 // setup.scale, 4)
+    images = np.minimum(epoch.images, CONTEXT // setup.scale // setup.grid**2 - 1)
+    patches = images * setup.grid**2
     return Epoch(tokens=text + patches, targets=np.maximum(text // 3, 1), images=images, patches=patches)
 
 
@@ -178,22 +199,23 @@ def prepared(epoch: Epoch, tokenizer: Any, settings: ModelSettings) -> list[Prep
     return samples
 
 
-def train(engine: Engine, batches: Sequence[PackedBatch], ranks: Ranks) -> float:
+def train(engine: Engine, batches: Sequence[PackedBatch], ranks: Ranks, samples: int = BATCH) -> float:
     """One optimizer step at a learning rate of zero, so that every repetition does the same work; the loss."""
-    loss = accumulate(engine, batches, ranks)
+    loss = accumulate(engine, batches, ranks, samples)
     engine.step(0.0)
     return loss
 
 
-def accumulate(engine: Engine, batches: Sequence[PackedBatch], ranks: Ranks) -> float:
+def accumulate(engine: Engine, batches: Sequence[PackedBatch], ranks: Ranks, samples: int = BATCH) -> float:
     """Gradients of all micro-steps; the step's loss."""
-    total = torch.zeros(())
-    for index, batch in enumerate(batches):
+    total = torch.zeros((), device=ranks.device)
+    for index, packed in enumerate(batches):
+        batch = to_device(packed, ranks.device, engine.dtype)
         losses = engine.head.sample_losses(KIND, engine.deepspeed, batch)
-        share = share_of_step(losses, samples_of_step=BATCH, world_size=ranks.world_size)
+        share = share_of_step(losses, samples_of_step=samples, world_size=ranks.world_size)
         engine.backward(share, last=index == len(batches) - 1)
         total += losses.detach().sum()
-    return summed(float(total)) / BATCH
+    return summed(float(total), ranks.device) / samples
 
 
 def compute(model: Any, batches: Sequence[PackedBatch]) -> None:
@@ -239,9 +261,9 @@ def timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def summed(value: float) -> float:
+def summed(value: float, device: torch.device) -> float:
     """The sum over all ranks."""
-    total = torch.tensor(value, dtype=torch.float64)
+    total = torch.tensor(value, dtype=torch.float64, device=device)
     dist.all_reduce(total)
     return float(total)
 

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 
-from benchmarks.training_lengths import CLIP, IDEFICS2
-from benchmarks.training_step_ranks import BATCH, KIND, TRAINING, Case, make_case, timed, train
+from benchmarks.training_step_ranks import BATCH, KIND, SETUPS, TRAINING, Case, make_case, timed, train
 from components.core.progress import say
 from components.training.engine import Ranks, build_engine, join_ranks, leave_ranks
 from components.training.engine_options import as_config, engine_options
@@ -26,7 +25,7 @@ def main(out: str, full: str) -> None:
     """Measure both styles and write the figures."""
     ranks = join_ranks()
     # All models first: once a Trainer has run, transformers cuts every new one for ZeRO-3.
-    cases = {style.name: make_case(style, ranks) for style in (IDEFICS2, CLIP)}
+    cases = {style.name: make_case(style, setup, ranks) for style, setup in SETUPS.items()}
     figures = {name: measure(case, ranks, STEPS[bool(int(full))]) for name, case in cases.items()}
     if ranks.first:
         Path(out).write_text(json.dumps(figures))

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from components.core import progress
 from components.core.artifacts import MANIFEST, Manifest, code_version, image_digest, parse_manifest
-from components.core.errors import ConfigError, NotFoundError, TrackingError
+from components.core.errors import ConfigError, MantisError, NotFoundError, TrackingError
 from components.core.registering import register_model
 from components.core.steps import Run, State, StepRecord, open_run, read_records
 from components.core.store import key_of
 from components.core.tracking import open_tracked_run, record_run, score_metrics, send_curve
 from pipelines.resolve import name_of, resolve_run
+
+CLUSTER_SECONDS = 60.0  # an API server that is away keeps no run from being closed
 
 
 def finish(
@@ -47,15 +49,37 @@ def status_of(records: list[StepRecord], last_step: str = "report") -> str:
 
 
 def close_run(run: Run, status: str) -> None:
-    """Write the run's summary and send everything about it to MLflow; an outage of MLflow is said, not raised."""
+    """Write the run's summary, delete a TrainJob that was left, and send everything about the run to MLflow.
+
+    What cannot be done of the last two is said, not raised.
+    """
     os.environ[progress.STEP] = "finish"
     records = read_records(run.store, run.id)
     reasons = {record.step: record.reason for record in records if record.state is State.FAILED}
     summary = {"run": run.id, "status": status, "failed": reasons, "steps": [r.model_dump() for r in records]}
     run.store.put(run.key("summary.json"), json.dumps(summary, indent=1).encode())
+    _delete_jobs(run)
     try:
         _send(run, status, records, reasons)
     except TrackingError as error:
+        progress.say(str(error))
+
+
+def _delete_jobs(run: Run) -> None:
+    """The TrainJob of a launcher that was killed without a word; one that a person applied is that person's."""
+    if run.recipe.training.launcher != "trainjob":
+        return
+    from components.training.cluster.api import Cluster
+    from components.training.cluster.job import applied_name
+
+    try:
+        cluster = Cluster(run.recipe.cluster.namespace, patience=CLUSTER_SECONDS)
+        for job in cluster.of_run(run.id):
+            name = str(job["metadata"]["name"])
+            if name != applied_name(run.id):
+                cluster.delete(name, str(job["metadata"]["uid"]))
+                progress.say(f"TrainJob {cluster.namespace}/{name} was left and is deleted")
+    except MantisError as error:
         progress.say(str(error))
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from components.core.steps import read_record
 from components.training.cluster.job import applied_job
+from pipelines.finish import close_run
 
 pytestmark = pytest.mark.timeout(600)
 STEPS = list(range(1, 31))
@@ -115,6 +116,17 @@ def test_the_api_server_is_restarted(training, undisturbed, test_cluster):
     assert "the API server does not answer" in said
     assert "the API server answers again" in said
     check(one, undisturbed)
+
+
+def test_a_job_whose_launcher_was_killed_is_deleted_when_the_run_is_closed(training, kube):
+    one = training()
+    launcher = one.start()
+    one.wait_for_step(5)
+    launcher.kill()
+    assert one.job in kube.kubectl("-n", "mantis", "get", "trainjobs", "-o", "name")
+    close_run(one.run, "KILLED")
+    kube.until("nothing is left", lambda: one.left_over() == "", 180)
+    assert one.steps_saved() >= 5
 
 
 def test_cancelled(training, undisturbed):

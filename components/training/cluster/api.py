@@ -42,10 +42,10 @@ class Pod:
 
 
 class Cluster:
-    """The API server, seen from one namespace."""
+    """The API server, seen from one namespace. `patience`: seconds to wait for it while it is away; None: any time."""
 
-    def __init__(self, namespace: str) -> None:
-        self.namespace = namespace
+    def __init__(self, namespace: str, *, patience: float | None = None) -> None:
+        self.namespace, self._patience = namespace, patience
         connection = connect()
         self._objects = client.CustomObjectsApi(connection)
         self._core = client.CoreV1Api(connection)
@@ -182,6 +182,10 @@ class Cluster:
                 if said:
                     say("the API server answers again")
                 return answer
+            if self._patience is not None and time.monotonic() - began > self._patience:
+                raise TrainingError(
+                    f"The API server does not answer ({problem}).", remedy="Check KUBECONFIG and the network."
+                )
             if not said:
                 said = True
                 say(f"the API server does not answer ({problem}); the job goes on without it, and this waits")
