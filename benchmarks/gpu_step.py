@@ -1,7 +1,6 @@
 """Model FLOPs utilization of the packed step on a GPU: the largest model that fits, micro-steps of 8K tokens, bf16."""
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -9,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ranks import on_ranks
 from benchmarks.rows import Row
 
 GOAL = ">=0.55"
@@ -48,9 +48,7 @@ def _in_a_process(layers: int, repeats: int) -> dict[str, Any] | None:
     """The figures; None where memory did not suffice."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "figures.json"
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
-        command += ["-m", "benchmarks.gpu_step", str(out), str(layers), str(repeats)]
-        done = subprocess.run(command, env=os.environ, stderr=subprocess.PIPE, text=True)
+        done = on_ranks(1, "gpu_step", out, layers, repeats, stderr=subprocess.PIPE, check=False)
         if done.returncode and "OutOfMemoryError" in done.stderr:
             return None
         if done.returncode:

@@ -1,9 +1,7 @@
 """Saving a checkpoint: how long the step loop stands still, beside a synchronous save and upload."""
 
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -12,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ranks import on_ranks
 from benchmarks.rows import Row
 from components.core.store import ObjectStore
 
@@ -24,9 +23,7 @@ LAYERS = 12
 def save(full: bool) -> Row:
     """Median seconds in which the loop waits, of the slowest rank; store in a local folder, ZeRO-3, fp32 with AdamW."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)]
-        command += ["-m", "benchmarks.training_save", str(WIDTH[full]), folder]
-        subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        on_ranks(RANKS, "training_save", WIDTH[full], folder)
         ranks = [json.loads((Path(folder) / f"rank-{rank}.json").read_text()) for rank in range(RANKS)]
     slowest = {name: [max(pair) for pair in zip(*(rank[name] for rank in ranks), strict=True)] for name in ranks[0]}
     middle = {name: statistics.median(values) for name, values in slowest.items()}

@@ -1,13 +1,11 @@
 """One optimizer step on two ZeRO-3 ranks: the official batch 1 with accumulation, beside the plan."""
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ranks import on_ranks
 from benchmarks.rows import Row
 
 GOAL = ">=1.7"
@@ -18,9 +16,7 @@ def step(full: bool) -> Row:
     """Samples per second of 128 samples with the lengths of Mantis-Instruct at an eighth; the slower of two styles."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "figures.json"
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)]
-        command += ["-m", "benchmarks.training_step_ranks", str(out), str(int(full))]
-        subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
+        on_ranks(RANKS, "training_step_ranks", out, int(full))
         styles: dict[str, dict[str, Any]] = json.loads(out.read_text())
     worst = min(styles.values(), key=lambda figures: figures["ratio"])
     return Row(

@@ -1,13 +1,11 @@
 """The same 128 samples per step through transformers' own Trainer, and through ours; both on two ZeRO-3 ranks."""
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ranks import on_ranks
 from benchmarks.rows import Row
 
 GOAL = ">=1.3"  # the official training takes batch 1; this holds the plan to the best that the Trainer can do
@@ -18,9 +16,7 @@ def trainer(full: bool) -> Row:
     """Samples per second of the Trainer at its best batch size, beside the plan; the worse of two styles."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "figures.json"
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)]
-        command += ["-m", "benchmarks.training_trainer_ranks", str(out), str(int(full))]
-        subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
+        on_ranks(RANKS, "training_trainer_ranks", out, int(full))
         styles: dict[str, dict[str, Any]] = json.loads(out.read_text())
     worst = min(styles.values(), key=lambda figures: figures["ratio"])
     return Row(

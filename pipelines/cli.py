@@ -78,16 +78,16 @@ def status(
     store: Store = "",
 ) -> None:
     """The steps of a run: what was done, reused, or failed and why. Without a run: all runs."""
-    from components.core.steps import open_run, read_records
+    from components.core.steps import open_run, read_records, runs
     from pipelines.launch import explain
 
     with explained():
         opened = open_store(store or default_store_url())
         if not run_id:
-            runs = sorted({entry.key.split("/")[1] for entry in opened.list("runs") if entry.key.count("/") > 1})
-            if not runs:
+            there = runs(opened)
+            if not there:
                 raise ConfigError(f"{opened.url} holds no run.", remedy="Start one: mantis run demo.")
-            for found in runs:
+            for found in there:
                 console.print(f"{found:<40} {explain(read_records(opened, found))}")
             return
         table = Table(box=None, header_style="bold", pad_edge=False)

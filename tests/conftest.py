@@ -4,9 +4,11 @@ import socket
 import subprocess
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from components.core.settings import Recipe, parse_recipe
 from components.core.steps import Run
@@ -70,6 +72,26 @@ def minio_store(minio_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     if not client.bucket_exists("mantis"):
         client.make_bucket("mantis")
     return open_store(f"s3://mantis/{tmp_path.name}")
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Point KUBECONFIG to an API server on loopback, without credentials."""
+
+    def write(port: int) -> None:
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
+            "users": [{"name": "u", "user": {}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        }
+        path = tmp_path / "kubeconfig"
+        path.write_text(yaml.safe_dump(config))
+        monkeypatch.setenv("KUBECONFIG", str(path))
+
+    return write
 
 
 @pytest.fixture

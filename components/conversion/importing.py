@@ -22,12 +22,10 @@ from components.core.artifacts import (
     MANIFEST,
     File,
     Kind,
-    MadeBy,
     Manifest,
-    code_version,
     commit_manifest,
     hash_object,
-    image_digest,
+    made_here,
     read_manifest,
 )
 from components.core.errors import ConfigError, InputError
@@ -80,14 +78,7 @@ def import_model(store: ObjectStore, source: str, family: str) -> Manifest:
         kind=Kind.MODEL,
         uri=store.uri(prefix),
         fingerprint=made,
-        made_by=MadeBy(
-            run="",
-            step=STEP,
-            revision=REVISION,
-            config_hash=fingerprint({"family": family}),
-            code_version=code_version(),
-            image_digest=image_digest(),
-        ),
+        made_by=made_here(STEP, REVISION, {"family": family}),
         files=files,
         summary={
             "family": family,

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import subprocess
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from components.core.errors import IntegrityError
-from components.core.hashing import sha256_bytes
+from components.core.hashing import fingerprint, sha256_bytes
 from components.core.store import ObjectStore, concurrently, key_of
 
 MANIFEST = "manifest.json"
@@ -59,6 +60,18 @@ class MadeBy(_Frozen):
     config_hash: str
     code_version: str
     image_digest: str
+
+
+def made_here(step: str, revision: int, config: Mapping[str, object], *, run: str = "") -> MadeBy:
+    """Made by this code and image, by `step` with `config`; `run` is empty for what a person asked for."""
+    return MadeBy(
+        run=run,
+        step=step,
+        revision=revision,
+        config_hash=fingerprint(config),
+        code_version=code_version(),
+        image_digest=image_digest(),
+    )
 
 
 class Manifest(_Frozen):

@@ -66,13 +66,9 @@ def _is_there(store: ObjectStore, prefix: str, remote: Remote) -> bool:
         return False
     if remote.sha256:
         return hash_object(store, entry.key, entry.size) == remote.sha256
-    return remote.holds(*_hashes_of(store.get(entry.key)))
-
-
-def _hashes_of(data: bytes) -> tuple[str, str]:
-    blob = hashlib.sha1(b"blob %d\0" % len(data), usedforsecurity=False)
-    blob.update(data)
-    return hashlib.sha256(data).hexdigest(), blob.hexdigest()
+    hashes = _Hashes(entry.size)
+    hashes.update(store.get(entry.key))
+    return remote.holds(*hashes.hex())
 
 
 def _staging(store: ObjectStore, label: str, commit: str) -> Path:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from components.core.artifacts import MANIFEST, read_manifest
 from components.core.errors import NotFoundError
-from components.core.steps import read_records
+from components.core.steps import read_records, runs
 from components.core.store import ObjectStore, delete_tree, key_of
 
 # Folders of results, and how many parts an address has: docs/architecture.md.
@@ -35,11 +35,6 @@ class Garbage:
     objects: int
     bytes: int
     whole: bool
-
-
-def runs(store: ObjectStore) -> list[str]:
-    """Ids of the runs in the store."""
-    return sorted(folder.removeprefix("runs/") for folder in store.children("runs")[1])
 
 
 def garbage(store: ObjectStore, *, without: frozenset[str] = frozenset()) -> list[Garbage]:

@@ -20,13 +20,11 @@ from components.core import progress
 from components.core.artifacts import (
     MANIFEST,
     Kind,
-    MadeBy,
     Manifest,
     Number,
-    code_version,
     commit_manifest,
     describe_files,
-    image_digest,
+    made_here,
     read_manifest,
 )
 from components.core.errors import ConfigError, MantisError, NotFoundError
@@ -147,14 +145,7 @@ def run_step(run: Run, task: Task, work: Work) -> Manifest:
             uri=run.store.uri(prefix),
             fingerprint=made,
             inputs={name: manifest.reference() for name, manifest in task.inputs.items()},
-            made_by=MadeBy(
-                run=run.id,
-                step=task.step,
-                revision=task.revision,
-                config_hash=fingerprint(task.config),
-                code_version=code_version(),
-                image_digest=image_digest(),
-            ),
+            made_by=made_here(task.step, task.revision, task.config, run=run.id),
             files=describe_files(run.store, prefix),
             summary=summary,
         )
@@ -223,6 +214,11 @@ def read_record(store: ObjectStore, run: str, step: str) -> StepRecord | None:
     if store.stat(key) is None:
         return None
     return StepRecord.model_validate_json(store.get(key))
+
+
+def runs(store: ObjectStore) -> list[str]:
+    """Ids of the runs in the store."""
+    return sorted(folder.removeprefix("runs/") for folder in store.children("runs")[1])
 
 
 def read_records(store: ObjectStore, run: str) -> list[StepRecord]:

@@ -7,11 +7,9 @@ from typing import Any
 from components.core.artifacts import (
     File,
     Kind,
-    MadeBy,
     Manifest,
-    code_version,
     commit_manifest,
-    image_digest,
+    made_here,
     read_manifest,
 )
 from components.core.errors import InputError
@@ -80,14 +78,7 @@ def _finish(
         kind=Kind.SOURCE,
         uri=store.uri(prefix),
         fingerprint=fingerprint({**config, "files": {file.name: file.sha256 for file in files}}),
-        made_by=MadeBy(
-            run="",
-            step="fetch",
-            revision=REVISION,
-            config_hash=fingerprint(config),
-            code_version=code_version(),
-            image_digest=image_digest(),
-        ),
+        made_by=made_here("fetch", REVISION, config),
         files=tuple(files),
         summary={"repository": hub.repository, "revision": commit, "splits": " ".join(splits)},
     )

@@ -15,13 +15,11 @@ from typing import IO, Any
 
 from components.core.artifacts import (
     Kind,
-    MadeBy,
     Manifest,
     check_files,
-    code_version,
     commit_manifest,
     describe_files,
-    image_digest,
+    made_here,
     read_manifest,
 )
 from components.core.errors import ConfigError, InputError, IntegrityError
@@ -105,14 +103,7 @@ def fetch(store: ObjectStore, benchmark: Benchmark) -> Manifest:
         delete_tree(store, f"{prefix}/files")
     _fetch_files(store, f"{prefix}/files", hub, revision, files)
     config = {"dataset": hub.dataset, "revision": revision, "files": sorted(files)}
-    made = MadeBy(
-        run="",
-        step=f"fetch-{benchmark.name}",
-        revision=REVISION,
-        config_hash=fingerprint(config),
-        code_version=code_version(),
-        image_digest=image_digest(),
-    )
+    made = made_here(f"fetch-{benchmark.name}", REVISION, config)
     described = describe_files(store, prefix)
     manifest = Manifest(
         kind=Kind.SOURCE,

@@ -8,11 +8,9 @@ from components.core.artifacts import (
     MANIFEST,
     File,
     Kind,
-    MadeBy,
     Manifest,
-    code_version,
     commit_manifest,
-    image_digest,
+    made_here,
     parse_manifest,
     read_manifest,
 )
@@ -84,14 +82,7 @@ def _manifest(uri: str, base: Base, commit: str, files: tuple[File, ...]) -> Man
         kind=Kind.SOURCE,
         uri=uri,
         fingerprint=fingerprint({**config, "files": {file.name: file.sha256 for file in files}}),
-        made_by=MadeBy(
-            run="",
-            step="fetch-model",
-            revision=REVISION,
-            config_hash=fingerprint(config),
-            code_version=code_version(),
-            image_digest=image_digest(),
-        ),
+        made_by=made_here("fetch-model", REVISION, config),
         files=files,
         summary={
             "model": base.name,

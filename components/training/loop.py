@@ -284,7 +284,6 @@ class Loop:
             "tokens": self.state.tokens,
             "samples_per_second": self.state.samples / looping,
             "tokens_per_second": self.state.tokens / looping,
-            "goodput": self.clock.goodput(),
             ATTEMPT: self.clock.of_this_attempt(),
             "parameters": self.engine.parameters,
             "steps_skipped": len(self.guard.skipped),

@@ -4,10 +4,11 @@ import json
 
 from components.core.artifacts import Number
 from components.core.store import ObjectStore
+from components.training.accounting import goodput
 
 SUMMARY = "training.json"
 ATTEMPT = "attempt_seconds"  # of the last attempt's ranks; the launcher knows what passed around them
-OTHER, STEP, CAUSE = "seconds_other", "seconds_step", "seconds_"
+OTHER, CAUSE = "seconds_other", "seconds_"
 
 
 def write_summary(store: ObjectStore, prefix: str, summary: dict[str, Number]) -> None:
@@ -28,5 +29,5 @@ def with_launching(summary: dict[str, Number], wall: float) -> dict[str, Number]
     """
     whole = {name: value for name, value in summary.items() if name != ATTEMPT}
     whole[OTHER] = float(whole[OTHER]) + max(0.0, wall - float(summary.get(ATTEMPT, wall)))
-    total = sum(float(value) for name, value in whole.items() if name.startswith(CAUSE))
-    return whole | {"goodput": float(whole[STEP]) / max(total, 1e-9)}
+    seconds = {name.removeprefix(CAUSE): float(value) for name, value in whole.items() if name.startswith(CAUSE)}
+    return whole | {"goodput": goodput(seconds)}

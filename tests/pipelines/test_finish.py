@@ -1,7 +1,6 @@
 import socket
 
 import pytest
-import yaml
 
 from components.core.settings import parse_recipe
 from components.core.steps import Run
@@ -10,21 +9,11 @@ from pipelines import finish
 
 
 @pytest.fixture
-def nowhere(tmp_path, monkeypatch):
+def nowhere(kubeconfig):
     """KUBECONFIG of an API server that is away."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
-        "users": [{"name": "u", "user": {}}],
-        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-        "current-context": "x",
-    }
-    path = tmp_path / "kubeconfig"
-    path.write_text(yaml.safe_dump(config))
-    monkeypatch.setenv("KUBECONFIG", str(path))
+    kubeconfig(port)
 
 
 def test_a_cluster_that_is_away_keeps_no_run_from_being_closed(nowhere, tmp_path, monkeypatch, capfd):

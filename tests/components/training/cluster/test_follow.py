@@ -6,7 +6,6 @@ from typing import ClassVar
 from urllib.parse import parse_qs, urlparse
 
 import pytest
-import yaml
 
 from components.core.progress import Progress
 from components.training.cluster.api import Cluster, Pod
@@ -38,21 +37,11 @@ class Answers(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def cluster(tmp_path, monkeypatch):
+def cluster(kubeconfig):
     Answers.asked = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
-        "users": [{"name": "u", "user": {}}],
-        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-        "current-context": "x",
-    }
-    path = tmp_path / "kubeconfig"
-    path.write_text(yaml.safe_dump(config))
-    monkeypatch.setenv("KUBECONFIG", str(path))
+    kubeconfig(server.server_port)
     yield Cluster("mantis")
     server.shutdown()
 
