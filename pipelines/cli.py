@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 from rich.tree import Tree
 
+from components.core.arms import arms_of
 from components.core.errors import ConfigError
 from components.core.lineage import Link
 from components.core.store import ObjectStore, default_store_url, open_store
@@ -70,6 +71,28 @@ def run(
             webbrowser.open(report)
         if as_json:
             print(_local_path(checked.store, f"reports/{checked.id}/summary.json"))
+
+
+@app.command()
+def ablate(
+    recipe: Annotated[
+        str, typer.Argument(help="A shipped recipe (e.g. ablation-siglip), a YAML file, or a store URL.")
+    ],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="E.g. 'data.skills=[coref,compare]'.")] = None,
+    source: Annotated[str | None, typer.Option(help="Raw data instead of the recipe's.")] = None,
+    name: Annotated[str, typer.Option(help="The id of the run that compares; its arms get it, and a skill.")] = "",
+    store: Store = "",
+) -> None:
+    """Run the skill ablation here: a model per skill of `data.skills`, each with those before it, and a comparison.
+
+    On the demo, in ten minutes: mantis ablate demo --set 'data.skills=[single,multi]'
+    """
+    from pipelines.comparison import compare as show
+
+    with explained():
+        checked = start(recipe, set_ or [], source, name, store, "ablation")
+        show(arms_of(checked.store, checked.id), checked.store, console, None)
+        console.print(f"report  {checked.store.uri(f'reports/{checked.id}/report.html')}")
 
 
 @app.command()

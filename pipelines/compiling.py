@@ -8,6 +8,7 @@ from kfp import compiler
 
 from components.core.errors import ConfigError
 from components.core.images import PIPELINE_IMAGE
+from pipelines.ablation import ablation
 from pipelines.data_preparation import data_preparation
 from pipelines.evaluation import evaluation
 from pipelines.instruction_tuning import instruction_tuning
@@ -16,6 +17,7 @@ PIPELINES = {
     "instruction-tuning": instruction_tuning,
     "data-preparation": data_preparation,
     "evaluation": evaluation,
+    "ablation": ablation,
 }
 PINNED = re.compile(r"[\w.:/-]+@sha256:[0-9a-f]{64}")
 

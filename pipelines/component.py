@@ -22,6 +22,38 @@ def preflight(
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+def preflight_arms(run_recipe: str, run_overrides: dict[str, str], run_name: str, store_url: str) -> str:
+    """As preflight, for an ablation: the run that compares its arms."""
+    from components.core.steps import reported
+    from pipelines import arms as ablation
+
+    with reported():
+        return ablation.preflight_arms(run_recipe, run_overrides, run_name, store_url).id
+
+
+@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+def arms(run: str, store_url: str, datasets: dsl.Input[list[dsl.Dataset]]) -> list[dict[str, str]]:
+    """The runs that are compared; not before all of their datasets are there."""
+    from components.core.arms import arms_of
+    from components.core.steps import open_run, recorded, reported
+
+    with reported():
+        opened = open_run(run, store_url)
+        with recorded(opened, "arms"):
+            return [{"run": arm} for arm in arms_of(opened.store, run)]
+
+
+@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+def finish_arms(run_recipe: str, run_overrides: dict[str, str], run_name: str, store_url: str) -> None:
+    """As finish, for every arm of an ablation and for the run that compares them."""
+    from components.core.steps import reported
+    from pipelines import arms as ablation
+
+    with reported():
+        ablation.finish_arms(run_recipe, run_overrides, run_name, store_url)
+
+
+@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def existing_model(run: str, store_url: str, eval_model: str, model: dsl.Output[dsl.Model]) -> None:
     """The model of the store that `eval_model` names."""
     from components.core.artifacts import save_manifest

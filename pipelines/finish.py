@@ -15,6 +15,7 @@ from components.core.store import key_of
 from components.core.tracking import open_tracked_run, record_run, score_metrics, send_curve
 from pipelines.resolve import name_of, resolve_run
 
+FINISHED = "FINISHED"  # MLflow's word
 CLUSTER_SECONDS = 60.0  # an API server that is away keeps no run from being closed
 
 
@@ -45,7 +46,7 @@ def status_of(records: list[StepRecord], last_step: str = "report") -> str:
     """MLflow's word for what the records say; KFP's own status is not to be relied on."""
     whole = any(record.step == last_step and record.state in (State.DONE, State.REUSED) for record in records)
     failed = any(record.state is State.FAILED for record in records)
-    return "FINISHED" if whole and not failed else "FAILED"
+    return FINISHED if whole and not failed else "FAILED"
 
 
 def close_run(run: Run, status: str) -> None:
@@ -53,7 +54,7 @@ def close_run(run: Run, status: str) -> None:
 
     What cannot be done of the last two is said, not raised.
     """
-    os.environ[progress.STEP] = "finish"
+    os.environ[progress.STEP] = run.shown("finish")
     records = read_records(run.store, run.id)
     reasons = {record.step: record.reason for record in records if record.state is State.FAILED}
     summary = {"run": run.id, "status": status, "failed": reasons, "steps": [r.model_dump() for r in records]}

@@ -10,13 +10,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from components.core.arms import arms_of
 from components.core.errors import ConfigError, MantisError
 from components.core.hashing import fingerprint
 from components.core.progress import PROGRESS_DIR
@@ -102,7 +103,7 @@ def run_dag(run: Run, parameters: dict[str, Any], console: Console, pipeline: st
         view = View(console, Path(folder))
         environment = os.environ | {PROGRESS_DIR: folder, "PYTHONUNBUFFERED": "1"}
         command = [sys.executable, "-m", "pipelines.local", json.dumps(parameters), pipeline]
-        before = {record.step: record.started for record in read_records(run.store, run.id)}
+        before = {step: record.started for step, record in _records(run).items()}
         with log.open("ab") as output:
             child = subprocess.Popen(
                 command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -124,18 +125,25 @@ def run_dag(run: Run, parameters: dict[str, Any], console: Console, pipeline: st
 
 
 def _why(run: Run, before: dict[str, str], log: Path) -> str:
-    failed = [
-        record
-        for record in read_records(run.store, run.id)
-        if record.state is State.FAILED and before.get(record.step) != record.started
-    ]
+    now = _records(run)
+    failed = {
+        step: record.reason
+        for step, record in now.items()
+        if record.state is State.FAILED and before.get(step) != record.started
+    }
     if failed:
-        return "\n".join(f"{record.step} failed: {record.reason}" for record in failed)
-    started = [record for record in read_records(run.store, run.id) if record.state is State.STARTED]
+        return "\n".join(f"{step} failed: {reason}" for step, reason in failed.items())
+    started = [step for step, record in now.items() if record.state is State.STARTED]
     if started:
-        return f"{started[-1].step} was killed before it could say why."
+        return f"{started[-1]} was killed before it could say why."
     tail = log.read_text(errors="replace").splitlines()[-10:]
     return "The DAG stopped before any step began:\n" + "\n".join(tail)
+
+
+def _records(run: Run) -> dict[str, StepRecord]:
+    """The records of the run, and of its arms, by the name that a person reads."""
+    each = [run, *(replace(run, id=arm, parent=run.id) for arm in arms_of(run.store, run.id))]
+    return {one.shown(record.step): record for one in each for record in read_records(run.store, one.id)}
 
 
 def _log_path(run: Run) -> Path:

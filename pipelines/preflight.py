@@ -39,7 +39,7 @@ def preflight(
     check_store(store)
     run = Run(id=run_id, store=store, recipe=resolved)
     with recorded(run, "preflight"):
-        _keep_recipe(store, run_id, resolved)
+        keep_recipe(store, run_id, resolved)
         for warning in [*warnings(resolve_subsets(run)), *bases.warnings(bases.named_bases(resolved.model).values())]:
             say(f"warning: {warning}")
         if trains:
@@ -112,7 +112,12 @@ def check_store(store: ObjectStore) -> None:
     store.delete(key)
 
 
-def _keep_recipe(store: ObjectStore, run_id: str, recipe: Recipe) -> None:
+def keep_recipe(store: ObjectStore, run_id: str, recipe: Recipe) -> None:
+    """Write the resolved recipe where every task of the run reads it.
+
+    Raises:
+        ConfigError: the run is there already, with a recipe that would give other results.
+    """
     key, text = f"runs/{run_id}/recipe.yaml", recipe.to_yaml()
     if store.stat(key) is not None and not _same_results(store.get(key).decode(), recipe):
         raise ConfigError(

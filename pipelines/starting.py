@@ -1,4 +1,6 @@
-"""What `mantis run` and `mantis data prepare` share: check a recipe, then run a DAG of it on this machine."""
+"""What `mantis run`, `ablate` and `data prepare` share: check a recipe, then run a DAG of it on this machine."""
+
+from collections.abc import Mapping
 
 from components.core.steps import Run
 from components.core.store import default_store_url
@@ -13,18 +15,35 @@ def start(
     Raises:
         MantisError: the recipe will not do, a step failed, or somebody pressed Ctrl-C.
     """
-    from pipelines.finish import close_run
     from pipelines.launch import InterruptedRunError, run_dag
-    from pipelines.preflight import preflight
 
     overrides, text = overrides_of(set_, source), recipe_argument(recipe)
     store_url = store or default_store_url()
-    checked = preflight(text, overrides, name, store_url, evaluates=pipeline == "instruction-tuning")
+    checked = _checked(pipeline, text, overrides, name, store_url)
     console.print(f"run [bold]{checked.id}[/]  store {checked.store.url}")
     parameters = {"run_recipe": text, "run_overrides": overrides, "run_name": name, "store_url": store_url}
     try:
         run_dag(checked, parameters, console, pipeline)
     except InterruptedRunError:
-        close_run(checked, "KILLED")
+        _close_killed(checked, pipeline)
         raise
     return checked
+
+
+def _checked(pipeline: str, recipe: str, overrides: Mapping[str, object], name: str, store_url: str) -> Run:
+    from pipelines.arms import preflight_arms
+    from pipelines.preflight import preflight
+
+    if pipeline == "ablation":
+        return preflight_arms(recipe, overrides, name, store_url)
+    return preflight(recipe, overrides, name, store_url, evaluates=pipeline == "instruction-tuning")
+
+
+def _close_killed(run: Run, pipeline: str) -> None:
+    from pipelines.arms import close_arms
+    from pipelines.finish import close_run
+
+    if pipeline == "ablation":
+        close_arms(run, unfinished="KILLED")
+    else:
+        close_run(run, "KILLED")

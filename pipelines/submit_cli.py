@@ -17,7 +17,7 @@ def submit(
     image: Annotated[str, typer.Option(envvar="MANTIS_IMAGE", help="The steps' image: name@sha256:...")],
     store: Annotated[str, typer.Option(envvar="MANTIS_STORE", help="s3://bucket/prefix.")],
     namespace: Annotated[str, typer.Option(help="The namespace of the runs.")] = "kubeflow",
-    pipeline: Annotated[str, typer.Option(help="instruction-tuning, data-preparation or evaluation.")] = (
+    pipeline: Annotated[str, typer.Option(help="instruction-tuning, data-preparation, evaluation or ablation.")] = (
         "instruction-tuning"
     ),
     model: Annotated[str, typer.Option(help="Of --pipeline evaluation: the model's URI.")] = "",
@@ -32,6 +32,7 @@ def submit(
 ) -> None:
     """Start a run on Kubeflow Pipelines, and print where to watch it."""
     from pipelines import submit as kfp
+    from pipelines.arms import resolve_parent
     from pipelines.compiling import PIPELINES
     from pipelines.resolve import name_of, resolve_run
 
@@ -44,7 +45,10 @@ def submit(
             raise ConfigError("--cron and --follow exclude each other.", remedy="Leave one out.")
         kfp.check_parameters(pipeline, model)
         text, overrides = recipe_argument(recipe), overrides_of(set_ or [], None)
-        title, _ = resolve_run(text, overrides, name_of(text, overrides, name, model))
+        if pipeline == "ablation":
+            title, _ = resolve_parent(text, overrides, name)
+        else:
+            title, _ = resolve_run(text, overrides, name_of(text, overrides, name, model))
         parameters = {"run_recipe": text, "run_overrides": overrides, "run_name": name, "store_url": store}
         server = kfp.Server(host=host.rstrip("/"), namespace=namespace, token=token, ca_file=ca)
         wanted = kfp.Submission(

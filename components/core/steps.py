@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from components.core import progress
+from components.core.arms import parent_of
 from components.core.artifacts import (
     MANIFEST,
     Kind,
@@ -67,6 +68,11 @@ class Run:
     id: str
     store: ObjectStore
     recipe: Recipe
+    parent: str = ""  # of an arm of an ablation: the run that compares the arms
+
+    def shown(self, step: str) -> str:
+        """What a person reads as the name of a step: the arm stands before it, where there is one."""
+        return f"{self.id.removeprefix(f'{self.parent}-')} {step}" if self.parent else step
 
     def key(self, name: str) -> str:
         """Key of an object of the run's own folder."""
@@ -83,7 +89,8 @@ def open_run(run: str, store_url: str) -> Run:
         raise ConfigError(
             f"run = {run!r} is not in {store.url}.", remedy="`mantis status` lists the runs of a store."
         ) from None
-    return Run(id=run, store=store, recipe=parse_recipe(text, origin=store.uri(key)))
+    recipe = parse_recipe(text, origin=store.uri(key))
+    return Run(id=run, store=store, recipe=recipe, parent=parent_of(store, run))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +128,7 @@ def run_step(run: Run, task: Task, work: Work) -> Manifest:
     Raises:
         MantisError: as `work` raises it, after it was recorded.
     """
-    os.environ[progress.STEP] = task.step
+    os.environ[progress.STEP] = run.shown(task.step)
     made = task.fingerprint()
     prefix = task.address(made)
     before = read_record(run.store, run.id, task.step)
@@ -172,7 +179,7 @@ def recorded(run: Run, step: str) -> Iterator[None]:
 @contextmanager
 def failure_recorded(run: Run, step: str) -> Iterator[None]:
     """Keep the record of a step that fails here; for what comes before `run_step`, as hashing an input does."""
-    os.environ[progress.STEP] = step
+    os.environ[progress.STEP] = run.shown(step)
     began, clock = _now(), time.monotonic()
     try:
         yield

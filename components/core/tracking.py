@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from components.core.store import ObjectStore
 from components.core.store_local import LocalStore
 
 RUN_TAG = "mantis.run"
+PARENT_TAG = "mlflow.parentRunId"  # MLflow's own: its page draws one run inside the other
 MARKER_METRIC = "train/loss"  # logged with every row of the curve: its last step says how far MLflow has got
 BATCH = 1000  # MLflow's limit of metrics per request
 SECONDS_BETWEEN_BATCHES = 5.0
@@ -53,7 +54,8 @@ class TrackedRun:
 def open_tracked_run(run: Run) -> TrackedRun:
     """The MLflow run of `run`, created where there is none, and set to RUNNING.
 
-    KFP's own MLflow integration hands over a run through MLFLOW_RUN_ID; then that one is used.
+    KFP's own MLflow integration hands over a run through MLFLOW_RUN_ID; then that one is used. An ablation's arms are
+    nested in it.
 
     Raises:
         TrackingError: the server refuses or is away.
@@ -65,12 +67,15 @@ def open_tracked_run(run: Run) -> TrackedRun:
         client = MlflowClient(tracking_uri=tracking_uri(run.store))
         experiment = _experiment(client, run)
         given = os.environ.get("MLFLOW_RUN_ID")
-        found = [given] if given else _runs_tagged(client, experiment, run.id)
+        found = [given] if given and not run.parent else _runs_tagged(client, experiment, run.id)
         if found:
             run_id = found[0]
         else:
             run_id = client.create_run(experiment, run_name=run.id, tags={RUN_TAG: run.id}).info.run_id
         client.set_tag(run_id, RUN_TAG, run.id)
+        if run.parent:
+            outer = open_tracked_run(replace(run, id=run.parent, parent=""))
+            client.set_tag(run_id, PARENT_TAG, outer.id)
         client.update_run(run_id, status="RUNNING")
     except MlflowException as error:
         raise TrackingError(

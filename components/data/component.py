@@ -40,3 +40,16 @@ def assemble(
     with reported():
         prepared = [load_manifest(dataset.path) for dataset in datasets]
         save_manifest(step.assemble(open_run(run, store_url), prepared), mixture.path)
+
+
+@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+def assemble_prepared(run: str, store_url: str, mixture: dsl.Output[dsl.Dataset]) -> None:
+    """The mixture of subsets that were prepared for another run, too: each is taken from the store."""
+    from components.core.artifacts import save_manifest
+    from components.core.steps import open_run, reported
+    from components.data import step
+
+    with reported():
+        opened = open_run(run, store_url)
+        prepared = [step.prepare(opened, subset) for subset in step.resolve_subsets(opened)]
+        save_manifest(step.assemble(opened, prepared), mixture.path)

@@ -15,6 +15,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from components.core.demo_tasks import SKILLS
 from components.core.errors import ConfigError
 from components.core.settings import Balance, DataSettings, Name, Recipe, SubsetSettings
 from components.data.subsets import published, skill_of
@@ -61,8 +62,11 @@ def written_out(recipe: Recipe) -> Recipe:
 
 
 def _named(data: DataSettings) -> tuple[SubsetSettings, ...]:
-    if data.subsets or data.mixture is None:
+    if data.subsets:
         return data.subsets
+    if data.mixture is None:
+        generated = SKILLS if data.source == "generated" else ()
+        return tuple(SubsetSettings(name=name) for name in generated)
     if data.mixture not in mixtures():
         raise ConfigError(
             f"data.mixture = {data.mixture!r} is no mixture.", remedy=f"Mixtures: {', '.join(mixtures())}."
@@ -91,7 +95,8 @@ def _of_skills(data: DataSettings, subsets: tuple[SubsetSettings, ...]) -> tuple
 
 
 def _skills_in_order(skills: set[str]) -> list[str]:
-    return [skill for skill in dict.fromkeys(subset.skill for subset in published().values()) if skill in skills]
+    known = dict.fromkeys([*(subset.skill for subset in published().values()), *SKILLS.values()])
+    return [skill for skill in known if skill in skills]
 
 
 def samples_per_epoch(lengths: Mapping[str, int], balance: Balance) -> dict[str, int]:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from components.core.demo_tasks import SKILLS
 from components.core.errors import ConfigError
 from components.core.settings import Name
 
@@ -78,7 +79,9 @@ def published_subset(name: str) -> Published:
 
 
 def skill_of(name: str) -> str:
-    """The skill that a subset trains, empty for one that is not published; a split (`nlvr2-val`) has its set's."""
+    """The skill that a subset trains, empty for one that nobody knows; a split (`nlvr2-val`) has its set's."""
+    if name in SKILLS:
+        return SKILLS[name]
     found = published().get(name) or published().get(name.removesuffix("-val"))
     return found.skill if found else ""
 

@@ -3,11 +3,15 @@
 import json
 from collections.abc import Sequence
 
+from components.core.arms import arms_of
 from components.core.artifacts import Kind, Manifest, Number
-from components.core.steps import Run, Task, run_step
+from components.core.lineage import find_artifact
+from components.core.steps import Run, Task, failure_recorded, open_run, run_step
 from components.reporting.addresses import benchmark_of
 
 REVISION = 4  # raise when the same evaluations would give another page
+COMPARE_REVISION = 1
+STEP = "report"
 
 
 def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
@@ -17,7 +21,7 @@ def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
         StoreError: the store is away.
     """
     task = Task(
-        step="report",
+        step=STEP,
         kind=Kind.REPORT,
         revision=REVISION,
         config={"run": run.id, "reference": run.recipe.evaluation.reference},
@@ -46,5 +50,40 @@ def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
             "above_chance": sum(score.above_chance for score in collected.skills),
             "notes": len(collected.notes),
         }
+
+    return run_step(run, task, work)
+
+
+def compare(run: Run) -> Manifest:
+    """report.html, report.md and summary.json of an ablation: its arms side by side, the first to hold the others to.
+
+    Raises:
+        ConfigError: an arm has evaluated nothing.
+        NotFoundError: an arm has no report.
+    """
+    arms = arms_of(run.store, run.id)
+    with failure_recorded(run, STEP):
+        reports = {arm: find_artifact(run.store, run.store.uri(f"reports/{arm}")) for arm in arms}
+    task = Task(
+        step=STEP,
+        kind=Kind.REPORT,
+        revision=COMPARE_REVISION,
+        config={"run": run.id, "arms": arms},
+        inputs=reports,
+        address=lambda made: f"reports/{run.id}",
+    )
+
+    def work(prefix: str) -> dict[str, Number]:
+        from components.reporting.comparing import compare_runs
+        from components.reporting.comparison_page import render_comparison, render_comparison_markdown
+        from components.reporting.summary import comparison_summary
+
+        comparison = compare_runs([open_run(arm, run.store.url) for arm in arms])
+        run.store.put(f"{prefix}/report.html", render_comparison(comparison).encode())
+        run.store.put(f"{prefix}/report.md", render_comparison_markdown(comparison).encode())
+        text = json.dumps(comparison_summary(run.id, comparison), indent=1, ensure_ascii=False, allow_nan=False)
+        run.store.put(f"{prefix}/summary.json", text.encode())
+        tallies = [comparison.tally(number) for number in range(1, len(arms))]
+        return {"arms": len(arms), "skills_better": tallies[-1][0], "skills_worse": tallies[-1][2]}
 
     return run_step(run, task, work)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from components.core.statistics import Paired
+from components.reporting.comparing import Comparison
 from components.reporting.view import RunReport, Score, Training
 
 
@@ -25,3 +27,18 @@ def _score(score: Score) -> dict[str, Any]:
 def _training(training: Training | None) -> dict[str, Any]:
     names = ("steps", "first_loss", "last_loss", "samples_per_second", "goodput")
     return {name: getattr(training, name, None) for name in names}
+
+
+def comparison_summary(run: str, comparison: Comparison) -> dict[str, Any]:
+    """The arms in numbers; `difference` is from the first arm on the same samples, None where nothing was paired."""
+    rows = []
+    for row in comparison.rows:
+        for arm, cell in zip(comparison.arms, row.cells, strict=True):
+            if cell is not None:
+                rows.append({"run": arm.run, **_score(cell.score), **_paired(cell.paired)})
+    return {"run": run, "arms": [arm.run for arm in comparison.arms], "scores": rows}
+
+
+def _paired(paired: Paired | None) -> dict[str, float | None]:
+    names = {"difference": "difference", "difference_low": "low", "difference_high": "high", "p": "p"}
+    return {name: getattr(paired, field, None) for name, field in names.items()}

@@ -1,5 +1,6 @@
 """Who starts the ranks."""
 
+import fcntl
 import os
 import re
 import signal
@@ -9,10 +10,14 @@ import tempfile
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
+from components.core import progress
 from components.core.errors import ConfigError
+from components.core.hashing import fingerprint
 from components.core.processes import die_with_parent, sigterm_raises
 from components.core.settings import TrainingSettings
 from components.core.steps import Run
@@ -58,7 +63,7 @@ class LocalLauncher:
     """torchrun as a subprocess on this machine."""
 
     def launch(self, run: Run, prefix: str) -> None:
-        with tempfile.TemporaryDirectory(prefix="mantis-train-") as scratch:
+        with _turn(run), tempfile.TemporaryDirectory(prefix="mantis-train-") as scratch:
             folder = Path(scratch)
             recipe = folder / "recipe.yaml"
             recipe.write_text(run.recipe.to_yaml())
@@ -75,6 +80,22 @@ class LocalLauncher:
             reader.join(5)
             if status != 0:
                 raise describe_failure(status, folder, list(lines))
+
+
+@contextmanager
+def _turn(run: Run) -> Iterator[None]:
+    """Arms of an ablation train one after the other: they share this machine's devices."""
+    if not run.parent:
+        yield
+        return
+    path = Path(tempfile.gettempdir()) / f"mantis-{os.getuid()}-{fingerprint([run.store.url, run.parent])}.turn"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress.say("waits until another arm has trained on this machine")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _command(run: Run, recipe: Path) -> list[str]:

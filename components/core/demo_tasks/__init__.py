@@ -6,10 +6,19 @@ The same arguments give the same bytes. No picture of a benchmark can be one of 
 from components.core.demo_tasks.writing import (
     BENCHMARKS,
     REVISION,
+    SKILLS,
     SUBSETS,
     write_demo_benchmark,
     write_demo_data,
     write_demo_subset,
 )
 
-__all__ = ["BENCHMARKS", "REVISION", "SUBSETS", "write_demo_benchmark", "write_demo_data", "write_demo_subset"]
+__all__ = [
+    "BENCHMARKS",
+    "REVISION",
+    "SKILLS",
+    "SUBSETS",
+    "write_demo_benchmark",
+    "write_demo_data",
+    "write_demo_subset",
+]

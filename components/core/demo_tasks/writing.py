@@ -20,6 +20,7 @@ from components.core.progress import track
 REVISION = 2  # raised when other rows come out of the same arguments
 SUBSETS = tuple(tasks.SUBSETS)
 BENCHMARKS = tuple(tasks.BENCHMARKS)
+SKILLS = {subset: subset.removeprefix("demo-") for subset in SUBSETS}  # for an ablation of the demo
 ROWS_AT_ONCE = 200
 IMAGE_MARK = "<image>"
 

@@ -1,0 +1,49 @@
+"""The skill ablation: the data once, then every arm trained, converted and evaluated, then one comparison."""
+
+from kfp import dsl
+
+from components.conversion.component import convert
+from components.data.component import assemble_prepared, prepare, subsets
+from components.evaluation.component import benchmarks, evaluate
+from components.reporting.component import compare, report
+from components.training.component import train
+from pipelines.component import arms, finish_arms, preflight_arms
+from pipelines.platform import on_cluster, short, with_shared_memory
+
+
+@dsl.pipeline(
+    name="ablation",
+    display_name="Mantis: skill ablation",
+    description="Trains one model per skill of data.skills, each with those before it: [coref], [coref, compare] and "
+    "so on; every arm is a run of its own, with a report, and one report compares them on the same samples. Subsets "
+    "are prepared once. run_recipe: a shipped recipe's name, a store URL or YAML text. run_overrides: dotted fields, "
+    'e.g. {"data.skills": "[coref, compare]"}. run_name: empty means a name that follows from the recipe. '
+    "store_url: s3://bucket/prefix.",
+)
+def ablation(
+    run_recipe: str = "ablation-siglip",
+    run_overrides: dict[str, str] = {},  # noqa: B006 (a KFP default, never mutated)
+    run_name: str = "",
+    store_url: str = "s3://mantis",
+) -> None:
+    """See the pipeline's description."""
+    asked = {"run_recipe": run_recipe, "run_overrides": run_overrides, "run_name": run_name, "store_url": store_url}
+    with dsl.ExitHandler(short(finish_arms(**asked)), name="run"):
+        run = short(preflight_arms(**asked)).output
+        chosen = short(subsets(run=run, store_url=store_url))
+        with dsl.ParallelFor(chosen.output, name="each-subset") as item:
+            prepared = on_cluster(prepare(run=item.run, store_url=store_url, subset=item.subset))
+        each = short(arms(run=run, store_url=store_url, datasets=dsl.Collected(prepared.outputs["dataset"])))
+        with dsl.ParallelFor(each.output, name="each-arm") as arm:
+            mixture = on_cluster(assemble_prepared(run=arm.run, store_url=store_url)).outputs["mixture"]
+            trained = with_shared_memory(train(run=arm.run, store_url=store_url, mixture=mixture))
+            checkpoint = trained.outputs["checkpoint"]
+            model = on_cluster(convert(run=arm.run, store_url=store_url, checkpoint=checkpoint)).outputs["model"]
+            questions = short(benchmarks(run=arm.run, store_url=store_url))
+            with dsl.ParallelFor(questions.output, name="each-benchmark") as item:
+                evaluated = with_shared_memory(
+                    evaluate(run=item.run, store_url=store_url, benchmark=item.benchmark, model=model)
+                )
+            evaluations = dsl.Collected(evaluated.outputs["evaluation"])
+            written = on_cluster(report(run=arm.run, store_url=store_url, evaluations=evaluations))
+        on_cluster(compare(run=run, store_url=store_url, reports=dsl.Collected(written.outputs["page"])))

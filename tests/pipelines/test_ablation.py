@@ -1,0 +1,109 @@
+"""The skill ablation, whole, on this machine: two arms of the demo."""
+
+import json
+
+import pytest
+from mlflow import MlflowClient
+
+from components.core.arms import arms_of
+from components.core.errors import ConfigError
+from components.core.settings import SubsetSettings
+from components.core.steps import State, open_run, read_record, read_records
+from components.core.store import open_store
+from pipelines.arms import preflight_arms, resolve_parent
+
+SMALL = {
+    "data.skills": "[single,multi]",
+    "data.generated_conversations": "160",
+    "evaluation.samples_per_skill": "10",
+    "training.epochs": "1",
+}
+GIVEN = [f"--set={field}={value}" for field, value in SMALL.items()]
+
+
+@pytest.fixture(scope="module")
+def ablation(mantis, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ablation")
+    done = mantis("ablate", "demo", *GIVEN, "--name=abl", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return open_store(f"file://{folder}/.mantis"), done, folder
+
+
+@pytest.mark.slow
+def test_each_arm_is_a_run_with_one_skill_more(ablation):
+    store, done, _ = ablation
+    assert arms_of(store, "abl") == ["abl-single", "abl-multi"]
+    named = [[s.name for s in open_run(arm, store.url).recipe.data.subsets] for arm in arms_of(store, "abl")]
+    assert named == [["demo-single"], ["demo-multi", "demo-single"]]
+    trained = [read_record(store, arm, "train") for arm in arms_of(store, "abl")]
+    assert all(record.state is State.DONE for record in trained)
+    assert trained[0].uri != trained[1].uri
+    assert "multi train" in done.stdout  # whose training it is
+
+
+@pytest.mark.slow
+def test_subsets_are_prepared_once(ablation):
+    store, _, _ = ablation
+    assert {record.step: record.state for record in read_records(store, "abl") if "prepare" in record.step} == {
+        "prepare-demo-single": State.DONE,
+        "prepare-demo-multi": State.DONE,
+    }
+    for arm in arms_of(store, "abl"):
+        assert read_record(store, arm, "prepare-demo-single").state is State.REUSED
+
+
+@pytest.mark.slow
+def test_one_report_compares_the_arms_on_the_same_samples(ablation):
+    store, done, _ = ablation
+    summary = json.loads(store.get("reports/abl/summary.json"))
+    assert summary["arms"] == ["abl-single", "abl-multi"]
+    rows = [row for row in summary["scores"] if row["run"] == "abl-multi"]
+    assert {row["benchmark"] for row in rows} == {"demo-multi", "demo-single"}
+    assert all(row["difference_low"] <= row["difference"] <= row["difference_high"] for row in rows)
+    assert b"abl-single" in store.get("reports/abl/report.html")
+    assert "abl-single" in done.stdout
+    assert "demo-multi" in done.stdout
+    for arm in summary["arms"]:
+        assert store.stat(f"reports/{arm}/report.html") is not None
+
+
+@pytest.mark.slow
+def test_the_arms_are_nested_in_mlflow(ablation):
+    _, _, folder = ablation
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/.mantis/mlflow.db")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = {run.info.run_name: run for run in client.search_runs(experiments)}
+    assert runs.keys() == {"abl", "abl-single", "abl-multi"}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    for arm in ("abl-single", "abl-multi"):
+        assert runs[arm].data.tags["mlflow.parentRunId"] == runs["abl"].info.run_id
+    assert "mlflow.parentRunId" not in runs["abl"].data.tags
+
+
+@pytest.mark.slow
+def test_again_takes_everything_from_the_store(ablation, mantis):
+    store, _, folder = ablation
+    done = mantis("ablate", "demo", *GIVEN, "--name=abl", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for run in ("abl", *arms_of(store, "abl")):
+        states = {record.step: record.state for record in read_records(store, run) if record.uri}
+        assert set(states.values()) == {State.REUSED}
+
+
+@pytest.mark.parametrize("skills", ["[]", "[single]"])
+def test_one_arm_is_no_ablation(skills):
+    with pytest.raises(ConfigError, match=r"data\.skills"):
+        resolve_parent("demo", {"data.skills": skills}, "")
+
+
+def test_a_skill_that_nobody_has_is_refused_before_anything_is_written(local_store):
+    with pytest.raises(ConfigError, match="no-such"):
+        preflight_arms("demo", SMALL | {"data.skills": "[single,no-such]"}, "", local_store.url)
+    assert not list(local_store.list("runs"))
+
+
+def test_an_ablation_of_the_published_mixture_names_its_subsets():
+    recipe = resolve_parent("ablation-siglip", {}, "")[1]
+    assert isinstance(recipe.data.subsets[0], SubsetSettings)
+    assert resolve_parent("ablation-siglip", {}, "mine")[0] == "mine"
+    assert resolve_parent("ablation-siglip", {}, "")[0] == f"{recipe.default_run_id()}-arms"
