@@ -10,7 +10,7 @@ from components.core import progress
 from components.core.artifacts import MANIFEST, Manifest, code_version, image_digest, parse_manifest
 from components.core.errors import ConfigError, MantisError, NotFoundError, TrackingError
 from components.core.registering import register_model
-from components.core.steps import Run, State, StepRecord, open_run, read_records
+from components.core.steps import Run, State, StepRecord, open_run, read_records, was_stopped
 from components.core.store import key_of
 from components.core.tracking import open_tracked_run, record_run, score_metrics, send_curve
 from pipelines.resolve import name_of, resolve_run
@@ -43,10 +43,15 @@ def finish(
 
 
 def status_of(records: list[StepRecord], last_step: str = "report") -> str:
-    """MLflow's word for what the records say; KFP's own status is not to be relied on."""
+    """MLflow's word for what the records say; KFP's own status is not to be relied on.
+
+    Where nothing failed of its own accord and the last step is not there, somebody ended the run.
+    """
     whole = any(record.step == last_step and record.state in (State.DONE, State.REUSED) for record in records)
-    failed = any(record.state is State.FAILED for record in records)
-    return FINISHED if whole and not failed else "FAILED"
+    failed = any(record.state is State.FAILED and not was_stopped(record) for record in records)
+    if failed:
+        return "FAILED"
+    return FINISHED if whole else "KILLED"
 
 
 def close_run(run: Run, status: str) -> None:

@@ -1,9 +1,12 @@
 """A recipe to a Kubeflow Pipelines server: the pipeline's version if it is new, an experiment, a run or a schedule."""
 
 import hashlib
+import io
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,7 @@ class Server:
 
     def client(self) -> kfp.Client:
         """A client of this server."""
+        warnings.filterwarnings("ignore", message="This client only works with")
         return kfp.Client(
             host=self.host,
             namespace=self.namespace,
@@ -67,7 +71,8 @@ def submit(server: Server, wanted: Submission) -> str:
     with tempfile.TemporaryDirectory() as folder:
         paths = {path.stem: path for path in compile_all(Path(folder), wanted.image)}
         try:
-            return _create(server, wanted, paths[wanted.pipeline])
+            with redirect_stdout(io.StringIO()):  # the SDK prints links of its own, the run's among others
+                return _create(server, wanted, paths[wanted.pipeline])
         except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError, OSError) as error:
             raise _explained(server, error) from None
 

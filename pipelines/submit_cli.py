@@ -62,6 +62,6 @@ def submit(
         )
         made = kfp.submit(server, wanted)
         page = "recurringrun" if cron else "runs"
-        console.print(f"run [bold]{title}[/]  {server.host}/#/{page}/details/{made}")
+        console.print(f"run [bold]{title}[/]  {server.host}/#/{page}/details/{made}", soft_wrap=True)
         if follow and kfp.follow(server, made) != "SUCCEEDED":
             raise kfp.SubmissionError(f"The run {title} did not succeed.", remedy=f"`mantis status {title}` says why.")

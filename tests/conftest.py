@@ -1,11 +1,15 @@
+import base64
 import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -15,6 +19,8 @@ from components.core.steps import Run
 from components.core.store import open_store
 from components.core.store_local import LocalStore
 
+OVERLAY = Path(__file__).parents[1] / "manifests" / "overlays" / "local"
+READY_SECONDS = 300  # of the overlay, on an empty cluster
 ACCESS_KEY, SECRET_KEY = "test-access-key", "test-secret-key"
 
 
@@ -108,3 +114,99 @@ def demo_recipe() -> Recipe:
 @pytest.fixture
 def run(local_store: LocalStore, demo_recipe: Recipe) -> Run:
     return Run(id="test-run", store=local_store, recipe=demo_recipe)
+
+
+def kubectl(*arguments: object, stdin: str | None = None, check: bool = True) -> str:
+    command = ["kubectl", *map(str, arguments)]
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 or not check, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def until(what: str, ready: Callable[[], object], seconds: float) -> object:
+    end = time.monotonic() + seconds
+    while not (found := ready()):
+        assert time.monotonic() < end, f"{what}: not after {seconds:.0f} s"
+        time.sleep(0.5)
+    return found
+
+
+@pytest.fixture(scope="session")
+def kube() -> SimpleNamespace:
+    if "KUBECONFIG" not in os.environ:
+        pytest.skip("KUBECONFIG is not set: no cluster to test on")
+    from kubernetes import client, config
+
+    config.load_kube_config()
+    return SimpleNamespace(
+        core=client.CoreV1Api(),
+        batch=client.BatchV1Api(),
+        kubectl=kubectl,
+        until=until,
+        jobs_are_done=jobs_are_done,
+        forwarded=forwarded,
+    )
+
+
+def jobs_are_done() -> bool:
+    """Whether each Job is complete; one that ended long ago is tidied away at any time."""
+    counts = kubectl("-n", "mantis", "get", "jobs", "-o", "jsonpath={range .items[*]}{.status.succeeded} {end}")
+    return counts.split() == ["1", "1"] or counts.split() == []
+
+
+@pytest.fixture(scope="session")
+def platform(kube) -> float:
+    """The overlay `local`, applied; how many seconds it took until everything was ready."""
+    began = time.monotonic()
+    kubectl("apply", "-k", OVERLAY)
+    until("the Jobs of the overlay", jobs_are_done, READY_SECONDS)
+    for name in ("minio", "mlflow"):
+        kubectl("-n", "mantis", "rollout", "status", f"statefulset/{name}", f"--timeout={READY_SECONDS}s")
+    return time.monotonic() - began
+
+
+@contextmanager
+def forwarded(service: str, port: int, namespace: str = "mantis") -> Iterator[int]:
+    """A port of this machine that leads to a service; connected anew whenever the connection ends."""
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        here = free.getsockname()[1]
+    leave, current = threading.Event(), []
+
+    def work() -> None:
+        while not leave.is_set():
+            command = ["kubectl", "-n", namespace, "port-forward", f"service/{service}", f"{here}:{port}"]
+            current[:] = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)]
+            current[0].wait()
+            leave.wait(0.3)
+
+    def answers() -> bool:
+        with closing(socket.socket()) as probe:
+            return probe.connect_ex(("127.0.0.1", here)) == 0
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    until(f"the port of {service}", answers, 60)
+    yield here
+    leave.set()
+    current[0].terminate()
+    thread.join(10)
+
+
+@pytest.fixture(scope="session")
+def services(kube, platform) -> Iterator[dict[str, str]]:
+    """The environment in which steps on this machine reach MinIO and MLflow of the cluster."""
+
+    def secret(name: str) -> dict[str, str]:
+        data = kube.core.read_namespaced_secret(name, "mantis").data
+        return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+    with ExitStack() as stack:
+        ports = {name: stack.enter_context(forwarded(name, port)) for name, port in (("minio", 9000), ("mlflow", 5000))}
+        given = secret("mantis-store") | secret("mantis-mlflow")
+        given["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{ports['minio']}"
+        given["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{ports['mlflow']}"
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in given.items():
+                patch.setenv(name, value)
+            yield given

@@ -34,9 +34,11 @@ from components.core.processes import die_with_parent
 from components.core.settings import Recipe, parse_recipe
 from components.core.store import ObjectStore, open_store
 
+STOPPED = "Stopped"  # the beginning of the reason of a step that somebody ended
+
 
 class State(StrEnum):
-    """What became of a step; KILLED is a STARTED step whose process is gone."""
+    """What became of a step; a STARTED one whose process is gone was killed."""
 
     STARTED = "started"
     REUSED = "reused"
@@ -209,10 +211,15 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, MantisError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
-        return "Stopped by Ctrl-C. The same command goes on from here."
+        return f"{STOPPED} by Ctrl-C. The same command goes on from here."
     if isinstance(error, SystemExit):
-        return f"Stopped with exit code {error.code}. The same command goes on from here."
+        return f"{STOPPED} with exit code {error.code}. The same command goes on from here."
     return "".join(traceback.format_exception_only(error)).strip()
+
+
+def was_stopped(record: StepRecord) -> bool:
+    """Whether somebody ended the step, which had not failed."""
+    return record.state is State.FAILED and record.reason.startswith(STOPPED)
 
 
 def read_record(store: ObjectStore, run: str, step: str) -> StepRecord | None:

@@ -15,6 +15,7 @@ from components.core.store import TRANSFER_THREADS, Entry
 
 T = TypeVar("T")
 CONNECT_SECONDS, READ_SECONDS, RETRIES = 5.0, 60.0, 5
+PASSING = (499, 500, 502, 503, 504)  # 499 is MinIO's ClientDisconnected: it answers so when it is stopped
 MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchObject"}
 
 
@@ -137,7 +138,7 @@ def _client(endpoint: str) -> Any:
     pool = urllib3.PoolManager(
         maxsize=2 * TRANSFER_THREADS,
         timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
-        retries=urllib3.Retry(total=RETRIES, backoff_factor=0.5, status_forcelist=[500, 502, 503, 504]),
+        retries=urllib3.Retry(total=RETRIES, backoff_factor=0.5, status_forcelist=PASSING),
     )
     return Minio(
         parsed.netloc,

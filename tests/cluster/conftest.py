@@ -4,15 +4,10 @@ MANTIS_TEST_IMAGE    the image of the ranks, as the cluster pulls it
 MANTIS_TEST_CLUSTER  the command of the test cluster, for restarts of its API server and for simulated nodes
 """
 
-import base64
 import os
-import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from uuid import uuid4
@@ -25,36 +20,7 @@ from components.core.steps import Run
 from components.core.store import open_store
 
 ROOT = Path(__file__).parents[2]
-OVERLAY = ROOT / "manifests" / "overlays" / "local"
-READY_SECONDS = 300
 RECIPE = (Path(__file__).parent / "thirty-steps.yaml").read_text()
-
-
-def kubectl(*arguments: object, stdin: str | None = None, check: bool = True) -> str:
-    command = ["kubectl", *map(str, arguments)]
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 or not check, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
-    return done.stdout + done.stderr
-
-
-def until(what: str, ready: Callable[[], object], seconds: float) -> object:
-    end = time.monotonic() + seconds
-    while not (found := ready()):
-        assert time.monotonic() < end, f"{what}: not after {seconds:.0f} s"
-        time.sleep(0.5)
-    return found
-
-
-@pytest.fixture(scope="session")
-def kube() -> SimpleNamespace:
-    if "KUBECONFIG" not in os.environ:
-        pytest.skip("KUBECONFIG is not set: no cluster to test on")
-    from kubernetes import client, config
-
-    config.load_kube_config()
-    return SimpleNamespace(
-        core=client.CoreV1Api(), batch=client.BatchV1Api(), kubectl=kubectl, until=until, jobs_are_done=jobs_are_done
-    )
 
 
 @pytest.fixture(scope="session")
@@ -89,70 +55,6 @@ def namespace(kube) -> Iterator[str]:
     kube.core.delete_namespace(name)
 
 
-def jobs_are_done() -> bool:
-    """Whether each Job is complete; one that ended long ago is tidied away at any time."""
-    counts = kubectl("-n", "mantis", "get", "jobs", "-o", "jsonpath={range .items[*]}{.status.succeeded} {end}")
-    return counts.split() == ["1", "1"] or counts.split() == []
-
-
-@pytest.fixture(scope="session")
-def platform(kube) -> float:
-    """The overlay `local`, applied; how many seconds it took until everything was ready."""
-    began = time.monotonic()
-    kubectl("apply", "-k", OVERLAY)
-    until("the Jobs of the overlay", jobs_are_done, READY_SECONDS)
-    for name in ("minio", "mlflow"):
-        kubectl("-n", "mantis", "rollout", "status", f"statefulset/{name}", f"--timeout={READY_SECONDS}s")
-    return time.monotonic() - began
-
-
-@contextmanager
-def forwarded(service: str, port: int) -> Iterator[int]:
-    """A port of this machine that leads to a service; connected anew whenever the connection ends."""
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        here = free.getsockname()[1]
-    leave, current = threading.Event(), []
-
-    def work() -> None:
-        while not leave.is_set():
-            command = ["kubectl", "-n", "mantis", "port-forward", f"service/{service}", f"{here}:{port}"]
-            current[:] = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)]
-            current[0].wait()
-            leave.wait(0.3)
-
-    def answers() -> bool:
-        with closing(socket.socket()) as probe:
-            return probe.connect_ex(("127.0.0.1", here)) == 0
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    until(f"the port of {service}", answers, 60)
-    yield here
-    leave.set()
-    current[0].terminate()
-    thread.join(10)
-
-
-@pytest.fixture(scope="session")
-def services(kube, platform) -> Iterator[dict[str, str]]:
-    """The environment in which steps on this machine reach MinIO and MLflow of the cluster."""
-
-    def secret(name: str) -> dict[str, str]:
-        data = kube.core.read_namespaced_secret(name, "mantis").data
-        return {key: base64.b64decode(value).decode() for key, value in data.items()}
-
-    with ExitStack() as stack:
-        ports = {name: stack.enter_context(forwarded(name, port)) for name, port in (("minio", 9000), ("mlflow", 5000))}
-        given = secret("mantis-store") | secret("mantis-mlflow")
-        given["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{ports['minio']}"
-        given["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{ports['mlflow']}"
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in given.items():
-                patch.setenv(name, value)
-            yield given
-
-
 @pytest.fixture
 def run_in_bucket(services, image) -> Callable[..., Run]:
     """A run for the launcher alone, with a store that is there; overrides with `__` for the dot."""
@@ -168,13 +70,18 @@ def run_in_bucket(services, image) -> Callable[..., Run]:
 class Training:
     """The recipe of thirty steps in a store of its own, up to its mixture; then the launcher, as often as one likes."""
 
-    def __init__(self, image: str, logs: Path, **overrides: str) -> None:
+    def __init__(self, kube: SimpleNamespace, image: str, logs: Path, **overrides: str) -> None:
         from components.data.step import assemble, prepare, resolve_subsets
         from components.training.step import training_task
 
         recipe = parse_recipe(RECIPE, origin="test", overrides={"cluster.image": image} | overrides)
         store = open_store(f"s3://mantis/test-{uuid4().hex[:8]}")
-        self.run, self.store, self.logs = Run(id=recipe.default_run_id(), store=store, recipe=recipe), store, logs
+        self.kube, self.run, self.store, self.logs = (
+            kube,
+            Run(id=recipe.default_run_id(), store=store, recipe=recipe),
+            store,
+            logs,
+        )
         store.put(self.run.key("recipe.yaml"), recipe.to_yaml().encode())
         mixture = assemble(self.run, [prepare(self.run, subset) for subset in resolve_subsets(self.run)])
         self.made = training_task(self.run, mixture).fingerprint()
@@ -206,7 +113,7 @@ class Training:
             assert self.started[-1].poll() is None, self.said()
             return self.steps_saved() >= step
 
-        until(f"a checkpoint of step {step} of {self.job}", there, seconds)
+        self.kube.until(f"a checkpoint of step {step} of {self.job}", there, seconds)
 
     def ends(self, status: int = 0, seconds: float = 300) -> str:
         assert self.started[-1].wait(seconds) == status, self.said()
@@ -225,13 +132,16 @@ class Training:
             return False
 
     def left_over(self) -> str:
+        kubectl = self.kube.kubectl
         return "".join(
             kubectl("-n", "mantis", "get", kind, "--no-headers", "--ignore-not-found", "-l", label)
             for kind, label in (
                 ("pods", f"jobset.sigs.k8s.io/jobset-name={self.job}"),
                 ("jobs", f"jobset.sigs.k8s.io/jobset-name={self.job}"),
             )
-        ) + kubectl("-n", "mantis", "get", "trainjobs,jobsets", self.job, "--no-headers", "--ignore-not-found")
+        ) + self.kube.kubectl(
+            "-n", "mantis", "get", "trainjobs,jobsets", self.job, "--no-headers", "--ignore-not-found"
+        )
 
 
 @pytest.fixture
@@ -241,7 +151,9 @@ def training(kube, services, image, tmp_path) -> Iterator[Callable[..., Training
     def make(**overrides: str) -> Training:
         logs = tmp_path / str(len(made))
         logs.mkdir()
-        made.append(Training(image, logs, **{name.replace("__", "."): value for name, value in overrides.items()}))
+        made.append(
+            Training(kube, image, logs, **{name.replace("__", "."): value for name, value in overrides.items()})
+        )
         return made[-1]
 
     yield make
@@ -249,4 +161,4 @@ def training(kube, services, image, tmp_path) -> Iterator[Callable[..., Training
         for process in one.started:
             process.kill()
             process.wait()
-        kubectl("-n", "mantis", "delete", "trainjob", one.job, "--ignore-not-found", "--wait=false")
+        kube.kubectl("-n", "mantis", "delete", "trainjob", one.job, "--ignore-not-found", "--wait=false")

@@ -1,0 +1,192 @@
+"""A real Kubeflow Pipelines 2.17, with MinIO, MLflow and Kubeflow Trainer in the cluster of KUBECONFIG.
+
+MANTIS_KFP_HOST       the address of its UI, which passes the API on, e.g. http://localhost:8080
+MANTIS_KFP_NAMESPACE  where it runs the steps: kubeflow, unless said otherwise
+MANTIS_TEST_IMAGE     the image of steps and ranks, by its digest: name@sha256:...
+MANTIS_SCREENSHOTS    a folder: what the browser sees is kept there
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from components.core.steps import StepRecord, open_run, read_records
+from components.core.store import ObjectStore, open_store
+
+ROOT = Path(__file__).parents[2]
+OVERLAY = ROOT / "manifests" / "overlays" / "local-kfp"
+SECONDS = 2400
+ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+# A run of everything in little: ten steps of training, ten samples of each skill. `__` is the dot of a field's name.
+SMALL = {
+    "data__generated_conversations": "160",
+    "evaluation__samples_per_skill": "10",
+    "training__epochs": "1",
+}
+
+
+@dataclass
+class Kfp:
+    """The server, and what a test asks of it."""
+
+    host: str
+    namespace: str
+    image: str
+    client: Any
+    kube: Any
+    store: str
+    ranks: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ranks = {
+            "training.launcher": "trainjob",
+            "training.nodes": "2",
+            "training.processes_per_node": "1",
+            "cluster.image": self.image,
+        }
+
+    def submit(self, recipe: str, *options: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        """`mantis submit`, as a person types it; settings with `__` for the dot."""
+        given = self.ranks | {name.replace("__", "."): value for name, value in settings.items()}
+        command = [sys.executable, "-m", "pipelines.cli", "submit", recipe, "--host", self.host]
+        command += ["--namespace", self.namespace, "--image", self.image, "--store", self.store, *options]
+        command += [f"--set={name}={value}" for name, value in given.items()]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "300", "NO_COLOR": "1"}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+    def started(self, recipe: str, *options: str, **settings: str) -> tuple[str, str]:
+        """Ids of a run that was submitted: ours and KFP's."""
+        done = self.submit(recipe, *options, **settings)
+        assert done.returncode == 0, done.stdout + done.stderr
+        words = next(line for line in done.stdout.splitlines() if line.startswith("run ")).split()
+        return words[1], words[2].rsplit("/", 1)[-1]
+
+    def ends(self, run: str, seconds: float = SECONDS) -> str:
+        """The state in which KFP's run ends."""
+        end = time.monotonic() + seconds
+        while (state := self.client.get_run(run).state) not in ENDED:
+            assert time.monotonic() < end, f"run {run} is {state} after {seconds:.0f} s"
+            time.sleep(3)
+        return str(state)
+
+    def records(self, run: str) -> dict[str, StepRecord]:
+        """What the steps of our run recorded."""
+        return {record.step: record for record in read_records(self.opened, run)}
+
+    @property
+    def opened(self) -> ObjectStore:
+        return open_store(self.store)
+
+    def again(self, run: str, title: str, **overrides: str) -> str:
+        """What *Clone run* of the UI does: the same version and parameters, some overrides changed; KFP's id."""
+        original = self.client.get_run(run)
+        parameters = dict(original.runtime_config.parameters)
+        parameters["run_overrides"] = {**parameters["run_overrides"], **overrides}
+        version = original.pipeline_version_reference
+        made = self.client.run_pipeline(
+            experiment_id=original.experiment_id,
+            job_name=title,
+            pipeline_id=version.pipeline_id,
+            version_id=version.pipeline_version_id,
+            params=parameters,
+            enable_caching=False,
+            service_account=original.service_account,
+        )
+        return str(made.run_id)
+
+    def runs_of(self, recurring: str) -> list[str]:
+        """KFP's ids of what a recurring run has started, the first one first."""
+        listed = self.client.list_runs(page_size=100, sort_by="created_at desc").runs or []
+        return [run.run_id for run in reversed(listed) if run.recurring_run_id == recurring]
+
+    def workflow(self, run: str) -> Any:
+        """Argo's Workflow of KFP's run."""
+        listed = self.kube.kubectl("-n", self.namespace, "get", "wf", "-l", f"pipeline/runid={run}", "-o", "json")
+        (found,) = json.loads(listed)["items"]
+        return found
+
+    def pods(self, run: str, step: str) -> list[str]:
+        """Names of the pods in which a task worked, of every item where it is in a loop."""
+        workflow = self.workflow(run)
+        name, nodes = workflow["metadata"]["name"], workflow["status"]["nodes"].values()
+        worked = [node for node in nodes if node["type"] == "Pod" and "executor(" in node["displayName"]]
+        mine = [node for node in worked if f".{step}(" in node["name"] or f".{step}." in node["name"]]
+        return [f"{name}-{node['templateName']}-{node['id'].rsplit('-', 1)[-1]}" for node in mine]
+
+    def log(self, pod: str) -> str:
+        """What our code said in a pod."""
+        return str(self.kube.kubectl("-n", self.namespace, "logs", pod, "-c", "main", check=False))
+
+    def summary(self, run: str) -> Any:
+        """summary.json of the report."""
+        return json.loads(self.opened.get(f"reports/{run}/summary.json"))
+
+    def recipe(self, run: str) -> Any:
+        """The resolved recipe, as preflight stored it."""
+        return open_run(run, self.store).recipe
+
+
+@pytest.fixture(scope="session")
+def kfp_host() -> str:
+    host = os.environ.get("MANTIS_KFP_HOST")
+    if not host:
+        pytest.skip("MANTIS_KFP_HOST is not set: no Kubeflow Pipelines to run on")
+    return host.rstrip("/")
+
+
+@pytest.fixture(scope="session")
+def kfp_platform(kfp_host, kube) -> None:
+    """MinIO, MLflow, accounts and Secrets, for the namespace of KFP's steps, too."""
+    kube.kubectl("-n", "mantis", "delete", "job", "make-secrets", "--ignore-not-found", check=False)
+    kube.kubectl("apply", "-k", OVERLAY)
+    kube.until("the Jobs of the overlay", kube.jobs_are_done, 300)
+
+
+@pytest.fixture(scope="session")
+def kfp(kfp_host, kfp_platform, services, kube) -> Kfp:
+    import kfp
+
+    image = os.environ.get("MANTIS_TEST_IMAGE", "")
+    if "@sha256:" not in image:
+        pytest.skip("MANTIS_TEST_IMAGE is not name@sha256:...: KFP's steps want an image by its digest")
+    namespace = os.environ.get("MANTIS_KFP_NAMESPACE", "kubeflow")
+    client = kfp.Client(host=kfp_host, namespace=namespace)
+    store = f"s3://mantis/kfp-{uuid4().hex[:8]}"
+    return Kfp(host=kfp_host, namespace=namespace, image=image, client=client, kube=kube, store=store)
+
+
+@pytest.fixture(scope="session")
+def little() -> dict[str, str]:
+    """Settings of a small run."""
+    return dict(SMALL)
+
+
+@pytest.fixture(scope="session")
+def small(kfp) -> tuple[str, str]:
+    """A small run that has succeeded: our id and KFP's."""
+    ours, theirs = kfp.started("demo", **SMALL)
+    assert kfp.ends(theirs) == "SUCCEEDED"
+    return ours, theirs
+
+
+@pytest.fixture(scope="session")
+def tracked(services) -> Callable[[str], Any]:
+    """The MLflow run of one of our runs."""
+    from mlflow import MlflowClient
+
+    def find(run: str) -> Any:
+        client = MlflowClient()
+        experiment = client.get_experiment_by_name("mantis")
+        (found,) = client.search_runs([experiment.experiment_id], filter_string=f"tags.`mantis.run` = '{run}'")
+        return found
+
+    return find

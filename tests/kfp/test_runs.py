@@ -1,0 +1,210 @@
+"""Whole runs, submitted from the command line: what they leave, what they reuse, and what ends them."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from components.core.steps import State, runs
+from components.training.checkpoint import committed
+
+pytestmark = pytest.mark.timeout(2700)
+EXPENSIVE = ("assemble", "train", "convert")
+ABOVE_CHANCE = 0.25
+ENDED = ("SUCCEEDED", "FAILED", "CANCELED")
+
+
+@pytest.fixture(scope="session")
+def demo(kfp):
+    """`mantis submit demo --follow`, to its end: what it said, and the ids of the run."""
+    began = time.monotonic()
+    done = kfp.submit("demo", "--follow")
+    assert done.returncode == 0, done.stdout + done.stderr
+    words = next(line for line in done.stdout.splitlines() if line.startswith("run ")).split()
+    return {"said": done, "seconds": time.monotonic() - began, "run": words[1], "kfp": words[2].rsplit("/", 1)[-1]}
+
+
+def test_the_demo_succeeds_and_clears_its_bars(kfp, demo):
+    assert "SUCCEEDED" in demo["said"].stderr
+    scores = kfp.summary(demo["run"])["scores"]
+    assert {row["skill"] for row in scores} == {"compare", "coref", "temporal", "reason", "single"}
+    for row in scores:
+        assert row["low"] >= row["chance"] + ABOVE_CHANCE, row
+
+
+def test_everything_is_in_mlflow(demo, tracked):
+    from mlflow import MlflowClient
+
+    found = tracked(demo["run"])
+    assert found.info.status == "FINISHED"
+    assert {"train/loss", "eval/mean/accuracy"} <= set(found.data.metrics)
+    assert "report.html" in {item.path for item in MlflowClient().list_artifacts(found.info.run_id)}
+
+
+def test_every_step_was_a_pod_of_the_image_and_training_a_job_of_two_pods(kfp, demo, kube):
+    workflow = kfp.workflow(demo["kfp"])
+    pods = [node for node in workflow["status"]["nodes"].values() if node["type"] == "Pod"]
+    assert pods
+    templates = json.dumps(workflow["spec"])
+    assert kfp.image in templates
+    assert kfp.records(demo["run"])["train"].state is State.DONE
+    (pod,) = kfp.pods(demo["kfp"], "train")
+    log = kfp.log(pod)
+    assert "TrainJob mantis/train-" in log
+    assert "2 x 1 ranks of" in log
+    assert "trainjob" not in kube.kubectl("-n", "mantis", "get", "trainjobs", "-o", "name")
+
+
+def test_what_kfp_adds_to_the_steps_is_known(kfp, demo, record_property, capsys):
+    """Seconds of the run that no step of ours worked; docs/operating.md has the table."""
+    nodes = kfp.workflow(demo["kfp"])["status"]["nodes"].values()
+    pods = [node for node in nodes if node["type"] == "Pod"]
+    ours = sum(record.seconds for record in kfp.records(demo["run"]).values() if record.uri)
+    whole = demo["seconds"]
+    figures = {
+        "seconds": round(whole),
+        "seconds in our steps": round(ours),
+        "pods": len(pods),
+        "tasks": sum("container-impl" in node.get("templateName", "") for node in pods),
+        "overhead": round(whole - ours),
+    }
+    for name, value in figures.items():
+        record_property(name, value)
+    with capsys.disabled():
+        print(f"\noverhead of KFP: {figures}")
+    assert figures["tasks"] <= 13
+    assert whole - ours < 600
+
+
+def test_run_again_everything_expensive_comes_from_the_store(kfp, small, little):
+    before = kfp.records(small[0])
+    began = time.monotonic()
+    _, theirs = kfp.started("demo", **little)
+    assert kfp.ends(theirs) == "SUCCEEDED"
+    assert time.monotonic() - began < 420
+    after = kfp.records(small[0])
+    for step in EXPENSIVE:
+        assert after[step].state is State.REUSED
+        assert after[step].uri == before[step].uri
+
+
+def test_a_clone_with_another_learning_rate_trains_again_on_the_same_data(kfp, small):
+    """What *Clone run* of the UI does: the same version and parameters, one of them changed."""
+    theirs = kfp.again(small[1], "another learning rate", **{"training.learning_rate": "2e-4"})
+    assert kfp.ends(theirs) == "SUCCEEDED"
+    (clone,) = [run for run in runs(kfp.opened) if kfp.recipe(run).training.learning_rate == 2e-4]
+    before, after = kfp.records(small[0]), kfp.records(clone)
+    assert after["assemble"].state is State.REUSED
+    assert after["train"].state is State.DONE
+    assert after["train"].uri != before["train"].uri
+
+
+def test_the_data_alone(kfp):
+    ours, theirs = kfp.started("demo", "--pipeline=data-preparation", data__generated_conversations="170")
+    assert kfp.ends(theirs) == "SUCCEEDED"
+    records = kfp.records(ours)
+    assert records["assemble"].state is State.DONE
+    assert "train" not in records
+
+
+def test_a_model_of_the_store_is_evaluated(kfp, small):
+    model = kfp.records(small[0])["convert"].uri
+    given = {"evaluation__samples_per_skill": "5", "evaluation__benchmarks": "[demo-single]"}
+    ours, theirs = kfp.started("demo", "--pipeline=evaluation", f"--model={model}", **given)
+    assert kfp.ends(theirs) == "SUCCEEDED"
+    assert {row["benchmark"] for row in kfp.summary(ours)["scores"]} == {"demo-single"}
+
+
+def test_an_ablation_trains_its_arms_and_compares_them(kfp, little, tracked):
+    given = little | {"data__skills": "[single,multi]", "evaluation__benchmarks": "[demo-single]"}
+    ours, theirs = kfp.started("demo", "--pipeline=ablation", **given)
+    assert kfp.ends(theirs) == "SUCCEEDED"
+    summary = kfp.summary(ours)
+    assert summary["arms"] == [f"{ours}-single", f"{ours}-multi"]
+    for arm in summary["arms"]:
+        assert kfp.records(arm)["train"].state is State.DONE
+        assert tracked(arm).data.tags["mlflow.parentRunId"] == tracked(ours).info.run_id
+        assert tracked(arm).info.status == "FINISHED"
+
+
+def test_a_recurring_run_runs(kfp, small, little):
+    done = kfp.submit("demo", "--cron=0 * * * * *", **little)
+    assert done.returncode == 0, done.stdout + done.stderr
+    recurring = next(line for line in done.stdout.splitlines() if line.startswith("run ")).rsplit("/", 1)[-1].strip()
+    try:
+        end = time.monotonic() + 180
+        while not (started := kfp.runs_of(recurring)):
+            assert time.monotonic() < end, "nothing was started within three minutes"
+            time.sleep(3)
+    finally:
+        kfp.client.disable_recurring_run(recurring)
+    assert kfp.ends(started[0]) == "SUCCEEDED"
+    for late in kfp.runs_of(recurring)[1:]:
+        kfp.client.terminate_run(late)
+    kfp.client.delete_recurring_run(recurring)
+
+
+def test_a_step_that_fails_says_why_where_people_look(kfp, small, little, mantis_status, tracked):
+    ours, theirs = kfp.started("demo", cluster__runtime="no-such-runtime", **little | {"training__seed": "7"})
+    assert kfp.ends(theirs) == "FAILED"
+    log = "".join(map(kfp.log, kfp.pods(theirs, "train")))
+    (said,) = [line for line in log.splitlines() if line.startswith("train: failed: ")]
+    assert "no-such-runtime" in said
+    assert "no-such-runtime" in tracked(ours).data.tags["failed.train"]
+    assert tracked(ours).info.status == "FAILED"
+    assert "no-such-runtime" in mantis_status(ours)
+
+
+def test_a_recipe_that_will_not_do_is_refused_by_the_first_step(kfp, small):
+    theirs = kfp.again(small[1], "refused", **{"training.learning_rat": "1"})
+    assert kfp.ends(theirs) == "FAILED"
+    assert "training.learning_rat" in "".join(map(kfp.log, kfp.pods(theirs, "preflight")))
+
+
+def test_terminating_deletes_the_job_and_closes_the_run_as_killed(kfp, small, little, kube, tracked):
+    given = little | {"training__epochs": "400", "training__checkpoint_every": "20", "training__seed": "8"}
+    ours, theirs = kfp.started("demo", **given)
+
+    def jobs() -> str:
+        return str(kube.kubectl("-n", "mantis", "get", "trainjobs,pods", "-l", f"mantis-kfp/run={ours}", "-o", "name"))
+
+    def trains() -> bool:
+        record = kfp.records(ours).get("train") if kfp.client.get_run(theirs).state not in ENDED else None
+        return record is not None and bool(committed(kfp.opened, f"checkpoints/{record.fingerprint}"))
+
+    kube.until("a checkpoint", trains, 600)
+    kfp.client.terminate_run(theirs)
+    began = time.monotonic()
+    kube.until("the TrainJob is gone", lambda: "trainjob" not in jobs(), 60)
+    assert time.monotonic() - began < 60
+    kube.until("the run is closed", lambda: tracked(ours).info.status == "KILLED", 180)
+    assert kfp.ends(theirs) in ("FAILED", "CANCELED")
+
+
+def test_a_step_whose_pod_is_lost_does_not_lose_the_run(kfp, small, little, kube):
+    """As when a node goes: the pod is gone without a word, and Argo starts another."""
+    given = little | {"data__generated_conversations": "4000", "training__max_steps": "10"}
+    ours, theirs = kfp.started("demo", **given)
+    step = "prepare-demo-multi"
+
+    def working() -> bool:
+        records = kfp.records(ours)
+        return step in records and records[step].state is State.STARTED
+
+    kube.until("prepare works", working, 300)
+    (pod,) = [name for name in kfp.pods(theirs, "prepare") if "demo-multi" in kfp.log(name)]
+    kube.kubectl("-n", kfp.namespace, "delete", "pod", pod, "--grace-period=0", "--force")
+    assert kfp.ends(theirs) == "SUCCEEDED"
+    assert kfp.records(ours)[step].attempts > 1
+
+
+@pytest.fixture
+def mantis_status(kfp):
+    def call(run: str) -> str:
+        command = [sys.executable, "-m", "pipelines.cli", "status", run, "--store", kfp.store]
+        return subprocess.run(command, env=os.environ | {"COLUMNS": "300"}, capture_output=True, text=True).stdout
+
+    return call
