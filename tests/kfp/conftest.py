@@ -144,15 +144,15 @@ def kfp_host() -> str:
 
 
 @pytest.fixture(scope="session")
-def kfp_platform(kfp_host, kube) -> None:
-    """MinIO, MLflow, accounts and Secrets, for the namespace of KFP's steps, too."""
+def platform(kfp_host, kube) -> None:
+    """MinIO, MLflow, accounts and Secrets, for the namespace of KFP's steps, too; instead of the overlay `local`."""
     kube.kubectl("-n", "mantis", "delete", "job", "make-secrets", "--ignore-not-found", check=False)
     kube.kubectl("apply", "-k", OVERLAY)
     kube.until("the Jobs of the overlay", kube.jobs_are_done, 300)
 
 
 @pytest.fixture(scope="session")
-def kfp(kfp_host, kfp_platform, services, kube) -> Kfp:
+def kfp(kfp_host, services, kube) -> Kfp:
     import kfp
 
     image = os.environ.get("MANTIS_TEST_IMAGE", "")
