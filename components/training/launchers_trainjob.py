@@ -19,6 +19,7 @@ from components.training.summary import SUMMARY
 
 POLL_SECONDS = 2.0
 GONE_SECONDS = 900.0  # that pods may take to save and end once their job is deleted
+LOOKS = 4  # half a second apart: while it is deleted, a Job may put a pod for one that ended, and take it back
 SAY_SECONDS = 300.0  # a job that still waits says so again
 LINES_READ = 200
 
@@ -249,11 +250,13 @@ def remove(cluster: Cluster, name: str, uid: str) -> None:
 
 def _wait_until_gone(cluster: Cluster, name: str, uid: str) -> None:
     until = time.monotonic() + GONE_SECONDS
+    looks = 0  # in a row that found nothing
     while True:
         found = cluster.read(name)
         if found is not None and found["metadata"]["uid"] != uid:
             return  # somebody has started it anew, and has waited for the pods
-        if found is None and not cluster.pods(name):
+        looks = looks + 1 if found is None and not cluster.pods(name) else 0
+        if looks == LOOKS:
             return
         if time.monotonic() > until:
             raise TrainingError(

@@ -36,6 +36,7 @@ from components.training.signals import StoppedError, StopRequest
 from components.training.stepping import Stepper
 from components.training.stragglers import Stragglers
 from components.training.summary import ATTEMPT, write_summary
+from components.training.system_metrics import SystemMetrics
 from components.training.watchdog import Watchdog, meeting_store
 
 ENGINE = "engine.json"
@@ -137,6 +138,7 @@ class Loop:
         with self.clock.spend(Cause.RESUME):
             self._resume()
         curve = CurveSender(self.run) if self.ranks.first else None
+        system = SystemMetrics(self.run) if self.ranks.local == 0 else None
         for row in self.recorder.rows:  # of a killed attempt, which may not have sent them; none is sent twice
             _send(curve, row)
         self._steps(curve)
@@ -148,6 +150,8 @@ class Loop:
             self._leave_result()
             if curve:
                 curve.close()
+            if system:
+                system.close()
             dist.barrier()
         if self.heartbeat:
             write_summary(self.run.store, self.prefix, self._summary())

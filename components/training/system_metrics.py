@@ -1,0 +1,66 @@
+"""What each node's processors, memory, disks, network and GPUs do while ranks train, in MLflow: `system/<host>/...`."""
+
+import logging
+import os
+import socket
+import threading
+
+from components.core.progress import say
+from components.core.steps import Run
+from components.core.tracking import TrackedRun, open_tracked_run, tracking_uri
+
+SAMPLING_SECONDS = 10
+AGAIN_SECONDS = 30.0  # after MLflow was away
+RUNNING = "RUNNING"  # MLflow's word
+CLOSE_SECONDS = 15.0
+
+
+class SystemMetrics:
+    """MLflow's own monitor in a thread, started anew when MLflow was away. Training never waits for it.
+
+    Only where MLFLOW_TRACKING_URI names a server: a file of SQLite is not for several processes.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="system-metrics", daemon=True)
+        if os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
+            self._thread.start()
+
+    def close(self) -> None:
+        """End it, waiting a little for the last figures."""
+        self._closed.set()
+        if self._thread.is_alive():
+            self._thread.join(CLOSE_SECONDS)
+
+    def _work(self) -> None:
+        logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)  # an outage is said below
+        tracked: TrackedRun | None = None
+        while not self._closed.is_set():
+            try:
+                tracked = tracked or open_tracked_run(self._run)
+                self._watch(tracked.id)
+                if tracked.client.get_run(tracked.id).info.status != RUNNING:
+                    return  # somebody has closed it
+            except Exception as error:  # whatever the client raises, it must not cost a training step
+                say(f"MLflow takes no system metrics: {str(error).splitlines()[0][:200]}")
+            self._closed.wait(AGAIN_SECONDS)
+
+    def _watch(self, run_id: str) -> None:
+        """Sample until closed, until the run is closed, or until MLflow is away."""
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        monitor = SystemMetricsMonitor(
+            run_id,
+            sampling_interval=SAMPLING_SECONDS,
+            resume_logging=True,
+            node_id=socket.gethostname(),
+            tracking_uri=tracking_uri(self._run.store),
+        )
+        watching = threading.Thread(target=monitor.monitor, name="system-metrics-sampling", daemon=True)
+        watching.start()
+        while watching.is_alive() and not self._closed.wait(1.0):
+            pass
+        if self._closed.is_set():
+            monitor.mlflow_logger.flush()

@@ -1,0 +1,85 @@
+"""System metrics at a real MLflow server; none of it may disturb a training."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from components.core.tracking import open_tracked_run
+from components.training import system_metrics
+from components.training.system_metrics import SystemMetrics
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
+            break
+        except OSError:
+            time.sleep(0.2)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def logged(run):
+    tracked = open_tracked_run(run)
+    return tracked, {name for name in tracked.client.get_run(tracked.id).data.metrics if name.startswith("system/")}
+
+
+def test_a_node_shows_what_it_does(server, run, monkeypatch):
+    monkeypatch.setattr(system_metrics, "SAMPLING_SECONDS", 0.5)
+    metrics = SystemMetrics(run)
+    name = f"system/{socket.gethostname()}/cpu_utilization_percentage"
+    end = time.monotonic() + 60
+    while name not in logged(run)[1]:
+        assert time.monotonic() < end
+        time.sleep(0.5)
+    metrics.close()
+    assert not metrics._thread.is_alive()
+
+
+def test_a_run_that_was_closed_stays_closed(server, run, monkeypatch):
+    monkeypatch.setattr(system_metrics, "SAMPLING_SECONDS", 0.2)
+    monkeypatch.setattr(system_metrics, "AGAIN_SECONDS", 0.1)
+    tracked, _ = logged(run)
+    metrics = SystemMetrics(run)
+    time.sleep(2)
+    tracked.client.set_terminated(tracked.id, status="KILLED")
+    metrics._thread.join(30)
+    assert not metrics._thread.is_alive()
+    assert tracked.client.get_run(tracked.id).info.status == "KILLED"
+
+
+def test_a_server_that_is_away_is_said_and_closing_is_quick(run, monkeypatch, capfd):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    metrics = SystemMetrics(run)
+    end, said = time.monotonic() + 60, ""
+    while "takes no system metrics" not in said:
+        assert time.monotonic() < end
+        said += capfd.readouterr().err
+        time.sleep(0.2)
+    began = time.monotonic()
+    metrics.close()
+    assert time.monotonic() - began < 5
+
+
+def test_without_a_server_nothing_is_started(run, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    metrics = SystemMetrics(run)
+    metrics.close()
+    assert not metrics._thread.is_alive()
+    assert not os.environ.get("MLFLOW_TRACKING_URI")

@@ -1,0 +1,153 @@
+"""What a person does in KFP's own pages, in a real browser: upload, fill in, start, read."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipelines.compiling import compile_all
+
+pytestmark = pytest.mark.timeout(1800)
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+STEPS = (
+    "preflight",
+    "subsets",
+    "each-subset",
+    "assemble",
+    "train",
+    "convert",
+    "benchmarks",
+    "each-benchmark",
+    "report",
+)
+FORM = ["run_name - string", "run_overrides - dict", "run_recipe - string", "store_url - string"]
+SLOW = 60_000  # ms
+
+
+@pytest.fixture(scope="module")
+def page(kfp):
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: KFP's pages are not looked at")
+    if CHROMIUM is None:
+        pytest.skip("no chromium on PATH: KFP's pages are not looked at")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
+        opened = browser.new_page(viewport={"width": 1500, "height": 1100})
+        opened.set_default_timeout(SLOW)
+        yield opened
+        browser.close()
+
+
+def keep(page, name: str) -> None:
+    """A picture for docs/kfp-ui.md, where one is wanted."""
+    folder = os.environ.get("MANTIS_SCREENSHOTS")
+    if folder:
+        page.wait_for_timeout(1500)
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def node(page, name: str):
+    """A task or an artifact of the graph."""
+    return page.locator(".react-flow__node").filter(has_text=re.compile(rf"^{name}$")).first
+
+
+def fit(page) -> None:
+    page.locator(".react-flow__controls-fitview").click()
+
+
+@pytest.fixture(scope="module")
+def run(page, kfp, little, tmp_path_factory) -> str:
+    """Uploaded, filled in and started by hand; KFP's id of the run."""
+    folder = tmp_path_factory.mktemp("compiled")
+    paths = {path.stem: path for path in compile_all(folder, kfp.image)}
+    name = f"mantis-{kfp.store[-8:]}"
+    page.goto(f"{kfp.host}/#/pipeline_versions/new")
+    page.locator("#newPipelineName").fill(name)
+    page.get_by_label("Upload a file").check()
+    page.locator("input[type=file]").set_input_files(paths["instruction-tuning"])
+    page.get_by_role("button", name="Create", exact=True).click()
+    page.get_by_role("button", name="Create run").wait_for()
+    keep(page, "kfp-pipeline")
+
+    page.get_by_role("button", name="Create run").click()
+    page.get_by_role("button", name="Start", exact=True).wait_for()
+    shown = page.locator("body").inner_text()
+    places = [shown.index(label) for label in FORM]
+    assert places == sorted(places)
+    assert page.locator("#run_recipe").input_value() == "demo"
+    assert page.locator("#store_url").input_value() == "s3://mantis"
+    assert "Missing parameter" not in shown
+    page.get_by_label("Service Account").fill("mantis-steps")
+    page.get_by_role("button", name="Choose").nth(2).click()
+    page.get_by_role("dialog").get_by_text("Default", exact=True).click()
+    page.get_by_role("button", name="Use this experiment").click()
+    overrides = {name.replace("__", "."): value for name, value in little.items()}
+    page.locator("#run_overrides").fill(str(overrides | {"training.learning_rate": "3e-4"}).replace("'", '"'))
+    page.locator("#store_url").fill(kfp.store)
+    keep(page, "kfp-form")
+    page.get_by_role("button", name="Start", exact=True).click()
+    page.wait_for_url(re.compile(r"/runs/details/|/experiments/"))
+    made = next(
+        run for run in kfp.client.list_runs(page_size=20, sort_by="created_at desc").runs if name in run.display_name
+    )
+    return str(made.run_id)
+
+
+@pytest.fixture(scope="module")
+def ended(run, kfp) -> str:
+    assert kfp.ends(run) == "SUCCEEDED"
+    return run
+
+
+def enter(page, kfp, run: str) -> None:
+    """The graph below the exit handler: our steps."""
+    page.goto(f"{kfp.host}/#/runs")
+    page.goto(f"{kfp.host}/#/runs/details/{run}")
+    node(page, "run").click()
+    page.get_by_role("button", name="Open sub-DAG").click()
+    node(page, "preflight").wait_for()
+    fit(page)
+
+
+def test_the_graph_is_readable(page, kfp, ended):
+    enter(page, kfp, ended)
+    for step in STEPS:
+        assert node(page, step).is_visible(), step
+    keep(page, "kfp-run")
+
+
+def test_the_report_is_shown_as_a_page_and_as_markdown(page, kfp, ended):
+    for artifact in ("page", "text"):
+        enter(page, kfp, ended)
+        node(page, artifact).click()
+        page.get_by_role("button", name="Visualization").click()
+        if artifact == "page":
+            inner = page.frame_locator("iframe").first
+            inner.get_by_text("demo-multi").first.wait_for()
+        else:
+            page.get_by_text(re.compile("demo-multi")).first.wait_for()
+        keep(page, f"kfp-report-{artifact}")
+
+
+def test_the_scores_are_a_table(page, kfp, ended):
+    enter(page, kfp, ended)
+    node(page, "each-benchmark").click()
+    page.get_by_role("button", name="Open sub-DAG").click()
+    page.wait_for_timeout(3000)
+    keep(page, "kfp-metrics")
+
+
+def test_two_recipes_are_compared(page, kfp, small, ended):
+    page.goto(f"{kfp.host}/#/compare?runlist={small[1]},{ended}")
+    page.get_by_text("Run overview").wait_for()
+    keep(page, "kfp-compare")
+
+
+def test_the_log_of_a_step_is_there(page, kfp, ended):
+    enter(page, kfp, ended)
+    node(page, "report").click()
+    page.get_by_role("button", name="Logs").click()
+    page.get_by_text("launcher_v2.go").first.wait_for()
+    keep(page, "kfp-log")
