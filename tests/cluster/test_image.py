@@ -1,8 +1,14 @@
 """The whole job in one pod of the image: no rights, no writable file system but two empty folders."""
 
+import shutil
+import subprocess
 import time
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
+
+ROOT = Path(__file__).parents[2]
 
 SECURITY = {
     "allowPrivilegeEscalation": False,
@@ -54,3 +60,39 @@ def test_the_whole_job_in_one_pod(kube, image, namespace):
     said = core.read_namespaced_pod_log(made.metadata.name, namespace)
     assert state.succeeded, said
     assert "report  file:///store/reports/" in said
+
+
+def test_a_change_of_the_code_runs_in_a_pod_within_90_seconds(kube, image, test_cluster, namespace, tmp_path):
+    """Changed here, built, pushed, pulled: what a developer waits for."""
+    from kubernetes import client
+
+    tree = tmp_path / "tree"
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    for name in filter(None, tracked.split("\0")):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tree / name)
+    word = f"changed-{uuid4().hex}"
+    began = time.monotonic()
+    with (tree / "components" / "core" / "errors.py").open("a") as code:
+        code.write(f'\nCHANGED = "{word}"\n')
+    test_cluster("build", "mantis/train:changed", str(tree), "--file", str(tree / "docker" / "Dockerfile"),
+                 "--build-arg", "TARGET=train", "--build-arg", "CODE_VERSION=changed")  # fmt: skip
+    container = {
+        "name": "mantis",
+        "image": "mantis/train:changed",
+        "imagePullPolicy": "Always",
+        "command": ["python3", "-c", "from components.core.errors import CHANGED; print(CHANGED)"],
+        "securityContext": SECURITY,
+    }
+    core = client.CoreV1Api()
+    spec = {"restartPolicy": "Never", "automountServiceAccountToken": False, "containers": [container]}
+    core.create_namespaced_pod(namespace, {"metadata": {"name": "changed"}, "spec": spec})
+
+    def ended() -> bool:
+        return core.read_namespaced_pod_status("changed", namespace).status.phase in ("Succeeded", "Failed")
+
+    kube.until("the pod has ended", ended, 120)
+    seconds = time.monotonic() - began
+    assert word in core.read_namespaced_pod_log("changed", namespace)
+    print(f"from a change of the code to a pod that runs it: {seconds:.0f} s")
+    assert seconds < 90

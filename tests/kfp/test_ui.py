@@ -34,7 +34,7 @@ def page(kfp):
         pytest.skip("no chromium on PATH: KFP's pages are not looked at")
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
-        opened = browser.new_page(viewport={"width": 1500, "height": 1100})
+        opened = browser.new_page(viewport={"width": 1500, "height": 1250})
         opened.set_default_timeout(SLOW)
         yield opened
         browser.close()
@@ -79,10 +79,10 @@ def run(page, kfp, little, tmp_path_factory) -> str:
     assert page.locator("#run_recipe").input_value() == "demo"
     assert page.locator("#store_url").input_value() == "s3://mantis"
     assert "Missing parameter" not in shown
-    page.get_by_label("Service Account").fill("mantis-steps")
     page.get_by_role("button", name="Choose").nth(2).click()
     page.get_by_role("dialog").get_by_text("Default", exact=True).click()
     page.get_by_role("button", name="Use this experiment").click()
+    page.get_by_label("Service Account").fill("mantis-steps")  # last: the dialog empties it
     overrides = {name.replace("__", "."): value for name, value in little.items()}
     page.locator("#run_overrides").fill(str(overrides | {"training.learning_rate": "3e-4"}).replace("'", '"'))
     page.locator("#store_url").fill(kfp.store)

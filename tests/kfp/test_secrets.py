@@ -1,0 +1,80 @@
+"""No credential of ours is in anything that runs on Kubeflow Pipelines have left."""
+
+import base64
+import json
+from collections.abc import Iterator
+
+import pytest
+
+pytestmark = pytest.mark.timeout(2700)
+OURS = ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD")
+
+
+@pytest.fixture(scope="module")
+def credentials(kube) -> dict[str, bytes]:
+    found = {}
+    for name in ("mantis-store", "mantis-mlflow"):
+        data = kube.core.read_namespaced_secret(name, "mantis").data
+        found |= {key: base64.b64decode(value) for key, value in data.items() if key in OURS}
+    assert found.keys() == set(OURS)
+    return found
+
+
+def bucket_of_kfp(kfp, kube) -> Iterator[tuple[str, bytes]]:
+    """Every object of the bucket in which KFP keeps artifacts and logs."""
+    from minio import Minio
+
+    deployment = json.loads(kube.kubectl("-n", kfp.namespace, "get", "deployment", "ml-pipeline", "-o", "json"))
+    listed = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+    given = {item["name"]: item.get("value", "") for item in listed}
+    secret = kube.core.read_namespaced_secret("mlpipeline-minio-artifact", kfp.namespace).data
+    user, password = (base64.b64decode(secret[key]).decode() for key in ("accesskey", "secretkey"))
+    service, _, namespace = given["OBJECTSTORECONFIG_HOST"].partition(".")
+    namespace = namespace.partition(".")[0] or kfp.namespace
+    with kube.forwarded(service, int(given["OBJECTSTORECONFIG_PORT"]), namespace) as port:
+        client = Minio(f"127.0.0.1:{port}", access_key=user, secret_key=password, secure=False)
+        for bucket in client.list_buckets():
+            for item in client.list_objects(bucket.name, recursive=True):
+                with client.get_object(bucket.name, item.object_name) as reply:
+                    yield f"{bucket.name}/{item.object_name}", reply.read()
+
+
+def of_mlflow() -> Iterator[tuple[str, bytes]]:
+    """Every run, with its parameters and tags, and the text of its artifacts."""
+    import mlflow
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    for experiment in client.search_experiments():
+        for run in client.search_runs([experiment.experiment_id]):
+            yield f"mlflow {run.info.run_name}", json.dumps(run.to_dictionary(), default=str).encode()
+            for item in client.list_artifacts(run.info.run_id):
+                if not item.is_dir:
+                    uri = f"runs:/{run.info.run_id}/{item.path}"
+                    yield f"mlflow {run.info.run_name}/{item.path}", mlflow.artifacts.load_text(uri).encode()
+
+
+def everything(kfp, kube) -> Iterator[tuple[str, bytes]]:
+    for entry in kfp.opened.list(""):
+        yield f"store {entry.key}", kfp.opened.get(entry.key)
+    yield from bucket_of_kfp(kfp, kube)
+    yield from of_mlflow()
+    yield "workflows", kube.kubectl("-n", kfp.namespace, "get", "wf", "-o", "json").encode()
+    for namespace, label in ((kfp.namespace, "pipeline/runid"), ("mantis", "")):
+        pods = kube.kubectl("-n", namespace, "get", "pods", "-o", "name", *(["-l", label] if label else []))
+        for pod in pods.split():
+            log = kube.kubectl("-n", namespace, "logs", pod, "--all-containers", "--ignore-errors", check=False)
+            yield f"log {namespace} {pod}", log.encode()
+
+
+def test_no_credential_is_left_anywhere(kfp, small, kube, credentials):
+    looked, kinds = 0, set()
+    known, seen = small[0].encode(), 0
+    for name, data in everything(kfp, kube):
+        looked, seen = looked + 1, seen + (known in data)
+        kinds.add(name.split()[0].split("/")[0])
+        for variable, secret in credentials.items():
+            assert secret not in data, f"{variable} is in {name}"
+    assert looked > 100
+    assert seen > 10, "a search that finds nothing proves nothing"
+    assert {"store", "mlflow", "workflows", "log"} < kinds
