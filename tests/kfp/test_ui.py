@@ -135,7 +135,12 @@ def test_the_scores_are_a_table(page, kfp, ended):
     enter(page, kfp, ended)
     node(page, "each-benchmark").click()
     page.get_by_role("button", name="Open sub-DAG").click()
-    page.wait_for_timeout(3000)
+    page.locator(".react-flow__node").filter(has_text=re.compile(r"^for-loop-\d+\.0$")).first.click()
+    page.get_by_role("button", name="Open sub-DAG").click()
+    node(page, "scores").click()
+    page.get_by_role("button", name="Visualization").click()
+    page.get_by_text("Scalar Metrics").first.wait_for()
+    assert "accuracy" in page.locator("body").inner_text()
     keep(page, "kfp-metrics")
 
 
