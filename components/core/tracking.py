@@ -19,7 +19,7 @@ from components.core.steps import Run
 from components.core.store import ObjectStore
 from components.core.store_local import LocalStore
 
-RUN_TAG = "mantis.run"
+RUN_TAG, STORE_TAG = "mantis.run", "mantis.store"
 PARENT_TAG = "mlflow.parentRunId"  # MLflow's own: its page draws one run inside the other
 MARKER_METRIC = "train/loss"  # logged with every row of the curve: its last step says how far MLflow has got
 BATCH = 1000  # MLflow's limit of metrics per request
@@ -66,13 +66,10 @@ def open_tracked_run(run: Run) -> TrackedRun:
     try:
         client = MlflowClient(tracking_uri=tracking_uri(run.store))
         experiment = _experiment(client, run)
-        given = os.environ.get("MLFLOW_RUN_ID")
-        found = [given] if given and not run.parent else _runs_tagged(client, experiment, run.id)
-        if found:
-            run_id = found[0]
-        else:
-            run_id = client.create_run(experiment, run_name=run.id, tags={RUN_TAG: run.id}).info.run_id
-        client.set_tag(run_id, RUN_TAG, run.id)
+        found = _known(client, experiment, run)
+        run_id = found[0] if found else _created(client, experiment, run)
+        for tag, value in _tags(run).items():
+            client.set_tag(run_id, tag, value)
         if run.parent:
             outer = open_tracked_run(replace(run, id=run.parent, parent=""))
             client.set_tag(run_id, PARENT_TAG, outer.id)
@@ -83,6 +80,16 @@ def open_tracked_run(run: Run) -> TrackedRun:
             remedy="Check MLFLOW_TRACKING_URI; what was missed is sent by the next attempt.",
         ) from None
     return TrackedRun(client=client, id=run_id, experiment=experiment)
+
+
+def find_tracked_run(run: Run) -> TrackedRun | None:
+    """The MLflow run of `run` as it is; None where nobody has opened one yet. Raises what MLflow's client raises."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=tracking_uri(run.store))
+    experiment = _experiment(client, run)
+    found = _known(client, experiment, run)
+    return TrackedRun(client=client, id=found[0], experiment=experiment) if found else None
 
 
 def send_curve(tracked: TrackedRun, rows: Iterable[Mapping[str, float]]) -> int:
@@ -226,9 +233,28 @@ def _experiment(client: Any, run: Run) -> str:
     return str(client.create_experiment(name, artifact_location=place))
 
 
-def _runs_tagged(client: Any, experiment: str, run: str) -> list[str]:
-    found = client.search_runs([experiment], filter_string=f"tags.`{RUN_TAG}` = '{run}'", max_results=1)
+def _tags(run: Run) -> dict[str, str]:
+    """What a run is known by: its id, and the store, in which another person may have a run of the same id."""
+    return {RUN_TAG: run.id, STORE_TAG: run.store.url}
+
+
+def _known(client: Any, experiment: str, run: Run) -> list[str]:
+    """MLflow's ids of `run`, the oldest one first; that which KFP handed over is the run's, not its arms'."""
+    given = os.environ.get("MLFLOW_RUN_ID")
+    if given and not run.parent:
+        return [given]
+    wanted = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in _tags(run).items())
+    found = client.search_runs([experiment], filter_string=wanted, order_by=["attributes.start_time ASC"])
     return [item.info.run_id for item in found]
+
+
+def _created(client: Any, experiment: str, run: Run) -> str:
+    """A new MLflow run; where another process made one at the same moment, the older one, and ours is deleted."""
+    mine = client.create_run(experiment, run_name=run.id, tags=_tags(run)).info.run_id
+    first = _known(client, experiment, run)[0]
+    if first != mine:
+        client.delete_run(mine)
+    return str(first)
 
 
 def _log_rows(tracked: TrackedRun, rows: Sequence[Mapping[str, float]]) -> None:

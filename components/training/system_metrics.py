@@ -7,11 +7,12 @@ import threading
 
 from components.core.progress import say
 from components.core.steps import Run
-from components.core.tracking import TrackedRun, open_tracked_run, tracking_uri
+from components.core.tracking import TrackedRun, find_tracked_run, tracking_uri
 
 SAMPLING_SECONDS = 10
 AGAIN_SECONDS = 30.0  # after MLflow was away
 RUNNING = "RUNNING"  # MLflow's word
+OPEN_SECONDS = 3.0  # between looks for the run
 CLOSE_SECONDS = 15.0
 
 
@@ -39,7 +40,10 @@ class SystemMetrics:
         tracked: TrackedRun | None = None
         while not self._closed.is_set():
             try:
-                tracked = tracked or open_tracked_run(self._run)
+                tracked = tracked or find_tracked_run(self._run)  # the first rank opens it, for its curve
+                if tracked is None:
+                    self._closed.wait(OPEN_SECONDS)
+                    continue
                 self._watch(tracked.id)
                 if tracked.client.get_run(tracked.id).info.status != RUNNING:
                     return  # somebody has closed it

@@ -179,14 +179,15 @@ def small(kfp) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="session")
-def tracked(services) -> Callable[[str], Any]:
+def tracked(kfp) -> Callable[[str], Any]:
     """The MLflow run of one of our runs."""
     from mlflow import MlflowClient
 
     def find(run: str) -> Any:
         client = MlflowClient()
         experiment = client.get_experiment_by_name("mantis")
-        (found,) = client.search_runs([experiment.experiment_id], filter_string=f"tags.`mantis.run` = '{run}'")
+        wanted = f"tags.`mantis.run` = '{run}' and tags.`mantis.store` = '{kfp.store}'"
+        (found,) = client.search_runs([experiment.experiment_id], filter_string=wanted)
         return found
 
     return find

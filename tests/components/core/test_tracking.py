@@ -1,10 +1,22 @@
 """Against a real MLflow on SQLite."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
-from components.core.tracking import CurveSender, flat_recipe, open_tracked_run, record_run, score_metrics, send_curve
+from components.core.store_local import LocalStore
+from components.core.tracking import (
+    RUN_TAG,
+    CurveSender,
+    find_tracked_run,
+    flat_recipe,
+    open_tracked_run,
+    record_run,
+    score_metrics,
+    send_curve,
+)
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -52,6 +64,38 @@ def test_a_run_in_mlflow(run, tmp_path):
     assert len(tracked.client.get_metric_history(tracked.id, "eval/demo/compare/accuracy")) == 1
     assert [item.dataset.name for item in shown.inputs.dataset_inputs] == ["demo"]
     assert [file.path for file in tracked.client.list_artifacts(tracked.id)] == ["report.html"]
+
+
+def test_processes_that_open_a_run_at_the_same_moment_open_one(run):
+    open_tracked_run(replace(run, id="before"))  # the database is made
+    with ThreadPoolExecutor(6) as pool:
+        opened = list(pool.map(lambda _: open_tracked_run(run), range(6)))
+    again = open_tracked_run(run)
+    assert {one.id for one in opened} == {again.id}
+    listed = again.client.search_runs([again.experiment], filter_string=f"tags.`{RUN_TAG}` = '{run.id}'")
+    assert [one.info.run_id for one in listed] == [again.id]
+
+
+def test_the_same_id_in_another_store_is_another_run(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    other = replace(run, store=LocalStore(tmp_path / "other"))
+    assert open_tracked_run(run).id != open_tracked_run(other).id
+    assert open_tracked_run(run).id == open_tracked_run(run).id
+
+
+def test_a_run_that_nobody_opened_is_not_found_and_not_made(run):
+    assert find_tracked_run(run) is None
+    opened = open_tracked_run(run)
+    assert find_tracked_run(run).id == opened.id
+
+
+def test_kfps_own_mlflow_run_is_used_and_an_arm_is_nested_in_it(run, monkeypatch):
+    made = open_tracked_run(replace(run, id="made by KFP"))
+    monkeypatch.setenv("MLFLOW_RUN_ID", made.id)
+    assert open_tracked_run(run).id == made.id
+    arm = open_tracked_run(replace(run, id=f"{run.id}-coref", parent=run.id))
+    assert arm.id != made.id
+    assert arm.client.get_run(arm.id).data.tags["mlflow.parentRunId"] == made.id
 
 
 def test_an_outage_costs_training_nothing(run, monkeypatch):
