@@ -47,12 +47,12 @@ def test_plan_counts_the_source_and_then_what_was_prepared(store, tmp_path):
     asked = ("data", "plan", "demo", "--source", raw, "--store", store)
     before = mantis(*asked)
     assert before.exit_code == 0, before.output
-    assert line_of(before, "demo-single")[1] == str(len(rows))
+    assert line_of(before, "demo-single")[1:3] == ["single", str(len(rows))]
     assert "rows at the source" in before.output
     run = preflight("demo", {"data.source": str(raw), "data.subsets": "[]"}, "", store)
     prepare(run, "demo-single")
     after = mantis(*asked)
-    assert line_of(after, "demo-single")[1] == str(len(rows) - 1)
+    assert line_of(after, "demo-single")[2] == str(len(rows) - 1)
     assert "rows prepared" in after.output
     listed = mantis("data", "list", "--store", store)
     assert f"{len(rows) - 1} of {len(rows)} rows kept" in listed.output
@@ -76,6 +76,7 @@ def test_what_was_not_fetched_is_refused_with_the_command_that_brings_it(store):
 
 def test_a_source_without_the_mixture_says_how_to_train_on_what_is_there(store, tmp_path):
     write_demo_data(tmp_path / "raw", seed=0, conversations=20, samples_per_skill=1, workers=1)
+    (tmp_path / "raw" / "demo-single").rename(tmp_path / "raw" / "mine")
     benchmarks = "evaluation.benchmarks=[demo-single]"
     given = ("--source", tmp_path / "raw", "--set", benchmarks, "--store", store)
     done = mantis("run", "data-ablation-1-coref", *given)

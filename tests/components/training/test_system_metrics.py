@@ -1,6 +1,7 @@
 """System metrics at a real MLflow server; none of it may disturb a training."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +21,9 @@ def server(tmp_path, monkeypatch):
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path, start_new_session=True
+    )
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     end = time.monotonic() + 60
     while time.monotonic() < end:
@@ -30,7 +33,7 @@ def server(tmp_path, monkeypatch):
         except OSError:
             time.sleep(0.2)
     yield process
-    process.kill()
+    os.killpg(process.pid, signal.SIGKILL)  # its workers, too
     process.wait()
 
 
