@@ -56,7 +56,7 @@ images:  ## The container images mantis/{pipeline,train,mlflow}:TAG, with BUILDE
 
 cluster:  ## The test cluster (MANTIS_TEST_CLUSTER is its command) and the images in its registry
 	test -n "$(MANTIS_TEST_CLUSTER)"
-	$(MANTIS_TEST_CLUSTER) up
+	$(MANTIS_TEST_CLUSTER) up || $(MANTIS_TEST_CLUSTER) up  # a runtime that first recovers old containers can be late
 	for target in mlflow train; do \
 	  $(MANTIS_TEST_CLUSTER) build mantis/$$target:dev . --file docker/Dockerfile --build-arg TARGET=$$target \
 	    --build-arg CODE_VERSION=$(CODE_VERSION) || exit 1; \
