@@ -86,7 +86,7 @@ def _find(store: ObjectStore, file: Entry) -> tuple[int, int, int, int]:
     origin = store.uri(file.key)
     tail_start = max(0, file.size - END.size - LONGEST_COMMENT - LOCATOR64.size)
     tail = store.get_range(file.key, tail_start, file.size - tail_start)
-    at = tail.rfind(b"PK\5\6")
+    at = _end_record(tail)
     if at < 0:
         raise _broken(origin, "it has no central directory")
     _, disk, first_disk, _, count, size, offset, _ = END.unpack_from(tail, at)
@@ -104,6 +104,19 @@ def _find(store: ObjectStore, file: Entry) -> tuple[int, int, int, int]:
     if start < offset or count * CENTRAL.size > size:
         raise _broken(origin, "its central directory is cut off")
     return start, size, count, start - offset
+
+
+def _end_record(tail: bytes) -> int:
+    """Where the end record lies in the file's last bytes, -1 where there is none.
+
+    The one whose comment ends with the file, since a comment may hold the record's signature; else the last one.
+    """
+    at = tail.rfind(b"PK\5\6", 0, len(tail) - END.size + 4)
+    while at >= 0:
+        if at + END.size + END.unpack_from(tail, at)[-1] == len(tail):
+            return at
+        at = tail.rfind(b"PK\5\6", 0, at + 3)
+    return tail.rfind(b"PK\5\6")
 
 
 def _members(data: bytes, shift: int) -> Iterator[tuple[tuple[int | bool, ...], bytes]]:

@@ -7,7 +7,7 @@ import stat
 import zipfile
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -118,6 +118,7 @@ def test_the_same_image_too_large_is_the_same_in_a_folder_a_zip_and_a_row(source
 
 
 @settings(max_examples=25, deadline=None)
+@example(members={"0": b""}, deflated=False, before=b"", comment=b"PK\x05\x06", zip64=False)
 @given(
     members=st.dictionaries(
         st.text(st.characters(codec="utf-8", exclude_characters="/\\:\0"), min_size=1, max_size=20).filter(
