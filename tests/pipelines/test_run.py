@@ -67,6 +67,7 @@ def test_the_same_run_again_takes_everything_from_the_store(mantis, undisturbed)
     assert seconds < 30
 
 
+@pytest.mark.slow
 def test_a_changed_learning_rate_trains_again_on_the_same_data(mantis, undisturbed):
     folder, _ = undisturbed
     done = mantis("run", "demo", *SMALL, "--set=training.learning_rate=1e-3", cwd=folder)
@@ -155,6 +156,7 @@ def until_committed(child: "subprocess.Popen[str]", store: Path, step: int) -> N
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_killed_rank_and_ctrl_c_change_nothing_in_the_result(mantis, undisturbed, started, tmp_path):
     store = tmp_path / ".mantis"
 

@@ -31,6 +31,7 @@ def left(minio_store, mantis, tmp_path):
     return found | {"stdout": done.stdout.encode(), "stderr": done.stderr.encode()}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_no_credential_is_left_anywhere(left):
     kinds = {name.split("/")[0] for name in left}
