@@ -32,7 +32,7 @@ test-slow: venv  ## The tests that take minutes
 	$(BIN)/python -m pytest -m slow $(TESTS)
 
 test-cluster: venv  ## The tests on the cluster of KUBECONFIG, with the image MANTIS_TEST_IMAGE
-	MANTIS_TEST_IMAGE=$${MANTIS_TEST_IMAGE:-mantis/train:dev} $(BIN)/python -m pytest tests/cluster
+	MANTIS_TEST_IMAGE=$${MANTIS_TEST_IMAGE:-mantis/train:$(CODE_VERSION)} $(BIN)/python -m pytest tests/cluster
 
 lint: venv  ## ruff and mypy --strict
 	$(BIN)/ruff check .
@@ -57,10 +57,10 @@ images:  ## The container images mantis/{pipeline,train,mlflow}:TAG, with BUILDE
 cluster:  ## The test cluster (MANTIS_TEST_CLUSTER is its command) and the images in its registry
 	test -n "$(MANTIS_TEST_CLUSTER)"
 	$(MANTIS_TEST_CLUSTER) up || $(MANTIS_TEST_CLUSTER) up  # a runtime that first recovers old containers can be late
-	for target in mlflow train; do \
-	  $(MANTIS_TEST_CLUSTER) build mantis/$$target:dev . --file docker/Dockerfile --build-arg TARGET=$$target \
+	for image in mlflow:dev train:dev train:$(CODE_VERSION); do \
+	  $(MANTIS_TEST_CLUSTER) build mantis/$$image . --file docker/Dockerfile --build-arg TARGET=$${image%%:*} \
 	    --build-arg CODE_VERSION=$(CODE_VERSION) || exit 1; \
-	done
+	done  # a tag of its own for the tests: a node that has pulled train:dev once does not pull it again
 
 clean:  ## Remove the virtual environment and caches; results in .mantis stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -27,7 +27,7 @@ def test_the_demo_clears_its_bars(kube, services, image, tmp_path):
     }
     given = ["demo", "--store", store, *(f"--set={name}={value}" for name, value in settings.items())]
     mantis("data", "prepare", *given, folder=tmp_path)
-    kube.kubectl("apply", "-f", "-", stdin=mantis("job", *given, folder=tmp_path))
+    kube.kubectl("apply", "-f", "-", stdin=mantis("job", *given, "--image", image, folder=tmp_path))
     said = mantis("run", *given, "--json", folder=tmp_path)
     logs = "\n".join(path.read_text() for path in tmp_path.glob("*.log"))
     assert "was applied for this run and is followed" in logs
