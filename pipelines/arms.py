@@ -11,7 +11,8 @@ from components.core.errors import ConfigError
 from components.core.settings import Recipe
 from components.core.steps import Run, open_run, read_records
 from components.core.store import ObjectStore
-from pipelines.finish import FINISHED, close_run, status_of
+from components.core.tracking import Status
+from pipelines.finish import close_run, status_of
 from pipelines.preflight import keep_recipe, preflight
 from pipelines.resolve import resolve_run
 
@@ -64,13 +65,13 @@ def finish_arms(recipe: str, overrides: Mapping[str, object], name: str, store_u
     close_arms(parent)
 
 
-def close_arms(parent: Run, *, unfinished: str = "FAILED") -> None:
+def close_arms(parent: Run, *, unfinished: Status = Status.FAILED) -> None:
     """Close every arm, then the parent; what did not come to its end is MLflow's `unfinished`."""
     for arm in arms_of(parent.store, parent.id):
         close_run(open_run(arm, parent.store.url), _status(parent.store, arm, unfinished))
     close_run(parent, _status(parent.store, parent.id, unfinished))
 
 
-def _status(store: ObjectStore, run: str, unfinished: str) -> str:
+def _status(store: ObjectStore, run: str, unfinished: Status) -> Status:
     status = status_of(read_records(store, run))
-    return status if status == FINISHED else unfinished
+    return status if status is Status.FINISHED else unfinished

@@ -12,10 +12,9 @@ from components.core.errors import ConfigError, MantisError, NotFoundError, Trac
 from components.core.registering import register_model
 from components.core.steps import Run, State, StepRecord, open_run, read_records, was_stopped
 from components.core.store import key_of
-from components.core.tracking import open_tracked_run, record_run, score_metrics, send_curve
+from components.core.tracking import Status, open_tracked_run, record_run, score_metrics, send_curve
 from pipelines.resolve import name_of, resolve_run
 
-FINISHED = "FINISHED"  # MLflow's word
 CLUSTER_SECONDS = 60.0  # an API server that is away keeps no run from being closed
 
 
@@ -42,7 +41,7 @@ def finish(
     close_run(run, status_of(records, last_step))
 
 
-def status_of(records: list[StepRecord], last_step: str = "report") -> str:
+def status_of(records: list[StepRecord], last_step: str = "report") -> Status:
     """MLflow's word for what the records say; KFP's own status is not to be relied on.
 
     Where nothing failed of its own accord and the last step is not there, somebody ended the run.
@@ -50,11 +49,11 @@ def status_of(records: list[StepRecord], last_step: str = "report") -> str:
     whole = any(record.step == last_step and record.state in (State.DONE, State.REUSED) for record in records)
     failed = any(record.state is State.FAILED and not was_stopped(record) for record in records)
     if failed:
-        return "FAILED"
-    return FINISHED if whole else "KILLED"
+        return Status.FAILED
+    return Status.FINISHED if whole else Status.KILLED
 
 
-def close_run(run: Run, status: str) -> None:
+def close_run(run: Run, status: Status) -> None:
     """Write the run's summary, delete a TrainJob that was left, and send everything about the run to MLflow.
 
     What cannot be done of the last two is said, not raised.
@@ -89,7 +88,7 @@ def _delete_jobs(run: Run) -> None:
         progress.say(str(error))
 
 
-def _send(run: Run, status: str, records: list[StepRecord], reasons: Mapping[str, str]) -> None:
+def _send(run: Run, status: Status, records: list[StepRecord], reasons: Mapping[str, str]) -> None:
     tracked = open_tracked_run(run)
     manifests = {
         record.step: parse_manifest(run.store.get(f"{key_of(run.store, record.uri)}/{MANIFEST}"), origin=record.uri)

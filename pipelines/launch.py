@@ -1,6 +1,5 @@
 """`mantis run`: start the DAG as a child process, draw its steps, and end all of it on Ctrl-C."""
 
-import fcntl
 import json
 import os
 import signal
@@ -9,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from components.core.arms import arms_of
 from components.core.errors import ConfigError, MantisError
 from components.core.hashing import fingerprint
+from components.core.processes import one_at_a_time
 from components.core.progress import PROGRESS_DIR
 from components.core.steps import Run, State, StepRecord, read_records
 
@@ -178,19 +178,16 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-@contextmanager
-def _only_one(run: Run) -> Iterator[None]:
+def _only_one(run: Run) -> AbstractContextManager[None]:
     """Refuse the same run twice at once on one machine: both would write the same checkpoints."""
-    path = Path(tempfile.gettempdir()) / f"mantis-{os.getuid()}-{fingerprint([run.store.url, run.id])}.lock"
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"run = {run.id!r} is under way in another process.",
-                remedy="Wait for it (`mantis status` shows it), or change the recipe or --name.",
-            ) from None
-        yield
+
+    def refuse() -> None:
+        raise ConfigError(
+            f"run = {run.id!r} is under way in another process.",
+            remedy="Wait for it (`mantis status` shows it), or change the recipe or --name.",
+        )
+
+    return one_at_a_time(f"{fingerprint([run.store.url, run.id])}.lock", refuse)
 
 
 def explain(records: list[StepRecord]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from components.core.steps import Run
 from components.core.store import default_store_url
+from components.core.tracking import Status
 from pipelines.terminal import console, overrides_of, recipe_argument
 
 
@@ -44,6 +45,6 @@ def _close_killed(run: Run, pipeline: str) -> None:
     from pipelines.finish import close_run
 
     if pipeline == "ablation":
-        close_arms(run, unfinished="KILLED")
+        close_arms(run, unfinished=Status.KILLED)
     else:
-        close_run(run, "KILLED")
+        close_run(run, Status.KILLED)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -19,8 +20,11 @@ from components.core.steps import Run
 from components.core.store import open_store
 from components.core.store_local import LocalStore
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 OVERLAY = Path(__file__).parents[1] / "manifests" / "overlays" / "local"
 READY_SECONDS = 300  # of the overlay, on an empty cluster
+DEMO_SKILLS = {"compare", "coref", "temporal", "reason", "single"}
+ABOVE_CHANCE = 0.25  # of the lower end of the interval, in the demo as it is shipped
 ACCESS_KEY, SECRET_KEY = "test-access-key", "test-secret-key"
 
 
@@ -30,6 +34,19 @@ def test_data() -> Path:
     if not folder:
         pytest.skip("MANTIS_TEST_DATA is not set: no real conversations to read")
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real Chromium without a window."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pages are not looked at")
+    if CHROMIUM is None:
+        pytest.skip("no chromium on PATH: pages are not looked at")
+    switches = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=switches)
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="session")
@@ -114,6 +131,18 @@ def demo_recipe() -> Recipe:
 @pytest.fixture
 def run(local_store: LocalStore, demo_recipe: Recipe) -> Run:
     return Run(id="test-run", store=local_store, recipe=demo_recipe)
+
+
+@pytest.fixture(scope="session")
+def clears_its_bars() -> Callable[[list[dict[str, Any]]], None]:
+    """Check the demo's scores, as summary.json has them: every skill is clearly above chance."""
+
+    def check(scores: list[dict[str, Any]]) -> None:
+        assert {row["skill"] for row in scores} == DEMO_SKILLS
+        for row in scores:
+            assert row["low"] >= row["chance"] + ABOVE_CHANCE, row
+
+    return check
 
 
 def kubectl(*arguments: object, stdin: str | None = None, check: bool = True) -> str:

@@ -6,6 +6,7 @@
 import json
 from collections.abc import Sequence
 
+from components.core.errors import NotFoundError
 from components.core.store import ObjectStore
 
 
@@ -18,14 +19,16 @@ def write_arms(store: ObjectStore, parent: str, arms: Sequence[str]) -> None:
 
 def arms_of(store: ObjectStore, run: str) -> list[str]:
     """The arms of a run; none where it is no ablation."""
-    key = f"runs/{run}/arms.json"
-    if store.stat(key) is None:
+    try:
+        arms: list[str] = json.loads(store.get(f"runs/{run}/arms.json"))
+    except NotFoundError:
         return []
-    arms: list[str] = json.loads(store.get(key))
     return arms
 
 
 def parent_of(store: ObjectStore, run: str) -> str:
     """The run that a run is an arm of; empty where it stands for itself."""
-    key = f"runs/{run}/arm.json"
-    return str(json.loads(store.get(key))["parent"]) if store.stat(key) is not None else ""
+    try:
+        return str(json.loads(store.get(f"runs/{run}/arm.json"))["parent"])
+    except NotFoundError:
+        return ""

@@ -1,12 +1,15 @@
-"""Processes that do not outlive the one that started them."""
+"""Processes that do not outlive the one that started them, and those of one machine that wait for each other."""
 
 import ctypes
+import fcntl
 import os
 import signal
 import sys
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 PR_SET_PDEATHSIG = 1
@@ -40,3 +43,19 @@ def sigterm_raises() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def one_at_a_time(name: str, when_taken: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock `name` of this user on this machine; it is free again when its process ends, however it ends.
+
+    Where another process holds it, `when_taken` is called before this one waits: to say so, or to raise instead.
+    """
+    path = Path(tempfile.gettempdir()) / f"mantis-{os.getuid()}-{name}"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            when_taken()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

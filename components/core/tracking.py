@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,15 @@ BATCH = 1000  # MLflow's limit of metrics per request
 SECONDS_BETWEEN_BATCHES = 5.0
 SCORE_FIGURES = ("accuracy", "low", "high", "official", "strict", "chance", "blind", "shuffled", "unparsed", "missing")
 PARAMETER_CHARACTERS = 6000  # MLflow's limit
+
+
+class Status(StrEnum):
+    """MLflow's words for what became of a run."""
+
+    RUNNING = "RUNNING"
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+    KILLED = "KILLED"
 
 
 def tracking_uri(store: ObjectStore) -> str:
@@ -52,7 +62,7 @@ class TrackedRun:
 
 
 def open_tracked_run(run: Run) -> TrackedRun:
-    """The MLflow run of `run`, created where there is none, and set to RUNNING.
+    """The MLflow run of `run`, created where there is none; it is RUNNING then.
 
     KFP's own MLflow integration hands over a run through MLFLOW_RUN_ID; then that one is used. An ablation's arms are
     nested in it.
@@ -66,14 +76,13 @@ def open_tracked_run(run: Run) -> TrackedRun:
     try:
         client = MlflowClient(tracking_uri=tracking_uri(run.store))
         experiment = _experiment(client, run)
-        found = _known(client, experiment, run)
-        run_id = found[0] if found else _created(client, experiment, run)
+        run_id = _known(client, experiment, run) or _created(client, experiment, run)
         for tag, value in _tags(run).items():
             client.set_tag(run_id, tag, value)
         if run.parent:
             outer = open_tracked_run(replace(run, id=run.parent, parent=""))
             client.set_tag(run_id, PARENT_TAG, outer.id)
-        client.update_run(run_id, status="RUNNING")
+        client.update_run(run_id, status=Status.RUNNING)
     except MlflowException as error:
         raise TrackingError(
             f"MLflow at {tracking_uri(run.store)} refuses: {str(error).splitlines()[0]}",
@@ -89,7 +98,7 @@ def find_tracked_run(run: Run) -> TrackedRun | None:
     client = MlflowClient(tracking_uri=tracking_uri(run.store))
     experiment = _experiment(client, run)
     found = _known(client, experiment, run)
-    return TrackedRun(client=client, id=found[0], experiment=experiment) if found else None
+    return TrackedRun(client=client, id=found, experiment=experiment) if found else None
 
 
 def send_curve(tracked: TrackedRun, rows: Iterable[Mapping[str, float]]) -> int:
@@ -108,7 +117,7 @@ def record_run(
     tracked: TrackedRun,
     run: Run,
     *,
-    status: str,
+    status: Status,
     scores: Mapping[str, float],
     tags: Mapping[str, str],
     dataset: Mapping[str, str] | None,
@@ -238,23 +247,23 @@ def _tags(run: Run) -> dict[str, str]:
     return {RUN_TAG: run.id, STORE_TAG: run.store.url}
 
 
-def _known(client: Any, experiment: str, run: Run) -> list[str]:
-    """MLflow's ids of `run`, the oldest one first; that which KFP handed over is the run's, not its arms'."""
+def _known(client: Any, experiment: str, run: Run) -> str:
+    """MLflow's id of `run`, empty where it has none; that which KFP handed over is the run's, not its arms'."""
     given = os.environ.get("MLFLOW_RUN_ID")
     if given and not run.parent:
-        return [given]
+        return given
     wanted = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in _tags(run).items())
-    found = client.search_runs([experiment], filter_string=wanted, order_by=["attributes.start_time ASC"])
-    return [item.info.run_id for item in found]
+    oldest = client.search_runs([experiment], wanted, max_results=1, order_by=["attributes.start_time ASC"])
+    return str(oldest[0].info.run_id) if oldest else ""
 
 
 def _created(client: Any, experiment: str, run: Run) -> str:
     """A new MLflow run; where another process made one at the same moment, the older one, and ours is deleted."""
     mine = client.create_run(experiment, run_name=run.id, tags=_tags(run)).info.run_id
-    first = _known(client, experiment, run)[0]
+    first = _known(client, experiment, run)
     if first != mine:
         client.delete_run(mine)
-    return str(first)
+    return first
 
 
 def _log_rows(tracked: TrackedRun, rows: Sequence[Mapping[str, float]]) -> None:

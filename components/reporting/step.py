@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from components.core.arms import arms_of
 from components.core.artifacts import Kind, Manifest, Number
 from components.core.lineage import find_artifact
 from components.core.steps import Run, Task, failure_recorded, open_run, run_step
+from components.core.store import ObjectStore, key_of
 from components.reporting.addresses import benchmark_of
 
 REVISION = 4  # raise when the same evaluations would give another page
@@ -87,3 +89,9 @@ def compare(run: Run) -> Manifest:
         return {"arms": len(arms), "skills_better": tallies[-1][0], "skills_worse": tallies[-1][2]}
 
     return run_step(run, task, work)
+
+
+def hand_over(store: ObjectStore, made: Manifest, page: str, text: str) -> None:
+    """Copy the report to the files in which KFP's UI looks for its HTML and its Markdown."""
+    for name, path in (("report.html", page), ("report.md", text)):
+        Path(path).write_bytes(store.get(f"{key_of(store, made.uri)}/{name}"))

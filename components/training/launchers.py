@@ -1,6 +1,5 @@
 """Who starts the ranks."""
 
-import fcntl
 import os
 import re
 import signal
@@ -10,15 +9,14 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, Protocol
 
 from components.core import progress
 from components.core.errors import ConfigError
 from components.core.hashing import fingerprint
-from components.core.processes import die_with_parent, sigterm_raises
+from components.core.processes import die_with_parent, one_at_a_time, sigterm_raises
 from components.core.settings import TrainingSettings
 from components.core.steps import Run
 from components.training.failures import FAILURES, describe_failure
@@ -82,20 +80,12 @@ class LocalLauncher:
                 raise describe_failure(status, folder, list(lines))
 
 
-@contextmanager
-def _turn(run: Run) -> Iterator[None]:
+def _turn(run: Run) -> AbstractContextManager[None]:
     """Arms of an ablation train one after the other: they share this machine's devices."""
     if not run.parent:
-        yield
-        return
-    path = Path(tempfile.gettempdir()) / f"mantis-{os.getuid()}-{fingerprint([run.store.url, run.parent])}.turn"
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress.say("waits until another arm has trained on this machine")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        return nullcontext()
+    name = f"{fingerprint([run.store.url, run.parent])}.turn"
+    return one_at_a_time(name, lambda: progress.say("waits until another arm has trained on this machine"))
 
 
 def _command(run: Run, recipe: Path) -> list[str]:

@@ -7,11 +7,10 @@ import threading
 
 from components.core.progress import say
 from components.core.steps import Run
-from components.core.tracking import TrackedRun, find_tracked_run, tracking_uri
+from components.core.tracking import Status, TrackedRun, find_tracked_run, tracking_uri
 
 SAMPLING_SECONDS = 10
 AGAIN_SECONDS = 30.0  # after MLflow was away
-RUNNING = "RUNNING"  # MLflow's word
 OPEN_SECONDS = 3.0  # between looks for the run
 CLOSE_SECONDS = 15.0
 
@@ -45,7 +44,7 @@ class SystemMetrics:
                     self._closed.wait(OPEN_SECONDS)
                     continue
                 self._watch(tracked.id)
-                if tracked.client.get_run(tracked.id).info.status != RUNNING:
+                if tracked.client.get_run(tracked.id).info.status != Status.RUNNING:
                     return  # somebody has closed it
             except Exception as error:  # whatever the client raises, it must not cost a training step
                 say(f"MLflow takes no system metrics: {str(error).splitlines()[0][:200]}")

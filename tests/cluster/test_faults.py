@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from components.core.steps import read_record
+from components.core.tracking import Status
 from components.training.cluster.job import applied_job
 from pipelines.finish import close_run
 
@@ -124,7 +125,7 @@ def test_a_job_whose_launcher_was_killed_is_deleted_when_the_run_is_closed(train
     one.wait_for_step(5)
     launcher.kill()
     assert one.job in kube.kubectl("-n", "mantis", "get", "trainjobs", "-o", "name")
-    close_run(one.run, "KILLED")
+    close_run(one.run, Status.KILLED)
     kube.until("nothing is left", lambda: one.left_over() == "", 180)
     assert one.steps_saved() >= 5
 

@@ -21,11 +21,11 @@ import pytest
 
 from components.core.steps import StepRecord, open_run, read_records
 from components.core.store import ObjectStore, open_store
+from pipelines.submit import ENDED
 
 ROOT = Path(__file__).parents[2]
 OVERLAY = ROOT / "manifests" / "overlays" / "local-kfp"
 SECONDS = 2400
-ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 # A run of everything in little: ten steps of training, ten samples of each skill. `__` is the dot of a field's name.
 SMALL = {
     "data__generated_conversations": "160",

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,6 @@ import pytest
 from pipelines.compiling import compile_all
 
 pytestmark = pytest.mark.timeout(1800)
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 STEPS = (
     "preflight",
     "subsets",
@@ -28,16 +25,10 @@ SLOW = 60_000  # ms
 
 
 @pytest.fixture(scope="module")
-def page(kfp):
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: KFP's pages are not looked at")
-    if CHROMIUM is None:
-        pytest.skip("no chromium on PATH: KFP's pages are not looked at")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
-        opened = browser.new_page(viewport={"width": 1500, "height": 1250})
-        opened.set_default_timeout(SLOW)
-        yield opened
-        browser.close()
+def page(kfp, browser):
+    opened = browser.new_page(viewport={"width": 1500, "height": 1250})
+    opened.set_default_timeout(SLOW)
+    return opened
 
 
 def keep(page, name: str) -> None:

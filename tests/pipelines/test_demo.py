@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-ABOVE_CHANCE = 0.25
 CONTROL_P = 0.001  # one-sided, that a control is above chance
 DAG_MINUTES = 12
 
@@ -14,17 +13,16 @@ DAG_MINUTES = 12
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_every_skill_is_learned(mantis, tmp_path, seed):
+def test_every_skill_is_learned(mantis, clears_its_bars, tmp_path, seed):
     began = time.monotonic()
     seeds = (f"--set=seed={seed}", f"--set=training.seed={42 + seed}")
     done = mantis("run", "demo", *seeds, "--json", cwd=tmp_path, timeout=2400)
     minutes = (time.monotonic() - began) / 60
     assert done.returncode == 0, done.stdout + done.stderr
     scores = json.loads(Path(done.stdout.splitlines()[-1]).read_text())["scores"]
-    assert {row["skill"] for row in scores} == {"compare", "coref", "temporal", "reason", "single"}
+    clears_its_bars(scores)
     for row in scores:
         assert row["samples"] >= 500, row
-        assert row["low"] >= row["chance"] + ABOVE_CHANCE, row
         assert row["blind_p"] >= CONTROL_P, row
         assert row["shuffled_p"] >= CONTROL_P, row
     assert minutes < DAG_MINUTES

@@ -10,6 +10,7 @@ from components.core.store_local import LocalStore
 from components.core.tracking import (
     RUN_TAG,
     CurveSender,
+    Status,
     find_tracked_run,
     flat_recipe,
     open_tracked_run,
@@ -51,7 +52,7 @@ def test_a_run_in_mlflow(run, tmp_path):
         record_run(
             open_tracked_run(run),
             run,
-            status="FINISHED",
+            status=Status.FINISHED,
             scores=scores,
             tags={"code_version": "abc"},
             dataset=dataset,

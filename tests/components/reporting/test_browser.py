@@ -1,10 +1,7 @@
 """The pages in a real browser: no console error, no request, every image there, readable on paper."""
 
 import json
-import shutil
 from pathlib import Path
-
-import pytest
 
 from components.core.artifacts import commit_manifest, describe_files
 from components.core.steps import Run
@@ -12,20 +9,6 @@ from components.core.store import key_of
 from components.reporting.comparing import compare_runs
 from components.reporting.comparison_page import render_comparison
 from components.reporting.step import report
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pages are not looked at")
-    if CHROMIUM is None:
-        pytest.skip("no chromium on PATH: pages are not looked at")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
-        yield opened
-        opened.close()
 
 
 def look(browser, path: Path):

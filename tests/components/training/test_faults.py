@@ -4,13 +4,11 @@ import io
 import json
 import os
 import selectors
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from pathlib import Path
 
 import psutil
@@ -82,39 +80,6 @@ class Proxy:
         self._listen(self.port)
 
 
-class MlflowServer:
-    """A real server on SQLite that can be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self._port}"
-        self.start()
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
-        command += ["--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db", "--workers", "1"]
-        command += ["--default-artifact-root", str(self._folder / "artifacts")]
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-
-    def until_ready(self) -> None:
-        until = time.monotonic() + 120
-        while time.monotonic() < until:
-            try:
-                urllib.request.urlopen(f"{self.url}/health", timeout=2).close()
-                return
-            except OSError:
-                time.sleep(0.2)
-        raise AssertionError("no MLflow within two minutes")
-
-    def kill(self) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-
-
 @pytest.fixture(scope="module")
 def quiet(make_run):
     """Digest of weights and moments, and rows, of a training that nothing disturbs."""
@@ -124,13 +89,6 @@ def quiet(make_run):
     found = final_digest(run.store, prefix), rows_of(run.store, prefix)
     delete_tree(run.store, prefix)
     return found
-
-
-@pytest.fixture
-def mlflow_server(tmp_path):
-    server = MlflowServer(tmp_path)
-    yield server
-    server.kill()
 
 
 @pytest.fixture

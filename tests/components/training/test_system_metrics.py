@@ -1,40 +1,20 @@
 """System metrics at a real MLflow server; none of it may disturb a training."""
 
 import os
-import signal
 import socket
-import subprocess
-import sys
 import time
-import urllib.request
 
 import pytest
 
-from components.core.tracking import open_tracked_run
+from components.core.tracking import Status, open_tracked_run
 from components.training import system_metrics
 from components.training.system_metrics import SystemMetrics
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path, start_new_session=True
-    )
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
-            break
-        except OSError:
-            time.sleep(0.2)
-    yield process
-    os.killpg(process.pid, signal.SIGKILL)  # its workers, too
-    process.wait()
+def server(mlflow_server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.url)
+    mlflow_server.until_ready()
 
 
 def logged(run):
@@ -60,7 +40,7 @@ def test_a_run_that_was_closed_stays_closed(server, run, monkeypatch):
     tracked, _ = logged(run)
     metrics = SystemMetrics(run)
     time.sleep(2)
-    tracked.client.set_terminated(tracked.id, status="KILLED")
+    tracked.client.set_terminated(tracked.id, status=Status.KILLED)
     metrics._thread.join(30)
     assert not metrics._thread.is_alive()
     assert tracked.client.get_run(tracked.id).info.status == "KILLED"
