@@ -16,6 +16,8 @@ from typing import Any
 
 from components.core import progress
 from components.core.errors import TrackingError
+from components.core.hashing import fingerprint
+from components.core.processes import one_at_a_time
 from components.core.steps import Run
 from components.core.store import ObjectStore
 from components.core.store_local import LocalStore
@@ -25,6 +27,7 @@ PARENT_TAG = "mlflow.parentRunId"  # MLflow's own: its page draws one run inside
 MARKER_METRIC = "train/loss"  # logged with every row of the curve: its last step says how far MLflow has got
 BATCH = 1000  # MLflow's limit of metrics per request
 SECONDS_BETWEEN_BATCHES = 5.0
+SETTLE_SECONDS = 1.0
 SCORE_FIGURES = ("accuracy", "low", "high", "official", "strict", "chance", "blind", "shuffled", "unparsed", "missing")
 PARAMETER_CHARACTERS = 6000  # MLflow's limit
 
@@ -232,6 +235,8 @@ def _experiment(client: Any, run: Run) -> str:
     given = os.environ.get("MLFLOW_EXPERIMENT_ID")
     if given:
         return given
+    from mlflow.exceptions import MlflowException
+
     name = run.recipe.tracking.experiment
     found = client.get_experiment_by_name(name)
     if found:
@@ -239,7 +244,13 @@ def _experiment(client: Any, run: Run) -> str:
     # Without a server, artifacts lie beside the database; a server has a place of its own for them.
     local = os.environ.get("MLFLOW_TRACKING_URI") is None
     place = (_local_root(run.store) / "mlflow-artifacts").as_uri() if local else None
-    return str(client.create_experiment(name, artifact_location=place))
+    try:
+        return str(client.create_experiment(name, artifact_location=place))
+    except MlflowException as error:
+        found = client.get_experiment_by_name(name)
+        if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+            raise
+        return str(found.experiment_id)  # another process made it at the same moment
 
 
 def _tags(run: Run) -> dict[str, str]:
@@ -258,12 +269,21 @@ def _known(client: Any, experiment: str, run: Run) -> str:
 
 
 def _created(client: Any, experiment: str, run: Run) -> str:
-    """A new MLflow run; where another process made one at the same moment, the older one, and ours is deleted."""
-    mine = client.create_run(experiment, run_name=run.id, tags=_tags(run)).info.run_id
-    first = _known(client, experiment, run)
-    if first != mine:
-        client.delete_run(mine)
-    return first
+    """A new MLflow run; where another process made one at the same moment, the older one, and ours is deleted.
+
+    MLflow knows no "create unless there": processes of one machine take turns, those of others have SETTLE_SECONDS
+    to become visible, since a run may be older by its clock and yet written later.
+    """
+    with one_at_a_time(f"{fingerprint([run.store.url, run.id])}.mlflow", lambda: None):
+        if first := _known(client, experiment, run):
+            return first
+        mine = client.create_run(experiment, run_name=run.id, tags=_tags(run)).info.run_id
+        if os.environ.get("MLFLOW_TRACKING_URI"):
+            time.sleep(SETTLE_SECONDS)
+        first = _known(client, experiment, run)
+        if first != mine:
+            client.delete_run(mine)
+        return first
 
 
 def _log_rows(tracked: TrackedRun, rows: Sequence[Mapping[str, float]]) -> None:

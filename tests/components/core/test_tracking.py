@@ -1,6 +1,7 @@
 """Against a real MLflow on SQLite."""
 
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -75,6 +76,45 @@ def test_processes_that_open_a_run_at_the_same_moment_open_one(run):
     assert {one.id for one in opened} == {again.id}
     listed = again.client.search_runs([again.experiment], filter_string=f"tags.`{RUN_TAG}` = '{run.id}'")
     assert [one.info.run_id for one in listed] == [again.id]
+
+
+def test_an_older_run_of_another_machine_that_is_written_later_is_the_one(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    open_tracked_run(replace(run, id="before"))  # the database is made
+    create = mlflow.MlflowClient.create_run
+    theirs = []
+
+    def create_with_another(client, experiment, **given):
+        mine = create(client, experiment, **given)
+        older = mine.info.start_time - 500
+        late = threading.Timer(0.3, lambda: theirs.append(create(client, experiment, start_time=older, **given)))
+        late.start()
+        return mine
+
+    monkeypatch.setattr(mlflow.MlflowClient, "create_run", create_with_another)
+    opened = open_tracked_run(run)
+    assert opened.id == theirs[0].info.run_id == open_tracked_run(run).id
+    assert len(opened.client.search_runs([opened.experiment], f"tags.`{RUN_TAG}` = '{run.id}'")) == 1
+
+
+def test_processes_that_make_the_experiment_at_the_same_moment_make_one(run, monkeypatch):
+    open_tracked_run(run)  # the database is made
+    together, looked = threading.Barrier(3, timeout=30), threading.local()
+    ask = mlflow.MlflowClient.get_experiment_by_name
+
+    def ask_together(client, name):
+        found = ask(client, name)
+        if not getattr(looked, "once", False):
+            looked.once = True
+            together.wait()
+        return found
+
+    monkeypatch.setattr(mlflow.MlflowClient, "get_experiment_by_name", ask_together)
+    tracking = run.recipe.tracking.model_copy(update={"experiment": "new"})
+    first = replace(run, recipe=run.recipe.model_copy(update={"tracking": tracking}))
+    with ThreadPoolExecutor(3) as pool:
+        opened = list(pool.map(lambda _: open_tracked_run(first), range(3)))
+    assert len({(one.experiment, one.id) for one in opened}) == 1
 
 
 def test_the_same_id_in_another_store_is_another_run(run, tmp_path, monkeypatch):
