@@ -15,6 +15,7 @@ from components.data.subsets import warnings
 from components.evaluation.step import resolve_benchmarks
 from components.models import bases
 from components.models.mirrors import mirrors, model_identity
+from components.models.registry import check_family
 from pipelines.resolve import resolve_run
 
 
@@ -42,6 +43,7 @@ def preflight(
         keep_recipe(store, run_id, resolved)
         for warning in [*warnings(resolve_subsets(run)), *bases.warnings(bases.named_bases(resolved.model).values())]:
             say(f"warning: {warning}")
+        check_family(resolved.model.family)
         if trains:
             check_weights(store, resolved)
         if evaluates:

@@ -32,6 +32,7 @@ def refused(done, *words: str) -> None:
 )
 def test_what_a_recipe_cannot_mean(mantis, tmp_path: Path, arguments, words):
     refused(mantis("run", *arguments, cwd=tmp_path), *words)
+    assert not (tmp_path / ".mantis" / "datasets").exists()  # before anything is computed
 
 
 def test_a_store_that_cannot_be_written(mantis, tmp_path: Path):
