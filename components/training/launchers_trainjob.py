@@ -48,9 +48,8 @@ class TrainJobLauncher:
         with sigterm_raises():
             name, uid = _ensure(cluster, job, run, prefix)
             try:
-                _follow(cluster, name, run, prefix)
+                _follow(cluster, name, uid, run, prefix)
             except (KeyboardInterrupt, SystemExit):
-                cluster.delete(name, uid)
                 with suppress(OSError):  # Ctrl-C ends whoever reads this, too
                     progress.say(f"cancelled: TrainJob {name} saves a checkpoint and is deleted")
                 remove(cluster, name, uid)
@@ -114,8 +113,11 @@ def _is_trained(run: Run, prefix: str) -> bool:
     return run.store.stat(f"{prefix}/{SUMMARY}") is not None
 
 
-def _follow(cluster: Cluster, name: str, run: Run, prefix: str) -> None:
+def _follow(cluster: Cluster, name: str, uid: str, run: Run, prefix: str) -> None:
     """Wait for the end, however long; relay the first rank's log, say what it waits for.
+
+    A cancellation deletes the job before anything else: a platform kills a launcher half a minute after it has asked,
+    and what the pods say while they save can still be read.
 
     Raises:
         TrainingError: the job failed, or somebody deleted it.
@@ -143,6 +145,9 @@ def _follow(cluster: Cluster, name: str, run: Run, prefix: str) -> None:
             if ended == "Failed":
                 raise _describe(cluster, name, job, pods)
             time.sleep(POLL_SECONDS)
+    except (KeyboardInterrupt, SystemExit):
+        cluster.delete(name, uid)
+        raise
     finally:
         if log:
             log.finish()
