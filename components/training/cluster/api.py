@@ -20,6 +20,7 @@ REQUEST_SECONDS = (5.0, 30.0)  # to connect, to answer
 LOG_SECONDS = 60.0  # of silence in a followed log, after which it is asked for again
 PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 15.0
 REFUSED_SECONDS = 30.0  # a server that has just started refuses everybody until it has read the roles
+ADMISSION = "denied the request"  # a webhook's last word, which has the same status as a missing right
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 RESTART_ATTEMPT = "jobset.sigs.k8s.io/restart-attempt"
 
@@ -167,13 +168,14 @@ class Cluster:
             try:
                 answer = request(*arguments, _request_timeout=REQUEST_SECONDS, **options)
             except ApiException as error:
-                if error.status in (401, 403) and time.monotonic() - began > REFUSED_SECONDS:
+                refused = error.status == 401 or (error.status == 403 and ADMISSION not in reason_of(error))
+                if refused and time.monotonic() - began > REFUSED_SECONDS:
                     raise ConfigError(
                         f"The cluster does not let this account {what} in namespace {self.namespace}: "
                         f"{reason_of(error)}",
                         remedy="Bind it to the Role mantis-launcher (manifests/base/access.yaml).",
                     ) from None
-                if error.status not in (401, 403, 429) and error.status < 500:
+                if not refused and error.status != 429 and error.status < 500:
                     raise
                 problem = reason_of(error)
             except (urllib3.exceptions.HTTPError, OSError) as error:
