@@ -23,7 +23,9 @@ from components.data.step import assemble, prepare
 from components.training.checkpoint import committed, folder_of
 from components.training.step import train, training_task
 
+pytestmark = pytest.mark.slow
 STEPS = 42
+OUTAGE_SECONDS = 60.0
 SMALL_DISK = "400k"  # the launcher's files fit, a checkpoint does not
 
 
@@ -132,10 +134,7 @@ def test_a_full_disk_ends_it_with_a_message_and_with_room_it_ends_bit_identical(
     assert final_digest(run.store, prefix) == quiet[0]
 
 
-@pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.slow)])
-def test_killed_then_cut_off_from_store_and_mlflow_it_ends_bit_identical(
-    quiet, proxied, mlflow_server, monkeypatch, seconds
-):
+def test_killed_then_cut_off_from_store_and_mlflow_it_ends_bit_identical(quiet, proxied, mlflow_server, monkeypatch):
     import mlflow
 
     run, mixture, proxy = proxied
@@ -154,7 +153,7 @@ def test_killed_then_cut_off_from_store_and_mlflow_it_ends_bit_identical(
     lines = follow(hurt, until=f"goes on after step {first} ")
     mlflow_server.kill()
     proxy.cut()
-    time.sleep(seconds)
+    time.sleep(OUTAGE_SECONDS)
     proxy.restore()
     mlflow_server.start()
     mlflow_server.until_ready()

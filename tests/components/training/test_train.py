@@ -129,6 +129,7 @@ def test_hurt_in_every_way_it_ends_bit_identical(trained):
     ]
 
 
+@pytest.mark.slow
 def test_a_killed_launcher_leaves_no_rank_behind_and_a_stopped_rank_is_named(trained):
     run, _, prefix, _, digest, _ = trained
     delete_tree(run.store, prefix)
