@@ -37,7 +37,13 @@ def test_qlora_and_dora_step_equals_peft_alone(figures, name):
         assert row["gradient_error"] < 1e-4
 
 
-@pytest.mark.parametrize(("adapter", "stage"), [(DORA, 2), ("{kind: lora, rank: 4}", 3)], ids=["qlora+dora", "lora"])
+@pytest.mark.parametrize(
+    ("adapter", "stage"),
+    [
+        pytest.param(DORA, 2, id="qlora+dora"),
+        pytest.param("{kind: lora, rank: 4}", 3, id="lora", marks=pytest.mark.slow),
+    ],
+)
 def test_trained_adapters_become_a_model_that_transformers_loads(make_run, adapter, stage):
     run, mixture = make_run(
         f"adapter-{stage}", training__adapter=adapter, training__zero_stage=str(stage), training__max_steps="12"
@@ -55,6 +61,7 @@ def test_trained_adapters_become_a_model_that_transformers_loads(make_run, adapt
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
 
 
+@pytest.mark.slow
 def test_a_base_of_the_store_is_named_and_not_copied(make_run, shared_store):
     run, mixture = make_run("base-of-adapter", training__max_steps="4")
     base = convert(run, train(run, mixture)).uri

@@ -22,7 +22,7 @@ def saved(torchrun, tmp_path_factory):
     ("saved_stage", "stage", "ranks"),
     [
         (3, 3, 1),
-        (3, 2, 4),
+        pytest.param(3, 2, 4, marks=pytest.mark.slow),
         pytest.param(3, 3, 4, marks=pytest.mark.slow),
         pytest.param(3, 2, 2, marks=pytest.mark.slow),
         pytest.param(2, 3, 4, marks=pytest.mark.slow),
