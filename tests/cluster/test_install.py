@@ -50,6 +50,15 @@ def test_the_api_server_takes_every_overlay(kube, namespace, overlay):
     assert "would violate" not in said
 
 
+def test_the_api_server_takes_every_job(kube, platform, namespace):
+    """And Trainer's webhook, which knows the runtime; in a namespace where none of them is at work."""
+    jobs = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "manifests" / "jobs").glob("*.yaml"))]
+    for job in jobs:
+        job["metadata"]["namespace"] = namespace
+    said = kube.kubectl("apply", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump_all(jobs))
+    assert said.count("created (server dry run)") == len(jobs) > 0
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_no_password_is_in_the_repository(kube, overlay):
     built = kube.kubectl("kustomize", ROOT / "manifests" / "overlays" / overlay)
