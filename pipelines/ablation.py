@@ -8,10 +8,10 @@ from components.evaluation.component import benchmarks, evaluate
 from components.reporting.component import compare, report
 from components.training.component import train
 from pipelines.component import arms, finish_arms, preflight_arms
-from pipelines.platform import on_cluster, short, with_shared_memory
+from pipelines.platform import pipeline, short, step
 
 
-@dsl.pipeline(
+@pipeline(
     name="ablation",
     display_name="Mantis: skill ablation",
     description="Trains one model per skill of data.skills, each with those before it: [coref], [coref, compare] and "
@@ -32,18 +32,18 @@ def ablation(
         run = short(preflight_arms(**asked)).output
         chosen = short(subsets(run=run, store_url=store_url))
         with dsl.ParallelFor(chosen.output, name="each-subset") as item:
-            prepared = on_cluster(prepare(run=item.run, store_url=store_url, subset=item.subset))
+            prepared = step("prepare", prepare(run=item.run, store_url=store_url, subset=item.subset))
         each = short(arms(run=run, store_url=store_url, datasets=dsl.Collected(prepared.outputs["dataset"])))
         with dsl.ParallelFor(each.output, name="each-arm") as arm:
-            mixture = on_cluster(assemble_prepared(run=arm.run, store_url=store_url)).outputs["mixture"]
-            trained = with_shared_memory(train(run=arm.run, store_url=store_url, mixture=mixture))
+            mixture = step("assemble", assemble_prepared(run=arm.run, store_url=store_url)).outputs["mixture"]
+            trained = step("train", train(run=arm.run, store_url=store_url, mixture=mixture))
             checkpoint = trained.outputs["checkpoint"]
-            model = on_cluster(convert(run=arm.run, store_url=store_url, checkpoint=checkpoint)).outputs["model"]
+            model = step("convert", convert(run=arm.run, store_url=store_url, checkpoint=checkpoint)).outputs["model"]
             questions = short(benchmarks(run=arm.run, store_url=store_url))
             with dsl.ParallelFor(questions.output, name="each-benchmark") as item:
-                evaluated = with_shared_memory(
-                    evaluate(run=item.run, store_url=store_url, benchmark=item.benchmark, model=model)
+                evaluated = step(
+                    "evaluate", evaluate(run=item.run, store_url=store_url, benchmark=item.benchmark, model=model)
                 )
             evaluations = dsl.Collected(evaluated.outputs["evaluation"])
-            written = on_cluster(report(run=arm.run, store_url=store_url, evaluations=evaluations))
-        on_cluster(compare(run=run, store_url=store_url, reports=dsl.Collected(written.outputs["page"])))
+            written = step("report", report(run=arm.run, store_url=store_url, evaluations=evaluations))
+        step("compare", compare(run=run, store_url=store_url, reports=dsl.Collected(written.outputs["page"])))

@@ -18,7 +18,7 @@ from components.core.lineage import Link
 from components.core.store import ObjectStore, default_store_url, open_store
 from pipelines import data_cli, evaluation_cli, gc_cli, import_cli, job_cli, models_cli, submit_cli, train_cli
 from pipelines.starting import start
-from pipelines.terminal import RunId, Store, console, errors, explained, overrides_of, recipe_argument
+from pipelines.terminal import PlatformFile, RunId, Store, console, errors, explained, overrides_of, recipe_argument
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -145,20 +145,24 @@ def compile_(
     folder: Annotated[Path, typer.Argument(help="Where the YAML goes.")] = Path("pipelines/compiled"),
     check: Annotated[bool, typer.Option("--check", help="Only say whether the files there are up to date.")] = False,
     image: Annotated[str, typer.Option(help="Bind the files to name@sha256:...; without it, a placeholder.")] = "",
+    platform: PlatformFile = None,
 ) -> None:
     """Compile the pipelines to the YAML that Kubeflow Pipelines takes."""
     from pipelines.compiling import compile_all, stale
+    from pipelines.platform import platform_of
 
     with explained():
-        if check and image:
-            raise ConfigError("--check and --image exclude each other.", remedy="Leave one out.")
+        if check and (image or platform):
+            raise ConfigError(
+                "--check is for files that are bound to nothing.", remedy="Leave --image, --platform out."
+            )
         if check:
             old = stale(folder)
             if old:
                 raise ConfigError(f"{', '.join(old)} in {folder} differ from the code.", remedy="Run `mantis compile`.")
             console.print(f"{folder} is up to date")
             return
-        for path in compile_all(folder, image):
+        for path in compile_all(folder, platform_of(image, platform)):
             console.print(str(path))
 
 

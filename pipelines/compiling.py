@@ -7,11 +7,11 @@ from pathlib import Path
 from kfp import compiler
 
 from components.core.errors import ConfigError
-from components.core.images import PIPELINE_IMAGE
 from pipelines.ablation import ablation
 from pipelines.data_preparation import data_preparation
 from pipelines.evaluation import evaluation
 from pipelines.instruction_tuning import instruction_tuning
+from pipelines.platform import Platform
 
 PIPELINES = {
     "instruction-tuning": instruction_tuning,
@@ -22,12 +22,13 @@ PIPELINES = {
 PINNED = re.compile(r"[\w.:/-]+@sha256:[0-9a-f]{64}")
 
 
-def compile_all(folder: Path, image: str = "") -> list[Path]:
-    """Write one `<pipeline>.yaml` each into `folder`, bound to `image` where one is given; returns the paths.
+def compile_all(folder: Path, platform: Platform) -> list[Path]:
+    """Write one `<pipeline>.yaml` each into `folder`, bound to `platform`; returns the paths.
 
     Raises:
         ConfigError: the image is not pinned by its digest.
     """
+    image = platform.image
     if image and not PINNED.fullmatch(image):
         raise ConfigError(
             f"--image {image!r} has no digest: a tag can come to mean another image in the middle of a run.",
@@ -35,11 +36,9 @@ def compile_all(folder: Path, image: str = "") -> list[Path]:
         )
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, pipeline in PIPELINES.items():
+    for name, bind in PIPELINES.items():
         path = folder / f"{name}.yaml"
-        compiler.Compiler().compile(pipeline, str(path))
-        if image:
-            path.write_text(path.read_text().replace(PIPELINE_IMAGE, image))
+        compiler.Compiler().compile(bind(platform), str(path))
         paths.append(path)
     return paths
 
@@ -47,7 +46,7 @@ def compile_all(folder: Path, image: str = "") -> list[Path]:
 def stale(folder: Path) -> list[str]:
     """Names of the files in `folder` that are not what the code compiles to."""
     with tempfile.TemporaryDirectory() as scratch:
-        fresh = compile_all(Path(scratch))
+        fresh = compile_all(Path(scratch), Platform())
         return [
             path.name
             for path in fresh

@@ -4,10 +4,10 @@ from kfp import dsl
 
 from components.data.component import assemble, prepare, subsets
 from pipelines.component import finish, preflight
-from pipelines.platform import on_cluster, short
+from pipelines.platform import pipeline, short, step
 
 
-@dsl.pipeline(
+@pipeline(
     name="data-preparation",
     display_name="Mantis: data preparation",
     description="Prepares the subsets of a recipe and assembles their mixture; a later training of the same recipe "
@@ -27,5 +27,5 @@ def data_preparation(
         run = short(preflight(**asked, eval_model="", evaluates=False)).output
         chosen = short(subsets(run=run, store_url=store_url))
         with dsl.ParallelFor(chosen.output, name="each-subset") as item:
-            prepared = on_cluster(prepare(run=item.run, store_url=store_url, subset=item.subset))
-        on_cluster(assemble(run=run, store_url=store_url, datasets=dsl.Collected(prepared.outputs["dataset"])))
+            prepared = step("prepare", prepare(run=item.run, store_url=store_url, subset=item.subset))
+        step("assemble", assemble(run=run, store_url=store_url, datasets=dsl.Collected(prepared.outputs["dataset"])))

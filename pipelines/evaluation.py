@@ -5,10 +5,10 @@ from kfp import dsl
 from components.evaluation.component import benchmarks, evaluate
 from components.reporting.component import report
 from pipelines.component import existing_model, finish, preflight
-from pipelines.platform import on_cluster, short, with_shared_memory
+from pipelines.platform import pipeline, short, step
 
 
-@dsl.pipeline(
+@pipeline(
     name="evaluation",
     display_name="Mantis: evaluation of an existing model",
     description="Answers a recipe's benchmarks with a model of the store, with controls and intervals, and writes a "
@@ -30,7 +30,8 @@ def evaluation(
         found = short(existing_model(run=run, store_url=store_url, eval_model=eval_model))
         questions = short(benchmarks(run=run, store_url=store_url))
         with dsl.ParallelFor(questions.output, name="each-benchmark") as item:
-            evaluated = with_shared_memory(
-                evaluate(run=item.run, store_url=store_url, benchmark=item.benchmark, model=found.outputs["model"])
+            evaluated = step(
+                "evaluate",
+                evaluate(run=item.run, store_url=store_url, benchmark=item.benchmark, model=found.outputs["model"]),
             )
-        on_cluster(report(run=run, store_url=store_url, evaluations=dsl.Collected(evaluated.outputs["evaluation"])))
+        step("report", report(run=run, store_url=store_url, evaluations=dsl.Collected(evaluated.outputs["evaluation"])))

@@ -8,10 +8,10 @@ from components.evaluation.component import benchmarks, evaluate
 from components.reporting.component import report
 from components.training.component import train
 from pipelines.component import finish, preflight
-from pipelines.platform import on_cluster, short, with_shared_memory
+from pipelines.platform import pipeline, short, step
 
 
-@dsl.pipeline(
+@pipeline(
     name="instruction-tuning",
     display_name="Mantis: multi-image instruction tuning",
     description="Prepares a data mixture, trains a model on it, converts the checkpoint with a proof of equality, "
@@ -33,14 +33,15 @@ def instruction_tuning(
         chosen = short(subsets(run=run, store_url=store_url))
         with dsl.ParallelFor(chosen.output, name="each-subset") as item:
             # The run comes with each item: to what a loop takes from another task, kfp.local gives the item instead.
-            prepared = on_cluster(prepare(run=item.run, store_url=store_url, subset=item.subset))
+            prepared = step("prepare", prepare(run=item.run, store_url=store_url, subset=item.subset))
         datasets = dsl.Collected(prepared.outputs["dataset"])
-        mixture = on_cluster(assemble(run=run, store_url=store_url, datasets=datasets))
-        trained = with_shared_memory(train(run=run, store_url=store_url, mixture=mixture.outputs["mixture"]))
-        converted = on_cluster(convert(run=run, store_url=store_url, checkpoint=trained.outputs["checkpoint"]))
+        mixture = step("assemble", assemble(run=run, store_url=store_url, datasets=datasets))
+        trained = step("train", train(run=run, store_url=store_url, mixture=mixture.outputs["mixture"]))
+        converted = step("convert", convert(run=run, store_url=store_url, checkpoint=trained.outputs["checkpoint"]))
         questions = short(benchmarks(run=run, store_url=store_url))
         with dsl.ParallelFor(questions.output, name="each-benchmark") as item:
-            evaluated = with_shared_memory(
-                evaluate(run=item.run, store_url=store_url, benchmark=item.benchmark, model=converted.outputs["model"])
+            evaluated = step(
+                "evaluate",
+                evaluate(run=item.run, store_url=store_url, benchmark=item.benchmark, model=converted.outputs["model"]),
             )
-        on_cluster(report(run=run, store_url=store_url, evaluations=dsl.Collected(evaluated.outputs["evaluation"])))
+        step("report", report(run=run, store_url=store_url, evaluations=dsl.Collected(evaluated.outputs["evaluation"])))

@@ -21,13 +21,14 @@ def main(parameters: str, pipeline: str = "instruction-tuning") -> int:
     warnings.filterwarnings("ignore", message="You may be attemping to run a task")
     logging.getLogger().setLevel(logging.WARNING)
     from pipelines.compiling import PIPELINES
+    from pipelines.platform import Platform
 
     with tempfile.TemporaryDirectory(prefix="mantis-kfp-") as folder:
         local.init(
             runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(Path(folder) / "root"), raise_on_error=True
         )
         try:
-            PIPELINES[pipeline](**json.loads(parameters))
+            PIPELINES[pipeline](Platform())(**json.loads(parameters))
         except RuntimeError as error:  # kfp.local's word for a task that failed; the task said why
             print(f"the DAG stopped: {error}", file=sys.stderr)
             return 1

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import tempfile
 import time
 import warnings
@@ -14,14 +15,18 @@ from typing import Any
 import kfp
 import kfp_server_api
 import urllib3
+from kfp.client import ServiceAccountTokenVolumeCredentials
 
 from components.core.errors import ConfigError, MantisError
 from components.core.progress import say
 from pipelines.compiling import compile_all
+from pipelines.platform import Platform
 
 POLL_SECONDS = 10.0
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 PAGE = 100
+TOKEN_FILE = "KF_PIPELINES_SA_TOKEN_PATH"  # upstream's name and place for a ServiceAccount's token in a pod
+USUAL_TOKEN_FILE = "/var/run/secrets/kubeflow/pipelines/token"
 
 
 class SubmissionError(MantisError):
@@ -30,7 +35,11 @@ class SubmissionError(MantisError):
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """Where KFP is and how to be let in; `token` is a secret and never printed."""
+    """Where KFP is and how to be let in; `token` is a secret and never printed.
+
+    Without one, a pod's ServiceAccount counts, whose token is mounted for the audience pipelines.kubeflow.org and read
+    again whenever it is used, since it is replaced from time to time.
+    """
 
     host: str
     namespace: str
@@ -40,10 +49,13 @@ class Server:
     def client(self) -> kfp.Client:
         """A client of this server."""
         warnings.filterwarnings("ignore", message="This client only works with")
+        mounted = os.environ.get(TOKEN_FILE) or USUAL_TOKEN_FILE
+        of_account = ServiceAccountTokenVolumeCredentials(mounted) if Path(mounted).is_file() else None
         return kfp.Client(
             host=self.host,
             namespace=self.namespace,
             existing_token=self.token or None,
+            credentials=of_account,
             ssl_ca_cert=self.ca_file or None,
         )
 
@@ -53,7 +65,7 @@ class Submission:
     """What is to be run: every parameter is passed, because KFP's UI shows only those that were."""
 
     pipeline: str
-    image: str
+    platform: Platform
     experiment: str
     title: str
     parameters: Mapping[str, Any]
@@ -69,7 +81,7 @@ def submit(server: Server, wanted: Submission) -> str:
         SubmissionError: KFP is away or refused; says what it answered.
     """
     with tempfile.TemporaryDirectory() as folder:
-        paths = {path.stem: path for path in compile_all(Path(folder), wanted.image)}
+        paths = {path.stem: path for path in compile_all(Path(folder), wanted.platform)}
         try:
             with redirect_stdout(io.StringIO()):  # the SDK prints links of its own, the run's among others
                 return _create(server, wanted, paths[wanted.pipeline])
@@ -144,7 +156,8 @@ def _explained(server: Server, error: Exception) -> MantisError:
     if status in (401, 403):
         return SubmissionError(
             f"KFP at {server.host} answered {status}.",
-            remedy=f"Check --token (MANTIS_KFP_TOKEN) and that its account may create runs in {server.namespace!r}.",
+            remedy=f"Check --token (MANTIS_KFP_TOKEN; in a pod {TOKEN_FILE}) and that its account may create runs in "
+            f"{server.namespace!r}.",
         )
     if status:
         answer = str(getattr(error, "body", ""))[:500]

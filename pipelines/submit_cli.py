@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from components.core.errors import ConfigError
-from pipelines.terminal import console, explained, overrides_of, recipe_argument
+from pipelines.terminal import PlatformFile, console, explained, overrides_of, recipe_argument
 
 app = typer.Typer()
 
@@ -16,6 +16,7 @@ def submit(
     host: Annotated[str, typer.Option(envvar="MANTIS_KFP_HOST", help="KFP's address, e.g. http://localhost:8080.")],
     image: Annotated[str, typer.Option(envvar="MANTIS_IMAGE", help="The steps' image: name@sha256:...")],
     store: Annotated[str, typer.Option(envvar="MANTIS_STORE", help="s3://bucket/prefix.")],
+    platform: PlatformFile = None,
     namespace: Annotated[str, typer.Option(help="The namespace of the runs.")] = "kubeflow",
     pipeline: Annotated[str, typer.Option(help="instruction-tuning, data-preparation, evaluation or ablation.")] = (
         "instruction-tuning"
@@ -25,7 +26,9 @@ def submit(
     name: Annotated[str, typer.Option(help="The run's id; without it, it follows from the recipe.")] = "",
     experiment: Annotated[str, typer.Option(help="KFP's experiment; made if it is not there.")] = "mantis",
     account: Annotated[str, typer.Option(help="The ServiceAccount of the steps.")] = "mantis-steps",
-    token: Annotated[str, typer.Option(envvar="MANTIS_KFP_TOKEN", help="Better in the environment.")] = "",
+    token: Annotated[
+        str, typer.Option(envvar="MANTIS_KFP_TOKEN", help="Better in the environment; in a pod its ServiceAccount's.")
+    ] = "",
     ca: Annotated[str, typer.Option(help="A file with the CA of KFP's certificate.")] = "",
     cron: Annotated[str, typer.Option(help="A recurring run: six fields, seconds first, e.g. '0 0 3 * * 1'.")] = "",
     follow: Annotated[bool, typer.Option("--follow", help="Wait for the end; exit code 1 unless it succeeds.")] = False,
@@ -34,6 +37,7 @@ def submit(
     from pipelines import submit as kfp
     from pipelines.arms import resolve_parent
     from pipelines.compiling import PIPELINES
+    from pipelines.platform import platform_of
     from pipelines.resolve import name_of, resolve_run
 
     with explained():
@@ -53,7 +57,7 @@ def submit(
         server = kfp.Server(host=host.rstrip("/"), namespace=namespace, token=token, ca_file=ca)
         wanted = kfp.Submission(
             pipeline=pipeline,
-            image=image,
+            platform=platform_of(image, platform),
             experiment=experiment,
             title=title,
             parameters=parameters | ({"eval_model": model} if model else {}),

@@ -17,6 +17,10 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 Store = Annotated[
     str, typer.Option("--store", help="file:///folder or s3://bucket/prefix.", show_default="MANTIS_STORE or ./.mantis")
 ]
+PlatformFile = Annotated[
+    Path | None,
+    typer.Option("--platform", help="YAML of what the steps ask for, e.g. manifests/overlays/a100/steps.yaml."),
+]
 RunId = Annotated[str, typer.Argument(help="A run's id, as `mantis status` lists them.")]
 
 

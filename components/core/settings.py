@@ -328,7 +328,7 @@ def parse_recipe(text: str, *, origin: str, overrides: dict[str, str] | None = N
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(_explain(error, origin), remedy=_known_fields(error)) from None
+        raise ConfigError(explain(error, origin), remedy=_known_fields(error)) from None
 
 
 def load_recipe_file(path: Path, overrides: dict[str, str] | None = None) -> Recipe:
@@ -356,10 +356,11 @@ def _override(raw: dict[str, Any], dotted: str, value: str) -> None:
     node[last] = parsed
 
 
-def _explain(error: ValidationError, origin: str) -> str:
+def explain(error: ValidationError, origin: str) -> str:
+    """Every field of `origin` that does not hold, with its value and why."""
     problems = []
     for item in error.errors():
-        field = ".".join(str(part) for part in item["loc"]) or "the recipe"
+        field = ".".join(str(part) for part in item["loc"]) or "the whole"
         if item["type"] == "extra_forbidden":
             problems.append(f"{field} = {item['input']!r} is not a field")
         else:

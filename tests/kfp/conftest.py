@@ -51,8 +51,7 @@ class Kfp:
             "training.launcher": "trainjob",
             "training.nodes": "2",
             "training.processes_per_node": "1",
-            "cluster.image": self.image,
-        }
+        }  # the ranks' image is that of the step which launches them
 
     def submit(self, recipe: str, *options: str, **settings: str) -> "subprocess.CompletedProcess[str]":
         """`mantis submit`, as a person types it; settings with `__` for the dot."""

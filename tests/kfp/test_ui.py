@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.compiling import compile_all
+from pipelines.platform import Platform
 
 pytestmark = pytest.mark.timeout(1800)
 STEPS = (
@@ -52,7 +53,7 @@ def fit(page) -> None:
 def run(page, kfp, little, tmp_path_factory) -> str:
     """Uploaded, filled in and started by hand; KFP's id of the run."""
     folder = tmp_path_factory.mktemp("compiled")
-    paths = {path.stem: path for path in compile_all(folder, kfp.image)}
+    paths = {path.stem: path for path in compile_all(folder, Platform(image=kfp.image))}
     name = f"mantis-{kfp.store[-8:]}"
     page.goto(f"{kfp.host}/#/pipeline_versions/new")
     page.locator("#newPipelineName").fill(name)

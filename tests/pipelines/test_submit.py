@@ -98,10 +98,11 @@ def kfp() -> Iterator[Kfp]:
 
 @pytest.fixture
 def submit(mantis, kfp, tmp_path):
-    def call(*more: str, token: str = TOKEN):
+    def call(*more: str, token: str = TOKEN, **environment: str):
         host = f"http://127.0.0.1:{kfp.server_address[1]}"
         where = ("--host", host, "--image", IMAGE, "--store", "s3://mantis/x", "--namespace", "team")
-        return mantis("submit", "demo", *where, *more, cwd=tmp_path, MANTIS_KFP_TOKEN=token, HOME=str(tmp_path))
+        return mantis("submit", "demo", *where, *more, cwd=tmp_path, MANTIS_KFP_TOKEN=token, HOME=str(tmp_path),
+                      **environment)  # fmt: skip
 
     return call
 
@@ -129,6 +130,19 @@ def test_a_submission_passes_everything_and_uploads_a_version_once(kfp, submit):
     assert len(kfp.versions) == 1
     assert len(kfp.created) == 2
     assert TOKEN not in done.stdout + done.stderr + again.stdout + again.stderr
+
+
+def test_a_pod_is_let_in_by_its_service_account(kfp, submit, tmp_path):
+    """Whose token is a file, for the audience of KFP."""
+    mounted = tmp_path / "token"
+    mounted.write_text(TOKEN)
+    done = submit(token="", KF_PIPELINES_SA_TOKEN_PATH=str(mounted))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(kfp.created) == 1
+    mounted.write_text("of somebody else")
+    refused = submit(token="", KF_PIPELINES_SA_TOKEN_PATH=str(mounted))
+    assert "answered 401" in refused.stderr
+    assert "KF_PIPELINES_SA_TOKEN_PATH" in refused.stderr
 
 
 def test_a_schedule_is_a_recurring_run(kfp, submit):
