@@ -28,11 +28,11 @@ demo: venv  ## Train a tiny model on generated multi-image tasks and open its re
 test: venv lint  ## Lint, types, and every test that takes seconds
 	$(BIN)/python -m pytest -m "not slow" --durations=15 $(TESTS)
 
-test-slow: venv  ## The tests that take minutes
+test-slow: venv  ## The tests that take minutes; with KUBECONFIG and MANTIS_TEST_IMAGE, those of tests/cluster too
 	$(BIN)/python -m pytest -m slow $(TESTS)
 
 test-cluster: venv  ## The tests on the cluster of KUBECONFIG, with the image MANTIS_TEST_IMAGE
-	MANTIS_TEST_IMAGE=$${MANTIS_TEST_IMAGE:-mantis/train:$(CODE_VERSION)} $(BIN)/python -m pytest --durations=15 tests/cluster
+	MANTIS_TEST_IMAGE=$${MANTIS_TEST_IMAGE:-mantis/train:$(CODE_VERSION)} $(BIN)/python -m pytest -m "not slow" --durations=15 tests/cluster
 
 lint: venv  ## ruff and mypy --strict
 	$(BIN)/ruff check .

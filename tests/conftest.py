@@ -179,8 +179,8 @@ def kube() -> SimpleNamespace:
 
 def jobs_are_done() -> bool:
     """Whether each Job is complete; one that ended long ago is tidied away at any time."""
-    counts = kubectl("-n", "mantis", "get", "jobs", "-o", "jsonpath={range .items[*]}{.status.succeeded} {end}")
-    return counts.split() == ["1", "1"] or counts.split() == []
+    each = "jsonpath={range .items[*]}{.metadata.name}={.status.succeeded} {end}"
+    return all(job.endswith("=1") for job in kubectl("-n", "mantis", "get", "jobs", "-o", each).split())
 
 
 @pytest.fixture(scope="session")

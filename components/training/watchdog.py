@@ -3,6 +3,9 @@
 Collectives wait for everybody: when one rank stops, all of them do, and the collective's own timeout can only say that
 something is late. So every rank tells how far it got before each wait (a TCPStore key, sent by a thread), and
 whoever has waited too long reads them: the rank that is behind all others is the one.
+
+A process that stands still as a whole cannot do that, and where all of a job's do, nobody says anything. So every rank
+also touches a file, where the platform names a folder for it, and the platform ends a pod with an old one.
 """
 
 import os
@@ -11,12 +14,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]  # documented, not exported
 
 from components.core.errors import TrainingError
 
 LOOK_SECONDS = 0.5
+ALIVE = "MANTIS_ALIVE"  # the folder that the runtime's livenessProbe looks into (manifests/base/runtime.yaml)
 
 
 @dataclass(frozen=True, order=True)
@@ -38,6 +43,8 @@ class Watchdog:
         self._seconds, self._end = seconds, end
         self._mark = Mark(0, 0, "start")
         self._since: float | None = None
+        folder = os.environ.get(ALIVE)
+        self._alive = Path(folder) / f"rank-{rank}" if folder else None
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
@@ -55,11 +62,16 @@ class Watchdog:
         """Training is over."""
         self._closed.set()
         self._thread.join()
+        if self._alive:
+            self._alive.unlink(missing_ok=True)
 
     def _watch(self) -> None:
         told = -1
         while not self._closed.wait(LOOK_SECONDS):
             mark, since = self._mark, self._since
+            if self._alive:
+                self._alive.parent.mkdir(exist_ok=True)
+                self._alive.touch()
             try:
                 if mark.count != told:
                     self._store.set(_key(self._rank), f"{mark.count} {mark.step} {mark.stage}")

@@ -22,6 +22,8 @@ RUN = (
     "demo",
     "--store=file:///store",
     "--set=data.generated_conversations=320",
+    "--set=data.skills=[single]",
+    "--set=evaluation.benchmarks=[demo-single]",
     "--set=evaluation.samples_per_skill=20",
     "--set=training.epochs=1",
 )

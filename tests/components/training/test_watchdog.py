@@ -41,5 +41,19 @@ def test_nothing_is_late_while_it_moves_or_is_paused(dogs):
     assert errors.empty()
 
 
+def test_a_process_shows_that_it_lives_until_training_is_over(monkeypatch, tmp_path):
+    """The file is touched whatever the training waits for; none is left to grow old while the result is written."""
+    monkeypatch.setenv("MANTIS_ALIVE", str(tmp_path / "alive"))
+    dog = Watchdog(HashStore(), rank=3, world_size=4, seconds=600, end=pytest.fail)
+    file, times = tmp_path / "alive" / "rank-3", set()
+    until = time.monotonic() + 10
+    while len(times) < 3 and time.monotonic() < until:
+        times |= {file.stat().st_mtime_ns} if file.exists() else set()
+        time.sleep(0.1)
+    assert len(times) == 3
+    dog.close()
+    assert not file.exists()
+
+
 def test_where_all_ranks_wait_that_is_said():
     assert late_error([Mark(4, 2, "data")] * 3, seconds=600).problem.startswith("All 3 ranks wait in step 2 (data).")
