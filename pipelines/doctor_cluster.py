@@ -25,6 +25,8 @@ KINDS = (
     (GROUP, VERSION, "clustertrainingruntimes", "Install Kubeflow Trainer >= 2.2."),
     ("jobset.x-k8s.io", "v1alpha2", "jobsets", "Install JobSet; Kubeflow Trainer's manifests bring it."),
 )
+# What was tested, by the names of the controllers' images.
+TESTED = {"trainer-controller-manager": "v2.3.0", "jobset": "v0.12.0"}
 # What launching does: the Role mantis-launcher in manifests/base/access.yaml.
 RIGHTS = (
     (GROUP, PLURAL, "", ("create", "get", "list", "delete")),
@@ -44,6 +46,7 @@ def examine_cluster(cluster: ClusterSettings, store_url: str, *, nodes: int) -> 
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("API server", lambda: _server(api)),
         *((kind[2], lambda kind=kind: _kind(api, *kind)) for kind in KINDS),
+        ("controllers", lambda: _controllers(api)),
         ("runtime", lambda: _runtime(api, cluster)),
         ("rights", lambda: _rights(api, cluster.namespace)),
         ("GPUs", lambda: _gpus(api)),
@@ -82,6 +85,19 @@ def _kind(api: client.ApiClient, group: str, version: str, plural: str, remedy: 
         served = False
     found = f"{group}/{version}" if served else f"{group}/{version} is not served"
     return Finding(what=plural, ok=served, found=found, remedy=remedy)
+
+
+def _controllers(api: client.ApiClient) -> Finding:
+    """Versions of Trainer and JobSet: the API server tells those of its kinds, which stay the same for years."""
+    deployments = client.AppsV1Api(api).list_deployment_for_all_namespaces().items
+    images = [part.image for each in deployments for part in each.spec.template.spec.containers]
+    names = [image.partition("@")[0].rsplit("/", 1)[-1].partition(":") for image in images]
+    there = {name: tag for name, _, tag in names if name in TESTED}
+    tested = ", ".join(f"{name} {tag}" for name, tag in TESTED.items())
+    if there == TESTED:
+        return Finding(what="controllers", ok=True, found=tested)
+    found = ", ".join(f"{name} {there.get(name) or 'not found'}" for name in TESTED)
+    return Finding(what="controllers", ok=None, found=found, remedy=f"Tested were {tested}; others may do.")
 
 
 def _runtime(api: client.ApiClient, cluster: ClusterSettings) -> Finding:

@@ -62,10 +62,14 @@ def _head(recipe: str, overrides: Mapping[str, str], name: str, store: str, reso
     given += f" --name {name}" if name else ""
     shown = recipe if "\n" not in recipe else "RECIPE.yaml"
     nodes, ranks = resolved.training.nodes, resolved.training.nodes * resolved.training.processes_per_node
+    another = (
+        f"# {IMAGE} is for CPUs; yours, and a queue:  mantis job {shown}{given} --image REF --set cluster.queue=Q\n"
+    )
     return (
         f"# {resolved.description or resolved.name}: {ranks} ranks on {nodes} nodes.\n"
+        f"{another if resolved.cluster.image == IMAGE else ''}"
         f"# First, once:  mantis data prepare {shown}{given} --store {store}\n"
         f"# Watch it:     kubectl -n {resolved.cluster.namespace} get trainjobs; "
         f"kubectl -n {resolved.cluster.namespace} logs -f -l mantis-kfp/role=rank --prefix\n"
-        f"# Then:         mantis run {shown}{given} --store {store}   (converts and evaluates what was trained)\n"
+        f"# Then:         mantis run {shown}{given} --store {store}   (converts and evaluates, where it is typed)\n"
     )

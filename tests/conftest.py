@@ -1,4 +1,5 @@
 import base64
+import json
 import os
 import shutil
 import socket
@@ -175,6 +176,25 @@ def kube() -> SimpleNamespace:
         jobs_are_done=jobs_are_done,
         forwarded=forwarded,
     )
+
+
+@pytest.fixture(scope="session")
+def mlflow_contents() -> Callable[[], Iterator[tuple[str, bytes]]]:
+    """Every run of the tracking server, with its parameters and tags, and the text of its artifacts."""
+    import mlflow
+    from mlflow import MlflowClient
+
+    def each() -> Iterator[tuple[str, bytes]]:
+        client = MlflowClient()
+        for experiment in client.search_experiments():
+            for run in client.search_runs([experiment.experiment_id]):
+                yield f"mlflow {run.info.run_name}", json.dumps(run.to_dictionary(), default=str).encode()
+                for item in client.list_artifacts(run.info.run_id):
+                    if not item.is_dir:
+                        uri = f"runs:/{run.info.run_id}/{item.path}"
+                        yield f"mlflow {run.info.run_name}/{item.path}", mlflow.artifacts.load_text(uri).encode()
+
+    return each
 
 
 def jobs_are_done() -> bool:

@@ -105,7 +105,7 @@ def _unfit(found: dict[str, Any], job: dict[str, Any], run: Run, prefix: str) ->
     if ended == "Complete" and not _is_trained(run, prefix):
         return "is complete, and its checkpoint is no longer in the store"
     if ended is None and found["metadata"].get("annotations", {}).get(ASKED_ANNOTATION) != _asked(job):
-        return "was started with another image, another command or other nodes"
+        return "was started with another image, other nodes or resources, or in another queue"
     return None
 
 

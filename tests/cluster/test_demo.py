@@ -1,5 +1,6 @@
 """The whole DAG against the cluster: steps here, the ranks as a TrainJob, everything in MinIO and MLflow."""
 
+import base64
 import json
 import os
 import re
@@ -10,12 +11,14 @@ from uuid import uuid4
 
 import pytest
 
+from components.core.store import open_store
+
 SECONDS = 1500
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.timeout(SECONDS + 60)
-def test_the_demo_clears_its_bars(kube, services, image, clears_its_bars, tmp_path):
+def test_the_demo_clears_its_bars(kube, services, image, clears_its_bars, mlflow_contents, tmp_path):
     """Data from here, the job applied with kubectl; `mantis run` follows it, converts, evaluates and reports."""
     store = f"s3://mantis/demo-{uuid4().hex[:8]}"
     settings = {
@@ -26,7 +29,8 @@ def test_the_demo_clears_its_bars(kube, services, image, clears_its_bars, tmp_pa
     }
     given = ["demo", "--store", store, *(f"--set={name}={value}" for name, value in settings.items())]
     mantis("data", "prepare", *given, folder=tmp_path)
-    kube.kubectl("apply", "-f", "-", stdin=mantis("job", *given, "--image", image, folder=tmp_path))
+    job = mantis("job", *given, "--image", image, folder=tmp_path)
+    kube.kubectl("apply", "-f", "-", stdin=job)
     said = mantis("run", *given, "--json", folder=tmp_path)
     logs = "\n".join(path.read_text() for path in tmp_path.glob("*.log"))
     assert "was applied for this run and is followed" in logs
@@ -35,6 +39,34 @@ def test_the_demo_clears_its_bars(kube, services, image, clears_its_bars, tmp_pa
     clears_its_bars(summary["scores"])
     assert "trainjob" not in kube.kubectl("-n", "mantis", "get", "trainjobs", "-o", "name")
     in_mlflow(summary["run"])
+    left = {"job": job.encode(), "stdout": said.encode(), "launcher": logs.encode(), **dict(mlflow_contents())}
+    left |= {f"object {entry.key}": open_store(store).get(entry.key) for entry in open_store(store).list("")}
+    left |= of_namespace(kube)
+    no_credential_is_in(left, kube, summary["run"])
+
+
+def of_namespace(kube) -> dict[str, bytes]:
+    """What anybody may read there: objects that are no Secrets, and what the pods have said."""
+    kinds = "pods,jobs,statefulsets,configmaps,trainjobs,jobsets,events"
+    found = {"objects": kube.kubectl("-n", "mantis", "get", kinds, "-o", "json").encode()}
+    for pod in kube.kubectl("-n", "mantis", "get", "pods", "-o", "name").split():
+        found[f"log {pod}"] = kube.kubectl("-n", "mantis", "logs", pod, check=False).encode()
+    return found
+
+
+def no_credential_is_in(left: dict[str, bytes], kube, run: str) -> None:
+    """Of what is in Secrets, the servers' own passwords among it, nothing is anywhere else."""
+    secrets = kube.core.list_namespaced_secret("mantis", label_selector="app.kubernetes.io/part-of=mantis-kfp").items
+    words = {
+        f"{secret.metadata.name}/{key}": base64.b64decode(value)
+        for secret in secrets
+        for key, value in secret.data.items()
+        if key.endswith(("PASSWORD", "SECRET_ACCESS_KEY", "SECRET_KEY"))
+    }
+    assert len(words) == 6
+    assert sum(run.encode() in data for data in left.values()) > 10, "a search that finds nothing proves nothing"
+    for name, word in words.items():
+        assert [where for where, data in left.items() if word in data] == [], name
 
 
 def mantis(*arguments: str, folder: Path) -> str:

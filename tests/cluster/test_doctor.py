@@ -11,6 +11,7 @@ def test_everything_that_launching_needs_is_there(kube, services, image):
     found = {finding.what: finding for finding in examine_cluster(settings, "s3://mantis/doctor", nodes=2)}
     for what in ("API server", "trainjobs", "clustertrainingruntimes", "jobsets", "runtime", "rights", "MLflow"):
         assert found[what].ok, found[what]
+    assert found["controllers"].found == "trainer-controller-manager v2.3.0, jobset v0.12.0"
     assert found["GPUs"].found.startswith("0 on 0 of ")
     assert found["all-reduce"].ok, found["all-reduce"]
     assert found["all-reduce"].found.startswith("2 ranks (cpu), ")

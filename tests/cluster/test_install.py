@@ -1,6 +1,10 @@
 """`kubectl apply -k` of every overlay, on the real API server."""
 
+import base64
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,14 +18,39 @@ def test_everything_is_ready_within_five_minutes(platform):
     assert platform < 300
 
 
-def test_every_pod_is_restricted(kube, platform):
-    """The namespaces enforce it, and warn about nothing that was applied."""
-    for namespace in ("mantis", "mantis-steps"):
-        labels = kube.core.read_namespace(namespace).metadata.labels
+def pods_of(overlay: str, kube) -> dict[str, dict]:
+    """The pods that an overlay leads to, by the object that makes them: templates, and the runtime's of the ranks."""
+    found = {}
+    for item in yaml.safe_load_all(kube.kubectl("kustomize", ROOT / "manifests" / "overlays" / overlay)):
+        if item["kind"] == "ClusterTrainingRuntime":
+            (node,) = item["spec"]["template"]["spec"]["replicatedJobs"]
+            found["ranks"] = node["template"]["spec"]["template"]["spec"]
+        elif "template" in item.get("spec", {}):
+            spec = found[item["metadata"]["name"]] = item["spec"]["template"]["spec"]
+            claims = [claim["metadata"]["name"] for claim in item["spec"].get("volumeClaimTemplates", ())]
+            spec["volumes"] += [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in claims]
+    return found
+
+
+def create(kube, namespace: str, name: str, spec: dict) -> str:
+    """What the API server says to a pod; its account is another namespace's and does not count here."""
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}}
+    pod["spec"] = {key: value for key, value in spec.items() if key != "serviceAccountName"}
+    return kube.kubectl("-n", namespace, "create", "--dry-run=server", "-f", "-", stdin=json.dumps(pod), check=False)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_pod_is_restricted(kube, platform, namespace, overlay):
+    """Each is taken in a namespace that enforces it, as ours do; with one right more it would not be."""
+    for ours in ("mantis", "mantis-steps"):
+        labels = kube.core.read_namespace(ours).metadata.labels
         assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
-    said = kube.kubectl("label", "--dry-run=server", "--overwrite", "ns", "mantis",
-                        "pod-security.kubernetes.io/enforce=restricted")  # fmt: skip
-    assert "violate" not in said
+    pods = pods_of(overlay, kube)
+    assert pods.keys() == {"minio", "mlflow", "make-secrets", "make-users", "ranks"}
+    for name, spec in pods.items():
+        assert f"pod/{name} created" in create(kube, namespace, name, spec)
+        spec["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
+        assert 'violates PodSecurity "restricted' in create(kube, namespace, name, spec)
 
 
 def test_applied_again_nothing_is_restarted_and_no_password_changes(kube, platform):
@@ -37,17 +66,50 @@ def test_applied_again_nothing_is_restarted_and_no_password_changes(kube, platfo
     assert kube.core.read_namespaced_secret("mantis-store", "mantis").data == password
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_api_server_takes_every_overlay(kube, namespace, overlay):
-    """As if applied to an empty namespace: another overlay's volumes could not be changed in place."""
-    built = yaml.safe_load_all(kube.kubectl("kustomize", ROOT / "manifests" / "overlays" / overlay))
-    objects = [item for item in built if item["kind"] != "Namespace"]
+def takes(kube, namespace: str, folder: Path) -> str:
+    """What the API server says to a kustomization, as if it were applied to an empty namespace.
+
+    Another overlay's volumes could not be changed in place.
+    """
+    objects = [item for item in yaml.safe_load_all(kube.kubectl("kustomize", folder)) if item["kind"] != "Namespace"]
     for item in objects:
         if "namespace" in item["metadata"]:
             item["metadata"]["namespace"] = namespace
-    said = kube.kubectl("apply", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump_all(objects))
+    return kube.kubectl("apply", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump_all(objects))
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_api_server_takes_every_overlay(kube, namespace, overlay):
+    said = takes(kube, namespace, ROOT / "manifests" / "overlays" / overlay)
     assert "clustertrainingruntime.trainer.kubeflow.org/mantis-deepspeed" in said
     assert "would violate" not in said
+
+
+def test_an_s3_and_a_database_of_ones_own_take_the_place_of_ours(kube, namespace, tmp_path):
+    manifests = os.path.relpath(ROOT / "manifests", tmp_path)
+    overlay = {
+        "resources": [f"{manifests}/overlays/a100"],
+        "components": [f"{manifests}/own/s3", f"{manifests}/own/postgresql"],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    said = takes(kube, namespace, tmp_path)
+    assert "statefulset.apps/mlflow" in said
+    assert "minio" not in said
+    for policy in ("clients-reach-own-s3", "mlflow-reaches-postgresql"):
+        assert f"networkpolicy.networking.k8s.io/{policy} created" in said
+
+
+def test_a_store_that_is_not_ours_gets_no_users(tmp_path):
+    for name, address in (("store", "https://s3.example.org"), ("mlflow", "https://minio.mlflow.example.org")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "endpoint").write_text(address)
+    script = ROOT / "manifests" / "base" / "bootstrap" / "make_users.py"
+    environment = os.environ | {"SECRETS": str(tmp_path), "NAMESPACE": "mantis"}
+    done = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("is not ours and is left alone") == 2
 
 
 def test_the_api_server_takes_every_job(kube, platform, namespace):
@@ -67,8 +129,6 @@ def test_no_password_is_in_the_repository(kube, overlay):
 
 def test_the_users_can_do_no_more_than_they_should(services, platform, kube):
     """The keys of steps and ranks read and write one bucket; the reader's only read."""
-    import base64
-
     from minio import Minio, MinioAdmin
     from minio.credentials import StaticProvider
     from minio.error import MinioAdminException, S3Error
@@ -101,3 +161,28 @@ def test_mlflow_lets_nobody_in_without_a_password(services, platform):
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(call, timeout=30)
     assert refused.value.code == 401
+
+
+def test_a_new_password_reaches_everybody(kube, services):
+    """As docs/operating.md says it: the Secret and both Jobs go, and the overlay is applied again."""
+    from minio import Minio
+    from minio.error import S3Error
+
+    def keys(namespace: str) -> list[str]:
+        data = kube.core.read_namespaced_secret("mantis-store", namespace).data
+        return [base64.b64decode(data[key]).decode() for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
+
+    before = keys("mantis")
+    assert keys("mantis-steps") == before
+    kube.kubectl("-n", "mantis", "delete", "--ignore-not-found", "secret/mantis-store", "job/make-secrets",
+                 "job/make-users")  # fmt: skip
+    kube.kubectl("apply", "-k", ROOT / "manifests" / "overlays" / "local")
+    kube.until("the Jobs of the overlay", kube.jobs_are_done, 240)
+    after = keys("mantis")
+    assert after[1] != before[1]
+    assert keys("mantis-steps") == after
+    host = services["AWS_ENDPOINT_URL"].removeprefix("http://")
+    assert Minio(host, access_key=after[0], secret_key=after[1], secure=False).bucket_exists("mantis")
+    with pytest.raises(S3Error, match="SignatureDoesNotMatch"):
+        Minio(host, access_key=before[0], secret_key=before[1], secure=False).bucket_exists("mantis")
+    os.environ["AWS_SECRET_ACCESS_KEY"] = after[1]  # for the tests behind this one

@@ -39,26 +39,11 @@ def bucket_of_kfp(kfp, kube) -> Iterator[tuple[str, bytes]]:
                     yield f"{bucket.name}/{item.object_name}", reply.read()
 
 
-def of_mlflow() -> Iterator[tuple[str, bytes]]:
-    """Every run, with its parameters and tags, and the text of its artifacts."""
-    import mlflow
-    from mlflow import MlflowClient
-
-    client = MlflowClient()
-    for experiment in client.search_experiments():
-        for run in client.search_runs([experiment.experiment_id]):
-            yield f"mlflow {run.info.run_name}", json.dumps(run.to_dictionary(), default=str).encode()
-            for item in client.list_artifacts(run.info.run_id):
-                if not item.is_dir:
-                    uri = f"runs:/{run.info.run_id}/{item.path}"
-                    yield f"mlflow {run.info.run_name}/{item.path}", mlflow.artifacts.load_text(uri).encode()
-
-
-def everything(kfp, kube) -> Iterator[tuple[str, bytes]]:
+def everything(kfp, kube, mlflow_contents) -> Iterator[tuple[str, bytes]]:
     for entry in kfp.opened.list(""):
         yield f"store {entry.key}", kfp.opened.get(entry.key)
     yield from bucket_of_kfp(kfp, kube)
-    yield from of_mlflow()
+    yield from mlflow_contents()
     yield "workflows", kube.kubectl("-n", kfp.namespace, "get", "wf", "-o", "json").encode()
     for namespace, label in ((kfp.namespace, "pipeline/runid"), ("mantis", "")):
         pods = kube.kubectl("-n", namespace, "get", "pods", "-o", "name", *(["-l", label] if label else []))
@@ -67,10 +52,10 @@ def everything(kfp, kube) -> Iterator[tuple[str, bytes]]:
             yield f"log {namespace} {pod}", log.encode()
 
 
-def test_no_credential_is_left_anywhere(kfp, small, kube, credentials):
+def test_no_credential_is_left_anywhere(kfp, small, kube, credentials, mlflow_contents):
     looked, kinds = 0, set()
     known, seen = small[0].encode(), 0
-    for name, data in everything(kfp, kube):
+    for name, data in everything(kfp, kube, mlflow_contents):
         looked, seen = looked + 1, seen + (known in data)
         kinds.add(name.split()[0].split("/")[0])
         for variable, secret in credentials.items():

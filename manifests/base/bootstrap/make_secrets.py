@@ -1,7 +1,8 @@
 """Makes the Secrets that are missing, with random passwords. What is there is left as it is.
 
 Runs as a Job in the namespace of TrainJobs. It also copies the keys that steps need to the namespaces named in
-STEP_NAMESPACES (separated by commas), where its account may create Secrets.
+STEP_NAMESPACES (separated by commas), where its account may create Secrets and change these two. A copy follows what it
+was copied from; a Secret of the same name that somebody else has made there stays.
 """
 
 import json
@@ -16,11 +17,14 @@ from typing import Any
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 API = f"https://{os.environ['KUBERNETES_SERVICE_HOST']}:{os.environ['KUBERNETES_SERVICE_PORT']}/api/v1"
 FOR_STEPS = ("mantis-store", "mantis-mlflow")
+LABELS = {"app.kubernetes.io/part-of": "mantis-kfp"}
 
 
 def request(method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     """One call of the API server; raises urllib.error.HTTPError."""
     headers = {"Authorization": f"Bearer {(ACCOUNT / 'token').read_text()}", "Content-Type": "application/json"}
+    if method == "PATCH":
+        headers["Content-Type"] = "application/merge-patch+json"
     data = json.dumps(body).encode() if body else None
     call = urllib.request.Request(API + path, data=data, method=method, headers=headers)
     context = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
@@ -31,14 +35,24 @@ def request(method: str, path: str, body: dict[str, Any] | None = None) -> dict[
 
 def ensure(namespace: str, name: str, values: dict[str, Any]) -> None:
     """Create a Secret with `values` (its `data` or `stringData`) unless there is one of that name."""
-    labels = {"app.kubernetes.io/part-of": "mantis-kfp"}
     try:
-        request("POST", f"/namespaces/{namespace}/secrets", {"metadata": {"name": name, "labels": labels}, **values})
+        request("POST", f"/namespaces/{namespace}/secrets", {"metadata": {"name": name, "labels": LABELS}, **values})
         print(f"{namespace}/{name} made")
     except urllib.error.HTTPError as error:
         if error.code != 409:
             raise
         print(f"{namespace}/{name} is there")
+
+
+def copy(source: dict[str, Any], namespace: str) -> None:
+    """Have the Secret `source` in another namespace, too, with the values that it has now."""
+    name, data = source["metadata"]["name"], source["data"]
+    ensure(namespace, name, {"data": data})
+    there = request("GET", f"/namespaces/{namespace}/secrets/{name}")
+    ours = LABELS.items() <= there["metadata"].get("labels", {}).items()
+    if ours and there["data"] != data:
+        request("PATCH", f"/namespaces/{namespace}/secrets/{name}", {"data": data})
+        print(f"{namespace}/{name} follows")
 
 
 def main() -> None:
@@ -66,8 +80,7 @@ def main() -> None:
         ensure(here, name, {"stringData": values})
     for namespace in filter(None, os.environ.get("STEP_NAMESPACES", "").split(",")):
         for name in FOR_STEPS:
-            found = request("GET", f"/namespaces/{here}/secrets/{name}")
-            ensure(namespace, name, {"data": found["data"]})
+            copy(request("GET", f"/namespaces/{here}/secrets/{name}"), namespace)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The bucket, MinIO's users with as few rights as they need, and MLflow's user. Can run again at any time."""
+"""The bucket, MinIO's users with as few rights as they need, and MLflow's user. Can run again at any time.
+
+A store or a tracking server that is not the one of these manifests is left alone: whoever runs it makes its users.
+"""
 
 import base64
 import json
@@ -8,11 +11,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from minio import Minio, MinioAdmin
 from minio.credentials import StaticProvider
 from minio.error import MinioAdminException
 
+NAMESPACE = os.environ["NAMESPACE"]
 SECRETS = Path(os.environ["SECRETS"])  # the mounted Secrets: <name>/user, <name>/password, <name>/endpoint
 BUCKET = "mantis"
 PATIENCE = 240.0  # seconds that the services may take to come up
@@ -33,6 +38,12 @@ WRITE = {
 def value(name: str) -> str:
     """A value of a mounted Secret."""
     return (SECRETS / name).read_text().strip()
+
+
+def is_ours(service: str, endpoint: str) -> bool:
+    """Whether an address is that of a Service of this namespace."""
+    host = (urlsplit(endpoint).hostname or "").split(".")
+    return host[:2] in ([service], [service, NAMESPACE])
 
 
 def patiently(what: str, work: Callable[[], None]) -> None:
@@ -93,5 +104,11 @@ def ask_mlflow(method: str, path: str, body: dict[str, str]) -> None:
     urllib.request.urlopen(request, timeout=30).close()
 
 
-patiently("MinIO", set_up_minio)
-patiently("MLflow", set_up_mlflow)
+for service, endpoint, work in (
+    ("minio", value("store/endpoint"), set_up_minio),
+    ("mlflow", value("mlflow/endpoint"), set_up_mlflow),
+):
+    if is_ours(service, endpoint):
+        patiently(service, work)
+    else:
+        print(f"{service}: {endpoint} is not ours and is left alone")
