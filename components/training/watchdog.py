@@ -46,7 +46,7 @@ class Watchdog:
         folder = os.environ.get(ALIVE)
         self._alive = Path(folder) / f"rank-{rank}" if folder else None
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="watchdog", daemon=True)
         self._thread.start()
 
     def mark(self, step: int, stage: str) -> None:
@@ -62,8 +62,13 @@ class Watchdog:
         """Training is over."""
         self._closed.set()
         self._thread.join()
-        if self._alive:
-            self._alive.unlink(missing_ok=True)
+
+    def _work(self) -> None:
+        try:
+            self._watch()
+        finally:
+            if self._alive:  # nobody touches it from here on, which is no standstill
+                self._alive.unlink(missing_ok=True)
 
     def _watch(self) -> None:
         told = -1
