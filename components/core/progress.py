@@ -11,6 +11,7 @@ from typing import TypeVar
 PROGRESS_DIR = "MANTIS_PROGRESS_DIR"
 STEP = "MANTIS_STEP"
 LINE_SECONDS = 10.0
+LAST_SECONDS = 1.0
 FILE_SECONDS = 0.2
 
 T = TypeVar("T")
@@ -36,26 +37,29 @@ def publish(**state: object) -> None:
 
 
 class Progress:
-    """Counts `done` of `total`; says a line every ten seconds and publishes the state five times a second."""
+    """Counts `done` of `total`; publishes the state five times a second, and says a line every ten seconds.
+
+    And a last one at the end of what took a second or more.
+    """
 
     def __init__(self, *, label: str, total: int | None, unit: str, done: int = 0) -> None:
         self.label, self.total, self.unit, self.done = label, total, unit, done
         self._first = done
         self._start = self._line = time.monotonic()
         self._file = 0.0
-        self._show("")
+        self._show("", ends=False)
 
     def advance(self, amount: int = 1, note: str = "") -> None:
         """Count `amount` more; `note` stands behind the numbers, e.g. the loss."""
         self.done += amount
-        self._show(note)
+        self._show(note, ends=amount > 0 and self.done == self.total)
 
-    def _show(self, note: str) -> None:
+    def _show(self, note: str, *, ends: bool) -> None:
         now = time.monotonic()
-        if now - self._file >= FILE_SECONDS or self.done == self.total:
+        if now - self._file >= FILE_SECONDS or ends:
             self._file = now
             publish(state="running", label=self.label, done=self.done, total=self.total, unit=self.unit, note=note)
-        if now - self._line >= LINE_SECONDS:
+        if now - self._line >= LINE_SECONDS or (ends and now - self._start >= LAST_SECONDS):
             self._line = now
             say(f"{self.label}: {self._figures(now)}{'  ' + note if note else ''}")
 
