@@ -121,6 +121,24 @@ def test_the_api_server_takes_every_job(kube, platform, namespace):
     assert said.count("created (server dry run)") == len(jobs) > 0
 
 
+@pytest.mark.parametrize(
+    "pipeline", sorted((ROOT / "pipelines" / "compiled").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_the_api_server_takes_every_compiled_pipeline(kube, namespace, pipeline):
+    """As the PipelineVersion that KFP keeps of it where pipelines are objects of Kubernetes."""
+    if "pipelineversions" not in kube.kubectl("api-resources", "--api-group=pipelines.kubeflow.org", "-o", "name"):
+        pytest.skip("no PipelineVersion in this cluster: KFP's CRDs are not installed")
+    specification, platform = yaml.safe_load_all(pipeline.read_text())
+    version = {
+        "apiVersion": "pipelines.kubeflow.org/v2beta1",
+        "kind": "PipelineVersion",
+        "metadata": {"name": pipeline.stem, "namespace": namespace},
+        "spec": {"pipelineName": pipeline.stem, "pipelineSpec": specification, "platformSpec": platform},
+    }
+    said = kube.kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=json.dumps(version))
+    assert f"{pipeline.stem} created (server dry run)" in said
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_no_password_is_in_the_repository(kube, overlay):
     built = kube.kubectl("kustomize", ROOT / "manifests" / "overlays" / overlay)
