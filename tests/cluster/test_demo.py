@@ -38,11 +38,38 @@ def test_the_demo_clears_its_bars(kube, services, image, clears_its_bars, mlflow
     summary = json.loads(Path(said.splitlines()[-1]).read_text())
     clears_its_bars(summary["scores"])
     assert "trainjob" not in kube.kubectl("-n", "mantis", "get", "trainjobs", "-o", "name")
-    in_mlflow(summary["run"])
+    hosts = {name.split("/")[1] for name in in_mlflow(summary["run"], store) if name.startswith("system/")}
+    assert len(hosts) == 2  # what each rank's pod did
     left = {"job": job.encode(), "stdout": said.encode(), "launcher": logs.encode(), **dict(mlflow_contents())}
     left |= {f"object {entry.key}": open_store(store).get(entry.key) for entry in open_store(store).list("")}
     left |= of_namespace(kube)
     no_credential_is_in(left, kube, summary["run"])
+
+
+@pytest.mark.timeout(SECONDS)
+def test_the_whole_dag_from_one_command(kube, services, image, tmp_path):
+    """In little, to its report: nobody applies anything, and nothing of the job is left."""
+    store = f"s3://mantis/little-{uuid4().hex[:8]}"
+    little = {
+        "data.skills": "[single]",
+        "data.generated_conversations": "160",
+        "training.epochs": "1",
+        "training.launcher": "trainjob",
+        "training.nodes": "2",
+        "training.processes_per_node": "1",
+        "evaluation.benchmarks": "[demo-single]",
+        "evaluation.samples_per_skill": "10",
+        "cluster.image": image,
+    }
+    given = [f"--set={name}={value}" for name, value in little.items()]
+    said = mantis("run", "demo", "--store", store, *given, "--json", folder=tmp_path)
+    logs = "\n".join(path.read_text() for path in tmp_path.glob("*.log"))
+    assert re.search(r"TrainJob mantis/train-[0-9a-f]{16} was created", logs)
+    summary = json.loads(Path(said.splitlines()[-1]).read_text())
+    assert [row["skill"] for row in summary["scores"]] == ["single"]
+    assert open_store(store).get(f"reports/{summary['run']}/report.html").startswith(b"<!doctype html>")
+    in_mlflow(summary["run"], store)
+    assert "trainjob" not in kube.kubectl("-n", "mantis", "get", "trainjobs", "-o", "name")
 
 
 def of_namespace(kube) -> dict[str, bytes]:
@@ -85,15 +112,15 @@ def mantis(*arguments: str, folder: Path) -> str:
     return done.stdout
 
 
-def in_mlflow(run: str) -> None:
-    """The run is finished there, with its curve, its scores and its report."""
+def in_mlflow(run: str, store: str) -> set[str]:
+    """The run is finished there, with its curve, its scores and its report; names of its metrics."""
     from mlflow import MlflowClient
 
     client = MlflowClient()
     experiment = client.get_experiment_by_name("mantis")
-    (found,) = client.search_runs([experiment.experiment_id], filter_string=f"tags.`mantis.run` = '{run}'")
+    wanted = f"tags.`mantis.run` = '{run}' and tags.`mantis.store` = '{store}'"
+    (found,) = client.search_runs([experiment.experiment_id], filter_string=wanted)
     assert found.info.status == "FINISHED"
     assert {"train/loss", "eval/mean/accuracy"} <= set(found.data.metrics)
-    hosts = {name.split("/")[1] for name in found.data.metrics if name.startswith("system/")}
-    assert len(hosts) == 2  # what each rank's pod did
     assert "report.html" in {item.path for item in client.list_artifacts(found.info.run_id)}
+    return set(found.data.metrics)

@@ -30,6 +30,7 @@ RUN = (
 DEADLINE = 600  # seconds; most of it is the first pull of the image
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(DEADLINE + 60)
 def test_the_whole_job_in_one_pod(kube, image, namespace):
     from kubernetes import client
