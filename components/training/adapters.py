@@ -85,6 +85,9 @@ def quantize(model: PreTrainedModel, family: Family, settings: TrainingSettings)
             layer.weight.data.to(dtype), requires_grad=False, quant_type="nf4", compress_statistics=True, module=small
         )
         small.bias = layer.bias
+        # On CPUs with AVX512-BF16 it would, for answers, replace the weights by others with scales cut to bf16, and
+        # fail where a row is shorter than a block.
+        small.support_avx512bf16_for_cpu = False
         model.set_submodule(name, small.to("cpu"))  # moving is what quantizes
     model.is_loaded_in_4bit = True  # what peft asks for
 

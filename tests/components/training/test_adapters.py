@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from pydantic import ValidationError
 from transformers import AutoModelForImageTextToText
 
@@ -11,7 +12,7 @@ from components.core.errors import MantisError
 from components.core.settings import AdapterSettings, TrainingSettings
 from components.core.store import key_of
 from components.models.registry import family
-from components.training.adapters import add_adapters
+from components.training.adapters import add_adapters, quantize
 from components.training.step import train
 
 DORA = "{rank: 4, alpha: 8, dropout: 0.1, quantized: [projector, text]}"
@@ -34,7 +35,7 @@ def test_qlora_and_dora_step_equals_peft_alone(figures, name):
     assert first["norm"] == pytest.approx(first["expected_norm"], rel=1e-5)
     for row in others:  # behind AdamW's first step, which is a sign where the gradient is all but zero
         assert row["loss"] == pytest.approx(row["expected_loss"], rel=1e-4)
-        assert row["gradient_error"] < 1e-4
+        assert row["gradient_error"] < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -85,12 +86,34 @@ def test_quantized_weights_and_zero_3_exclude_each_other():
         TrainingSettings(zero_stage=3, adapter=AdapterSettings(quantized=("text",)))
 
 
-def test_targets_that_name_nothing_are_refused(make_run):
-    run, _ = make_run("none", training__adapter="{targets: [query]}")
-    kind = family(run.recipe.model.family)
+def build(run):
+    """The run's tiny model and its family."""
     from components.models.tokenizer import train_tokenizer
 
+    kind = family(run.recipe.model.family)
     tokenizer = train_tokenizer(["red"], vocabulary=300, special_tokens=kind.special_tokens())
-    model = kind.build(tokenizer, run.recipe.model, seed=0)
+    return kind.build(tokenizer, run.recipe.model, seed=0), kind
+
+
+def test_answering_leaves_quantized_weights_as_they_are(make_run, monkeypatch):
+    """As on a CPU for which bitsandbytes has a kernel of its own, whose weights are others."""
+    from bitsandbytes.nn import modules
+
+    monkeypatch.setattr(modules, "has_avx512bf16", lambda: True)
+    run, _ = make_run("answering", training__adapter=DORA, training__zero_stage="2")
+    model, kind = build(run)
+    quantize(model, kind, run.recipe.training)
+    layers = [layer for layer in model.eval().modules() if isinstance(layer, modules.Linear4bit)]
+    assert layers
+    for layer in layers:
+        before = layer.weight.data.clone()
+        with torch.no_grad():
+            layer(torch.ones(2, layer.in_features))
+        assert torch.equal(layer.weight.data, before)
+
+
+def test_targets_that_name_nothing_are_refused(make_run):
+    run, _ = make_run("none", training__adapter="{targets: [query]}")
+    model, kind = build(run)
     with pytest.raises(MantisError, match=r"targets = \['query'\] name no linear layer"):
         add_adapters(model, kind, run.recipe.training, seed=0)
