@@ -19,6 +19,7 @@ from pathlib import Path
 import deepspeed
 import deepspeed.ops
 import torch
+from bitsandbytes.nn import Linear4bit
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
@@ -106,6 +107,9 @@ def train_adapters(folder, *, dora):
         base = AutoModelForImageTextToText.from_pretrained(
             folder / "model", quantization_config=quantization, device_map="cpu", dtype=torch.float32
         )
+        for layer in base.modules():
+            if isinstance(layer, Linear4bit):
+                layer.support_avx512bf16_for_cpu = False  # as components.training.adapters.quantize says
         base.set_attn_implementation({"text_config": attention.SEGMENTS, "vision_config": "sdpa"})
     targets = r".*language_model.*\.(q_proj|v_proj|up_proj|down_proj)"
     config = LoraConfig(r=4, lora_alpha=8, use_dora=dora, init_lora_weights="gaussian", target_modules=targets)
