@@ -121,6 +121,10 @@ class Kfp:
         mine = [node for node in worked if f".{step}(" in node["name"] or f".{step}." in node["name"]]
         return [f"{name}-{node['templateName']}-{node['id'].rsplit('-', 1)[-1]}" for node in mine]
 
+    def pod(self, name: str) -> Any:
+        """A pod as the API server has it."""
+        return json.loads(self.kube.kubectl("-n", self.namespace, "get", "pod", name, "-o", "json"))
+
     def log(self, pod: str) -> str:
         """What our code said in a pod."""
         return str(self.kube.kubectl("-n", self.namespace, "logs", pod, "-c", "main", check=False))

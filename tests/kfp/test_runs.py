@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 import time
+from uuid import uuid4
 
 import pytest
+import yaml
 
 from components.core.steps import State, runs
 from components.training.checkpoint import committed
@@ -178,6 +180,37 @@ def test_terminating_deletes_the_job_and_closes_the_run_as_killed(kfp, small, li
     assert time.monotonic() - began < 60
     kube.until("the run is closed", lambda: tracked(ours).info.status == "KILLED", 180)
     assert kfp.ends(theirs) in ("FAILED", "CANCELED")
+
+
+def test_a_step_asks_for_what_the_platform_says(kfp, tmp_path):
+    """A queue and a node for the one; for the other a GPU, which this cluster does not have: it waits, and says so."""
+    asked = {
+        "prepare": {
+            "cpu": "100m",
+            "memory": "2Gi",
+            "queue": "research",
+            "node_selector": {"kubernetes.io/os": "linux"},
+        },
+        "assemble": {"gpus": 1},
+    }
+    (tmp_path / "steps.yaml").write_text(yaml.safe_dump(asked))
+    options = ("--pipeline", "data-preparation", "--platform", str(tmp_path / "steps.yaml"))
+    _, theirs = kfp.started("demo", *options, "--name", f"asked-{uuid4().hex[:8]}", data__generated_conversations="160")
+
+    def waiting():
+        return [pod for name in kfp.pods(theirs, "assemble") if (pod := kfp.pod(name))["status"]["phase"] == "Pending"]
+
+    (pod,) = kfp.kube.until("a pod that waits for a GPU", waiting, 600)
+    assert "Insufficient nvidia.com/gpu" in pod["status"]["conditions"][0]["message"]
+    assert "nvidia.com/gpu" in {toleration["key"] for toleration in pod["spec"]["tolerations"]}
+    pod = kfp.pod(kfp.pods(theirs, "prepare")[0])
+    assert pod["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
+    assert pod["spec"]["nodeSelector"] == {"kubernetes.io/os": "linux"}
+    (main,) = [container for container in pod["spec"]["containers"] if container["name"] == "main"]
+    assert main["resources"] == {"requests": {"cpu": "100m", "memory": "2Gi"}, "limits": {"memory": "2Gi"}}
+    assert main["securityContext"]["runAsNonRoot"] is True
+    kfp.client.terminate_run(theirs)
+    assert kfp.ends(theirs, 300) != "SUCCEEDED"
 
 
 def test_a_step_whose_pod_is_lost_does_not_lose_the_run(kfp, small, little, kube):
