@@ -17,11 +17,15 @@ from components.training.signals import StoppedError
 FAILURES = "MANTIS_FAILURES"  # the folder in which ranks leave their failures
 TERMINATION_LOG = "MANTIS_TERMINATION_LOG"  # the file that Kubernetes shows in the status of an ended container
 LAST_LINES = 15
-# torchrun's summary names the rank that ended first.
-ROOT_CAUSE = re.compile(r"Root Cause.*?rank\s*:\s*(\d+).*?exitcode\s*:\s*(-?\d+)", re.DOTALL)
+# Of torchrun's summary. Its "root cause" is no help: of ranks that ended within the same look, it is the first one.
+KILLED = re.compile(r"^\s*rank\s*:\s*(\d+).*\n\s*exitcode\s*:\s*-(\d+)", re.MULTILINE)
 SUMMARY_START = re.compile(r"ChildFailedError|Sending process \d+ closing signal|failed \(exitcode")
-# How a rank sees another one die.
-FOLLOWS = re.compile(r"Connection (closed|reset)|Broken pipe|ncclRemoteError|ncclSystemError|Socket Timeout", re.I)
+# How a rank sees another one die: gloo's words, and NCCL's.
+FOLLOWS = re.compile(
+    r"Connection (closed|reset)|Broken pipe|caused by a remote worker|ncclRemoteError|ncclSystemError|Socket Timeout",
+    re.IGNORECASE,
+)
+LONGEST_PROBLEM = 1000  # characters: Kubernetes cuts a termination message off at 4 KiB, and half a JSON is none
 
 
 class Failure(BaseModel):
@@ -46,7 +50,7 @@ def leave_failure(error: BaseException) -> None:
     failure = Failure(
         rank=int(os.environ.get("RANK", "0")),
         at=time.time(),
-        problem=error.problem if isinstance(error, MantisError) else _last_line(error),
+        problem=error.problem if isinstance(error, MantisError) else _in_one_line(error),
         remedy=error.remedy if isinstance(error, MantisError) else "",
         expected=expected,
         passing=isinstance(error, StoppedError | StoreError),
@@ -66,12 +70,10 @@ def describe_failure(status: int, folder: Path, lines: Sequence[str]) -> Trainin
     ours = [failure for failure in causes if failure.expected]
     if ours:
         return TrainingError(ours[0].problem, remedy=ours[0].remedy)
-    text = "\n".join(lines)
-    ended = ROOT_CAUSE.search(text)
-    if not causes and ended and int(ended[2]) < 0:
-        name = signal.Signals(-int(ended[2])).name
+    killed = KILLED.search("\n".join(lines))
+    if not causes and killed:
         return TrainingError(
-            f"Rank {ended[1]} was killed by {name}.",
+            f"Rank {killed[1]} was killed by {signal.Signals(int(killed[2])).name}.",
             remedy="SIGKILL by nobody you know is mostly the machine being out of memory: lower training.token_budget. "
             "The same command goes on from the last committed checkpoint.",
         )
@@ -82,8 +84,10 @@ def describe_failure(status: int, folder: Path, lines: Sequence[str]) -> Trainin
     )
 
 
-def _last_line(error: BaseException) -> str:
-    return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+def _in_one_line(error: BaseException) -> str:
+    """All of its words: libraries put the cause into the first of several lines, and advice into the last."""
+    words = " ".join("".join(traceback.format_exception_only(error)).split())
+    return words if len(words) <= LONGEST_PROBLEM else words[: LONGEST_PROBLEM - 4] + " ..."
 
 
 def last_lines(lines: Sequence[str]) -> str:

@@ -41,6 +41,44 @@ def test_a_killed_rank_is_named_though_another_complained(folder, monkeypatch):
     assert str(describe_failure(1, folder, KILLED)).startswith("Rank 1 was killed by SIGKILL.")
 
 
+GLOO = """[/src/gloo/transport/tcp/pair.cc:538] Read error [127.0.0.1]:57834: {}.
+This is typically caused by a remote worker crashing.
+Check the logs of the remote worker before reporting an error. Good luck!"""
+
+
+@pytest.mark.parametrize("seen", ["Connection closed by peer", "Connection reset by peer", "anything new"])
+def test_a_killed_rank_is_named_though_the_complaint_has_several_lines(folder, monkeypatch, seen):
+    leave(monkeypatch, 0, RuntimeError(GLOO.format(seen)))
+    assert str(describe_failure(1, folder, KILLED)).startswith("Rank 1 was killed by SIGKILL.")
+
+
+BOTH = """
+Failures:
+[1]:
+  time      : 2026-11-28_00:03:13
+  rank      : 1 (local_rank: 1)
+  exitcode  : -9 (pid: 915)
+  error_file: <N/A>
+Root Cause (first observed failure):
+[0]:
+  time      : 2026-11-28_00:03:13
+  rank      : 0 (local_rank: 0)
+  exitcode  : 1 (pid: 914)
+""".splitlines()
+
+
+def test_a_killed_rank_is_named_though_torchrun_saw_another_first(folder, monkeypatch):
+    leave(monkeypatch, 0, RuntimeError(GLOO.format("Connection closed by peer")))
+    assert str(describe_failure(1, folder, BOTH)).startswith("Rank 1 was killed by SIGKILL.")
+
+
+def test_a_long_complaint_fits_into_a_termination_message(folder, monkeypatch):
+    leave(monkeypatch, 0, RuntimeError("a frame of C++\n" * 1000))
+    written = (folder / "rank-00000.json").read_bytes()
+    assert len(written) < 4096
+    assert Failure.model_validate_json(written).problem.startswith("RuntimeError: a frame of C++ a frame")
+
+
 def test_a_bug_shows_the_lines_before_torchruns_report(folder, monkeypatch):
     leave(monkeypatch, 2, ValueError("no such thing"))
     text = str(describe_failure(1, folder, KILLED))
