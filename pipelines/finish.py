@@ -79,7 +79,7 @@ def _delete_jobs(run: Run) -> None:
 
     try:
         cluster = Cluster(run.recipe.cluster.namespace, patience=CLUSTER_SECONDS)
-        for job in cluster.of_run(run.id):
+        for job in cluster.of_run(run):
             name = str(job["metadata"]["name"])
             if name != applied_name(run.id):
                 cluster.delete(name, str(job["metadata"]["uid"]))

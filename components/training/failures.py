@@ -18,14 +18,25 @@ FAILURES = "MANTIS_FAILURES"  # the folder in which ranks leave their failures
 TERMINATION_LOG = "MANTIS_TERMINATION_LOG"  # the file that Kubernetes shows in the status of an ended container
 LAST_LINES = 15
 # Of torchrun's summary. Its "root cause" is no help: of ranks that ended within the same look, it is the first one.
-KILLED = re.compile(r"^\s*rank\s*:\s*(\d+).*\n\s*exitcode\s*:\s*-(\d+)", re.MULTILINE)
+# Signal 6 is left out: with it a process ends itself, mostly because another one did.
+KILLED = re.compile(r"^\s*rank\s*:\s*(\d+).*\n\s*exitcode\s*:\s*-(?!6\b)(\d+)", re.MULTILINE)
+KILLED_REMEDY = (
+    "SIGKILL by nobody you know is mostly the machine being out of memory, SIGBUS a full /dev/shm: lower "
+    "training.token_budget. The same command goes on from the last committed checkpoint."
+)
 SUMMARY_START = re.compile(r"ChildFailedError|Sending process \d+ closing signal|failed \(exitcode")
-# How a rank sees another one die: gloo's words, and NCCL's.
+# How a rank sees another one die: gloo's words, the meeting store's, and NCCL's.
 FOLLOWS = re.compile(
-    r"Connection (closed|reset)|Broken pipe|caused by a remote worker|ncclRemoteError|ncclSystemError|Socket Timeout",
+    r"Connection (was likely )?(closed|reset|refused)|Broken pipe|caused by a remote worker|timeout caused pair closure"
+    r"|Timed out waiting \d+ ?ms for (recv|send)|communicator was aborted|ncclRemoteError|ncclSystemError"
+    r"|Socket Timeout|No route to host",
     re.IGNORECASE,
 )
 LONGEST_PROBLEM = 1000  # characters: Kubernetes cuts a termination message off at 4 KiB, and half a JSON is none
+
+
+class StalledError(TrainingError):
+    """Nothing moved for too long: a machine or a network is to blame, and another attempt may well go on."""
 
 
 class Failure(BaseModel):
@@ -36,7 +47,7 @@ class Failure(BaseModel):
     problem: str
     remedy: str = ""
     expected: bool  # an error of ours, meant for people
-    passing: bool = False  # asked to stop, or the store away: the next attempt goes on
+    passing: bool = False  # asked to stop, a rank lost, or the store away: the next attempt goes on
 
     @property
     def follows(self) -> bool:
@@ -53,7 +64,7 @@ def leave_failure(error: BaseException) -> None:
         problem=error.problem if isinstance(error, MantisError) else _in_one_line(error),
         remedy=error.remedy if isinstance(error, MantisError) else "",
         expected=expected,
-        passing=isinstance(error, StoppedError | StoreError),
+        passing=isinstance(error, StoppedError | StalledError | StoreError),
     )
     folder, log = os.environ.get(FAILURES), os.environ.get(TERMINATION_LOG)
     if folder and Path(folder).is_dir():
@@ -70,18 +81,23 @@ def describe_failure(status: int, folder: Path, lines: Sequence[str]) -> Trainin
     ours = [failure for failure in causes if failure.expected]
     if ours:
         return TrainingError(ours[0].problem, remedy=ours[0].remedy)
-    killed = KILLED.search("\n".join(lines))
-    if not causes and killed:
-        return TrainingError(
-            f"Rank {killed[1]} was killed by {signal.Signals(int(killed[2])).name}.",
-            remedy="SIGKILL by nobody you know is mostly the machine being out of memory: lower training.token_budget. "
-            "The same command goes on from the last committed checkpoint.",
-        )
+    killed = killed_rank(lines)
+    if killed:
+        return TrainingError(killed, remedy=KILLED_REMEDY)
     who = f"Rank {causes[0].rank} failed: {causes[0].problem}" if causes else f"torchrun ended with status {status}"
     return TrainingError(
         f"{who}. Its last lines:\n{last_lines(lines)}",
         remedy="The same command goes on from the last committed checkpoint.",
     )
+
+
+def killed_rank(lines: Sequence[str]) -> str:
+    """Which rank torchrun's report says a signal ended; empty where it says so of none.
+
+    torchrun ends the others itself, but lists only those that had ended before.
+    """
+    killed = KILLED.search("\n".join(lines))
+    return f"Rank {killed[1]} was killed by {signal.Signals(int(killed[2])).name}." if killed else ""
 
 
 def _in_one_line(error: BaseException) -> str:

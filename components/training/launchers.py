@@ -21,7 +21,7 @@ from components.core.settings import TrainingSettings
 from components.core.steps import Run
 from components.training.failures import FAILURES, describe_failure
 
-GRACE_SECONDS = 60.0  # from the request to stop until the ranks are killed; a save has to fit into it
+GRACE_SECONDS = 60  # from the request to stop until the ranks are killed; a save has to fit into it
 LINES_KEPT = 400
 NOISE = re.compile(r"torch/distributed/run\.py|^\*{10,}$|OMP_NUM_THREADS environment variable|^W\d{4} .*run\.py")
 
@@ -100,6 +100,7 @@ def _start(command: list[str], folder: Path) -> subprocess.Popen[str]:
         FAILURES: str(folder),
         "MANTIS_LAUNCHED_AT": str(time.time()),
         "PYTHONUNBUFFERED": "1",
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(GRACE_SECONDS - 2),  # torchrun's own patience with its ranks is 30 s
     }
     # One thread per rank unless somebody chose otherwise: the ranks share the cores.
     environment.setdefault("OMP_NUM_THREADS", "1")

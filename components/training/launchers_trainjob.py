@@ -11,10 +11,11 @@ from components.core import progress
 from components.core.errors import TrainingError
 from components.core.processes import sigterm_raises
 from components.core.steps import Run
+from components.training.accounting import QUEUED_AT
 from components.training.cluster.api import Cluster, Pod
 from components.training.cluster.follow import FollowedLog, show
-from components.training.cluster.job import ASKED_ANNOTATION, train_job
-from components.training.failures import Failure, last_lines
+from components.training.cluster.job import ASKED_ANNOTATION, applied_name, train_job
+from components.training.failures import KILLED_REMEDY, Failure, killed_rank, last_lines
 from components.training.summary import SUMMARY
 
 POLL_SECONDS = 2.0
@@ -52,12 +53,20 @@ class TrainJobLauncher:
             except (KeyboardInterrupt, SystemExit):
                 with suppress(OSError):  # Ctrl-C ends whoever reads this, too
                     progress.say(f"cancelled: TrainJob {name} saves a checkpoint and is deleted")
-                remove(cluster, name, uid)
+                _tidy_up(cluster, name, uid)
                 raise
             except TrainingError:
-                remove(cluster, name, uid)
+                _tidy_up(cluster, name, uid)
                 raise
-            remove(cluster, name, uid)
+            _tidy_up(cluster, name, uid)
+
+
+def _tidy_up(cluster: Cluster, name: str, uid: str) -> None:
+    """Remove a job whose end is known; that a pod of it stays, on a node that is gone, changes nothing about that."""
+    try:
+        remove(cluster, name, uid)
+    except TrainingError as error:
+        progress.say(f"warning: {error}")
 
 
 def _ensure(cluster: Cluster, job: dict[str, Any], run: Run, prefix: str) -> tuple[str, str]:
@@ -65,14 +74,14 @@ def _ensure(cluster: Cluster, job: dict[str, Any], run: Run, prefix: str) -> tup
     name = job["metadata"]["name"]
     address = f"{cluster.namespace}/{name}"
     while True:
-        applied = _applied(cluster, run, name)
+        applied = _applied(cluster, run)
         if applied:
             progress.say(f"TrainJob {cluster.namespace}/{applied[0]} was applied for this run and is followed")
             return applied
         found = cluster.read(name)
         if found is None:
             _wait_until_gone(cluster, name, uid="")  # pods of one that was deleted may still be saving
-            made = cluster.create(job)
+            made = cluster.create(_queued_now(job))
             if made is None:
                 continue  # somebody else was faster
             progress.say(f"TrainJob {address} was created: {_command(job)}")
@@ -86,11 +95,12 @@ def _ensure(cluster: Cluster, job: dict[str, Any], run: Run, prefix: str) -> tup
         remove(cluster, name, uid)
 
 
-def _applied(cluster: Cluster, run: Run, name: str) -> tuple[str, str] | None:
-    """Name and uid of a TrainJob of the run that is under way under another name than `name`."""
-    for job in cluster.of_run(run.id):
+def _applied(cluster: Cluster, run: Run) -> tuple[str, str] | None:
+    """Name and uid of the TrainJob that a person has applied for the run, while it is under way."""
+    for job in cluster.of_run(run):
         metadata = job["metadata"]
-        if metadata["name"] != name and not metadata.get("deletionTimestamp") and _ended(job) is None:
+        under_way = not metadata.get("deletionTimestamp") and _ended(job) is None
+        if metadata["name"] == applied_name(run.id) and under_way:
             return str(metadata["name"]), str(metadata["uid"])
     return None
 
@@ -107,6 +117,12 @@ def _unfit(found: dict[str, Any], job: dict[str, Any], run: Run, prefix: str) ->
     if ended is None and found["metadata"].get("annotations", {}).get(ASKED_ANNOTATION) != _asked(job):
         return "was started with another image, other nodes or resources, or in another queue"
     return None
+
+
+def _queued_now(job: dict[str, Any]) -> dict[str, Any]:
+    """The job with the time at which it is handed over: from then on it queues."""
+    job["spec"]["trainer"]["env"] += [{"name": QUEUED_AT, "value": f"{time.time():.0f}"}]
+    return job
 
 
 def _is_trained(run: Run, prefix: str) -> bool:
@@ -135,7 +151,7 @@ def _follow(cluster: Cluster, name: str, uid: str, run: Run, prefix: str) -> Non
                 )
             pods = cluster.pods(name)
             log = _first_rank(cluster, pods, log)
-            _tell(job, pods, run.recipe.training.nodes, seen)
+            _tell(cluster, job, pods, run.recipe.training.nodes, seen)
             ended = _ended(job)
             if ended == "Complete":
                 return
@@ -163,14 +179,14 @@ def _first_rank(cluster: Cluster, pods: list[Pod], log: FollowedLog | None) -> F
     return FollowedLog(cluster, begun[-1], show)
 
 
-def _tell(job: dict[str, Any], pods: list[Pod], nodes: int, seen: _Seen) -> None:
+def _tell(cluster: Cluster, job: dict[str, Any], pods: list[Pod], nodes: int, seen: _Seen) -> None:
     """Say what the job waits for, when that has changed or was not said for a while."""
     attempt = max((pod.attempt for pod in pods), default=0)
     begun = [pod for pod in pods if pod.attempt == attempt and pod.phase != "Pending"]
     if attempt > seen.attempt:
         seen.attempt = attempt
         progress.say(f"a rank was lost: attempt {attempt + 1} of all ranks, from the last committed checkpoint")
-    waits = _waits(job, pods, nodes) if len(begun) < nodes and _ended(job) is None else ""
+    waits = _waits(cluster, job, pods, nodes) if len(begun) < nodes and _ended(job) is None else ""
     now = time.monotonic()
     if waits and (waits != seen.text or now - seen.at > SAY_SECONDS):
         progress.say(f"TrainJob {job['metadata']['name']}: {waits}")
@@ -181,7 +197,7 @@ def _tell(job: dict[str, Any], pods: list[Pod], nodes: int, seen: _Seen) -> None
     seen.text = waits
 
 
-def _waits(job: dict[str, Any], pods: list[Pod], nodes: int) -> str:
+def _waits(cluster: Cluster, job: dict[str, Any], pods: list[Pod], nodes: int) -> str:
     """What keeps a job from running, in the words of Kubernetes."""
     if job["spec"].get("suspend"):
         queue = job["metadata"].get("labels", {}).get("kueue.x-k8s.io/queue-name")
@@ -189,7 +205,8 @@ def _waits(job: dict[str, Any], pods: list[Pod], nodes: int) -> str:
     reasons = sorted({pod.waiting for pod in pods if pod.waiting})
     if reasons:
         return f"waiting: {'; '.join(reasons)}"
-    return f"starting: {len(pods)} of {nodes} pods are there"
+    warning = cluster.warning(job["metadata"]["name"]) if len(pods) < nodes else ""  # a quota, an admission webhook
+    return f"starting: {len(pods)} of {nodes} pods are there{f'; {warning}' if warning else ''}"
 
 
 def _ended(job: dict[str, Any]) -> str | None:
@@ -215,31 +232,41 @@ def _failures(pods: list[Pod]) -> list[tuple[Pod, Failure]]:
 
 
 def _describe(cluster: Cluster, name: str, job: dict[str, Any], pods: list[Pod]) -> TrainingError:
-    """One error for a job that failed: which pod was first, and its last lines."""
+    """One error for a job that failed: the surest evidence first, since whoever is left alone complains, too."""
     left = [(pod, failure) for pod, failure in _failures(pods) if not failure.follows]
-    if left and left[0][1].expected:
-        return TrainingError(left[0][1].problem, remedy=left[0][1].remedy)
-    ended = sorted((pod for pod in pods if pod.exit_code), key=lambda pod: (pod.attempt, pod.ended))
-    first = left[0][0] if left else next((pod for pod in ended if pod.attempt == ended[-1].attempt), None)
-    if first is None:
-        said = [
-            condition.get("message", "") for condition in job["status"]["conditions"] if condition["type"] == "Failed"
-        ]
-        return TrainingError(
-            f"TrainJob {cluster.namespace}/{name} failed: {said[0] if said else 'no reason was given'}.",
-            remedy=f"See kubectl -n {cluster.namespace} describe jobset {name}; the same command goes on.",
-        )
-    if first.reason == "OOMKilled":
-        return TrainingError(
-            f"Pod {first.name} (node {first.node}) was killed: out of memory.",
-            remedy="Lower training.token_budget, or raise cluster.resources; the same command goes on from the last "
-            "committed checkpoint.",
-        )
+    ours = [failure for _, failure in left if failure.expected]
+    if ours:
+        return TrainingError(ours[0].problem, remedy=ours[0].remedy)
+    newest = max((pod.attempt for pod in pods if pod.exit_code), default=0)
+    ended = sorted((pod for pod in pods if pod.exit_code and pod.attempt == newest), key=lambda pod: pod.ended)
+    for pod in ended:
+        if pod.reason == "OOMKilled":
+            return TrainingError(
+                f"Pod {pod.name} (node {pod.node}) was killed: out of memory.",
+                remedy="Lower training.token_budget, or raise cluster.resources; the same command goes on from the "
+                "last committed checkpoint.",
+            )
+    for pod in ended:
+        killed = killed_rank(cluster.tail(pod.name, LINES_READ))
+        if killed:
+            return TrainingError(f"Pod {pod.name} (node {pod.node}): {killed}", remedy=KILLED_REMEDY)
+    if not ended and not left:
+        return _without_pods(cluster, name, job)
+    first = left[0][0] if left else ended[0]
     lines = last_lines(cluster.tail(first.name, LINES_READ))
     why = f": {left[0][1].problem}" if left else f" with exit code {first.exit_code} {first.reason}".rstrip()
     return TrainingError(
         f"Pod {first.name} (node {first.node}) failed first{why}. Its last lines:\n{lines}",
         remedy="The same command goes on from the last committed checkpoint.",
+    )
+
+
+def _without_pods(cluster: Cluster, name: str, job: dict[str, Any]) -> TrainingError:
+    """For a job that failed and left no pod to ask."""
+    said = [condition.get("message", "") for condition in job["status"]["conditions"] if condition["type"] == "Failed"]
+    return TrainingError(
+        f"TrainJob {cluster.namespace}/{name} failed: {said[0] if said else 'no reason was given'}.",
+        remedy=f"See kubectl -n {cluster.namespace} describe jobset {name}; the same command goes on.",
     )
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]  # documented, not exported
 
 from components.core.errors import TrainingError
+from components.training.failures import StalledError
 
 LOOK_SECONDS = 0.5
 ALIVE = "MANTIS_ALIVE"  # the folder that the runtime's livenessProbe looks into (manifests/base/runtime.yaml)
@@ -87,7 +88,7 @@ class Watchdog:
             except RuntimeError:  # the store is gone: torchrun is ending this job already
                 return
 
-    def _late(self) -> TrainingError:
+    def _late(self) -> StalledError:
         marks = [self._read(rank) for rank in range(self._world_size)]
         return late_error(marks, seconds=self._seconds)
 
@@ -98,7 +99,7 @@ class Watchdog:
         return Mark(int(count), int(step), stage)
 
 
-def late_error(marks: Sequence[Mark], *, seconds: float) -> TrainingError:
+def late_error(marks: Sequence[Mark], *, seconds: float) -> StalledError:
     """Names the rank that is behind the others; `marks` by rank."""
     last, first = min(marks), max(marks)
     behind = [rank for rank, mark in enumerate(marks) if mark.count == last.count]
@@ -108,7 +109,7 @@ def late_error(marks: Sequence[Mark], *, seconds: float) -> TrainingError:
         names = f"Rank {behind[0]} does" if len(behind) == 1 else f"Ranks {', '.join(map(str, behind))} do"
         who = f"{names} not answer: last seen in step {last.step} ({last.stage}), others are in step {first.step}"
         who += f" ({first.stage})"
-    return TrainingError(
+    return StalledError(
         f"{who}. Nothing has moved for {seconds:.0f} s.",
         remedy="Look at that rank's machine; where a step really takes so long, raise training.hang_seconds. "
         "The same command goes on from the last committed checkpoint.",

@@ -13,13 +13,17 @@ from kubernetes.client.exceptions import ApiException
 
 from components.core.errors import ConfigError, TrainingError
 from components.core.progress import say
-from components.training.cluster.job import GROUP, PLURAL, RUN_LABEL, VERSION, label_of
+from components.core.steps import Run
+from components.training.cluster.job import GROUP, PLURAL, RUN_LABEL, VERSION, label_of, stored_in
 
 T = TypeVar("T")
 REQUEST_SECONDS = (5.0, 30.0)  # to connect, to answer
 LOG_SECONDS = 60.0  # of silence in a followed log, after which it is asked for again
 PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 15.0
-REFUSED_SECONDS = 30.0  # a server that has just started refuses everybody until it has read the roles
+# A server that has just started refuses everybody until it has read the roles. Who was let in before is one of them.
+REFUSED_SECONDS, KNOWN_REFUSED_SECONDS = 30.0, 300.0
+CREATE_SECONDS = 600.0  # nothing runs yet that an answer would be worth waiting for
+TAIL_SECONDS = 15.0  # of asking for a log's end: the kubelet of a node that is gone never answers
 ADMISSION = "denied the request"  # a webhook's last word, which has the same status as a missing right
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 RESTART_ATTEMPT = "jobset.sigs.k8s.io/restart-attempt"
@@ -47,6 +51,7 @@ class Cluster:
 
     def __init__(self, namespace: str, *, patience: float | None = None) -> None:
         self.namespace, self._patience = namespace, patience
+        self._known = False  # whether this account was let in before
         connection = connect()
         self._objects = client.CustomObjectsApi(connection)
         self._core = client.CoreV1Api(connection)
@@ -56,9 +61,16 @@ class Cluster:
 
         Raises:
             ConfigError: the API server refuses it; says why.
+            TrainingError: it, or a webhook that it asks, was away for too long.
         """
         try:
-            made = self._call("create a TrainJob", self._objects.create_namespaced_custom_object, *self._address(), job)
+            made = self._call(
+                "create a TrainJob",
+                self._objects.create_namespaced_custom_object,
+                *self._address(),
+                job,
+                patience=CREATE_SECONDS,
+            )
         except ApiException as error:
             if error.status == 409:
                 return None
@@ -81,15 +93,27 @@ class Cluster:
             raise _unexpected(error) from None
         return found
 
-    def of_run(self, run: str) -> list[dict[str, Any]]:
-        """Every TrainJob of a run, whoever made it."""
-        found: dict[str, Any] = self._call(
-            "list TrainJobs",
-            self._objects.list_namespaced_custom_object,
-            *self._address(),
-            label_selector=f"{RUN_LABEL}={label_of(run)}",
-        )
-        return list(found["items"])
+    def of_run(self, run: Run) -> list[dict[str, Any]]:
+        """Every TrainJob that trains for a run, whoever made it; a run of that id in another store is another.
+
+        Raises:
+            ConfigError: this cluster has no TrainJobs.
+        """
+        try:
+            found: dict[str, Any] = self._call(
+                "list TrainJobs",
+                self._objects.list_namespaced_custom_object,
+                *self._address(),
+                label_selector=f"{RUN_LABEL}={label_of(run.id)}",
+            )
+        except ApiException as error:
+            if error.status != 404:
+                raise _unexpected(error) from None
+            raise ConfigError(
+                f"This cluster has no TrainJobs ({GROUP}/{VERSION}).",
+                remedy="Install Kubeflow Trainer (docs/quickstart-kubernetes.md), or use training.launcher = local.",
+            ) from None
+        return [job for job in found["items"] if stored_in(job) == run.store.url]
 
     def delete(self, name: str, uid: str) -> None:
         """Have the TrainJob `uid` deleted, its pods first; nothing happens where it is gone or another one."""
@@ -108,29 +132,42 @@ class Cluster:
 
     def pods(self, name: str) -> list[Pod]:
         """The pods of a TrainJob, those of the newest attempt last."""
-        listed = self._call(
-            "list pods",
-            self._core.list_namespaced_pod,
-            self.namespace,
-            label_selector=f"jobset.sigs.k8s.io/jobset-name={name}",
-        )
+        try:
+            listed = self._call(
+                "list pods",
+                self._core.list_namespaced_pod,
+                self.namespace,
+                label_selector=f"jobset.sigs.k8s.io/jobset-name={name}",
+            )
+        except ApiException as error:
+            raise _unexpected(error) from None
         return sorted((_pod(item) for item in listed.items), key=lambda pod: (pod.attempt, pod.created, pod.node))
 
-    def tail(self, pod: str, lines: int) -> list[str]:
-        """The last lines of a pod's log; none where it is gone."""
+    def warning(self, name: str) -> str:
+        """The newest Warning event about a TrainJob or what was made of it, for which it may have no pods; or none."""
         try:
-            # Not decoded by the client: it takes a log that happens to be JSON for an object.
-            answer = self._call(
-                "read a log",
-                self._core.read_namespaced_pod_log,
-                pod,
-                self.namespace,
-                tail_lines=lines,
-                _preload_content=False,
+            listed = self._call(
+                "list events", self._core.list_namespaced_event, self.namespace, field_selector="type=Warning"
             )
-        except ApiException:
+        except ApiException as error:
+            raise _unexpected(error) from None
+        ours = [event for event in listed.items if event.involved_object.name.startswith(name)]
+        newest = max(ours, key=_last_seen, default=None)
+        return f"{newest.reason}: {newest.message}" if newest else ""
+
+    def tail(self, pod: str, lines: int) -> list[str]:
+        """The last lines of a pod's log; none where it is gone, or its node does not answer."""
+
+        def read(*arguments: Any, **options: Any) -> bytes:
+            # Not decoded by the client: it takes a log that happens to be JSON for an object.
+            answer = self._core.read_namespaced_pod_log(*arguments, _preload_content=False, **options)
+            return bytes(answer.data)
+
+        try:
+            text = self._call("read a log", read, pod, self.namespace, tail_lines=lines, patience=TAIL_SECONDS)
+        except (ApiException, TrainingError):
             return []
-        return bytes(answer.data).decode(errors="replace").splitlines()
+        return text.decode(errors="replace").splitlines()
 
     def follow(self, pod: str, *, since_seconds: int | None, tail_lines: int | None) -> Iterator[str]:
         """Lines `<time> <text>` of a pod's log as they come, until it ends or the connection breaks.
@@ -161,30 +198,33 @@ class Cluster:
     def _address(self) -> tuple[str, str, str, str]:
         return GROUP, VERSION, self.namespace, PLURAL
 
-    def _call(self, what: str, request: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        """Make a request, again and again while the server does not answer."""
+    def _call(
+        self, what: str, request: Callable[..., T], *arguments: Any, patience: float | None = None, **options: Any
+    ) -> T:
+        """Make a request, again and again while the server does not answer; `patience` bounds it, as the cluster's."""
+        patience = min((given for given in (patience, self._patience) if given is not None), default=None)
         pause, began, said = PAUSE_SECONDS, time.monotonic(), False
+        refused_since: float | None = None
         while True:
             try:
                 answer = request(*arguments, _request_timeout=REQUEST_SECONDS, **options)
             except ApiException as error:
                 refused = error.status == 401 or (error.status == 403 and ADMISSION not in reason_of(error))
-                if refused and time.monotonic() - began > REFUSED_SECONDS:
-                    raise ConfigError(
-                        f"The cluster does not let this account {what} in namespace {self.namespace}: "
-                        f"{reason_of(error)}",
-                        remedy="Bind it to the Role mantis-launcher (manifests/base/access.yaml).",
-                    ) from None
+                refused_since = (refused_since or time.monotonic()) if refused else None
+                if refused_since and time.monotonic() - refused_since > self._refusals_seconds():
+                    raise self._forbidden(what, error) from None
                 if not refused and error.status != 429 and error.status < 500:
                     raise
                 problem = reason_of(error)
             except (urllib3.exceptions.HTTPError, OSError) as error:
+                refused_since = None  # while it is away it refuses nobody
                 problem = type(error).__name__
             else:
+                self._known = True
                 if said:
                     say("the API server answers again")
                 return answer
-            if self._patience is not None and time.monotonic() - began > self._patience:
+            if patience is not None and time.monotonic() - began > patience:
                 raise TrainingError(
                     f"The API server does not answer ({problem}).", remedy="Check KUBECONFIG and the network."
                 )
@@ -193,6 +233,15 @@ class Cluster:
                 say(f"the API server does not answer ({problem}); the job goes on without it, and this waits")
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def _refusals_seconds(self) -> float:
+        return KNOWN_REFUSED_SECONDS if self._known else REFUSED_SECONDS
+
+    def _forbidden(self, what: str, error: ApiException) -> ConfigError:
+        return ConfigError(
+            f"The cluster does not let this account {what} in namespace {self.namespace}: {reason_of(error)}",
+            remedy="Bind it to the Role mantis-launcher (manifests/base/access.yaml).",
+        )
 
 
 def connect() -> client.ApiClient:
@@ -233,6 +282,11 @@ def _pod(item: Any) -> Pod:
         reason=(ended.reason or "") if ended else (item.status.reason or ""),
         message=(ended.message or "") if ended else (item.status.message or ""),
     )
+
+
+def _last_seen(event: Any) -> str:
+    seen = event.last_timestamp or event.event_time or event.metadata.creation_timestamp
+    return str(seen.isoformat())
 
 
 def _waiting(item: Any, status: Any) -> str:

@@ -13,7 +13,9 @@ from components.core.steps import Run
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 ASKED_ANNOTATION = "mantis-kfp/asked"  # hash of what was asked for: Kubernetes fills in defaults, so specs differ
+STORE_ANNOTATION = "mantis-kfp/store"
 RUN_LABEL = "mantis-kfp/run"
+LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 LONGEST = 40  # characters of a run's words in a job's name: pods add to it, and have 63
 PASSED_ON = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")  # where KFP has made the run in MLflow
 
@@ -29,13 +31,19 @@ def job_name(store_url: str, made: str) -> str:
 
 def applied_name(run: str) -> str:
     """Name of the TrainJob of a run that a person applies: before the data is there, the address is not known."""
-    words = re.sub(r"[^a-z0-9]+", "-", run).strip("-")
-    return f"train-{words if len(words) <= LONGEST else words[: LONGEST - 9] + '-' + fingerprint(run)[:8]}"
+    words = re.sub(r"[^a-z0-9]+", "-", run.lower()).strip("-")
+    whole = words == run and len(words) <= LONGEST  # else two runs could come to the same words
+    return f"train-{words if whole else words[: LONGEST - 9].rstrip('-') + '-' + fingerprint(run)[:8]}"
 
 
 def label_of(run: str) -> str:
-    """The run's id as the value of a label, which ends in a letter or a digit."""
-    return re.sub(r"[^a-z0-9]+$", "", run)
+    """The run's id as the value of a label: itself where that may be one, else its hash."""
+    return run if LABEL_VALUE.fullmatch(run) else fingerprint(run)[:16]
+
+
+def stored_in(job: dict[str, Any]) -> str:
+    """URL of the store that a TrainJob trains into; empty where it does not say."""
+    return str(job["metadata"].get("annotations", {}).get(STORE_ANNOTATION, ""))
 
 
 def train_job(run: Run, made: str) -> dict[str, Any]:
@@ -63,7 +71,7 @@ def probe_job(cluster: ClusterSettings, *, name: str, nodes: int, per_node: int)
         ConfigError: no image is named.
     """
     trainer = _trainer(cluster, nodes=nodes, per_node=per_node, arguments=["-m", "components.training.all_reduce"])
-    return _named(cluster, name, trainer, labels={})
+    return _named(cluster, name, trainer, labels={}, annotations={})
 
 
 def _job(run: Run, name: str) -> dict[str, Any]:
@@ -77,11 +85,22 @@ def _job(run: Run, name: str) -> dict[str, Any]:
     # The recipe is the one that preflight left in the store.
     arguments = ["-m", "components.training", "--store", run.store.url, "--run-id", run.id]
     trainer = _trainer(cluster, nodes=training.nodes, per_node=training.processes_per_node, arguments=arguments)
-    return _named(cluster, name, trainer, labels={RUN_LABEL: label_of(run.id)})
+    return _named(
+        cluster,
+        name,
+        trainer,
+        labels={RUN_LABEL: label_of(run.id)},
+        annotations={STORE_ANNOTATION: run.store.url},
+    )
 
 
 def _named(
-    cluster: ClusterSettings, name: str, trainer: models.TrainerV1alpha1Trainer, *, labels: dict[str, str]
+    cluster: ClusterSettings,
+    name: str,
+    trainer: models.TrainerV1alpha1Trainer,
+    *,
+    labels: dict[str, str],
+    annotations: dict[str, str],
 ) -> dict[str, Any]:
     spec = models.TrainerV1alpha1TrainJobSpec(
         runtimeRef=models.TrainerV1alpha1RuntimeRef(name=cluster.runtime), trainer=trainer
@@ -100,7 +119,7 @@ def _named(
             name=name,
             namespace=cluster.namespace,
             labels=labels,
-            annotations={ASKED_ANNOTATION: fingerprint(asked)},
+            annotations={**annotations, ASKED_ANNOTATION: fingerprint(asked)},
         ),
         spec=spec,
     )

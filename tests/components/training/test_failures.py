@@ -1,9 +1,18 @@
+import sys
+
 import pytest
 
 from components.core.errors import ConfigError, StoreError, TrainingError
 from components.core.settings import TrainingSettings
-from components.training.failures import FAILURES, TERMINATION_LOG, Failure, describe_failure, leave_failure
-from components.training.launchers import launcher
+from components.training.failures import (
+    FAILURES,
+    TERMINATION_LOG,
+    Failure,
+    StalledError,
+    describe_failure,
+    leave_failure,
+)
+from components.training.launchers import GRACE_SECONDS, _start, launcher
 from components.training.signals import StoppedError
 
 KILLED = """
@@ -81,7 +90,7 @@ def test_a_long_complaint_fits_into_a_termination_message(folder, monkeypatch):
 
 def test_a_bug_shows_the_lines_before_torchruns_report(folder, monkeypatch):
     leave(monkeypatch, 2, ValueError("no such thing"))
-    text = str(describe_failure(1, folder, KILLED))
+    text = str(describe_failure(1, folder, [line.replace("exitcode  : -9", "exitcode  : 1") for line in KILLED]))
     assert "Rank 2 failed: ValueError: no such thing" in text
     assert "goes on after step 8" in text
     assert "Root Cause" not in text
@@ -94,6 +103,13 @@ def test_without_any_word_the_status_is_told(folder):
 def test_the_local_launcher_starts_one_node():
     with pytest.raises(ConfigError, match=r"training\.nodes = 2.*training\.launcher = trainjob"):
         launcher(TrainingSettings(nodes=2))
+
+
+def test_torchrun_gives_its_ranks_the_time_that_a_save_may_take(tmp_path):
+    """It would kill them half a minute after the request to stop, with the checkpoint half written."""
+    asked = "from torch.distributed.launcher.api import LaunchConfig as C; print(C(1, 1, 1).shutdown_timeout)"
+    process = _start([sys.executable, "-c", asked], tmp_path)
+    assert 30 < int(process.communicate(timeout=60)[0].splitlines()[-1]) < GRACE_SECONDS
 
 
 def test_the_first_rank_of_a_pod_that_does_not_follow_has_its_termination_log(tmp_path, monkeypatch):
@@ -109,7 +125,7 @@ def test_the_first_rank_of_a_pod_that_does_not_follow_has_its_termination_log(tm
     assert (failure.rank, failure.expected, failure.passing) == (1, True, False)
 
 
-@pytest.mark.parametrize("error", [StoppedError("asked to stop"), StoreError("away")])
+@pytest.mark.parametrize("error", [StoppedError("asked to stop"), StalledError("nothing moved"), StoreError("away")])
 def test_what_another_attempt_gets_over(folder, monkeypatch, error):
     leave(monkeypatch, 0, error)
     assert Failure.model_validate_json((folder / "rank-00000.json").read_text()).passing

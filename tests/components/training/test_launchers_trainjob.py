@@ -24,26 +24,38 @@ def left(rank: int, at: float, problem: str, *, expected: bool = False, passing:
 
 
 class Logs:
-    """The cluster, as far as `_describe` asks it."""
+    """The cluster, as far as it is asked for words."""
 
     namespace = "mantis"
 
+    def __init__(self, warning: str = "", **report: str) -> None:
+        self._warning, self._report = warning, report
+
     def tail(self, name: str, lines: int) -> list[str]:
-        return [f"the last line of {name}"]
+        return [f"the last line of {name}", *self._report.get(name.split("-")[4], "").splitlines()]
+
+    def warning(self, name: str) -> str:
+        return self._warning
 
 
 def test_a_pending_job_says_what_the_scheduler_says_once():
     reason = "0/17 nodes are available: 1 Insufficient nvidia.com/gpu."
     pods = [pod(node, phase="Pending", waiting=reason) for node in range(17)]
-    assert _waits(job(), pods, 17) == f"waiting: {reason}"
+    assert _waits(Logs(), job(), pods, 17) == f"waiting: {reason}"
 
 
 def test_a_suspended_job_names_its_queue():
     suspended = job(suspend=True)
     suspended["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "a100"
-    assert _waits(suspended, [], 2) == "waiting: suspended in queue a100 until it is admitted"
-    assert _waits(job(suspend=True), [], 2) == "waiting: suspended until it is admitted"
-    assert _waits(job(), [], 2) == "starting: 0 of 2 pods are there"
+    assert _waits(Logs(), suspended, [], 2) == "waiting: suspended in queue a100 until it is admitted"
+    assert _waits(Logs(), job(suspend=True), [], 2) == "waiting: suspended until it is admitted"
+    assert _waits(Logs(), job(), [], 2) == "starting: 0 of 2 pods are there"
+
+
+def test_a_job_without_pods_says_what_keeps_them_away():
+    forbidden = "FailedCreate: pods are forbidden: exceeded quota: gpus"
+    assert _waits(Logs(forbidden), job(), [], 2) == f"starting: 0 of 2 pods are there; {forbidden}"
+    assert _waits(Logs("of an earlier attempt"), job(), [pod(0), pod(1)], 2) == "starting: 2 of 2 pods are there"
 
 
 def test_our_own_error_is_passed_on_as_it_is():
@@ -69,6 +81,32 @@ def test_the_pod_that_failed_first_is_named_with_its_last_lines():
 def test_a_pod_without_memory(reason, told):
     pods = [pod(1, exit_code=137, ended="2026-01-01T00:00:04", reason=reason)]
     assert told in str(_describe(Logs(), "train-x", FAILED, pods))
+
+
+KILLED = """Failures:
+[0]:
+  rank      : 1 (local_rank: 1)
+  exitcode  : -{} (pid: 9)"""
+
+
+def test_a_killed_rank_is_named_with_its_pod_though_another_complained():
+    """What torchrun's report tells is told, and whoever was left alone is not blamed."""
+    pods = [
+        pod(0, exit_code=1, ended="2026-01-01T00:00:04", message=left(0, 4.0, "NCCL error: something new")),
+        pod(1, exit_code=1, ended="2026-01-01T00:00:05"),
+    ]
+    said = str(_describe(Logs(**{"1": KILLED.format(9)}), "train-x", FAILED, pods))
+    assert said.startswith("Pod train-x-node-0-1-abcde (node 1): Rank 1 was killed by SIGKILL.")
+    aborted = str(_describe(Logs(**{"1": KILLED.format(6)}), "train-x", FAILED, pods))
+    assert aborted.startswith("Pod train-x-node-0-0-abcde (node 0) failed first: NCCL error")
+
+
+def test_a_pod_without_memory_is_named_though_another_complained():
+    pods = [
+        pod(0, exit_code=1, ended="2026-01-01T00:00:04", message=left(0, 4.0, "NCCL error: something new")),
+        pod(1, exit_code=137, ended="2026-01-01T00:00:04", reason="OOMKilled"),
+    ]
+    assert "node-0-1-abcde (node 1) was killed: out of memory" in str(_describe(Logs(), "train-x", FAILED, pods))
 
 
 def test_without_any_pod_the_condition_speaks():

@@ -3,7 +3,15 @@ import re
 import pytest
 
 from components.core.errors import ConfigError
-from components.training.cluster.job import ASKED_ANNOTATION, job_name, train_job
+from components.training.cluster.job import (
+    ASKED_ANNOTATION,
+    LABEL_VALUE,
+    applied_name,
+    job_name,
+    label_of,
+    stored_in,
+    train_job,
+)
 
 MADE = "0123456789abcdef" * 4
 
@@ -17,9 +25,23 @@ def test_a_name_is_a_label_leaves_room_for_its_pods_and_follows_from_the_address
 
 
 def test_two_runs_that_train_the_same_share_a_job(run_named):
-    one, other = (train_job(run_named(run), MADE)["metadata"] for run in ("demo-1a2b3c4d", "9-of.many-"))
+    one, other = (train_job(run_named(run), MADE)["metadata"] for run in ("demo-1a2b3c4d", "9-of.many"))
     assert (one["name"], one["annotations"]) == (other["name"], other["annotations"])
-    assert other["labels"]["mantis-kfp/run"] == "9-of.many"  # what a label may be
+    assert other["labels"]["mantis-kfp/run"] == "9-of.many"
+
+
+def test_two_runs_are_never_taken_for_one():
+    alike = ["exp-a", "exp-A", "exp_a", "exp.a", "exp-a-", "exp-a" + "-long" * 20, "exp-a" + "-long" * 21]
+    for labels in (set(map(label_of, alike)), set(map(applied_name, alike))):
+        assert len(labels) == len(alike)
+        assert all(LABEL_VALUE.fullmatch(label) and len(label) <= 63 for label in labels)
+    assert all(re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", applied_name(run)) for run in alike)
+    assert applied_name("demo-1a2b3c4d") == "train-demo-1a2b3c4d"
+
+
+def test_a_job_says_which_store_it_trains_into(run_named):
+    assert stored_in(train_job(run_named(), MADE)) == "s3://mantis/here"
+    assert stored_in({"metadata": {}}) == ""
 
 
 def test_what_is_asked_for(run_named):

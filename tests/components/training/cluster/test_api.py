@@ -1,0 +1,113 @@
+"""What is made of the API server's answers: from a server on loopback that gives them one after the other."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+
+import pytest
+
+from components.core.errors import ConfigError, TrainingError
+from components.training.cluster import api
+from components.training.cluster.api import Cluster
+from components.training.cluster.job import train_job
+
+
+class Answers(BaseHTTPRequestHandler):
+    """`answers`: status and object; the last one again and again."""
+
+    answers: ClassVar[list[tuple[int, object]]] = []
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        status, body = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        text = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def answering(kubeconfig, monkeypatch):
+    monkeypatch.setattr(api, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(api, "LONGEST_PAUSE_SECONDS", 0.01)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    kubeconfig(server.server_port)
+
+    def answer(*answers: tuple[int, object]) -> Cluster:
+        Answers.answers, Answers.asked = list(answers), []
+        return Cluster("mantis")
+
+    yield answer
+    server.shutdown()
+
+
+def says(message: str) -> dict[str, str]:
+    return {"kind": "Status", "message": message}
+
+
+def test_a_run_of_the_same_id_in_another_store_is_another(answering, run_named):
+    run = run_named()
+    ours, theirs = train_job(run, "0" * 64), train_job(run, "1" * 64)
+    theirs["metadata"]["annotations"]["mantis-kfp/store"] = "s3://mantis/there"
+    old = train_job(run, "2" * 64)
+    del old["metadata"]["annotations"]
+    assert answering((200, {"items": [theirs, ours, old]})).of_run(run) == [ours]
+    assert "labelSelector=mantis-kfp%2Frun%3Ddemo-1a2b3c4d" in Answers.asked[0]
+
+
+def test_a_cluster_without_trainer_is_told_what_to_install(answering, run_named):
+    with pytest.raises(ConfigError, match=r"has no TrainJobs.*Install Kubeflow Trainer"):
+        answering((404, says("the server could not find the requested resource"))).of_run(run_named())
+
+
+def test_a_node_that_does_not_answer_keeps_no_reason_back(answering, monkeypatch):
+    monkeypatch.setattr(api, "TAIL_SECONDS", 0.1)
+    assert answering((500, says("dial tcp 10.0.0.9:10250: i/o timeout"))).tail("p", 9) == []
+
+
+def test_a_missing_right_is_said_after_a_while(answering, monkeypatch):
+    monkeypatch.setattr(api, "REFUSED_SECONDS", 0.1)
+    with pytest.raises(ConfigError, match=r"does not let this account read a TrainJob.*is forbidden"):
+        answering((403, says("trainjobs is forbidden"))).read("x")
+
+
+def test_a_server_that_comes_back_may_refuse_for_a_while(answering, monkeypatch):
+    """Its refusals count from the first one, however long it was away before, and longer for whom it knows."""
+    monkeypatch.setattr(api, "REFUSED_SECONDS", 0.2)
+    away, refused, found = (503, says("away")), (403, says("forbidden")), (200, {"kind": "TrainJob"})
+    cluster = answering(*[away] * 40, *[refused] * 3, found)  # away for twice as long as refusals may last
+    assert cluster.read("x") == {"kind": "TrainJob"}
+    monkeypatch.setattr(api, "REFUSED_SECONDS", 0.0)
+    Answers.answers = [refused, refused, refused, found]
+    assert cluster.read("x") == {"kind": "TrainJob"}
+
+
+def test_creating_is_given_up_where_a_webhook_is_broken(answering, run_named, monkeypatch):
+    monkeypatch.setattr(api, "CREATE_SECONDS", 0.1)
+    monkeypatch.setattr(Answers, "do_POST", Answers.do_GET, raising=False)
+    cluster = answering((500, says("failed calling webhook: connection refused")))
+    with pytest.raises(TrainingError, match="failed calling webhook"):
+        cluster.create(train_job(run_named(), "0" * 64))
+
+
+def test_the_newest_warning_about_a_job_is_found(answering):
+    def event(name: str, message: str, at: str) -> dict[str, object]:
+        about = {"name": name, "namespace": "mantis", "kind": "Job"}
+        return {"metadata": {"name": "e"}, "involvedObject": about, "reason": "FailedCreate", "message": message,
+                "lastTimestamp": at}  # fmt: skip
+
+    listed = [
+        event("train-x-node-0", "exceeded quota", "2026-01-01T00:00:02Z"),
+        event("train-x", "an older one", "2026-01-01T00:00:01Z"),
+        event("train-y", "of another", "2026-01-01T00:00:03Z"),
+    ]
+    assert answering((200, {"items": listed})).warning("train-x") == "FailedCreate: exceeded quota"
+    assert answering((200, {"items": []})).warning("train-x") == ""
