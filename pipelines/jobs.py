@@ -11,7 +11,8 @@ from components.core.store import open_store
 from components.training.cluster.job import applied_job
 from pipelines.resolve import resolve_run, shipped_recipes
 
-STORE, IMAGE = "s3://mantis", "mantis/train:dev"  # of the committed files: the bucket of manifests/base, the local tag
+# Of the committed files: the bucket of manifests/base, and the tags that the overlays local and a100 run the ranks in.
+STORE, IMAGE, GPU_IMAGE = "s3://mantis", "mantis/train:dev", "mantis/train:dev-gpu"
 # The demo trains on a laptop unless it is told otherwise.
 DEMO_ON_TWO_NODES = {
     "training.launcher": "trainjob",
@@ -36,7 +37,7 @@ def shipped_jobs() -> dict[str, str]:
     jobs = {"demo.yaml": render("demo", DEMO_ON_TWO_NODES, "", store=STORE, image=IMAGE)}
     for recipe in shipped_recipes():
         if resolve_run(recipe, {}, "")[1].training.launcher == "trainjob":
-            jobs[f"{recipe}.yaml"] = render(recipe, {}, "", store=STORE, image=IMAGE)
+            jobs[f"{recipe}.yaml"] = render(recipe, {}, "", store=STORE, image=GPU_IMAGE)
     return jobs
 
 
@@ -62,12 +63,10 @@ def _head(recipe: str, overrides: Mapping[str, str], name: str, store: str, reso
     given += f" --name {name}" if name else ""
     shown = recipe if "\n" not in recipe else "RECIPE.yaml"
     nodes, ranks = resolved.training.nodes, resolved.training.nodes * resolved.training.processes_per_node
-    another = (
-        f"# {IMAGE} is for CPUs; yours, and a queue:  mantis job {shown}{given} --image REF --set cluster.queue=Q\n"
-    )
+    another = f"# With your image, and a queue:  mantis job {shown}{given} --image REF --set cluster.queue=QUEUE\n"
     return (
-        f"# {resolved.description or resolved.name}: {ranks} ranks on {nodes} nodes.\n"
-        f"{another if resolved.cluster.image == IMAGE else ''}"
+        f"# {(resolved.description or resolved.name).rstrip('.')}: {ranks} ranks on {nodes} nodes.\n"
+        f"{another if resolved.cluster.image in (IMAGE, GPU_IMAGE) else ''}"
         f"# First, once:  mantis data prepare {shown}{given} --store {store}\n"
         f"# Watch it:     kubectl -n {resolved.cluster.namespace} get trainjobs; "
         f"kubectl -n {resolved.cluster.namespace} logs -f -l mantis-kfp/role=rank --prefix\n"

@@ -1,6 +1,7 @@
 """With the launcher's account: what it needs works, and what it must not have is refused by the real API server."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -43,8 +44,52 @@ def test_what_launching_needs(kube, account, run_in_bucket):
         assert "minio-0" in call("get", "pods")
         assert "MinIO" in call("logs", "minio-0")
         call("get", "trainjobs", "--watch", "--request-timeout=1s")
+        call("get", "events")
     finally:
         assert "deleted" in call("delete", "trainjob", name)
+
+
+PATCHED_POD = {
+    "volumes": [{"name": "root", "secret": {"secretName": "mantis-minio-root"}}],
+    "serviceAccountName": "mantis-bootstrap",
+    "initContainers": [{"name": "any"}],
+    "containers": [{"name": "node", "volumeMounts": [{"name": "scratch", "mountPath": "/any"}]}],
+}
+
+
+def patched(field: str) -> dict[str, Any]:
+    """A job whose pods are patched in one field."""
+    job = {"name": "node", "template": {"spec": {"template": {"spec": {field: PATCHED_POD[field]}}}}}
+    patch = {"template": {"spec": {"replicatedJobs": [job]}}}
+    return {"runtimePatches": [{"manager": "test/any", "trainingRuntimeSpec": patch}]}
+
+
+ROOT_KEY = {"name": "A", "valueFrom": {"secretKeyRef": {"name": "mantis-minio-root", "key": "MINIO_ROOT_PASSWORD"}}}
+WANTS_MORE = {
+    "a Secret": {"trainer": {"env": [ROOT_KEY]}},
+    "an initializer": {"initializer": {"model": {"secretRef": {"name": "mantis-minio-root"}}}},
+    **{field: patched(field) for field in PATCHED_POD},
+}
+
+
+@pytest.mark.parametrize("what", WANTS_MORE)
+def test_a_job_sees_what_its_runtime_gives_it_and_nothing_else(kube, account, run_in_bucket, what):
+    """Else who may create one reads with it what `get secret` is refused."""
+    job = train_job(run_in_bucket(), "0" * 64)
+    spec = job["spec"]
+    extra = WANTS_MORE[what]
+    spec |= {name: value for name, value in extra.items() if name != "trainer"}
+    spec["trainer"] |= extra.get("trainer", {})
+
+    def said() -> str:
+        arguments = (account, "-n", "mantis", "create", "--dry-run=server", "-f", "-")
+        return kube.kubectl(*arguments, stdin=json.dumps(job), check=False)
+
+    assert "denied request: spec." in said()
+    if "runtimePatches" in extra:  # as Kueue does it
+        (patched_job,) = spec["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+        patched_job["template"]["spec"]["template"]["spec"] = {"nodeSelector": {"a": "b"}}
+        assert "created" in said()
 
 
 @pytest.mark.parametrize("what", REFUSED)

@@ -53,6 +53,14 @@ def test_every_pod_is_restricted(kube, platform, namespace, overlay):
         assert 'violates PodSecurity "restricted' in create(kube, namespace, name, spec)
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_ranks_that_save_are_given_all_of_the_pods_time(kube, overlay):
+    """torchrun kills them after its own, which has to be the shorter one, and not by much."""
+    ranks = pods_of(overlay, kube)["ranks"]
+    given = {entry["name"]: entry.get("value") for entry in ranks["containers"][0]["env"]}
+    assert 0 < ranks["terminationGracePeriodSeconds"] - int(given["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) <= 30
+
+
 def test_applied_again_nothing_is_restarted_and_no_password_changes(kube, platform):
     def state():
         listed = json.loads(kube.kubectl("-n", "mantis", "get", "statefulsets,pods", "-o", "json"))["items"]

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-API = f"https://{os.environ['KUBERNETES_SERVICE_HOST']}:{os.environ['KUBERNETES_SERVICE_PORT']}/api/v1"
+HOST = os.environ["KUBERNETES_SERVICE_HOST"]
+API = f"https://{f'[{HOST}]' if ':' in HOST else HOST}:{os.environ['KUBERNETES_SERVICE_PORT']}/api/v1"
 FOR_STEPS = ("mantis-store", "mantis-mlflow")
 LABELS = {"app.kubernetes.io/part-of": "mantis-kfp"}
 
