@@ -298,7 +298,7 @@ def doctor(
             findings += examine_cluster(settings, store_url, nodes=nodes)
     for finding in findings:
         console.print(f"{marks[finding.ok]}  {finding.what:<14} {finding.found}")
-        if finding.ok is False:
+        if finding.ok is not True and finding.remedy:
             console.print(f"    {finding.remedy}")
     if any(finding.ok is False for finding in findings):
         raise typer.Exit(1)

@@ -10,7 +10,7 @@ import urllib3
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from components.core.errors import MantisError
+from components.core.errors import ConfigError, MantisError
 from components.core.settings import ClusterSettings
 from components.core.store import open_store
 from components.core.tracking import tracking_uri
@@ -32,17 +32,19 @@ RIGHTS = (
     (GROUP, PLURAL, "", ("create", "get", "list", "delete")),
     ("", "pods", "", ("list",)),
     ("", "pods", "log", ("get",)),
+    ("", "events", "", ("list",)),
 )
 MEETING_SECONDS = 300.0
+PATIENCE_SECONDS = 60.0  # with an API server that does not answer
+REQUEST = {"_request_timeout": (5.0, 30.0)}  # seconds to connect, to answer
 
 
 def examine_cluster(cluster: ClusterSettings, store_url: str, *, nodes: int) -> list[Finding]:
-    """Every finding, cheap ones first; the all-reduce starts a TrainJob of `nodes` pods and deletes it.
-
-    Raises:
-        ConfigError: no cluster is known.
-    """
-    api = connect()
+    """Every finding, cheap ones first; the all-reduce starts a TrainJob of `nodes` pods and deletes it."""
+    try:
+        api = connect()
+    except ConfigError as error:
+        return [Finding(what="API server", ok=False, found=error.problem, remedy=error.remedy)]
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("API server", lambda: _server(api)),
         *((kind[2], lambda kind=kind: _kind(api, *kind)) for kind in KINDS),
@@ -69,7 +71,7 @@ def _looked(what: str, check: Callable[[], Finding]) -> Finding:
 
 
 def _server(api: client.ApiClient) -> Finding:
-    version = client.VersionApi(api).get_code()
+    version = client.VersionApi(api).get_code(**REQUEST)
     numbers = (int(version.major), int("".join(filter(str.isdigit, version.minor))))
     remedy = f"Kubeflow Trainer needs Kubernetes >= {OLDEST[0]}.{OLDEST[1]}."
     return Finding(what="API server", ok=numbers >= OLDEST, found=version.git_version, remedy=remedy)
@@ -77,7 +79,7 @@ def _server(api: client.ApiClient) -> Finding:
 
 def _kind(api: client.ApiClient, group: str, version: str, plural: str, remedy: str) -> Finding:
     try:
-        kinds = client.CustomObjectsApi(api).get_api_resources(group, version)
+        kinds = client.CustomObjectsApi(api).get_api_resources(group, version, **REQUEST)
         served = any(resource.name == plural for resource in kinds.resources)
     except ApiException as error:
         if error.status != 404:
@@ -89,7 +91,7 @@ def _kind(api: client.ApiClient, group: str, version: str, plural: str, remedy: 
 
 def _controllers(api: client.ApiClient) -> Finding:
     """Versions of Trainer and JobSet: the API server tells those of its kinds, which stay the same for years."""
-    deployments = client.AppsV1Api(api).list_deployment_for_all_namespaces().items
+    deployments = client.AppsV1Api(api).list_deployment_for_all_namespaces(**REQUEST).items
     images = [part.image for each in deployments for part in each.spec.template.spec.containers]
     names = [image.partition("@")[0].rsplit("/", 1)[-1].partition(":") for image in images]
     there = {name: tag for name, _, tag in names if name in TESTED}
@@ -103,7 +105,7 @@ def _controllers(api: client.ApiClient) -> Finding:
 def _runtime(api: client.ApiClient, cluster: ClusterSettings) -> Finding:
     try:
         client.CustomObjectsApi(api).get_cluster_custom_object(
-            GROUP, VERSION, "clustertrainingruntimes", cluster.runtime
+            GROUP, VERSION, "clustertrainingruntimes", cluster.runtime, **REQUEST
         )
     except ApiException as error:
         if error.status != 404:
@@ -127,11 +129,11 @@ def _rights(api: client.ApiClient, namespace: str) -> Finding:
 
 def _may(api: client.ApiClient, namespace: str, **asked: str) -> bool:
     review = {"spec": {"resourceAttributes": {"namespace": namespace, **asked}}}
-    return bool(client.AuthorizationV1Api(api).create_self_subject_access_review(review).status.allowed)
+    return bool(client.AuthorizationV1Api(api).create_self_subject_access_review(review, **REQUEST).status.allowed)
 
 
 def _gpus(api: client.ApiClient) -> Finding:
-    nodes = client.CoreV1Api(api).list_node().items
+    nodes = client.CoreV1Api(api).list_node(**REQUEST).items
     counts = [int(node.status.allocatable.get("nvidia.com/gpu", 0)) for node in nodes]
     found = f"{sum(counts)} on {sum(count > 0 for count in counts)} of {len(nodes)} nodes"
     return Finding(what="GPUs", ok=True if sum(counts) else None, found=found)
@@ -152,7 +154,7 @@ def _mlflow(store_url: str) -> Finding:
 
 def _meeting(settings: ClusterSettings, nodes: int) -> Finding:
     """Two pods and more that meet as ranks do: name service, network policies, shared memory, the image itself."""
-    cluster = Cluster(settings.namespace)
+    cluster = Cluster(settings.namespace, patience=PATIENCE_SECONDS)
     job = probe_job(settings, name=f"doctor-{uuid.uuid4().hex[:8]}", nodes=nodes, per_node=1)
     name = job["metadata"]["name"]
     uid = cluster.create(job)
@@ -165,8 +167,12 @@ def _meeting(settings: ClusterSettings, nodes: int) -> Finding:
     if figures is None:
         remedy = "Look at the image, the runtime's resources and the network policies; `kubectl describe` says more."
         return Finding(what="all-reduce", ok=False, found=said, remedy=remedy)
-    found = f"{figures['ranks']} ranks ({figures['device']}), {figures['gb_per_second']:.2f} GB/s"
-    return Finding(what="all-reduce", ok=figures["ranks"] == nodes, found=found)
+    pinned = "any amount" if figures["memlock"] < 0 else f"{figures['memlock'] / 2**20:,.1f} MiB"
+    found = f"{figures['ranks']} ranks ({figures['device']}), {figures['gb_per_second']:.2f} GB/s, may lock {pinned}"
+    bounded = figures["device"] == "cuda" and figures["memlock"] >= 0
+    remedy = "RDMA locks memory: have the nodes' container runtime started with LimitMEMLOCK=infinity."
+    ok = figures["ranks"] == nodes and (None if bounded else True)
+    return Finding(what="all-reduce", ok=ok, found=found, remedy=remedy if bounded else "")
 
 
 def _figures(cluster: Cluster, name: str) -> tuple[dict[str, Any] | None, str]:

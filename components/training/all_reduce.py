@@ -1,6 +1,7 @@
 """Whether ranks reach each other, and how fast: `torchrun -m components.training.all_reduce` prints a line of JSON."""
 
 import json
+import resource
 import socket
 import statistics
 import time
@@ -25,7 +26,10 @@ def main() -> None:
         # Each byte crosses the wire 2 (n - 1) / n times in a ring: what NCCL's own tests call bus bandwidth.
         moved = 2 * (ranks.world_size - 1) / ranks.world_size * size
         found = {"ranks": ranks.world_size, "hosts": sorted(set(map(str, hosts))), "device": ranks.device.type}
-        print(json.dumps(found | {"seconds": seconds, "gb_per_second": moved / seconds / 1e9}), flush=True)
+        found |= {"seconds": seconds, "gb_per_second": moved / seconds / 1e9}
+        # What RDMA may pin, in bytes; -1 is any amount.
+        found |= {"memlock": resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]}
+        print(json.dumps(found), flush=True)
     leave_ranks()
 
 

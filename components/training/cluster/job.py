@@ -17,7 +17,8 @@ STORE_ANNOTATION = "mantis-kfp/store"
 RUN_LABEL = "mantis-kfp/run"
 LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 LONGEST = 40  # characters of a run's words in a job's name: pods add to it, and have 63
-PASSED_ON = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")  # where KFP has made the run in MLflow
+# Where KFP has made the run in MLflow: the run, and the server that knows it, which need not be the runtime's.
+PASSED_ON = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI")
 
 
 def job_name(store_url: str, made: str) -> str:
@@ -135,7 +136,8 @@ def _trainer(
             "cluster.image = '': the ranks need an image.",
             remedy="Set cluster.image, e.g. --set cluster.image=my/train:1; MANTIS_IMAGE says it in pods.",
         )
-    environment = {"MANTIS_IMAGE": image} | {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    given = PASSED_ON if "MLFLOW_RUN_ID" in os.environ else ()
+    environment = {"MANTIS_IMAGE": image} | {name: os.environ[name] for name in given if name in os.environ}
     quantity = models.IoK8sApimachineryPkgApiResourceQuantity
     amounts = {name: quantity(text) for name, text in cluster.resources.items()}
     return models.TrainerV1alpha1Trainer(

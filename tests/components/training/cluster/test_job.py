@@ -70,9 +70,17 @@ def test_no_secret_is_in_a_job(run_named, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-mine")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "another-secret")
     monkeypatch.setenv("MLFLOW_RUN_ID", "0a1b2c")
-    job = train_job(run_named(), MADE)
-    assert "secret" not in str(job)
-    assert {"name": "MLFLOW_RUN_ID", "value": "0a1b2c"} in job["spec"]["trainer"]["env"]
+    assert "secret" not in str(train_job(run_named(), MADE))
+
+
+def test_the_ranks_log_to_the_run_that_kfp_made_where_it_made_it(run_named, monkeypatch):
+    def passed_on() -> list[str]:
+        return [entry["value"] for entry in train_job(run_named(), MADE)["spec"]["trainer"]["env"][1:]]
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.kubeflow.svc:5000")
+    assert passed_on() == []  # this machine's way to a server is not that of a pod
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0a1b2c")
+    assert passed_on() == ["0a1b2c", "http://mlflow.kubeflow.svc:5000"]
 
 
 def test_the_same_is_recognized_and_another_is_not(run_named, monkeypatch):
