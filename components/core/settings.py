@@ -266,7 +266,7 @@ class ClusterSettings(Settings):
     runtime: Name = Field("mantis-deepspeed", description="The ClusterTrainingRuntime.")
     queue: str = Field("", description="A LocalQueue of Kueue; the job waits in it for as long as it takes.")
     resources: dict[str, str] = Field(
-        {}, description="Per node, instead of the runtime's, e.g. {nvidia.com/gpu: 4, memory: 400Gi}."
+        {}, description="Per node, instead of the runtime's, values as text, e.g. {nvidia.com/gpu: '4', memory: 400Gi}."
     )
 
 

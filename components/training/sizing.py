@@ -19,6 +19,7 @@ WEIGHT, GRADIENT, STATE = 2, 4, 12  # bytes per parameter: bf16; summed in fp32;
 CHUNK_LOGITS = 2**26  # components.training.loss, which is not imported here: it imports torch
 RESERVE = 3.0e9  # CUDA context, NCCL buffers, ZeRO's buckets (two of 5e8 elements in bf16), fragmentation
 MFU = 0.4  # of training when the time between checkpoints is estimated
+NODE = 8  # GPUs of one node
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ class Needs:
     """Bytes of one GPU by what holds them, and what is left of it for tokens."""
 
     weights: float
+    secondary: float  # the node's own copy of the weights (hpZ)
     gradients: float
     optimizer: float
     gathered: float
@@ -54,7 +56,8 @@ class Needs:
     @property
     def states(self) -> float:
         """Without activations."""
-        return self.weights + self.gradients + self.optimizer + self.gathered + self.logits + RESERVE
+        held = self.weights + self.secondary + self.gradients + self.optimizer
+        return held + self.gathered + self.logits + RESERVE
 
 
 @cache
@@ -87,14 +90,19 @@ def shape(name: str) -> Shape:
     return shapes()[name]
 
 
-def needs(model: Shape, *, memory: float, ranks: int, zero_stage: int, cpu_offload: bool = False) -> Needs:
-    """Of one of `ranks` GPUs of `memory` bytes."""
+def needs(
+    model: Shape, *, memory: float, ranks: int, zero_stage: int, cpu_offload: bool = False, per_node: int = NODE
+) -> Needs:
+    """Of one of `ranks` GPUs of `memory` bytes, `per_node` of them on a node."""
     cut = ranks if zero_stage == 3 else 1
+    # On more than one node each node holds the weights whole beside ZeRO's share of them: engine_options.py, hpZ.
+    hpz = zero_stage == 3 and ranks > per_node
     layer = model.width * (2 * model.width + 2 * model.key_width + 3 * model.mlp)
     # The layer at work and the next one, which is fetched meanwhile; or the table of embeddings, where that is more.
     gathered = WEIGHT * max(2 * layer, model.width * model.vocabulary) if zero_stage == 3 else 0.0
     found = Needs(
         weights=WEIGHT * model.parameters / cut,
+        secondary=WEIGHT * model.parameters / per_node if hpz else 0.0,
         gradients=GRADIENT * model.trained / ranks,
         optimizer=0.0 if cpu_offload else STATE * model.trained / ranks,
         gathered=gathered,

@@ -1,12 +1,14 @@
 import pytest
 
 from components.core.errors import ConfigError
-from components.core.settings import parse_recipe
+from components.core.settings import TrainingSettings, parse_recipe
 from components.training import fit as fitting
+from components.training.engine_options import as_config, engine_options
 from components.training.loss import CHUNK_LOGITS
 from components.training.sizing import CHUNK_LOGITS as CHUNK_LOGITS_HERE
 from components.training.sizing import checkpoint_bytes, needs, shape, shapes, upload_bandwidth
 
+HELD = ("weights", "secondary", "gradients", "optimizer", "gathered", "logits")
 RECIPE = """
 name: small
 model: {tiny: {text_width: 64, text_layers: 2, vision_width: 32, vision_layers: 1, vocabulary: 600}}
@@ -20,6 +22,27 @@ def test_the_published_figures():
     # for one GPU, no matter for 16.
     assert needs(shape("mantis-clip"), memory=8e10, ranks=1, zero_stage=3).budget == 0
     assert needs(shape("mantis-clip"), memory=4e10, ranks=16, zero_stage=3).budget > 8192
+
+
+def test_more_than_one_node_holds_the_weights_once_more_on_each():
+    model = shape("mantis-idefics2")
+    one = needs(model, memory=4e10, ranks=8, zero_stage=3)
+    two = needs(model, memory=4e10, ranks=16, zero_stage=3)
+    small = needs(model, memory=4e10, ranks=16, zero_stage=3, per_node=4)
+    assert one.secondary == 0
+    assert two.secondary == pytest.approx(2 * 8.4e9 / 8)
+    assert small.secondary == pytest.approx(2 * two.secondary)
+    assert two.states == pytest.approx(sum(vars(two)[part] for part in HELD) + 3e9)
+    assert needs(model, memory=4e10, ranks=16, zero_stage=2).secondary == 0
+
+
+def test_that_is_what_the_engine_is_told():
+    def hpz(nodes: int, stage: int) -> object:
+        settings = TrainingSettings(nodes=nodes, processes_per_node=8, zero_stage=stage)
+        options = as_config(engine_options(settings, parameters=8_400_000_000, cuda=True))
+        return options["zero_optimization"].get("zero_hpz_partition_size")
+
+    assert (hpz(2, 3), hpz(1, 3), hpz(2, 2)) == (8, None, None)
 
 
 @pytest.mark.parametrize("name", list(shapes()))
