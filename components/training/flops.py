@@ -36,12 +36,14 @@ class Flops:
     target: float  # the head, per target
     patch: float  # vision tower and projector, per patch
     patch_pair: float  # attention of the vision tower, per squared patch of one image
+    image: float  # what a resampler does on its latents, per image
 
     def __call__(self, *, tokens: Counts, targets: Counts, patches: Counts, images: Counts) -> NDArray[np.float64]:
         """Of every sample; its patches are taken to be of images of the same size."""
         lengths, seen = tokens.astype(np.float64), patches.astype(np.float64)
         vision = self.patch * seen + self.patch_pair * seen**2 / np.maximum(images, 1)
-        return self.token * lengths + self.pair * lengths**2 + self.target * targets + vision
+        text = self.token * lengths + self.pair * lengths**2 + self.target * targets
+        return text + vision + self.image * images
 
     def cost_model(self) -> CostModel:
         """The plan's view: in units of one token. Targets are few and patches' pairs are constant per image."""
@@ -56,10 +58,13 @@ def flops_of(model: PreTrainedModel, family: Family, settings: TrainingSettings)
     """
     counts: dict[str, int] = {"vision": 0, "projector": 0, "text": 0}
     pixels = 0  # weights on pixels, whose gradient nobody asks for
+    resampler = Resampler()
     for name, parameter in model.named_parameters():
+        part = family.part_of(name)
+        if resampler.takes(name, part, parameter):
+            continue
         if "position_embedding" not in name:  # added, not multiplied
             # Cross attention and embeddings belong to the text model, whatever of it is trained.
-            part = family.part_of(name)
             counts[part if part in counts else "text"] += _size(parameter)
         if "patch_embedding" in name:
             pixels += _size(parameter)
@@ -82,10 +87,38 @@ def flops_of(model: PreTrainedModel, family: Family, settings: TrainingSettings)
         * (
             counts["vision"] * passes["vision"]
             - pixels * ("vision" in settings.train)
-            + counts["projector"] * passes["projector"]
+            + (counts["projector"] + resampler.keys) * passes["projector"]
         ),
         patch_pair=pairs,
+        image=2
+        * resampler.latents
+        * ((resampler.keys + resampler.rest) * passes["projector"] + resampler.crossed * passes["text"]),
     )
+
+
+@dataclass
+class Resampler:
+    """Weights on a perceiver's latents; its own keys and values are made of every patch as well."""
+
+    latents: int = 0  # of an image
+    keys: int = 0
+    rest: int = 0
+    crossed: int = 0  # keys and values of a language model's cross attention
+
+    def takes(self, name: str, part: str, parameter: Any) -> bool:
+        """Count a parameter that works on latents; False for any other."""
+        is_key = ".k_proj." in name or ".v_proj." in name
+        if part == "cross_attention" and is_key:
+            self.crossed += _size(parameter)
+        elif "perceiver" not in name:
+            return False
+        elif name.endswith("latents"):
+            self.latents = int(getattr(parameter, "ds_shape", parameter.shape)[0])
+        elif is_key:
+            self.keys += _size(parameter)
+        else:
+            self.rest += _size(parameter)
+        return True
 
 
 def _size(parameter: Any) -> int:
