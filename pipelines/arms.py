@@ -4,15 +4,16 @@ Source: paper, section 4.5: coref, then coref and compare, and so on.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from components.core import progress
 from components.core.arms import arms_of, write_arms
 from components.core.errors import ConfigError
 from components.core.settings import Recipe
 from components.core.steps import Run, open_run, read_records
-from components.core.store import ObjectStore
+from components.core.store import open_store
 from components.core.tracking import Status
-from pipelines.finish import close_run, status_of
+from pipelines.finish import NOT_STARTED, delete_jobs, record_end, started, status_of
 from pipelines.preflight import keep_recipe, preflight
 from pipelines.resolve import resolve_run
 
@@ -46,7 +47,7 @@ def preflight_arms(recipe: str, overrides: Mapping[str, object], name: str, stor
     arms = {}
     for number, skill in enumerate(skills, 1):
         chosen = {"data.skills": list(skills[:number])}
-        arm, its_recipe = resolve_run(recipe, {**overrides, **chosen}, f"{parent}-{skill}")
+        arm, its_recipe = resolve_run(recipe, {**overrides, **chosen}, _arm(parent, skill))
         arms[arm] = its_recipe
     checked = preflight(recipe, overrides, parent, store_url)
     for arm, its_recipe in arms.items():
@@ -58,20 +59,46 @@ def preflight_arms(recipe: str, overrides: Mapping[str, object], name: str, stor
 def finish_arms(recipe: str, overrides: Mapping[str, object], name: str, store_url: str) -> None:
     """Close the ablation that these parameters mean; one that preflight refused left nothing to close."""
     try:
-        parent = open_run(resolve_parent(recipe, overrides, name)[0], store_url)
+        parent_id, resolved = resolve_parent(recipe, overrides, name)
+        named = Run(id=parent_id, store=open_store(store_url), recipe=resolved)
     except ConfigError:
-        progress.say("no run was started")
+        progress.say(NOT_STARTED)
         return
-    close_arms(parent)
+    _delete_jobs_of_arms(named)
+    parent = started(named)
+    if parent:
+        _record_ends(parent)
 
 
-def close_arms(parent: Run, *, unfinished: Status = Status.FAILED) -> None:
-    """Close every arm, then the parent; what did not come to its end is MLflow's `unfinished`."""
+def close_arms(parent: Run) -> None:
+    """Delete the TrainJobs that were left, then close every arm, then the parent."""
+    _delete_jobs_of_arms(parent)
+    _record_ends(parent)
+
+
+def _delete_jobs_of_arms(parent: Run) -> None:
+    for skill in parent.recipe.data.skills:
+        delete_jobs(replace(parent, id=_arm(parent.id, skill), parent=parent.id))
+
+
+def _record_ends(parent: Run) -> None:
+    """The end of every arm, and of the parent, which failed where an arm did.
+
+    An arm whose end cannot be recorded keeps no other one open; the first such error is raised at the end.
+    """
+    ends, problems = [], []
     for arm in arms_of(parent.store, parent.id):
-        close_run(open_run(arm, parent.store.url), _status(parent.store, arm, unfinished))
-    close_run(parent, _status(parent.store, parent.id, unfinished))
+        try:
+            ends.append(status_of(read_records(parent.store, arm)))
+            record_end(open_run(arm, parent.store.url), ends[-1])
+        except Exception as error:
+            problems.append(error)
+    own = status_of(read_records(parent.store, parent.id))
+    record_end(parent, Status.FAILED if Status.FAILED in ends else own)
+    if problems:
+        raise problems[0]
 
 
-def _status(store: ObjectStore, run: str, unfinished: Status) -> Status:
-    status = status_of(read_records(store, run))
-    return status if status is Status.FINISHED else unfinished
+def _arm(parent: str, skill: str) -> str:
+    """Id of the arm that adds `skill`: by it an arm's job is found while the store is away."""
+    return f"{parent}-{skill}"

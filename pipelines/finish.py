@@ -8,14 +8,15 @@ from pathlib import Path
 
 from components.core import progress
 from components.core.artifacts import MANIFEST, Manifest, code_version, image_digest, parse_manifest
-from components.core.errors import ConfigError, MantisError, NotFoundError, TrackingError
+from components.core.errors import ConfigError, MantisError, NotFoundError
 from components.core.registering import register_model
 from components.core.steps import Run, State, StepRecord, open_run, read_records, was_stopped
-from components.core.store import key_of
-from components.core.tracking import Status, open_tracked_run, record_run, score_metrics, send_curve
+from components.core.store import key_of, open_store
+from components.core.tracking import Status, TrackedRun, open_tracked_run, record_run, score_metrics, send_curve
 from pipelines.resolve import name_of, resolve_run
 
 CLUSTER_SECONDS = 60.0  # an API server that is away keeps no run from being closed
+NOT_STARTED = "no run was started"
 
 
 def finish(
@@ -32,13 +33,24 @@ def finish(
     A run that preflight refused left nothing to close.
     """
     try:
-        run_id, _ = resolve_run(recipe, overrides, name_of(recipe, overrides, name, model))
-        run = open_run(run_id, store_url)
+        run_id, resolved = resolve_run(recipe, overrides, name_of(recipe, overrides, name, model))
+        named = Run(id=run_id, store=open_store(store_url), recipe=resolved)
     except ConfigError:
-        progress.say("no run was started")
+        progress.say(NOT_STARTED)
         return
-    records = read_records(run.store, run.id)
-    close_run(run, status_of(records, last_step))
+    delete_jobs(named)
+    run = started(named)
+    if run:
+        record_end(run, status_of(read_records(run.store, run.id), last_step))
+
+
+def started(named: Run) -> Run | None:
+    """The run as preflight left it in the store; None, which is said, where it left none."""
+    try:
+        return open_run(named.id, named.store.url)
+    except ConfigError:
+        progress.say(NOT_STARTED)
+        return None
 
 
 def status_of(records: list[StepRecord], last_step: str = "report") -> Status:
@@ -54,26 +66,20 @@ def status_of(records: list[StepRecord], last_step: str = "report") -> Status:
 
 
 def close_run(run: Run, status: Status) -> None:
-    """Write the run's summary, delete a TrainJob that was left, and send everything about the run to MLflow.
+    """Delete a TrainJob that was left, write the run's summary, and send everything about the run to MLflow."""
+    delete_jobs(run)
+    record_end(run, status)
 
-    What cannot be done of the last two is said, not raised.
+
+def delete_jobs(run: Run) -> None:
+    """The TrainJob of a launcher that was killed without a word; one that a person applied is that person's.
+
+    Before anything else, and without a look into the store, which may be away: a job holds GPUs. What cannot be done
+    is said, not raised.
     """
-    os.environ[progress.STEP] = run.shown("finish")
-    records = read_records(run.store, run.id)
-    reasons = {record.step: record.reason for record in records if record.state is State.FAILED}
-    summary = {"run": run.id, "status": status, "failed": reasons, "steps": [r.model_dump() for r in records]}
-    run.store.put(run.key("summary.json"), json.dumps(summary, indent=1).encode())
-    _delete_jobs(run)
-    try:
-        _send(run, status, records, reasons)
-    except TrackingError as error:
-        progress.say(str(error))
-
-
-def _delete_jobs(run: Run) -> None:
-    """The TrainJob of a launcher that was killed without a word; one that a person applied is that person's."""
     if run.recipe.training.launcher != "trainjob":
         return
+    os.environ[progress.STEP] = run.shown("finish")
     from components.training.cluster.api import Cluster
     from components.training.cluster.job import applied_name
 
@@ -88,8 +94,29 @@ def _delete_jobs(run: Run) -> None:
         progress.say(str(error))
 
 
-def _send(run: Run, status: Status, records: list[StepRecord], reasons: Mapping[str, str]) -> None:
-    tracked = open_tracked_run(run)
+def record_end(run: Run, status: Status) -> None:
+    """Write the run's summary and send everything about the run to MLflow; what MLflow does not take is said."""
+    from mlflow.exceptions import MlflowException
+
+    os.environ[progress.STEP] = run.shown("finish")
+    records = read_records(run.store, run.id)
+    reasons = {record.step: record.reason for record in records if record.state is State.FAILED}
+    summary = {"run": run.id, "status": status, "failed": reasons, "steps": [r.model_dump() for r in records]}
+    run.store.put(run.key("summary.json"), json.dumps(summary, indent=1).encode())
+    try:
+        tracked = open_tracked_run(run)
+        try:
+            _send(tracked, run, records, reasons)
+        finally:  # a run that cannot be shown whole has ended all the same
+            tracked.client.set_terminated(tracked.id, status=status)
+    except MantisError as error:
+        progress.say(str(error))
+    except MlflowException as error:
+        reason = str(error).splitlines()[0][:200]
+        progress.say(f"MLflow did not take all of the run: {reason} The same command tries again.")
+
+
+def _send(tracked: TrackedRun, run: Run, records: list[StepRecord], reasons: Mapping[str, str]) -> None:
     manifests = {
         record.step: parse_manifest(run.store.get(f"{key_of(run.store, record.uri)}/{MANIFEST}"), origin=record.uri)
         for record in records
@@ -108,7 +135,6 @@ def _send(run: Run, status: Status, records: list[StepRecord], reasons: Mapping[
         record_run(
             tracked,
             run,
-            status=status,
             scores=_scores(run, manifests) | _data(manifests),
             tags=tags,
             dataset=_dataset(mixture) if mixture else None,

@@ -45,6 +45,6 @@ def _close_killed(run: Run, pipeline: str) -> None:
     from pipelines.finish import close_run
 
     if pipeline == "ablation":
-        close_arms(run, unfinished=Status.KILLED)
+        close_arms(run)
     else:
         close_run(run, Status.KILLED)

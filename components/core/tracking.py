@@ -120,13 +120,12 @@ def record_run(
     tracked: TrackedRun,
     run: Run,
     *,
-    status: Status,
     scores: Mapping[str, float],
     tags: Mapping[str, str],
     dataset: Mapping[str, str] | None,
     files: Sequence[Path],
 ) -> None:
-    """Parameters, scores, tags, the dataset as an input, the report's files, and the run's end."""
+    """Parameters, scores, tags, the dataset as an input, and the report's files."""
     from mlflow.entities import Param
 
     client = tracked.client
@@ -143,7 +142,6 @@ def record_run(
             client.log_metric(tracked.id, name, value)
     for file in files:
         client.log_artifact(tracked.id, str(file))
-    client.set_terminated(tracked.id, status=status)
 
 
 def score_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:

@@ -1,10 +1,17 @@
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs, urlparse
 
 import pytest
+
+from components.training.cluster.job import RUN_LABEL, STORE_ANNOTATION
 
 Mantis = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -31,3 +38,59 @@ def mantis(mantis_environment: dict[str, str]) -> Mantis:
         )
 
     return call
+
+
+@dataclass
+class ApiServer:
+    """An API server as far as TrainJobs are listed and deleted; without `trainer` it has no such resource."""
+
+    jobs: list[tuple[str, str, str]] = field(default_factory=list)  # name, run, store
+    deleted: list[str] = field(default_factory=list)
+    trainer: bool = True
+
+    def has(self, name: str, run: str, store: str) -> None:
+        self.jobs.append((name, run, store))
+
+    def answer(self, method: str, address: str) -> tuple[int, object]:
+        parsed = urlparse(address)
+        if not self.trainer:
+            return 404, {"message": "the server could not find the requested resource"}
+        if method == "DELETE":
+            self.deleted.append(parsed.path.rsplit("/", 1)[-1])
+            return 200, {}
+        asked = parse_qs(parsed.query)["labelSelector"][0]
+        found = [
+            {"name": name, "uid": f"uid-{name}", "annotations": {STORE_ANNOTATION: store}}
+            for name, run, store in self.jobs
+            if asked == f"{RUN_LABEL}={run}"
+        ]
+        return 200, {"items": [{"metadata": metadata} for metadata in found]}
+
+
+@pytest.fixture
+def api_server(kubeconfig: Callable[[int], None]) -> Iterator[ApiServer]:
+    """The server that KUBECONFIG names."""
+    state = ApiServer()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, body = state.answer(self.command, self.path)
+            text = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def do_DELETE(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        kubeconfig(server.server_port)
+        yield state
+        server.shutdown()

@@ -1,12 +1,21 @@
 import socket
+from dataclasses import replace
 
 import pytest
+from mlflow import MlflowClient
+from pydantic import ValidationError
 
+from components.core import store_minio
+from components.core.arms import write_arms
+from components.core.errors import StoreError
 from components.core.settings import parse_recipe
-from components.core.steps import Run
+from components.core.steps import STOPPED, Run, State, StepRecord
 from components.core.store_local import LocalStore
-from components.core.tracking import Status
+from components.core.tracking import RUN_TAG, Status, tracking_uri
 from pipelines import finish
+from pipelines.arms import close_arms, finish_arms
+
+ARMS = "name: x\ntraining: {launcher: trainjob}\ndata: {skills: [single, multi]}\n"
 
 
 @pytest.fixture
@@ -25,3 +34,98 @@ def test_a_cluster_that_is_away_keeps_no_run_from_being_closed(nowhere, tmp_path
     finish.close_run(run, Status.KILLED)
     assert run.store.stat("runs/closed/summary.json")
     assert "The API server does not answer" in capfd.readouterr().err
+
+
+@pytest.fixture
+def parent(tmp_path, monkeypatch) -> Run:
+    """An ablation of two arms as preflight leaves it, with MLflow beside the store."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
+        monkeypatch.delenv(name, raising=False)
+    run = Run(id="abl", store=LocalStore(tmp_path / "store"), recipe=parse_recipe(ARMS, origin="test"))
+    for one in ("abl", "abl-single", "abl-multi"):
+        run.store.put(f"runs/{one}/recipe.yaml", run.recipe.to_yaml().encode())
+    write_arms(run.store, "abl", ["abl-single", "abl-multi"])
+    return run
+
+
+def record(run: Run, of: str, step: str, state: State, reason: str = "") -> None:
+    text = StepRecord(step=step, state=state, started="2026-01-01", reason=reason).model_dump_json()
+    run.store.put(f"runs/{of}/steps/{step}.json", text.encode())
+
+
+def in_mlflow(run: Run) -> dict[str, str]:
+    """What MLflow calls the end of every run in it."""
+    client = MlflowClient(tracking_uri=tracking_uri(run.store))
+    found = client.search_runs([each.experiment_id for each in client.search_experiments()])
+    return {one.data.tags[RUN_TAG]: one.info.status for one in found}
+
+
+def test_a_cluster_without_trainer_keeps_no_run_from_being_closed(api_server, parent, capfd):
+    api_server.trainer = False
+    finish.close_run(parent, Status.KILLED)
+    assert in_mlflow(parent) == {"abl": "KILLED"}
+    assert "has no TrainJobs" in capfd.readouterr().err
+
+
+def test_what_mlflow_refuses_leaves_no_run_open(parent, monkeypatch, capfd):
+    monkeypatch.setattr(finish, "record_run", lambda *_, **__: MlflowClient("sqlite://").get_run("nobody"))
+    run = replace(parent, recipe=parse_recipe("name: x\n", origin="test"))
+    finish.close_run(run, Status.FAILED)
+    assert in_mlflow(run) == {"abl": "FAILED"}
+    assert "MLflow did not take all of the run" in capfd.readouterr().err
+
+
+@pytest.fixture
+def store_away(monkeypatch) -> str:
+    monkeypatch.setattr(store_minio, "RETRIES", 0)
+    for name, value in (("ENDPOINT_URL", "http://127.0.0.1:9"), ("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", "x")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    return "s3://mantis"
+
+
+def test_jobs_are_deleted_while_the_store_is_away(api_server, store_away):
+    api_server.has("train-0123", "mine", store_away)
+    api_server.has("train-mine", "mine", store_away)  # as a person applied it
+    with pytest.raises(StoreError):
+        finish.finish("demo", {"training.launcher": "trainjob"}, "mine", store_away)
+    assert api_server.deleted == ["train-0123"]
+
+
+def test_jobs_of_every_arm_are_deleted_while_the_store_is_away(api_server, store_away):
+    for arm in ("abl-single", "abl-multi"):
+        api_server.has(f"train-of-{arm}", arm, store_away)
+    with pytest.raises(StoreError):
+        finish_arms("demo", {"training.launcher": "trainjob", "data.skills": "[single,multi]"}, "abl", store_away)
+    assert api_server.deleted == ["train-of-abl-single", "train-of-abl-multi"]
+
+
+def test_a_run_that_was_refused_is_closed_in_neither_pipeline(local_store, capfd):
+    finish.finish("demo", {}, "mine", local_store.url)
+    finish_arms("demo", {"data.skills": "[single,multi]"}, "mine", local_store.url)
+    assert capfd.readouterr().err.count("no run was started") == 2
+    assert not list(local_store.list("runs"))
+
+
+def test_an_arm_that_cannot_be_closed_keeps_no_other_open(api_server, parent):
+    api_server.has("train-of-multi", "abl-multi", parent.store.url)
+    parent.store.put("runs/abl-single/steps/train.json", b"cut off")
+    with pytest.raises(ValidationError):
+        close_arms(parent)
+    assert api_server.deleted == ["train-of-multi"]
+    assert in_mlflow(parent) == {"abl": "KILLED", "abl-multi": "KILLED"}
+
+
+@pytest.mark.parametrize(
+    ("reason", "ends"),
+    [
+        (f"{STOPPED} with exit code 143.", {"abl-single": "FINISHED", "abl-multi": "KILLED", "abl": "KILLED"}),
+        ("The loss is nan.", {"abl-single": "FINISHED", "abl-multi": "FAILED", "abl": "FAILED"}),
+    ],
+)
+def test_an_ablation_that_somebody_ended_is_killed_and_one_with_an_arm_that_failed_is_failed(
+    api_server, parent, reason, ends
+):
+    record(parent, "abl-single", "report", State.DONE)
+    record(parent, "abl-multi", "train", State.FAILED, reason)
+    close_arms(parent)
+    assert in_mlflow(parent) == ends
