@@ -9,16 +9,14 @@ from components.core.images import PIPELINE_IMAGE
 def preflight(
     run_recipe: str, run_overrides: dict[str, str], run_name: str, store_url: str, eval_model: str, evaluates: bool
 ) -> str:
-    """Check recipe, store, source and, of a run that evaluates, benchmarks; the run's id."""
+    """Check recipe, store, source and, of a run that uses them, launcher, benchmarks and model; the run's id."""
     from components.core.steps import reported
     from pipelines import preflight as first
     from pipelines.resolve import name_of
 
     with reported():
         name = name_of(run_recipe, run_overrides, run_name, eval_model)
-        return first.preflight(
-            run_recipe, run_overrides, name, store_url, trains=not eval_model, evaluates=evaluates
-        ).id
+        return first.preflight(run_recipe, run_overrides, name, store_url, model=eval_model, evaluates=evaluates).id
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Mapping
 
 from components.core.artifacts import Kind, Manifest
-from components.core.errors import ConfigError, InputError, MantisError, StoreError
+from components.core.errors import ConfigError, InputError, MantisError, StoreError, TrainingError
 from components.core.lineage import find_artifact
 from components.core.progress import say
 from components.core.settings import Recipe
@@ -12,11 +12,15 @@ from components.core.steps import Run, recorded
 from components.core.store import ObjectStore, open_store
 from components.data.step import resolve_subsets
 from components.data.subsets import warnings
-from components.evaluation.step import resolve_benchmarks
+from components.evaluation.step import check_benchmarks
 from components.models import bases
 from components.models.mirrors import mirrors, model_identity
 from components.models.registry import check_family
+from components.training.launchers import launcher
+from components.training.step import is_trained
 from pipelines.resolve import resolve_run
+
+CLUSTER_SECONDS = 5.0  # for an API server to answer
 
 
 def preflight(
@@ -25,15 +29,16 @@ def preflight(
     name: str,
     store_url: str,
     *,
-    trains: bool = True,
+    model: str = "",
     evaluates: bool = True,
 ) -> Run:
     """The run, checked and with its resolved recipe in the store.
 
-    One that `trains` (or counts tokens for it) needs the recipe's weights there, one that `evaluates` its benchmarks.
+    One that evaluates the existing `model` needs it there, any other the recipe's weights (data preparation counts
+    tokens by them), one that `evaluates` its benchmarks, and one that trains in between its launcher.
 
     Raises:
-        MantisError: recipe, store, source or benchmark will not do; nothing was started.
+        MantisError: recipe, store, source, weights, benchmark or launcher will not do; nothing was started.
     """
     run_id, resolved = resolve_run(recipe, overrides, name)
     store = open_store(store_url)
@@ -44,10 +49,14 @@ def preflight(
         for warning in [*warnings(resolve_subsets(run)), *bases.warnings(bases.named_bases(resolved.model).values())]:
             say(f"warning: {warning}")
         check_family(resolved.model.family)
-        if trains:
+        if model:
+            find_model(store, model)
+        else:
             check_weights(store, resolved)
         if evaluates:
-            resolve_benchmarks(run)
+            check_benchmarks(run)
+        if evaluates and not model and not is_trained(run):
+            check_launcher(run)
     return run
 
 
@@ -99,6 +108,29 @@ def check_weights(store: ObjectStore, recipe: Recipe) -> None:
 
 def _bases_for(family: str) -> list[str]:
     return [base.name for base in bases.published_bases().values() if family in base.families]
+
+
+def check_launcher(run: Run) -> None:
+    """The recipe's launcher can do what the recipe asks for, and a cluster that it needs answers; nothing is started.
+
+    Raises:
+        ConfigError: it cannot; the days of data preparation before it would be lost time.
+    """
+    settings = run.recipe.training
+    if settings.launcher != "trainjob":
+        launcher(settings)
+        return
+    from components.training.cluster.api import Cluster  # the cluster's client takes a second
+    from components.training.cluster.job import train_job
+
+    train_job(run, "0" * 64)
+    try:
+        Cluster(run.recipe.cluster.namespace, patience=CLUSTER_SECONDS).of_run(run)
+    except TrainingError as error:
+        raise ConfigError(
+            f"training.launcher = 'trainjob': {error.problem}",
+            remedy="Let KUBECONFIG name a cluster that can be reached, or use training.launcher = local.",
+        ) from None
 
 
 def check_store(store: ObjectStore) -> None:

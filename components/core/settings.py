@@ -18,6 +18,9 @@ EVERY_FIELD = "`mantis recipes demo` prints every field with its value."
 HOW: dict[str, Any] = {"how": True}
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
+# What an API server takes for an amount, and for the name of a queue: it would refuse others at `train` only.
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|[MGTPE]|[KMGTPE]i)?$", coerce_numbers_to_str=True)]
+QueueName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?)?$")]
 
 
 class Settings(BaseModel):
@@ -264,9 +267,9 @@ class ClusterSettings(Settings):
     namespace: Name = Field("mantis", description="Of the TrainJobs; has the Secret mantis-store.")
     image: str = Field("", description="Of the ranks; empty: the image that the launching step itself runs in.")
     runtime: Name = Field("mantis-deepspeed", description="The ClusterTrainingRuntime.")
-    queue: str = Field("", description="A LocalQueue of Kueue; the job waits in it for as long as it takes.")
-    resources: dict[str, str] = Field(
-        {}, description="Per node, instead of the runtime's, values as text, e.g. {nvidia.com/gpu: '4', memory: 400Gi}."
+    queue: QueueName = Field("", description="A LocalQueue of Kueue; the job waits in it for as long as it takes.")
+    resources: dict[str, Quantity] = Field(
+        {}, description="Per node, instead of the runtime's, e.g. {nvidia.com/gpu: 4, memory: 400Gi}."
     )
 
 

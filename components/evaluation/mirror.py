@@ -7,7 +7,7 @@ import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -54,10 +54,7 @@ def find_mirror(store: ObjectStore, benchmark: Benchmark) -> Manifest:
         ConfigError: the benchmark is not one that is fetched.
         InputError: it was not fetched, or in several revisions of which none is pinned.
     """
-    hub = _hub(benchmark)
-    found = mirrored(store, benchmark)
-    if hub.revision is not None:
-        found = {revision: manifest for revision, manifest in found.items() if revision == hub.revision}
+    found = _fitting(store, benchmark)
     if len(found) == 1:
         return next(iter(found.values()))
     problem = (
@@ -73,11 +70,36 @@ def find_mirror(store: ObjectStore, benchmark: Benchmark) -> Manifest:
     raise InputError(problem, remedy=remedy)
 
 
+def check_mirrors(store: ObjectStore, benchmarks: Sequence[Benchmark]) -> None:
+    """Every one of the benchmarks can be read from its mirror.
+
+    Raises:
+        ConfigError, InputError: as `find_mirror`, but all that were not fetched are named at once.
+    """
+    missing = [benchmark.name for benchmark in benchmarks if not _fitting(store, benchmark)]
+    if missing:
+        raise InputError(
+            f"evaluation.source = 'mirror', and {store.url} has no copy of {', '.join(missing)}.",
+            remedy=f"Fetch: {'; '.join(f'mantis fetch-benchmark {name}' for name in missing)}.",
+        )
+    for benchmark in benchmarks:
+        find_mirror(store, benchmark)
+
+
+def _fitting(store: ObjectStore, benchmark: Benchmark) -> dict[str, Manifest]:
+    """The revisions that were fetched, of which only the pinned one counts where one is."""
+    hub = _hub(benchmark)
+    return {
+        revision: manifest
+        for revision, manifest in mirrored(store, benchmark).items()
+        if hub.revision in (None, revision)
+    }
+
+
 def mirrored(store: ObjectStore, benchmark: Benchmark) -> dict[str, Manifest]:
     """Every revision of the benchmark that was fetched whole."""
-    prefix = mirror_prefix(benchmark)
-    revisions = sorted({entry.key.removeprefix(prefix + "/").split("/")[0] for entry in store.list(prefix)})
-    read = {revision: read_manifest(store, f"{prefix}/{revision}") for revision in revisions}
+    folders = store.children(mirror_prefix(benchmark))[1]
+    read = {folder.rsplit("/", 1)[-1]: read_manifest(store, folder) for folder in folders}
     return {revision: manifest for revision, manifest in read.items() if manifest is not None}
 
 

@@ -6,6 +6,7 @@ from components.core.artifacts import Kind, Manifest, Number
 from components.core.errors import ConfigError
 from components.core.steps import Run, Task, failure_recorded, run_step
 from components.evaluation.benchmarks import known_benchmarks, load_benchmark, load_decoding
+from components.evaluation.mirror import check_mirrors
 from components.evaluation.source import open_source
 
 REVISION = 2  # raise when the same inputs would give other responses or scores
@@ -23,6 +24,25 @@ def resolve_benchmarks(run: Run) -> list[str]:
         raise ConfigError("evaluation.benchmarks is empty.", remedy=f"Benchmarks: {', '.join(known_benchmarks())}.")
     load_decoding(run.recipe.evaluation.decoding)
     return [load_benchmark(name, prompt=run.recipe.evaluation.prompt).name for name in names]
+
+
+def check_benchmarks(run: Run) -> None:
+    """The recipe's benchmarks are known and, as far as that is told without reading them, can be read.
+
+    Raises:
+        ConfigError, EvaluationError: as `resolve_benchmarks`; or a published benchmark is to be generated.
+        InputError: mirrors are missing; names all of them.
+    """
+    settings = run.recipe.evaluation
+    benchmarks = [load_benchmark(name, prompt=settings.prompt) for name in resolve_benchmarks(run)]
+    published = [benchmark.name for benchmark in benchmarks if benchmark.hub is not None]
+    if settings.source == "mirror":
+        check_mirrors(run.store, benchmarks)
+    elif settings.source == "generated" and published:
+        raise ConfigError(
+            f"evaluation.source = 'generated', and {', '.join(published)} cannot be generated.",
+            remedy="Set evaluation.source = mirror, or to the folder that holds a folder for each benchmark.",
+        )
 
 
 def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:

@@ -10,16 +10,16 @@ from typing import Annotated
 import typer
 
 from components.core import progress
-from components.core.artifacts import Manifest, read_manifest
+from components.core.artifacts import Manifest
 from components.core.errors import ConfigError, MantisError
 from components.core.processes import die_with_parent
 from components.core.settings import load_recipe_file, parse_recipe
-from components.core.steps import Run, open_run, read_record
+from components.core.steps import Run, open_run
 from components.core.store import key_of, open_store
 from components.training.accounting import beginning
 from components.training.failures import leave_failure
 from components.training.signals import STOPPED, StoppedError
-from components.training.step import training_task
+from components.training.step import mixture_of, training_task
 
 app = typer.Typer(add_completion=False)
 EPILOG = """Example, on one machine, for a run that `mantis run` has prepared (its `assemble` is done):
@@ -92,8 +92,7 @@ def _run(run: str, store_url: str, recipe: str) -> Run:
 
 def _mixture(run: Run) -> Manifest:
     """What the run's `assemble` made."""
-    record = read_record(run.store, run.id, "assemble")
-    mixture = read_manifest(run.store, key_of(run.store, record.uri)) if record and record.uri else None
+    mixture = mixture_of(run)
     if mixture is None:
         raise ConfigError(
             f"run = {run.id!r} has no mixture in {run.store.url}.", remedy="Let `mantis run` assemble it first."

@@ -3,9 +3,11 @@
 import time
 from typing import Any
 
-from components.core.artifacts import Kind, Manifest, Number
-from components.core.steps import Run, Task, run_step
+from components.core.artifacts import Kind, Manifest, Number, read_manifest
+from components.core.steps import Run, Task, read_record, run_step
+from components.core.store import key_of
 from components.models.mirrors import model_identity, weights_of
+from components.training.summary import SUMMARY, read_summary, with_launching
 
 REVISION = 1
 
@@ -28,6 +30,21 @@ def training_task(run: Run, mixture: Manifest) -> Task:
     )
 
 
+def mixture_of(run: Run) -> Manifest | None:
+    """What the run's `assemble` made; None where that was not there yet."""
+    record = read_record(run.store, run.id, "assemble")
+    return read_manifest(run.store, key_of(run.store, record.uri)) if record and record.uri else None
+
+
+def is_trained(run: Run) -> bool:
+    """Whether the run's checkpoint is whole, as of a job that a person applied: then nothing is launched."""
+    mixture = mixture_of(run)
+    if mixture is None:
+        return False
+    task = training_task(run, mixture)
+    return run.store.stat(f"{task.address(task.fingerprint())}/{SUMMARY}") is not None
+
+
 def train(run: Run, mixture: Manifest) -> Manifest:
     """The trained checkpoint of the run's recipe on `mixture`; goes on from the last committed step, if there is one.
 
@@ -37,9 +54,8 @@ def train(run: Run, mixture: Manifest) -> Manifest:
     """
 
     def work(prefix: str) -> dict[str, Number]:
-        # Here, not above: where the result is already there, none of this is needed.
+        # Here, not above: where the result is already there, it is not needed.
         from components.training.launchers import launcher
-        from components.training.summary import read_summary, with_launching
 
         began = time.monotonic()
         launcher(run.recipe.training).launch(run, prefix)

@@ -45,6 +45,21 @@ def test_a_subset_named_twice_is_refused():
         parse_recipe(MINIMAL + "data: {subsets: [{name: a}, {name: a}]}", origin="r")
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("resources", "{memory: 400 GB}"), ("resources", "{nvidia.com/gpu: many}"), ("queue", "A100_")]
+)
+def test_what_a_cluster_would_refuse_is_named(field, value):
+    with pytest.raises(ConfigError, match=rf"cluster\.{field}"):
+        parse_recipe(MINIMAL, origin="r", overrides={f"cluster.{field}": value})
+
+
+def test_amounts_as_kubernetes_writes_them():
+    amounts = "{nvidia.com/gpu: 4, memory: 400Gi, cpu: 500m, ephemeral-storage: '1.5'}"
+    read = parse_recipe(MINIMAL, origin="r", overrides={"cluster.resources": amounts, "cluster.queue": "a100.night"})
+    assert read.cluster.resources["nvidia.com/gpu"] == "4"
+    assert read.cluster.queue == "a100.night"
+
+
 def test_how_is_no_part_of_what():
     base = parse_recipe(MINIMAL, origin="r")
     other = parse_recipe(MINIMAL, origin="r", overrides={"training.processes_per_node": "4", "data.workers": "8"})
