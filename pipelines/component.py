@@ -55,13 +55,12 @@ def finish_arms(run_recipe: str, run_overrides: dict[str, str], run_name: str, s
 def existing_model(run: str, store_url: str, eval_model: str, model: dsl.Output[dsl.Model]) -> None:
     """The model of the store that `eval_model` names."""
     from components.core.artifacts import save_manifest
-    from components.core.steps import open_run, recorded, reported
+    from components.core.steps import open_run, reported, take
     from pipelines.preflight import find_model
 
     with reported():
         opened = open_run(run, store_url)
-        with recorded(opened, "model"):
-            save_manifest(find_model(opened.store, eval_model), model.path)
+        save_manifest(take(opened, "model", lambda: find_model(opened.store, eval_model)), model.path)
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)

@@ -2,16 +2,17 @@
 
 A run's records name its results, and their manifests what those were made from: all of that stays, and so does what a
 person brought (sources, base weights, imported models). Work under way is named by its step's record, which is written
-before the work begins.
+before the work begins; what no run makes, as an import, has none, and stays while somebody may be at work on it.
 """
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from components.core.artifacts import MANIFEST, read_manifest
 from components.core.errors import NotFoundError
 from components.core.steps import read_records, runs
-from components.core.store import ObjectStore, delete_tree, key_of
+from components.core.store import Entry, ObjectStore, delete_tree, key_of
 
 # Folders of results, and how many parts an address has: docs/architecture.md.
 DEPTHS = {
@@ -29,16 +30,21 @@ BASES = "models/bases"
 
 @dataclass(frozen=True, kw_only=True)
 class Garbage:
-    """A result that nothing leads to; `whole` False: it was never finished."""
+    """A result that nothing leads to; `whole` False: it was never finished. `written`: its newest object."""
 
     key: str
     objects: int
     bytes: int
     whole: bool
+    written: float
+
+    def kept(self, hours: float) -> bool:
+        """Whether somebody may be at work on it: unfinished, and written to less than `hours` ago."""
+        return not self.whole and time.time() - self.written < 3600 * hours
 
 
 def garbage(store: ObjectStore, *, without: frozenset[str] = frozenset()) -> list[Garbage]:
-    """What no run leads to, were the runs `without` not there.
+    """What no run leads to, were the runs `without` not there; what of it is kept for its age, the caller decides.
 
     Raises:
         NotFoundError: one of `without` is no run.
@@ -86,18 +92,24 @@ def _named_by(store: ObjectStore, kept: list[str]) -> tuple[set[str], set[str]]:
 def _heaps(store: ObjectStore) -> Iterator[Garbage]:
     """Every result in the store, finished or not."""
     for folder, depth in DEPTHS.items():
-        sizes: dict[str, list[int]] = {}
+        objects: dict[str, list[Entry]] = {}
         whole: set[str] = set()
         for entry in store.list(folder):
             parts = entry.key.split("/")
             if len(parts) <= depth or entry.key.startswith(f"{BASES}/"):
                 continue
             key = "/".join(parts[:depth])
-            sizes.setdefault(key, []).append(entry.size)
+            objects.setdefault(key, []).append(entry)
             if parts[depth:] == [MANIFEST]:
                 whole.add(key)
-        for key, found in sizes.items():
-            yield Garbage(key=key, objects=len(found), bytes=sum(found), whole=key in whole or folder == "responses")
+        for key, found in objects.items():
+            yield Garbage(
+                key=key,
+                objects=len(found),
+                bytes=sum(entry.size for entry in found),
+                whole=key in whole or folder == "responses",
+                written=max(entry.written for entry in found),
+            )
 
 
 def _brought(store: ObjectStore, heap: Garbage) -> bool:

@@ -167,6 +167,36 @@ def run_step(run: Run, task: Task, work: Work) -> Manifest:
     return manifest
 
 
+def begin(run: Run, task: Task) -> None:
+    """Record that `task` is under way where no `run_step` does it, so that its unfinished work is known to be ours.
+
+    A record that names the task already is that of a `run_step`, and stays.
+    """
+    made = task.fingerprint()
+    before = read_record(run.store, run.id, task.step)
+    if before is None or before.fingerprint != made:
+        _record(run, task, State.STARTED, _now(), attempts=0, made=made)
+
+
+def take(run: Run, step: str, find: Callable[[], Manifest]) -> Manifest:
+    """The artifact that `find` finds in the store; the run's record names it, so that it stays as long as the run."""
+    began = _now()
+    with failure_recorded(run, step):
+        found = find()
+    taken = StepRecord(
+        step=step,
+        state=State.REUSED,
+        started=began,
+        ended=_now(),
+        attempts=0,
+        uri=found.uri,
+        fingerprint=found.fingerprint,
+        summary=found.summary,
+    )
+    _write_record(run, taken)
+    return found
+
+
 @contextmanager
 def recorded(run: Run, step: str) -> Iterator[None]:
     """Keep the record of a step that makes no artifact of its own (preflight, the lists that loops run over)."""

@@ -23,12 +23,14 @@ R = TypeVar("R")
 class Entry:
     """An object: its key below the store's root, its size in bytes, and a word that changes whenever its bytes do.
 
-    `version` is empty where a later change could not be told from this state.
+    `version` is empty where a later change could not be told from this state. `written`: when, in seconds since 1970,
+    by the clock of whoever keeps it.
     """
 
     key: str
     size: int
     version: str = ""
+    written: float = 0.0
 
 
 class ObjectStore(Protocol):

@@ -111,4 +111,4 @@ def _entry(key: str, path: Path) -> Entry:
     young = time.time() - status.st_ctime < YOUNG_SECONDS
     # The inode and its own time of change too: they see a replaced file whose time of writing was set back.
     version = "" if young else f"{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
-    return Entry(key=key, size=status.st_size, version=version)
+    return Entry(key=key, size=status.st_size, version=version, written=status.st_mtime)

@@ -128,7 +128,8 @@ class MinioStore:
 
 
 def _entry(key: str, item: Any) -> Entry:
-    return Entry(key=key, size=int(item.size or 0), version=str(item.etag or ""))
+    written = item.last_modified.timestamp() if item.last_modified else 0.0
+    return Entry(key=key, size=int(item.size or 0), version=str(item.etag or ""), written=written)
 
 
 def _client(endpoint: str) -> Any:

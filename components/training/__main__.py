@@ -14,7 +14,7 @@ from components.core.artifacts import Manifest
 from components.core.errors import ConfigError, MantisError
 from components.core.processes import die_with_parent
 from components.core.settings import load_recipe_file, parse_recipe
-from components.core.steps import Run, open_run
+from components.core.steps import Run, begin, open_run
 from components.core.store import key_of, open_store
 from components.training.accounting import beginning
 from components.training.failures import leave_failure
@@ -68,6 +68,8 @@ def _train(run: Run, *, began: float, queued: float, profile_steps: str) -> None
     mixture = _mixture(run)
     task = training_task(run, mixture)
     prefix = task.address(task.fingerprint())
+    if os.environ.get("RANK", "0") == "0":  # of a job that a person applied nobody else writes what it is at
+        begin(run, task)
 
     # Only now: these imports take seconds, and a wrong parameter should be told at once.
     from components.training.engine import join_ranks, leave_ranks

@@ -1,11 +1,13 @@
+import os
+import time
 from dataclasses import replace
 
 import pytest
 
 from components.core.artifacts import Kind, MadeBy, Manifest, commit_manifest
 from components.core.errors import NotFoundError, TrainingError
-from components.core.retention import delete, garbage
-from components.core.steps import Task, run_step
+from components.core.retention import _heaps, delete, garbage
+from components.core.steps import Task, run_step, take
 
 
 def make(run, step, kind, folder, *, inputs=None, config=None, fails=False):
@@ -74,6 +76,28 @@ def test_what_a_person_brought_stays(run):
     run.store.put("models/bases/x/commit/config.json", b"{}")
     run.store.put("models/4567/half.safetensors", b"")
     assert [heap.key for heap in garbage(run.store)] == ["models/4567"]
+
+
+def test_what_is_unfinished_and_young_is_kept(run):
+    run.store.put("models/4567/first.safetensors", b"")
+    run.store.put("models/4567/second.safetensors", b"")
+    run.store.put("models/whole/manifest.json", b"")
+    for name, hours in (("4567/first", 30), ("4567/second", 3)):
+        os.utime(run.store.root / "models" / f"{name}.safetensors", (time.time() - 3600 * hours,) * 2)
+    half, whole = sorted(_heaps(run.store), key=lambda heap: heap.key)
+    assert (half.kept(24), half.kept(2)) == (True, False)  # by its newest object
+    assert not whole.kept(24)
+
+
+def test_a_model_that_a_run_evaluates_stays_when_the_run_that_trained_it_goes(two_runs):
+    run, other, mine, _ = two_runs
+    model = make(run, "convert", Kind.MODEL, "models", inputs={"checkpoint": mine})
+    run.store.put(f"responses/{model.fingerprint}/b/i/1.jsonl", b"")
+    journal = f"responses/{model.fingerprint}/b/i"
+    gone = {heap.key for heap in garbage(run.store, without=frozenset({run.id}))}
+    assert {key(run.store, model), key(run.store, mine), journal} <= gone
+    assert take(other, "model", lambda: model) == model
+    assert garbage(run.store, without=frozenset({run.id})) == []
 
 
 def test_a_run_that_is_not_there_cannot_be_forgotten(run):

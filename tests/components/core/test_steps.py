@@ -1,9 +1,9 @@
 import pytest
 
-from components.core.artifacts import Kind, read_manifest
+from components.core.artifacts import Kind, Manifest, read_manifest
 from components.core.errors import IntegrityError, TrainingError
 from components.core.lineage import find_artifact, walk
-from components.core.steps import State, Task, read_record, recorded, reported, run_step
+from components.core.steps import State, Task, read_record, recorded, reported, run_step, take
 
 
 def make(run, step, *, inputs=None, config=None, revision=1, data=b"data"):
@@ -77,6 +77,20 @@ def test_steps_without_artifact_are_recorded(run):
     with recorded(run, "preflight"):
         assert read_record(run.store, run.id, "preflight").state is State.STARTED
     assert read_record(run.store, run.id, "preflight").state is State.DONE
+
+
+def test_what_a_run_takes_from_the_store_is_named_by_its_record(run):
+    made, _ = make(run, "prepare")
+    assert take(run, "model", lambda: made) == made
+    record = read_record(run.store, run.id, "model")
+    assert (record.state, record.uri, record.fingerprint) == (State.REUSED, made.uri, made.fingerprint)
+
+    def nothing() -> Manifest:
+        raise TrainingError("nothing there.")
+
+    with pytest.raises(TrainingError):
+        take(run, "model", nothing)
+    assert read_record(run.store, run.id, "model").state is State.FAILED
 
 
 def test_lineage_walks_to_the_root_and_finds_a_changed_byte(run):

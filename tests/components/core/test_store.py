@@ -1,6 +1,7 @@
 """One contract for both stores: a local folder and a real MinIO."""
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,14 @@ def test_a_version_changes_with_the_bytes(store, monkeypatch):
     assert [entry.version for entry in store.children("")[0]] == [first.version]
     store.put("object", b"behind")
     assert store.stat("object").version != first.version
+
+
+def test_when_an_object_was_written_is_known(store):
+    store.put("object", b"x")
+    written = [store.stat("object").written, *(entry.written for entry in store.list(""))]
+    assert written[0] > 0
+    assert abs(time.time() - written[0]) < 60
+    assert written == pytest.approx([written[0]] * len(written), abs=1.0)
 
 
 def test_a_file_just_written_has_no_version(local_store):
