@@ -15,7 +15,7 @@ from components.core.store import open_store
 from components.core.tracking import Status
 from pipelines.finish import NOT_STARTED, delete_jobs, record_end, started, status_of
 from pipelines.preflight import keep_recipe, preflight
-from pipelines.resolve import resolve_run
+from pipelines.resolve import fitting, resolve_run
 
 FEWEST = 2  # arms that can be compared
 
@@ -24,7 +24,7 @@ def resolve_parent(recipe: str, overrides: Mapping[str, object], name: str) -> t
     """Id and recipe of the run that compares the arms; the recipe is that of the last arm, with every skill.
 
     Raises:
-        ConfigError: a field that does not hold, or fewer than two skills.
+        ConfigError: a field that does not hold, fewer than two skills, or a name without room for the arms'.
     """
     run_id, resolved = resolve_run(recipe, overrides, name)
     skills = resolved.data.skills
@@ -33,7 +33,11 @@ def resolve_parent(recipe: str, overrides: Mapping[str, object], name: str) -> t
             f"data.skills = {list(skills)}: an ablation adds them one by one, and compares.",
             remedy="Name two or more: --set 'data.skills=[coref,compare,reason,temporal]'.",
         )
-    return (run_id if name else f"{run_id}-arms"), resolved
+    parent = run_id if name else f"{run_id}-arms"
+    fitting(
+        _arm(parent, max(skills, key=len)), f"run_name (--name) = {name!r}" if name else f"name = {resolved.name!r}"
+    )
+    return parent, resolved
 
 
 def preflight_arms(recipe: str, overrides: Mapping[str, object], name: str, store_url: str) -> Run:

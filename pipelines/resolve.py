@@ -1,5 +1,6 @@
 """From what a person names to a resolved recipe and a run id; a pure function, so that every task agrees."""
 
+import re
 from collections.abc import Mapping
 from importlib import resources
 
@@ -10,6 +11,11 @@ from components.core.hashing import fingerprint
 from components.core.settings import Recipe, parse_recipe
 from components.core.store import open_store
 from components.data.mixture import written_out
+
+# A run's name becomes a folder of the store and the value of a Kubernetes label, as it is.
+LONGEST = 63
+RUN_NAME = re.compile(rf"(?=.{{1,{LONGEST}}}\Z)[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
+ALLOWED = f"letters, digits, `-`, `_` and `.`, {LONGEST} at most, the first and the last a letter or a digit"
 
 
 def shipped_recipes() -> list[str]:
@@ -22,12 +28,29 @@ def resolve_run(recipe: str, overrides: Mapping[str, object], name: str) -> tupl
     """Run id and resolved recipe of `recipe`: a shipped name, a store URL, or YAML text. Mixtures are written out.
 
     Raises:
-        ConfigError: no such recipe, or a field that does not hold.
+        ConfigError: no such recipe, a field that does not hold, or a name that no run can have.
     """
+    if name and not RUN_NAME.fullmatch(name):
+        raise ConfigError(f"run_name (--name) = {name!r} is no name for a run.", remedy=f"Use {ALLOWED}.")
     text, origin = _recipe_text(recipe)
     parsed = parse_recipe(text, origin=origin, overrides={key: _as_yaml(value) for key, value in overrides.items()})
     resolved = written_out(parsed)
-    return name or resolved.default_run_id(), resolved
+    return name or fitting(resolved.default_run_id(), f"name = {resolved.name!r}"), resolved
+
+
+def fitting(run_id: str, made_of: str) -> str:
+    """A run's name that was made from the field and value `made_of`.
+
+    Raises:
+        ConfigError: it is too long.
+    """
+    if len(run_id) > LONGEST:
+        raise ConfigError(
+            f"{made_of} is too long: the run {run_id} would have a name of {len(run_id)} characters, and {LONGEST} are "
+            "possible.",
+            remedy=f"Shorten it by {len(run_id) - LONGEST}, or choose another name: --name (run_name).",
+        )
+    return run_id
 
 
 def published_recipe(family: str) -> str:
@@ -52,7 +75,8 @@ def name_of(recipe: str, overrides: Mapping[str, object], name: str, model: str)
     if name or not model:
         return name
     resolved = resolve_run(recipe, overrides, "")[1]
-    return f"{resolved.name}-eval-{fingerprint([resolved.identity(), model])[:8]}"
+    made = f"{resolved.name}-eval-{fingerprint([resolved.identity(), model])[:8]}"
+    return fitting(made, f"name = {resolved.name!r}")
 
 
 def _recipe_text(recipe: str) -> tuple[str, str]:

@@ -107,3 +107,11 @@ def test_an_ablation_of_the_published_mixture_names_its_subsets():
     assert isinstance(recipe.data.subsets[0], SubsetSettings)
     assert resolve_parent("ablation-siglip", {}, "mine")[0] == "mine"
     assert resolve_parent("ablation-siglip", {}, "")[0] == f"{recipe.default_run_id()}-arms"
+
+
+def test_a_name_leaves_room_for_those_of_the_arms():
+    skills = {"data.skills": "[coref,temporal]"}
+    assert resolve_parent("ablation-siglip", skills, "x" * 54)[0] == "x" * 54  # and x-temporal, of 63
+    with pytest.raises(ConfigError, match=r"run_name \(--name\) = 'x+' is too long: the run x+-temporal") as caught:
+        resolve_parent("ablation-siglip", skills, "x" * 56)
+    assert "Shorten it by 2" in caught.value.remedy

@@ -1,0 +1,32 @@
+"""Which names a run may have: it is a folder of the store, and a label in the cluster."""
+
+import pytest
+
+from components.core.errors import ConfigError
+from components.core.steps import runs
+from pipelines.preflight import preflight
+from pipelines.resolve import name_of, resolve_run
+
+
+@pytest.mark.parametrize("name", ["x", "My.Run_1-a", "0" * 63])
+def test_a_name_of_ones_own(name):
+    assert resolve_run("demo", {}, name)[0] == name
+
+
+@pytest.mark.parametrize("name", ["My Run", "a/b", "../a", "-a", "a-", ".a", "a.", "ä", "a\n", "0" * 64])
+def test_what_is_no_name_is_refused_before_anything_is_written(local_store, name):
+    with pytest.raises(ConfigError, match=r"run_name \(--name\) = ") as caught:
+        preflight("demo", {}, name, local_store.url)
+    assert repr(name) in caught.value.problem
+    assert "63 at most" in caught.value.remedy
+    assert runs(local_store) == []
+
+
+def test_a_recipe_whose_name_makes_too_long_a_one():
+    named = {"name": "x" * 55}
+    with pytest.raises(ConfigError, match=r"name = 'x+' is too long.* of 64 characters") as caught:
+        resolve_run("demo", named, "")
+    assert "Shorten it by 1" in caught.value.remedy
+    assert resolve_run("demo", named, "mine")[0] == "mine"
+    with pytest.raises(ConfigError, match="is too long"):
+        name_of("demo", {"name": "x" * 54}, "", "file:///store/models/0123")
