@@ -7,15 +7,18 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from enum import StrEnum
+from typing import Any
 
-from components.core.errors import StoreError
+from components.core.errors import NotFoundError, StoreError
 from components.core.progress import say
 from components.core.store import ObjectStore
 
 HEARTBEAT = "heartbeat.json"
 HEARTBEAT_SECONDS = 2.0
-QUEUED_AT = "MANTIS_QUEUED_AT"  # time.time() at which a launcher handed the job to a queue
-LAUNCHED_AT = "MANTIS_LAUNCHED_AT"  # time.time() at which torchrun was started
+QUEUED_AT = "MANTIS_QUEUED_AT"  # time.time() at which a launcher handed the job to a queue; every attempt has the same
+LAUNCHED_AT = (
+    "MANTIS_LAUNCHED_AT"  # time.time() at which torchrun was started; in a job, the entry point's own beginning
+)
 
 
 class Cause(StrEnum):
@@ -73,10 +76,6 @@ class Clock:
         now[Cause.OTHER] += time.monotonic() - self._began - accounted
         return {cause.value: now[cause] + self._earlier.get(cause, 0.0) for cause in Cause}
 
-    def of_this_attempt(self) -> float:
-        """Seconds of this attempt so far, whatever for."""
-        return time.monotonic() - self._began
-
 
 def goodput(seconds: Mapping[str, float]) -> float:
     """Share of the wall time, given by cause, that was spent on steps that counted."""
@@ -88,15 +87,15 @@ class Heartbeat:
 
     def __init__(self, store: ObjectStore, prefix: str) -> None:
         self._store, self._key = store, f"{prefix}/{HEARTBEAT}"
+        self._job = os.environ.get(QUEUED_AT, "")
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="heartbeat")
         self._sent: Future[None] | None = None
         self._next = 0.0
 
-    def last(self) -> float:
-        """Seconds that all attempts before this one have run; 0 for the first."""
-        if self._store.stat(self._key) is None:
-            return 0.0
-        return float(json.loads(self._store.get(self._key))["seconds"])
+    def queued_once(self, began: float, queued: float) -> tuple[float, float]:
+        """What `beginning` said, but for a job that starts its ranks anew: its first attempt has counted the queue."""
+        again = self._job and _last_beat(self._store, self._key).get("job") == self._job
+        return (began + queued, 0.0) if again else (began, queued)
 
     def beat(self, seconds: float) -> None:
         """Write `seconds` in the background, every HEARTBEAT_SECONDS at most."""
@@ -112,6 +111,19 @@ class Heartbeat:
 
     def _put(self, seconds: float) -> None:
         try:
-            self._store.put(self._key, json.dumps({"seconds": seconds}).encode())
+            self._store.put(self._key, json.dumps({"seconds": seconds, "job": self._job}).encode())
         except StoreError as error:  # only the accounting of a later attempt would suffer
             say(f"heartbeat: {error}")
+
+
+def seconds_so_far(store: ObjectStore, prefix: str) -> float:
+    """Seconds that all attempts have run until now, but for the last few; 0 before the first and after the end."""
+    return float(_last_beat(store, f"{prefix}/{HEARTBEAT}").get("seconds", 0.0))
+
+
+def _last_beat(store: ObjectStore, key: str) -> dict[str, Any]:
+    try:
+        beat: dict[str, Any] = json.loads(store.get(key))
+    except NotFoundError:
+        return {}
+    return beat

@@ -19,7 +19,7 @@ from components.core.tracking import CurveSender
 from components.models import registry
 from components.models.mirrors import resolved
 from components.models.mixture import MixtureReader
-from components.training.accounting import Cause, Clock, Heartbeat
+from components.training.accounting import Cause, Clock, Heartbeat, seconds_so_far
 from components.training.checkpoint import LoopState, Saver, folder_of
 from components.training.engine import Ranks, build_engine
 from components.training.engine_options import as_text
@@ -35,7 +35,7 @@ from components.training.resume import restore
 from components.training.signals import StoppedError, StopRequest
 from components.training.stepping import Stepper
 from components.training.stragglers import Stragglers
-from components.training.summary import ATTEMPT, write_summary
+from components.training.summary import write_summary
 from components.training.system_metrics import SystemMetrics
 from components.training.watchdog import Watchdog, meeting_store
 
@@ -60,6 +60,9 @@ class Loop:
         recipe = run.recipe
         self.run, self.prefix, self.ranks = run, prefix, ranks
         self.settings, self.model_settings = recipe.training, resolved(run.store, recipe.model)
+        self.heartbeat = Heartbeat(run.store, prefix) if ranks.first else None
+        if self.heartbeat:
+            began, queued = self.heartbeat.queued_once(began, queued)
         self.clock = Clock(began)
         self.family = registry.family(recipe.model.family)
         self.reader = MixtureReader(run.store, mixture, cache_gb=recipe.data.cache_gb)
@@ -124,7 +127,6 @@ class Loop:
             ),
             steps=self.plan.steps,
         )
-        self.heartbeat = Heartbeat(run.store, prefix) if ranks.first else None
         self.clock.add(Cause.QUEUE, queued)
         self.clock.add(Cause.START, time.monotonic() - began - queued)
 
@@ -159,7 +161,7 @@ class Loop:
         self.watchdog.close()
 
     def _resume(self) -> None:
-        lost = self.heartbeat.last() if self.heartbeat else 0.0
+        ran = seconds_so_far(self.run.store, self.prefix) if self.heartbeat else 0.0
         resumed = restore(
             self.engine.deepspeed,
             self.run.store,
@@ -172,7 +174,9 @@ class Loop:
             self.state = resumed.state
             self.recorder.rows, self.recorder.window = resumed.rows, dict(resumed.state.window)
             self.guard.resume(self.state.recent_losses, self.state.skipped)
-        self.clock.inherit(self.state.seconds, lost=lost - sum(self.state.seconds.values()))
+        self.clock.inherit(self.state.seconds, lost=ran - sum(self.state.seconds.values()))
+        if self.heartbeat:
+            self.heartbeat.beat(sum(self.clock.seconds().values()))
         if self.ranks.first:
             say(
                 f"{self.plan.steps:,} steps of {self.settings.batch_size} samples, {self.plan.per_epoch:,} samples per "
@@ -288,7 +292,6 @@ class Loop:
             "tokens": self.state.tokens,
             "samples_per_second": self.state.samples / looping,
             "tokens_per_second": self.state.tokens / looping,
-            ATTEMPT: self.clock.of_this_attempt(),
             "parameters": self.engine.parameters,
             "steps_skipped": len(self.guard.skipped),
             **{f"seconds_{cause}": value for cause, value in seconds.items()},

@@ -7,6 +7,7 @@ from components.core.artifacts import Kind, Manifest, Number, read_manifest
 from components.core.steps import Run, Task, read_record, run_step
 from components.core.store import key_of
 from components.models.mirrors import model_identity, weights_of
+from components.training.accounting import seconds_so_far
 from components.training.summary import SUMMARY, read_summary, with_launching
 
 REVISION = 1
@@ -57,8 +58,8 @@ def train(run: Run, mixture: Manifest) -> Manifest:
         # Here, not above: where the result is already there, it is not needed.
         from components.training.launchers import launcher
 
-        began = time.monotonic()
+        before, began = seconds_so_far(run.store, prefix), time.monotonic()
         launcher(run.recipe.training).launch(run, prefix)
-        return with_launching(read_summary(run.store, prefix), time.monotonic() - began)
+        return with_launching(read_summary(run.store, prefix), before=before, wall=time.monotonic() - began)
 
     return run_step(run, training_task(run, mixture), work)

@@ -7,7 +7,6 @@ from components.core.store import ObjectStore
 from components.training.accounting import goodput
 
 SUMMARY = "training.json"
-ATTEMPT = "attempt_seconds"  # of the last attempt's ranks; the launcher knows what passed around them
 OTHER, CAUSE = "seconds_other", "seconds_"
 
 
@@ -22,12 +21,13 @@ def read_summary(store: ObjectStore, prefix: str) -> dict[str, Number]:
     return summary
 
 
-def with_launching(summary: dict[str, Number], wall: float) -> dict[str, Number]:
-    """The summary, in which the causes of goodput sum to all of the time that its last attempt took from outside.
+def with_launching(summary: dict[str, Number], *, before: float, wall: float) -> dict[str, Number]:
+    """The summary, in which the causes of goodput sum to all of the time that training took from outside.
 
-    `wall` seconds passed while whoever launched the ranks waited for them: torchrun starts and ends them, too.
+    `wall` seconds passed while whoever launched the ranks waited for them: torchrun starts and ends them, and a job's
+    pods come and go. All attempts had counted `before` seconds when it began to wait.
     """
-    whole = {name: value for name, value in summary.items() if name != ATTEMPT}
-    whole[OTHER] = float(whole[OTHER]) + max(0.0, wall - float(summary.get(ATTEMPT, wall)))
-    seconds = {name.removeprefix(CAUSE): float(value) for name, value in whole.items() if name.startswith(CAUSE)}
-    return whole | {"goodput": goodput(seconds)}
+    seconds = {name: float(value) for name, value in summary.items() if name.startswith(CAUSE)}
+    seconds[OTHER] += max(0.0, before + wall - sum(seconds.values()))
+    whole = goodput({name.removeprefix(CAUSE): value for name, value in seconds.items()})
+    return summary | seconds | {"goodput": whole}

@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from components.core.store_local import LocalStore
-from components.training.accounting import LAUNCHED_AT, QUEUED_AT, Cause, Clock, Heartbeat, beginning, goodput
+from components.training.accounting import (
+    LAUNCHED_AT,
+    QUEUED_AT,
+    Cause,
+    Clock,
+    Heartbeat,
+    beginning,
+    goodput,
+    seconds_so_far,
+)
 from components.training.metrics import Recorder, StepFigures
 from components.training.summary import with_launching
 
@@ -54,13 +63,12 @@ def test_what_a_killed_attempt_lost_is_rework():
 def test_heartbeat_tells_the_next_attempt_and_leaves_nothing_at_the_end(tmp_path):
     store = LocalStore(tmp_path)
     first = Heartbeat(store, "checkpoints/x")
-    assert first.last() == 0.0
+    assert seconds_so_far(store, "checkpoints/x") == 0.0
     first.beat(12.5)
     first.beat(13.0)  # too soon after the other
     first._pool.shutdown()
-    second = Heartbeat(store, "checkpoints/x")
-    assert second.last() == 12.5
-    second.close()
+    assert seconds_so_far(store, "checkpoints/x") == 12.5
+    Heartbeat(store, "checkpoints/x").close()
     assert list(store.list("checkpoints")) == []
 
 
@@ -119,8 +127,67 @@ def test_a_row_says_what_the_steps_were_worth():
 
 
 def test_what_passed_around_the_ranks_is_accounted_for():
-    summary = {"steps": 3, "seconds_step": 8.0, "seconds_other": 1.0, "attempt_seconds": 5.0, "goodput": 8 / 9}
-    whole = with_launching(summary, wall=6.0)
+    summary = {"steps": 3, "seconds_step": 8.0, "seconds_other": 1.0, "goodput": 8 / 9}
+    whole = with_launching(summary, before=4.0, wall=6.0)
     assert whole == {"steps": 3, "seconds_step": 8.0, "seconds_other": 2.0, "goodput": 0.8}
     # Whoever follows a job that has run for longer knows less than the ranks.
-    assert with_launching(summary, wall=0.5)["seconds_other"] == 1.0
+    assert with_launching(summary, before=0.0, wall=0.5)["seconds_other"] == 1.0
+
+
+HOUR = 3600.0
+
+
+def attempt(monkeypatch, store: LocalStore, *, hours: float, saved: dict[str, float]) -> tuple[Heartbeat, Clock]:
+    """A rank's accounting as the loop begins it, in a pod that was started `hours` ago."""
+    monkeypatch.setenv(LAUNCHED_AT, str(time.time() - HOUR * hours))
+    heartbeat = Heartbeat(store, "checkpoints/x")
+    began, queued = heartbeat.queued_once(*beginning())
+    clock = Clock(began)
+    clock.add(Cause.QUEUE, queued)
+    clock.inherit(saved, lost=seconds_so_far(store, "checkpoints/x") - sum(saved.values()))
+    return heartbeat, clock
+
+
+def beaten(heartbeat: Heartbeat, clock: Clock) -> dict[str, float]:
+    heartbeat.beat(sum(clock.seconds().values()))
+    heartbeat._pool.shutdown()
+    return clock.seconds()
+
+
+def test_two_attempts_of_a_job_sum_to_the_wall_time_and_queue_once(tmp_path, monkeypatch):
+    """Half an hour in the queue, five until a rank is lost, a quarter until the new ranks run, an hour to the end."""
+    store = LocalStore(tmp_path)
+    queued_at = time.time() - 6.75 * HOUR
+    monkeypatch.setattr(time, "time", lambda: queued_at + 5.5 * HOUR)
+    monkeypatch.setenv(QUEUED_AT, f"{queued_at:.0f}")
+    first, clock = attempt(monkeypatch, store, hours=5.0, saved={})
+    clock.add(Cause.STEP, 4.0 * HOUR)
+    saved = {**clock.seconds(), "other": 0.0}  # at the last checkpoint
+    beaten(first, clock)
+    monkeypatch.undo()
+    monkeypatch.setenv(QUEUED_AT, f"{queued_at:.0f}")
+    second, clock = attempt(monkeypatch, store, hours=1.0, saved=saved)
+    seconds = beaten(second, clock)
+    assert seconds["queue"] == pytest.approx(0.5 * HOUR, abs=2)
+    assert seconds["rework"] == pytest.approx(1.0 * HOUR, abs=2)
+    assert sum(seconds.values()) == pytest.approx(6.5 * HOUR, abs=2)
+    summary = {f"seconds_{cause}": value for cause, value in seconds.items()}
+    whole = with_launching(summary, before=0.0, wall=6.75 * HOUR)
+    assert sum(whole[name] for name in summary) == pytest.approx(6.75 * HOUR, abs=2)
+    assert whole["goodput"] == pytest.approx(4 / 6.75, abs=0.001)
+
+
+def test_a_new_launch_queues_again_and_what_was_before_it_counts_once(tmp_path, monkeypatch):
+    store = LocalStore(tmp_path)
+    now = time.time()
+    monkeypatch.setenv(QUEUED_AT, f"{now - 24 * HOUR:.0f}")
+    first = Heartbeat(store, "checkpoints/x")
+    first.beat(5.0 * HOUR)
+    first._pool.shutdown()
+    before = seconds_so_far(store, "checkpoints/x")
+    monkeypatch.setenv(QUEUED_AT, f"{now - 3 * HOUR:.0f}")
+    seconds = beaten(*attempt(monkeypatch, store, hours=1.0, saved={"step": 5.0 * HOUR}))
+    assert seconds["queue"] == pytest.approx(2.0 * HOUR, abs=2)
+    summary = {f"seconds_{cause}": value for cause, value in seconds.items()}
+    whole = with_launching(summary, before=before, wall=3.25 * HOUR)
+    assert sum(whole[name] for name in summary) == pytest.approx(8.25 * HOUR, abs=2)
