@@ -67,8 +67,8 @@ class TrackedRun:
 def open_tracked_run(run: Run) -> TrackedRun:
     """The MLflow run of `run`, created where there is none; it is RUNNING then.
 
-    KFP's own MLflow integration hands over a run through MLFLOW_RUN_ID; then that one is used. An ablation's arms are
-    nested in it.
+    KFP's own MLflow integration hands over a run through MLFLOW_RUN_ID; then that one is used, or the one that it is
+    nested in. An ablation's arms are nested in it.
 
     Raises:
         TrackingError: the server refuses or is away.
@@ -260,7 +260,8 @@ def _known(client: Any, experiment: str, run: Run) -> str:
     """MLflow's id of `run`, empty where it has none; that which KFP handed over is the run's, not its arms'."""
     given = os.environ.get("MLFLOW_RUN_ID")
     if given and not run.parent:
-        return given
+        # KFP's plugin hands every task a run of its own, nested in that of the pipeline's run, which is ours.
+        return str(client.get_run(given).data.tags.get(PARENT_TAG, given))
     wanted = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in _tags(run).items())
     oldest = client.search_runs([experiment], wanted, max_results=1, order_by=["attributes.start_time ASC"])
     return str(oldest[0].info.run_id) if oldest else ""

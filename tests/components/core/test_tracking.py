@@ -136,6 +136,19 @@ def test_kfps_own_mlflow_run_is_used_and_an_arm_is_nested_in_it(run, monkeypatch
     assert arm.client.get_run(arm.id).data.tags["mlflow.parentRunId"] == made.id
 
 
+def test_tasks_to_which_kfp_gave_runs_of_their_own_share_the_one_around_them(run, monkeypatch):
+    root = open_tracked_run(replace(run, id="made by KFP"))
+    opened = set()
+    for task in ("train", "finish"):
+        nested = root.client.create_run(root.experiment, run_name=task, tags={"mlflow.parentRunId": root.id})
+        monkeypatch.setenv("MLFLOW_RUN_ID", nested.info.run_id)
+        opened.add(open_tracked_run(run).id)
+        assert find_tracked_run(run).id == root.id
+    assert opened == {root.id}
+    arm = open_tracked_run(replace(run, id=f"{run.id}-coref", parent=run.id))
+    assert arm.client.get_run(arm.id).data.tags["mlflow.parentRunId"] == root.id
+
+
 def test_an_outage_costs_training_nothing(run, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
