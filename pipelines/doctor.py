@@ -8,8 +8,7 @@ from importlib import metadata
 from importlib.util import find_spec
 
 from components.core.errors import MantisError
-from components.core.store import open_store
-from pipelines.preflight import check_store
+from components.core.store import check_store, open_store
 
 DISK_GB = 10
 MEMORY_GB = 6

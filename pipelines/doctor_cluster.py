@@ -53,7 +53,7 @@ def examine_cluster(cluster: ClusterSettings, store_url: str, *, nodes: int) -> 
         ("rights", lambda: _rights(api, cluster.namespace)),
         ("GPUs", lambda: _gpus(api)),
         ("MLflow", lambda: _mlflow(store_url)),
-        ("all-reduce", lambda: _meeting(cluster, nodes)),
+        ("all-reduce", lambda: _meeting(cluster, store_url, nodes)),
     ]
     return [_looked(what, check) for what, check in checks]
 
@@ -152,10 +152,10 @@ def _mlflow(store_url: str) -> Finding:
     return Finding(what="MLflow", ok=True, found=uri)
 
 
-def _meeting(settings: ClusterSettings, nodes: int) -> Finding:
-    """Two pods and more that meet as ranks do: name service, network policies, shared memory, the image itself."""
+def _meeting(settings: ClusterSettings, store_url: str, nodes: int) -> Finding:
+    """Two pods and more that meet as ranks do: names, network policies, Secrets, the store, the image itself."""
     cluster = Cluster(settings.namespace, patience=PATIENCE_SECONDS)
-    job = probe_job(settings, name=f"doctor-{uuid.uuid4().hex[:8]}", nodes=nodes, per_node=1)
+    job = probe_job(settings, store_url, name=f"doctor-{uuid.uuid4().hex[:8]}", nodes=nodes, per_node=1)
     name = job["metadata"]["name"]
     uid = cluster.create(job)
     if uid is None:
@@ -167,6 +167,9 @@ def _meeting(settings: ClusterSettings, nodes: int) -> Finding:
     if figures is None:
         remedy = "Look at the image, the runtime's resources and the network policies; `kubectl describe` says more."
         return Finding(what="all-reduce", ok=False, found=said, remedy=remedy)
+    if figures["store"]:
+        remedy = "Look at the Secret mantis-store in the namespace of the ranks, and at the network policies."
+        return Finding(what="all-reduce", ok=False, found=f"the store, from a pod: {figures['store']}", remedy=remedy)
     pinned = "any amount" if figures["memlock"] < 0 else f"{figures['memlock'] / 2**20:,.1f} MiB"
     found = f"{figures['ranks']} ranks ({figures['device']}), {figures['gb_per_second']:.2f} GB/s, may lock {pinned}"
     bounded = figures["device"] == "cuda" and figures["memlock"] >= 0

@@ -1,15 +1,14 @@
 """The first step: everything that can be refused is refused here, before anything is computed."""
 
-import uuid
 from collections.abc import Mapping
 
 from components.core.artifacts import Kind, Manifest
-from components.core.errors import ConfigError, InputError, MantisError, StoreError, TrainingError
+from components.core.errors import ConfigError, InputError, MantisError, TrainingError
 from components.core.lineage import find_artifact
 from components.core.progress import say
 from components.core.settings import Recipe
 from components.core.steps import Run, recorded
-from components.core.store import ObjectStore, open_store
+from components.core.store import ObjectStore, check_store, open_store
 from components.data.step import resolve_subsets
 from components.data.subsets import warnings
 from components.evaluation.step import check_benchmarks
@@ -131,19 +130,6 @@ def check_launcher(run: Run) -> None:
             f"training.launcher = 'trainjob': {error.problem}",
             remedy="Let KUBECONFIG name a cluster that can be reached, or use training.launcher = local.",
         ) from None
-
-
-def check_store(store: ObjectStore) -> None:
-    """Write, read and delete an object.
-
-    Raises:
-        StoreError: one of the three did not work.
-    """
-    key = f"runs/.probe-{uuid.uuid4().hex}"
-    store.put(key, b"probe")
-    if store.get(key) != b"probe":
-        raise StoreError(f"{store.url} gives back other bytes than were written.", remedy="Check the server.")
-    store.delete(key)
 
 
 def keep_recipe(store: ObjectStore, run_id: str, recipe: Recipe) -> None:

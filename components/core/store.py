@@ -4,6 +4,7 @@ Both implementations are held to one contract test (tests/components/core/test_s
 """
 
 import os
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import unquote, urlparse
 
-from components.core.errors import ConfigError
+from components.core.errors import ConfigError, StoreError
 
 TRANSFER_THREADS = 16
 
@@ -154,3 +155,16 @@ def concurrently(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """`work` over `items` on TRANSFER_THREADS threads; results in the order of items."""
     with ThreadPoolExecutor(TRANSFER_THREADS) as pool:
         return list(pool.map(work, items))
+
+
+def check_store(store: ObjectStore) -> None:
+    """Write, read and delete an object.
+
+    Raises:
+        StoreError: one of the three did not work.
+    """
+    key = f"runs/.probe-{uuid.uuid4().hex}"
+    store.put(key, b"probe")
+    if store.get(key) != b"probe":
+        raise StoreError(f"{store.url} gives back other bytes than were written.", remedy="Check the server.")
+    store.delete(key)

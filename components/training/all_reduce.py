@@ -1,14 +1,20 @@
-"""Whether ranks reach each other, and how fast: `torchrun -m components.training.all_reduce` prints a line of JSON."""
+"""Whether ranks reach each other, how fast, and the store: `torchrun -m components.training.all_reduce [STORE]`.
+
+The first rank prints a line of JSON.
+"""
 
 import json
 import resource
 import socket
 import statistics
+import sys
 import time
 
 import torch
 import torch.distributed as dist
 
+from components.core.errors import MantisError
+from components.core.store import check_store, open_store
 from components.training.engine import Ranks, join_ranks, leave_ranks
 
 BYTES = {"cpu": 1 << 25, "cuda": 1 << 30}
@@ -29,8 +35,18 @@ def main() -> None:
         found |= {"seconds": seconds, "gb_per_second": moved / seconds / 1e9}
         # What RDMA may pin, in bytes; -1 is any amount.
         found |= {"memlock": resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]}
+        found |= {"store": "".join(map(_store_problem, sys.argv[1:]))}
         print(json.dumps(found), flush=True)
     leave_ranks()
+
+
+def _store_problem(url: str) -> str:
+    """Why a store cannot be written, read and deleted in from here; empty where it can."""
+    try:
+        check_store(open_store(url))
+    except MantisError as error:
+        return str(error)
+    return ""
 
 
 def _seconds(ranks: Ranks, size: int) -> float:

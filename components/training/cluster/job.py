@@ -65,13 +65,14 @@ def applied_job(run: Run) -> dict[str, Any]:
     return _job(run, applied_name(run.id))
 
 
-def probe_job(cluster: ClusterSettings, *, name: str, nodes: int, per_node: int) -> dict[str, Any]:
-    """A TrainJob that only lets its ranks meet and times an all-reduce.
+def probe_job(cluster: ClusterSettings, store_url: str, *, name: str, nodes: int, per_node: int) -> dict[str, Any]:
+    """A TrainJob that only lets its ranks meet, times an all-reduce, and tries the store if pods can reach it.
 
     Raises:
         ConfigError: no image is named.
     """
-    trainer = _trainer(cluster, nodes=nodes, per_node=per_node, arguments=["-m", "components.training.all_reduce"])
+    arguments = ["-m", "components.training.all_reduce", *([store_url] if store_url.startswith("s3://") else [])]
+    trainer = _trainer(cluster, nodes=nodes, per_node=per_node, arguments=arguments)
     return _named(cluster, name, trainer, labels={}, annotations={})
 
 
