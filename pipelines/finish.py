@@ -8,11 +8,12 @@ from pathlib import Path
 
 from components.core import progress
 from components.core.artifacts import MANIFEST, Manifest, code_version, image_digest, parse_manifest
-from components.core.errors import ConfigError, MantisError, NotFoundError
+from components.core.errors import ConfigError, MantisError, NotFoundError, StoreError
 from components.core.registering import register_model
 from components.core.steps import Run, State, StepRecord, open_run, read_records, was_stopped
 from components.core.store import key_of, open_store
 from components.core.tracking import Status, TrackedRun, open_tracked_run, record_run, score_metrics, send_curve
+from pipelines.preflight import is_taken
 from pipelines.resolve import name_of, resolve_run
 
 CLUSTER_SECONDS = 60.0  # an API server that is away keeps no run from being closed
@@ -38,10 +39,21 @@ def finish(
     except ConfigError:
         progress.say(NOT_STARTED)
         return
+    if is_of_others(named):
+        progress.say(NOT_STARTED)
+        return
     delete_jobs(named)
     run = started(named)
     if run:
         record_end(run, status_of(read_records(run.store, run.id), last_step))
+
+
+def is_of_others(named: Run) -> bool:
+    """Whether preflight refused the name, since a run with another recipe has it: that one is not ours to close."""
+    try:
+        return is_taken(named.store, named.id, named.recipe)
+    except StoreError:  # jobs are deleted all the same: they hold GPUs
+        return False
 
 
 def started(named: Run) -> Run | None:

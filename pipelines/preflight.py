@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from components.core.artifacts import Kind, Manifest
-from components.core.errors import ConfigError, InputError, MantisError, TrainingError
+from components.core.errors import ConfigError, InputError, TrainingError
 from components.core.lineage import find_artifact
 from components.core.progress import say
-from components.core.settings import Recipe
+from components.core.settings import Recipe, parse_recipe
 from components.core.steps import Run, recorded
 from components.core.store import ObjectStore, check_store, open_store
 from components.data.step import resolve_subsets
@@ -43,8 +43,8 @@ def preflight(
     store = open_store(store_url)
     check_store(store)
     run = Run(id=run_id, store=store, recipe=resolved)
+    keep_recipe(store, run_id, resolved)  # before anything is recorded: the run may be another one's
     with recorded(run, "preflight"):
-        keep_recipe(store, run_id, resolved)
         for warning in [*warnings(resolve_subsets(run)), *bases.warnings(bases.named_bases(resolved.model).values())]:
             say(f"warning: {warning}")
         check_family(resolved.model.family)
@@ -138,19 +138,25 @@ def keep_recipe(store: ObjectStore, run_id: str, recipe: Recipe) -> None:
     Raises:
         ConfigError: the run is there already, with a recipe that would give other results.
     """
-    key, text = f"runs/{run_id}/recipe.yaml", recipe.to_yaml()
-    if store.stat(key) is not None and not _same_results(store.get(key).decode(), recipe):
+    key = f"runs/{run_id}/recipe.yaml"
+    if is_taken(store, run_id, recipe):
         raise ConfigError(
             f"run_name = {run_id!r} is the name of a run with another recipe ({store.uri(key)}).",
             remedy="Choose another name, or none: then the name follows from the recipe.",
         )
-    store.put(key, text.encode())
+    store.put(key, recipe.to_yaml().encode())
 
 
-def _same_results(text: str, recipe: Recipe) -> bool:
-    from components.core.settings import parse_recipe
+def is_taken(store: ObjectStore, run_id: str, recipe: Recipe) -> bool:
+    """Whether a run of this name is there with a recipe that would give other results.
 
-    try:
-        return parse_recipe(text, origin="the stored recipe").identity() == recipe.identity()
-    except MantisError:
+    Raises:
+        StoreError: the store is away.
+    """
+    key = f"runs/{run_id}/recipe.yaml"
+    if store.stat(key) is None:
         return False
+    try:
+        return parse_recipe(store.get(key).decode(), origin="the stored recipe").identity() != recipe.identity()
+    except ConfigError:  # of another version
+        return True

@@ -7,13 +7,14 @@ from pydantic import ValidationError
 
 from components.core import store_minio
 from components.core.arms import write_arms
-from components.core.errors import StoreError
+from components.core.errors import ConfigError, StoreError
 from components.core.settings import parse_recipe
 from components.core.steps import STOPPED, Run, State, StepRecord
 from components.core.store_local import LocalStore
 from components.core.tracking import RUN_TAG, Status, tracking_uri
 from pipelines import finish
 from pipelines.arms import close_arms, finish_arms
+from pipelines.preflight import preflight
 
 ARMS = "name: x\ntraining: {launcher: trainjob}\ndata: {skills: [single, multi]}\n"
 
@@ -104,6 +105,20 @@ def test_a_run_that_was_refused_is_closed_in_neither_pipeline(local_store, capfd
     finish_arms("demo", {"data.skills": "[single,multi]"}, "mine", local_store.url)
     assert capfd.readouterr().err.count("no run was started") == 2
     assert not list(local_store.list("runs"))
+
+
+def test_the_run_that_has_the_name_is_left_alone(api_server, local_store, capfd):
+    """preflight refuses another recipe under its name; what follows must not end it, nor its job."""
+    running = parse_recipe("name: x\ntraining: {launcher: trainjob}\n", origin="test")
+    local_store.put("runs/mine/recipe.yaml", running.to_yaml().encode())
+    api_server.has("train-0123", "mine", local_store.url)
+    asked = ("demo", {"training.launcher": "trainjob"}, "mine", local_store.url)
+    with pytest.raises(ConfigError, match="is the name of a run with another recipe"):
+        preflight(*asked)
+    finish.finish(*asked)
+    assert "no run was started" in capfd.readouterr().err
+    assert api_server.deleted == []
+    assert {entry.key for entry in local_store.list("runs")} == {"runs/mine/recipe.yaml"}
 
 
 def test_an_arm_that_cannot_be_closed_keeps_no_other_open(api_server, parent):
