@@ -1,6 +1,7 @@
 """With the launcher's account: what it needs works, and what it must not have is refused by the real API server."""
 
 import json
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -77,7 +78,7 @@ def test_a_job_sees_what_its_runtime_gives_it_and_nothing_else(kube, account, ru
     """Else who may create one reads with it what `get secret` is refused."""
     job = train_job(run_in_bucket(), "0" * 64)
     spec = job["spec"]
-    extra = WANTS_MORE[what]
+    extra = deepcopy(WANTS_MORE[what])
     spec |= {name: value for name, value in extra.items() if name != "trainer"}
     spec["trainer"] |= extra.get("trainer", {})
 
