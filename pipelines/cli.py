@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
@@ -297,9 +298,9 @@ def doctor(
             settings = resolve_run("demo", overrides_of(set_ or [], None), "")[1].cluster
             findings += examine_cluster(settings, store_url, nodes=nodes)
     for finding in findings:
-        console.print(f"{marks[finding.ok]}  {finding.what:<14} {finding.found}")
+        console.print(f"{marks[finding.ok]}  {finding.what:<14} {escape(finding.found)}")
         if finding.ok is not True and finding.remedy:
-            console.print(f"    {finding.remedy}")
+            console.print(f"    {escape(finding.remedy)}")
     if any(finding.ok is False for finding in findings):
         raise typer.Exit(1)
 

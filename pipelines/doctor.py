@@ -89,7 +89,8 @@ def _flash_attention() -> Finding:
 
 
 def _cluster() -> Finding:
+    from components.training.cluster.api import SERVICE_ACCOUNT  # the cluster's client takes a second
+
     where = os.environ.get("KUBECONFIG")
-    return Finding(
-        what="Kubernetes", ok=None, found=f"KUBECONFIG={where}" if where else "no KUBECONFIG: local runs only"
-    )
+    else_found = "by this pod's account" if SERVICE_ACCOUNT.exists() else "no KUBECONFIG: local runs only"
+    return Finding(what="Kubernetes", ok=None, found=f"KUBECONFIG={where}" if where else else_found)

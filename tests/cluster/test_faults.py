@@ -129,6 +129,7 @@ def test_the_api_server_is_restarted(training, undisturbed, test_cluster):
     assert "the API server does not answer" in said
     assert "the API server answers again" in said
     check(one, undisturbed)
+    test_cluster("up")  # kube-proxy ends by itself where its configuration was written anew; now it starts again
 
 
 def test_a_job_whose_launcher_was_killed_is_deleted_when_the_run_is_closed(training, kube):

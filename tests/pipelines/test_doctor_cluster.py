@@ -15,6 +15,7 @@ def test_no_cluster_is_a_finding_beside_those_of_this_machine(tmp_path, monkeypa
     said = CliRunner().invoke(app, ["doctor", "--cluster", "--store", f"file://{tmp_path}"])
     assert said.exit_code == 1
     assert "packages" in said.output
+    assert "'.[gpu]'" in said.output  # brackets are no markup
     assert "Set KUBECONFIG" in said.output
 
 
