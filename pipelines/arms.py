@@ -47,17 +47,23 @@ def preflight_arms(recipe: str, overrides: Mapping[str, object], name: str, stor
         MantisError: recipe, store, source or benchmark will not do; nothing was started.
     """
     parent, resolved = resolve_parent(recipe, overrides, name)
-    skills = resolved.data.skills
-    arms = {}
+    arms = _arms(recipe, overrides, Run(id=parent, store=open_store(store_url), recipe=resolved))
+    checked = preflight(recipe, overrides, parent, store_url, trained_by=arms)
+    for arm in arms:
+        keep_recipe(checked.store, arm.id, arm.recipe)
+    write_arms(checked.store, parent, [arm.id for arm in arms])
+    return checked
+
+
+def _arms(recipe: str, overrides: Mapping[str, object], parent: Run) -> list[Run]:
+    """The runs that these parameters mean: one more skill each."""
+    arms = []
+    skills = parent.recipe.data.skills
     for number, skill in enumerate(skills, 1):
         chosen = {"data.skills": list(skills[:number])}
-        arm, its_recipe = resolve_run(recipe, {**overrides, **chosen}, _arm(parent, skill))
-        arms[arm] = its_recipe
-    checked = preflight(recipe, overrides, parent, store_url)
-    for arm, its_recipe in arms.items():
-        keep_recipe(checked.store, arm, its_recipe)
-    write_arms(checked.store, parent, list(arms))
-    return checked
+        run_id, its_recipe = resolve_run(recipe, {**overrides, **chosen}, _arm(parent.id, skill))
+        arms.append(Run(id=run_id, store=parent.store, recipe=its_recipe, parent=parent.id))
+    return arms
 
 
 def finish_arms(recipe: str, overrides: Mapping[str, object], name: str, store_url: str) -> None:
@@ -65,13 +71,15 @@ def finish_arms(recipe: str, overrides: Mapping[str, object], name: str, store_u
     try:
         parent_id, resolved = resolve_parent(recipe, overrides, name)
         named = Run(id=parent_id, store=open_store(store_url), recipe=resolved)
+        arms = _arms(recipe, overrides, named)
     except ConfigError:
         progress.say(NOT_STARTED)
         return
-    if is_of_others(named):
+    if any(map(is_of_others, [named, *arms])):
         progress.say(NOT_STARTED)
         return
-    _delete_jobs_of_arms(named)
+    for arm in arms:
+        delete_jobs(arm)
     parent = started(named)
     if parent:
         _record_ends(parent)
@@ -79,13 +87,9 @@ def finish_arms(recipe: str, overrides: Mapping[str, object], name: str, store_u
 
 def close_arms(parent: Run) -> None:
     """Delete the TrainJobs that were left, then close every arm, then the parent."""
-    _delete_jobs_of_arms(parent)
-    _record_ends(parent)
-
-
-def _delete_jobs_of_arms(parent: Run) -> None:
     for skill in parent.recipe.data.skills:
         delete_jobs(replace(parent, id=_arm(parent.id, skill), parent=parent.id))
+    _record_ends(parent)
 
 
 def _record_ends(parent: Run) -> None:

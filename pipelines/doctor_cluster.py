@@ -167,15 +167,17 @@ def _meeting(settings: ClusterSettings, store_url: str, nodes: int) -> Finding:
     if figures is None:
         remedy = "Look at the image, the runtime's resources and the network policies; `kubectl describe` says more."
         return Finding(what="all-reduce", ok=False, found=said, remedy=remedy)
-    if figures["store"]:
+    if figures.get("store"):
         remedy = "Look at the Secret mantis-store in the namespace of the ranks, and at the network policies."
         return Finding(what="all-reduce", ok=False, found=f"the store, from a pod: {figures['store']}", remedy=remedy)
+    if figures["ranks"] != nodes or "memlock" not in figures:
+        found = f"{figures['ranks']} of {nodes} ranks met, in an image of this version or another"
+        return Finding(what="all-reduce", ok=False, found=found, remedy="Name an image of this version: cluster.image.")
     pinned = "any amount" if figures["memlock"] < 0 else f"{figures['memlock'] / 2**20:,.1f} MiB"
     found = f"{figures['ranks']} ranks ({figures['device']}), {figures['gb_per_second']:.2f} GB/s, may lock {pinned}"
     bounded = figures["device"] == "cuda" and figures["memlock"] >= 0
     remedy = "RDMA locks memory: have the nodes' container runtime started with LimitMEMLOCK=infinity."
-    ok = figures["ranks"] == nodes and (None if bounded else True)
-    return Finding(what="all-reduce", ok=ok, found=found, remedy=remedy if bounded else "")
+    return Finding(what="all-reduce", ok=None if bounded else True, found=found, remedy=remedy if bounded else "")
 
 
 def _figures(cluster: Cluster, name: str) -> tuple[dict[str, Any] | None, str]:

@@ -17,7 +17,7 @@ from pipelines.platform import pipeline, short, step
     "that follows from recipe and model. store_url: s3://bucket/prefix.",
 )
 def evaluation(
-    eval_model: str = "",
+    eval_model: str = "s3://mantis/models/FINGERPRINT",
     run_recipe: str = "demo",
     run_overrides: dict[str, str] = {},  # noqa: B006 (a KFP default, never mutated)
     run_name: str = "",

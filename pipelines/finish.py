@@ -51,7 +51,7 @@ def finish(
 def is_of_others(named: Run) -> bool:
     """Whether preflight refused the name, since a run with another recipe has it: that one is not ours to close."""
     try:
-        return is_taken(named.store, named.id, named.recipe)
+        return is_taken(named)
     except StoreError:  # jobs are deleted all the same: they hold GPUs
         return False
 

@@ -1,6 +1,6 @@
 """The first step: everything that can be refused is refused here, before anything is computed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from components.core.artifacts import Kind, Manifest
 from components.core.errors import ConfigError, InputError, TrainingError
@@ -19,7 +19,7 @@ from components.training.launchers import launcher
 from components.training.step import is_trained
 from pipelines.resolve import resolve_run
 
-CLUSTER_SECONDS = 5.0  # for an API server to answer
+CLUSTER_SECONDS = 30.0  # for an API server to answer, as one that is started anew
 
 
 def preflight(
@@ -30,11 +30,13 @@ def preflight(
     *,
     model: str = "",
     evaluates: bool = True,
+    trained_by: Sequence[Run] = (),
 ) -> Run:
     """The run, checked and with its resolved recipe in the store.
 
     One that evaluates the existing `model` needs it there, any other the recipe's weights (data preparation counts
-    tokens by them), one that `evaluates` its benchmarks, and one that trains in between its launcher.
+    tokens by them), one that `evaluates` its benchmarks, and one that trains in between its launcher. Other runs that
+    train in its place are `trained_by`; their names have to be free, too.
 
     Raises:
         MantisError: recipe, store, source, weights, benchmark or launcher will not do; nothing was started.
@@ -43,7 +45,9 @@ def preflight(
     store = open_store(store_url)
     check_store(store)
     run = Run(id=run_id, store=store, recipe=resolved)
-    keep_recipe(store, run_id, resolved)  # before anything is recorded: the run may be another one's
+    for named in (*trained_by, run):  # before anything is recorded: a run may be another one's
+        check_name(named)
+    keep_recipe(store, run_id, resolved)
     with recorded(run, "preflight"):
         for warning in [*warnings(resolve_subsets(run)), *bases.warnings(bases.named_bases(resolved.model).values())]:
             say(f"warning: {warning}")
@@ -54,7 +58,7 @@ def preflight(
             check_weights(store, resolved)
         if evaluates:
             check_benchmarks(run)
-        if evaluates and not model and not is_trained(run):
+        if evaluates and not model and not all(map(is_trained, trained_by or (run,))):
             check_launcher(run)
     return run
 
@@ -128,35 +132,41 @@ def check_launcher(run: Run) -> None:
     except TrainingError as error:
         raise ConfigError(
             f"training.launcher = 'trainjob': {error.problem}",
-            remedy="Let KUBECONFIG name a cluster that can be reached, or use training.launcher = local.",
+            remedy="Let KUBECONFIG name a cluster that can be reached. Where another run's checkpoint is taken, none "
+            "is needed: --set training.launcher=local --set training.nodes=1.",
         ) from None
 
 
 def keep_recipe(store: ObjectStore, run_id: str, recipe: Recipe) -> None:
-    """Write the resolved recipe where every task of the run reads it.
+    """Write the resolved recipe where every task of the run reads it."""
+    store.put(f"runs/{run_id}/recipe.yaml", recipe.to_yaml().encode())
+
+
+def check_name(run: Run) -> None:
+    """No run of this name is there with a recipe that would give other results.
 
     Raises:
-        ConfigError: the run is there already, with a recipe that would give other results.
+        ConfigError: there is one.
     """
-    key = f"runs/{run_id}/recipe.yaml"
-    if is_taken(store, run_id, recipe):
+    if is_taken(run):
+        kept = run.store.uri(run.key("recipe.yaml"))
         raise ConfigError(
-            f"run_name = {run_id!r} is the name of a run with another recipe ({store.uri(key)}).",
+            f"run_name = {run.id!r} is the name of a run with another recipe ({kept}).",
             remedy="Choose another name, or none: then the name follows from the recipe.",
         )
-    store.put(key, recipe.to_yaml().encode())
 
 
-def is_taken(store: ObjectStore, run_id: str, recipe: Recipe) -> bool:
+def is_taken(run: Run) -> bool:
     """Whether a run of this name is there with a recipe that would give other results.
 
     Raises:
         StoreError: the store is away.
     """
-    key = f"runs/{run_id}/recipe.yaml"
-    if store.stat(key) is None:
+    key = run.key("recipe.yaml")
+    if run.store.stat(key) is None:
         return False
     try:
-        return parse_recipe(store.get(key).decode(), origin="the stored recipe").identity() != recipe.identity()
+        kept = parse_recipe(run.store.get(key).decode(), origin="the stored recipe")
     except ConfigError:  # of another version
         return True
+    return kept.identity() != run.recipe.identity()

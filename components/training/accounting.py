@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from components.core.errors import NotFoundError, StoreError
 from components.core.progress import say
@@ -64,10 +64,16 @@ class Clock:
         """Count `seconds` of this attempt for `cause`."""
         self._seconds[cause] += seconds
 
-    def inherit(self, spent: Mapping[str, float], *, lost: float) -> None:
-        """Add an earlier attempt's seconds by cause, and those that it `lost` after its last checkpoint."""
+    def inherit(self, spent: Mapping[str, float], *, ran: float, queued: float) -> None:
+        """Add earlier attempts' seconds: by cause those `spent` up to the checkpoint that this one goes on from.
+
+        In all they `ran` until the end, of which they `queued`: what the checkpoint lacks was in the queue, or is lost.
+        """
+        waited = max(0.0, queued - spent.get(Cause.QUEUE, 0.0))
+        lost = max(0.0, ran - sum(spent.values()) - waited)
         self._earlier = dict(spent)
-        self._earlier[Cause.REWORK] = self._earlier.get(Cause.REWORK, 0.0) + max(0.0, lost)
+        self._earlier[Cause.QUEUE] = self._earlier.get(Cause.QUEUE, 0.0) + waited
+        self._earlier[Cause.REWORK] = self._earlier.get(Cause.REWORK, 0.0) + lost
 
     def seconds(self) -> dict[str, float]:
         """Seconds by cause over all attempts, up to now; they sum to the wall time in which training ran."""
@@ -82,48 +88,58 @@ def goodput(seconds: Mapping[str, float]) -> float:
     return seconds[Cause.STEP] / max(1e-9, sum(seconds.values()))
 
 
+@dataclass(frozen=True)
+class Beat:
+    """What the last attempt left: how long all of them had run and queued, and in which job (its MANTIS_QUEUED_AT)."""
+
+    seconds: float = 0.0
+    queued: float = 0.0
+    job: str = ""
+
+
 class Heartbeat:
     """Leaves in the store how long training has run, so that the next attempt knows what a kill has cost."""
 
     def __init__(self, store: ObjectStore, prefix: str) -> None:
         self._store, self._key = store, f"{prefix}/{HEARTBEAT}"
         self._job = os.environ.get(QUEUED_AT, "")
+        self.last = _last_beat(store, self._key)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="heartbeat")
         self._sent: Future[None] | None = None
         self._next = 0.0
 
     def queued_once(self, began: float, queued: float) -> tuple[float, float]:
         """What `beginning` said, but for a job that starts its ranks anew: its first attempt has counted the queue."""
-        again = self._job and _last_beat(self._store, self._key).get("job") == self._job
+        again = self._job and self.last.job == self._job
         return (began + queued, 0.0) if again else (began, queued)
 
-    def beat(self, seconds: float) -> None:
-        """Write `seconds` in the background, every HEARTBEAT_SECONDS at most."""
+    def beat(self, seconds: Mapping[str, float]) -> None:
+        """Write the `seconds` by cause so far in the background, every HEARTBEAT_SECONDS at most."""
         now = time.monotonic()
         if now >= self._next and (self._sent is None or self._sent.done()):
             self._next = now + HEARTBEAT_SECONDS
-            self._sent = self._pool.submit(self._put, seconds)
+            beat = Beat(sum(seconds.values()), seconds[Cause.QUEUE], self._job)
+            self._sent = self._pool.submit(self._put, beat)
 
     def close(self) -> None:
         """Training is over: nothing can be lost any more."""
         self._pool.shutdown()
         self._store.delete(self._key)
 
-    def _put(self, seconds: float) -> None:
+    def _put(self, beat: Beat) -> None:
         try:
-            self._store.put(self._key, json.dumps({"seconds": seconds, "job": self._job}).encode())
+            self._store.put(self._key, json.dumps(vars(beat)).encode())
         except StoreError as error:  # only the accounting of a later attempt would suffer
             say(f"heartbeat: {error}")
 
 
 def seconds_so_far(store: ObjectStore, prefix: str) -> float:
     """Seconds that all attempts have run until now, but for the last few; 0 before the first and after the end."""
-    return float(_last_beat(store, f"{prefix}/{HEARTBEAT}").get("seconds", 0.0))
+    return _last_beat(store, f"{prefix}/{HEARTBEAT}").seconds
 
 
-def _last_beat(store: ObjectStore, key: str) -> dict[str, Any]:
+def _last_beat(store: ObjectStore, key: str) -> Beat:
     try:
-        beat: dict[str, Any] = json.loads(store.get(key))
+        return Beat(**json.loads(store.get(key)))
     except NotFoundError:
-        return {}
-    return beat
+        return Beat()

@@ -12,7 +12,7 @@ from components.core.errors import TrainingError
 from components.core.processes import sigterm_raises
 from components.core.steps import Run
 from components.training.accounting import QUEUED_AT
-from components.training.cluster.api import Cluster, Pod
+from components.training.cluster.api import Cluster, ClusterError, Pod
 from components.training.cluster.follow import FollowedLog, show
 from components.training.cluster.job import ASKED_ANNOTATION, applied_name, train_job
 from components.training.failures import KILLED_REMEDY, Failure, killed_rank, last_lines
@@ -54,6 +54,8 @@ class TrainJobLauncher:
                 with suppress(OSError):  # Ctrl-C ends whoever reads this, too
                     progress.say(f"cancelled: TrainJob {name} saves a checkpoint and is deleted")
                 _tidy_up(cluster, name, uid)
+                raise
+            except ClusterError:  # the next attempt follows the job further
                 raise
             except TrainingError:
                 _tidy_up(cluster, name, uid)
@@ -120,9 +122,10 @@ def _unfit(found: dict[str, Any], job: dict[str, Any], run: Run, prefix: str) ->
 
 
 def _queued_now(job: dict[str, Any]) -> dict[str, Any]:
-    """The job with the time at which it is handed over: from then on it queues."""
-    job["spec"]["trainer"]["env"] += [{"name": QUEUED_AT, "value": f"{time.time():.0f}"}]
-    return job
+    """The job, which stays as it is, with the time at which it is handed over: from then on it queues."""
+    trainer = job["spec"]["trainer"]
+    env = [*trainer["env"], {"name": QUEUED_AT, "value": f"{time.time():.0f}"}]
+    return {**job, "spec": {**job["spec"], "trainer": {**trainer, "env": env}}}
 
 
 def _is_trained(run: Run, prefix: str) -> bool:
@@ -205,7 +208,7 @@ def _waits(cluster: Cluster, job: dict[str, Any], pods: list[Pod], nodes: int) -
     reasons = sorted({pod.waiting for pod in pods if pod.waiting})
     if reasons:
         return f"waiting: {'; '.join(reasons)}"
-    warning = cluster.warning(job["metadata"]["name"]) if len(pods) < nodes else ""  # a quota, an admission webhook
+    warning = cluster.warning(job) if len(pods) < nodes else ""  # a quota, an admission webhook
     return f"starting: {len(pods)} of {nodes} pods are there{f'; {warning}' if warning else ''}"
 
 

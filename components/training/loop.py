@@ -19,7 +19,7 @@ from components.core.tracking import CurveSender
 from components.models import registry
 from components.models.mirrors import resolved
 from components.models.mixture import MixtureReader
-from components.training.accounting import Cause, Clock, Heartbeat, seconds_so_far
+from components.training.accounting import Beat, Cause, Clock, Heartbeat
 from components.training.checkpoint import LoopState, Saver, folder_of
 from components.training.engine import Ranks, build_engine
 from components.training.engine_options import as_text
@@ -161,7 +161,6 @@ class Loop:
         self.watchdog.close()
 
     def _resume(self) -> None:
-        ran = seconds_so_far(self.run.store, self.prefix) if self.heartbeat else 0.0
         resumed = restore(
             self.engine.deepspeed,
             self.run.store,
@@ -174,9 +173,10 @@ class Loop:
             self.state = resumed.state
             self.recorder.rows, self.recorder.window = resumed.rows, dict(resumed.state.window)
             self.guard.resume(self.state.recent_losses, self.state.skipped)
-        self.clock.inherit(self.state.seconds, lost=ran - sum(self.state.seconds.values()))
+        before = self.heartbeat.last if self.heartbeat else Beat()
+        self.clock.inherit(self.state.seconds, ran=before.seconds, queued=before.queued)
         if self.heartbeat:
-            self.heartbeat.beat(sum(self.clock.seconds().values()))
+            self.heartbeat.beat(self.clock.seconds())
         if self.ranks.first:
             say(
                 f"{self.plan.steps:,} steps of {self.settings.batch_size} samples, {self.plan.per_epoch:,} samples per "
@@ -222,7 +222,7 @@ class Loop:
                 if progress:
                     progress.advance(note=_note(self.recorder.rows))
                 if self.heartbeat:
-                    self.heartbeat.beat(sum(self.clock.seconds().values()))
+                    self.heartbeat.beat(self.clock.seconds())
                 self._save_if_due(stopping)
 
     def _peak_of_all(self) -> float | None:

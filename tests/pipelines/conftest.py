@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 
-from components.training.cluster.job import RUN_LABEL, STORE_ANNOTATION
+from components.training.cluster.job import RUN_LABEL
 
 Mantis = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -60,11 +60,14 @@ class ApiServer:
             return 200, {}
         asked = parse_qs(parsed.query)["labelSelector"][0]
         found = [
-            {"name": name, "uid": f"uid-{name}", "annotations": {STORE_ANNOTATION: store}}
+            {
+                "metadata": {"name": name, "uid": f"uid-{name}"},
+                "spec": {"trainer": {"command": ["torchrun", "-m", "components.training", "--store", store]}},
+            }
             for name, run, store in self.jobs
             if asked == f"{RUN_LABEL}={run}"
         ]
-        return 200, {"items": [{"metadata": metadata} for metadata in found]}
+        return 200, {"items": found}
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from components.core.steps import STOPPED, Run, State, StepRecord
 from components.core.store_local import LocalStore
 from components.core.tracking import RUN_TAG, Status, tracking_uri
 from pipelines import finish
-from pipelines.arms import close_arms, finish_arms
+from pipelines.arms import close_arms, finish_arms, preflight_arms
 from pipelines.preflight import preflight
 
 ARMS = "name: x\ntraining: {launcher: trainjob}\ndata: {skills: [single, multi]}\n"
@@ -119,6 +119,19 @@ def test_the_run_that_has_the_name_is_left_alone(api_server, local_store, capfd)
     assert "no run was started" in capfd.readouterr().err
     assert api_server.deleted == []
     assert {entry.key for entry in local_store.list("runs")} == {"runs/mine/recipe.yaml"}
+
+
+def test_the_run_that_has_an_arms_name_is_left_alone(api_server, local_store, capfd):
+    running = parse_recipe("name: x\ntraining: {launcher: trainjob}\n", origin="test")
+    local_store.put("runs/abl-single/recipe.yaml", running.to_yaml().encode())
+    api_server.has("train-0123", "abl-single", local_store.url)
+    asked = ("demo", {"training.launcher": "trainjob", "data.skills": "[single,multi]"}, "abl", local_store.url)
+    with pytest.raises(ConfigError, match="run_name = 'abl-single' is the name of a run with another recipe"):
+        preflight_arms(*asked)
+    finish_arms(*asked)
+    assert "no run was started" in capfd.readouterr().err
+    assert api_server.deleted == []
+    assert {entry.key for entry in local_store.list("runs")} == {"runs/abl-single/recipe.yaml"}
 
 
 def test_an_arm_that_cannot_be_closed_keeps_no_other_open(api_server, parent):

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,10 @@ TAIL_SECONDS = 15.0  # of asking for a log's end: the kubelet of a node that is 
 ADMISSION = "denied the request"  # a webhook's last word, which has the same status as a missing right
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 RESTART_ATTEMPT = "jobset.sigs.k8s.io/restart-attempt"
+
+
+class ClusterError(TrainingError):
+    """The API server gives an answer that following cannot go on with; it tells nothing of the job, which stays."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,15 +148,29 @@ class Cluster:
             raise _unexpected(error) from None
         return sorted((_pod(item) for item in listed.items), key=lambda pod: (pod.attempt, pod.created, pod.node))
 
-    def warning(self, name: str) -> str:
-        """The newest Warning event about a TrainJob or what was made of it, for which it may have no pods; or none."""
+    def warning(self, job: dict[str, Any]) -> str:
+        """The newest Warning event about a TrainJob or what was made of it, for which it may have no pods.
+
+        Empty where there is none, or where this account may not see it: following goes on without.
+        """
         try:
             listed = self._call(
-                "list events", self._core.list_namespaced_event, self.namespace, field_selector="type=Warning"
+                "list events",
+                self._core.list_namespaced_event,
+                self.namespace,
+                field_selector="type=Warning",
+                patience=0.0,
             )
-        except ApiException as error:
-            raise _unexpected(error) from None
-        ours = [event for event in listed.items if event.involved_object.name.startswith(name)]
+        except (ApiException, ConfigError, TrainingError):
+            return ""
+        # The same training gets the same name again: what an earlier job met is no news.
+        name, made = job["metadata"]["name"], datetime.fromisoformat(job["metadata"]["creationTimestamp"])
+        ours = [
+            event
+            for event in listed.items
+            if (event.involved_object.name == name or event.involved_object.name.startswith(f"{name}-node-"))
+            and _last_seen(event) >= made
+        ]
         newest = max(ours, key=_last_seen, default=None)
         return f"{newest.reason}: {newest.message}" if newest else ""
 
@@ -204,20 +223,23 @@ class Cluster:
         """Make a request, again and again while the server does not answer; `patience` bounds it, as the cluster's."""
         patience = min((given for given in (patience, self._patience) if given is not None), default=None)
         pause, began, said = PAUSE_SECONDS, time.monotonic(), False
-        refused_since: float | None = None
+        refused_since = 0.0
+        refusal: ApiException | None = None  # while it refuses and answers nothing else
         while True:
             try:
                 answer = request(*arguments, _request_timeout=REQUEST_SECONDS, **options)
             except ApiException as error:
                 refused = error.status == 401 or (error.status == 403 and ADMISSION not in reason_of(error))
-                refused_since = (refused_since or time.monotonic()) if refused else None
-                if refused_since and time.monotonic() - refused_since > self._refusals_seconds():
+                if refused and not refusal:
+                    refused_since = time.monotonic()
+                refusal = error if refused else None
+                if refused and time.monotonic() - refused_since > self._refusals_seconds():
                     raise self._forbidden(what, error) from None
                 if not refused and error.status != 429 and error.status < 500:
                     raise
                 problem = reason_of(error)
             except (urllib3.exceptions.HTTPError, OSError) as error:
-                refused_since = None  # while it is away it refuses nobody
+                refusal = None  # while it is away it refuses nobody
                 problem = type(error).__name__
             else:
                 self._known = True
@@ -225,6 +247,8 @@ class Cluster:
                     say("the API server answers again")
                 return answer
             if patience is not None and time.monotonic() - began > patience:
+                if refusal:
+                    raise self._forbidden(what, refusal)
                 raise TrainingError(
                     f"The API server does not answer ({problem}).", remedy="Check KUBECONFIG and the network."
                 )
@@ -284,9 +308,9 @@ def _pod(item: Any) -> Pod:
     )
 
 
-def _last_seen(event: Any) -> str:
-    seen = event.last_timestamp or event.event_time or event.metadata.creation_timestamp
-    return str(seen.isoformat())
+def _last_seen(event: Any) -> datetime:
+    seen: datetime = event.last_timestamp or event.event_time or event.metadata.creation_timestamp
+    return seen
 
 
 def _waiting(item: Any, status: Any) -> str:
@@ -307,7 +331,7 @@ def reason_of(error: ApiException) -> str:
         return f"{error.status} {error.reason}"
 
 
-def _unexpected(error: ApiException) -> TrainingError:
-    return TrainingError(
+def _unexpected(error: ApiException) -> ClusterError:
+    return ClusterError(
         f"The cluster answers {reason_of(error)}", remedy="The same command follows the job further, if it runs."
     )

@@ -13,7 +13,6 @@ from components.core.steps import Run
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 ASKED_ANNOTATION = "mantis-kfp/asked"  # hash of what was asked for: Kubernetes fills in defaults, so specs differ
-STORE_ANNOTATION = "mantis-kfp/store"
 RUN_LABEL = "mantis-kfp/run"
 LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 LONGEST = 40  # characters of a run's words in a job's name: pods add to it, and have 63
@@ -44,7 +43,8 @@ def label_of(run: str) -> str:
 
 def stored_in(job: dict[str, Any]) -> str:
     """URL of the store that a TrainJob trains into; empty where it does not say."""
-    return str(job["metadata"].get("annotations", {}).get(STORE_ANNOTATION, ""))
+    command = [*job["spec"].get("trainer", {}).get("command", ()), ""]
+    return str(command[command.index("--store") + 1]) if "--store" in command else ""
 
 
 def train_job(run: Run, made: str) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def probe_job(cluster: ClusterSettings, store_url: str, *, name: str, nodes: int
     """
     arguments = ["-m", "components.training.all_reduce", *([store_url] if store_url.startswith("s3://") else [])]
     trainer = _trainer(cluster, nodes=nodes, per_node=per_node, arguments=arguments)
-    return _named(cluster, name, trainer, labels={}, annotations={})
+    return _named(cluster, name, trainer, labels={})
 
 
 def _job(run: Run, name: str) -> dict[str, Any]:
@@ -87,22 +87,11 @@ def _job(run: Run, name: str) -> dict[str, Any]:
     # The recipe is the one that preflight left in the store.
     arguments = ["-m", "components.training", "--store", run.store.url, "--run-id", run.id]
     trainer = _trainer(cluster, nodes=training.nodes, per_node=training.processes_per_node, arguments=arguments)
-    return _named(
-        cluster,
-        name,
-        trainer,
-        labels={RUN_LABEL: label_of(run.id)},
-        annotations={STORE_ANNOTATION: run.store.url},
-    )
+    return _named(cluster, name, trainer, labels={RUN_LABEL: label_of(run.id)})
 
 
 def _named(
-    cluster: ClusterSettings,
-    name: str,
-    trainer: models.TrainerV1alpha1Trainer,
-    *,
-    labels: dict[str, str],
-    annotations: dict[str, str],
+    cluster: ClusterSettings, name: str, trainer: models.TrainerV1alpha1Trainer, *, labels: dict[str, str]
 ) -> dict[str, Any]:
     spec = models.TrainerV1alpha1TrainJobSpec(
         runtimeRef=models.TrainerV1alpha1RuntimeRef(name=cluster.runtime), trainer=trainer
@@ -121,7 +110,7 @@ def _named(
             name=name,
             namespace=cluster.namespace,
             labels=labels,
-            annotations={**annotations, ASKED_ANNOTATION: fingerprint(asked)},
+            annotations={ASKED_ANNOTATION: fingerprint(asked)},
         ),
         spec=spec,
     )

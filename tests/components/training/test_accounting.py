@@ -53,7 +53,7 @@ def test_steps_that_were_left_out_do_not_enter_the_loss():
 
 def test_what_a_killed_attempt_lost_is_rework():
     clock = Clock(time.monotonic())
-    clock.inherit({"start": 3.0, "step": 7.0, "rework": 1.0}, lost=2.5)
+    clock.inherit({"start": 3.0, "step": 7.0, "rework": 1.0}, ran=13.5, queued=0.0)
     seconds = clock.seconds()
     assert (seconds["start"], seconds["step"]) == pytest.approx((3.0, 7.0), abs=0.1)
     assert seconds["rework"] == pytest.approx(3.5)
@@ -64,8 +64,8 @@ def test_heartbeat_tells_the_next_attempt_and_leaves_nothing_at_the_end(tmp_path
     store = LocalStore(tmp_path)
     first = Heartbeat(store, "checkpoints/x")
     assert seconds_so_far(store, "checkpoints/x") == 0.0
-    first.beat(12.5)
-    first.beat(13.0)  # too soon after the other
+    first.beat({"queue": 0.5, "step": 12.0})
+    first.beat({"queue": 0.5, "step": 12.5})  # too soon after the other
     first._pool.shutdown()
     assert seconds_so_far(store, "checkpoints/x") == 12.5
     Heartbeat(store, "checkpoints/x").close()
@@ -144,12 +144,12 @@ def attempt(monkeypatch, store: LocalStore, *, hours: float, saved: dict[str, fl
     began, queued = heartbeat.queued_once(*beginning())
     clock = Clock(began)
     clock.add(Cause.QUEUE, queued)
-    clock.inherit(saved, lost=seconds_so_far(store, "checkpoints/x") - sum(saved.values()))
+    clock.inherit(saved, ran=heartbeat.last.seconds, queued=heartbeat.last.queued)
     return heartbeat, clock
 
 
 def beaten(heartbeat: Heartbeat, clock: Clock) -> dict[str, float]:
-    heartbeat.beat(sum(clock.seconds().values()))
+    heartbeat.beat(clock.seconds())
     heartbeat._pool.shutdown()
     return clock.seconds()
 
@@ -177,12 +177,26 @@ def test_two_attempts_of_a_job_sum_to_the_wall_time_and_queue_once(tmp_path, mon
     assert whole["goodput"] == pytest.approx(4 / 6.75, abs=0.001)
 
 
+def test_the_queue_stays_one_where_a_rank_is_lost_before_the_first_checkpoint(tmp_path, monkeypatch):
+    store = LocalStore(tmp_path)
+    queued_at = time.time() - 25 * HOUR
+    monkeypatch.setattr(time, "time", lambda: queued_at + 24.5 * HOUR)
+    monkeypatch.setenv(QUEUED_AT, f"{queued_at:.0f}")
+    beaten(*attempt(monkeypatch, store, hours=0.5, saved={}))
+    monkeypatch.undo()
+    monkeypatch.setenv(QUEUED_AT, f"{queued_at:.0f}")
+    seconds = beaten(*attempt(monkeypatch, store, hours=0.5, saved={}))
+    assert seconds["queue"] == pytest.approx(24 * HOUR, abs=2)
+    assert seconds["rework"] == pytest.approx(0.5 * HOUR, abs=2)
+    assert sum(seconds.values()) == pytest.approx(25 * HOUR, abs=2)
+
+
 def test_a_new_launch_queues_again_and_what_was_before_it_counts_once(tmp_path, monkeypatch):
     store = LocalStore(tmp_path)
     now = time.time()
     monkeypatch.setenv(QUEUED_AT, f"{now - 24 * HOUR:.0f}")
     first = Heartbeat(store, "checkpoints/x")
-    first.beat(5.0 * HOUR)
+    first.beat({"queue": 0.0, "step": 5.0 * HOUR})
     first._pool.shutdown()
     before = seconds_so_far(store, "checkpoints/x")
     monkeypatch.setenv(QUEUED_AT, f"{now - 3 * HOUR:.0f}")

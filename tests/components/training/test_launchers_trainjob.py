@@ -4,7 +4,7 @@ import pytest
 
 from components.training.cluster.api import Pod
 from components.training.failures import Failure
-from components.training.launchers_trainjob import _describe, _failures, _waits
+from components.training.launchers_trainjob import _describe, _failures, _queued_now, _waits
 
 FAILED = {"status": {"conditions": [{"type": "Failed", "status": "True", "message": "jobset failed"}]}}
 
@@ -34,7 +34,7 @@ class Logs:
     def tail(self, name: str, lines: int) -> list[str]:
         return [f"the last line of {name}", *self._report.get(name.split("-")[4], "").splitlines()]
 
-    def warning(self, name: str) -> str:
+    def warning(self, job: dict) -> str:
         return self._warning
 
 
@@ -56,6 +56,12 @@ def test_a_job_without_pods_says_what_keeps_them_away():
     forbidden = "FailedCreate: pods are forbidden: exceeded quota: gpus"
     assert _waits(Logs(forbidden), job(), [], 2) == f"starting: 0 of 2 pods are there; {forbidden}"
     assert _waits(Logs("of an earlier attempt"), job(), [pod(0), pod(1)], 2) == "starting: 2 of 2 pods are there"
+
+
+def test_a_job_that_is_made_a_second_time_queues_from_then_on():
+    made = job(trainer={"env": [{"name": "A", "value": "b"}]})
+    for _ in range(2):  # the API server takes no name twice
+        assert [entry["name"] for entry in _queued_now(made)["spec"]["trainer"]["env"]] == ["A", "MANTIS_QUEUED_AT"]
 
 
 def test_our_own_error_is_passed_on_as_it_is():

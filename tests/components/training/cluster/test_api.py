@@ -56,10 +56,8 @@ def says(message: str) -> dict[str, str]:
 def test_a_run_of_the_same_id_in_another_store_is_another(answering, run_named):
     run = run_named()
     ours, theirs = train_job(run, "0" * 64), train_job(run, "1" * 64)
-    theirs["metadata"]["annotations"]["mantis-kfp/store"] = "s3://mantis/there"
-    old = train_job(run, "2" * 64)
-    del old["metadata"]["annotations"]
-    assert answering((200, {"items": [theirs, ours, old]})).of_run(run) == [ours]
+    theirs["spec"]["trainer"]["command"][-3] = "s3://mantis/there"
+    assert answering((200, {"items": [theirs, ours]})).of_run(run) == [ours]
     assert "labelSelector=mantis-kfp%2Frun%3Ddemo-1a2b3c4d" in Answers.asked[0]
 
 
@@ -77,6 +75,12 @@ def test_a_missing_right_is_said_after_a_while(answering, monkeypatch):
     monkeypatch.setattr(api, "REFUSED_SECONDS", 0.1)
     with pytest.raises(ConfigError, match=r"does not let this account read a TrainJob.*is forbidden"):
         answering((403, says("trainjobs is forbidden"))).read("x")
+
+
+def test_who_is_short_of_time_is_told_of_a_missing_right_too(answering, kubeconfig):
+    answering((403, says("trainjobs is forbidden")))
+    with pytest.raises(ConfigError, match="does not let this account"):
+        Cluster("mantis", patience=0.05).read("x")
 
 
 def test_a_server_that_comes_back_may_refuse_for_a_while(answering, monkeypatch):
@@ -104,10 +108,15 @@ def test_the_newest_warning_about_a_job_is_found(answering):
         return {"metadata": {"name": "e"}, "involvedObject": about, "reason": "FailedCreate", "message": message,
                 "lastTimestamp": at}  # fmt: skip
 
+    job = {"metadata": {"name": "train-x", "creationTimestamp": "2026-01-01T00:00:01Z"}}
+    earlier = event("train-x-node-0", "of a job that had this name before", "2026-01-01T00:00:00Z")
     listed = [
-        event("train-x-node-0", "exceeded quota", "2026-01-01T00:00:02Z"),
-        event("train-x", "an older one", "2026-01-01T00:00:01Z"),
-        event("train-y", "of another", "2026-01-01T00:00:03Z"),
+        event("train-x-node-0", "exceeded quota", "2026-01-01T00:00:03Z"),
+        event("train-x", "an older one", "2026-01-01T00:00:02Z"),
+        event("train-x-2", "of another", "2026-01-01T00:00:04Z"),
+        earlier,
     ]
-    assert answering((200, {"items": listed})).warning("train-x") == "FailedCreate: exceeded quota"
-    assert answering((200, {"items": []})).warning("train-x") == ""
+    assert answering((200, {"items": listed})).warning(job) == "FailedCreate: exceeded quota"
+    assert answering((200, {"items": [earlier]})).warning(job) == ""
+    assert answering((403, says("events is forbidden"))).warning(job) == ""
+    assert len(Answers.asked) == 1, "what is only shown is not waited for"

@@ -41,7 +41,7 @@ def test_two_runs_are_never_taken_for_one():
 
 def test_a_job_says_which_store_it_trains_into(run_named):
     assert stored_in(train_job(run_named(), MADE)) == "s3://mantis/here"
-    assert stored_in({"metadata": {}}) == ""
+    assert stored_in({"spec": {"trainer": {"command": ["torchrun", "--store"]}}}) == stored_in({"spec": {}}) == ""
 
 
 def test_what_is_asked_for(run_named):
