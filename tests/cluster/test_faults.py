@@ -30,7 +30,7 @@ def check(training, undisturbed) -> None:
     assert [step for step, _ in losses] == STEPS
     assert losses == undisturbed.get("losses", losses)
     summary = read_record(training.store, training.run.id, "train").summary
-    assert (summary["steps"], summary["samples"]) == (30, 30 * 32)
+    assert (summary["steps"], summary["samples"]) == (30, 30 * 80)
     assert sorted(logged_steps(training)) == STEPS
     assert training.left_over() == ""
 
@@ -121,7 +121,7 @@ def test_minio_is_restarted(training, undisturbed, kube):
 def test_the_api_server_is_restarted(training, undisturbed, test_cluster):
     one = training()
     one.start()
-    one.wait_for_step(10)
+    one.wait_for_step(5)
     home = Path(os.environ.get("CLUSTER_HOME", Path.home() / ".cache" / "test-cluster"))
     os.kill(int((home / "run" / "kube-apiserver.pid").read_text()), signal.SIGKILL)
     test_cluster("up")
