@@ -56,7 +56,8 @@ images:  ## The container images mantis/{pipeline,train,mlflow}:TAG, with BUILDE
 
 cluster:  ## The test cluster (MANTIS_TEST_CLUSTER is its command) and the images in its registry
 	test -n "$(MANTIS_TEST_CLUSTER)"
-	$(MANTIS_TEST_CLUSTER) up || $(MANTIS_TEST_CLUSTER) up  # a runtime that first recovers old containers can be late
+	$(MANTIS_TEST_CLUSTER) up || { $(MANTIS_TEST_CLUSTER) down; $(MANTIS_TEST_CLUSTER) up; }  # Trainer's certificates can race
+	sleep 3; $(MANTIS_TEST_CLUSTER) status | grep -q "kube-proxy *running" || $(MANTIS_TEST_CLUSTER) up  # it ends with old settings
 	for image in mlflow:dev train:dev train:$(CODE_VERSION); do \
 	  $(MANTIS_TEST_CLUSTER) build mantis/$$image . --file docker/Dockerfile --build-arg TARGET=$${image%%:*} \
 	    --build-arg CODE_VERSION=$(CODE_VERSION) || exit 1; \
