@@ -13,7 +13,7 @@ from components.core.settings import Recipe
 from components.core.steps import Run, open_run, read_records
 from components.core.store import open_store
 from components.core.tracking import Status
-from pipelines.finish import NOT_STARTED, delete_jobs, is_of_others, record_end, started, status_of
+from pipelines.finish import NOT_STARTED, check_ours, delete_jobs, record_end, started, status_of
 from pipelines.preflight import keep_recipe, preflight
 from pipelines.resolve import fitting, resolve_run
 
@@ -72,10 +72,9 @@ def finish_arms(recipe: str, overrides: Mapping[str, object], name: str, store_u
         parent_id, resolved = resolve_parent(recipe, overrides, name)
         named = Run(id=parent_id, store=open_store(store_url), recipe=resolved)
         arms = _arms(recipe, overrides, named)
+        for run in (named, *arms):
+            check_ours(run)
     except ConfigError:
-        progress.say(NOT_STARTED)
-        return
-    if any(map(is_of_others, [named, *arms])):
         progress.say(NOT_STARTED)
         return
     for arm in arms:

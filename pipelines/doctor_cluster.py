@@ -14,7 +14,7 @@ from components.core.errors import ConfigError, MantisError
 from components.core.settings import ClusterSettings
 from components.core.store import open_store
 from components.core.tracking import tracking_uri
-from components.training.cluster.api import Cluster, connect, reason_of
+from components.training.cluster.api import REQUEST_SECONDS, Cluster, connect, reason_of
 from components.training.cluster.job import GROUP, PLURAL, VERSION, probe_job
 from components.training.launchers_trainjob import remove
 from pipelines.doctor import Finding
@@ -36,7 +36,7 @@ RIGHTS = (
 )
 MEETING_SECONDS = 300.0
 PATIENCE_SECONDS = 60.0  # with an API server that does not answer
-REQUEST = {"_request_timeout": (5.0, 30.0)}  # seconds to connect, to answer
+REQUEST = {"_request_timeout": REQUEST_SECONDS}
 
 
 def examine_cluster(cluster: ClusterSettings, store_url: str, *, nodes: int) -> list[Finding]:

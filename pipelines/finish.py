@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from components.core import progress
@@ -13,7 +14,7 @@ from components.core.registering import register_model
 from components.core.steps import Run, State, StepRecord, open_run, read_records, was_stopped
 from components.core.store import key_of, open_store
 from components.core.tracking import Status, TrackedRun, open_tracked_run, record_run, score_metrics, send_curve
-from pipelines.preflight import is_taken
+from pipelines.preflight import check_name
 from pipelines.resolve import name_of, resolve_run
 
 CLUSTER_SECONDS = 60.0  # an API server that is away keeps no run from being closed
@@ -36,10 +37,8 @@ def finish(
     try:
         run_id, resolved = resolve_run(recipe, overrides, name_of(recipe, overrides, name, model))
         named = Run(id=run_id, store=open_store(store_url), recipe=resolved)
+        check_ours(named)
     except ConfigError:
-        progress.say(NOT_STARTED)
-        return
-    if is_of_others(named):
         progress.say(NOT_STARTED)
         return
     delete_jobs(named)
@@ -48,12 +47,14 @@ def finish(
         record_end(run, status_of(read_records(run.store, run.id), last_step))
 
 
-def is_of_others(named: Run) -> bool:
-    """Whether preflight refused the name, since a run with another recipe has it: that one is not ours to close."""
-    try:
-        return is_taken(named)
-    except StoreError:  # jobs are deleted all the same: they hold GPUs
-        return False
+def check_ours(named: Run) -> None:
+    """Preflight did not refuse the name; else a run with another recipe has it, which is not ours to close.
+
+    Raises:
+        ConfigError: it did.
+    """
+    with suppress(StoreError):  # jobs are deleted all the same: they hold GPUs
+        check_name(named)
 
 
 def started(named: Run) -> Run | None:

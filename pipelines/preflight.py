@@ -147,8 +147,9 @@ def check_name(run: Run) -> None:
 
     Raises:
         ConfigError: there is one.
+        StoreError: the store is away.
     """
-    if is_taken(run):
+    if _is_taken(run):
         kept = run.store.uri(run.key("recipe.yaml"))
         raise ConfigError(
             f"run_name = {run.id!r} is the name of a run with another recipe ({kept}).",
@@ -156,12 +157,7 @@ def check_name(run: Run) -> None:
         )
 
 
-def is_taken(run: Run) -> bool:
-    """Whether a run of this name is there with a recipe that would give other results.
-
-    Raises:
-        StoreError: the store is away.
-    """
+def _is_taken(run: Run) -> bool:
     key = run.key("recipe.yaml")
     if run.store.stat(key) is None:
         return False

@@ -7,7 +7,7 @@ import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -54,7 +54,10 @@ def find_mirror(store: ObjectStore, benchmark: Benchmark) -> Manifest:
         ConfigError: the benchmark is not one that is fetched.
         InputError: it was not fetched, or in several revisions of which none is pinned.
     """
-    found = _fitting(store, benchmark)
+    return _only(store, benchmark, _fitting(store, benchmark))
+
+
+def _only(store: ObjectStore, benchmark: Benchmark, found: Mapping[str, Manifest]) -> Manifest:
     if len(found) == 1:
         return next(iter(found.values()))
     problem = (
@@ -76,14 +79,15 @@ def check_mirrors(store: ObjectStore, benchmarks: Sequence[Benchmark]) -> None:
     Raises:
         ConfigError, InputError: as `find_mirror`, but all that were not fetched are named at once.
     """
-    missing = [benchmark.name for benchmark in benchmarks if not _fitting(store, benchmark)]
+    found = [(benchmark, _fitting(store, benchmark)) for benchmark in benchmarks]
+    missing = [benchmark.name for benchmark, revisions in found if not revisions]
     if missing:
         raise InputError(
             f"evaluation.source = 'mirror', and {store.url} has no copy of {', '.join(missing)}.",
             remedy=f"Fetch: {'; '.join(f'mantis fetch-benchmark {name}' for name in missing)}.",
         )
-    for benchmark in benchmarks:
-        find_mirror(store, benchmark)
+    for benchmark, revisions in found:
+        _only(store, benchmark, revisions)
 
 
 def _fitting(store: ObjectStore, benchmark: Benchmark) -> dict[str, Manifest]:

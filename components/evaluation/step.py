@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from components.core.artifacts import Kind, Manifest, Number
 from components.core.errors import ConfigError
 from components.core.steps import Run, Task, failure_recorded, run_step
-from components.evaluation.benchmarks import known_benchmarks, load_benchmark, load_decoding
+from components.evaluation.benchmarks import Benchmark, known_benchmarks, load_benchmark, load_decoding
 from components.evaluation.mirror import check_mirrors
 from components.evaluation.source import open_source
 
@@ -19,11 +19,15 @@ def resolve_benchmarks(run: Run) -> list[str]:
         ConfigError: there are none, one does not exist, or the decoding profile does not.
         EvaluationError: the file of one is wrong.
     """
-    names = run.recipe.evaluation.benchmarks
-    if not names:
+    return [benchmark.name for benchmark in _benchmarks(run)]
+
+
+def _benchmarks(run: Run) -> list[Benchmark]:
+    settings = run.recipe.evaluation
+    if not settings.benchmarks:
         raise ConfigError("evaluation.benchmarks is empty.", remedy=f"Benchmarks: {', '.join(known_benchmarks())}.")
-    load_decoding(run.recipe.evaluation.decoding)
-    return [load_benchmark(name, prompt=run.recipe.evaluation.prompt).name for name in names]
+    load_decoding(settings.decoding)
+    return [load_benchmark(name, prompt=settings.prompt) for name in settings.benchmarks]
 
 
 def check_benchmarks(run: Run) -> None:
@@ -33,8 +37,7 @@ def check_benchmarks(run: Run) -> None:
         ConfigError, EvaluationError: as `resolve_benchmarks`; or a published benchmark is to be generated.
         InputError: mirrors are missing; names all of them.
     """
-    settings = run.recipe.evaluation
-    benchmarks = [load_benchmark(name, prompt=settings.prompt) for name in resolve_benchmarks(run)]
+    settings, benchmarks = run.recipe.evaluation, _benchmarks(run)
     published = [benchmark.name for benchmark in benchmarks if benchmark.hub is not None]
     if settings.source == "mirror":
         check_mirrors(run.store, benchmarks)

@@ -16,9 +16,7 @@ from components.core.store import ObjectStore
 HEARTBEAT = "heartbeat.json"
 HEARTBEAT_SECONDS = 2.0
 QUEUED_AT = "MANTIS_QUEUED_AT"  # time.time() at which a launcher handed the job to a queue; every attempt has the same
-LAUNCHED_AT = (
-    "MANTIS_LAUNCHED_AT"  # time.time() at which torchrun was started; in a job, the entry point's own beginning
-)
+LAUNCHED_AT = "MANTIS_LAUNCHED_AT"  # time.time() at which torchrun was started; not set in a job
 
 
 class Cause(StrEnum):

@@ -16,7 +16,7 @@ from components.training.cluster.api import Cluster, ClusterError, Pod
 from components.training.cluster.follow import FollowedLog, show
 from components.training.cluster.job import ASKED_ANNOTATION, applied_name, train_job
 from components.training.failures import KILLED_REMEDY, Failure, killed_rank, last_lines
-from components.training.summary import SUMMARY
+from components.training.summary import is_whole
 
 POLL_SECONDS = 2.0
 GONE_SECONDS = 900.0  # that pods may take to save and end once their job is deleted
@@ -41,7 +41,7 @@ class TrainJobLauncher:
     """
 
     def launch(self, run: Run, prefix: str) -> None:
-        if _is_trained(run, prefix):  # by a job that a person applied
+        if is_whole(run.store, prefix):  # by a job that a person applied
             progress.say("the checkpoint is whole: no TrainJob is needed")
             return
         job = train_job(run, prefix.rsplit("/", 1)[-1])
@@ -114,7 +114,7 @@ def _unfit(found: dict[str, Any], job: dict[str, Any], run: Run, prefix: str) ->
     ended = _ended(found)
     if ended == "Failed":
         return "failed before"
-    if ended == "Complete" and not _is_trained(run, prefix):
+    if ended == "Complete" and not is_whole(run.store, prefix):
         return "is complete, and its checkpoint is no longer in the store"
     if ended is None and found["metadata"].get("annotations", {}).get(ASKED_ANNOTATION) != _asked(job):
         return "was started with another image, other nodes or resources, or in another queue"
@@ -126,10 +126,6 @@ def _queued_now(job: dict[str, Any]) -> dict[str, Any]:
     trainer = job["spec"]["trainer"]
     env = [*trainer["env"], {"name": QUEUED_AT, "value": f"{time.time():.0f}"}]
     return {**job, "spec": {**job["spec"], "trainer": {**trainer, "env": env}}}
-
-
-def _is_trained(run: Run, prefix: str) -> bool:
-    return run.store.stat(f"{prefix}/{SUMMARY}") is not None
 
 
 def _follow(cluster: Cluster, name: str, uid: str, run: Run, prefix: str) -> None:
@@ -146,7 +142,7 @@ def _follow(cluster: Cluster, name: str, uid: str, run: Run, prefix: str) -> Non
         while True:
             job = cluster.read(name)
             if job is None:
-                if _is_trained(run, prefix):
+                if is_whole(run.store, prefix):
                     return  # whoever followed it beside us has tidied up
                 raise TrainingError(
                     f"TrainJob {cluster.namespace}/{name} was deleted while it ran.",

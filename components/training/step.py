@@ -8,7 +8,7 @@ from components.core.steps import Run, Task, read_record, run_step
 from components.core.store import key_of
 from components.models.mirrors import model_identity, weights_of
 from components.training.accounting import seconds_so_far
-from components.training.summary import SUMMARY, read_summary, with_launching
+from components.training.summary import is_whole, read_summary, with_launching
 
 REVISION = 1
 
@@ -43,7 +43,7 @@ def is_trained(run: Run) -> bool:
     if mixture is None:
         return False
     task = training_task(run, mixture)
-    return run.store.stat(f"{task.address(task.fingerprint())}/{SUMMARY}") is not None
+    return is_whole(run.store, task.address(task.fingerprint()))
 
 
 def train(run: Run, mixture: Manifest) -> Manifest:

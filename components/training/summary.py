@@ -21,6 +21,11 @@ def read_summary(store: ObjectStore, prefix: str) -> dict[str, Number]:
     return summary
 
 
+def is_whole(store: ObjectStore, prefix: str) -> bool:
+    """Whether the training under `prefix` came to its end: the summary is what the ranks write last."""
+    return store.stat(f"{prefix}/{SUMMARY}") is not None
+
+
 def with_launching(summary: dict[str, Number], *, before: float, wall: float) -> dict[str, Number]:
     """The summary, in which the causes of goodput sum to all of the time that training took from outside.
 
