@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -96,6 +97,36 @@ def minio_store(minio_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     if not client.bucket_exists("mantis"):
         client.make_bucket("mantis")
     return open_store(f"s3://mantis/{tmp_path.name}")
+
+
+@pytest.fixture
+def json_server() -> Iterator[Callable[[Callable[[str, str], tuple[int, object]]], int]]:
+    """Servers on loopback that say what `answer(method, path)` gives: a status and an object; returns the port."""
+    with ExitStack() as stack:
+
+        def start(answer: Callable[[str, str], tuple[int, object]]) -> int:
+            class Handler(BaseHTTPRequestHandler):
+                def do_GET(self) -> None:
+                    self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                    status, body = answer(self.command, self.path)
+                    text = json.dumps(body).encode()
+                    self.send_response(status)
+                    self.send_header("Content-Type", "application/json")
+                    self.send_header("Content-Length", str(len(text)))
+                    self.end_headers()
+                    self.wfile.write(text)
+
+                do_POST = do_DELETE = do_GET  # noqa: N815 (as http.server names them)
+
+                def log_message(self, *_: object) -> None:
+                    """Quiet."""
+
+            server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+            stack.callback(server.shutdown)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            return server.server_port
+
+        yield start
 
 
 @pytest.fixture

@@ -1,11 +1,8 @@
-import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
@@ -71,29 +68,8 @@ class ApiServer:
 
 
 @pytest.fixture
-def api_server(kubeconfig: Callable[[int], None]) -> Iterator[ApiServer]:
+def api_server(kubeconfig, json_server) -> ApiServer:
     """The server that KUBECONFIG names."""
     state = ApiServer()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            status, body = state.answer(self.command, self.path)
-            text = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
-
-        def do_DELETE(self) -> None:
-            self.do_GET()
-
-        def log_message(self, *_: object) -> None:
-            """Quiet."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        kubeconfig(server.server_port)
-        yield state
-        server.shutdown()
+    kubeconfig(json_server(state.answer))
+    return state

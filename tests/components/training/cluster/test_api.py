@@ -1,8 +1,5 @@
 """What is made of the API server's answers: from a server on loopback that gives them one after the other."""
 
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
 import pytest
@@ -13,40 +10,29 @@ from components.training.cluster.api import Cluster
 from components.training.cluster.job import train_job
 
 
-class Answers(BaseHTTPRequestHandler):
+class Answers:
     """`answers`: status and object; the last one again and again."""
 
     answers: ClassVar[list[tuple[int, object]]] = []
     asked: ClassVar[list[str]] = []
 
-    def do_GET(self) -> None:
-        self.asked.append(self.path)
-        status, body = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        text = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *_: object) -> None:
-        pass
+    @classmethod
+    def give(cls, _: str, path: str) -> tuple[int, object]:
+        cls.asked.append(path)
+        return cls.answers.pop(0) if len(cls.answers) > 1 else cls.answers[0]
 
 
 @pytest.fixture
-def answering(kubeconfig, monkeypatch):
+def answering(kubeconfig, json_server, monkeypatch):
     monkeypatch.setattr(api, "PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(api, "LONGEST_PAUSE_SECONDS", 0.01)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    kubeconfig(server.server_port)
+    kubeconfig(json_server(Answers.give))
 
     def answer(*answers: tuple[int, object]) -> Cluster:
         Answers.answers, Answers.asked = list(answers), []
         return Cluster("mantis")
 
-    yield answer
-    server.shutdown()
+    return answer
 
 
 def says(message: str) -> dict[str, str]:
@@ -96,7 +82,6 @@ def test_a_server_that_comes_back_may_refuse_for_a_while(answering, monkeypatch)
 
 def test_creating_is_given_up_where_a_webhook_is_broken(answering, run_named, monkeypatch):
     monkeypatch.setattr(api, "CREATE_SECONDS", 0.1)
-    monkeypatch.setattr(Answers, "do_POST", Answers.do_GET, raising=False)
     cluster = answering((500, says("failed calling webhook: connection refused")))
     with pytest.raises(TrainingError, match="failed calling webhook"):
         cluster.create(train_job(run_named(), "0" * 64))
