@@ -16,7 +16,7 @@ def convert(run: Run, checkpoint: Manifest) -> Manifest:
         step="convert",
         kind=Kind.MODEL,
         revision=REVISION,
-        config={"conversion": run.recipe.conversion.identity(), "family": run.recipe.model.family},
+        config={"conversion": run.recipe.conversion.identity(), "model": run.recipe.model.identity("family")},
         inputs={"checkpoint": checkpoint},
         address=lambda fingerprint: f"models/{fingerprint}",
     )

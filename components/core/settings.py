@@ -1,7 +1,8 @@
 """A recipe: everything a run means, as one frozen, validated value.
 
-Fields marked `HOW` decide how a result is computed, not what it is (launcher, processes, checkpoint cadence):
-they are left out of fingerprints, so that changing them reuses what is there.
+Fields marked `RUNTIME_ONLY` decide how a result is computed, not its content (launcher, processes, checkpoint
+cadence). They stay out of fingerprints, so a change of them reuses the results in the store. identity.py says how the
+other fields enter.
 """
 
 import contextlib
@@ -9,13 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, Field, StringConstraints, ValidationError, model_validator
 
 from components.core.errors import ConfigError
 from components.core.hashing import fingerprint
+from components.core.identity import RUNTIME_ONLY, Settings
 
 EVERY_FIELD = "`mantis recipes demo` prints every field with its value."
-HOW: dict[str, Any] = {"how": True}
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
 # What an API server takes for an amount, and for the name of a queue: it would refuse others at `train` only.
@@ -23,33 +24,10 @@ Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|[MGTPE]|[KMGTPE
 QueueName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?)?$")]
 
 
-class Settings(BaseModel):
-    """Base of every section: frozen, and an unknown field is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def identity(self) -> dict[str, Any]:
-        """The values that decide a result, for a fingerprint; nested sections included."""
-        identity: dict[str, Any] = {}
-        for name, field in type(self).model_fields.items():
-            extra = field.json_schema_extra
-            if isinstance(extra, dict) and extra.get("how"):
-                continue
-            value = getattr(self, name)
-            identity[name] = _plain(value)
-        return identity
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Settings):
-        return value.identity()
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return value
-
-
 class TinyShape(Settings):
     """Shape of a model that is built from nothing (`model.base: tiny`); sizes in units, images in pixels."""
+
+    section = "model.tiny"
 
     image_size: int = Field(48, ge=8, description="Edge of an image; the longest one where images keep their shape.")
     image_width: int | None = Field(None, ge=8, description="Largest width, where it is not the largest height (Fuyu).")
@@ -80,6 +58,8 @@ class TinyShape(Settings):
 class ModelSettings(Settings):
     """Which model is trained, and from what."""
 
+    section = "model"
+
     family: Name = "llava-clip"
     base: str = Field(
         "tiny",
@@ -98,6 +78,8 @@ class ModelSettings(Settings):
 class SubsetSettings(Settings):
     """One subset of the mixture."""
 
+    section = "data.subsets"
+
     name: Name
     cap: int | None = Field(None, ge=1, description="At most so many rows, drawn by the seed.")
     repeat: int = Field(1, ge=1)
@@ -109,6 +91,8 @@ Balance = Literal["none", "sqrt"]
 
 class DataSettings(Settings):
     """The data mixture."""
+
+    section = "data"
 
     source: str = Field(
         "generated",
@@ -130,13 +114,13 @@ class DataSettings(Settings):
     )
     max_image_pixels: int = Field(64_000_000, ge=1)
     max_image_bytes: int = Field(32_000_000, ge=1)
-    workers: int = Field(2, ge=1, json_schema_extra=HOW)
+    workers: int = Field(2, ge=1, json_schema_extra=RUNTIME_ONLY)
     cache_gb: float = Field(
         0.0,
         ge=0,
         description="Of rows that training keeps on each node's disk (MANTIS_CACHE, default ~/.cache/mantis); 0: none. "
         "Pays where an epoch is repeated and the store is slower than training.",
-        json_schema_extra=HOW,
+        json_schema_extra=RUNTIME_ONLY,
     )
 
     def subset(self, name: str) -> SubsetSettings:
@@ -148,6 +132,8 @@ class DataSettings(Settings):
 class ScheduleSettings(Settings):
     """Learning rate over the run: linear warm-up, then `cosine` to zero, or flat and then `linear` to zero."""
 
+    section = "training.schedule"
+
     kind: Literal["cosine", "linear"] = "cosine"
     warmup_ratio: float = Field(0.03, ge=0, le=1)
     flat_ratio: float = Field(0.0, ge=0, le=1, description="Linear only: share of the steps before the decay begins.")
@@ -158,6 +144,8 @@ Part = Literal["vision", "projector", "text", "cross_attention", "embeddings"]
 
 class AdapterSettings(Settings):
     """Low-rank adapters beside frozen weights, instead of training those."""
+
+    section = "training.adapter"
 
     kind: Literal["lora", "dora"] = "dora"
     rank: int = Field(8, ge=1)
@@ -176,6 +164,8 @@ class AdapterSettings(Settings):
 class TrainingSettings(Settings):
     """Optimization, batch, precision, parallelism."""
 
+    section = "training"
+
     epochs: int = Field(1, ge=1)
     max_steps: int | None = Field(None, ge=1, description="Stop after so many optimizer steps.")
     batch_size: int = Field(128, ge=1, description="Samples per optimizer step over all ranks.")
@@ -186,37 +176,46 @@ class TrainingSettings(Settings):
     gradient_clipping: float = Field(1.0, gt=0)
     schedule: ScheduleSettings = ScheduleSettings()
     precision: Literal["fp32", "bf16"] = "bf16"
-    gradient_checkpointing: bool = Field(True, json_schema_extra=HOW)
+    gradient_checkpointing: bool = Field(True, json_schema_extra=RUNTIME_ONLY)
     train: tuple[Part, ...] = ("projector", "text")
     adapter: AdapterSettings | None = Field(
         None, description="Train these beside `train`'s linear layers, not `train`."
     )
     seed: int = 42
-    zero_stage: Literal[2, 3] = Field(3, json_schema_extra=HOW)
+    zero_stage: Literal[2, 3] = Field(3, json_schema_extra=RUNTIME_ONLY)
     cpu_offload: bool = Field(
-        False, description="Optimizer states in the host's memory: slower, for few GPUs.", json_schema_extra=HOW
+        False,
+        description="Optimizer states in the host's memory: slower, for few GPUs.",
+        json_schema_extra=RUNTIME_ONLY,
     )
-    launcher: Literal["local", "trainjob"] = Field("local", json_schema_extra=HOW)
-    nodes: int = Field(1, ge=1, json_schema_extra=HOW)
-    processes_per_node: int = Field(2, ge=1, json_schema_extra=HOW)
-    token_budget: int = Field(8192, ge=32, description="Tokens per micro-step and rank.", json_schema_extra=HOW)
-    patch_budget: int = Field(65_536, ge=1, description="Image patches per micro-step and rank.", json_schema_extra=HOW)
+    launcher: Literal["local", "trainjob"] = Field("local", json_schema_extra=RUNTIME_ONLY)
+    nodes: int = Field(1, ge=1, json_schema_extra=RUNTIME_ONLY)
+    processes_per_node: int = Field(2, ge=1, json_schema_extra=RUNTIME_ONLY)
+    token_budget: int = Field(
+        8192, ge=32, description="Tokens per micro-step and rank.", json_schema_extra=RUNTIME_ONLY
+    )
+    patch_budget: int = Field(
+        65_536, ge=1, description="Image patches per micro-step and rank.", json_schema_extra=RUNTIME_ONLY
+    )
     feed_threads: int = Field(
-        2, ge=1, description="That decode and preprocess ahead of each rank.", json_schema_extra=HOW
+        2, ge=1, description="That decode and preprocess ahead of each rank.", json_schema_extra=RUNTIME_ONLY
     )
     loss_spike: float | None = Field(
         None, gt=1, description="A loss above this multiple of the median of 64 steps before is bad, as NaN always is."
     )
     skip_bad_steps: int = Field(0, ge=0, description="So many bad steps are left out; one more ends the training.")
     hang_seconds: float = Field(
-        600.0, gt=0, description="Without any progress in a step for so long, the job ends.", json_schema_extra=HOW
+        600.0,
+        gt=0,
+        description="Without any progress in a step for so long, the job ends.",
+        json_schema_extra=RUNTIME_ONLY,
     )
-    checkpoint_every: int = Field(250, ge=1, description="Steps.", json_schema_extra=HOW)
-    checkpoint_keep: int = Field(2, ge=1, json_schema_extra=HOW)
+    checkpoint_every: int = Field(250, ge=1, description="Steps.", json_schema_extra=RUNTIME_ONLY)
+    checkpoint_keep: int = Field(2, ge=1, json_schema_extra=RUNTIME_ONLY)
     checkpoint_keep_every: int | None = Field(
-        None, ge=1, description="Checkpoints of these steps are kept for good.", json_schema_extra=HOW
+        None, ge=1, description="Checkpoints of these steps are kept for good.", json_schema_extra=RUNTIME_ONLY
     )
-    log_every: int = Field(10, ge=1, description="Steps.", json_schema_extra=HOW)
+    log_every: int = Field(10, ge=1, description="Steps.", json_schema_extra=RUNTIME_ONLY)
 
     @model_validator(mode="after")
     def _quantized_weights_are_not_cut(self) -> Self:
@@ -228,11 +227,15 @@ class TrainingSettings(Settings):
 class ConversionSettings(Settings):
     """What the converted model is stored as."""
 
+    section = "conversion"
+
     precision: Literal["fp32", "bf16"] = "bf16"
 
 
 class EvaluationSettings(Settings):
     """Benchmarks and how they are answered and scored."""
+
+    section = "evaluation"
 
     source: str = Field(
         "generated",
@@ -250,19 +253,24 @@ class EvaluationSettings(Settings):
     reference: str = Field(
         "",
         description="The model of the published tables that the scores are held to, e.g. Mantis-CLIP.",
-        json_schema_extra=HOW,
+        json_schema_extra=RUNTIME_ONLY,
     )
     batch_tokens: int = Field(
-        32_768, ge=32, description="Positions per batch, padding and answers included.", json_schema_extra=HOW
+        32_768, ge=32, description="Positions per batch, padding and answers included.", json_schema_extra=RUNTIME_ONLY
     )
-    batch_patches: int = Field(65_536, ge=1, description="Image patches per batch.", json_schema_extra=HOW)
+    batch_patches: int = Field(65_536, ge=1, description="Image patches per batch.", json_schema_extra=RUNTIME_ONLY)
     processes: int = Field(
-        0, ge=0, description="That answer at the same time; 0: one per GPU, one on a CPU.", json_schema_extra=HOW
+        0,
+        ge=0,
+        description="That answer at the same time; 0: one per GPU, one on a CPU.",
+        json_schema_extra=RUNTIME_ONLY,
     )
 
 
 class ClusterSettings(Settings):
     """Where `training.launcher: trainjob` runs the ranks. None of it decides a result."""
+
+    section = "cluster"
 
     namespace: Name = Field("mantis", description="Of the TrainJobs; has the Secret mantis-store.")
     image: str = Field("", description="Of the ranks; empty: the image that the launching step itself runs in.")
@@ -275,6 +283,8 @@ class ClusterSettings(Settings):
 
 class TrackingSettings(Settings):
     """Where runs are shown."""
+
+    section = "tracking"
 
     experiment: str = "mantis"
 
@@ -291,7 +301,7 @@ class Recipe(Settings):
     conversion: ConversionSettings = ConversionSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     tracking: TrackingSettings = TrackingSettings()
-    cluster: ClusterSettings = Field(ClusterSettings(), json_schema_extra=HOW)
+    cluster: ClusterSettings = Field(ClusterSettings(), json_schema_extra=RUNTIME_ONLY)
 
     @model_validator(mode="after")
     def _no_subset_twice(self) -> Self:

@@ -79,10 +79,8 @@ def prepare_task(run: Run, subset: str) -> Task:
     data = run.recipe.data
     config: dict[str, Any] = {
         "source": _source_identity(run, subset),
-        "max_images": data.subset(subset).max_images,
-        "max_turn_characters": data.max_turn_characters,
-        "max_image_pixels": data.max_image_pixels,
-        "max_image_bytes": data.max_image_bytes,
+        "subset": data.subset(subset).identity("max_images"),
+        "limits": data.identity("max_turn_characters", "max_image_pixels", "max_image_bytes"),
     }
     return Task(
         step=f"prepare-{subset}",
@@ -103,8 +101,7 @@ def assemble(run: Run, datasets: Sequence[Manifest]) -> Manifest:
     config: dict[str, Any] = {
         "model": model_identity(run.store, recipe.model, ("base",)),  # whose tokenizer counts
         "prompt": profile(recipe.model.prompt).model_dump(),
-        "context_length": recipe.data.context_length,
-        "balance": recipe.data.balance,
+        "data": recipe.data.identity("context_length", "balance"),
         "subsets": [_share(recipe, subset) for subset in by_subset],
     }
     task = Task(
@@ -159,8 +156,8 @@ def _benchmarks_identity(run: Run) -> dict[str, Any]:
         return {
             "names": list(settings.benchmarks),
             "generator": demo_tasks.REVISION,
-            "seed": run.recipe.seed,
-            "samples_per_skill": settings.samples_per_skill,
+            "recipe": run.recipe.identity("seed"),
+            "evaluation": settings.identity("samples_per_skill"),
         }
     memory = Memory(store=run.store)
     identity = {}
@@ -177,8 +174,8 @@ def _content(files: BenchmarkFiles) -> str:
 def _share(recipe: Recipe, subset: str) -> dict[str, Any]:
     settings = recipe.data.subset(subset)
     drawn = settings.cap is not None or recipe.data.balance != "none"
-    seed = recipe.seed if drawn else None  # it decides nothing else here
-    return {"name": subset, "cap": settings.cap, "repeat": settings.repeat, "seed": seed}
+    share = settings.identity("name", "cap", "repeat")
+    return share | recipe.identity("seed") if drawn else share  # the seed decides nothing else here
 
 
 def _subset_of(run: Run, dataset: Manifest) -> str:
@@ -202,8 +199,8 @@ def _source_identity(run: Run, subset: str) -> dict[str, Any]:
     if recipe.data.source == GENERATED:
         return {
             "generator": demo_tasks.REVISION,
-            "seed": recipe.seed,
-            "conversations": recipe.data.generated_conversations,
+            "recipe": recipe.identity("seed"),
+            "data": recipe.data.identity("generated_conversations"),
         }
     source = open_source(source_url(run.store, recipe.data.source), subset)
     return {"content": source.fingerprint(Memory(store=run.store))}

@@ -96,5 +96,9 @@ def _generated(recipe: Recipe, benchmark: Benchmark, temporary: Path) -> Source:
         demo_tasks.write_demo_benchmark(temporary, benchmark.name, seed=recipe.seed, samples_per_skill=amount)
         return read_and_say(temporary / benchmark.name, benchmark, spool=temporary / "pictures")
 
-    identity = {"generated": demo_tasks.REVISION, "seed": recipe.seed, "samples_per_skill": amount}
+    identity = {
+        "generated": demo_tasks.REVISION,
+        "recipe": recipe.identity("seed"),
+        "evaluation": recipe.evaluation.identity("samples_per_skill"),
+    }
     return Source(identity=identity, read=read)

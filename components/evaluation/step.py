@@ -71,10 +71,8 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
                 "source": source.identity,
                 "model": run.recipe.model.identity(),  # its prompt profile, which the weights do not tell
                 "decoding": decoding.model_dump(),
-                "layout": settings.layout,
-                "scoring": settings.scoring,
-                "controls": list(settings.controls),
-                "seed": run.recipe.seed,
+                "evaluation": settings.identity("layout", "scoring", "controls"),
+                "recipe": run.recipe.identity("seed"),
             },
             inputs={"model": model},
             address=lambda made: f"evaluations/{model.fingerprint}/{benchmark}/{made}",

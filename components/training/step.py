@@ -19,7 +19,7 @@ def training_task(run: Run, mixture: Manifest) -> Task:
     config: dict[str, Any] = {
         "model": model_identity(run.store, recipe.model),
         "training": recipe.training.identity(),
-        "seed": recipe.seed,
+        "recipe": recipe.identity("seed"),
     }
     return Task(
         step="train",

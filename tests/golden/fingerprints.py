@@ -24,7 +24,7 @@ from components.data import step as data_step
 from components.evaluation import step as evaluation_step
 from components.evaluation.asking import Asking
 from components.evaluation.benchmarks import load_benchmark, load_decoding
-from components.models.bases import published_bases
+from components.models.bases import named_bases
 from components.reporting import step as reporting_step
 from components.training import step as training_step
 from pipelines.arms import FEWEST, resolve_parent
@@ -41,7 +41,6 @@ def golden_fingerprints() -> Golden:
     """Recipe -> {"run": its run id, "<step>": the fingerprint of what the step makes}."""
     with tempfile.TemporaryDirectory(prefix="mantis-golden-") as folder:
         store = LocalStore(Path(folder))
-        _put_weights(store)
         return {name: _of_recipe(store, name) for name in shipped_recipes()}
 
 
@@ -51,11 +50,24 @@ def golden_text() -> str:
 
 
 def fingerprints_of(run: Run) -> dict[str, str]:
-    """Step -> fingerprint of what each step of `run` makes from stand-ins; published weights must be in its store."""
+    """Step -> fingerprint of what each step of `run` makes from stand-ins; see `put_inputs`."""
     found: dict[str, str] = {}
     with _capturing(run, found):
         _all_steps(run, found)
     return found
+
+
+def put_inputs(store: LocalStore, recipe: Recipe) -> None:
+    """Stand-ins for the published weights and the mirrored benchmarks that `recipe` names."""
+    for base in named_bases(recipe.model).values():
+        revision = base.revision if len(base.revision) == len(UNPINNED) else UNPINNED
+        stand_in(store, Kind.SOURCE, f"models/bases/{base.name}/{revision}")
+    for name in recipe.evaluation.benchmarks if recipe.evaluation.source == "mirror" else ():
+        hub = load_benchmark(name).hub
+        assert hub is not None
+        address = f"sources/benchmarks/{name}/{hub.revision or UNPINNED}"
+        store.put(f"{address}/files/image.png", name.encode())
+        stand_in(store, Kind.SOURCE, address)
 
 
 def changes(before: Golden, after: Golden) -> list[str]:
@@ -84,7 +96,7 @@ def stand_in(store: LocalStore, kind: Kind, address: str) -> Manifest:
 
 def _of_recipe(store: LocalStore, name: str) -> dict[str, str]:
     run_id, recipe = resolve_run(name, {}, "")
-    _put_mirrors(store, recipe)
+    put_inputs(store, recipe)
     ids = {"run": run_id, "run that evaluates another model": name_of(name, {}, "", "model")}
     steps = fingerprints_of(Run(id=run_id, store=store, recipe=recipe))
     return ids | steps | _of_ablation(store, name, recipe)
@@ -154,20 +166,3 @@ def _capturing(run: Run, found: dict[str, str]) -> Iterator[None]:
             patched.enter_context(mock.patch.object(module, "run_step", capture))
         patched.enter_context(mock.patch.object(data_step, "open_source", source))
         yield
-
-
-def _put_weights(store: LocalStore) -> None:
-    for base in published_bases().values():
-        revision = base.revision if len(base.revision) == len(UNPINNED) else UNPINNED
-        stand_in(store, Kind.SOURCE, f"models/bases/{base.name}/{revision}")
-
-
-def _put_mirrors(store: LocalStore, recipe: Recipe) -> None:
-    if recipe.evaluation.source != "mirror":
-        return
-    for name in recipe.evaluation.benchmarks:
-        hub = load_benchmark(name).hub
-        assert hub is not None
-        address = f"sources/benchmarks/{name}/{hub.revision or UNPINNED}"
-        store.put(f"{address}/files/image.png", name.encode())
-        stand_in(store, Kind.SOURCE, address)

@@ -1,0 +1,41 @@
+"""A changed default would give a recipe that omits the field the identity of another recipe."""
+
+import json
+
+from pydantic import Field
+
+from components.core.identity import Settings, birth_default, born_with
+from tests.golden.birth_defaults import COMMAND, FILE, birth_defaults, changed, merged
+
+KNOWN = json.loads(FILE.read_text())
+
+
+def test_no_birth_default_has_changed():
+    lines = changed(KNOWN, birth_defaults())
+    assert not lines, "\n  ".join(
+        [
+            "A recipe that omits one of these fields would get the address of other results. If the default has to "
+            "change, record the one that the field was born with: Field(NEW, json_schema_extra=born_with(OLD)).",
+            *lines,
+        ]
+    )
+
+
+def test_every_field_is_recorded():
+    assert merged(KNOWN, birth_defaults()) == KNOWN, f"Recipe fields are not in {FILE.name}: run `{COMMAND}`."
+
+
+def test_a_changed_default_is_noticed():
+    found = birth_defaults()
+    other = {**found, "defaults": {**found["defaults"], "training.weight_decay": 0.1}}
+    assert changed(KNOWN, other) == ["training.weight_decay: 0.0 -> 0.1"]
+
+
+def test_the_recorded_default_decides_when_the_default_has_changed():
+    class Section(Settings):
+        section = "section"
+        rate: float = Field(2.0, json_schema_extra=born_with(1.0))
+
+    assert birth_default(Section.model_fields["rate"]) == 1.0
+    assert Section().identity() == {"section.rate": 2.0}
+    assert Section(rate=1.0).identity() == {}
