@@ -100,7 +100,7 @@ def _official(recipe: Recipe, lengths: Lengths) -> int:
     columns = {name: table["tokens"].to_pylist() for name, table in lengths.items()}
     sizes = {name: capped(len(values), data.subset(name)) for name, values in columns.items()}
     names = list(sizes)
-    ends = [0, *itertools.accumulate(samples_per_epoch(sizes, data.balance).values())]
+    ends = [0, *itertools.accumulate(samples_per_epoch(sizes, data.sampling).values())]
     index = []
     for position in range(ends[-1]):
         which = bisect.bisect_right(ends, position) - 1

@@ -23,7 +23,7 @@ model:
   tiny: {{image_size: 336, patch_size: 28, text_width: 64, text_layers: 2, vision_width: 64, vocabulary: 4000}}
 data: {{source: "{source}", context_length: 8192}}
 training:
-  batch_size: 32
+  global_batch_size: 32
   precision: fp32
   gradient_checkpointing: false
   zero_stage: 3

@@ -65,7 +65,7 @@ def through_trainer(case: Case, size: int, ranks: Ranks, steps: int) -> float:
             gradient_accumulation_steps=accumulated,
             max_steps=steps + 1,
             learning_rate=0.0,
-            max_grad_norm=TRAINING.gradient_clipping,
+            max_grad_norm=TRAINING.max_grad_norm,
             deepspeed=options,
             use_cpu=True,
             save_strategy="no",

@@ -52,7 +52,7 @@ def _cores_and_memory() -> Finding:
     cores = len(os.sched_getaffinity(0))
     memory = psutil.virtual_memory().available / 1e9
     enough = cores >= 2 and memory >= MEMORY_GB
-    remedy = f"The demo wants 2 cores and {MEMORY_GB} GB; with one core set training.processes_per_node=1."
+    remedy = f"The demo wants 2 cores and {MEMORY_GB} GB; with one core set training.gpus_per_node=1."
     return Finding(what="cores, memory", ok=enough, found=f"{cores} cores, {memory:.0f} GB free", remedy=remedy)
 
 

@@ -17,7 +17,7 @@ STORE, IMAGE, GPU_IMAGE = "s3://mantis", "mantis/train:dev", "mantis/train:dev-g
 DEMO_ON_TWO_NODES = {
     "training.launcher": "trainjob",
     "training.nodes": "2",
-    "training.processes_per_node": "1",
+    "training.gpus_per_node": "1",
 }
 
 
@@ -62,7 +62,7 @@ def _head(recipe: str, overrides: Mapping[str, str], name: str, store: str, reso
     given = "".join(f" --set {field}={value}" for field, value in overrides.items())
     given += f" --name {name}" if name else ""
     shown = recipe if "\n" not in recipe else "RECIPE.yaml"
-    nodes, ranks = resolved.training.nodes, resolved.training.nodes * resolved.training.processes_per_node
+    nodes, ranks = resolved.training.nodes, resolved.training.nodes * resolved.training.gpus_per_node
     another = f"# With your image, and a queue:  mantis job {shown}{given} --image REF --set cluster.queue=QUEUE\n"
     return (
         f"# {(resolved.description or resolved.name).rstrip('.')}: {ranks} ranks on {nodes} nodes.\n"

@@ -6,7 +6,7 @@ from components.core.artifacts import Kind, Manifest
 from components.core.errors import ConfigError, InputError, TrainingError
 from components.core.lineage import find_artifact
 from components.core.progress import say
-from components.core.settings import Recipe, parse_recipe
+from components.core.settings import Recipe, read_stored_recipe
 from components.core.steps import Run, recorded
 from components.core.store import ObjectStore, check_store, open_store
 from components.data.step import resolve_subsets
@@ -162,7 +162,7 @@ def _is_taken(run: Run) -> bool:
     if run.store.stat(key) is None:
         return False
     try:
-        kept = parse_recipe(run.store.get(key).decode(), origin="the stored recipe")
+        kept = read_stored_recipe(run.store.get(key).decode(), origin=run.store.uri(key))
     except ConfigError:  # of another version
         return True
     return kept.identity() != run.recipe.identity()

@@ -58,7 +58,7 @@ def _published(recipe: Any, ranks: int) -> Table:
                 cpu_offload=settings.cpu_offload,
             )
             rate = sizing.upload_bandwidth(
-                shape, ranks=ranks, peak=peak, batch=settings.batch_size, every=settings.checkpoint_every
+                shape, ranks=ranks, peak=peak, batch=settings.global_batch_size, every=settings.checkpoint_every
             )
             stored = sizing.checkpoint_bytes(shape)
             budget = f"{found.budget:,}" if found.budget else "none fits"

@@ -34,6 +34,10 @@ class IntegrityError(MantisError):
     """Bytes that are not the ones a manifest or COMMIT promised."""
 
 
+class VersionError(MantisError):
+    """A stored form that a later version of this program wrote. It is whole: nothing may delete or replace it."""
+
+
 class TrainingError(MantisError):
     """Training stopped: a rank died, the loss is not finite, or a checkpoint cannot be used."""
 

@@ -9,7 +9,19 @@ from typing import Any
 from components.core.errors import ConfigError
 
 # Old dotted name -> new dotted name. The name of a section stands for all of its fields.
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {
+    "training.batch_size": "training.global_batch_size",
+    "training.processes_per_node": "training.gpus_per_node",
+    "training.checkpoint_keep": "training.keep_last",
+    "training.checkpoint_keep_every": "training.keep_every",
+    "training.feed_threads": "training.data_workers",
+    "training.hang_seconds": "training.hang_timeout_seconds",
+    "training.loss_spike": "training.loss_spike_factor",
+    "training.skip_bad_steps": "training.max_skipped_steps",
+    "training.epsilon": "training.eps",
+    "training.gradient_clipping": "training.max_grad_norm",
+    "data.balance": "data.sampling",
+}
 
 
 def first_name(dotted: str, renamed: dict[str, str] = RENAMED) -> str:

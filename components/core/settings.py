@@ -15,6 +15,9 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError, model
 from components.core.errors import ConfigError
 from components.core.hashing import fingerprint
 from components.core.identity import RUNTIME_ONLY, Settings
+from components.core.migrations import migrate, present_name
+from components.core.progress import say
+from components.core.versions import CURRENT, FIELD, Form, check_version
 
 EVERY_FIELD = "`mantis recipes demo` prints every field with its value."
 
@@ -86,7 +89,7 @@ class SubsetSettings(Settings):
     max_images: int | None = Field(None, ge=1, description="Rows of more images go to the ledger.")
 
 
-Balance = Literal["none", "sqrt"]
+Sampling = Literal["none", "sqrt"]
 
 
 class DataSettings(Settings):
@@ -105,7 +108,7 @@ class DataSettings(Settings):
     subsets: tuple[SubsetSettings, ...] = Field(
         (), description="Empty: those of `mixture`; without one, every subset found at the source."
     )
-    balance: Balance = Field(
+    sampling: Sampling = Field(
         "none", description="`sqrt`: subsets are seen in proportion to the square root of their rows."
     )
     context_length: int = Field(8192, ge=32, description="Tokens per sample, expanded image tokens included.")
@@ -168,12 +171,12 @@ class TrainingSettings(Settings):
 
     epochs: int = Field(1, ge=1)
     max_steps: int | None = Field(None, ge=1, description="Stop after so many optimizer steps.")
-    batch_size: int = Field(128, ge=1, description="Samples per optimizer step over all ranks.")
+    global_batch_size: int = Field(128, ge=1, description="Samples per optimizer step over all ranks.")
     learning_rate: float = Field(1e-5, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
-    epsilon: float = Field(1e-8, gt=0)
-    gradient_clipping: float = Field(1.0, gt=0)
+    eps: float = Field(1e-8, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0)
     schedule: ScheduleSettings = ScheduleSettings()
     precision: Literal["fp32", "bf16"] = "bf16"
     gradient_checkpointing: bool = Field(True, json_schema_extra=RUNTIME_ONLY)
@@ -190,29 +193,29 @@ class TrainingSettings(Settings):
     )
     launcher: Literal["local", "trainjob"] = Field("local", json_schema_extra=RUNTIME_ONLY)
     nodes: int = Field(1, ge=1, json_schema_extra=RUNTIME_ONLY)
-    processes_per_node: int = Field(2, ge=1, json_schema_extra=RUNTIME_ONLY)
+    gpus_per_node: int = Field(2, ge=1, json_schema_extra=RUNTIME_ONLY)
     token_budget: int = Field(
         8192, ge=32, description="Tokens per micro-step and rank.", json_schema_extra=RUNTIME_ONLY
     )
     patch_budget: int = Field(
         65_536, ge=1, description="Image patches per micro-step and rank.", json_schema_extra=RUNTIME_ONLY
     )
-    feed_threads: int = Field(
+    data_workers: int = Field(
         2, ge=1, description="That decode and preprocess ahead of each rank.", json_schema_extra=RUNTIME_ONLY
     )
-    loss_spike: float | None = Field(
+    loss_spike_factor: float | None = Field(
         None, gt=1, description="A loss above this multiple of the median of 64 steps before is bad, as NaN always is."
     )
-    skip_bad_steps: int = Field(0, ge=0, description="So many bad steps are left out; one more ends the training.")
-    hang_seconds: float = Field(
+    max_skipped_steps: int = Field(0, ge=0, description="So many bad steps are left out; one more ends the training.")
+    hang_timeout_seconds: float = Field(
         600.0,
         gt=0,
         description="Without any progress in a step for so long, the job ends.",
         json_schema_extra=RUNTIME_ONLY,
     )
     checkpoint_every: int = Field(250, ge=1, description="Steps.", json_schema_extra=RUNTIME_ONLY)
-    checkpoint_keep: int = Field(2, ge=1, json_schema_extra=RUNTIME_ONLY)
-    checkpoint_keep_every: int | None = Field(
+    keep_last: int = Field(2, ge=1, json_schema_extra=RUNTIME_ONLY)
+    keep_every: int | None = Field(
         None, ge=1, description="Checkpoints of these steps are kept for good.", json_schema_extra=RUNTIME_ONLY
     )
     log_every: int = Field(10, ge=1, description="Steps.", json_schema_extra=RUNTIME_ONLY)
@@ -292,6 +295,7 @@ class TrackingSettings(Settings):
 class Recipe(Settings):
     """A whole run. `identity()` leaves out what does not decide results."""
 
+    schema_version: int = Field(CURRENT[Form.RECIPE], description="Of this form.", json_schema_extra=RUNTIME_ONLY)
     name: Name
     description: str = ""
     seed: int = Field(0, ge=0, description="Of generated data, of caps and of weights that are built from nothing.")
@@ -321,11 +325,50 @@ class Recipe(Settings):
 
 
 def parse_recipe(text: str, *, origin: str, overrides: dict[str, str] | None = None) -> Recipe:
-    """Recipe from YAML text with dotted `overrides` (values are YAML too).
+    """Recipe from YAML text that a person wrote, with dotted `overrides` (values are YAML too).
 
     Raises:
         ConfigError: not YAML, or a field that is unknown or has a wrong value; names field, value and remedy.
+        VersionError: it says a later schema version.
     """
+    raw = _raw_recipe(text, origin)
+    for key, value in (overrides or {}).items():
+        _override(raw, key, value)
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(explain(error, origin), remedy=_known_fields(error)) from None
+
+
+def read_stored_recipe(text: str, *, origin: str) -> Recipe:
+    """Recipe from YAML text that this program or an earlier version of it stored.
+
+    Renamed fields get their present names. A field that no longer exists is left out, and a log line names it.
+
+    Raises:
+        ConfigError: not YAML, or a field has a value that it does not take any more.
+        VersionError: a later version of this program stored it.
+    """
+    raw = _raw_recipe(text, origin)
+    migrate(raw, origin=origin)
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        unknown = [item for item in error.errors() if item["type"] == "extra_forbidden"]
+        for item in unknown:
+            dotted = ".".join(map(str, item["loc"]))
+            say(f"{origin}: {dotted} = {_short(item['input'])} is not a field any more and is ignored")
+            _remove(raw, item["loc"])
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(
+            explain(error, origin), remedy="Correct the stored recipe, or start a new run from it."
+        ) from None
+
+
+def _raw_recipe(text: str, origin: str) -> dict[str, Any]:
+    """The mapping of a recipe's YAML, as of the current schema version."""
     try:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -336,12 +379,15 @@ def parse_recipe(text: str, *, origin: str, overrides: dict[str, str] | None = N
         raise ConfigError(
             f"{origin} holds {type(raw).__name__}, not a mapping of sections.", remedy="Start from a shipped recipe."
         )
-    for key, value in (overrides or {}).items():
-        _override(raw, key, value)
-    try:
-        return Recipe.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError(explain(error, origin), remedy=_known_fields(error)) from None
+    check_version(Form.RECIPE, raw, origin)
+    return {**raw, FIELD: CURRENT[Form.RECIPE]}
+
+
+def _remove(raw: Any, path: tuple[int | str, ...]) -> None:
+    *parents, last = path
+    for parent in parents:
+        raw = raw[parent]
+    del raw[last]
 
 
 def load_recipe_file(path: Path, overrides: dict[str, str] | None = None) -> Recipe:
@@ -375,7 +421,9 @@ def explain(error: ValidationError, origin: str) -> str:
     for item in error.errors():
         field = ".".join(str(part) for part in item["loc"]) or "the whole"
         if item["type"] == "extra_forbidden":
-            problems.append(f"{field} = {item['input']!r} is not a field")
+            present = present_name(field)
+            renamed = f" any more: it is {present} now" if present != field else ""
+            problems.append(f"{field} = {item['input']!r} is not a field{renamed}")
         else:
             problems.append(f"{field} = {_short(item['input'])}: {item['msg'].removeprefix('Value error, ')}")
     return f"{origin}: {'; '.join(problems)}."

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from components.core import progress
 from components.core.arms import parent_of
@@ -31,8 +31,9 @@ from components.core.artifacts import (
 from components.core.errors import ConfigError, MantisError, NotFoundError
 from components.core.hashing import fingerprint
 from components.core.processes import die_with_parent
-from components.core.settings import Recipe, parse_recipe
+from components.core.settings import Recipe, read_stored_recipe
 from components.core.store import ObjectStore, open_store
+from components.core.versions import Form, Versioned, origin
 
 STOPPED = "Stopped"  # the beginning of the reason of a step that somebody ended
 
@@ -46,10 +47,10 @@ class State(StrEnum):
     FAILED = "failed"
 
 
-class StepRecord(BaseModel):
+class StepRecord(Versioned):
     """`runs/<run>/steps/<step>.json`; `seconds` is the time of the attempt that made the result."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    form = Form.STEP_RECORD
 
     step: str
     state: State
@@ -60,7 +61,7 @@ class StepRecord(BaseModel):
     reason: str = ""
     uri: str = ""
     fingerprint: str = ""
-    summary: dict[str, Number] = {}
+    summary: dict[str, Number] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ def open_run(run: str, store_url: str) -> Run:
         raise ConfigError(
             f"run = {run!r} is not in {store.url}.", remedy="`mantis status` lists the runs of a store."
         ) from None
-    recipe = parse_recipe(text, origin=store.uri(key))
+    recipe = read_stored_recipe(text, origin=store.uri(key))
     return Run(id=run, store=store, recipe=recipe, parent=parent_of(store, run))
 
 
@@ -257,7 +258,7 @@ def read_record(store: ObjectStore, run: str, step: str) -> StepRecord | None:
     key = f"runs/{run}/steps/{step}.json"
     if store.stat(key) is None:
         return None
-    return StepRecord.model_validate_json(store.get(key))
+    return StepRecord.model_validate_json(store.get(key), context=origin(store.uri(key)))
 
 
 def runs(store: ObjectStore) -> list[str]:
@@ -268,7 +269,9 @@ def runs(store: ObjectStore) -> list[str]:
 def read_records(store: ObjectStore, run: str) -> list[StepRecord]:
     """Every step's record, in the order in which they began."""
     entries = store.list(f"runs/{run}/steps")
-    records = [StepRecord.model_validate_json(store.get(entry.key)) for entry in entries]
+    records = [
+        StepRecord.model_validate_json(store.get(entry.key), context=origin(store.uri(entry.key))) for entry in entries
+    ]
     return sorted(records, key=lambda record: record.started)
 
 

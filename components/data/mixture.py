@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from components.core.demo_tasks import SKILLS
 from components.core.errors import ConfigError
-from components.core.settings import Balance, DataSettings, Name, Recipe, SubsetSettings
+from components.core.settings import DataSettings, Name, Recipe, Sampling, SubsetSettings
 from components.data.subsets import published, skill_of
 
 FILE = Path(__file__).with_name("mixtures.yaml")
@@ -99,12 +99,12 @@ def _skills_in_order(skills: set[str]) -> list[str]:
     return [skill for skill in known if skill in skills]
 
 
-def samples_per_epoch(lengths: Mapping[str, int], balance: Balance) -> dict[str, int]:
+def samples_per_epoch(lengths: Mapping[str, int], sampling: Sampling) -> dict[str, int]:
     """How often an epoch sees each subset of `lengths` rows (capped, repeated): as they are, or square-root balanced.
 
     Balanced, subset i of n_i rows out of N in all is seen int(N min(1.1 sqrt(n_i) / sum_j sqrt(n_j), 1)) times.
     """
-    if balance == "none":
+    if sampling == "none":
         return dict(lengths)
     total, roots = sum(lengths.values()), sum(math.sqrt(length) for length in lengths.values())
     return {
@@ -125,7 +125,7 @@ def epoch_of(sizes: Mapping[str, int], data: DataSettings, *, seed: int) -> dict
     """
     settings = {name: data.subset(name) for name in sizes}
     lengths = {name: capped(rows, settings[name]) * settings[name].repeat for name, rows in sizes.items()}
-    samples = samples_per_epoch(lengths, data.balance)
+    samples = samples_per_epoch(lengths, data.sampling)
     return {name: _visits(rows, settings[name], samples[name], seed) for name, rows in sizes.items()}
 
 

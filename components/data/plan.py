@@ -68,12 +68,12 @@ def plan_epoch(recipe: Recipe, sizes: Mapping[str, Size], *, image_tokens: int) 
     skills = dict.fromkeys(line.skill for line in lines)
     total = _together("all", lines)
     training = recipe.training
-    steps = math.ceil(training.epochs * total.samples / training.batch_size)
+    steps = math.ceil(training.epochs * total.samples / training.global_batch_size)
     return Plan(
         lines=tuple(lines),
         skills=tuple(_together(skill, [line for line in lines if line.skill == skill]) for skill in skills),
         total=total,
-        batch_size=training.batch_size,
+        batch_size=training.global_batch_size,
         epochs=training.epochs,
         steps=min(steps, training.max_steps or steps),
     )

@@ -101,7 +101,7 @@ def assemble(run: Run, datasets: Sequence[Manifest]) -> Manifest:
     config: dict[str, Any] = {
         "model": model_identity(run.store, recipe.model, ("base",)),  # whose tokenizer counts
         "prompt": profile(recipe.model.prompt).model_dump(),
-        "data": recipe.data.identity("context_length", "balance"),
+        "data": recipe.data.identity("context_length", "sampling"),
         "subsets": [_share(recipe, subset) for subset in by_subset],
     }
     task = Task(
@@ -173,7 +173,7 @@ def _content(files: BenchmarkFiles) -> str:
 
 def _share(recipe: Recipe, subset: str) -> dict[str, Any]:
     settings = recipe.data.subset(subset)
-    drawn = settings.cap is not None or recipe.data.balance != "none"
+    drawn = settings.cap is not None or recipe.data.sampling != "none"
     share = settings.identity("name", "cap", "repeat")
     return share | recipe.identity("seed") if drawn else share  # the seed decides nothing else here
 

@@ -143,7 +143,7 @@ def build_engine(model: PreTrainedModel, family: Family, settings: TrainingSetti
         parameter_groups(model, settings.weight_decay),
         lr=settings.learning_rate,
         betas=settings.betas,
-        eps=settings.epsilon,
+        eps=settings.eps,
         fused=True,  # one pass over the flat shard instead of a dozen
     )
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=as_config(options))

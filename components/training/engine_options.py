@@ -57,7 +57,7 @@ def _batch_options(settings: TrainingSettings) -> tuple[Option, ...]:
     return (
         Option(key="train_micro_batch_size_per_gpu", value=1, why=plan),
         Option(key="gradient_accumulation_steps", value=1, why=plan),
-        Option(key="gradient_clipping", value=settings.gradient_clipping, why="training.gradient_clipping"),
+        Option(key="gradient_clipping", value=settings.max_grad_norm, why="training.max_grad_norm"),
         Option(key="steps_per_print", value=None, why="the loop reports"),
         Option(
             key="zero_allow_untested_optimizer", value=False, why="DeepSpeed's default, held: AdamW is one it knows"
@@ -91,7 +91,7 @@ def _zero_options(settings: TrainingSettings, *, cuda: bool) -> tuple[Option, ..
         options.append(
             Option(
                 key="zero_optimization.zero_hpz_partition_size",
-                value=settings.processes_per_node,
+                value=settings.gpus_per_node,
                 why="each node holds the weights whole (hpZ): backward gathers stay within it",
             )
         )

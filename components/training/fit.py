@@ -111,7 +111,7 @@ def run_trial(recipe: Recipe, tokens: int) -> Trial:
     head = LossHead(model)
     head.sample_losses(kind, model, to_device(batch, device, dtype)).mean().backward()  # type: ignore[no-untyped-call]
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    ranks = recipe.training.nodes * recipe.training.processes_per_node
+    ranks = recipe.training.nodes * recipe.training.gpus_per_node
     # The backward pass left gradients in the model's own precision; ZeRO sums them in fp32, a share on each rank.
     states = trained * (STATE + GRADIENT) // ranks
     return Trial(tokens=held, patches=patches, peak=peak_memory(device) + states)

@@ -89,7 +89,7 @@ def _turn(run: Run) -> AbstractContextManager[None]:
 
 
 def _command(run: Run, recipe: Path) -> list[str]:
-    processes = run.recipe.training.processes_per_node
+    processes = run.recipe.training.gpus_per_node
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     entry = ["-m", "components.training", "--recipe", str(recipe), "--store", run.store.url, "--run-id", run.id]
     return torchrun + entry

@@ -72,7 +72,7 @@ class Loop:
         self.plan = Plan(
             Lengths(tokens=self.reader.tokens.astype("int64"), patches=self.reader.patches.astype("int64")),
             seed=self.settings.seed,
-            batch_size=self.settings.batch_size,
+            batch_size=self.settings.global_batch_size,
             epochs=self.settings.epochs,
             max_steps=self.settings.max_steps,
             budgets=Budgets(tokens=self.settings.token_budget, patches=self.settings.patch_budget),
@@ -95,16 +95,16 @@ class Loop:
             world_size=ranks.world_size,
             zero_stage=self.settings.zero_stage,
             attempt=_agreed_token(ranks),
-            keep=self.settings.checkpoint_keep,
-            keep_every=self.settings.checkpoint_keep_every,
+            keep=self.settings.keep_last,
+            keep_every=self.settings.keep_every,
             frozen=self.settings.adapter is None,
         )
-        self.guard = Guard(spike=self.settings.loss_spike, skips=self.settings.skip_bad_steps)
+        self.guard = Guard(spike=self.settings.loss_spike_factor, skips=self.settings.max_skipped_steps)
         self.watchdog = Watchdog(
             meeting_store(),
             rank=ranks.rank,
             world_size=ranks.world_size,
-            seconds=self.settings.hang_seconds,
+            seconds=self.settings.hang_timeout_seconds,
             end=_end_hanging,
         )
         self.stepper = Stepper(
@@ -179,8 +179,8 @@ class Loop:
             self.heartbeat.beat(self.clock.seconds())
         if self.ranks.first:
             say(
-                f"{self.plan.steps:,} steps of {self.settings.batch_size} samples, {self.plan.per_epoch:,} samples per "
-                f"epoch, {self.engine.parameters:,} parameters, ZeRO-{self.settings.zero_stage} on "
+                f"{self.plan.steps:,} steps of {self.settings.global_batch_size} samples, {self.plan.per_epoch:,} "
+                f"samples per epoch, {self.engine.parameters:,} parameters, ZeRO-{self.settings.zero_stage} on "
                 f"{self.ranks.world_size} ranks; DeepSpeed with\n{as_text(self.engine.options)}"
             )
             options = [option.to_json() for option in self.engine.options]
@@ -199,7 +199,7 @@ class Loop:
             start=start,
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
-            threads=self.settings.feed_threads,
+            threads=self.settings.data_workers,
         )
         self.engine.deepspeed.train()
         with feed, garbage_on_demand():

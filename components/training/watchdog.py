@@ -111,7 +111,7 @@ def late_error(marks: Sequence[Mark], *, seconds: float) -> StalledError:
         who += f" ({first.stage})"
     return StalledError(
         f"{who}. Nothing has moved for {seconds:.0f} s.",
-        remedy="Look at that rank's machine; where a step really takes so long, raise training.hang_seconds. "
+        remedy="Look at that rank's machine; where a step really takes so long, raise training.hang_timeout_seconds. "
         "The same command goes on from the last committed checkpoint.",
     )
 

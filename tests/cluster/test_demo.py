@@ -24,7 +24,7 @@ def test_the_demo_clears_its_bars(kube, services, image, clears_its_bars, mlflow
     settings = {
         "training.launcher": "trainjob",
         "training.nodes": "2",
-        "training.processes_per_node": "1",
+        "training.gpus_per_node": "1",
         "cluster.image": image,
     }
     given = ["demo", "--store", store, *(f"--set={name}={value}" for name, value in settings.items())]
@@ -56,7 +56,7 @@ def test_the_whole_dag_from_one_command(kube, services, image, tmp_path):
         "training.epochs": "1",
         "training.launcher": "trainjob",
         "training.nodes": "2",
-        "training.processes_per_node": "1",
+        "training.gpus_per_node": "1",
         "evaluation.benchmarks": "[demo-single]",
         "evaluation.samples_per_skill": "10",
         "cluster.image": image,

@@ -50,7 +50,7 @@ class Kfp:
         self.ranks = {
             "training.launcher": "trainjob",
             "training.nodes": "2",
-            "training.processes_per_node": "1",
+            "training.gpus_per_node": "1",
         }  # the ranks' image is that of the step which launches them
 
     def submit(self, recipe: str, *options: str, **settings: str) -> "subprocess.CompletedProcess[str]":

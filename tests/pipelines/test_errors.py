@@ -19,7 +19,7 @@ def refused(done, *words: str) -> None:
     ("arguments", "words"),
     [
         (("demo", "--set", "training.learning_rat=1e-5"), ("training.learning_rat", "1e-05", "learning_rate")),
-        (("demo", "--set", "training.batch_size=many"), ("training.batch_size", "'many'")),
+        (("demo", "--set", "training.global_batch_size=many"), ("training.global_batch_size", "'many'")),
         (("demo", "--set", "oops"), ("--set 'oops'", "=")),
         (("no-such-recipe",), ("no-such-recipe", "demo")),
         (("demo", "--set", "evaluation.benchmarks=[no-such-benchmark]"), ("no-such-benchmark", "demo-multi")),

@@ -14,7 +14,7 @@ from components.models.registry import FAMILIES, family
 from pipelines.preflight import check_weights
 from pipelines.resolve import published_recipe, resolve_run, shipped_recipes
 
-STAGE_2 = {"epochs": 1, "batch_size": 128, "zero_stage": 3, "nodes": 2, "processes_per_node": 8, "seed": 42}
+STAGE_2 = {"epochs": 1, "global_batch_size": 128, "zero_stage": 3, "nodes": 2, "gpus_per_node": 8, "seed": 42}
 ALL = ("vision", "projector", "text")
 # arXiv 2405.01483, training details, and the official scripts: learning rate, weight decay, context, what is trained,
 # gradient checkpointing.
@@ -64,13 +64,13 @@ def test_the_numbers_are_the_papers(name):
     recipe = shipped(name)
     training = recipe.training
     first = name.startswith("pretrain")
-    expected = STAGE_2 | ({"batch_size": 256, "zero_stage": 2} if first else {})
+    expected = STAGE_2 | ({"global_batch_size": 256, "zero_stage": 2} if first else {})
     assert {field: getattr(training, field) for field in expected} == expected
     rate, decay, context, trained, checkpointing = PAPER[name]
     assert (training.learning_rate, training.weight_decay) == (rate, decay)
     assert recipe.data.context_length == context
     assert (training.train, training.gradient_checkpointing) == (trained, checkpointing)
-    assert (training.betas, training.epsilon, training.gradient_clipping) == ((0.9, 0.999), 1e-8, 1.0)
+    assert (training.betas, training.eps, training.max_grad_norm) == ((0.9, 0.999), 1e-8, 1.0)
     assert (training.schedule.kind, training.schedule.warmup_ratio) == ("cosine", 0.03)
     assert (training.precision, training.launcher) == ("bf16", "trainjob")
     assert recipe.data.mixture == ("llava-pretrain" if first else "mantis-instruct")
@@ -108,8 +108,8 @@ def test_the_ablations_have_the_two_published_adapters():
     assert "vision" not in llama.quantized
     for recipe in recipes.values():
         training = recipe.training
-        assert (training.adapter.kind, training.zero_stage, training.batch_size) == ("dora", 2, 128)
-        assert (training.nodes, training.processes_per_node) == (1, 8)
+        assert (training.adapter.kind, training.zero_stage, training.global_batch_size) == ("dora", 2, 128)
+        assert (training.nodes, training.gpus_per_node) == (1, 8)
     assert recipes["idefics2"].training.learning_rate == 5e-6
     assert recipes["siglip"].training.learning_rate == 1e-5
 

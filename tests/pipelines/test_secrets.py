@@ -12,7 +12,7 @@ SECRETS = {
 SMALL = (
     "data.generated_conversations=60",
     "training.max_steps=4",
-    "training.batch_size=8",
+    "training.global_batch_size=8",
     "evaluation.samples_per_skill=2",
     "evaluation.benchmarks=[demo-single]",
 )

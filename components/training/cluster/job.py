@@ -86,7 +86,7 @@ def _job(run: Run, name: str) -> dict[str, Any]:
     training = run.recipe.training
     # The recipe is the one that preflight left in the store.
     arguments = ["-m", "components.training", "--store", run.store.url, "--run-id", run.id]
-    trainer = _trainer(cluster, nodes=training.nodes, per_node=training.processes_per_node, arguments=arguments)
+    trainer = _trainer(cluster, nodes=training.nodes, per_node=training.gpus_per_node, arguments=arguments)
     return _named(cluster, name, trainer, labels={RUN_LABEL: label_of(run.id)})
 
 

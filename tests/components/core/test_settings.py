@@ -17,8 +17,8 @@ def test_an_unknown_field_is_named_with_its_value_and_the_fields_that_exist():
 
 
 def test_a_wrong_value_is_named():
-    with pytest.raises(ConfigError, match=r"training\.batch_size = 0: .*greater than or equal to 1"):
-        parse_recipe(MINIMAL, origin="r.yaml", overrides={"training.batch_size": "0"})
+    with pytest.raises(ConfigError, match=r"training\.global_batch_size = 0: .*greater than or equal to 1"):
+        parse_recipe(MINIMAL, origin="r.yaml", overrides={"training.global_batch_size": "0"})
 
 
 def test_overrides_are_yaml_and_numbers_in_scientific_notation_are_numbers():
@@ -62,7 +62,7 @@ def test_amounts_as_kubernetes_writes_them():
 
 def test_how_is_no_part_of_what():
     base = parse_recipe(MINIMAL, origin="r")
-    other = parse_recipe(MINIMAL, origin="r", overrides={"training.processes_per_node": "4", "data.workers": "8"})
+    other = parse_recipe(MINIMAL, origin="r", overrides={"training.gpus_per_node": "4", "data.workers": "8"})
     assert base.identity() == other.identity()
     assert base.default_run_id() == other.default_run_id()
     changed = parse_recipe(MINIMAL, origin="r", overrides={"training.learning_rate": "2e-5"})

@@ -117,7 +117,7 @@ def test_a_resolved_recipe_means_the_same_again(name):
 
 
 def test_a_mixture_is_overridden_field_by_field():
-    recipe = shipped("data-mantis-instruct", **{"data.skills": "[coref]", "data.balance": "sqrt"})
+    recipe = shipped("data-mantis-instruct", **{"data.skills": "[coref]", "data.sampling": "sqrt"})
     assert [subset.name for subset in recipe.data.subsets] == ["lrv_multi", "llava_665k_multi"]
     assert shipped("data-mantis-instruct", **{"data.mixture": "null"}).data.subsets == ()
 
@@ -145,7 +145,7 @@ def test_what_means_nothing_is_refused(data, said):
     st.integers(0, 2**32),
 )
 def test_rows_are_seen_as_evenly_as_can_be(sizes, balance, cap, repeat, seed):
-    data = DataSettings(subsets=(SubsetSettings(name="a", cap=cap, repeat=repeat),), balance=balance)
+    data = DataSettings(subsets=(SubsetSettings(name="a", cap=cap, repeat=repeat),), sampling=balance)
     epoch = epoch_of(sizes, data, seed=seed)
     lengths = {name: min(rows, cap) * repeat if name == "a" else rows for name, rows in sizes.items()}
     expected = samples_per_epoch(lengths, balance)
@@ -168,7 +168,7 @@ def test_only_a_draw_depends_on_the_seed():
     sizes = {"a": 1000, "b": 10}
     whole = DataSettings()
     assert all((epoch_of(sizes, whole, seed=0)[name] == epoch_of(sizes, whole, seed=1)[name]).all() for name in sizes)
-    balanced = DataSettings(balance="sqrt")
+    balanced = DataSettings(sampling="sqrt")
     assert (epoch_of(sizes, balanced, seed=0)["a"] != epoch_of(sizes, balanced, seed=1)["a"]).any()
 
 

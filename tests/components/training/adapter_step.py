@@ -37,7 +37,9 @@ def train(model_settings, settings, reader, ranks) -> list[dict]:
     kind = family(model_settings.family)
     parts = ("text",) if kind.name == "llava-clip" else ("projector", "text")
     adapter = PUBLISHED[kind.name]
-    settings = settings.model_copy(update={"batch_size": BATCH, "zero_stage": 2, "train": parts, "adapter": adapter})
+    settings = settings.model_copy(
+        update={"global_batch_size": BATCH, "zero_stage": 2, "train": parts, "adapter": adapter}
+    )
     model = kind.build(reader.tokenizer(), model_settings, seed=3)
     reference = peft_alone(model, kind, adapter)
     engine = build_engine(model, kind, settings)

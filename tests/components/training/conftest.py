@@ -28,7 +28,7 @@ model:
 data: {context_length: 512}
 training:
   epochs: 1
-  batch_size: 6
+  global_batch_size: 6
   learning_rate: 2.0e-3
   schedule: {kind: linear, warmup_ratio: 0.1, flat_ratio: 0.5}
   precision: fp32

@@ -13,7 +13,7 @@ RECIPE = {
     "training__train": "[projector, text]",
     "training__weight_decay": "0.01",
     "training__log_every": "1",
-    "training__checkpoint_keep": "10",
+    "training__keep_last": "10",
 }
 
 
@@ -40,7 +40,7 @@ def rows_of(store, prefix):
 )
 def test_the_same_samples_and_losses_on_another_layout(undisturbed, make_run, capfd, ranks, stage):
     prefix, rows, objects = undisturbed
-    layout = {"training__processes_per_node": str(ranks), "training__zero_stage": str(stage)}
+    layout = {"training__gpus_per_node": str(ranks), "training__zero_stage": str(stage)}
     run, mixture = make_run(f"elastic-{ranks}-{stage}", **RECIPE, **layout)
     delete_tree(run.store, prefix)
     for key, data in objects.items():

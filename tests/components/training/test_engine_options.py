@@ -24,7 +24,7 @@ def test_the_mapping_is_nested():
 
 
 def test_nodes_hold_the_weights_whole_each():
-    several = TrainingSettings(nodes=2, processes_per_node=8)
+    several = TrainingSettings(nodes=2, gpus_per_node=8)
     config = as_config(engine_options(several, parameters=LARGE, cuda=True))
     assert config["zero_optimization"]["zero_hpz_partition_size"] == 8
     for other in (TrainingSettings(nodes=1), TrainingSettings(nodes=2, zero_stage=2)):

@@ -35,7 +35,7 @@ def test_so_many_are_left_out_and_the_next_one_names_its_samples():
     text = str(raised.value)
     assert text.startswith("In step 20 the loss is nan; its samples: id-0, ")
     assert "id-31 and 8 more. 1 steps were left out before." in text
-    assert "training.skip_bad_steps" in text
+    assert "training.max_skipped_steps" in text
 
 
 def test_a_resumed_guard_judges_the_same():

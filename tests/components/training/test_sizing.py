@@ -38,7 +38,7 @@ def test_more_than_one_node_holds_the_weights_once_more_on_each():
 
 def test_that_is_what_the_engine_is_told():
     def hpz(nodes: int, stage: int) -> object:
-        settings = TrainingSettings(nodes=nodes, processes_per_node=8, zero_stage=stage)
+        settings = TrainingSettings(nodes=nodes, gpus_per_node=8, zero_stage=stage)
         options = as_config(engine_options(settings, parameters=8_400_000_000, cuda=True))
         return options["zero_optimization"].get("zero_hpz_partition_size")
 

@@ -146,7 +146,7 @@ def test_a_killed_launcher_leaves_no_rank_behind_and_a_stopped_rank_is_named(tra
     assert first < STEPS
 
     # How long a rank may be silent decides no result: the checkpoint's address is the same.
-    patient = run.recipe.training.model_copy(update={"hang_seconds": 4.0})
+    patient = run.recipe.training.model_copy(update={"hang_timeout_seconds": 4.0})
     recipe = run.recipe.model_copy(update={"training": patient})
     run.store.put(run.key("recipe.yaml"), recipe.to_yaml().encode())
     hanging = start(run)

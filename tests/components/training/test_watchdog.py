@@ -27,7 +27,7 @@ def test_the_rank_that_waits_names_the_one_that_does_not_answer(dogs):
         "Rank 1 does not answer: last seen in step 7 (micro-step 1 of 2), others are in step 7 (update). "
         "Nothing has moved for 2 s."
     )
-    assert "training.hang_seconds" in error.remedy
+    assert "training.hang_timeout_seconds" in error.remedy
 
 
 def test_nothing_is_late_while_it_moves_or_is_paused(dogs):

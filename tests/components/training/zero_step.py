@@ -29,8 +29,8 @@ VARIANTS = [
     {"zero_stage": 3, "weight_decay": 0.01, "token_budget": 8, "chunk_logits": CHUNK},
     {"zero_stage": 2, "weight_decay": 0.01, "token_budget": 120, "chunk_logits": CHUNK},
     {"zero_stage": 3, "train": ("projector", "text"), "gradient_checkpointing": True, "token_budget": 30},
-    {"zero_stage": 3, "train": ("projector",), "batch_size": 128},
-    {"zero_stage": 3, "train": ("projector", "text", "cross_attention", "embeddings"), "batch_size": 128},
+    {"zero_stage": 3, "train": ("projector",), "global_batch_size": 128},
+    {"zero_stage": 3, "train": ("projector", "text", "cross_attention", "embeddings"), "global_batch_size": 128},
 ]
 
 
@@ -49,7 +49,7 @@ def main(work, store_url: str, out: str, *run_ids: str) -> None:
 def every_variant(model_settings, training, reader, ranks) -> list[list[dict]]:
     figures = []
     for variant in VARIANTS:
-        changes = {"gradient_clipping": 0.5, "batch_size": BATCH, **variant}
+        changes = {"max_grad_norm": 0.5, "global_batch_size": BATCH, **variant}
         chunk = changes.pop("chunk_logits", CHUNK_LOGITS)
         settings = training.model_copy(update=changes)
         figures.append(train(model_settings, settings, reader, ranks, chunk_logits=chunk))
@@ -70,16 +70,14 @@ def steps_of(engine, reference, head, kind, model_settings, settings, reader, ra
     plan = Plan(
         Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
         seed=1,
-        batch_size=settings.batch_size,
+        batch_size=settings.global_batch_size,
         epochs=1,
-        max_steps=max(1, STEP_SAMPLES // settings.batch_size),
+        max_steps=max(1, STEP_SAMPLES // settings.global_batch_size),
         budgets=Budgets(tokens=settings.token_budget, patches=1000),
         cost=flops_of(reference, kind, settings).cost_model(),
     )
     preparer = Preparer(reader, kind, model_settings)
-    adam = torch.optim.AdamW(
-        parameter_groups(reference, settings.weight_decay), betas=settings.betas, eps=settings.epsilon
-    )
+    adam = torch.optim.AdamW(parameter_groups(reference, settings.weight_decay), betas=settings.betas, eps=settings.eps)
     with Feed(preparer, plan, start=0, rank=ranks.rank, world_size=ranks.world_size) as feed:
         return [
             step(work, engine, reference, adam, settings, head=head, kind=kind, preparer=preparer, ranks=ranks)
@@ -102,7 +100,7 @@ def step(work, engine, reference, adam, settings, *, head, kind, preparer, ranks
         "expected_loss": expected,
         "gradient_error": error,
         "norm": engine.step(RATE),
-        "expected_norm": step_by_hand(reference, adam, settings.gradient_clipping),
+        "expected_norm": step_by_hand(reference, adam, settings.max_grad_norm),
         "micro_steps": len(work.batches),
         "empty": sum(batch.input_ids.numel() == 0 for batch in work.batches),
     }

@@ -45,9 +45,7 @@ def test_a_job_says_which_store_it_trains_into(run_named):
 
 
 def test_what_is_asked_for(run_named):
-    run = run_named(
-        training__nodes="2", training__processes_per_node="8", cluster__queue="a100", cluster__runtime="mine"
-    )
+    run = run_named(training__nodes="2", training__gpus_per_node="8", cluster__queue="a100", cluster__runtime="mine")
     job = train_job(run, MADE)
     assert job["apiVersion"] == "trainer.kubeflow.org/v1alpha1"
     assert job["metadata"]["namespace"] == "mantis"
