@@ -6,7 +6,7 @@ from typing import Any
 
 from components.core.identity import birth_default, is_runtime_only
 from components.core.migrations import first_name
-from tests.golden.sections import sections
+from tests.golden.sections import identity_sections
 
 FILE = Path(__file__).with_name("birth_defaults.json")
 COMMAND = "python -m tests.golden.write_birth_defaults"
@@ -16,7 +16,7 @@ REQUIRED, DEFAULTS = "required", "defaults"  # the two parts of the file
 def birth_defaults() -> dict[str, Any]:
     """{"required": [birth name of a field without default], "defaults": {birth name: birth default}}."""
     required, defaults = [], {}
-    for section in sections().values():
+    for section in identity_sections().values():
         for name, field in section.model_fields.items():
             if is_runtime_only(field):
                 continue

@@ -8,13 +8,18 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import create_model
 
-from components.core.identity import Settings
+from components.core.identity import Settings, is_runtime_only
 from components.core.settings import Recipe
 
 
 def sections() -> dict[str, type[Settings]]:
     """Dotted place -> class of every section, the recipe itself at ""."""
-    return {"": Recipe, **dict(_below(Recipe, ""))}
+    return {"": Recipe, **dict(_below(Recipe, "", runtime_only=True))}
+
+
+def identity_sections() -> dict[str, type[Settings]]:
+    """The sections without those that are runtime only as a whole."""
+    return {"": Recipe, **dict(_below(Recipe, "", runtime_only=False))}
 
 
 def section_in(annotation: Any) -> type[Settings] | None:
@@ -38,13 +43,13 @@ def with_unused_field(section: type[Settings], at: type[Settings] = Recipe) -> t
     return create_model(at.__name__, __base__=at, **fields) if fields else at
 
 
-def _below(section: type[Settings], place: str) -> Iterator[tuple[str, type[Settings]]]:
+def _below(section: type[Settings], place: str, *, runtime_only: bool) -> Iterator[tuple[str, type[Settings]]]:
     for name, field in section.model_fields.items():
         inner = section_in(field.annotation)
-        if inner:
+        if inner and (runtime_only or not is_runtime_only(field)):
             dotted = f"{place}.{name}" if place else name
             yield dotted, inner
-            yield from _below(inner, dotted)
+            yield from _below(inner, dotted, runtime_only=runtime_only)
 
 
 def _classes_in(annotation: Any) -> set[type[Settings]]:
