@@ -18,7 +18,7 @@ ROUNDS = {False: 10, True: 40}
 SUBSETS = {False: (400, 400), True: (2500, 2500)}  # conversations of each
 RECIPE = """
 name: benchmark
-model: {{tiny: {{vocabulary: 8000}}}}
+model: {{from_scratch: {{vocabulary: 8000}}}}
 data: {{source: "{source}", context_length: 100000}}
 """
 

@@ -63,15 +63,13 @@ def measure(width: int, layers: int, repeats: int) -> dict[str, Any]:
 
     from benchmarks.training_lengths import IDEFICS2
     from benchmarks.training_step_ranks import KIND, Setup, make_case, timed, train
-    from components.core.settings import TinyShape, TrainingSettings
+    from components.core.settings import FromScratch, ImageSettings, ModelSettings, TrainingSettings
     from components.training.engine import build_engine, join_ranks, leave_ranks
     from components.training.flops import peak_flops
     from components.training.metrics import peak_memory
 
     ranks = join_ranks()
-    tiny = TinyShape(
-        image_size=8 * 14,
-        patch_size=14,
+    shape = FromScratch(
         vision_width=max(width // 4, 8),
         vision_layers=2,
         vision_heads=max(width // 256, 1),
@@ -81,7 +79,8 @@ def measure(width: int, layers: int, repeats: int) -> dict[str, Any]:
         text_mlp_ratio=3.5,
     )
     training = TrainingSettings(precision="bf16", gradient_checkpointing=True, train=("vision", "projector", "text"))
-    setup = Setup(scale=1, grid=8, tiny=tiny, budget=8192, batch=64, training=training)
+    model = ModelSettings(image=ImageSettings(size=8 * 14, patch_size=14), from_scratch=shape)
+    setup = Setup(scale=1, grid=8, model=model, budget=8192, batch=64, training=training)
     case = make_case(IDEFICS2, setup, ranks)
     engine = build_engine(case.model, KIND, training)
     seconds = [timed(lambda: train(engine, case.packed, ranks, setup.batch)) for _ in range(repeats + 2)]

@@ -20,7 +20,8 @@ NEEDED = 50 / 16  # samples per second and rank of a training on 16 GPUs that ta
 RECIPE = """
 name: benchmark
 model:
-  tiny: {{image_size: 336, patch_size: 28, text_width: 64, text_layers: 2, vision_width: 64, vocabulary: 4000}}
+  image: {{size: 336, patch_size: 28}}
+  from_scratch: {{text_width: 64, text_layers: 2, vision_width: 64, vocabulary: 4000}}
 data: {{source: "{source}", context_length: 8192}}
 training:
   global_batch_size: 32

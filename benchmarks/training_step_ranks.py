@@ -18,7 +18,7 @@ from PIL import Image
 
 from benchmarks.training_lengths import CLIP, CONTEXT, IDEFICS2, Epoch, Style, draw_epoch
 from components.core.progress import say
-from components.core.settings import ModelSettings, TinyShape, TrainingSettings
+from components.core.settings import FromScratch, ImageSettings, ModelSettings, TrainingSettings
 from components.models.batch import PackedBatch
 from components.models.conversation import IMAGE_MARK
 from components.models.family import IGNORE, Encoding
@@ -54,30 +54,19 @@ class Setup:
 
     scale: int
     grid: int  # an image is so many patches and positions, squared
-    tiny: TinyShape
+    model: ModelSettings
     budget: int  # tokens of a micro-step
     batch: int
     training: TrainingSettings
 
-    @property
-    def model(self) -> ModelSettings:
-        """As recipes have it."""
-        return ModelSettings(tiny=self.tiny)
-
 
 def eighth(grid: int) -> Setup:
     """For CPUs: lengths, patches of an image and memory at an eighth."""
-    tiny = TinyShape(
-        image_size=grid * PATCH,
-        patch_size=PATCH,
-        text_width=128,
-        text_layers=3,
-        vision_width=96,
-        vision_layers=2,
-        vocabulary=VOCABULARY,
-    )
+    image = ImageSettings(size=grid * PATCH, patch_size=PATCH)
+    shape = FromScratch(text_width=128, text_layers=3, vision_width=96, vision_layers=2, vocabulary=VOCABULARY)
+    model = ModelSettings(image=image, from_scratch=shape)
     # The budget is an eighth of what an A100 of 40 GB holds of mantis-idefics2 (docs/sizing.md).
-    return Setup(scale=8, grid=grid, tiny=tiny, budget=5400, batch=BATCH, training=TRAINING)
+    return Setup(scale=8, grid=grid, model=model, budget=5400, batch=BATCH, training=TRAINING)
 
 
 SETUPS = {IDEFICS2: eighth(3), CLIP: eighth(8)}
@@ -186,7 +175,7 @@ def prepared(epoch: Epoch, tokenizer: Any, settings: ModelSettings) -> list[Prep
     generator = np.random.default_rng(0)
     mark = tokenizer.convert_tokens_to_ids(IMAGE_MARK)
     buffer = io.BytesIO()
-    edge = settings.tiny.image_size
+    edge = settings.image.size
     Image.fromarray(generator.integers(0, 256, (edge, edge, 3), dtype=np.uint8)).save(buffer, "PNG")
     samples = []
     columns = (epoch.tokens.tolist(), epoch.targets.tolist(), epoch.images.tolist(), epoch.patches.tolist())

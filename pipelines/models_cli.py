@@ -6,6 +6,7 @@ import typer
 from rich.table import Table
 
 from components.core.errors import ConfigError
+from components.core.settings import SCRATCH
 from components.core.store import ObjectStore, default_store_url, open_store
 from components.models.bases import Base, published_base, published_bases
 from pipelines.terminal import Store, console, errors, explained, overrides_of
@@ -67,9 +68,9 @@ def verify_tokenizer(
 
         resolved = resolve_run(recipe or published_recipe(family), overrides_of(set_ or [], None), "")[1]
         settings = resolved.model.model_copy(update={"family": family, "base": base or resolved.model.base})
-        if settings.base == "tiny":
+        if settings.base == SCRATCH:
             raise ConfigError(
-                f"model.base of {resolved.name} is tiny: its tokenizer is trained here.",
+                f"model.base of {resolved.name} is {SCRATCH!r}: the run trains its tokenizer.",
                 remedy="Name a folder with the family's real tokenizer: --base FOLDER.",
             )
         from components.models import loading, mirrors, registry

@@ -8,7 +8,7 @@ import yaml
 
 from components.core.errors import ConfigError
 from components.core.hashing import fingerprint
-from components.core.settings import Recipe, parse_recipe
+from components.core.settings import SCRATCH, Recipe, parse_recipe
 from components.core.store import open_store
 from components.data.mixture import written_out
 
@@ -62,7 +62,7 @@ def published_recipe(family: str) -> str:
     for name in shipped_recipes():
         recipe = resolve_run(name, {}, "")[1]
         whole = not recipe.training.adapter and {"text", "cross_attention"} & set(recipe.training.train)
-        if recipe.model.family == family and recipe.model.base != "tiny" and whole:
+        if recipe.model.family == family and recipe.model.base != SCRATCH and whole:
             return name
     raise ConfigError(f"No shipped recipe trains a model of family {family!r}.", remedy="Name one: --recipe.")
 

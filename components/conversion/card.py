@@ -3,7 +3,7 @@
 import yaml
 
 from components.core.artifacts import Manifest
-from components.core.settings import ModelSettings
+from components.core.settings import SCRATCH, ModelSettings
 from components.core.steps import Run
 from components.models.bases import Licence, named_bases
 
@@ -19,7 +19,7 @@ def model_card(run: Run, checkpoint: Manifest, *, parameters: int, difference: f
         "license": _identifier(recipe.model),
         "tags": ["multi-image", "instruction-tuning", recipe.model.family],
     }
-    if recipe.model.base != "tiny":
+    if recipe.model.base != SCRATCH:
         named = named_bases(recipe.model)
         front["base_model"] = [base.repository for base in named.values()] or recipe.model.base
     inputs = [f"| {name} | `{item.fingerprint}` | {item.uri} |" for name, item in sorted(checkpoint.inputs.items())]
@@ -92,7 +92,7 @@ def _licences(settings: ModelSettings) -> list[Licence]:
 def _identifier(settings: ModelSettings) -> str:
     """The hub's word for the terms: those of the base, which holds most of the weights."""
     named = named_bases(settings)
-    if settings.base == "tiny" and not named:
+    if settings.base == SCRATCH and not named:
         return OURS
     return named["base"].licence.identifier if "base" in named else "other"
 
@@ -100,7 +100,7 @@ def _identifier(settings: ModelSettings) -> str:
 def _licence(settings: ModelSettings) -> list[str]:
     named = named_bases(settings)
     lines = []
-    if settings.base == "tiny" and not named:
+    if settings.base == SCRATCH and not named:
         lines.append(f"No weights of others are in it: {OURS}.")
     elif "base" not in named:
         lines.append(f"Derived from {settings.base}, whose licence holds for it too.")

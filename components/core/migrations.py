@@ -21,6 +21,13 @@ RENAMED: dict[str, str] = {
     "training.epsilon": "training.eps",
     "training.gradient_clipping": "training.max_grad_norm",
     "data.balance": "data.sampling",
+    "model.tiny.image_size": "model.image.size",
+    "model.tiny.image_width": "model.image.width",
+    "model.tiny.patch_size": "model.image.patch_size",
+    "model.tiny.vision_feature_layer": "model.image.feature_layer",
+    "model.tiny.vision_feature_select": "model.image.feature_select",
+    "model.tiny.latents": "model.image.latents",
+    "model.tiny": "model.from_scratch",
 }
 
 
@@ -44,8 +51,24 @@ def migrate(raw: dict[str, Any], *, origin: str, renamed: dict[str, str] = RENAM
     Raises:
         ConfigError: a field stands there under its old and its new name.
     """
+    _name_scratch(raw)
     for old, new in renamed.items():
         _move(raw, old.split("."), new.split("."), f"{origin}: {old} and {new}")
+    _drop_unread_shape(raw)
+
+
+def _name_scratch(raw: dict[str, Any]) -> None:
+    """`base: tiny` became `base: scratch`."""
+    model = raw.get("model")
+    if isinstance(model, dict) and model.get("base") == "tiny":
+        model["base"] = "scratch"
+
+
+def _drop_unread_shape(raw: dict[str, Any]) -> None:
+    """Before the split of `model.tiny`, recipes of published weights had a shape that no model read."""
+    model = raw.get("model")
+    if isinstance(model, dict) and model.get("base", "scratch") != "scratch":
+        model.pop("from_scratch", None)
 
 
 def _with_prefix(dotted: str, prefix: str, instead: str) -> str:

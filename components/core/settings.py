@@ -7,10 +7,20 @@ other fields enter.
 
 import contextlib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from components.core.errors import ConfigError
 from components.core.hashing import fingerprint
@@ -20,6 +30,7 @@ from components.core.progress import say
 from components.core.versions import CURRENT, FIELD, Form, check_version
 
 EVERY_FIELD = "`mantis recipes demo` prints every field with its value."
+SCRATCH = "scratch"  # the value of model.base for models that are built from nothing
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
 # What an API server takes for an amount, and for the name of a queue: it would refuse others at `train` only.
@@ -27,35 +38,48 @@ Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|[MGTPE]|[KMGTPE
 QueueName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?)?$")]
 
 
-class TinyShape(Settings):
-    """Shape of a model that is built from nothing (`model.base: tiny`); sizes in units, images in pixels."""
+class ImageSettings(Settings):
+    """How a model cuts images. Data preparation counts tokens by it, so published weights must agree with it."""
 
-    section = "model.tiny"
+    section = "model.image"
 
-    image_size: int = Field(48, ge=8, description="Edge of an image; the longest one where images keep their shape.")
-    image_width: int | None = Field(None, ge=8, description="Largest width, where it is not the largest height (Fuyu).")
-    patch_size: int = Field(24, ge=4)
+    size: int = Field(
+        48, ge=8, description="Edge of an image in pixels; the longest edge where images keep their shape."
+    )
+    width: int | None = Field(
+        None, ge=8, description="Largest width in pixels, where it differs from the largest height (Fuyu)."
+    )
+    patch_size: int = Field(24, ge=4, description="Edge of a patch in pixels.")
+    feature_layer: int = Field(
+        -1, description="vision_feature_layer of transformers: the layer of the tower whose output is used."
+    )
+    feature_select: Literal["", "default", "full"] = Field(
+        "",
+        description="vision_feature_select_strategy of transformers: `default` drops the first position. Empty: the "
+        "family's own. The released Mantis-SigLIP has `default`, and so one patch less.",
+    )
+    latents: int = Field(4, ge=1, description="Latents that a resampler makes of an image.")
+
+
+class FromScratch(Settings):
+    """Shape of a model that is built from nothing. Widths count units, layers and heads count modules."""
+
+    section = "model.from_scratch"
+
     vision_width: int = Field(96, ge=8)
     vision_layers: int = Field(2, ge=1)
     vision_heads: int = Field(4, ge=1)
-    vision_feature_layer: int = -1
-    vision_feature_select: Literal["", "default", "full"] = Field(
-        "",
-        description="vision_feature_select_strategy of transformers: `default` drops the first position. Empty: the "
-        "family's own; the released Mantis-SigLIP has `default` and so one patch less.",
-    )
     vision_position_std: float = Field(
         0.5,
         gt=0,
         description="Standard deviation of the tower's position embeddings at the start. From scratch, CLIP's 0.02 "
         "leaves place and motion unlearned for thousands of steps.",
     )
-    latents: int = Field(4, ge=1, description="What an image becomes in families with a resampler.")
     text_width: int = Field(128, ge=8)
     text_layers: int = Field(3, ge=1)
     text_heads: int = Field(4, ge=1)
-    text_mlp_ratio: float = Field(3.0, gt=0)
-    vocabulary: int = Field(4096, ge=300, description="At most so many tokens in the tokenizer that assemble trains.")
+    text_mlp_ratio: float = Field(3.0, gt=0, description="Width of the MLP as a multiple of text_width.")
+    vocabulary: int = Field(4096, ge=300, description="Largest number of tokens in the tokenizer that assemble trains.")
 
 
 class ModelSettings(Settings):
@@ -65,17 +89,53 @@ class ModelSettings(Settings):
 
     family: Name = "llava-clip"
     base: str = Field(
-        "tiny",
-        description="`tiny`: built from `tiny` with a tokenizer trained on the mixture. Else a published model's name "
-        "(components/models/bases.yaml), or the folder, file:// or s3:// URL of one: a whole LLaVA, or with `vision` a "
-        "LLaMA.",
+        SCRATCH,
+        description="`scratch`: built in the shape of `from_scratch`, with a tokenizer trained on the mixture. Else a "
+        "published model's name (components/models/bases.yaml), or the folder, file:// or s3:// URL of a model: a "
+        "whole LLaVA, or with `vision` a LLaMA.",
     )
     vision: str = Field(
         "", description="Name, folder or URL of the CLIP or SigLIP tower to put before the LLaMA in `base`."
     )
     projector: str = Field("", description="Name, folder or URL of the model of stage 1 whose projector is taken.")
     prompt: Name = Field("llama3", description="A prompt profile of components/models/prompts.yaml.")
-    tiny: TinyShape = TinyShape()
+    image: ImageSettings = ImageSettings()
+    from_scratch: FromScratch | None = Field(
+        None,
+        validate_default=True,
+        description="Only with `base: scratch`, where it may be left out. Every other base has a shape of its own.",
+    )
+
+    @field_validator("from_scratch", mode="before")
+    @classmethod
+    def _only_with_base_scratch(cls, value: Any, info: ValidationInfo) -> Any:
+        base = info.data.get("base")  # absent where it is wrong itself
+        if base == SCRATCH:
+            return {} if value is None else value
+        if value is not None and base is not None:
+            raise ValueError(
+                f"model.base = {base!r} has its own shape; remove the section (model.from_scratch=null), or set "
+                f"model.base={SCRATCH}"
+            )
+        return None
+
+    @property
+    def scratch_shape(self) -> FromScratch | None:
+        """The shape to build a model in; None where `base` names weights, even if `model_copy` put them there."""
+        return self.from_scratch if self.base == SCRATCH else None
+
+    def identity(self, *names: str) -> dict[str, Any]:
+        """As in `Settings`. A model from published weights has no shape, even if `model_copy` put one there."""
+        if self.scratch_shape is None and self.from_scratch is not None:
+            return self.model_copy(update={"from_scratch": None}).identity(*names)
+        return super().identity(*names)
+
+    @model_serializer(mode="wrap")
+    def _without_an_absent_shape(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        if self.scratch_shape is None:
+            written.pop("from_scratch", None)
+        return written
 
 
 class SubsetSettings(Settings):
@@ -421,12 +481,23 @@ def explain(error: ValidationError, origin: str) -> str:
     for item in error.errors():
         field = ".".join(str(part) for part in item["loc"]) or "the whole"
         if item["type"] == "extra_forbidden":
-            present = present_name(field)
-            renamed = f" any more: it is {present} now" if present != field else ""
-            problems.append(f"{field} = {item['input']!r} is not a field{renamed}")
+            problems += [_not_a_field(name, value) for name, value in _leaves(field, item["input"])]
         else:
             problems.append(f"{field} = {_short(item['input'])}: {item['msg'].removeprefix('Value error, ')}")
     return f"{origin}: {'; '.join(problems)}."
+
+
+def _leaves(field: str, value: Any) -> list[tuple[str, Any]]:
+    """Each field of an unknown section under its own name, so that a renamed one can name its successor."""
+    if not isinstance(value, dict) or not value:
+        return [(field, value)]
+    return [leaf for name, item in value.items() for leaf in _leaves(f"{field}.{name}", item)]
+
+
+def _not_a_field(field: str, value: Any) -> str:
+    present = present_name(field)
+    renamed = f" any more: it is {present} now" if present != field else ""
+    return f"{field} = {_short(value)} is not a field{renamed}"
 
 
 def _short(value: Any) -> str:
@@ -441,7 +512,9 @@ def _known_fields(error: ValidationError) -> str:
     section: type[BaseModel] = Recipe
     for part in unknown[0][:-1]:
         field = section.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+        below = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        sections = [kind for kind in below if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not sections:
             return EVERY_FIELD
-        section = field.annotation
+        section = sections[0]
     return f"Fields here: {', '.join(section.model_fields)}."

@@ -108,10 +108,11 @@ def _choose(store: ObjectStore, recipe: Recipe, datasets: Mapping[str, Manifest]
 
 def _tokenizer(store: ObjectStore, recipe: Recipe, chosen: Sequence[Chosen]) -> PreTrainedTokenizerFast:
     specials = family(recipe.model.family).special_tokens()
-    if recipe.model.base != "tiny":
+    shape = recipe.model.scratch_shape
+    if shape is None:
         return base_tokenizer(model_folder(resolved(store, recipe.model).base), specials)
-    vocabulary = recipe.model.tiny.vocabulary
-    tokenizer = train_tokenizer(_texts(recipe, chosen, specials), vocabulary=vocabulary, special_tokens=specials)
+    texts = _texts(recipe, chosen, specials)
+    tokenizer = train_tokenizer(texts, vocabulary=shape.vocabulary, special_tokens=specials)
     say(f"trained a tokenizer of {len(tokenizer):,} tokens on the mixture's text")
     return tokenizer
 

@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.models.idefics.image_processing_idefics import IDEFICS_STANDARD_MEAN, IDEFICS_STANDARD_STD
 
-from components.core.settings import ModelSettings, Part
+from components.core.settings import FromScratch, ModelSettings, Part
 from components.models import attention, loading
 from components.models.batch import PackedBatch, Pixels, row_of
 from components.models.conversation import IMAGE_MARK, Size
@@ -33,7 +33,7 @@ AROUND = "<fake_token_around_image>"
 END_OF_CHUNK = "<|endofchunk|>"
 MAX_POSITIONS = 2048
 PERCEIVER_DEPTH = 2
-TINY_CROSS_LAYERS = 1  # every layer; idefics-9b has them every fourth
+CROSS_LAYER_INTERVAL = 1  # from scratch: at every layer; idefics-9b has them at every fourth
 NORMALIZATION = Normalization(mean=tuple(IDEFICS_STANDARD_MEAN), std=tuple(IDEFICS_STANDARD_STD))
 PARTS: dict[str, Part] = {
     "vision_model": "vision",
@@ -60,16 +60,16 @@ class Flamingo(Encoder):
         return 1
 
     def image_patches(self, size: Size, settings: ModelSettings) -> int:
-        return (settings.tiny.image_size // settings.tiny.patch_size) ** 2
+        return (settings.image.size // settings.image.patch_size) ** 2
 
     def preprocess(self, images: Sequence[bytes], settings: ModelSettings) -> Pixels:
-        shape = settings.tiny
-        grids = torch.full((len(images), 2), shape.image_size // shape.patch_size, dtype=torch.int64)
-        return Pixels(values=normalize(resize_square(images, shape.image_size), NORMALIZATION), grids=grids)
+        image = settings.image
+        grids = torch.full((len(images), 2), image.size // image.patch_size, dtype=torch.int64)
+        return Pixels(values=normalize(resize_square(images, image.size), NORMALIZATION), grids=grids)
 
     def build(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, *, seed: int) -> PreTrainedModel:
-        if settings.base == "tiny":
-            model = self._build_tiny(tokenizer, settings, seed)
+        if shape := settings.scratch_shape:
+            model = self._build_from_scratch(tokenizer, settings, shape, seed)
         else:
             model = loading.load_whole(IdeficsForVisionText2Text, loading.model_folder(settings.base))
             model.config.image_token_id = token_id(tokenizer, IMAGE_MARK)  # which Idefics' own does not hold
@@ -79,38 +79,38 @@ class Flamingo(Encoder):
         model.generation_config.pad_token_id = tokenizer.pad_token_id
         return model.float().train()
 
-    def _build_tiny(
-        self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, seed: int
+    def _build_from_scratch(
+        self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, shape: FromScratch, seed: int
     ) -> IdeficsForVisionText2Text:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = IdeficsForVisionText2Text(self._config(tokenizer, settings))
+            model = IdeficsForVisionText2Text(self._config(tokenizer, settings, shape))
             embeddings = model.model.vision_model.embeddings
-            torch.nn.init.normal_(embeddings.position_embedding.weight, std=settings.tiny.vision_position_std)
+            torch.nn.init.normal_(embeddings.position_embedding.weight, std=shape.vision_position_std)
         return model
 
     def _check_shape(self, config: Any, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> None:
-        shape = settings.tiny
+        image = settings.image
         expected = {
-            "vision_config.image_size": (config.vision_config.image_size, shape.image_size),
-            "vision_config.patch_size": (config.vision_config.patch_size, shape.patch_size),
-            "perceiver_config.resampler_n_latents": (config.perceiver_config.resampler_n_latents, shape.latents),
+            "vision_config.image_size": (config.vision_config.image_size, image.size),
+            "vision_config.patch_size": (config.vision_config.patch_size, image.patch_size),
+            "perceiver_config.resampler_n_latents": (config.perceiver_config.resampler_n_latents, image.latents),
         }
         loading.check_shape(settings, expected)
 
-    def _config(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> IdeficsConfig:
-        shape = settings.tiny
+    def _config(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, shape: FromScratch) -> IdeficsConfig:
+        image = settings.image
         vision = {
             "embed_dim": shape.vision_width,
-            "image_size": shape.image_size,
+            "image_size": image.size,
             "intermediate_size": 4 * shape.vision_width,
-            "patch_size": shape.patch_size,
+            "patch_size": image.patch_size,
             "num_hidden_layers": shape.vision_layers,
             "num_attention_heads": shape.vision_heads,
         }
         perceiver = {
             "use_resampler": True,
-            "resampler_n_latents": shape.latents,
+            "resampler_n_latents": image.latents,
             "resampler_depth": PERCEIVER_DEPTH,
             "resampler_n_heads": shape.vision_heads,
             "resampler_head_dim": shape.vision_width // shape.vision_heads,
@@ -123,7 +123,7 @@ class Flamingo(Encoder):
             num_attention_heads=shape.text_heads,
             max_position_embeddings=MAX_POSITIONS,
             initializer_range=shape.text_width**-0.5,  # as in llava.py
-            cross_layer_interval=TINY_CROSS_LAYERS,
+            cross_layer_interval=CROSS_LAYER_INTERVAL,
             alpha_initializer="ones",  # zeros, as published weights began, protect a language model; here is none
             alpha_type="float",
             use_resampler=True,
@@ -187,9 +187,9 @@ class Flamingo(Encoder):
 
     def save_processor(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, folder: Path) -> None:
         processor = IdeficsProcessor(
-            image_processor=IdeficsImageProcessor(image_size=settings.tiny.image_size),
+            image_processor=IdeficsImageProcessor(image_size=settings.image.size),
             tokenizer=tokenizer,
-            image_size=settings.tiny.image_size,
+            image_size=settings.image.size,
         )
         tokenizer.chat_template = chat_template(profile(settings.prompt))
         processor.save_pretrained(folder)

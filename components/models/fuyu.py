@@ -24,7 +24,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from components.core.settings import ModelSettings, Part
+from components.core.settings import FromScratch, ModelSettings, Part
 from components.models import attention, loading
 from components.models.batch import PackedBatch, Pixels, row_of
 from components.models.conversation import Size
@@ -67,7 +67,7 @@ class Fuyu(Encoder):
         return rows * columns
 
     def preprocess(self, images: Sequence[bytes], settings: ModelSettings) -> Pixels:
-        edge = settings.tiny.patch_size
+        edge = settings.image.patch_size
         parts, grids = [torch.empty(0, 3 * edge * edge)], []
         for image in images:
             pixels = resize_to(image, partial(fit, settings=settings), "bilinear")
@@ -81,8 +81,8 @@ class Fuyu(Encoder):
         return Pixels(values=torch.cat(parts), grids=torch.tensor(grids, dtype=torch.int64).reshape(-1, 2))
 
     def build(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, *, seed: int) -> PreTrainedModel:
-        if settings.base == "tiny":
-            model = self._build_tiny(tokenizer, settings, seed)
+        if shape := settings.scratch_shape:
+            model = self._build_from_scratch(tokenizer, settings, shape, seed)
         else:
             model = loading.load_whole(FuyuForCausalLM, loading.model_folder(settings.base))
             self._check_shape(model.config, tokenizer, settings)
@@ -91,22 +91,24 @@ class Fuyu(Encoder):
         model.generation_config.pad_token_id = tokenizer.pad_token_id
         return model.float().train()
 
-    def _build_tiny(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, seed: int) -> FuyuForCausalLM:
+    def _build_from_scratch(
+        self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, shape: FromScratch, seed: int
+    ) -> FuyuForCausalLM:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = FuyuForCausalLM(self._config(tokenizer, settings))
+            model = FuyuForCausalLM(self._config(tokenizer, settings, shape))
         return model
 
     def _check_shape(self, config: Any, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> None:
-        shape = settings.tiny
+        image = settings.image
         expected = {
-            "patch_size": (config.patch_size, shape.patch_size),
+            "patch_size": (config.patch_size, image.patch_size),
             "image_token_id": (config.image_token_id, token_id(tokenizer, PLACEHOLDER)),
         }
         loading.check_shape(settings, expected)
 
-    def _config(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> FuyuConfig:
-        shape = settings.tiny
+    def _config(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, shape: FromScratch) -> FuyuConfig:
+        image = settings.image
         text = {
             "model_type": "persimmon",
             "vocab_size": len(tokenizer),
@@ -123,8 +125,8 @@ class Fuyu(Encoder):
         }
         return FuyuConfig(
             text_config=text,
-            image_size=shape.image_size,
-            patch_size=shape.patch_size,
+            image_size=image.size,
+            patch_size=image.patch_size,
             image_token_id=token_id(tokenizer, PLACEHOLDER),
             initializer_range=shape.text_width**-0.5,
         )
@@ -165,11 +167,11 @@ class Fuyu(Encoder):
         return logits
 
     def save_processor(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, folder: Path) -> None:
-        shape = settings.tiny
+        image = settings.image
         processor = FuyuProcessor(
             image_processor=FuyuImageProcessor(
-                size={"height": shape.image_size, "width": shape.image_width or shape.image_size},
-                patch_size={"height": shape.patch_size, "width": shape.patch_size},
+                size={"height": image.size, "width": image.width or image.size},
+                patch_size={"height": image.patch_size, "width": image.patch_size},
             ),
             tokenizer=tokenizer,
         )
@@ -179,7 +181,7 @@ class Fuyu(Encoder):
 
 def fit(height: int, width: int, settings: ModelSettings) -> tuple[int, int]:
     """An image's height and width after the resize: made smaller to fit, never larger (FuyuImageProcessor.resize)."""
-    largest = settings.tiny.image_size, settings.tiny.image_width or settings.tiny.image_size
+    largest = settings.image.size, settings.image.width or settings.image.size
     if height <= largest[0] and width <= largest[1]:
         return height, width
     scale = min(largest[0] / height, largest[1] / width)
@@ -189,4 +191,4 @@ def fit(height: int, width: int, settings: ModelSettings) -> tuple[int, int]:
 def grid(size: Size, settings: ModelSettings) -> tuple[int, int]:
     """Rows and columns of patches of an image; one that a patch only partly covers is filled up."""
     height, width = fit(size.height, size.width, settings)
-    return -(-height // settings.tiny.patch_size), -(-width // settings.tiny.patch_size)
+    return -(-height // settings.image.patch_size), -(-width // settings.image.patch_size)

@@ -25,7 +25,7 @@ from transformers import (
 )
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
 
-from components.core.settings import ModelSettings, Part
+from components.core.settings import FromScratch, ModelSettings, Part
 from components.models import attention, loading
 from components.models.batch import PackedBatch, Pixels, row_of
 from components.models.conversation import IMAGE_MARK, Size
@@ -53,18 +53,18 @@ class Idefics2(Encoder):
         return ["<s>", "</s>", AROUND, IMAGE_MARK, END_OF_UTTERANCE]
 
     def image_ids(self, size: Size, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> list[int]:
-        return [token_id(tokenizer, IMAGE_MARK)] * settings.tiny.latents
+        return [token_id(tokenizer, IMAGE_MARK)] * settings.image.latents
 
     def image_tokens(self, size: Size, settings: ModelSettings) -> int:
-        return settings.tiny.latents
+        return settings.image.latents
 
     def image_patches(self, size: Size, settings: ModelSettings) -> int:
         height, width = fit(size.height, size.width, settings)
-        edge = settings.tiny.patch_size
+        edge = settings.image.patch_size
         return (height // edge) * (width // edge)
 
     def preprocess(self, images: Sequence[bytes], settings: ModelSettings) -> Pixels:
-        edge = settings.tiny.patch_size
+        edge = settings.image.patch_size
         parts, grids = [torch.empty(0, 3 * edge * edge)], []
         for image in images:
             pixels = resize_to(image, partial(fit, settings=settings), "bilinear")
@@ -76,8 +76,8 @@ class Idefics2(Encoder):
         return Pixels(values=torch.cat(parts), grids=torch.tensor(grids, dtype=torch.int64).reshape(-1, 2))
 
     def build(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, *, seed: int) -> PreTrainedModel:
-        if settings.base == "tiny":
-            model = self._build_tiny(tokenizer, settings, seed)
+        if shape := settings.scratch_shape:
+            model = self._build_from_scratch(tokenizer, settings, shape, seed)
         else:
             model = loading.load_whole(Idefics2ForConditionalGeneration, loading.model_folder(settings.base))
             self._check_shape(model.config, tokenizer, settings)
@@ -86,32 +86,34 @@ class Idefics2(Encoder):
         model.generation_config.pad_token_id = tokenizer.pad_token_id
         return model.float().train()
 
-    def _build_tiny(
-        self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, seed: int
+    def _build_from_scratch(
+        self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, shape: FromScratch, seed: int
     ) -> Idefics2ForConditionalGeneration:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = Idefics2ForConditionalGeneration(self._config(tokenizer, settings))
+            model = Idefics2ForConditionalGeneration(self._config(tokenizer, settings, shape))
             vision, resampler = model.model.vision_model, model.model.connector.perceiver_resampler
-            torch.nn.init.normal_(vision.embeddings.position_embedding.weight, std=settings.tiny.vision_position_std)
+            torch.nn.init.normal_(vision.embeddings.position_embedding.weight, std=shape.vision_position_std)
             torch.nn.init.normal_(resampler.latents)  # all ones, as published weights began, never come apart
         return model
 
     def _check_shape(self, config: Any, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> None:
-        shape = settings.tiny
+        image = settings.image
         expected = {
-            "vision_config.image_size": (config.vision_config.image_size, shape.image_size),
-            "vision_config.patch_size": (config.vision_config.patch_size, shape.patch_size),
-            "perceiver_config.resampler_n_latents": (config.perceiver_config.resampler_n_latents, shape.latents),
+            "vision_config.image_size": (config.vision_config.image_size, image.size),
+            "vision_config.patch_size": (config.vision_config.patch_size, image.patch_size),
+            "perceiver_config.resampler_n_latents": (config.perceiver_config.resampler_n_latents, image.latents),
             "image_token_id": (config.image_token_id, token_id(tokenizer, IMAGE_MARK)),
         }
         loading.check_shape(settings, expected)
 
-    def _config(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> Idefics2Config:
-        shape = settings.tiny
+    def _config(
+        self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, shape: FromScratch
+    ) -> Idefics2Config:
+        image = settings.image
         vision = {
-            "image_size": shape.image_size,
-            "patch_size": shape.patch_size,
+            "image_size": image.size,
+            "patch_size": image.patch_size,
             "hidden_size": shape.vision_width,
             "intermediate_size": 4 * shape.vision_width,
             "num_hidden_layers": shape.vision_layers,
@@ -119,7 +121,7 @@ class Idefics2(Encoder):
         }
         resampler = {
             "hidden_size": shape.text_width,
-            "resampler_n_latents": shape.latents,
+            "resampler_n_latents": image.latents,
             "resampler_depth": RESAMPLER_DEPTH,
             "resampler_n_heads": shape.text_heads,
             "resampler_head_dim": shape.text_width // shape.text_heads,
@@ -141,8 +143,8 @@ class Idefics2(Encoder):
             "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": self.end_of_answer(tokenizer, settings),
         }
-        image = token_id(tokenizer, IMAGE_MARK)
-        return Idefics2Config(vision_config=vision, perceiver_config=resampler, text_config=text, image_token_id=image)
+        mark = token_id(tokenizer, IMAGE_MARK)
+        return Idefics2Config(vision_config=vision, perceiver_config=resampler, text_config=text, image_token_id=mark)
 
     def for_packing(self, model: PreTrainedModel) -> None:
         self.for_generation(model)
@@ -187,13 +189,13 @@ class Idefics2(Encoder):
         return logits
 
     def save_processor(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, folder: Path) -> None:
-        edge = settings.tiny.image_size
+        edge = settings.image.size
         processor = Idefics2Processor(
             image_processor=Idefics2ImageProcessor(
                 size={"shortest_edge": round(SHORTEST * edge), "longest_edge": edge}, do_image_splitting=False
             ),
             tokenizer=tokenizer,
-            image_seq_len=settings.tiny.latents,
+            image_seq_len=settings.image.latents,
             chat_template=chat_template(profile(settings.prompt)),
         )
         processor.save_pretrained(folder)
@@ -202,10 +204,11 @@ class Idefics2(Encoder):
 def fit(height: int, width: int, settings: ModelSettings) -> tuple[int, int]:
     """An image's height and width after the resize: the longest edge at most, the shortest at least what is allowed.
 
-    As transformers' Idefics2ImageProcessor has it, roundings included; a tiny model's images keep at least one patch.
+    As transformers' Idefics2ImageProcessor does it, roundings included. An image keeps at least one patch, however
+    small `model.image.size` is.
     """
-    longest = settings.tiny.image_size
-    shortest = max(round(SHORTEST * longest), settings.tiny.patch_size)
+    longest = settings.image.size
+    shortest = max(round(SHORTEST * longest), settings.image.patch_size)
     ratio = width / height
     if width >= height and width > longest:
         height, width = int(longest / ratio), longest

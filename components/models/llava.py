@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from components.core.settings import ModelSettings, Part
+from components.core.settings import FromScratch, ModelSettings, Part
 from components.models import attention, loading
 from components.models.batch import PackedBatch, Pixels, row_of
 from components.models.conversation import IMAGE_MARK, Size
@@ -97,23 +97,23 @@ class Llava(Encoder):
         return positions - (self._strategy(settings) == "default")
 
     def _strategy(self, settings: ModelSettings) -> str:
-        return settings.tiny.vision_feature_select or self.tower.strategy
+        return settings.image.feature_select or self.tower.strategy
 
     def image_patches(self, size: Size, settings: ModelSettings) -> int:
-        return (settings.tiny.image_size // settings.tiny.patch_size) ** 2
+        return (settings.image.size // settings.image.patch_size) ** 2
 
     def image_ids(self, size: Size, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> list[int]:
         return [token_id(tokenizer, self.mark)] * self.image_tokens(size, settings)
 
     def preprocess(self, images: Sequence[bytes], settings: ModelSettings) -> Pixels:
-        shape = settings.tiny
-        pixels = self.tower.resize(images, shape.image_size)
-        grids = torch.full((len(images), 2), shape.image_size // shape.patch_size, dtype=torch.int64)
+        image = settings.image
+        pixels = self.tower.resize(images, image.size)
+        grids = torch.full((len(images), 2), image.size // image.patch_size, dtype=torch.int64)
         return Pixels(values=normalize(pixels, self.tower.normalization), grids=grids)
 
     def build(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, *, seed: int) -> PreTrainedModel:
-        if settings.base == "tiny":
-            model = self._build_tiny(tokenizer, settings, seed)
+        if shape := settings.scratch_shape:
+            model = self._build_from_scratch(tokenizer, settings, shape, seed)
         else:
             model = self._load(tokenizer, settings, seed)
         if settings.projector:
@@ -123,14 +123,14 @@ class Llava(Encoder):
         model.generation_config.pad_token_id = tokenizer.pad_token_id
         return model.float().train()
 
-    def _build_tiny(
-        self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, seed: int
+    def _build_from_scratch(
+        self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, shape: FromScratch, seed: int
     ) -> LlavaForConditionalGeneration:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = LlavaForConditionalGeneration(self._config(tokenizer, settings))
+            model = LlavaForConditionalGeneration(self._config(tokenizer, settings, shape))
             positions = model.model.vision_tower.embeddings.position_embedding.weight
-            torch.nn.init.normal_(positions, std=settings.tiny.vision_position_std)
+            torch.nn.init.normal_(positions, std=shape.vision_position_std)
         return model
 
     def _load(
@@ -143,7 +143,7 @@ class Llava(Encoder):
                 "image_token_index": token_id(tokenizer, self.mark),
                 "image_seq_length": self.image_tokens(ANY, settings),
                 "projector_hidden_act": "gelu",
-                "vision_feature_layer": settings.tiny.vision_feature_layer,
+                "vision_feature_layer": settings.image.feature_layer,
                 "vision_feature_select_strategy": self._strategy(settings),
             }
             tower = (self.tower.model, loading.model_folder(settings.vision))
@@ -154,14 +154,14 @@ class Llava(Encoder):
         return model
 
     def _check_shape(self, config: LlavaConfig, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> None:
-        vision, shape = config.vision_config, settings.tiny
+        vision, image = config.vision_config, settings.image
         loading.check_shape(
             settings,
             {
                 "vision_config.model_type": (vision.model_type, self.tower.config.model_type),
-                "vision_config.image_size": (vision.image_size, shape.image_size),
-                "vision_config.patch_size": (vision.patch_size, shape.patch_size),
-                "vision_feature_layer": (config.vision_feature_layer, shape.vision_feature_layer),
+                "vision_config.image_size": (vision.image_size, image.size),
+                "vision_config.patch_size": (vision.patch_size, image.patch_size),
+                "vision_feature_layer": (config.vision_feature_layer, image.feature_layer),
                 "vision_feature_select_strategy": (
                     config.vision_feature_select_strategy,
                     self._strategy(settings),
@@ -170,11 +170,11 @@ class Llava(Encoder):
             },
         )
 
-    def _config(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> LlavaConfig:
-        shape = settings.tiny
+    def _config(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, shape: FromScratch) -> LlavaConfig:
+        image = settings.image
         vision = self.tower.config(
-            image_size=shape.image_size,
-            patch_size=shape.patch_size,
+            image_size=image.size,
+            patch_size=image.patch_size,
             hidden_size=shape.vision_width,
             intermediate_size=4 * shape.vision_width,
             num_hidden_layers=shape.vision_layers,
@@ -200,7 +200,7 @@ class Llava(Encoder):
             image_token_index=token_id(tokenizer, self.mark),
             image_seq_length=self.image_tokens(ANY, settings),
             projector_hidden_act="gelu",
-            vision_feature_layer=shape.vision_feature_layer,
+            vision_feature_layer=image.feature_layer,
             vision_feature_select_strategy=self._strategy(settings),
         )
 
@@ -250,9 +250,9 @@ class Llava(Encoder):
 
     def save_processor(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, folder: Path) -> None:
         processor = LlavaProcessor(
-            image_processor=self.tower.processor(settings.tiny.image_size),
+            image_processor=self.tower.processor(settings.image.size),
             tokenizer=tokenizer,
-            patch_size=settings.tiny.patch_size,
+            patch_size=settings.image.patch_size,
             vision_feature_select_strategy=self._strategy(settings),
             num_additional_image_tokens=self.tower.class_positions,
             chat_template=chat_template(profile(settings.prompt)),

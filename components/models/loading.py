@@ -210,8 +210,8 @@ def check_shape(settings: ModelSettings, expected: Mapping[str, tuple[Any, Any]]
     wrong = [f"{name} is {there!r}, not {asked!r}" for name, (there, asked) in expected.items() if there != asked]
     if wrong:
         raise ConfigError(
-            f"model.base = {settings.base!r} is not what model.family and model.tiny say: {'; '.join(wrong)}.",
-            remedy="Set model.family and the fields of model.tiny about images to the model's.",
+            f"model.base = {settings.base!r} is not what model.family and model.image say: {'; '.join(wrong)}.",
+            remedy="Set model.family and the fields of model.image to those of the model.",
         )
 
 

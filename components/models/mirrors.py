@@ -19,7 +19,7 @@ from components.core.fetching import fetch_files, pinned_commit
 from components.core.hashing import fingerprint, sha256_bytes
 from components.core.hub import Remote, Repository, hub_errors, list_files
 from components.core.progress import say
-from components.core.settings import ModelSettings
+from components.core.settings import SCRATCH, ModelSettings
 from components.core.store import ObjectStore, open_store
 from components.models.bases import FIELDS, Base, named_bases, published_base, published_bases
 
@@ -154,7 +154,7 @@ def model_identity(store: ObjectStore, settings: ModelSettings, fields: Sequence
         value: str = getattr(settings, field)
         if field in named:
             content[field] = mirror_of(store, named[field]).fingerprint
-        elif value not in ("", "tiny"):
+        elif value not in ("", SCRATCH):
             content[field] = _content_of(field, value)
     identity = settings.identity()
     return identity | {"content": content} if content else identity
@@ -182,5 +182,6 @@ def _refuse(field: str, address: str) -> None:
     problem = "holds no config.json of a transformers model" if "/" in address else "is no published model"
     raise ConfigError(
         f"model.{field} = {address!r} {problem}.",
-        remedy=f"Published: {', '.join(published_bases())}. Or name a folder that save_pretrained wrote.",
+        remedy=f"Published: {', '.join(published_bases())}. Or name a folder that save_pretrained wrote."
+        + (f" `{SCRATCH}` builds a model from nothing." if field == "base" else ""),
     )

@@ -159,9 +159,9 @@ def _llava(processor: Any, text: str, images: list[Image.Image], _: ModelSetting
 def _idefics2(
     processor: Any, text: str, images: list[Image.Image], settings: ModelSettings
 ) -> tuple[list[int], Tensor]:
-    processor.image_seq_len = settings.tiny.latents
+    processor.image_seq_len = settings.image.latents
     found = processor(text=[text], images=[images] if images else None, add_special_tokens=False, return_tensors="pt")
-    edge, patches = settings.tiny.patch_size, [torch.empty(0)]
+    edge, patches = settings.image.patch_size, [torch.empty(0)]
     for values, mask in zip(found["pixel_values"][0], found["pixel_attention_mask"][0], strict=True) if images else ():
         rows, columns = int(mask.any(1).sum()) // edge, int(mask.any(0).sum()) // edge
         cut = patches_of(values[None, :, : rows * edge, : columns * edge], edge)
@@ -172,7 +172,7 @@ def _idefics2(
 def _fuyu(processor: Any, text: str, images: list[Image.Image], settings: ModelSettings) -> tuple[list[int], Tensor]:
     """FuyuProcessor takes one image per text: each image as it has it, put where MFuyuProcessor puts it."""
     names = ["|SPEAKER|", "|NEWLINE|", "|IMAGE|", "|ENDOFIMAGE|", "<s>"]
-    tokenizer, edge, patches = processor.tokenizer, settings.tiny.patch_size, [torch.empty(0)]
+    tokenizer, edge, patches = processor.tokenizer, settings.image.patch_size, [torch.empty(0)]
     placeholder, newline, begin, end, bos = tokenizer.convert_tokens_to_ids(names)
     first, *rest = text.split(IMAGE_MARK)
     ids = list(tokenizer.encode(first, add_special_tokens=False))

@@ -118,12 +118,15 @@ def run_trial(recipe: Recipe, tokens: int) -> Trial:
 
 
 def _tokenizer(recipe: Recipe) -> Any:
+    from components.models.loading import base_tokenizer, model_folder
     from components.models.registry import family
     from components.models.tokenizer import train_tokenizer
 
-    text = [f"{word} {word}" for word in map(str, range(10 * recipe.model.tiny.vocabulary))]
-    special = family(recipe.model.family).special_tokens()
-    return train_tokenizer(text, vocabulary=recipe.model.tiny.vocabulary, special_tokens=special)
+    special, shape = family(recipe.model.family).special_tokens(), recipe.model.scratch_shape
+    if shape is None:
+        return base_tokenizer(model_folder(recipe.model.base), special)
+    text = [f"{word} {word}" for word in map(str, range(10 * shape.vocabulary))]
+    return train_tokenizer(text, vocabulary=shape.vocabulary, special_tokens=special)
 
 
 def _micro_step(recipe: Recipe, tokenizer: Any, tokens: int) -> tuple[Any, int]:

@@ -1,14 +1,17 @@
 """The shipped recipes hold the paper's values, and name only what exists."""
 
 import pytest
+import yaml
+from pydantic import Field
 
 from components.core.errors import ConfigError, InputError
-from components.core.settings import Recipe, parse_recipe
+from components.core.settings import SCRATCH, FromScratch, ImageSettings, ModelSettings, Recipe, parse_recipe
 from components.core.store_local import LocalStore
 from components.data.subsets import published
 from components.evaluation.benchmarks import load_benchmark
 from components.models.bases import named_bases
 from components.models.conversation import Size
+from components.models.mirrors import model_identity
 from components.models.prompts import profile
 from components.models.registry import FAMILIES, family
 from pipelines.preflight import check_weights
@@ -54,7 +57,9 @@ def test_a_shipped_recipe_names_what_exists(name):
     for benchmark in recipe.evaluation.benchmarks:
         load_benchmark(benchmark, prompt=recipe.evaluation.prompt)
     named = named_bases(recipe.model)
-    addresses = {field for field in ("base", "vision", "projector") if getattr(recipe.model, field) not in ("", "tiny")}
+    addresses = {
+        field for field in ("base", "vision", "projector") if getattr(recipe.model, field) not in ("", SCRATCH)
+    }
     assert set(named) == addresses, "a shipped recipe names published weights, never a folder"
     assert all(recipe.model.family in base.families for base in named.values())
 
@@ -83,6 +88,66 @@ def test_the_shapes_are_the_bases(name):
     base, vision, tokens = MODELS[name]
     assert (model.base, model.vision) == (base, vision)
     assert family(model.family).image_tokens(Size(width=1920, height=1080), model) == tokens
+
+
+PUBLISHED = [name for name in shipped_recipes() if shipped(name).model.base != SCRATCH]
+
+
+class TunedShape(FromScratch):
+    """As if somebody tuned the demo by its defaults."""
+
+    text_layers: int = 7
+    vocabulary: int = 5000
+
+
+class TunedModel(ModelSettings):
+    """Models of a code in which the defaults of `from_scratch` are others."""
+
+    from_scratch: TunedShape | None = Field(None, validate_default=True)
+
+
+class TunedRecipe(Recipe):
+    """Recipes of that code."""
+
+    model: TunedModel = TunedModel()
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_tuned_default_of_from_scratch_moves_no_published_model(name, local_store, tmp_path):
+    recipe = shipped(name)
+    tuned = TunedRecipe.model_validate(yaml.safe_load(recipe.to_yaml()))
+    assert TunedRecipe(name="x").model.from_scratch.text_layers == 7
+    assert tuned.default_run_id() == recipe.default_run_id()
+    assert tuned.to_yaml() == recipe.to_yaml()
+    # The steps `assemble` and `train` hash this, with what the weights hold.
+    (tmp_path / "config.json").write_text("{}")
+    content = dict.fromkeys(named_bases(recipe.model), str(tmp_path))
+    both = [model_identity(local_store, each.model.model_copy(update=content)) for each in (tuned, recipe)]
+    assert both[0] == both[1]
+    assert both[0]["content"]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_model_says_nothing_of_from_scratch(name):
+    recipe = shipped(name)
+    assert recipe.model.from_scratch is None
+    printed = yaml.safe_load(recipe.to_yaml())
+    assert parse_recipe(recipe.to_yaml(), origin="again") == recipe
+    fields = {"from_scratch", *FromScratch.model_fields}
+    assert not fields & (printed["model"].keys() | printed["model"]["image"].keys())
+    assert not fields & recipe.model.identity().keys()
+    with pytest.raises(
+        ConfigError, match=rf"model\.from_scratch = {{'text_layers': 4}}: model\.base = '{recipe.model.base}'"
+    ):
+        resolve_run(name, {"model.from_scratch.text_layers": "4"}, "")
+
+
+def test_the_demo_prints_every_field():
+    printed = yaml.safe_load(shipped("demo").to_yaml())
+    assert printed["model"]["from_scratch"].keys() == FromScratch.model_fields.keys()
+    assert printed["model"]["image"].keys() == ImageSettings.model_fields.keys()
+    changed = resolve_run("demo", {"model.from_scratch.text_layers": "4"}, "")[0]
+    assert changed != resolve_run("demo", {}, "")[0]
 
 
 def test_preflight_names_every_model_that_was_not_fetched(local_store: LocalStore):

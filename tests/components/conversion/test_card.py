@@ -43,8 +43,8 @@ def test_other_weights_are_named_and_none_is_said(local_store):
     front, text = card_of(local_store, recipe("{base: /my/model}"))
     assert (front["license"], front["base_model"]) == ("other", "/my/model")
     assert "Derived from /my/model" in text
-    front, text = card_of(local_store, recipe("{base: tiny}"))
+    front, text = card_of(local_store, recipe("{base: scratch}"))
     assert front["license"] == "apache-2.0"
     assert "base_model" not in front
     assert "No weights of others are in it" in text
-    assert notices(recipe("{base: tiny}").model) == ""
+    assert notices(recipe("{base: scratch}").model) == ""

@@ -25,7 +25,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
-from components.core.settings import ModelSettings, TinyShape
+from components.core.settings import FromScratch, ImageSettings, ModelSettings
 from components.models import attention
 from components.models.batch import PackedBatch
 from components.models.registry import FAMILIES, family
@@ -84,8 +84,10 @@ def train_odd(folder, stage):
 def save_family(folder, name):
     kind = family(name)
     tokenizer = train_tokenizer(["What colour is it? red"] * 4, vocabulary=300, special_tokens=kind.special_tokens())
-    shape = TinyShape(image_size=28, patch_size=14, vision_width=32, text_width=32, text_layers=2, latents=2)
-    model = kind.build(tokenizer, ModelSettings(family=name, prompt=kind.prompt, tiny=shape), seed=5)
+    image = ImageSettings(size=28, patch_size=14, latents=2)
+    shape = FromScratch(vision_width=32, text_width=32, text_layers=2)
+    settings = ModelSettings(family=name, prompt=kind.prompt, image=image, from_scratch=shape)
+    model = kind.build(tokenizer, settings, seed=5)
     engine = engine_of(model, 3)
     engine.save_checkpoint(str(folder), tag=TAG)
     model.config.save_pretrained(folder)
@@ -134,7 +136,8 @@ def train_adapters(folder, *, dora):
 def tiny_llava():
     llava = family("llava-clip")
     tokenizer = train_tokenizer(["What colour is it? red"] * 4, vocabulary=300, special_tokens=llava.special_tokens())
-    return llava, tokenizer, ModelSettings(tiny=TinyShape(vision_width=32, text_width=32, text_layers=2))
+    shape = FromScratch(vision_width=32, text_width=32, text_layers=2)
+    return llava, tokenizer, ModelSettings(from_scratch=shape)
 
 
 def train_llava(folder):

@@ -107,3 +107,25 @@ def test_renames_in_several_steps_of_fields_sections_and_items():
 def test_a_field_under_both_names_is_refused():
     with pytest.raises(ConfigError, match=r"training\.batch_size and training\.global_batch_size are the same field"):
         read_stored_recipe("name: x\ntraining: {batch_size: 1, global_batch_size: 2}", origin="old")
+
+
+TINY = """
+name: old
+model:
+  base: BASE
+  tiny: {image_size: 336, patch_size: 14, text_layers: 5}
+"""
+
+
+def test_the_shape_of_a_model_from_scratch_is_split():
+    recipe = read_stored_recipe(TINY.replace("BASE", "tiny"), origin="r")
+    assert recipe.model.base == "scratch"
+    assert (recipe.model.image.size, recipe.model.image.patch_size) == (336, 14)
+    assert recipe.model.from_scratch is not None
+    assert recipe.model.from_scratch.text_layers == 5
+
+
+def test_a_shape_that_published_weights_did_not_read_is_dropped():
+    recipe = read_stored_recipe(TINY.replace("BASE", "llama3-8b-instruct"), origin="r")
+    assert recipe.model.image.size == 336
+    assert recipe.model.from_scratch is None

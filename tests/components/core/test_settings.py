@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.core.errors import ConfigError
-from components.core.settings import Recipe, parse_recipe
+from components.core.settings import FromScratch, ModelSettings, Recipe, parse_recipe
 
 MINIMAL = "name: test\n"
 
@@ -67,6 +67,39 @@ def test_how_is_no_part_of_what():
     assert base.default_run_id() == other.default_run_id()
     changed = parse_recipe(MINIMAL, origin="r", overrides={"training.learning_rate": "2e-5"})
     assert changed.default_run_id() != base.default_run_id()
+
+
+@pytest.mark.parametrize("model", ["{}", "{base: scratch}", "{base: scratch, from_scratch: null}"])
+def test_from_scratch_has_its_defaults_without_a_section(model):
+    read = parse_recipe(f"{MINIMAL}model: {model}", origin="r")
+    assert read.model.from_scratch == FromScratch()
+    assert parse_recipe(read.to_yaml(), origin="again") == read
+    assert "from_scratch" in read.to_yaml()
+    changed = parse_recipe(f"{MINIMAL}model: {model}", origin="r", overrides={"model.prompt": "compact"})
+    assert changed.model.from_scratch == FromScratch()
+
+
+def test_a_shape_beside_weights_is_an_error_that_says_what_to_do():
+    text = MINIMAL + "model: {base: scratch, from_scratch: {text_layers: 4}}"
+    with pytest.raises(ConfigError, match=r"model\.from_scratch = {'text_layers': 4}: .*'/my/model'.*=null") as caught:
+        parse_recipe(text, origin="r", overrides={"model.base": "/my/model"})
+    assert "model.base=scratch" in caught.value.problem
+    removed = {"model.base": "/my/model", "model.from_scratch": "null"}
+    assert parse_recipe(text, origin="r", overrides=removed).model.from_scratch is None
+
+
+def test_another_base_put_in_later_has_no_shape_from_scratch():
+    """`model_copy` validates nothing; random weights must not stand for those that it names."""
+    settings = ModelSettings().model_copy(update={"base": "/my/model"})
+    assert settings.scratch_shape is None
+    assert "from_scratch" not in settings.identity()
+    assert "from_scratch" not in settings.model_dump()
+
+
+def test_an_unknown_field_of_a_section_that_may_be_absent_names_those_that_exist():
+    with pytest.raises(ConfigError, match=r"model\.from_scratch\.layers = 2 is not a field") as caught:
+        parse_recipe(MINIMAL, origin="r", overrides={"model.from_scratch.layers": "2"})
+    assert "text_layers" in caught.value.remedy
 
 
 def test_the_resolved_recipe_reads_back(demo_recipe: Recipe):

@@ -54,7 +54,7 @@ def recipe(source: Path) -> Recipe:
     return Recipe.model_validate(
         {
             "name": "eval-test",
-            "model": {"prompt": "compact", "tiny": {"vision_width": 32, "text_width": 32, "text_layers": 2}},
+            "model": {"prompt": "compact", "from_scratch": {"vision_width": 32, "text_width": 32, "text_layers": 2}},
             "evaluation": {"source": str(source), "benchmarks": ["demo-multi"], "batch_tokens": 300},
         }
     )

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
-from components.core.settings import ModelSettings, TinyShape
+from components.core.settings import FromScratch, ModelSettings
 from components.models.batch import PackedBatch, Pixels
 from components.models.conversation import Conversation, Size, Turn
 from components.models.family import IGNORE, Encoding, Family
@@ -26,8 +26,8 @@ def llava(request: pytest.FixtureRequest) -> Family:
 
 @pytest.fixture(params=["compact", "llama3"])
 def settings(request: pytest.FixtureRequest, llava: Family) -> ModelSettings:
-    tiny = TinyShape(vision_width=32, text_width=32, text_layers=2)
-    return ModelSettings(family=llava.name, prompt=request.param, tiny=tiny)
+    shape = FromScratch(vision_width=32, text_width=32, text_layers=2)
+    return ModelSettings(family=llava.name, prompt=request.param, from_scratch=shape)
 
 
 @pytest.fixture

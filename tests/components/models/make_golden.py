@@ -17,7 +17,7 @@ import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from components.core.settings import ModelSettings, TinyShape
+from components.core.settings import ImageSettings, ModelSettings
 from components.models.reference import expected, processor_of
 from components.models.registry import FAMILIES, family
 from components.models.tokenizer import train_tokenizer
@@ -31,17 +31,17 @@ TEXTS = [
 ] * 9
 VOCABULARY = 420
 SPACE = "▁"
-SHAPES = {
-    "llava-clip": TinyShape(image_size=48, patch_size=12),
-    "llava-siglip": TinyShape(image_size=48, patch_size=12),
-    "idefics2": TinyShape(image_size=98, patch_size=14, latents=5),
-    "fuyu": TinyShape(image_size=120, image_width=240, patch_size=30),
-    "flamingo": TinyShape(image_size=48, patch_size=12),
+IMAGES = {
+    "llava-clip": ImageSettings(size=48, patch_size=12),
+    "llava-siglip": ImageSettings(size=48, patch_size=12),
+    "idefics2": ImageSettings(size=98, patch_size=14, latents=5),
+    "fuyu": ImageSettings(size=120, width=240, patch_size=30),
+    "flamingo": ImageSettings(size=48, patch_size=12),
 }
 
 
 def settings_of(name: str) -> ModelSettings:
-    return ModelSettings(family=name, prompt=family(name).prompt, tiny=SHAPES[name])
+    return ModelSettings(family=name, prompt=family(name).prompt, image=IMAGES[name])
 
 
 def tokenizer_of(name: str) -> PreTrainedTokenizerFast:

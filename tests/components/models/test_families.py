@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
-from components.core.settings import ModelSettings, TinyShape
+from components.core.settings import FromScratch, ImageSettings, ModelSettings
 from components.models.conversation import IMAGE_MARK, Conversation, Size, Turn
 from components.models.family import IGNORE
 from components.models.images import decode
@@ -30,8 +30,9 @@ def kind(request):
 @pytest.fixture(params=["own", "compact"])
 def settings(request, kind):
     prompt = kind.prompt if request.param == "own" else "compact"
-    tiny = TinyShape(vision_width=32, text_width=32, text_layers=2, image_size=48, patch_size=12, latents=3)
-    return ModelSettings(family=kind.name, prompt=prompt, tiny=tiny)
+    image = ImageSettings(size=48, patch_size=12, latents=3)
+    shape = FromScratch(vision_width=32, text_width=32, text_layers=2)
+    return ModelSettings(family=kind.name, prompt=prompt, image=image, from_scratch=shape)
 
 
 @pytest.fixture
@@ -190,7 +191,7 @@ def test_transformers_own_class_gives_the_same_logits(kind, settings, tokenizer,
 
 def as_transformers(kind, model, encoding, pixels, settings):
     if kind.name == "idefics2":
-        return padded(pixels, settings.tiny.patch_size)
+        return padded(pixels, settings.image.patch_size)
     if kind.name == "flamingo":
         return kind.generation_inputs(model, torch.tensor([encoding.input_ids]), pixels, list(range(len(pixels.grids))))
     values = pixels.values if pixels.values.ndim == 4 else pixels.values.unsqueeze(0)
@@ -241,11 +242,11 @@ def test_pixels_are_those_of_transformers(size) -> None:
     """Idefics2 and Fuyu, whose images keep their shapes: against their own processors, patch by patch."""
     from transformers import FuyuImageProcessor, Idefics2ImageProcessor
 
-    tiny = TinyShape(image_size=60, image_width=120, patch_size=12)
+    cut = ImageSettings(size=60, width=120, patch_size=12)
     image = jpeg(size, 7)
     opened = torch.from_numpy(decode(image)).permute(2, 0, 1)
 
-    kind, settings = family("idefics2"), ModelSettings(family="idefics2", tiny=tiny)
+    kind, settings = family("idefics2"), ModelSettings(family="idefics2", image=cut)
     theirs = Idefics2ImageProcessor(size={"shortest_edge": 23, "longest_edge": 60})([[opened]], return_tensors="pt")
     ours = kind.preprocess([image], settings)
     rows, columns = ours.grids[0].tolist()
@@ -253,7 +254,7 @@ def test_pixels_are_those_of_transformers(size) -> None:
     whole = theirs.pixel_values[0, 0, :, : rows * 12, : columns * 12]
     assert (padded(ours, 12)["pixel_values"][0, 0] - whole).abs().max() <= 1e-6
 
-    kind, settings = family("fuyu"), ModelSettings(family="fuyu", tiny=tiny)
+    kind, settings = family("fuyu"), ModelSettings(family="fuyu", image=cut)
     processor = FuyuImageProcessor(size={"height": 60, "width": 120}, patch_size={"height": 12, "width": 12})
     theirs = processor.preprocess([[opened]], return_tensors="pt")["images"][0][0]
     ours = kind.preprocess([image], settings)
@@ -265,8 +266,9 @@ def test_pixels_are_those_of_transformers(size) -> None:
 def test_the_released_siglip_drops_a_patch(pack, tmp_path) -> None:
     """`default` there: 728 of 729 positions, in counting, in training and in transformers' own class and processor."""
     kind = family("llava-siglip")
-    tiny = TinyShape(vision_width=32, text_width=32, text_layers=1, patch_size=12, vision_feature_select="default")
-    settings = ModelSettings(family=kind.name, prompt="llama3", tiny=tiny)
+    image = ImageSettings(patch_size=12, feature_select="default")
+    shape = FromScratch(vision_width=32, text_width=32, text_layers=1)
+    settings = ModelSettings(family=kind.name, prompt="llama3", image=image, from_scratch=shape)
     tokenizer = train_tokenizer([" ".join(WORDS)] * 4, vocabulary=420, special_tokens=kind.special_tokens())
     assert kind.image_tokens(Size(width=48, height=48), settings) == 4 * 4 - 1
     made, images = conversation(4, 3)

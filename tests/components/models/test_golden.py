@@ -70,10 +70,7 @@ def test_the_command_says_whether_a_folders_tokenizer_gives_the_same(name, token
     kind = family(name)
     kind.build(tokenizer, settings, seed=0).config.save_pretrained(tmp_path)
     kind.save_processor(tokenizer, settings, tmp_path)
-    tiny = settings.tiny
-    fields = {"image_size": tiny.image_size, "image_width": tiny.image_width, "patch_size": tiny.patch_size}
-    changes = {"family": name, "prompt": settings.prompt} | {f"tiny.{key}": value for key, value in fields.items()}
-    changes["tiny.latents"] = tiny.latents
+    changes = {"family": name, "prompt": settings.prompt, "image": settings.image.model_dump()}
     given = [part for key, value in changes.items() for part in ("--set", f"model.{key}={json.dumps(value)}")]
     command = ["verify-tokenizer", name, "--base", str(tmp_path), "--recipe", "demo", *given]
     same = CliRunner().invoke(app, command)

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from components.core.errors import ConfigError, InputError
-from components.core.settings import ModelSettings
+from components.core.settings import FromScratch, ModelSettings
 from components.models.family import Family
 from components.models.loading import base_tokenizer, model_folder
 
@@ -28,8 +28,8 @@ NORM = "language_model.norm.weight"
 
 @pytest.fixture
 def settings(llava: Family) -> ModelSettings:
-    tiny = {"vision_width": 32, "text_width": 32, "text_layers": 2}
-    return ModelSettings.model_validate({"family": llava.name, "tiny": tiny})
+    shape = FromScratch(vision_width=32, text_width=32, text_layers=2)
+    return ModelSettings(family=llava.name, from_scratch=shape)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_tensor_that_does_not_fit_stops(llava, settings, tokenizer, whole, cha
 
 def test_a_model_of_another_image_size_stops(llava, settings, tokenizer, whole):
     other = settings.model_copy(
-        update={"base": str(whole), "tiny": settings.tiny.model_copy(update={"patch_size": 12})}
+        update={"base": str(whole), "image": settings.image.model_copy(update={"patch_size": 12})}
     )
     with pytest.raises(ConfigError, match="patch_size is 24, not 12"):
         llava.build(tokenizer, other, seed=1)
@@ -122,7 +122,7 @@ def test_the_projector_of_stage_one_is_taken(llava, settings, tokenizer, whole):
     same = {name for name in model if "projector" in name and torch.equal(model[name], first[name])}
     assert same == {name for name in model if "projector" in name}
     wide = settings.model_copy(
-        update={"projector": str(whole), "tiny": settings.tiny.model_copy(update={"text_width": 64})}
+        update={"projector": str(whole), "from_scratch": settings.from_scratch.model_copy(update={"text_width": 64})}
     )
     with pytest.raises(InputError, match=r"linear_1\.weight is \[32, 32\], expected \[64, 32\]"):
         llava.build(tokenizer, wide, seed=2)

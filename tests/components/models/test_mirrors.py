@@ -226,7 +226,7 @@ def test_a_folder_is_known_by_what_it_holds(local_store, tmp_path: Path):
         model_identity(local_store, ModelSettings(vision=str(tmp_path)))
 
 
-def test_nothing_is_added_to_what_a_tiny_model_is(local_store):
+def test_nothing_is_added_to_what_a_model_from_scratch_is(local_store):
     assert model_identity(local_store, ModelSettings()) == ModelSettings().identity()
     assert weights_of(local_store, ModelSettings()) == {}
 

@@ -24,7 +24,7 @@ RECIPE = """
 name: tiny
 model:
   prompt: compact
-  tiny: {vision_width: 32, vision_layers: 1, vision_heads: 2, text_width: 32, text_layers: 1, text_heads: 2}
+  from_scratch: {vision_width: 32, vision_layers: 1, vision_heads: 2, text_width: 32, text_layers: 1, text_heads: 2}
 data: {context_length: 512}
 training:
   epochs: 1

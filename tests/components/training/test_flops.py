@@ -38,7 +38,7 @@ def test_the_count_is_what_torch_counts(make_run, train):
 @pytest.mark.parametrize("name", ["idefics2", "flamingo"])
 def test_a_resampler_works_on_its_latents(make_run, name):
     """Of many patches few latents are made: whatever comes behind costs as much for any size of image."""
-    shape = {"model__tiny__image_size": "96", "model__tiny__patch_size": "8", "model__tiny__latents": "2"}
+    shape = {"model__image__size": "96", "model__image__patch_size": "8", "model__image__latents": "2"}
     run, mixture = make_run(f"flops-{name}", model__family=name, **shape)
     check(run, mixture, TrainingSettings(train=("vision", "projector", "text")))
 

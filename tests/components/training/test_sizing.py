@@ -2,6 +2,8 @@ import pytest
 
 from components.core.errors import ConfigError
 from components.core.settings import TrainingSettings, parse_recipe
+from components.models.registry import family
+from components.models.tokenizer import train_tokenizer
 from components.training import fit as fitting
 from components.training.engine_options import as_config, engine_options
 from components.training.loss import CHUNK_LOGITS
@@ -11,7 +13,7 @@ from components.training.sizing import checkpoint_bytes, needs, shape, shapes, u
 HELD = ("weights", "secondary", "gradients", "optimizer", "gathered", "logits")
 RECIPE = """
 name: small
-model: {tiny: {text_width: 64, text_layers: 2, vision_width: 32, vision_layers: 1, vocabulary: 600}}
+model: {from_scratch: {text_width: 64, text_layers: 2, vision_width: 32, vision_layers: 1, vocabulary: 600}}
 training: {precision: fp32, gradient_checkpointing: false, train: [projector, text]}
 """
 
@@ -76,6 +78,19 @@ def test_a_trial_is_as_large_as_asked_and_needs_memory():
     assert 2000 <= trial.tokens < 2200
     assert trial.patches > 0
     assert 1e8 < trial.peak < 1e10
+
+
+def test_a_trial_of_a_model_from_weights_reads_its_own_tokenizer(tmp_path):
+    recipe = parse_recipe(RECIPE, origin="test")
+    kind = family(recipe.model.family)
+    tokenizer = train_tokenizer(
+        ["what is this", "a plain picture"] * 4, vocabulary=300, special_tokens=kind.special_tokens()
+    )
+    kind.build(tokenizer, recipe.model, seed=0).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    overrides = {"model.base": str(tmp_path), "model.from_scratch": "null"}
+    trial = fitting.run_trial(parse_recipe(RECIPE, origin="test", overrides=overrides), 2000)
+    assert 2000 <= trial.tokens < 2400
 
 
 def test_the_largest_that_fits_is_found(monkeypatch):
