@@ -99,8 +99,7 @@ def _alone(run: Any, mixture: Any, threads: int) -> float:
 
 
 def _train(run: Any, mixture: Any) -> list[dict[str, float]]:
-    from components.core.store import key_of
     from components.training.step import train
 
     manifest = train(run, mixture)
-    return [json.loads(line) for line in run.store.get(f"{key_of(run.store, manifest.uri)}/metrics.jsonl").splitlines()]
+    return [json.loads(line) for line in run.store.get(f"{manifest.key}/metrics.jsonl").splitlines()]

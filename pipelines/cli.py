@@ -119,7 +119,7 @@ def status(
             table.add_column(title, no_wrap=True, justify="right" if title in ("seconds", "attempts") else "left")
         table.add_column("result in the store, or reason", overflow="fold")
         for record in read_records(open_run(run_id, opened.url).store, run_id):
-            outcome = record.reason or record.uri.removeprefix(f"{opened.url}/")
+            outcome = record.reason or record.key
             seconds, started = f"{record.seconds:.1f}", record.started[11:19]
             table.add_row(record.step, record.state, seconds, str(record.attempts), started, outcome)
         console.print(table)
@@ -186,7 +186,10 @@ def demo_data(
 
 @app.command()
 def lineage(
-    uri: Annotated[str, typer.Argument(help="An artifact's URI; with #SAMPLE, one prediction of an evaluation.")],
+    artifact: Annotated[
+        str,
+        typer.Argument(help="An artifact's key or URI, e.g. models/0a1b. KEY#SAMPLE: one prediction of an evaluation."),
+    ],
     store: Store = "",
     check: Annotated[bool, typer.Option(help="Read every object and compare its hash.")] = True,
     sources: Annotated[
@@ -200,19 +203,19 @@ def lineage(
 
     with explained():
         opened = open_store(store or default_store_url())
-        address, _, sample = uri.partition("#")
-        artifact = find_artifact(opened, address)
-        links = list(walk(opened, artifact, check=check, origin=check_origin if check and sources else None))
+        address, _, sample = artifact.partition("#")
+        found = find_artifact(opened, address)
+        links = list(walk(opened, found, check=check, origin=check_origin if check and sources else None))
         problems = [problem for link in links for problem in link.problems]
         tree: Tree | None = None
         if sample and not links[0].problems:  # what was changed is not shown as what the model said
-            prediction = find_prediction(opened, artifact, sample)
-            changed, note = check_shown_images(opened, artifact, prediction) if check and sources else ([], "")
+            prediction = find_prediction(opened, found, sample)
+            changed, note = check_shown_images(opened, found, prediction) if check and sources else ([], "")
             tree = _prediction_tree(prediction, note)
             problems += changed
         branches: dict[int, Tree] = {}
         for link in links:
-            label = _link_label(link, checked=check)
+            label = _link_label(link, opened.uri(link.manifest.key), checked=check)
             parent = branches.get(link.depth - 1, tree)
             branches[link.depth] = parent.add(label) if parent is not None else Tree(label)
             tree = tree or branches[0]
@@ -344,13 +347,13 @@ def _prediction_tree(prediction: dict[str, Any], note: str) -> Tree:
     return tree
 
 
-def _link_label(link: Link, *, checked: bool) -> str:
+def _link_label(link: Link, address: str, *, checked: bool) -> str:
     manifest = link.manifest
     mark = "[red]changed[/]" if link.problems else "[green]checked[/]" if checked else "not checked"
     made = manifest.made_by
     facts = "  ".join(f"{name}={value}" for name, value in list(manifest.summary.items())[:6])
     return (
-        f"[bold]{link.role}[/]  {manifest.uri}  {mark}{f'  [dim]{link.note}[/]' if link.note else ''}\n"
+        f"[bold]{link.role}[/]  {address}  {mark}{f'  [dim]{link.note}[/]' if link.note else ''}\n"
         f"fingerprint {manifest.fingerprint}  run {made.run}  code {made.code_version}  image {made.image_digest}\n"
         f"[dim]{facts}[/]"
     )

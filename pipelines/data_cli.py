@@ -120,7 +120,7 @@ def fetch(
         for subset in subsets:
             manifest = fetch_subset(opened, subset, splits=tuple(split or ["train"]), revision=revision)
             size = sum(file.size for file in manifest.files) / 1e9
-            console.print(f"{subset}  {len(manifest.files)} files, {size:.2f} GB  {manifest.uri}")
+            console.print(f"{subset}  {len(manifest.files)} files, {size:.2f} GB  {opened.uri(manifest.key)}")
 
 
 def _table(titles: tuple[str, ...], *, left: int) -> Table:

@@ -61,12 +61,12 @@ def fetch_benchmark(name: BenchmarkName, store: Store = "") -> None:
         opened = open_store(store or default_store_url())
         manifest = fetch(opened, load_benchmark(name))
         size = sum(file.size for file in manifest.files)
-        console.print(f"{manifest.uri}  {len(manifest.files)} files, {size / 1e6:,.1f} MB")
+        console.print(f"{opened.uri(manifest.key)}  {len(manifest.files)} files, {size / 1e6:,.1f} MB")
 
 
 @app.command()
 def rescore(
-    responses: Annotated[str, typer.Argument(help="An evaluation's URI, or a JSONL file with id and response.")],
+    responses: Annotated[str, typer.Argument(help="An evaluation's key or URI, or a JSONL file with id and response.")],
     benchmark: Annotated[str, typer.Option(help="Of a JSONL file: which benchmark it answers.")] = "",
     source: Annotated[
         str, typer.Option(help="Of a JSONL file: `mirror`, or the folder that holds the benchmark's folder.")
@@ -89,7 +89,7 @@ def rescore(
             samples = _questions(opened, source, benchmark)
             made = rescoring.rescore_file(Path(responses), described, samples, profile, seed=0)
         else:
-            key = key_of(opened, responses) if "://" in responses else responses.strip("/")
+            key = key_of(opened, responses)
             described = load_benchmark(rescoring.benchmark_of(key))
             made = rescoring.rescore_evaluation(opened, key, described, profile, seed=0)
         _show(made.rows)
@@ -110,7 +110,7 @@ def _questions(store: ObjectStore, source: str, name: str) -> Any:
         root = Path(temporary)
         if source == "mirror":
             manifest = find_mirror(store, described)
-            folder = local_copy(store, f"{key_of(store, manifest.uri)}/files", root)
+            folder = local_copy(store, f"{manifest.key}/files", root)
         else:
             folder = Path(source).expanduser() / name
         return read_and_say(folder, described, spool=root / "pictures", pictures=False)
@@ -126,7 +126,7 @@ def _describe(store: ObjectStore, name: str) -> None:
         pinned = each.hub.revision or "not pinned: fetch-benchmark resolves and records it"
         console.print(f"https://huggingface.co/datasets/{each.hub.dataset}  {pinned}")
         for revision, manifest in mirrored(store, each).items():
-            console.print(f"mirrored {revision}  {manifest.uri}  {len(manifest.files)} files")
+            console.print(f"mirrored {revision}  {store.uri(manifest.key)}  {len(manifest.files)} files")
     console.print(f"prompts: {', '.join(each.prompts)}")
     for skill in each.skills.values():
         chance = "one in the options" if skill.chance is None else f"{skill.chance:.0%}"

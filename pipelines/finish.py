@@ -12,7 +12,7 @@ from components.core.artifacts import MANIFEST, Manifest, code_version, image_di
 from components.core.errors import ConfigError, MantisError, NotFoundError, StoreError
 from components.core.registering import register_model
 from components.core.steps import Run, State, StepRecord, open_run, read_records, was_stopped
-from components.core.store import key_of, open_store
+from components.core.store import open_store
 from components.core.tracking import Status, TrackedRun, open_tracked_run, record_run, score_metrics, send_curve
 from pipelines.preflight import check_name
 from pipelines.resolve import name_of, resolve_run
@@ -131,9 +131,9 @@ def record_end(run: Run, status: Status) -> None:
 
 def _send(tracked: TrackedRun, run: Run, records: list[StepRecord], reasons: Mapping[str, str]) -> None:
     manifests = {
-        record.step: parse_manifest(run.store.get(f"{key_of(run.store, record.uri)}/{MANIFEST}"), origin=record.uri)
+        record.step: _manifest_of(run, record)
         for record in records
-        if record.uri and record.state in (State.DONE, State.REUSED)
+        if record.key and record.state in (State.DONE, State.REUSED)
     }
     if "train" in manifests:
         send_curve(tracked, _curve(run, manifests["train"]))
@@ -155,6 +155,11 @@ def _send(tracked: TrackedRun, run: Run, records: list[StepRecord], reasons: Map
         )
 
 
+def _manifest_of(run: Run, record: StepRecord) -> Manifest:
+    text = run.store.get(f"{record.key}/{MANIFEST}")
+    return parse_manifest(text, origin=run.store.uri(record.key), key=record.key)
+
+
 def _what_to_filter_by(run: Run) -> dict[str, str]:
     """Tags by which MLflow's table of runs is narrowed down to those that can be compared."""
     recipe = run.recipe
@@ -170,7 +175,7 @@ def _what_to_filter_by(run: Run) -> dict[str, str]:
 
 
 def _curve(run: Run, checkpoint: Manifest) -> list[dict[str, float]]:
-    text = run.store.get(f"{key_of(run.store, checkpoint.uri)}/metrics.jsonl").decode()
+    text = run.store.get(f"{checkpoint.key}/metrics.jsonl").decode()
     return [curve_row(json.loads(line)) for line in text.splitlines()]
 
 
@@ -181,7 +186,7 @@ def curve_row(row: Mapping[str, float]) -> dict[str, float]:
 
 def _scores(run: Run, manifests: Mapping[str, Manifest]) -> dict[str, float]:
     evaluations = [manifest for step, manifest in manifests.items() if step.startswith("evaluate-")]
-    texts = [run.store.get(f"{key_of(run.store, manifest.uri)}/scores.json") for manifest in evaluations]
+    texts = [run.store.get(f"{manifest.key}/scores.json") for manifest in evaluations]
     return score_metrics(row for text in texts for row in json.loads(text))
 
 
@@ -196,7 +201,7 @@ def _dataset(mixture: Manifest) -> dict[str, str]:
     return {
         "name": "+".join(sorted(mixture.inputs)) or "mixture",
         "digest": mixture.fingerprint,
-        "source": json.dumps({"uri": mixture.uri}),
+        "source": json.dumps({"uri": mixture.key}),
         "profile": json.dumps(mixture.summary),
     }
 
@@ -208,7 +213,7 @@ def _report_files(run: Run, report: Manifest | None, folder: Path) -> list[Path]
     for name in ("report.html", "report.md", "summary.json"):
         path = folder / name
         try:
-            run.store.get_file(f"{key_of(run.store, report.uri)}/{name}", path)
+            run.store.get_file(f"{report.key}/{name}", path)
         except NotFoundError:
             continue
         files.append(path)

@@ -28,6 +28,7 @@ def import_model(
         from components.models.mirrors import mirror_of
 
         opened = open_store(store or default_store_url())
-        mirrored = source in published_bases()
-        manifest = work(opened, mirror_of(opened, published_base(source)).uri if mirrored else source, family)
-        console.print(f"{manifest.uri}  {manifest.summary['parameters']:,} parameters")
+        if source in published_bases():
+            source = opened.uri(mirror_of(opened, published_base(source)).key)
+        manifest = work(opened, source, family)
+        console.print(f"{opened.uri(manifest.key)}  {manifest.summary['parameters']:,} parameters")

@@ -42,7 +42,8 @@ def fetch_model(
             _show_terms(base)
             manifest = fetch(opened, base.name, revision=revision)
             size = sum(file.size for file in manifest.files) / 1e9
-            console.print(f"{base.name}  {len(manifest.files)} files, {size:.2f} GB  {manifest.uri}", soft_wrap=True)
+            address = opened.uri(manifest.key)
+            console.print(f"{base.name}  {len(manifest.files)} files, {size:.2f} GB  {address}", soft_wrap=True)
 
 
 @app.command("verify-tokenizer")

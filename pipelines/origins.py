@@ -7,13 +7,13 @@ from components.core.artifacts import Manifest
 from components.core.errors import MantisError, NotFoundError
 from components.core.hashing import sha256_bytes
 from components.core.steps import open_run
-from components.core.store import ObjectStore, key_of, open_store
+from components.core.store import ObjectStore, open_store
 from components.evaluation.benchmarks import load_benchmark
 
 
 def check_shown_images(store: ObjectStore, evaluation: Manifest, prediction: dict[str, Any]) -> tuple[list[str], str]:
     """Which images of a prediction are not any more what the model was shown; and why they cannot be compared."""
-    name = key_of(store, evaluation.uri).split("/")[2]
+    name = evaluation.key.split("/")[2]
     try:
         source = open_run(evaluation.made_by.run, store.url).recipe.evaluation.source
         if source == "generated":

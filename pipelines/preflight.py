@@ -63,21 +63,17 @@ def preflight(
     return run
 
 
-def find_model(store: ObjectStore, uri: str) -> Manifest:
-    """The committed model at `uri`.
+def find_model(store: ObjectStore, address: str) -> Manifest:
+    """The committed model at `address`: a key such as models/<fingerprint>, or a URI in `store`.
 
     Raises:
-        ConfigError: there is none, or it is something else.
+        ConfigError: a URI in another store, or something else than a model.
+        NotFoundError: there is none.
     """
-    if not uri.startswith(f"{store.url}/"):
-        raise ConfigError(
-            f"eval_model = {uri!r} is no address in {store.url}.",
-            remedy=f"Name a model of this store: {store.url}/models/<fingerprint>; `mantis status RUN` lists a run's.",
-        )
-    found = find_artifact(store, uri)
+    found = find_artifact(store, address)
     if found.kind is not Kind.MODEL:
         raise ConfigError(
-            f"eval_model = {uri!r} is a {found.kind.value}, not a model.",
+            f"eval_model = {address!r} is a {found.kind.value}, not a model.",
             remedy="Name the result of a run's `convert`, as `mantis status RUN` shows it.",
         )
     return found

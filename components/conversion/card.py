@@ -22,7 +22,7 @@ def model_card(run: Run, checkpoint: Manifest, *, parameters: int, difference: f
     if recipe.model.base != SCRATCH:
         named = named_bases(recipe.model)
         front["base_model"] = [base.repository for base in named.values()] or recipe.model.base
-    inputs = [f"| {name} | `{item.fingerprint}` | {item.uri} |" for name, item in sorted(checkpoint.inputs.items())]
+    inputs = [f"| {name} | `{item.fingerprint}` | {item.key} |" for name, item in sorted(checkpoint.inputs.items())]
     summary = [f"| {name} | {value} |" for name, value in checkpoint.summary.items()]
     compared = "those of peft's adapters on the unquantized base" if merged else "training's"
     lines = [
@@ -48,7 +48,7 @@ def model_card(run: Run, checkpoint: Manifest, *, parameters: int, difference: f
         "",
         "| input | fingerprint | address |",
         "|---|---|---|",
-        f"| checkpoint | `{checkpoint.fingerprint}` | {checkpoint.uri} |",
+        f"| checkpoint | `{checkpoint.fingerprint}` | {checkpoint.key} |",
         *inputs,
         "",
         "## Training",

@@ -10,7 +10,7 @@ from components.conversion.zero import Checkpoint, read_checkpoint
 from components.core.artifacts import File, Manifest
 from components.core.errors import ConversionError
 from components.core.hashing import sha256_bytes
-from components.core.store import ObjectStore, key_of
+from components.core.store import ObjectStore
 
 COMMIT = re.compile(r"(step-(\d+))/COMMIT")
 
@@ -33,8 +33,8 @@ def read_last_step(store: ObjectStore, manifest: Manifest) -> Checkpoint:
     """
     steps = {int(match[2]): match[1] for file in manifest.files if (match := COMMIT.fullmatch(file.name))}
     if not steps:
-        raise ConversionError(f"{manifest.uri} holds no committed step.", remedy="Run the step `train`.")
-    prefix = f"{key_of(store, manifest.uri)}/{steps[max(steps)]}"
+        raise ConversionError(f"{manifest.key} holds no committed step.", remedy="Run the step `train`.")
+    prefix = f"{manifest.key}/{steps[max(steps)]}"
     origin = store.uri(prefix)
     commit = _read_commit(store.get(f"{prefix}/COMMIT"), origin)
     sources = store_sources(store, prefix)
@@ -60,10 +60,10 @@ def read_file(store: ObjectStore, checkpoint: Manifest, name: str) -> bytes:
     """
     promised = {file.name: file.sha256 for file in checkpoint.files}.get(name)
     if promised is None:
-        raise ConversionError(f"{checkpoint.uri} holds no {name}.", remedy="Run the step `train` again.")
-    data = store.get(f"{key_of(store, checkpoint.uri)}/{name}")
+        raise ConversionError(f"{checkpoint.key} holds no {name}.", remedy="Run the step `train` again.")
+    data = store.get(f"{checkpoint.key}/{name}")
     if sha256_bytes(data) != promised:
-        raise ConversionError(f"{checkpoint.uri}/{name} was changed since.", remedy="Run the step `train` again.")
+        raise ConversionError(f"{checkpoint.key}/{name} was changed since.", remedy="Run the step `train` again.")
     return data
 
 

@@ -70,19 +70,19 @@ def import_model(store: ObjectStore, source: str, family: str) -> Manifest:
     prefix = f"models/{made}"
     existing = read_manifest(store, prefix)
     if existing is not None:
-        say(f"was already there: {existing.uri}")
+        say(f"was already there: {store.uri(prefix)}")
         return existing
     delete_tree(store, prefix)  # what a killed attempt may have left
     concurrently(lambda file: _copy(origin, store, file.name, f"{prefix}/{file.name}"), files)
     manifest = Manifest(
         kind=Kind.MODEL,
-        uri=store.uri(prefix),
+        key=prefix,
         fingerprint=made,
         made_by=made_here(STEP, REVISION, {"family": family}),
         files=files,
         summary={
             "family": family,
-            "source": source,
+            "source": source.removeprefix(f"{store.url}/"),
             "parameters": sum(tensor.numel for tensor in tensors.values()),
             "bytes": sum(file.size for file in files),
         },

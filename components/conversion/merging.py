@@ -18,11 +18,11 @@ from components.conversion.safetensors_index import SUFFIX, read_safetensors
 from components.conversion.sources import Source, store_sources
 from components.conversion.writing import plan_shards, write_shards
 from components.conversion.zero import Checkpoint, MasterTensor
-from components.core.artifacts import File, Manifest, hash_object
+from components.core.artifacts import File, Manifest, former_key, hash_object
 from components.core.errors import ConversionError
 from components.core.progress import say
 from components.core.steps import Run
-from components.core.store import ObjectStore, concurrently, key_of
+from components.core.store import ObjectStore, concurrently
 
 ADAPTER_CONFIG = "adapter_config.json"
 BASE = "base.json"
@@ -64,7 +64,7 @@ def plan_merge(run: Run, checkpoint: Manifest, zero: Checkpoint, folder: Path) -
     if f"model/{ADAPTER_CONFIG}" not in names:
         return None
     text = read_file(run.store, checkpoint, f"model/{ADAPTER_CONFIG}")
-    config = parse_adapter_config(text, origin=f"{checkpoint.uri}/model/{ADAPTER_CONFIG}")
+    config = parse_adapter_config(text, origin=f"{checkpoint.key}/model/{ADAPTER_CONFIG}")
     stored = read_safetensors(_base_sources(run.store, checkpoint), origin="the base")
     base = with_model_names(stored, folder)
     merged = merge_adapters(base, zero, config)
@@ -131,13 +131,13 @@ def peft_model(merge: Merge, dtype: torch.dtype, family_name: str) -> PreTrained
 
 def _base_sources(store: ObjectStore, checkpoint: Manifest) -> dict[str, Source]:
     """The base's files, after their sizes and hashes were compared with those that training recorded."""
-    prefix = f"{key_of(store, checkpoint.uri)}/model"
+    prefix = f"{checkpoint.key}/model"
     inside = [file for file in checkpoint.files if file.name.startswith("model/") and file.name.endswith(SUFFIX)]
     if inside:
         files = tuple(file.model_copy(update={"name": file.name.removeprefix("model/")}) for file in inside)
     else:
-        base = _read_base(read_file(store, checkpoint, f"model/{BASE}"), f"{checkpoint.uri}/model/{BASE}")
-        prefix = key_of(store, base.address) if "://" in base.address else base.address.strip("/")
+        base = _read_base(read_file(store, checkpoint, f"model/{BASE}"), f"{checkpoint.key}/model/{BASE}")
+        prefix = former_key(store, base.address) if "://" in base.address else base.address
         files = tuple(file for file in base.files if file.name.endswith(SUFFIX))
     concurrently(lambda file: _check_file(store, prefix, file), files)
     sources = store_sources(store, prefix)

@@ -107,7 +107,7 @@ def copy_model_files(run: Run, checkpoint: Manifest, folder: Path, precision: st
             path.write_bytes(read_file(run.store, checkpoint, file.name))
     path = folder / "config.json"
     if not path.exists():
-        raise ConversionError(f"{checkpoint.uri} holds no model/config.json.", remedy="Run the step `train` again.")
+        raise ConversionError(f"{checkpoint.key} holds no model/config.json.", remedy="Run the step `train` again.")
     name = str(DTYPES[precision]).removeprefix("torch.")
     config = {"dtype": name, **_with_dtype(json.loads(path.read_text()), name)}  # from_pretrained takes it by default
     path.write_text(json.dumps(config, indent=2) + "\n")

@@ -1,18 +1,19 @@
 """Manifests: the few KB that stand for an artifact, and whose presence commits it."""
 
 import hashlib
+import json
 import os
 import subprocess
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from components.core.errors import IntegrityError
 from components.core.hashing import fingerprint, sha256_bytes
-from components.core.store import ObjectStore, concurrently, key_of
+from components.core.store import ObjectStore, concurrently, possible_keys
 
 MANIFEST = "manifest.json"
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -32,19 +33,41 @@ class Kind(StrEnum):
     REPORT = "report"
 
 
+# Folders that hold the artifacts of a kind: manifests of version 1 say no key.
+FOLDERS_OF = {
+    Kind.SOURCE: ("sources", "models"),  # published data and benchmarks, and published weights
+    Kind.DATASET: ("datasets",),
+    Kind.MIXTURE: ("mixtures",),
+    Kind.CONTAMINATION: ("contamination",),
+    Kind.CHECKPOINT: ("checkpoints",),
+    Kind.MODEL: ("models",),
+    Kind.EVALUATION: ("evaluations",),
+    Kind.REPORT: ("reports",),
+}
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Reference(_Frozen):
-    """Another artifact, by address and by what it was when it was used."""
+def _relative(key: str) -> str:
+    if "://" in key or key.startswith("/"):
+        raise ValueError("a key is relative to its store")
+    return key
 
-    uri: str
+
+Key = Annotated[str, AfterValidator(_relative)]
+
+
+class Reference(_Frozen):
+    """Another artifact of the same store: its key, and its fingerprint when it was used."""
+
+    key: Key
     fingerprint: str
 
 
 class File(_Frozen):
-    """One object of an artifact; `name` is relative to the artifact's URI, `size` in bytes."""
+    """One object of an artifact; `name` is relative to the artifact's key, `size` in bytes."""
 
     name: str
     size: int
@@ -75,11 +98,14 @@ def made_here(step: str, revision: int, config: Mapping[str, object], *, run: st
 
 
 class Manifest(_Frozen):
-    """The content of every KFP artifact of this project, and of `<uri>/manifest.json`."""
+    """The content of every KFP artifact of this project, and of `<key>/manifest.json` in the store.
 
-    schema_version: Literal[1] = 1
+    It holds keys, no addresses: a store can be copied, moved or renamed.
+    """
+
+    schema_version: Literal[2] = 2
     kind: Kind
-    uri: str
+    key: Key
     fingerprint: str
     inputs: dict[str, Reference] = Field(default_factory=dict)
     made_by: MadeBy
@@ -88,24 +114,69 @@ class Manifest(_Frozen):
 
     def reference(self) -> Reference:
         """How another manifest names this one."""
-        return Reference(uri=self.uri, fingerprint=self.fingerprint)
+        return Reference(key=self.key, fingerprint=self.fingerprint)
 
 
-def parse_manifest(text: str | bytes, *, origin: str) -> Manifest:
-    """Manifest from JSON.
+def parse_manifest(text: str | bytes, *, origin: str, key: str = "") -> Manifest:
+    """Manifest from JSON; `key`: where it was read in a store, empty if that is not known.
 
     Raises:
         IntegrityError: not a manifest of a known schema version.
     """
     try:
-        return Manifest.model_validate_json(text)
+        raw = json.loads(text)
+        return Manifest.model_validate_json(json.dumps(_upgraded(raw, key)))
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise IntegrityError(
-            f"{origin} is no manifest of schema version 1: {field}: {first['msg']}.",
-            remedy="Delete the artifact's folder; the step that makes it will make it again.",
-        ) from None
+        field, problem = ".".join(str(part) for part in first["loc"]) or "the whole", first["msg"]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        field, problem = "the whole", str(error)
+    raise IntegrityError(
+        f"{origin} is no manifest of schema version 1 or 2: {field}: {problem}.",
+        remedy="Delete the artifact's folder; the step that makes it will make it again.",
+    )
+
+
+def _upgraded(raw: dict[str, Any], key: str) -> dict[str, Any]:
+    """A manifest of version 1, which held absolute URIs, as one of version 2; any other as it is.
+
+    The inputs lie in the same store, so the URI of the artifact gives the address that this store had.
+    """
+    if raw.get("schema_version") != 1:
+        return raw
+    rest = {name: value for name, value in raw.items() if name not in ("schema_version", "uri", "inputs")}
+    own: str = raw["uri"]
+    if not key or not own.endswith(f"/{key}"):
+        key = [found for found in possible_keys(own) if found.split("/")[0] in FOLDERS_OF[Kind(raw["kind"])]][-1]
+    root = own.removesuffix(key)
+    inputs = {
+        name: {"key": _without(root, reference["uri"]), "fingerprint": reference["fingerprint"]}
+        for name, reference in raw["inputs"].items()
+    }
+    return {"schema_version": 2, "key": key, "inputs": inputs, **rest}
+
+
+def _without(root: str, uri: str) -> str:
+    return uri.removeprefix(root) if uri.startswith(root) else possible_keys(uri)[-1]
+
+
+def former_key(store: ObjectStore, uri: str) -> str:
+    """The key of an artifact of `store` that something of version 1 names by an absolute URI.
+
+    The store may have had another address then. Where the URI can be read in two ways, the artifact that is there
+    decides.
+
+    Raises:
+        IntegrityError: the URI holds no key.
+    """
+    root = f"{store.url}/"
+    if uri.startswith(root):
+        return uri.removeprefix(root)
+    keys = possible_keys(uri)
+    if not keys:
+        raise IntegrityError(f"{uri} is no address in a store.", remedy="Start the step that wrote it again.")
+    there = [key for key in keys if store.stat(f"{key}/{MANIFEST}") is not None] if len(keys) > 1 else []
+    return there[0] if there else keys[-1]
 
 
 def load_manifest(path: str) -> Manifest:
@@ -125,26 +196,26 @@ def read_manifest(store: ObjectStore, prefix: str) -> Manifest | None:
     key = f"{prefix}/{MANIFEST}"
     if store.stat(key) is None:
         return None
-    return parse_manifest(store.get(key), origin=store.uri(key))
+    return parse_manifest(store.get(key), origin=store.uri(key), key=prefix)
 
 
 def commit_manifest(store: ObjectStore, manifest: Manifest) -> None:
-    """Write the manifest at its URI; from here on the artifact exists."""
-    store.put(f"{key_of(store, manifest.uri)}/{MANIFEST}", manifest.model_dump_json(indent=1).encode())
+    """Write the manifest at its key; from here on the artifact exists."""
+    store.put(f"{manifest.key}/{MANIFEST}", manifest.model_dump_json(indent=1).encode())
 
 
 def check_files(store: ObjectStore, manifest: Manifest) -> list[str]:
     """What is wrong with the artifact's objects: one line each, empty when every byte is as promised."""
-    prefix = key_of(store, manifest.uri)
+    prefix = manifest.key
     problems = []
     for file in manifest.files:
         entry = store.stat(f"{prefix}/{file.name}")
         if entry is None:
-            problems.append(f"{manifest.uri}/{file.name} is missing")
+            problems.append(f"{manifest.key}/{file.name} is missing")
         elif entry.size != file.size:
-            problems.append(f"{manifest.uri}/{file.name} has {entry.size} bytes, not {file.size}")
+            problems.append(f"{manifest.key}/{file.name} has {entry.size} bytes, not {file.size}")
         elif hash_object(store, entry.key, entry.size) != file.sha256:
-            problems.append(f"{manifest.uri}/{file.name} was changed: its SHA-256 is not the one recorded")
+            problems.append(f"{manifest.key}/{file.name} was changed: its SHA-256 is not the one recorded")
     return problems
 
 

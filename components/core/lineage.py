@@ -27,19 +27,22 @@ class Link:
 Origin = Callable[[ObjectStore, Manifest], tuple[list[str], str]]
 
 
-def find_artifact(store: ObjectStore, uri: str) -> Manifest:
-    """The artifact that `uri`, or a file below it, belongs to.
+def find_artifact(store: ObjectStore, address: str) -> Manifest:
+    """The artifact at `address`, or the one that holds the file there; a key, or a URI in `store`.
 
     Raises:
+        ConfigError: `address` is a URI in another store.
         NotFoundError: no committed artifact on the way up.
     """
-    key = key_of(store, uri.removesuffix("/"))
+    key = key_of(store, address)
     parts = key.removesuffix("/" + MANIFEST).split("/")
     for length in range(len(parts), 0, -1):
         manifest = read_manifest(store, "/".join(parts[:length]))
         if manifest is not None:
             return manifest
-    raise NotFoundError(f"{uri} is no committed artifact.", remedy="`mantis status RUN` lists a run's artifacts.")
+    raise NotFoundError(
+        f"{store.uri(key)} is no committed artifact.", remedy="`mantis status RUN` lists a run's artifacts."
+    )
 
 
 def walk(store: ObjectStore, manifest: Manifest, *, check: bool = True, origin: Origin | None = None) -> Iterator[Link]:
@@ -50,20 +53,20 @@ def walk(store: ObjectStore, manifest: Manifest, *, check: bool = True, origin: 
     seen: set[str] = set()
 
     def visit(role: str, current: Manifest, depth: int) -> Iterator[Link]:
-        if current.uri in seen:
+        if current.key in seen:
             return
-        seen.add(current.uri)
+        seen.add(current.key)
         problems, note = check_files(store, current) if check else [], ""
         if origin is not None and current.kind is Kind.DATASET and not problems:
             problems, note = origin(store, current)
         yield Link(depth=depth, role=role, manifest=current, problems=tuple(problems), note=note)
         for name, reference in sorted(current.inputs.items()):
-            found = read_manifest(store, key_of(store, reference.uri))
+            found = read_manifest(store, reference.key)
             if found is None:
-                problem = f"{reference.uri} is missing: it is an input of {current.uri}"
+                problem = f"{reference.key} is missing: it is an input of {current.key}"
                 yield Link(depth=depth, role=role, manifest=current, problems=(problem,))
             elif found.fingerprint != reference.fingerprint:
-                problem = f"{reference.uri} has the fingerprint {found.fingerprint}, not {reference.fingerprint}"
+                problem = f"{reference.key} has the fingerprint {found.fingerprint}, not {reference.fingerprint}"
                 yield Link(depth=depth + 1, role=name, manifest=found, problems=(problem,))
             else:
                 yield from visit(name, found, depth + 1)
@@ -78,7 +81,7 @@ def find_prediction(store: ObjectStore, evaluation: Manifest, sample: str) -> di
         NotFoundError: the evaluation has no such sample.
         IntegrityError: its responses cannot be read.
     """
-    prefix = key_of(store, evaluation.uri)
+    prefix = evaluation.key
     if evaluation.kind is Kind.EVALUATION:
         for entry in store.list(f"{prefix}/responses"):
             if not entry.key.rpartition("/")[2].startswith("actual"):
@@ -86,7 +89,7 @@ def find_prediction(store: ObjectStore, evaluation: Manifest, sample: str) -> di
             for row in _responses(store, entry.key):
                 if row.get("id") == sample:
                     return row
-    raise NotFoundError(f"{evaluation.uri} has no prediction for sample {sample!r}.", remedy="Ids are in responses/.")
+    raise NotFoundError(f"{evaluation.key} has no prediction for sample {sample!r}.", remedy="Ids are in responses/.")
 
 
 def _responses(store: ObjectStore, key: str) -> Iterator[dict[str, Any]]:

@@ -39,7 +39,7 @@ def _register(run: Run, model: Manifest) -> str:
         client.create_registered_model(name, description=run.recipe.description or None)
     version = _version(client, name, model.fingerprint)
     if version is None:
-        made = client.create_model_version(name, source=model.uri, run_id=tracked.id, tags=_tags(run, model))
+        made = client.create_model_version(name, source=model.key, run_id=tracked.id, tags=_tags(run, model))
         version = str(made.version)
     client.set_registered_model_alias(name, ALIAS, version)
     return version

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from components.core.artifacts import MANIFEST, read_manifest
 from components.core.errors import NotFoundError
 from components.core.steps import read_records, runs
-from components.core.store import Entry, ObjectStore, delete_tree, key_of
+from components.core.store import Entry, ObjectStore, delete_tree
 
 # Folders of results, and how many parts an address has: docs/architecture.md.
 DEPTHS = {
@@ -77,7 +77,7 @@ def delete(store: ObjectStore, heap: Garbage) -> None:
 def _named_by(store: ObjectStore, kept: list[str]) -> tuple[set[str], set[str]]:
     """Keys of all that the runs lead to, and the fingerprints that their records name."""
     records = [record for run in kept for record in read_records(store, run)]
-    waiting = [key_of(store, record.uri) for record in records if record.uri]
+    waiting = [record.key for record in records if record.key]
     keys: set[str] = set()
     while waiting:
         key = waiting.pop()
@@ -85,7 +85,7 @@ def _named_by(store: ObjectStore, kept: list[str]) -> tuple[set[str], set[str]]:
             continue
         keys.add(key)
         manifest = read_manifest(store, key)
-        waiting += [key_of(store, reference.uri) for reference in manifest.inputs.values()] if manifest else []
+        waiting += [reference.key for reference in manifest.inputs.values()] if manifest else []
     return keys, {record.fingerprint for record in records if record.fingerprint}
 
 

@@ -4,6 +4,7 @@ KFP's final status and error fields cannot be relied on, so what happened is wri
 `runs/<run>/steps/<step>.json`.
 """
 
+import json
 import os
 import time
 import traceback
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -20,11 +21,13 @@ from components.core import progress
 from components.core.arms import parent_of
 from components.core.artifacts import (
     MANIFEST,
+    Key,
     Kind,
     Manifest,
     Number,
     commit_manifest,
     describe_files,
+    former_key,
     made_here,
     read_manifest,
 )
@@ -51,6 +54,7 @@ class StepRecord(Versioned):
     """`runs/<run>/steps/<step>.json`; `seconds` is the time of the attempt that made the result."""
 
     form = Form.STEP_RECORD
+    schema_version: int = 2
 
     step: str
     state: State
@@ -59,7 +63,7 @@ class StepRecord(Versioned):
     seconds: float = 0.0
     attempts: int = 1
     reason: str = ""
-    uri: str = ""
+    key: Key | Literal[""] = ""
     fingerprint: str = ""
     summary: dict[str, Number] = Field(default_factory=dict)
 
@@ -141,7 +145,7 @@ def run_step(run: Run, task: Task, work: Work) -> Manifest:
         run.store.delete(f"{prefix}/{MANIFEST}")
         existing = None
     if existing is not None:
-        progress.say(f"result was already there: {existing.uri}")
+        progress.say(f"result was already there: {run.store.uri(prefix)}")
         same = before is not None and before.fingerprint == made and before.state in (State.DONE, State.REUSED)
         seconds = before.seconds if same and before is not None else 0.0
         _record(run, task, State.REUSED, began, seconds=seconds, attempts=0, manifest=existing)
@@ -152,7 +156,7 @@ def run_step(run: Run, task: Task, work: Work) -> Manifest:
         summary = work(prefix)
         manifest = Manifest(
             kind=task.kind,
-            uri=run.store.uri(prefix),
+            key=prefix,
             fingerprint=made,
             inputs={name: manifest.reference() for name, manifest in task.inputs.items()},
             made_by=made_here(task.step, task.revision, task.config, run=run.id),
@@ -190,7 +194,7 @@ def take(run: Run, step: str, find: Callable[[], Manifest]) -> Manifest:
         started=began,
         ended=_now(),
         attempts=0,
-        uri=found.uri,
+        key=found.key,
         fingerprint=found.fingerprint,
         summary=found.summary,
     )
@@ -258,7 +262,7 @@ def read_record(store: ObjectStore, run: str, step: str) -> StepRecord | None:
     key = f"runs/{run}/steps/{step}.json"
     if store.stat(key) is None:
         return None
-    return StepRecord.model_validate_json(store.get(key), context=origin(store.uri(key)))
+    return _parse_record(store, key)
 
 
 def runs(store: ObjectStore) -> list[str]:
@@ -269,10 +273,17 @@ def runs(store: ObjectStore) -> list[str]:
 def read_records(store: ObjectStore, run: str) -> list[StepRecord]:
     """Every step's record, in the order in which they began."""
     entries = store.list(f"runs/{run}/steps")
-    records = [
-        StepRecord.model_validate_json(store.get(entry.key), context=origin(store.uri(entry.key))) for entry in entries
-    ]
+    records = [_parse_record(store, entry.key) for entry in entries]
     return sorted(records, key=lambda record: record.started)
+
+
+def _parse_record(store: ObjectStore, key: str) -> StepRecord:
+    """The record at `key`. Version 1 named its result by an absolute URI, which the store may have left behind."""
+    raw = json.loads(store.get(key))
+    if "uri" in raw:
+        uri = raw.pop("uri")
+        raw |= {"schema_version": 2, "key": former_key(store, uri) if uri else ""}
+    return StepRecord.model_validate(raw, context=origin(store.uri(key)))
 
 
 def _record(
@@ -295,7 +306,7 @@ def _record(
         seconds=round(seconds, 3),
         attempts=attempts,
         reason=reason,
-        uri=manifest.uri if manifest else "",
+        key=manifest.key if manifest else "",
         fingerprint=manifest.fingerprint if manifest else made,
         summary=manifest.summary if manifest else {},
     )

@@ -15,6 +15,12 @@ from urllib.parse import unquote, urlparse
 from components.core.errors import ConfigError, StoreError
 
 TRANSFER_THREADS = 16
+# What lies at the root of a store.
+FOLDERS = frozenset(
+    {"sources", "datasets", "mixtures", "contamination", "checkpoints", "models"}
+    | {"evaluations", "responses", "reports", "runs"}
+)
+FIRST_BELOW_HOST = 3  # part of `scheme://host/part`: a bucket's name is no folder
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -105,16 +111,39 @@ def default_store_url() -> str:
     return os.environ.get("MANTIS_STORE") or (Path.cwd() / ".mantis").as_uri()
 
 
-def key_of(store: ObjectStore, uri: str) -> str:
-    """The key of `uri` in `store`.
+def key_of(store: ObjectStore, address: str) -> str:
+    """The key that `address` means in `store`: a key stays as it is, an absolute URI loses the address of the store.
 
     Raises:
-        ConfigError: the URI lies in another store.
+        ConfigError: the URI has the address of another store.
     """
+    if "://" not in address:
+        return address.strip("/")
     root = store.url.rstrip("/") + "/"
-    if not uri.startswith(root):
-        raise ConfigError(f"{uri} is not in the store {store.url}.", remedy="Name the store that holds it (--store).")
-    return uri.removeprefix(root)
+    if address.startswith(root):
+        return address.removeprefix(root).rstrip("/")
+    # A store that was copied or moved holds the object under another address: an old report may name the former one.
+    here = next((key for key in possible_keys(address) if _holds(store, key)), None)
+    raise ConfigError(
+        f"{address} is not an address of the store {store.url}.",
+        remedy=f"This store holds the same key: name {here}. Or name the other store with --store."
+        if here
+        else "Name the store that holds it (--store).",
+    )
+
+
+def possible_keys(uri: str) -> list[str]:
+    """What `uri`, of a store with an unknown address, can have as its key: the longest first, often only one.
+
+    A key begins with one of FOLDERS. There are several where the store lies below a folder with such a name.
+    """
+    parts = uri.split("/")
+    below = range(FIRST_BELOW_HOST, len(parts) - 1)
+    return ["/".join(parts[place:]).rstrip("/") for place in below if parts[place] in FOLDERS]
+
+
+def _holds(store: ObjectStore, key: str) -> bool:
+    return store.stat(key) is not None or next(iter(store.list(key)), None) is not None
 
 
 def join(prefix: str, name: str) -> str:

@@ -40,7 +40,7 @@ class Form(StrEnum):
     REPORT_SUMMARY = "summary of a report"
 
 
-CURRENT: dict[Form, int] = dict.fromkeys(Form, 1)
+CURRENT: dict[Form, int] = dict.fromkeys(Form, 1) | {Form.STEP_RECORD: 2}  # 2: keys instead of absolute URIs
 
 
 class Versioned(BaseModel):

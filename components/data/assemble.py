@@ -18,7 +18,7 @@ from components.core.errors import InputError
 from components.core.progress import Progress, say
 from components.core.settings import Recipe
 from components.core.steps import Run
-from components.core.store import ObjectStore, delete_tree, key_of, upload_tree
+from components.core.store import ObjectStore, delete_tree, upload_tree
 from components.core.tables import open_table, write_table
 from components.data.ledger import Ledger
 from components.data.lengths import Counter, Length, LengthPool
@@ -95,9 +95,7 @@ def assemble_mixture(run: Run, datasets: Mapping[str, Manifest], prefix: str) ->
 
 
 def _choose(store: ObjectStore, recipe: Recipe, datasets: Mapping[str, Manifest]) -> list[Chosen]:
-    tables = {
-        subset: open_table(store, f"{key_of(store, dataset.uri)}/data.lance") for subset, dataset in datasets.items()
-    }
+    tables = {subset: open_table(store, f"{dataset.key}/data.lance") for subset, dataset in datasets.items()}
     sizes = {subset: table.count_rows() for subset, table in tables.items()}
     epoch = epoch_of(sizes, recipe.data, seed=recipe.seed)
     return [

@@ -23,7 +23,7 @@ from components.core.benchmark_images import BenchmarkImage, benchmark_images
 from components.core.hashing import sha256_bytes
 from components.core.progress import Progress, say
 from components.core.steps import Run
-from components.core.store import ObjectStore, key_of
+from components.core.store import ObjectStore
 from components.core.tables import open_table
 from components.data.perceptual import WORDS, Hashes, alike, grey_levels, perceptual_hashes
 
@@ -87,11 +87,11 @@ def check_contamination(
     with ThreadPoolExecutor(run.recipe.data.workers) as pool:
         wanted = read_benchmarks(benchmark_images(run.recipe, run.store), pool)
         search = _Search(wanted, pool)
-        index = open_table(run.store, f"{key_of(run.store, mixture.uri)}/index.lance")
+        index = open_table(run.store, f"{mixture.key}/index.lance")
         chosen = index.to_table(columns=["subset", "row"])
         for subset, dataset in datasets.items():
             rows = np.unique(chosen.filter(pc.equal(chosen["subset"], subset))["row"].to_numpy())
-            table = open_table(run.store, f"{key_of(run.store, dataset.uri)}/data.lance")
+            table = open_table(run.store, f"{dataset.key}/data.lance")
             search.subset(subset, table, rows)
     return _save(run, prefix, wanted, search.hits)
 

@@ -76,7 +76,7 @@ def _finish(
     config: dict[str, Any] = {"repository": hub.repository, "revision": commit, "splits": list(splits)}
     manifest = Manifest(
         kind=Kind.SOURCE,
-        uri=store.uri(prefix),
+        key=prefix,
         fingerprint=fingerprint({**config, "files": {file.name: file.sha256 for file in files}}),
         made_by=made_here("fetch", REVISION, config),
         files=tuple(files),

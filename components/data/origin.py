@@ -6,7 +6,7 @@ from typing import Any
 from components.core.artifacts import Manifest
 from components.core.errors import MantisError
 from components.core.steps import Run, open_run
-from components.core.store import ObjectStore, key_of
+from components.core.store import ObjectStore
 from components.core.tables import open_table
 from components.data.fetched import source_url
 from components.data.rows import Limits, Outcome, RowChecker
@@ -22,7 +22,7 @@ def check_origin(store: ObjectStore, dataset: Manifest) -> tuple[list[str], str]
 
     The source is the one in the recipe of the run that prepared the dataset.
     """
-    subset = key_of(store, dataset.uri).split("/")[1]
+    subset = dataset.key.split("/")[1]
     try:
         run = open_run(dataset.made_by.run, store.url)
         if run.recipe.data.source == GENERATED:
@@ -52,11 +52,11 @@ def _differences(run: Run, subset: str, dataset: Manifest) -> Iterator[str]:
         if expected is not None:
             row = next(kept, None)
     if row is not None:
-        yield f"{source.url} ends before row {row['row']}, which {dataset.uri} was made from"
+        yield f"{source.url} ends before row {row['row']}, which {dataset.key} was made from"
 
 
 def _prepared(store: ObjectStore, dataset: Manifest) -> Iterator[dict[str, Any]]:
-    table = open_table(store, f"{key_of(store, dataset.uri)}/data.lance")
+    table = open_table(store, f"{dataset.key}/data.lance")
     for batch in table.to_batches(columns=COLUMNS):
         yield from batch.to_pylist()
 

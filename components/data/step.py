@@ -14,7 +14,6 @@ from components.core.errors import ConfigError
 from components.core.hashing import fingerprint
 from components.core.settings import Recipe
 from components.core.steps import Run, Task, failure_recorded, run_step
-from components.core.store import key_of
 from components.data.fetched import FETCHED, fetched_sets, source_url
 from components.data.sources.find import find_sources, open_source
 from components.data.sources.identity import Memory, hash_files
@@ -97,7 +96,7 @@ def assemble(run: Run, datasets: Sequence[Manifest]) -> Manifest:
     from components.models.prompts import profile
 
     recipe = run.recipe
-    by_subset = dict(sorted((_subset_of(run, dataset), dataset) for dataset in datasets))
+    by_subset = dict(sorted((_subset_of(dataset), dataset) for dataset in datasets))
     config: dict[str, Any] = {
         "model": model_identity(run.store, recipe.model, ("base",)),  # whose tokenizer counts
         "prompt": profile(recipe.model.prompt).model_dump(),
@@ -178,9 +177,9 @@ def _share(recipe: Recipe, subset: str) -> dict[str, Any]:
     return share | recipe.identity("seed") if drawn else share  # the seed decides nothing else here
 
 
-def _subset_of(run: Run, dataset: Manifest) -> str:
+def _subset_of(dataset: Manifest) -> str:
     """datasets/<subset>/<fingerprint>: the address says which subset it is."""
-    return key_of(run.store, dataset.uri).split("/")[1]
+    return dataset.key.split("/")[1]
 
 
 def _splits(run: Run) -> dict[str, str]:

@@ -12,7 +12,6 @@ from components.core.hashing import fingerprint
 from components.core.progress import say
 from components.core.settings import EvaluationSettings
 from components.core.steps import Run
-from components.core.store import key_of
 from components.evaluation.benchmarks import Benchmark, Decoding
 from components.evaluation.generate import REVISION, Answerer, Encoded, Question, load_answerer, load_encoder
 from components.evaluation.journal import Entry, Journal
@@ -88,7 +87,7 @@ class Asking:
 
     def _generate(self, journal: Journal, missing: dict[str, Question], done: Callable[[int], object]) -> None:
         with tempfile.TemporaryDirectory(prefix="mantis-model-") as temporary:
-            folder = local_copy(self.run.store, key_of(self.run.store, self.model.uri), Path(temporary))
+            folder = local_copy(self.run.store, self.model.key, Path(temporary))
             encoder = load_encoder(folder, self.run.recipe.model)
             encoded = [encoder.encode(question) for question in missing.values()]
             on = devices(self._settings.processes)

@@ -133,7 +133,7 @@ def fetch(store: ObjectStore, benchmark: Benchmark) -> Manifest:
     described = describe_files(store, prefix)
     manifest = Manifest(
         kind=Kind.SOURCE,
-        uri=store.uri(prefix),
+        key=prefix,
         fingerprint=fingerprint({file.name: file.sha256 for file in described}),
         made_by=made,
         files=described,

@@ -11,7 +11,7 @@ from typing import Any
 from components.core.artifacts import Manifest
 from components.core.progress import say
 from components.core.settings import Recipe
-from components.core.store import ObjectStore, download_tree, key_of, open_store
+from components.core.store import ObjectStore, download_tree, open_store
 from components.core.store_local import LocalStore
 from components.evaluation.benchmarks import Benchmark
 from components.evaluation.mirror import find_mirror
@@ -81,7 +81,7 @@ def _given(folder: Path, benchmark: Benchmark, temporary: Path) -> Source:
 
 def _mirrored(manifest: Manifest, store: ObjectStore, benchmark: Benchmark, temporary: Path) -> Source:
     def read() -> Samples:
-        folder = local_copy(store, f"{key_of(store, manifest.uri)}/files", temporary)
+        folder = local_copy(store, f"{manifest.key}/files", temporary)
         return read_and_say(folder, benchmark, spool=temporary / "pictures")
 
     return Source(identity={"mirror": manifest.fingerprint}, read=read)

@@ -55,7 +55,7 @@ def fetch_model(store: ObjectStore, name: str, *, revision: str = "") -> Manifes
             return there
         wanted = _files_of_a_model(list_files(repository, commit), repository, commit)
     files = fetch_files(store, prefix, repository, commit, wanted, label=name)
-    manifest = _manifest(store.uri(prefix), base, commit, files)
+    manifest = _manifest(prefix, base, commit, files)
     commit_manifest(store, manifest)
     return manifest
 
@@ -75,12 +75,12 @@ def _files_of_a_model(listed: Iterable[Remote], repository: Repository, commit: 
     return sorted([*texts, *weights], key=lambda remote: remote.name)
 
 
-def _manifest(uri: str, base: Base, commit: str, files: tuple[File, ...]) -> Manifest:
+def _manifest(key: str, base: Base, commit: str, files: tuple[File, ...]) -> Manifest:
     config = {"repository": base.repository, "revision": commit}
     licence = base.licence
     return Manifest(
         kind=Kind.SOURCE,
-        uri=uri,
+        key=key,
         fingerprint=fingerprint({**config, "files": {file.name: file.sha256 for file in files}}),
         made_by=made_here("fetch-model", REVISION, config),
         files=files,
@@ -130,7 +130,7 @@ def resolved(store: ObjectStore, settings: ModelSettings) -> ModelSettings:
         InputError: they were not fetched.
     """
     named = named_bases(settings)
-    return settings.model_copy(update={field: mirror_of(store, base).uri for field, base in named.items()})
+    return settings.model_copy(update={field: store.uri(mirror_of(store, base).key) for field, base in named.items()})
 
 
 def weights_of(store: ObjectStore, settings: ModelSettings) -> dict[str, Manifest]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from components.core.artifacts import Manifest
-from components.core.store import ObjectStore, concurrently, download_tree, key_of
+from components.core.store import ObjectStore, concurrently, download_tree
 from components.core.tables import open_table
 from components.models.conversation import IMAGE_MARK, Conversation, Size, Turn
 from components.models.row_cache import GIGABYTE, RowCache, cache_folder
@@ -40,8 +40,8 @@ class MixtureReader:
     def __init__(self, store: ObjectStore, manifest: Manifest, *, cache_gb: float = 0.0) -> None:
         self._store = store
         self._cache = RowCache(cache_folder(), limit=int(cache_gb * GIGABYTE))
-        self._prefix = key_of(store, manifest.uri)
-        self._datasets = {name: key_of(store, dataset.uri) for name, dataset in manifest.inputs.items()}
+        self._prefix = manifest.key
+        self._datasets = {name: dataset.key for name, dataset in manifest.inputs.items()}
         self._tables: dict[str, Any] = {}
         index = open_table(store, f"{self._prefix}/index.lance").to_table()
         self.ids: list[str] = index["id"].to_pylist()

@@ -1,14 +1,13 @@
 """Names that an artifact's address tells."""
 
 from components.core.artifacts import Manifest
-from components.core.store import ObjectStore, key_of
 
 
-def benchmark_of(store: ObjectStore, evaluation: Manifest) -> str:
+def benchmark_of(evaluation: Manifest) -> str:
     """evaluations/<model>/<benchmark>/<fingerprint>."""
-    return key_of(store, evaluation.uri).split("/")[2]
+    return evaluation.key.split("/")[2]
 
 
-def subset_of(store: ObjectStore, dataset: Manifest) -> str:
+def subset_of(dataset: Manifest) -> str:
     """datasets/<subset>/<fingerprint>."""
-    return key_of(store, dataset.uri).split("/")[1]
+    return dataset.key.split("/")[1]

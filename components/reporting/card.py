@@ -15,7 +15,7 @@ BEFORE = "\n## Licence\n"  # of the card, components/conversion/card.py
 
 def card_with_scores(store: ObjectStore, evaluations: Sequence[Manifest], report: RunReport) -> str | None:
     """README.md of the model that was evaluated, with the report's scores; None where it has none."""
-    models = {manifest.inputs["model"].uri for manifest in evaluations if "model" in manifest.inputs}
+    models = {manifest.inputs["model"].key for manifest in evaluations if "model" in manifest.inputs}
     if len(models) != 1:
         return None
     key = f"{key_of(store, models.pop())}/README.md"

@@ -71,7 +71,7 @@ def _in_order(run: Run, evaluations: Sequence[Manifest]) -> list[Manifest]:
     named = list(run.recipe.evaluation.benchmarks)
 
     def place(evaluation: Manifest) -> tuple[int, str]:
-        benchmark = benchmark_of(run.store, evaluation)
+        benchmark = benchmark_of(evaluation)
         return (named.index(benchmark) if benchmark in named else len(named), benchmark)
 
     return sorted(evaluations, key=place)
@@ -82,7 +82,7 @@ def _chain(reader: Reader, evaluations: Iterable[Manifest]) -> list[Link]:
     links: dict[str, Link] = {}
     for evaluation in evaluations:
         for link in reader.chain(evaluation):
-            links.setdefault(link.manifest.uri, link)
+            links.setdefault(link.manifest.key, link)
     return sorted(links.values(), key=lambda link: link.depth)
 
 
@@ -91,7 +91,7 @@ def _only(reader: Reader, manifests: Iterable[Manifest], kind: Kind) -> Manifest
     if not found:
         reader.note(f"No {kind.value} was found behind the evaluations.")
     if len(found) > 1:
-        reader.note(f"The evaluations come from {len(found)} {kind.value}s; {found[0].uri} is shown.")
+        reader.note(f"The evaluations come from {len(found)} {kind.value}s; {found[0].key} is shown.")
     return found[0] if found else None
 
 
@@ -104,7 +104,7 @@ def parsed_rows(reader: Reader, manifest: Manifest, name: str, row_type: type[Ro
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
-            reader.note(f"{manifest.uri}/{name}, row {number}: {field}: {first['msg']}; the row is left out.")
+            reader.note(f"{manifest.key}/{name}, row {number}: {field}: {first['msg']}; the row is left out.")
     return rows
 
 
@@ -114,7 +114,7 @@ def _gallery(reader: Reader, evaluations: Iterable[Manifest]) -> list[Answer]:
         for answer in parsed_rows(reader, evaluation, "gallery.json", Answer):
             inline = tuple(image for image in answer.images if image.startswith(INLINE_IMAGES))
             if len(inline) < len(answer.images):  # the page must not fetch anything
-                reader.note(f"{evaluation.uri}/gallery.json, {answer.id}: images that are not inline are left out.")
+                reader.note(f"{evaluation.key}/gallery.json, {answer.id}: images that are not inline are left out.")
             answers.append(answer.model_copy(update={"images": inline}))
     return answers
 
@@ -160,7 +160,7 @@ def _step_time(record: StepRecord) -> StepTime:
 def _answering(run: Run, evaluation: Manifest) -> Answering:
     generated, seconds = (evaluation.summary.get(name) for name in ("answers_generated", "answer_seconds"))
     return Answering(
-        benchmark=benchmark_of(run.store, evaluation),
+        benchmark=benchmark_of(evaluation),
         generated=generated if isinstance(generated, int) else None,
         seconds=float(seconds) if isinstance(seconds, int | float) else None,
     )
@@ -172,7 +172,7 @@ def _artifact(link: Link) -> Artifact:
         depth=link.depth,
         role=link.role,
         kind=manifest.kind.value,
-        uri=manifest.uri,
+        key=manifest.key,
         fingerprint=manifest.fingerprint,
         step=made_by.step,
         revision=made_by.revision,

@@ -8,7 +8,6 @@ from pydantic import BaseModel, ValidationError
 from components.core.artifacts import Kind, Manifest, read_manifest
 from components.core.errors import StoreError
 from components.core.steps import Run, read_record
-from components.core.store import key_of
 from components.core.tables import open_table
 from components.reporting.addresses import subset_of
 from components.reporting.reading import Reader
@@ -22,7 +21,7 @@ LEDGER_FIELDS = ("subset", "row", "id", "action", "reason", "value", "threshold"
 
 def subsets_of(reader: Reader, datasets: Sequence[Manifest], mixture: Manifest | None) -> tuple[Subset, ...]:
     """One row per subset of the mixture: what preparation kept of it, and what an epoch holds."""
-    prepared = {subset_of(reader.store, dataset): dataset.summary for dataset in datasets}
+    prepared = {subset_of(dataset): dataset.summary for dataset in datasets}
     epoch = _epoch(reader, mixture) if mixture else None
     skills = {row.get("name"): row.get("skill") for row in _described(reader, mixture)}
     names = sorted({*prepared, *(epoch or {})})
@@ -79,7 +78,7 @@ def base_licences_of(reader: Reader, manifests: Sequence[Manifest]) -> tuple[Lic
 def contamination_of(reader: Reader, run: Run) -> tuple[Contamination, ...]:
     """What the run's comparison of benchmark and training images found; a benchmark each."""
     record = read_record(run.store, run.id, "contamination")
-    found = read_manifest(run.store, key_of(run.store, record.uri)) if record and record.uri else None
+    found = read_manifest(run.store, record.key) if record and record.key else None
     if found is None:
         reader.note("Benchmark images were not compared with training images.")
         return ()
@@ -107,10 +106,10 @@ def _words(hit: dict[str, Any]) -> str:
 def _epoch(reader: Reader, mixture: Manifest) -> dict[str, dict[str, int]] | None:
     """Samples, images and tokens of an epoch by subset; None where the index cannot be read."""
     try:
-        table = open_table(reader.store, f"{key_of(reader.store, mixture.uri)}/index.lance")
+        table = open_table(reader.store, f"{mixture.key}/index.lance")
         index = table.to_table(columns=["subset", "images", "tokens"])
     except StoreError:
-        reader.note(f"{mixture.uri}/index.lance cannot be read: what an epoch holds is not shown.")
+        reader.note(f"{mixture.key}/index.lance cannot be read: what an epoch holds is not shown.")
         return None
     sums = index.group_by("subset").aggregate([("images", "sum"), ("tokens", "sum"), ("subset", "count")])
     return {
@@ -125,7 +124,7 @@ def ledger_reasons(reader: Reader, artifacts: Sequence[Manifest]) -> tuple[Ledge
     for artifact in artifacts:
         for row in reader.parquet(artifact, "ledger.parquet"):
             if any(field not in row for field in LEDGER_FIELDS):
-                reader.note(f"{artifact.uri}/ledger.parquet lacks one of the columns {', '.join(LEDGER_FIELDS)}.")
+                reader.note(f"{artifact.key}/ledger.parquet lacks one of the columns {', '.join(LEDGER_FIELDS)}.")
                 break
             group = (row["subset"], artifact.made_by.step, row["action"], row["reason"])
             groups.setdefault(group, []).append(row)

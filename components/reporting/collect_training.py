@@ -29,7 +29,7 @@ def training_of(reader: Reader, checkpoint: Manifest) -> Training:
         value = summary.get(name)
         if isinstance(value, int | float) and math.isfinite(value):
             return value
-        reader.note(f"{checkpoint.uri} does not say its {name}.")
+        reader.note(f"{checkpoint.key} does not say its {name}.")
         return None
 
     def count(name: str) -> int | None:
@@ -73,6 +73,6 @@ def _curves(reader: Reader, checkpoint: Manifest, rows: Sequence[dict[str, Any]]
             if "step" in row and isinstance(row.get(name), int | float) and math.isfinite(row[name])
         )
         if rows and not points:
-            reader.note(f"{checkpoint.uri}/metrics.jsonl has no {name}.")
+            reader.note(f"{checkpoint.key}/metrics.jsonl has no {name}.")
         curves.append(Curve(name=name, title=title, points=points))
     return tuple(curves)

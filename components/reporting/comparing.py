@@ -11,7 +11,6 @@ from components.core.artifacts import Manifest, read_manifest
 from components.core.errors import ConfigError
 from components.core.statistics import Paired, compare
 from components.core.steps import Run, State, read_records
-from components.core.store import key_of
 from components.reporting.collect import parsed_rows
 from components.reporting.reading import Reader
 from components.reporting.view import Answer, Score
@@ -145,8 +144,7 @@ def _arm(run: Run, notes: list[str]) -> Arm:
     evaluations = {
         record.step.removeprefix(EVALUATE): manifest
         for record in records
-        if record.step.startswith(EVALUATE)
-        and (manifest := read_manifest(run.store, key_of(run.store, record.uri))) is not None
+        if record.step.startswith(EVALUATE) and (manifest := read_manifest(run.store, record.key)) is not None
     }
     if not evaluations:
         raise ConfigError(
@@ -175,7 +173,7 @@ def _lines(reader: Reader, evaluation: Manifest) -> dict[str, Line]:
     try:
         lines = [Line.model_validate(row) for row in rows]
     except ValidationError:
-        reader.note(f"{evaluation.uri} is of an earlier version; evaluate again to compare it sample by sample.")
+        reader.note(f"{evaluation.key} is of an earlier version; evaluate again to compare it sample by sample.")
         return {}
     return {line.id: line for line in lines}
 

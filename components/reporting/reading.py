@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from components.core.artifacts import Manifest
 from components.core.errors import IntegrityError, NotFoundError
 from components.core.lineage import Link, walk
-from components.core.store import ObjectStore, key_of
+from components.core.store import ObjectStore
 
 
 class Reader:
@@ -30,9 +30,9 @@ class Reader:
     def data(self, artifact: Manifest, name: str) -> bytes | None:
         """The bytes of a file of `artifact`."""
         try:
-            return self.store.get(f"{key_of(self.store, artifact.uri)}/{name}")
+            return self.store.get(f"{artifact.key}/{name}")
         except NotFoundError:
-            self.note(f"{artifact.uri}/{name} is not there.")
+            self.note(f"{artifact.key}/{name} is not there.")
             return None
 
     def json_rows(self, artifact: Manifest, name: str) -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ class Reader:
         except ValueError:
             rows = None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            self.note(f"{artifact.uri}/{name} is not a JSON list of objects.")
+            self.note(f"{artifact.key}/{name} is not a JSON list of objects.")
             return []
         return rows
 
@@ -55,7 +55,7 @@ class Reader:
         try:
             return [json.loads(line) for line in (data or b"").splitlines() if line.strip()]
         except ValueError:
-            self.note(f"{artifact.uri}/{name} is not JSON, line by line.")
+            self.note(f"{artifact.key}/{name} is not JSON, line by line.")
             return []
 
     def parquet(self, artifact: Manifest, name: str) -> list[dict[str, Any]]:
@@ -66,7 +66,7 @@ class Reader:
         try:
             rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(data)).to_pylist()
         except (OSError, ValueError):  # pyarrow's own errors are these
-            self.note(f"{artifact.uri}/{name} is not a Parquet file.")
+            self.note(f"{artifact.key}/{name} is not a Parquet file.")
             return []
         return rows
 

@@ -8,7 +8,7 @@ from components.core.arms import arms_of
 from components.core.artifacts import Kind, Manifest, Number
 from components.core.lineage import find_artifact
 from components.core.steps import Run, Task, failure_recorded, open_run, run_step
-from components.core.store import ObjectStore, key_of
+from components.core.store import ObjectStore
 from components.reporting.addresses import benchmark_of
 
 REVISION = 4  # raise when the same evaluations would give another page
@@ -27,7 +27,7 @@ def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
         kind=Kind.REPORT,
         revision=REVISION,
         config={"run": run.id, "reference": run.recipe.evaluation.reference},
-        inputs={benchmark_of(run.store, manifest): manifest for manifest in evaluations},
+        inputs={benchmark_of(manifest): manifest for manifest in evaluations},
         address=lambda made: f"reports/{run.id}",
     )
 
@@ -65,7 +65,7 @@ def compare(run: Run) -> Manifest:
     """
     arms = arms_of(run.store, run.id)
     with failure_recorded(run, STEP):
-        reports = {arm: find_artifact(run.store, run.store.uri(f"reports/{arm}")) for arm in arms}
+        reports = {arm: find_artifact(run.store, f"reports/{arm}") for arm in arms}
     task = Task(
         step=STEP,
         kind=Kind.REPORT,
@@ -94,4 +94,4 @@ def compare(run: Run) -> Manifest:
 def hand_over(store: ObjectStore, made: Manifest, page: str, text: str) -> None:
     """Copy the report to the files in which KFP's UI looks for its HTML and its Markdown."""
     for name, path in (("report.html", page), ("report.md", text)):
-        Path(path).write_bytes(store.get(f"{key_of(store, made.uri)}/{name}"))
+        Path(path).write_bytes(store.get(f"{made.key}/{name}"))

@@ -215,7 +215,7 @@ class Artifact:
     depth: int
     role: str
     kind: str
-    uri: str
+    key: str
     fingerprint: str
     step: str
     revision: int
@@ -283,10 +283,10 @@ class RunReport:
 
     def lineage_commands(self) -> list[str]:
         """What to type to walk the chain: from one prediction where one is shown, and from every evaluation."""
-        uris = [artifact.uri for artifact in self.evaluations]
+        keys = [artifact.key for artifact in self.evaluations]
         first = next(iter(self.gallery), None)
-        shown = [f"{uri}#{first.id}" for uri in uris if first and f"/{first.benchmark}/" in uri]
-        return [f"mantis lineage {quote(uri)}" for uri in [*shown, *uris]]
+        shown = [f"{key}#{first.id}" for key in keys if first and f"/{first.benchmark}/" in key]
+        return [f"mantis lineage {quote(key)}" for key in [*shown, *keys]]
 
     def gallery_by_skill(self) -> Iterator[tuple[str, list[Answer]]]:
         """The gallery's answers under the title of their skill, in the gallery's order."""

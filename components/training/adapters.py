@@ -105,10 +105,11 @@ def leave_base(store: ObjectStore, recipe: Recipe, build: Callable[[], PreTraine
     """
     settings = recipe.model
     if settings.base.startswith(f"{store.url}/") and not settings.vision and not settings.projector:
-        files = describe_files(store, key_of(store, settings.base))
+        key = key_of(store, settings.base)
+        files = describe_files(store, key)
         weights = [file.model_dump() for file in files if file.name.endswith(".safetensors")]
         if weights:
-            (folder / "base.json").write_text(json.dumps({"address": settings.base, "files": weights}, indent=1))
+            (folder / "base.json").write_text(json.dumps({"address": key, "files": weights}, indent=1))
             return
     model = build()
     if recipe.training.precision == "bf16":

@@ -5,7 +5,6 @@ from typing import Any
 
 from components.core.artifacts import Kind, Manifest, Number, read_manifest
 from components.core.steps import Run, Task, read_record, run_step
-from components.core.store import key_of
 from components.models.mirrors import model_identity, weights_of
 from components.training.accounting import seconds_so_far
 from components.training.summary import is_whole, read_summary, with_launching
@@ -34,7 +33,7 @@ def training_task(run: Run, mixture: Manifest) -> Task:
 def mixture_of(run: Run) -> Manifest | None:
     """What the run's `assemble` made; None where that was not there yet."""
     record = read_record(run.store, run.id, "assemble")
-    return read_manifest(run.store, key_of(run.store, record.uri)) if record and record.uri else None
+    return read_manifest(run.store, record.key) if record and record.key else None
 
 
 def is_trained(run: Run) -> bool:

@@ -60,7 +60,7 @@ def test_what_kfp_adds_to_the_steps_is_known(kfp, demo, record_property, capsys)
     """Seconds of the run that no step of ours worked; docs/operating.md has the table."""
     nodes = kfp.workflow(demo["kfp"])["status"]["nodes"].values()
     pods = [node for node in nodes if node["type"] == "Pod"]
-    ours = sum(record.seconds for record in kfp.records(demo["run"]).values() if record.uri)
+    ours = sum(record.seconds for record in kfp.records(demo["run"]).values() if record.key)
     whole = demo["seconds"]
     figures = {
         "seconds": round(whole),
@@ -86,7 +86,7 @@ def test_run_again_everything_expensive_comes_from_the_store(kfp, small, little)
     after = kfp.records(small[0])
     for step in EXPENSIVE:
         assert after[step].state is State.REUSED
-        assert after[step].uri == before[step].uri
+        assert after[step].key == before[step].key
 
 
 def test_a_clone_with_another_learning_rate_trains_again_on_the_same_data(kfp, small):
@@ -97,7 +97,7 @@ def test_a_clone_with_another_learning_rate_trains_again_on_the_same_data(kfp, s
     before, after = kfp.records(small[0]), kfp.records(clone)
     assert after["assemble"].state is State.REUSED
     assert after["train"].state is State.DONE
-    assert after["train"].uri != before["train"].uri
+    assert after["train"].key != before["train"].key
 
 
 def test_the_data_alone(kfp):
@@ -109,7 +109,7 @@ def test_the_data_alone(kfp):
 
 
 def test_a_model_of_the_store_is_evaluated(kfp, small):
-    model = kfp.records(small[0])["convert"].uri
+    model = kfp.records(small[0])["convert"].key
     given = {"evaluation__samples_per_skill": "5", "evaluation__benchmarks": "[demo-single]"}
     ours, theirs = kfp.started("demo", "--pipeline=evaluation", f"--model={model}", **given)
     assert kfp.ends(theirs) == "SUCCEEDED"

@@ -37,7 +37,7 @@ def test_each_arm_is_a_run_with_one_skill_more(ablation):
     assert named == [["demo-single"], ["demo-multi", "demo-single"]]
     trained = [read_record(store, arm, "train") for arm in arms_of(store, "abl")]
     assert all(record.state is State.DONE for record in trained)
-    assert trained[0].uri != trained[1].uri
+    assert trained[0].key != trained[1].key
     assert "multi train" in done.stdout  # whose training it is
 
 
@@ -86,7 +86,7 @@ def test_again_takes_everything_from_the_store(ablation, mantis):
     done = mantis("ablate", "demo", *GIVEN, "--name=abl", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     for run in ("abl", *arms_of(store, "abl")):
-        states = {record.step: record.state for record in read_records(store, run) if record.uri}
+        states = {record.step: record.state for record in read_records(store, run) if record.key}
         assert set(states.values()) == {State.REUSED}
 
 

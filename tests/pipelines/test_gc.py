@@ -23,8 +23,8 @@ def test_unfinished_work_of_today_is_listed_and_kept(mantis, local_store, tmp_pa
 def test_the_record_of_an_evaluation_names_its_model(local_store, tmp_path):
     made_by = MadeBy(run="", step="import-model", revision=1, config_hash="", code_version="", image_digest="")
     uri = local_store.uri("models/0123")
-    commit_manifest(local_store, Manifest(kind=Kind.MODEL, uri=uri, fingerprint="0123", made_by=made_by))
+    commit_manifest(local_store, Manifest(kind=Kind.MODEL, key="models/0123", fingerprint="0123", made_by=made_by))
     run = preflight("demo", {}, "eval", local_store.url, model=uri)
     model = SimpleNamespace(path=str(tmp_path / "manifest.json"))
     existing_model.python_func(run.id, local_store.url, uri, model)
-    assert read_record(local_store, run.id, "model").uri == uri
+    assert read_record(local_store, run.id, "model").key == "models/0123"

@@ -56,7 +56,7 @@ def chain(tmp_path_factory):
         {"model": model},
         {"responses/actual-0000.jsonl": json.dumps(response).encode() + b"\n", "scores.json": b"[]"},
     )
-    return run, folder, f"{evaluation.uri}#{sample['id']}", shown[0]["path"]
+    return run, folder, f"{evaluation.key}#{sample['id']}", shown[0]["path"]
 
 
 def walked(chain, *more):

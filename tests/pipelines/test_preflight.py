@@ -57,7 +57,7 @@ def test_data_preparation_wants_neither_benchmarks_nor_a_launcher(local_store, m
 def test_a_model_that_is_not_there_is_refused_first(local_store):
     with pytest.raises(MantisError, match="no committed artifact"):
         preflight("demo", {}, "named", local_store.url, model=local_store.uri("models/0123"))
-    with pytest.raises(ConfigError, match="eval_model = 's3://elsewhere/models/0123'"):
+    with pytest.raises(ConfigError, match="s3://elsewhere/models/0123 is not an address of the store"):
         preflight("demo", {}, "named", local_store.url, model="s3://elsewhere/models/0123")
 
 
@@ -100,10 +100,9 @@ def test_where_the_checkpoint_is_whole_no_cluster_is_wanted(local_store, monkeyp
     monkeypatch.setenv("KUBECONFIG", "/no/such/file")
     run = preflight("demo", ON_A_CLUSTER, "", local_store.url, evaluates=False)
     made_by = MadeBy(run=run.id, step="assemble", revision=1, config_hash="", code_version="", image_digest="")
-    uri = local_store.uri("mixtures/0123")
-    mixture = Manifest(kind=Kind.MIXTURE, uri=uri, fingerprint="0123", made_by=made_by)
+    mixture = Manifest(kind=Kind.MIXTURE, key="mixtures/0123", fingerprint="0123", made_by=made_by)
     commit_manifest(local_store, mixture)
-    record = StepRecord(step="assemble", state=State.DONE, started="2026-01-01", uri=uri)
+    record = StepRecord(step="assemble", state=State.DONE, started="2026-01-01", key=mixture.key)
     local_store.put(run.key("steps/assemble.json"), record.model_dump_json().encode())
     with pytest.raises(ConfigError, match="cannot reach"):
         preflight("demo", ON_A_CLUSTER, "", local_store.url)

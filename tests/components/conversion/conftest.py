@@ -59,7 +59,7 @@ def start(real: Path, tmp_path: Path) -> Start:
         )
         manifest = Manifest(
             kind=Kind.CHECKPOINT,
-            uri=store.uri(FOLDER),
+            key=FOLDER,
             fingerprint="trained",
             made_by=made_by,
             files=describe_files(store, FOLDER),

@@ -10,7 +10,7 @@ from components.core.steps import Run
 
 def card_of(store, recipe: Recipe) -> tuple[dict[str, object], str]:
     made_by = MadeBy(run="r", step="train", revision=1, config_hash="c", code_version="v", image_digest="none")
-    checkpoint = Manifest(kind=Kind.CHECKPOINT, uri=store.uri("checkpoints/c"), fingerprint="c", made_by=made_by)
+    checkpoint = Manifest(kind=Kind.CHECKPOINT, key="checkpoints/c", fingerprint="c", made_by=made_by)
     run = Run(id="r", store=store, recipe=recipe)
     text = model_card(run, checkpoint, parameters=1, difference=0.0, merged=False)
     return yaml.safe_load(text.split("---")[1]), text

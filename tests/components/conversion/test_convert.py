@@ -10,7 +10,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from components.conversion import proof, work
 from components.conversion.step import convert
-from components.core.artifacts import Manifest, check_files, key_of
+from components.core.artifacts import Manifest, check_files
 from components.core.errors import ConversionError
 from components.core.steps import Run, State, read_record
 
@@ -19,7 +19,7 @@ Start = Callable[..., tuple[Run, Manifest]]
 
 
 def folder_of(run: Run, model: Manifest) -> Path:
-    return Path(run.store.lance_uri(key_of(run.store, model.uri)))
+    return Path(run.store.lance_uri(model.key))
 
 
 def models(run: Run) -> list[str]:

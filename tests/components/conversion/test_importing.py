@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from components.conversion.importing import import_model
-from components.core.artifacts import Manifest, check_files, key_of
+from components.core.artifacts import Manifest, check_files
 from components.core.errors import ConfigError, InputError, MantisError
 from components.core.store_local import LocalStore
 
@@ -72,7 +72,7 @@ def test_a_released_layout_is_imported_and_loads(family: str, tmp_path: Path, lo
     manifest = import_model(local_store, str(tmp_path / "released"), family)
     assert check_files(local_store, manifest) == []
     assert import_model(local_store, (tmp_path / "released").as_uri(), family) == manifest
-    folder = local_store.root / key_of(local_store, manifest.uri)
+    folder = local_store.root / manifest.key
     loaded, report = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     expected = model.state_dict()

@@ -29,11 +29,11 @@ def test_trained_adapters_are_merged_into_the_unquantized_base(start: Start, kin
     run, checkpoint = start(what=kind)
     model = convert(run, checkpoint)
     assert 0.0 <= float(model.summary["largest_logit_difference"]) < 1e-3
-    folder = folder_of(run, model.uri)
+    folder = folder_of(run, model.key)
     assert not list(folder.glob("adapter_config.json"))
     found, report = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    trained = folder_of(run, checkpoint.uri) / "model"
+    trained = folder_of(run, checkpoint.key) / "model"
     (trained / "adapter_config.json").rename(trained.parent / "adapter_config.json")
     base = AutoModelForImageTextToText.from_pretrained(trained)
     peft = get_peft_model(base, LoraConfig.from_pretrained(str(trained.parent)))
@@ -64,7 +64,7 @@ def test_a_wrong_merge_shows_against_peft(start: Start, monkeypatch: pytest.Monk
 
 def test_another_base_is_refused(start: Start) -> None:
     run, checkpoint = start(what="lora")
-    path = folder_of(run, checkpoint.uri) / "model" / "model.safetensors"
+    path = folder_of(run, checkpoint.key) / "model" / "model.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)

@@ -11,9 +11,10 @@ from components.core.tracking import tracking_uri
 
 def model_of(run: Run, fingerprint: str) -> Manifest:
     made_by = MadeBy(run="r", step="convert", revision=1, config_hash="c", code_version="v", image_digest="none")
-    uri = run.store.uri(f"models/{fingerprint}")
-    inputs = {"checkpoint": {"uri": "file:///c", "fingerprint": "trained"}}
-    return Manifest(kind=Kind.MODEL, uri=uri, fingerprint=fingerprint, made_by=made_by, inputs=inputs)  # type: ignore[arg-type]
+    inputs = {"checkpoint": {"key": "checkpoints/c", "fingerprint": "trained"}}
+    return Manifest(
+        kind=Kind.MODEL, key=f"models/{fingerprint}", fingerprint=fingerprint, made_by=made_by, inputs=inputs
+    )  # type: ignore[arg-type]
 
 
 def test_a_model_has_one_version_and_the_alias_follows_the_newest(run: Run) -> None:
@@ -22,7 +23,7 @@ def test_a_model_has_one_version_and_the_alias_follows_the_newest(run: Run) -> N
     assert [register_model(run, model) for model in (first, first, second)] == ["1", "1", "2"]
     version = client.get_model_version_by_alias(run.recipe.name, ALIAS)
     assert str(version.version) == "2"
-    assert version.source == second.uri
+    assert version.source == second.key
     assert version.tags[FINGERPRINT_TAG] == second.fingerprint
     assert version.tags["mantis.input.checkpoint"] == "trained"
     register_model(run, first)

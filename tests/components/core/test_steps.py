@@ -39,7 +39,7 @@ def test_config_revision_and_inputs_each_change_the_address(run):
     config, _ = make(run, "prepare", config={"x": 1})
     revision, _ = make(run, "prepare", revision=2)
     inputs, _ = make(run, "prepare", inputs={"a": base})
-    assert len({base.uri, config.uri, revision.uri, inputs.uri}) == 4
+    assert len({base.key, config.key, revision.key, inputs.key}) == 4
 
 
 def test_a_failure_commits_nothing_and_is_recorded(run):
@@ -83,7 +83,7 @@ def test_what_a_run_takes_from_the_store_is_named_by_its_record(run):
     made, _ = make(run, "prepare")
     assert take(run, "model", lambda: made) == made
     record = read_record(run.store, run.id, "model")
-    assert (record.state, record.uri, record.fingerprint) == (State.REUSED, made.uri, made.fingerprint)
+    assert (record.state, record.key, record.fingerprint) == (State.REUSED, made.key, made.fingerprint)
 
     def nothing() -> Manifest:
         raise TrainingError("nothing there.")
@@ -97,32 +97,32 @@ def test_lineage_walks_to_the_root_and_finds_a_changed_byte(run):
     source, _ = make(run, "source")
     middle, _ = make(run, "middle", inputs={"source": source})
     last, _ = make(run, "last", inputs={"middle": middle})
-    assert find_artifact(run.store, last.uri + "/object") == last
+    assert find_artifact(run.store, last.key + "/object") == last
     chain = list(walk(run.store, last))
     assert [(link.role, link.depth) for link in chain] == [("dataset", 0), ("middle", 1), ("source", 2)]
     assert not any(link.problems for link in chain)
 
-    key = source.uri.removeprefix(run.store.url + "/") + "/object"
+    key = source.key + "/object"
     run.store.put(key, b"dat!")
     problems = [problem for link in walk(run.store, last) for problem in link.problems]
-    assert problems == [f"{source.uri}/object was changed: its SHA-256 is not the one recorded"]
+    assert problems == [f"{source.key}/object was changed: its SHA-256 is not the one recorded"]
     run.store.delete(key)
     problems = [problem for link in walk(run.store, last) for problem in link.problems]
-    assert problems == [f"{source.uri}/object is missing"]
+    assert problems == [f"{source.key}/object is missing"]
 
 
 def test_lineage_finds_a_missing_input(run):
     source, _ = make(run, "source")
     last, _ = make(run, "last", inputs={"source": source})
-    run.store.delete(source.uri.removeprefix(run.store.url + "/") + "/manifest.json")
+    run.store.delete(source.key + "/manifest.json")
     problems = [problem for link in walk(run.store, last) for problem in link.problems]
     assert len(problems) == 1
-    assert source.uri in problems[0]
+    assert source.key in problems[0]
 
 
 def test_a_manifest_of_another_schema_is_refused(run):
     made, _ = make(run, "prepare")
-    prefix = made.uri.removeprefix(run.store.url + "/")
+    prefix = made.key
     run.store.put(f"{prefix}/manifest.json", b'{"schema_version": 2}')
     with pytest.raises(IntegrityError, match="schema version 1"):
         read_manifest(run.store, prefix)

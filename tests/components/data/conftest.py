@@ -10,7 +10,7 @@ from PIL import Image
 
 from components.core.settings import parse_recipe
 from components.core.steps import Run
-from components.core.store import key_of, open_store
+from components.core.store import open_store
 
 # Short enough for every test: what a row says does not matter to it.
 TURNS = [{"role": "user", "content": "<image>What is this?"}, {"role": "assistant", "content": "A picture."}]
@@ -72,7 +72,7 @@ def run_on(tmp_path: Path) -> Callable[..., Run]:
 @pytest.fixture
 def ledger_of() -> Callable[..., list[dict[str, Any]]]:
     def read(run, manifest):
-        data = run.store.get(f"{key_of(run.store, manifest.uri)}/ledger.parquet")
+        data = run.store.get(f"{manifest.key}/ledger.parquet")
         return pq.read_table(io.BytesIO(data)).to_pylist()
 
     return read
@@ -83,6 +83,6 @@ def data_of() -> Callable[..., list[dict[str, Any]]]:
     def read(run, manifest):
         from components.core.tables import open_table
 
-        return open_table(run.store, f"{key_of(run.store, manifest.uri)}/data.lance").to_table().to_pylist()
+        return open_table(run.store, f"{manifest.key}/data.lance").to_table().to_pylist()
 
     return read

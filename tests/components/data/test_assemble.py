@@ -1,7 +1,6 @@
 import pytest
 
 from components.core.errors import InputError
-from components.core.store import key_of
 from components.core.tables import open_table
 from components.data.step import assemble, prepare
 from components.models.mixture import MixtureReader
@@ -9,7 +8,7 @@ from components.models.registry import family
 
 
 def index_of(run, mixture):
-    return open_table(run.store, f"{key_of(run.store, mixture.uri)}/index.lance").to_table().to_pylist()
+    return open_table(run.store, f"{mixture.key}/index.lance").to_table().to_pylist()
 
 
 @pytest.fixture
@@ -122,9 +121,9 @@ def test_the_tokenizer_is_trained_on_the_text_and_keeps_special_tokens_whole(two
 
 def test_only_what_decides_the_mixture_changes_its_address(two_subsets, run_on):
     base = mixed(run_on(two_subsets))
-    assert mixed(run_on(two_subsets, training__learning_rate="0.5", data__workers="1", seed="3")).uri == base.uri
-    assert mixed(run_on(two_subsets, data__context_length="512")).uri != base.uri
-    assert mixed(run_on(two_subsets, model__prompt="llama3")).uri != base.uri
+    assert mixed(run_on(two_subsets, training__learning_rate="0.5", data__workers="1", seed="3")).key == base.key
+    assert mixed(run_on(two_subsets, data__context_length="512")).key != base.key
+    assert mixed(run_on(two_subsets, model__prompt="llama3")).key != base.key
 
 
 def test_reuse_imports_nothing_heavy(two_subsets, run_on):

@@ -11,7 +11,6 @@ from PIL import Image, ImageEnhance
 from components.core.artifacts import Kind
 from components.core.errors import InputError
 from components.core.steps import State, read_record
-from components.core.store import key_of
 from components.data.perceptual import ALIKE, alike, grey_levels, perceptual_hashes
 from components.data.step import assemble, prepare
 
@@ -117,7 +116,7 @@ def compared(source, tmp_path, run_on):
         run = run_on(source.folder, **given)
         mixture = assemble(run, [prepare(run, "raw")])
         record = read_record(run.store, "test", "contamination")
-        prefix = key_of(run.store, record.uri)
+        prefix = record.key
         hits = pq.read_table(io.BytesIO(run.store.get(f"{prefix}/hits.parquet"))).to_pylist()
         return run, mixture, record, hits, json.loads(run.store.get(f"{prefix}/benchmarks.json"))
 

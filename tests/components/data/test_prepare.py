@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from components.core.errors import ConfigError, InputError
-from components.core.store import key_of, open_store
+from components.core.store import open_store
 from components.data.step import prepare, resolve_subsets
 
 
@@ -155,19 +155,19 @@ def test_a_changed_image_changes_the_dataset_and_the_number_of_workers_does_not(
     source.image("a.jpg")
     folder = source.write([source.row("a", "a.jpg")])
     first = prepare(run_on(folder), "raw")
-    assert prepare(run_on(folder, data__workers="1"), "raw").uri == first.uri
+    assert prepare(run_on(folder, data__workers="1"), "raw").key == first.key
     source.image("a.jpg", jpeg((1, 2, 3)))
-    assert prepare(run_on(folder), "raw").uri != first.uri
+    assert prepare(run_on(folder), "raw").key != first.key
 
 
 def test_what_a_killed_attempt_left_is_no_part_of_the_result(source, run_on):
     run = run_on(source.write([source.row("a")]))
     made = prepare(run, "raw")
-    prefix = key_of(run.store, made.uri)
+    prefix = made.key
     run.store.delete(f"{prefix}/manifest.json")
     run.store.put(f"{prefix}/data.lance/data/half.lance", b"half")
     again = prepare(run, "raw")
-    assert again.uri == made.uri
+    assert again.key == made.key
     assert not any("half" in file.name for file in again.files)
 
 
@@ -229,4 +229,4 @@ def test_prepared_in_minio(source, run_on, minio_store, data_of):
     run = run_on(source.write([source.row("a", "a.jpg"), source.row("b")]), store=minio_store)
     dataset = prepare(run, "raw")
     assert [row["id"] for row in data_of(run, dataset)] == ["a", "b"]
-    assert dataset.fingerprint in dataset.uri
+    assert dataset.fingerprint in dataset.key

@@ -172,7 +172,7 @@ def test_a_changed_image_changes_the_address(layout, real, tmp_path, run_on):
     rows, images = real
     layout(tmp_path / "raw", rows[:3], images)
     layout(tmp_path / "changed", rows[:3], images | {rows[0]["images"][0]: images[rows[2]["images"][0]]})
-    assert prepare(run_on(tmp_path / "raw"), "nlvr2").uri != prepare(run_on(tmp_path / "changed"), "nlvr2").uri
+    assert prepare(run_on(tmp_path / "raw"), "nlvr2").key != prepare(run_on(tmp_path / "changed"), "nlvr2").key
 
 
 @pytest.mark.parametrize("column", ["id", "images", "conversation"])

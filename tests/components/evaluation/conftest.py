@@ -80,7 +80,7 @@ def model(run: Run) -> Manifest:
     built.save_pretrained(folder)
     llava.save_processor(tokenizer, settings, folder)
     made = MadeBy(run=run.id, step="convert", revision=1, config_hash="", code_version="", image_digest="")
-    return Manifest(kind=Kind.MODEL, uri=run.store.uri("models/abc"), fingerprint="abc", made_by=made)
+    return Manifest(kind=Kind.MODEL, key="models/abc", fingerprint="abc", made_by=made)
 
 
 @pytest.fixture

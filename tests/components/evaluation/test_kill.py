@@ -48,9 +48,9 @@ def test_killed_at_random_it_ends_with_the_same(run, model, tmp_path, kills, wor
         lost = len(told["asked"]) - len(wanted)
         assert 0 <= lost <= kills * LARGEST_BATCH  # ... and generated once, but for those in flight
     first = evaluate(run, "demo-multi", model)
-    again = results(run.store, first.uri)
+    again = results(run.store, first.key)
     for entry in [*run.store.list("responses"), *run.store.list("evaluations")]:
         run.store.delete(entry.key)
-    assert evaluate(run, "demo-multi", model).uri == first.uri
-    assert results(run.store, first.uri) == again
+    assert evaluate(run, "demo-multi", model).key == first.key
+    assert results(run.store, first.key) == again
     assert set(keys(run)) == wanted

@@ -75,7 +75,7 @@ def test_fetched_once_and_read_from_the_store(hub, kind, request) -> None:
     with pytest.raises(InputError, match="mantis fetch-benchmark q-bench2"):
         mirror.find_mirror(store, benchmark)
     manifest = mirror.fetch(store, benchmark)
-    assert manifest.uri == store.uri(f"sources/benchmarks/q-bench2/{REVISION}")
+    assert manifest.key == f"sources/benchmarks/q-bench2/{REVISION}"
     assert [file.name for file in manifest.files] == ["files/data/dev-00000-of-00001.parquet"]
     assert mirror.fetch(store, benchmark) == manifest == mirror.find_mirror(store, benchmark)
     assert len(hub) == 1

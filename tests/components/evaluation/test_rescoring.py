@@ -5,7 +5,6 @@ from typer.testing import CliRunner
 
 from components.core.errors import ConfigError, InputError
 from components.core.steps import Run
-from components.core.store import key_of
 from components.evaluation.benchmarks import load_benchmark
 from components.evaluation.reader import Samples, read_benchmark
 from components.evaluation.rescoring import benchmark_of, rescore_evaluation, rescore_file
@@ -16,7 +15,7 @@ from pipelines.cli import app
 @pytest.fixture
 def evaluated(run, model):
     manifest = evaluate(run, "demo-multi", model)
-    return run.store, key_of(run.store, manifest.uri)
+    return run.store, manifest.key
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ def test_the_other_profile_needs_no_model(evaluated, run, model) -> None:
     settings = run.recipe.evaluation.model_copy(update={"scoring": "strict"})
     again = Run(id=run.id, store=store, recipe=run.recipe.model_copy(update={"evaluation": settings}))
     anew = evaluate(again, "demo-multi", model)
-    assert strict.rows == json.loads(store.get(f"{key_of(store, anew.uri)}/scores.json"))
+    assert strict.rows == json.loads(store.get(f"{anew.key}/scores.json"))
 
 
 def test_a_file_from_elsewhere(tmp_path, samples) -> None:

@@ -7,7 +7,6 @@ from PIL import Image
 
 from components.core.errors import ConfigError, IntegrityError
 from components.core.steps import Run
-from components.core.store import key_of
 from components.evaluation import benchmarks
 from components.evaluation.benchmarks import load_benchmark
 from components.evaluation.step import evaluate, resolve_benchmarks
@@ -24,8 +23,8 @@ def changed(run, **evaluation):
 
 def test_what_is_written(run, model) -> None:
     manifest = evaluate(run, "demo-multi", model)
-    prefix = key_of(run.store, manifest.uri)
-    assert manifest.uri.startswith(run.store.uri("evaluations/abc/demo-multi/"))
+    prefix = manifest.key
+    assert manifest.key.startswith("evaluations/abc/demo-multi/")
     assert manifest.inputs["model"].fingerprint == "abc"
     actual = lines(run.store, prefix, "actual-00000.jsonl")
     assert [line["id"] for line in actual] == [f"q{number}" for number in range(60)]
@@ -66,7 +65,7 @@ def journal_of(run):
 
 
 def test_a_rerun_makes_only_what_is_missing(run, model) -> None:
-    prefix = key_of(run.store, evaluate(run, "demo-multi", model).uri)
+    prefix = evaluate(run, "demo-multi", model).key
     folder = run.store.root / prefix
     before = {path.name: path.read_bytes() for path in folder.rglob("*.json*")}
     kept = journal_of(run)
@@ -114,12 +113,12 @@ def test_responses_are_reused_only_where_nothing_that_decides_them_changed(
 
 def test_processes_share_the_work_and_give_the_same(run, model) -> None:
     alone = evaluate(run, "demo-multi", model)
-    first = {path.name: path.read_bytes() for path in (run.store.root / key_of(run.store, alone.uri)).rglob("*.jsonl")}
-    for path in [*journal_of(run), run.store.root / key_of(run.store, alone.uri) / "manifest.json"]:
+    first = {path.name: path.read_bytes() for path in (run.store.root / alone.key).rglob("*.jsonl")}
+    for path in [*journal_of(run), run.store.root / alone.key / "manifest.json"]:
         path.unlink()
     together = evaluate(changed(run, processes=3), "demo-multi", model)
-    folder = run.store.root / key_of(run.store, together.uri)
-    assert together.uri == alone.uri
+    folder = run.store.root / together.key
+    assert together.key == alone.key
     assert {path.name: path.read_bytes() for path in folder.rglob("*.jsonl")} == first
     keys = [line["key"] for lines in journal_of(run).values() for line in lines]
     assert len(keys) == len(set(keys))
@@ -132,25 +131,25 @@ def test_a_committed_result_is_reused(run, model) -> None:
 
 
 def test_what_decides_the_result_changes_its_address(run, model, source) -> None:
-    uris = {evaluate(run, "demo-multi", model).uri}
-    uris.add(evaluate(changed(run, scoring="strict"), "demo-multi", model).uri)
-    uris.add(evaluate(changed(run, controls=()), "demo-multi", model).uri)
+    uris = {evaluate(run, "demo-multi", model).key}
+    uris.add(evaluate(changed(run, scoring="strict"), "demo-multi", model).key)
+    uris.add(evaluate(changed(run, controls=()), "demo-multi", model).key)
     file = source / "demo-multi" / "test.json"
     file.write_text(file.read_text().replace("What colour", "Which colour"))
-    uris.add(evaluate(run, "demo-multi", model).uri)
+    uris.add(evaluate(run, "demo-multi", model).key)
     assert len(uris) == 4
 
 
 def test_without_controls_they_are_not_scored(run, model) -> None:
     manifest = evaluate(changed(run, controls=()), "demo-multi", model)
-    rows = json.loads(run.store.get(f"{key_of(run.store, manifest.uri)}/scores.json"))
+    rows = json.loads(run.store.get(f"{manifest.key}/scores.json"))
     assert all(row["blind"] is row["shuffled_p"] is None for row in rows)
     assert not any("blind" in name for name in manifest.summary)
 
 
 def test_a_damaged_response_is_not_taken_for_one(run, model) -> None:
     manifest = evaluate(run, "demo-multi", model)
-    (run.store.root / key_of(run.store, manifest.uri) / "manifest.json").unlink()
+    (run.store.root / manifest.key / "manifest.json").unlink()
     damaged = next(iter(journal_of(run)))
     damaged.write_text("\n".join(damaged.read_text().splitlines()[:1]))
     with pytest.raises(IntegrityError, match=damaged.name):
@@ -161,7 +160,7 @@ def test_a_damaged_response_is_not_taken_for_one(run, model) -> None:
 def test_generated_benchmarks(run, model, benchmark) -> None:
     generated = changed(run, source="generated", samples_per_skill=8)
     manifest = evaluate(generated, benchmark, model)
-    rows = json.loads(run.store.get(f"{key_of(run.store, manifest.uri)}/scores.json"))
+    rows = json.loads(run.store.get(f"{manifest.key}/scores.json"))
     assert {row["skill"] for row in rows} == set(load_benchmark(benchmark).skills)
     for row in rows:
         assert row["samples"] == 8
@@ -170,11 +169,11 @@ def test_generated_benchmarks(run, model, benchmark) -> None:
         }
         assert options == {round(1 / row["chance"])}
     assert evaluate(generated, benchmark, model) == manifest
-    assert evaluate(changed(generated, samples_per_skill=9), benchmark, model).uri != manifest.uri
+    assert evaluate(changed(generated, samples_per_skill=9), benchmark, model).key != manifest.key
 
 
 def gallery_of(run, manifest):
-    return run.store.get(f"{key_of(run.store, manifest.uri)}/gallery.json")
+    return run.store.get(f"{manifest.key}/gallery.json")
 
 
 def test_resolve(run) -> None:

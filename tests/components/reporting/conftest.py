@@ -66,7 +66,7 @@ class Stored:
     artifacts: dict[str, Manifest] = field(default_factory=dict)
 
     def key(self, name: str, file: str) -> str:
-        return f"{self.artifacts[name].uri.removeprefix(self.run.store.url.rstrip('/') + '/')}/{file}"
+        return f"{self.artifacts[name].key}/{file}"
 
     def put(self, name: str, file: str, content: object) -> None:
         self.run.store.put(self.key(name, file), json.dumps(content).encode())
@@ -87,7 +87,7 @@ def commit(
     )
     manifest = Manifest(
         kind=kind,
-        uri=run.store.uri(prefix),
+        key=prefix,
         fingerprint=made,
         inputs={name: given.reference() for name, given in inputs.items()},
         made_by=made_by,
@@ -303,7 +303,7 @@ def put_records(run: Run, artifacts: dict[str, Manifest]) -> None:
             ended=(began + timedelta(seconds=end)).isoformat(timespec="milliseconds") if end else None,
             seconds=21.3 if reused else round(max(0, end - start), 3),
             attempts=0 if reused else 2 if step == "train" else 1,
-            uri=artifacts[step].uri if step in artifacts else "",
+            key=artifacts[step].key if step in artifacts else "",
             summary=artifacts[step].summary if step in artifacts else {},
         )
         run.store.put(run.key(f"steps/{step}.json"), record.model_dump_json().encode())

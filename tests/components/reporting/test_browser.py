@@ -5,7 +5,6 @@ from pathlib import Path
 
 from components.core.artifacts import commit_manifest, describe_files
 from components.core.steps import Run
-from components.core.store import key_of
 from components.reporting.comparing import compare_runs
 from components.reporting.comparison_page import render_comparison
 from components.reporting.step import report
@@ -58,14 +57,14 @@ def test_a_comparison(browser, make_stored, local_store, demo_recipe, tmp_path):
     for name in ("first-run", "second-run"):
         runs.append(Run(id=name, store=local_store, recipe=demo_recipe))
         evaluation = make_stored(run=runs[-1]).artifacts["evaluate-demo-multi"]
-        gallery = json.loads(local_store.get(f"{key_of(local_store, evaluation.uri)}/gallery.json"))
+        gallery = json.loads(local_store.get(f"{evaluation.key}/gallery.json"))
         lines = [
             {"id": each["id"], "skill": each["skill"], "unit": each["id"], "question": each["question"], "images": []}
             | {"response": each["response"], "correct": right, "score": float(right)}
             for each in gallery
             for right in [each["correct"] if name == "first-run" else not each["correct"]]
         ]
-        prefix = key_of(local_store, evaluation.uri)
+        prefix = evaluation.key
         local_store.put(f"{prefix}/responses/actual-00000.jsonl", "\n".join(map(json.dumps, lines)).encode())
         files = describe_files(local_store, prefix)
         commit_manifest(local_store, evaluation.model_copy(update={"files": files}))

@@ -9,7 +9,6 @@ from components.core.artifacts import commit_manifest, describe_files
 from components.core.errors import ConfigError
 from components.core.settings import parse_recipe
 from components.core.steps import Run
-from components.core.store import key_of
 from components.reporting.comparing import compare_runs
 from components.reporting.comparison_page import render_comparison, render_comparison_markdown
 from pipelines.comparison import compare
@@ -52,7 +51,7 @@ def line(sample, skill, correct, **more):
 
 
 def put_lines(store, evaluation, lines):
-    prefix = key_of(store, evaluation.uri)
+    prefix = evaluation.key
     store.put(f"{prefix}/responses/actual-00000.jsonl", "".join(json.dumps(each) + "\n" for each in lines).encode())
     commit_manifest(store, evaluation.model_copy(update={"files": describe_files(store, prefix)}))
 
@@ -109,7 +108,7 @@ def evaluations(run):
 
     for record in read_records(run.store, run.id):
         if record.step == "evaluate-demo-multi":
-            yield read_manifest(run.store, key_of(run.store, record.uri))
+            yield read_manifest(run.store, record.key)
 
 
 def test_other_samples_are_left_out_and_said(runs):

@@ -53,7 +53,7 @@ class Page(HTMLParser):
 
 def test_the_report_lies_where_the_contract_says_and_is_reused(stored):
     manifest = report(stored.run, stored.evaluations)
-    assert manifest.uri.endswith(ADDRESS)
+    assert manifest.key.endswith(ADDRESS)
     assert {file.name for file in manifest.files} == {"report.html", "report.md", "summary.json"}
     assert set(manifest.inputs) == {"demo-multi", "demo-single"}
     page = read(stored, "report.html")
@@ -220,8 +220,8 @@ def test_lineage_names_every_artifact_and_the_commands(stored):
         assert artifact.fingerprint in page
         assert artifact.fingerprint in markdown
     for evaluation in stored.evaluations:
-        assert f"mantis lineage {evaluation.uri}" in page
-    assert f"{stored.evaluations[0].uri}#compare-0000" in page
+        assert f"mantis lineage {evaluation.key}" in page
+    assert f"{stored.evaluations[0].key}#compare-0000" in page
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from transformers import AutoModelForImageTextToText
 from components.conversion.step import convert
 from components.core.errors import MantisError
 from components.core.settings import AdapterSettings, TrainingSettings
-from components.core.store import key_of
 from components.models.registry import family
 from components.training.adapters import add_adapters, quantize
 from components.training.step import train
@@ -57,7 +56,7 @@ def test_trained_adapters_become_a_model_that_transformers_loads(make_run, adapt
     assert "model/adapter_config.json" in names
     assert all(file.size < base / 2 for file in shards), "frozen weights are not saved again and again"
     model = convert(run, checkpoint)
-    folder = run.store.lance_uri(key_of(run.store, model.uri))
+    folder = run.store.lance_uri(model.key)
     _, report = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
 
@@ -65,15 +64,15 @@ def test_trained_adapters_become_a_model_that_transformers_loads(make_run, adapt
 @pytest.mark.slow
 def test_a_base_of_the_store_is_named_and_not_copied(make_run, shared_store):
     run, mixture = make_run("base-of-adapter", training__max_steps="4")
-    base = convert(run, train(run, mixture)).uri
-    changes = {"model__base": base, "training__adapter": "{rank: 4}", "training__max_steps": "4"}
+    base = convert(run, train(run, mixture)).key
+    changes = {"model__base": shared_store.uri(base), "training__adapter": "{rank: 4}", "training__max_steps": "4"}
     run, mixture = make_run("adapter-on-base", **changes)
     checkpoint = train(run, mixture)
     names = {file.name for file in checkpoint.files}
     assert "model/base.json" in names
     assert not any(name.endswith(".safetensors") and name.startswith("model/") for name in names)
     assert convert(run, checkpoint).summary["parameters"] > 0
-    weights = f"{key_of(shared_store, base)}/model.safetensors"
+    weights = f"{base}/model.safetensors"
     kept = shared_store.get(weights)
     shared_store.put(weights, kept[:-1] + bytes([kept[-1] ^ 1]))
     changed, _ = make_run("adapter-on-changed-base", **changes, conversion__precision="fp32")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from components.core.store import delete_tree, key_of
+from components.core.store import delete_tree
 from components.training.checkpoint import committed, folder_of
 from components.training.step import train
 
@@ -21,7 +21,7 @@ RECIPE = {
 def undisturbed(make_run):
     """Rows of a training on two ranks with ZeRO-3, which is left with its checkpoints."""
     run, mixture = make_run("elastic", **RECIPE)
-    prefix = key_of(run.store, train(run, mixture).uri)
+    prefix = train(run, mixture).key
     return prefix, rows_of(run.store, prefix), {entry.key: run.store.get(entry.key) for entry in run.store.list(prefix)}
 
 
@@ -48,7 +48,7 @@ def test_the_same_samples_and_losses_on_another_layout(undisturbed, make_run, ca
             run.store.put(key, data)
     assert committed(run.store, prefix) == [RESUMED]
 
-    assert key_of(run.store, train(run, mixture).uri) == prefix
+    assert train(run, mixture).key == prefix
     said = capfd.readouterr().err
     assert f"goes on after step {RESUMED} " in said
     assert f"it is divided anew for {ranks} ranks with ZeRO-{stage}" in said

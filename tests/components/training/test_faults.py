@@ -17,7 +17,7 @@ import torch
 
 from components.core.hashing import sha256_bytes
 from components.core.steps import Run
-from components.core.store import delete_tree, key_of
+from components.core.store import delete_tree
 from components.core.tracking import RUN_TAG
 from components.data.step import assemble, prepare
 from components.training.checkpoint import committed, folder_of
@@ -87,7 +87,7 @@ def quiet(make_run):
     """Digest of weights and moments, and rows, of a training that nothing disturbs."""
     run, mixture = make_run("quiet")
     manifest = train(run, mixture)
-    prefix = key_of(run.store, manifest.uri)
+    prefix = manifest.key
     found = final_digest(run.store, prefix), rows_of(run.store, prefix)
     delete_tree(run.store, prefix)
     return found
@@ -130,7 +130,7 @@ def test_a_full_disk_ends_it_with_a_message_and_with_room_it_ends_bit_identical(
     prefix = task.address(task.fingerprint())
     assert committed(run.store, prefix) == []
 
-    assert key_of(run.store, train(run, mixture).uri) == prefix
+    assert train(run, mixture).key == prefix
     assert final_digest(run.store, prefix) == quiet[0]
 
 

@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from components.core.store import key_of
 from components.training.step import train
 
 
@@ -17,7 +16,7 @@ def test_memory_is_flat_and_the_goodput_table_sums_to_the_wall_time(make_run):
     began = time.monotonic()
     manifest = train(run, mixture)
     wall = time.monotonic() - began
-    lines = run.store.get(f"{key_of(run.store, manifest.uri)}/metrics.jsonl").splitlines()
+    lines = run.store.get(f"{manifest.key}/metrics.jsonl").splitlines()
     memory = {row["step"]: row["memory_gb"] for row in map(json.loads, lines)}
     assert memory[2000] < 1.02 * memory[500], "the peak of the first rank's memory after a quarter of the steps"
     seconds = sum(value for name, value in manifest.summary.items() if name.startswith("seconds_"))

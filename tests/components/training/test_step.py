@@ -7,7 +7,7 @@ from components.training.step import training_task
 
 def committed(run: Run, kind: Kind, key: str, fingerprint: str) -> Manifest:
     made_by = MadeBy(run="", step="s", revision=1, config_hash="c", code_version="v", image_digest="none")
-    manifest = Manifest(kind=kind, uri=run.store.uri(key), fingerprint=fingerprint, made_by=made_by)
+    manifest = Manifest(kind=kind, key=key, fingerprint=fingerprint, made_by=made_by)
     commit_manifest(run.store, manifest)
     return manifest
 

@@ -15,7 +15,7 @@ from safetensors.torch import load
 
 from components.core.artifacts import check_files
 from components.core.hashing import sha256_bytes
-from components.core.store import delete_tree, key_of
+from components.core.store import delete_tree
 from components.training.checkpoint import committed, folder_of
 from components.training.step import train, training_task
 
@@ -27,7 +27,7 @@ def trained(make_run):
     """(run, mixture, prefix, manifest, digest of weights and optimizer, rows) of an undisturbed training."""
     run, mixture = make_run("train", training__epochs=str(EPOCHS))
     manifest = train(run, mixture)
-    prefix = key_of(run.store, manifest.uri)
+    prefix = manifest.key
     return run, mixture, prefix, manifest, final_digest(run.store, prefix), rows_of(run.store, prefix)
 
 

@@ -5,7 +5,6 @@ import sys
 from components.core.artifacts import read_manifest
 from components.core.errors import MantisError
 from components.core.steps import open_run, read_record
-from components.core.store import key_of
 from components.training.step import train
 
 
@@ -13,7 +12,7 @@ def main(store_url: str, run_id: str) -> None:
     run = open_run(run_id, store_url)
     record = read_record(run.store, run.id, "assemble")
     try:
-        train(run, read_manifest(run.store, key_of(run.store, record.uri)))
+        train(run, read_manifest(run.store, record.key))
     except MantisError as error:
         sys.exit(f"ERROR: {error}")
 

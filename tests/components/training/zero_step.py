@@ -13,7 +13,6 @@ from deepspeed.utils import safe_get_full_grad
 
 from components.core.artifacts import read_manifest
 from components.core.steps import open_run, read_record
-from components.core.store import key_of
 from components.models.mixture import MixtureReader
 from components.models.registry import family
 from components.training.engine import build_engine, freeze, join_ranks, leave_ranks, parameter_groups
@@ -40,7 +39,7 @@ def main(work, store_url: str, out: str, *run_ids: str) -> None:
     for run_id in run_ids:
         run = open_run(run_id, store_url)
         record = read_record(run.store, run.id, "assemble")
-        reader = MixtureReader(run.store, read_manifest(run.store, key_of(run.store, record.uri)))
+        reader = MixtureReader(run.store, read_manifest(run.store, record.key))
         figures[run_id] = work(run.recipe.model, run.recipe.training, reader, ranks)
     Path(f"{out}.{ranks.rank}").write_text(json.dumps(figures))
     leave_ranks()
