@@ -264,12 +264,17 @@ def compare(
 @app.command()
 def ui(store: Store = "", port: Annotated[int, typer.Option()] = 5000) -> None:
     """Start MLflow's page on the runs of the store; Ctrl-C ends it."""
-    from components.core.tracking import tracking_uri
+    from components.core.mlflow_database import ARTIFACTS, forget_addresses
+    from components.core.tracking import database_folder, tracking_uri
 
     with explained():
-        uri = tracking_uri(open_store(store or default_store_url()))
+        opened = open_store(store or default_store_url())
+        uri, folder = tracking_uri(opened), database_folder(opened)
         console.print(f"MLflow on http://127.0.0.1:{port} showing {uri}")
         command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
+        if folder is not None:
+            forget_addresses(folder)
+            command += ["--artifacts-destination", str(folder / ARTIFACTS)]
         try:
             subprocess.run([*command, "--port", str(port)], check=False, env=os.environ)
         except KeyboardInterrupt:

@@ -9,7 +9,7 @@ from components.core import progress
 from components.core.artifacts import Manifest
 from components.core.errors import TrackingError
 from components.core.steps import Run
-from components.core.tracking import open_tracked_run
+from components.core.tracking import address_in, open_tracked_run
 
 ALIAS = "newest"  # `latest` is a word of MLflow's own
 FINGERPRINT_TAG = "mantis.fingerprint"
@@ -18,7 +18,8 @@ FINGERPRINT_TAG = "mantis.fingerprint"
 def register_model(run: Run, model: Manifest) -> str | None:
     """Register `model` under the recipe's name; returns the version, None while MLflow is away.
 
-    A model that is registered already keeps its version, and the alias goes to it.
+    A model that is registered already keeps its version, and the alias goes to it. It gets another version where the
+    server knows it under the address of another store: this one was moved, or the model is in both.
     """
     from mlflow.exceptions import MlflowException
 
@@ -37,18 +38,19 @@ def _register(run: Run, model: Manifest) -> str:
     client, name = tracked.client, run.recipe.name
     if not client.search_registered_models(filter_string=f"name = '{name}'"):
         client.create_registered_model(name, description=run.recipe.description or None)
-    version = _version(client, name, model.fingerprint)
+    source = address_in(run.store, model.key)
+    version = _version(client, name, model.fingerprint, source)
     if version is None:
-        made = client.create_model_version(name, source=model.key, run_id=tracked.id, tags=_tags(run, model))
+        made = client.create_model_version(name, source=source, run_id=tracked.id, tags=_tags(run, model))
         version = str(made.version)
     client.set_registered_model_alias(name, ALIAS, version)
     return version
 
 
-def _version(client: Any, name: str, fingerprint: str) -> str | None:
-    """The version that is this model already."""
+def _version(client: Any, name: str, fingerprint: str, source: str) -> str | None:
+    """The version that is this model already, at this address: MLflow cannot change the address of a version."""
     found = client.search_model_versions(f"name = '{name}' and tag.`{FINGERPRINT_TAG}` = '{fingerprint}'")
-    return str(found[0].version) if found else None
+    return next((str(version.version) for version in found if version.source == source), None)
 
 
 def _tags(run: Run, model: Manifest) -> dict[str, str]:

@@ -4,7 +4,6 @@ KFP's final status and error fields cannot be relied on, so what happened is wri
 `runs/<run>/steps/<step>.json`.
 """
 
-import json
 import os
 import time
 import traceback
@@ -15,7 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, model_validator
 
 from components.core import progress
 from components.core.arms import parent_of
@@ -66,6 +65,17 @@ class StepRecord(Versioned):
     key: Key | Literal[""] = ""
     fingerprint: str = ""
     summary: dict[str, Number] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _upgraded(cls, raw: Any, info: ValidationInfo) -> Any:
+        """Version 1 named its result by an absolute URI; `context["store"]` may have moved since."""
+        if not isinstance(raw, dict) or "uri" not in raw:
+            return raw
+        rest = {name: value for name, value in raw.items() if name != "uri"}
+        store: ObjectStore = (info.context or {})["store"]
+        key = former_key(store, raw["uri"]) if raw["uri"] else ""
+        return rest | {"schema_version": 2, "key": key}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,12 +288,7 @@ def read_records(store: ObjectStore, run: str) -> list[StepRecord]:
 
 
 def _parse_record(store: ObjectStore, key: str) -> StepRecord:
-    """The record at `key`. Version 1 named its result by an absolute URI, which the store may have left behind."""
-    raw = json.loads(store.get(key))
-    if "uri" in raw:
-        uri = raw.pop("uri")
-        raw |= {"schema_version": 2, "key": former_key(store, uri) if uri else ""}
-    return StepRecord.model_validate(raw, context=origin(store.uri(key)))
+    return StepRecord.model_validate_json(store.get(key), context={**origin(store.uri(key)), "store": store})
 
 
 def _record(

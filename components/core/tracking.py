@@ -17,12 +17,20 @@ from typing import Any
 from components.core import progress
 from components.core.errors import TrackingError
 from components.core.hashing import fingerprint
+from components.core.mlflow_database import (
+    DATABASE,
+    LOCATION,
+    STORE_TAG,
+    THIS_STORE,
+    artifact_folder,
+    forget_addresses,
+)
 from components.core.processes import one_at_a_time
 from components.core.steps import Run
 from components.core.store import ObjectStore
 from components.core.store_local import LocalStore
 
-RUN_TAG, STORE_TAG = "mantis.run", "mantis.store"
+RUN_TAG = "mantis.run"
 PARENT_TAG = "mlflow.parentRunId"  # MLflow's own: its page draws one run inside the other
 MARKER_METRIC = "train/loss"  # logged with every row of the curve: its last step says how far MLflow has got
 BATCH = 1000  # MLflow's limit of metrics per request
@@ -43,16 +51,36 @@ class Status(StrEnum):
 
 def tracking_uri(store: ObjectStore) -> str:
     """MLFLOW_TRACKING_URI, else a SQLite file in a local store, else one in the folder .mantis here."""
-    given = os.environ.get("MLFLOW_TRACKING_URI")
-    if given:
-        return given
-    return f"sqlite:///{_local_root(store) / 'mlflow.db'}"
+    folder = database_folder(store)
+    return os.environ["MLFLOW_TRACKING_URI"] if folder is None else f"sqlite:///{folder / DATABASE}"
 
 
-def _local_root(store: ObjectStore) -> Path:
+def database_folder(store: ObjectStore) -> Path | None:
+    """The folder of the MLflow database of `store`; None where MLFLOW_TRACKING_URI names MLflow."""
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        return None
     root = store.root if isinstance(store, LocalStore) else Path.cwd() / ".mantis"
     root.mkdir(parents=True, exist_ok=True)
     return root
+
+
+def address_in(store: ObjectStore, key: str) -> str:
+    """How MLflow names an object of `store`: by its key where the database lies in the store, else by its URI."""
+    return key if _lies_in(store) else store.uri(key)
+
+
+def _lies_in(store: ObjectStore) -> bool:
+    """Whether the database is a part of the store, and is copied and moved with it."""
+    return isinstance(store, LocalStore) and database_folder(store) is not None
+
+
+def _client(store: ObjectStore) -> Any:
+    from mlflow import MlflowClient
+
+    folder = database_folder(store)
+    if folder is not None:
+        forget_addresses(folder)
+    return MlflowClient(tracking_uri=tracking_uri(store))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +90,7 @@ class TrackedRun:
     client: Any  # mlflow.MlflowClient, which publishes no types
     id: str
     experiment: str
+    folder: Path | None = None  # with the database, where no server keeps the artifacts
 
 
 def open_tracked_run(run: Run) -> TrackedRun:
@@ -73,11 +102,10 @@ def open_tracked_run(run: Run) -> TrackedRun:
     Raises:
         TrackingError: the server refuses or is away.
     """
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     try:
-        client = MlflowClient(tracking_uri=tracking_uri(run.store))
+        client = _client(run.store)
         experiment = _experiment(client, run)
         run_id = _known(client, experiment, run) or _created(client, experiment, run)
         for tag, value in _tags(run).items():
@@ -91,17 +119,16 @@ def open_tracked_run(run: Run) -> TrackedRun:
             f"MLflow at {tracking_uri(run.store)} refuses: {str(error).splitlines()[0]}",
             remedy="Check MLFLOW_TRACKING_URI; what was missed is sent by the next attempt.",
         ) from None
-    return TrackedRun(client=client, id=run_id, experiment=experiment)
+    return TrackedRun(client=client, id=run_id, experiment=experiment, folder=database_folder(run.store))
 
 
 def find_tracked_run(run: Run) -> TrackedRun | None:
     """The MLflow run of `run` as it is; None where nobody has opened one yet. Raises what MLflow's client raises."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=tracking_uri(run.store))
+    client = _client(run.store)
     experiment = _experiment(client, run)
     found = _known(client, experiment, run)
-    return TrackedRun(client=client, id=found, experiment=experiment) if found else None
+    folder = database_folder(run.store)
+    return TrackedRun(client=client, id=found, experiment=experiment, folder=folder) if found else None
 
 
 def send_curve(tracked: TrackedRun, rows: Iterable[Mapping[str, float]]) -> int:
@@ -140,8 +167,12 @@ def record_run(
     for name, value in scores.items():
         if known.data.metrics.get(name) != value:
             client.log_metric(tracked.id, name, value)
+    kept = artifact_folder(tracked.folder, known.info.artifact_uri) if tracked.folder else None
     for file in files:
-        client.log_artifact(tracked.id, str(file))
+        if kept is None:
+            client.log_artifact(tracked.id, str(file))
+        else:  # MLflow's client writes to such a location through a server only
+            LocalStore(kept).put_file(file.name, file)
 
 
 def score_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
@@ -240,8 +271,7 @@ def _experiment(client: Any, run: Run) -> str:
     if found:
         return str(found.experiment_id)
     # Without a server, artifacts lie beside the database; a server has a place of its own for them.
-    local = os.environ.get("MLFLOW_TRACKING_URI") is None
-    place = (_local_root(run.store) / "mlflow-artifacts").as_uri() if local else None
+    place = LOCATION if database_folder(run.store) is not None else None
     try:
         return str(client.create_experiment(name, artifact_location=place))
     except MlflowException as error:
@@ -252,8 +282,11 @@ def _experiment(client: Any, run: Run) -> str:
 
 
 def _tags(run: Run) -> dict[str, str]:
-    """What a run is known by: its id, and the store, in which another person may have a run of the same id."""
-    return {RUN_TAG: run.id, STORE_TAG: run.store.url}
+    """What a run is known by: its id and its store, for another person may have a run of the same id in another one.
+
+    A database that lies in the store moves with it, so there the tag says no address.
+    """
+    return {RUN_TAG: run.id, STORE_TAG: THIS_STORE if _lies_in(run.store) else run.store.url}
 
 
 def _known(client: Any, experiment: str, run: Run) -> str:
