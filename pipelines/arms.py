@@ -20,13 +20,13 @@ from pipelines.resolve import fitting, resolve_run
 FEWEST = 2  # arms that can be compared
 
 
-def resolve_parent(recipe: str, overrides: Mapping[str, object], name: str) -> tuple[str, Recipe]:
+def resolve_parent(recipe: str, overrides: Mapping[str, object], name: str, store_url: str) -> tuple[str, Recipe]:
     """Id and recipe of the run that compares the arms; the recipe is that of the last arm, with every skill.
 
     Raises:
         ConfigError: a field that does not hold, fewer than two skills, or a name without room for the arms'.
     """
-    run_id, resolved = resolve_run(recipe, overrides, name)
+    run_id, resolved = resolve_run(recipe, overrides, name, store_url)
     skills = resolved.data.skills
     if len(skills) < FEWEST:
         raise ConfigError(
@@ -46,7 +46,7 @@ def preflight_arms(recipe: str, overrides: Mapping[str, object], name: str, stor
     Raises:
         MantisError: recipe, store, source or benchmark will not do; nothing was started.
     """
-    parent, resolved = resolve_parent(recipe, overrides, name)
+    parent, resolved = resolve_parent(recipe, overrides, name, store_url)
     arms = _arms(recipe, overrides, Run(id=parent, store=open_store(store_url), recipe=resolved))
     checked = preflight(recipe, overrides, parent, store_url, trained_by=arms)
     for arm in arms:
@@ -61,7 +61,7 @@ def _arms(recipe: str, overrides: Mapping[str, object], parent: Run) -> list[Run
     skills = parent.recipe.data.skills
     for number, skill in enumerate(skills, 1):
         chosen = {"data.skills": list(skills[:number])}
-        run_id, its_recipe = resolve_run(recipe, {**overrides, **chosen}, _arm(parent.id, skill))
+        run_id, its_recipe = resolve_run(recipe, {**overrides, **chosen}, _arm(parent.id, skill), parent.store.url)
         arms.append(Run(id=run_id, store=parent.store, recipe=its_recipe, parent=parent.id))
     return arms
 
@@ -69,7 +69,7 @@ def _arms(recipe: str, overrides: Mapping[str, object], parent: Run) -> list[Run
 def finish_arms(recipe: str, overrides: Mapping[str, object], name: str, store_url: str) -> None:
     """Close the ablation that these parameters mean; one that preflight refused left nothing to close."""
     try:
-        parent_id, resolved = resolve_parent(recipe, overrides, name)
+        parent_id, resolved = resolve_parent(recipe, overrides, name, store_url)
         named = Run(id=parent_id, store=open_store(store_url), recipe=resolved)
         arms = _arms(recipe, overrides, named)
         for run in (named, *arms):

@@ -15,7 +15,7 @@ def preflight(
     from pipelines.resolve import name_of
 
     with reported():
-        name = name_of(run_recipe, run_overrides, run_name, eval_model)
+        name = name_of(run_recipe, run_overrides, run_name, eval_model, store_url)
         return first.preflight(run_recipe, run_overrides, name, store_url, model=eval_model, evaluates=evaluates).id
 
 

@@ -35,7 +35,7 @@ def finish(
     A run that preflight refused left nothing to close.
     """
     try:
-        run_id, resolved = resolve_run(recipe, overrides, name_of(recipe, overrides, name, model))
+        run_id, resolved = resolve_run(recipe, overrides, name_of(recipe, overrides, name, model, store_url), store_url)
         named = Run(id=run_id, store=open_store(store_url), recipe=resolved)
         check_ours(named)
     except ConfigError:
@@ -201,7 +201,7 @@ def _dataset(mixture: Manifest) -> dict[str, str]:
     return {
         "name": "+".join(sorted(mixture.inputs)) or "mixture",
         "digest": mixture.fingerprint,
-        "source": json.dumps({"uri": mixture.key}),
+        "source": json.dumps({"key": mixture.key}),
         "profile": json.dumps(mixture.summary),
     }
 

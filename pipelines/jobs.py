@@ -27,7 +27,7 @@ def render(recipe: str, overrides: Mapping[str, str], name: str, *, store: str, 
     Raises:
         ConfigError: no such recipe, a field that does not hold, or a store that pods cannot reach.
     """
-    run_id, resolved = resolve_run(recipe, {**overrides, "cluster.image": image}, name)
+    run_id, resolved = resolve_run(recipe, {**overrides, "cluster.image": image}, name, store)
     job = applied_job(Run(id=run_id, store=open_store(store), recipe=resolved))
     return _head(recipe, overrides, name, store, resolved) + yaml.safe_dump(job, sort_keys=False)
 

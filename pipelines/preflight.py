@@ -41,7 +41,7 @@ def preflight(
     Raises:
         MantisError: recipe, store, source, weights, benchmark or launcher will not do; nothing was started.
     """
-    run_id, resolved = resolve_run(recipe, overrides, name)
+    run_id, resolved = resolve_run(recipe, overrides, name, store_url)
     store = open_store(store_url)
     check_store(store)
     run = Run(id=run_id, store=store, recipe=resolved)

@@ -9,8 +9,9 @@ import yaml
 from components.core.errors import ConfigError
 from components.core.hashing import fingerprint
 from components.core.settings import SCRATCH, Recipe, parse_recipe
-from components.core.store import open_store
+from components.core.store import key_below, open_store
 from components.data.mixture import written_out
+from components.models.bases import FIELDS
 
 # A run's name becomes a folder of the store and the value of a Kubernetes label, as it is.
 LONGEST = 63
@@ -24,8 +25,11 @@ def shipped_recipes() -> list[str]:
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
 
 
-def resolve_run(recipe: str, overrides: Mapping[str, object], name: str) -> tuple[str, Recipe]:
+def resolve_run(recipe: str, overrides: Mapping[str, object], name: str, store_url: str = "") -> tuple[str, Recipe]:
     """Run id and resolved recipe of `recipe`: a shipped name, a store URL, or YAML text. Mixtures are written out.
+
+    A model that lies in the store at `store_url` is named by its key there, so that the run stays the same where the
+    store is copied or moved.
 
     Raises:
         ConfigError: no such recipe, a field that does not hold, or a name that no run can have.
@@ -35,7 +39,17 @@ def resolve_run(recipe: str, overrides: Mapping[str, object], name: str) -> tupl
     text, origin = _recipe_text(recipe)
     parsed = parse_recipe(text, origin=origin, overrides={key: _as_yaml(value) for key, value in overrides.items()})
     resolved = written_out(parsed)
+    if store_url:
+        resolved = _with_keys(resolved, store_url)
     return name or fitting(resolved.default_run_id(), f"name = {resolved.name!r}"), resolved
+
+
+def _with_keys(recipe: Recipe, store_url: str) -> Recipe:
+    addresses = {field: getattr(recipe.model, field) for field in FIELDS}
+    keys = {field: key_below(store_url, address) for field, address in addresses.items()}
+    if keys == addresses:
+        return recipe
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update=keys)})
 
 
 def fitting(run_id: str, made_of: str) -> str:
@@ -67,15 +81,17 @@ def published_recipe(family: str) -> str:
     raise ConfigError(f"No shipped recipe trains a model of family {family!r}.", remedy="Name one: --recipe.")
 
 
-def name_of(recipe: str, overrides: Mapping[str, object], name: str, model: str) -> str:
+def name_of(recipe: str, overrides: Mapping[str, object], name: str, model: str, store_url: str) -> str:
     """The run's name; of a run that evaluates the existing `model`, one that follows from recipe and model.
+
+    The model is known by its key in the store at `store_url`, in whatever form it is named.
 
     The recipe's own name is that of the run which trains: its records and its report are left alone.
     """
     if name or not model:
         return name
-    resolved = resolve_run(recipe, overrides, "")[1]
-    made = f"{resolved.name}-eval-{fingerprint([resolved.identity(), model])[:8]}"
+    resolved = resolve_run(recipe, overrides, "", store_url)[1]
+    made = f"{resolved.name}-eval-{fingerprint([resolved.identity(), key_below(store_url, model)])[:8]}"
     return fitting(made, f"name = {resolved.name!r}")
 
 

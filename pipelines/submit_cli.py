@@ -21,7 +21,7 @@ def submit(
     pipeline: Annotated[str, typer.Option(help="instruction-tuning, data-preparation, evaluation or ablation.")] = (
         "instruction-tuning"
     ),
-    model: Annotated[str, typer.Option(help="Of --pipeline evaluation: the model's URI.")] = "",
+    model: Annotated[str, typer.Option(help="Of --pipeline evaluation: the model's key or URI.")] = "",
     set_: Annotated[list[str] | None, typer.Option("--set", help="section.field=value")] = None,
     name: Annotated[str, typer.Option(help="The run's id; without it, it follows from the recipe.")] = "",
     experiment: Annotated[str, typer.Option(help="KFP's experiment; made if it is not there.")] = "mantis",
@@ -50,9 +50,9 @@ def submit(
         kfp.check_parameters(pipeline, model)
         text, overrides = recipe_argument(recipe), overrides_of(set_ or [], None)
         if pipeline == "ablation":
-            title, _ = resolve_parent(text, overrides, name)
+            title, _ = resolve_parent(text, overrides, name, store)
         else:
-            title, _ = resolve_run(text, overrides, name_of(text, overrides, name, model))
+            title, _ = resolve_run(text, overrides, name_of(text, overrides, name, model, store), store)
         parameters = {"run_recipe": text, "run_overrides": overrides, "run_name": name, "store_url": store}
         server = kfp.Server(host=host.rstrip("/"), namespace=namespace, token=token, ca_file=ca)
         wanted = kfp.Submission(

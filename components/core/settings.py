@@ -91,8 +91,8 @@ class ModelSettings(Settings):
     base: str = Field(
         SCRATCH,
         description="`scratch`: built in the shape of `from_scratch`, with a tokenizer trained on the mixture. Else a "
-        "published model's name (components/models/bases.yaml), or the folder, file:// or s3:// URL of a model: a "
-        "whole LLaVA, or with `vision` a LLaMA.",
+        "published model's name (components/models/bases.yaml), a key in the store such as models/<fingerprint>, or "
+        "the folder, file:// or s3:// URL of a model: a whole LLaVA, or with `vision` a LLaMA.",
     )
     vision: str = Field(
         "", description="Name, folder or URL of the CLIP or SigLIP tower to put before the LLaMA in `base`."

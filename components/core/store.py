@@ -132,6 +132,18 @@ def key_of(store: ObjectStore, address: str) -> str:
     )
 
 
+def key_below(store_url: str, address: str) -> str:
+    """`address` as a key where it lies in the store at `store_url`, else as it is; no store is opened."""
+    parsed = urlparse(store_url)
+    if parsed.scheme in ("", "file"):
+        root = Path(unquote(parsed.path)).absolute()
+        roots = [f"{root.as_uri()}/", f"{root}/"]
+    else:
+        roots = [f"{store_url.rstrip('/')}/"]
+    here = next((each for each in roots if address.startswith(each)), "")
+    return address.removeprefix(here).rstrip("/") if here else address
+
+
 def possible_keys(uri: str) -> list[str]:
     """What `uri`, of a store with an unknown address, can have as its key: the longest first, often only one.
 

@@ -20,7 +20,7 @@ from components.core.hashing import fingerprint, sha256_bytes
 from components.core.hub import Remote, Repository, hub_errors, list_files
 from components.core.progress import say
 from components.core.settings import SCRATCH, ModelSettings
-from components.core.store import ObjectStore, open_store
+from components.core.store import FOLDERS, ObjectStore, open_store
 from components.models.bases import FIELDS, Base, named_bases, published_base, published_bases
 
 REVISION = 1
@@ -124,13 +124,21 @@ def mirror_of(store: ObjectStore, base: Base) -> Manifest:
 
 
 def resolved(store: ObjectStore, settings: ModelSettings) -> ModelSettings:
-    """The settings with the address in the store for every name of published weights.
+    """The settings with an address for every name of published weights, and for every key of a model in the store.
 
     Raises:
         InputError: they were not fetched.
     """
     named = named_bases(settings)
-    return settings.model_copy(update={field: store.uri(mirror_of(store, base).key) for field, base in named.items()})
+    addresses = {field: store.uri(mirror_of(store, base).key) for field, base in named.items()}
+    others = {field: _address(store, getattr(settings, field)) for field in FIELDS if field not in named}
+    return settings.model_copy(update=addresses | others)
+
+
+def _address(store: ObjectStore, value: str) -> str:
+    """The URI of a model that `value` names by its key in the store; any other folder or word stays as it is."""
+    named = value.partition("/")[0] in FOLDERS and store.stat(f"{value}/config.json") is not None
+    return store.uri(value) if named else value
 
 
 def weights_of(store: ObjectStore, settings: ModelSettings) -> dict[str, Manifest]:
@@ -155,7 +163,7 @@ def model_identity(store: ObjectStore, settings: ModelSettings, fields: Sequence
         if field in named:
             content[field] = mirror_of(store, named[field]).fingerprint
         elif value not in ("", SCRATCH):
-            content[field] = _content_of(field, value)
+            content[field] = _content_of(field, _address(store, value))
     identity = settings.identity()
     return identity | {"content": content} if content else identity
 

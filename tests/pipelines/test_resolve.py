@@ -29,4 +29,4 @@ def test_a_recipe_whose_name_makes_too_long_a_one():
     assert "Shorten it by 1" in caught.value.remedy
     assert resolve_run("demo", named, "mine")[0] == "mine"
     with pytest.raises(ConfigError, match="is too long"):
-        name_of("demo", {"name": "x" * 54}, "", "file:///store/models/0123")
+        name_of("demo", {"name": "x" * 54}, "", "models/0123", "file:///store")
