@@ -13,8 +13,8 @@ from pipelines.platform import pipeline, short, step
     display_name="Mantis: evaluation of an existing model",
     description="Answers a recipe's benchmarks with a model of the store, with controls and intervals, and writes a "
     "report. eval_model: the model's key in the store or its URI, e.g. models/<fingerprint>. run_recipe: a shipped "
-    "name, a store URL or YAML text; its evaluation section counts. run_overrides: dotted fields. run_name: empty means "
-    "a name that follows from recipe and model. store_url: s3://bucket/prefix.",
+    "name, a store URL or YAML text; its evaluation section counts. run_overrides: dotted fields. run_name: empty "
+    "means a name that follows from recipe and model. store_url: s3://bucket/prefix.",
 )
 def evaluation(
     eval_model: str = "models/FINGERPRINT",

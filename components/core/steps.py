@@ -5,6 +5,7 @@ KFP's final status and error fields cannot be relied on, so what happened is wri
 """
 
 import os
+import re
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -319,8 +320,14 @@ def _record(
 
 
 def _write_record(run: Run, record: StepRecord) -> None:
-    run.store.put(run.key(f"steps/{record.step}.json"), record.model_dump_json(indent=1).encode())
+    stored = record.model_copy(update={"reason": _without_address(record.reason, run.store.url)})
+    run.store.put(run.key(f"steps/{record.step}.json"), stored.model_dump_json(indent=1).encode())
     progress.publish(state=record.state.value, label=record.step, reason=record.reason, seconds=record.seconds)
+
+
+def _without_address(reason: str, url: str) -> str:
+    """The reason with keys for URIs of the store, which may move; the terminal shows the URIs."""
+    return re.sub(rf"{re.escape(url)}(?![\w-])", "the store", reason.replace(f"{url}/", ""))
 
 
 def _now() -> str:

@@ -30,3 +30,17 @@ def test_a_recipe_whose_name_makes_too_long_a_one():
     assert resolve_run("demo", named, "mine")[0] == "mine"
     with pytest.raises(ConfigError, match="is too long"):
         name_of("demo", {"name": "x" * 54}, "", "models/0123", "file:///store")
+
+
+def test_a_model_of_the_store_is_known_by_its_key_wherever_the_store_lies():
+    given = [
+        ("models/0123", "file:///here"),
+        ("file:///here/models/0123", "file:///here"),
+        ("/here/models/0123", "file:///here"),
+        ("s3://there/x/models/0123", "s3://there/x"),
+    ]
+    runs = {resolve_run("demo", {"model.base": base}, "", store)[0] for base, store in given}
+    assert len(runs) == 1
+    assert len({name_of("demo", {}, "", model, store) for model, store in given}) == 1
+    other = resolve_run("demo", {"model.base": "file:///here/models/0123"}, "", "file:///there")
+    assert other[1].model.base == "file:///here/models/0123"

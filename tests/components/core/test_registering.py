@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
@@ -6,6 +7,7 @@ from mlflow import MlflowClient
 from components.core.artifacts import Kind, MadeBy, Manifest
 from components.core.registering import ALIAS, FINGERPRINT_TAG, register_model
 from components.core.steps import Run
+from components.core.store_local import LocalStore
 from components.core.tracking import tracking_uri
 
 
@@ -38,3 +40,14 @@ def test_an_outage_is_said_and_not_raised(
     assert register_model(replace(run, id="away"), model_of(run, "c" * 16)) is None
     captured = capsys.readouterr()
     assert "the model is not registered in MLflow" in captured.out + captured.err
+
+
+def test_a_model_that_moved_has_a_version_with_its_new_address(run: Run, tmp_path: Path, monkeypatch) -> None:
+    """On a server; MLflow cannot change the address of a version."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/server.db")
+    moved = replace(run, store=LocalStore(tmp_path / "moved"))
+    model = model_of(run, "a" * 16)
+    assert [register_model(each, model) for each in (run, moved, run, moved)] == ["1", "2", "1", "2"]
+    client = MlflowClient(tracking_uri=tracking_uri(run.store))
+    found = client.search_model_versions(f"name = '{run.recipe.name}'")
+    assert {version.source for version in found} == {run.store.uri(model.key), moved.store.uri(model.key)}

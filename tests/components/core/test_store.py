@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.core.errors import ConfigError, NotFoundError, StoreError
-from components.core.store import delete_tree, download_tree, key_of, open_store, upload_tree
+from components.core.store import delete_tree, download_tree, key_below, key_of, open_store, upload_tree
 
 
 @pytest.fixture(params=["local_store", "minio_store"])
@@ -110,6 +110,28 @@ def test_odd_names(store):
         assert store.get(key) == key.encode()
         assert key_of(store, store.uri(key)) == key
     assert [entry.key for entry in store.list("with space")] == ["with space/ä ö.json"]
+
+
+def test_a_key_is_named_by_itself_or_by_its_address(store):
+    assert key_of(store, "models/0123") == "models/0123"
+    assert key_of(store, store.uri("models/0123") + "/") == "models/0123"
+    with pytest.raises(ConfigError, match="is not an address of the store") as caught:
+        key_of(store, "s3://elsewhere/models/0123")
+    assert caught.value.remedy == "Name the store that holds it (--store)."
+
+
+def test_the_remedy_names_the_key_of_an_object_that_moved_here(store):
+    store.put("models/0123/config.json", b"{}")
+    with pytest.raises(ConfigError) as caught:
+        key_of(store, "file:///former/models/place/models/0123")
+    assert "name models/0123." in caught.value.remedy
+
+
+def test_keys_below_a_url_are_found_without_opening_the_store(store):
+    assert key_below(store.url + "/", store.uri("models/0123")) == "models/0123"
+    assert key_below(store.url, store.url + "2/models/0123") == store.url + "2/models/0123"
+    for named in ("idefics2-8b", "tiny", "", "/elsewhere/model"):
+        assert key_below(store.url, named) == named
 
 
 def test_trees(store, tmp_path: Path):

@@ -1,0 +1,47 @@
+"""What an earlier version wrote into a store's MLflow database, after the store was renamed."""
+
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from components.core.mlflow_database import artifact_folder, forget_addresses
+from components.core.tracking import RUN_TAG, open_tracked_run, record_run
+
+
+def test_a_database_with_addresses_follows_its_store(run, tmp_path: Path) -> None:
+    folder = run.store.root
+    folder.mkdir()
+    former = "file:///former/place/models/.mantis"
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    experiment = client.create_experiment(run.recipe.tracking.experiment, f"{former}/mlflow-artifacts")
+    tags = {RUN_TAG: run.id, "mantis.store": former}
+    old = client.create_run(experiment, run_name=run.id, tags=tags).info.run_id
+    client.create_registered_model("demo")
+    client.create_model_version("demo", source=f"{former}/models/0123", run_id=old)
+
+    tracked = open_tracked_run(run)
+    assert tracked.id == old
+    assert client.get_run(old).info.artifact_uri == f"mlflow-artifacts:/{old}/artifacts"
+    assert client.get_experiment(experiment).artifact_location == "mlflow-artifacts:/"
+    assert client.get_model_version("demo", "1").source == "models/0123"
+
+    report = tmp_path / "report.md"
+    report.write_text("text")
+    record_run(tracked, run, scores={}, tags={}, dataset=None, files=[report])
+    assert (folder / "mlflow-artifacts" / old / "artifacts" / "report.md").read_text() == "text"
+    assert client.get_run(old).data.tags["mantis.store"] == "."
+
+
+def test_a_run_of_a_bucket_keeps_its_store(tmp_path: Path) -> None:
+    """Runs of several buckets share the database in the current folder, so their tags tell them apart."""
+    folder = tmp_path / ".mantis"
+    folder.mkdir()
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    tagged = client.create_run(client.create_experiment("x"), tags={"mantis.store": "s3://a/b"}).info.run_id
+    forget_addresses(folder)
+    assert client.get_run(tagged).data.tags["mantis.store"] == "s3://a/b"
+
+
+def test_locations_of_others_are_left_alone(tmp_path: Path) -> None:
+    assert artifact_folder(tmp_path, "s3://bucket/1/artifacts") is None
+    assert artifact_folder(tmp_path, "mlflow-artifacts://host/1/artifacts") is None
