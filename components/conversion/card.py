@@ -46,7 +46,7 @@ def model_card(run: Run, checkpoint: Manifest, *, parameters: int, difference: f
         "",
         f"Run `{run.id}`, code `{checkpoint.made_by.code_version}`.",
         "",
-        "| input | fingerprint | address |",
+        "| input | fingerprint | key in the store |",
         "|---|---|---|",
         f"| checkpoint | `{checkpoint.fingerprint}` | {checkpoint.key} |",
         *inputs,

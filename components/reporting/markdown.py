@@ -261,7 +261,8 @@ def _lineage(report: RunReport) -> list[str]:
         for artifact in report.lineage
     ]
     shown = table(["Artifact", "Fingerprint", "Made by", "Code", "Image"], rows, left=5)
-    return ["## Lineage", shown, _fenced("\n".join(report.lineage_commands()))]
+    where = "The keys are relative to the store of this run. `--store` or MANTIS_STORE names it, else it is `.mantis`."
+    return ["## Lineage", shown, where, _fenced("\n".join(report.lineage_commands()))]
 
 
 def _recipe(report: RunReport) -> list[str]:
