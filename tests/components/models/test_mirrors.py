@@ -199,6 +199,9 @@ def test_a_name_means_its_mirror_and_another_revision_is_another_model(hub, loca
     identity = model_identity(local_store, settings)
     assert identity["base"] == "idefics2-8b"
     assert identity["content"] == {"base": first.fingerprint}
+    by_key = settings.model_copy(update={"base": first.key})
+    assert resolved(local_store, by_key).base == local_store.uri(first.key)
+    assert model_identity(local_store, by_key)["content"] == {"base": first.fingerprint}
     hub.files["config.json"] = b'{"model_type": "other"}'
     second = fetch_model(local_store, "idefics2-8b", revision="e" * 40)
     with pytest.raises(InputError, match="2 revisions"):

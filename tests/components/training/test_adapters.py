@@ -69,7 +69,7 @@ def test_a_base_of_the_store_is_named_and_not_copied(make_run, shared_store):
     run, mixture = make_run("adapter-on-base", **changes)
     checkpoint = train(run, mixture)
     names = {file.name for file in checkpoint.files}
-    assert "model/base.json" in names
+    assert json.loads(shared_store.get(f"{checkpoint.key}/model/base.json"))["address"] == base
     assert not any(name.endswith(".safetensors") and name.startswith("model/") for name in names)
     assert convert(run, checkpoint).summary["parameters"] > 0
     weights = f"{base}/model.safetensors"
