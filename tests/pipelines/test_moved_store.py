@@ -113,7 +113,7 @@ def test_everything_works_at_the_new_address(moved: Moved, made: Path) -> None:
     assert call("report", "first", "--no-open")
     assert "models/" in call("status", "first")
     evaluation = commands[-1].split()[1]
-    assert "compare" in call("rescore", evaluation)
+    assert "accuracy" in call("rescore", evaluation)
 
     ids = mlflow_runs(local)
     if not moved.url.startswith("s3:"):  # the database moved with the store: no run is there twice
