@@ -17,6 +17,7 @@ from components.core.arms import arms_of
 from components.core.errors import ConfigError
 from components.core.lineage import Link
 from components.core.store import ObjectStore, default_store_url, open_store
+from components.core.versions import Form, without_version
 from pipelines import data_cli, evaluation_cli, gc_cli, import_cli, job_cli, models_cli, submit_cli, train_cli
 from pipelines.starting import start
 from pipelines.terminal import PlatformFile, RunId, Store, console, errors, explained, overrides_of, recipe_argument
@@ -314,7 +315,8 @@ def doctor(
 
 
 def _show_scores(store: ObjectStore, run_id: str) -> None:
-    summary = json.loads(store.get(f"reports/{run_id}/summary.json"))
+    key = f"reports/{run_id}/summary.json"
+    summary = without_version(Form.REPORT_SUMMARY, json.loads(store.get(key)), store.uri(key))
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("benchmark", "skill", "samples", "accuracy", "95 % interval", "chance", "blind", "shuffled"):
         table.add_column(title, justify="left" if title in ("benchmark", "skill") else "right", no_wrap=True)

@@ -14,6 +14,7 @@ from components.core.registering import register_model
 from components.core.steps import Run, State, StepRecord, open_run, read_records, was_stopped
 from components.core.store import open_store
 from components.core.tracking import Status, TrackedRun, open_tracked_run, record_run, score_metrics, send_curve
+from components.core.versions import Form, load_rows, versioned
 from pipelines.preflight import check_name
 from pipelines.resolve import name_of, resolve_run
 
@@ -114,7 +115,8 @@ def record_end(run: Run, status: Status) -> None:
     os.environ[progress.STEP] = run.shown("finish")
     records = read_records(run.store, run.id)
     reasons = {record.step: record.reason for record in records if record.state is State.FAILED}
-    summary = {"run": run.id, "status": status, "failed": reasons, "steps": [r.model_dump() for r in records]}
+    content = {"run": run.id, "status": status, "failed": reasons, "steps": [r.model_dump() for r in records]}
+    summary = versioned(Form.RUN_SUMMARY, content)
     run.store.put(run.key("summary.json"), json.dumps(summary, indent=1).encode())
     try:
         tracked = open_tracked_run(run)
@@ -186,8 +188,9 @@ def curve_row(row: Mapping[str, float]) -> dict[str, float]:
 
 def _scores(run: Run, manifests: Mapping[str, Manifest]) -> dict[str, float]:
     evaluations = [manifest for step, manifest in manifests.items() if step.startswith("evaluate-")]
-    texts = [run.store.get(f"{manifest.key}/scores.json") for manifest in evaluations]
-    return score_metrics(row for text in texts for row in json.loads(text))
+    keys = [f"{manifest.key}/scores.json" for manifest in evaluations]
+    read = (load_rows(Form.SCORES, "scores", run.store.get(key), run.store.uri(key)) for key in keys)
+    return score_metrics(row for rows in read for row in rows)
 
 
 def _data(manifests: Mapping[str, Manifest]) -> dict[str, float]:

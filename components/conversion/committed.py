@@ -3,22 +3,26 @@
 import re
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from components.conversion.sources import TRUNCATED, Source, store_sources
 from components.conversion.zero import Checkpoint, read_checkpoint
+from components.core import versions
 from components.core.artifacts import File, Manifest
 from components.core.errors import ConversionError
 from components.core.hashing import sha256_bytes
 from components.core.store import ObjectStore
+from components.core.versions import Form, Versioned
 
 COMMIT = re.compile(r"(step-(\d+))/COMMIT")
 
 
-class Commit(BaseModel):
+class Commit(Versioned):
     """`step-XXXXXXXX/COMMIT`: what training wrote last, once every rank's files were there."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+    form = Form.COMMIT
 
     step: int
     world_size: int
@@ -69,7 +73,7 @@ def read_file(store: ObjectStore, checkpoint: Manifest, name: str) -> bytes:
 
 def _read_commit(text: bytes, origin: str) -> Commit:
     try:
-        return Commit.model_validate_json(text)
+        return Commit.model_validate_json(text, context=versions.origin(f"{origin}/COMMIT"))
     except ValidationError as error:
         first = error.errors()[0]
         raise ConversionError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
@@ -18,20 +18,24 @@ from components.conversion.safetensors_index import SUFFIX, read_safetensors
 from components.conversion.sources import Source, store_sources
 from components.conversion.writing import plan_shards, write_shards
 from components.conversion.zero import Checkpoint, MasterTensor
+from components.core import versions
 from components.core.artifacts import File, Manifest, former_key, hash_object
 from components.core.errors import ConversionError
 from components.core.progress import say
 from components.core.steps import Run
 from components.core.store import ObjectStore, concurrently
+from components.core.versions import Form, Versioned
 
 ADAPTER_CONFIG = "adapter_config.json"
 BASE = "base.json"
 
 
-class Base(BaseModel):
+class Base(Versioned):
     """`model/base.json`: a Hugging Face folder of the store, and its files as they were trained on."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+    form = Form.ADAPTER_BASE
 
     address: str
     files: tuple[File, ...]
@@ -154,7 +158,7 @@ def _check_file(store: ObjectStore, prefix: str, file: File) -> None:
 
 def _read_base(text: bytes, origin: str) -> Base:
     try:
-        return Base.model_validate_json(text)
+        return Base.model_validate_json(text, context=versions.origin(origin))
     except ValidationError as error:
         first = error.errors()[0]
         raise ConversionError(

@@ -8,27 +8,29 @@ from collections.abc import Sequence
 
 from components.core.errors import NotFoundError
 from components.core.store import ObjectStore
+from components.core.versions import Form, load_rows, versioned, without_version
 
 
 def write_arms(store: ObjectStore, parent: str, arms: Sequence[str]) -> None:
     """Tie the runs `arms` to the run `parent`."""
     for arm in arms:
-        store.put(f"runs/{arm}/arm.json", json.dumps({"parent": parent}).encode())
-    store.put(f"runs/{parent}/arms.json", json.dumps(list(arms)).encode())
+        store.put(f"runs/{arm}/arm.json", json.dumps(versioned(Form.ARMS, {"parent": parent})).encode())
+    store.put(f"runs/{parent}/arms.json", json.dumps(versioned(Form.ARMS, {"arms": list(arms)})).encode())
 
 
 def arms_of(store: ObjectStore, run: str) -> list[str]:
     """The arms of a run; none where it is no ablation."""
+    key = f"runs/{run}/arms.json"
     try:
-        arms: list[str] = json.loads(store.get(f"runs/{run}/arms.json"))
+        return [str(arm) for arm in load_rows(Form.ARMS, "arms", store.get(key), store.uri(key))]
     except NotFoundError:
         return []
-    return arms
 
 
 def parent_of(store: ObjectStore, run: str) -> str:
     """The run that a run is an arm of; empty where it stands for itself."""
+    key = f"runs/{run}/arm.json"
     try:
-        return str(json.loads(store.get(f"runs/{run}/arm.json"))["parent"])
+        return str(without_version(Form.ARMS, json.loads(store.get(key)), store.uri(key))["parent"])
     except NotFoundError:
         return ""

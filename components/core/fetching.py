@@ -16,6 +16,7 @@ from components.core.hub import BLOCK, Remote, Repository, file_blocks, hub_erro
 from components.core.progress import Progress
 from components.core.store import ObjectStore
 from components.core.store_local import LocalStore
+from components.core.versions import Form, versioned, without_version
 
 PIN = "fetch.json"  # repository and revision of what is being fetched
 SPARE = 1 << 30  # bytes of disk that are left alone
@@ -25,10 +26,11 @@ def pinned_commit(store: ObjectStore, prefix: str, repository: Repository, revis
     """The commit to fetch: asked for, begun with, or what `default` means today; noted before the first byte."""
     pin = f"{prefix}/{PIN}"
     if not revision and store.stat(pin) is not None:
-        begun: dict[str, str] = json.loads(store.get(pin))
+        begun: dict[str, str] = without_version(Form.FETCH, json.loads(store.get(pin)), store.uri(pin))
         return begun["revision"]
     commit = newest_commit(repository, revision or default)
-    store.put(pin, json.dumps({"repository": repository.name, "revision": commit}).encode())
+    content = versioned(Form.FETCH, {"repository": repository.name, "revision": commit})
+    store.put(pin, json.dumps(content).encode())
     return commit
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from components.core.artifacts import MANIFEST, Kind, Manifest, check_files, read_manifest
 from components.core.errors import IntegrityError, NotFoundError
 from components.core.store import ObjectStore, key_of
+from components.core.versions import Form, without_version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,7 @@ def find_prediction(store: ObjectStore, evaluation: Manifest, sample: str) -> di
 def _responses(store: ObjectStore, key: str) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(store.get(key).splitlines()):
         try:
-            yield json.loads(line)
+            yield without_version(Form.RESPONSE, json.loads(line), store.uri(key))
         except ValueError:
             raise IntegrityError(
                 f"{store.uri(key)}, line {number + 1}, is not JSON.", remedy="Delete the evaluation and run it again."

@@ -20,6 +20,7 @@ from components.core.settings import Recipe
 from components.core.steps import Run
 from components.core.store import ObjectStore, delete_tree, upload_tree
 from components.core.tables import open_table, write_table
+from components.core.versions import Form, versioned
 from components.data.ledger import Ledger
 from components.data.lengths import Counter, Length, LengthPool
 from components.data.mixture import epoch_of
@@ -89,7 +90,8 @@ def assemble_mixture(run: Run, datasets: Mapping[str, Manifest], prefix: str) ->
         )
     write_table(store, f"{prefix}/{INDEX}", SCHEMA, index.to_batches())
     ledger.save(store, prefix)
-    store.put(f"{prefix}/{SUBSETS}", json.dumps([_description(part) for part in chosen], indent=1).encode())
+    described = versioned(Form.MIXTURE_SUBSETS, {"subsets": [_description(part) for part in chosen]})
+    store.put(f"{prefix}/{SUBSETS}", json.dumps(described, indent=1).encode())
     say(f"{len(index):,} samples in an epoch; ledger: {ledger.reasons()}")
     return _summary(index, ledger, len(tokenizer), [part.subset for part in chosen])
 

@@ -25,6 +25,7 @@ from components.core.progress import Progress, say
 from components.core.steps import Run
 from components.core.store import ObjectStore
 from components.core.tables import open_table
+from components.core.versions import Form, versioned
 from components.data.perceptual import WORDS, Hashes, alike, grey_levels, perceptual_hashes
 
 HITS = "hits.parquet"
@@ -243,4 +244,5 @@ def _write(store: ObjectStore, prefix: str, hits: list[dict[str, Any]], rows: li
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(hits, schema=SCHEMA), buffer)
     store.put(f"{prefix}/{HITS}", buffer.getvalue())
-    store.put(f"{prefix}/{BENCHMARKS}", json.dumps(rows, indent=1).encode())
+    counted = versioned(Form.CONTAMINATION, {"benchmarks": rows})
+    store.put(f"{prefix}/{BENCHMARKS}", json.dumps(counted, indent=1).encode())

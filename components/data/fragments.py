@@ -12,12 +12,13 @@ from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from components.core.errors import IntegrityError
 from components.core.hashing import canonical_json, fingerprint, sha256_bytes
 from components.core.store import ObjectStore, concurrently
 from components.core.tables import withdraw_commit, write_fragments
+from components.core.versions import Form, Versioned, origin
 from components.data.ledger import Entry
 from components.data.rows import Outcome, Row
 
@@ -42,10 +43,10 @@ SCHEMA = pa.schema(
 IMAGE_FIELDS = ("data", "path", "sha256", "width", "height")  # of CheckedImage, in the order of the columns
 
 
-class Fragment(BaseModel):
+class Fragment(Versioned):
     """What became of `rows` source rows from `first` on; `table` is Lance's metadata of what was kept."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    form = Form.FRAGMENT
 
     first: int
     rows: int
@@ -228,7 +229,7 @@ def _batch(rows: list[Row]) -> pa.RecordBatch:
 
 def _parse(store: ObjectStore, key: str) -> Fragment:
     try:
-        return Fragment.model_validate_json(store.get(key))
+        return Fragment.model_validate_json(store.get(key), context=origin(store.uri(key)))
     except ValidationError as error:
         raise IntegrityError(
             f"{store.uri(key)} is no record of a fragment: {error.errors()[0]['msg']}.",

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from components.core.errors import IntegrityError
 from components.core.hashing import sha256_bytes
 from components.core.store import ObjectStore, concurrently
+from components.core.versions import Form, versioned, without_version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Journal:
 
     def add(self, entries: Iterable[Entry]) -> None:
         """Write the entries as one object."""
-        lines = [json.dumps(asdict(entry), ensure_ascii=False) for entry in entries]
+        lines = [json.dumps(versioned(Form.JOURNAL, asdict(entry)), ensure_ascii=False) for entry in entries]
         data = ("\n".join(lines) + "\n").encode()
         name = f"{self._prefix}/{sha256_bytes(data)}.jsonl"
         self._store.put(name, data)
@@ -65,7 +66,7 @@ class Journal:
             )
         self._read.add(name)
         for line in data.decode().splitlines():
-            entry = Entry(**json.loads(line))
+            entry = Entry(**without_version(Form.JOURNAL, json.loads(line), self._store.uri(name)))
             known = self._known.get(entry.key)
             if known is None or name < known[0]:
                 self._known[entry.key] = (name, entry.response)

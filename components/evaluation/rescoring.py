@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from components.core.errors import ConfigError, InputError
 from components.core.store import ObjectStore, concurrently
+from components.core.versions import Form, load_rows, without_version
 from components.evaluation.benchmarks import Benchmark
 from components.evaluation.conditions import Condition
 from components.evaluation.reader import Missing, Samples
@@ -106,7 +107,7 @@ def read_lines(data: bytes, origin: str) -> Iterator[tuple[str, Line]]:
             raise InputError(f"{where} is not JSON: {error}.", remedy="Write one JSON object per line.") from None
         if not isinstance(line, dict):
             raise InputError(f"{where} is {type(line).__name__}.", remedy="Write one JSON object per line.")
-        yield where, line
+        yield where, without_version(Form.RESPONSE, line, where)
 
 
 def benchmark_of(key: str) -> str:
@@ -188,7 +189,7 @@ def _missing_before(store: ObjectStore, prefix: str) -> list[Missing]:
     key = f"{prefix}/scores.json"
     if store.stat(key) is None:
         return []
-    rows = json.loads(store.get(key))
+    rows = load_rows(Form.SCORES, "scores", store.get(key), store.uri(key))
     return [
         Missing(id="", skill=row["skill"], reason="before")
         for row in rows

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from components.core.store import ObjectStore
+from components.core.versions import Form, versioned
 
 PART = 4096  # samples in one object
 CORRECT = 0.5  # credit from which an answer is shown as right
@@ -38,5 +39,6 @@ class Response:
 def put_responses(store: ObjectStore, prefix: str, condition: str, responses: Sequence[Response]) -> None:
     """Write the lines in parts of PART samples, the same responses always as the same bytes."""
     for number, start in enumerate(range(0, len(responses), PART)):
-        lines = [json.dumps(asdict(response), ensure_ascii=False) for response in responses[start : start + PART]]
+        part = responses[start : start + PART]
+        lines = [json.dumps(versioned(Form.RESPONSE, asdict(each)), ensure_ascii=False) for each in part]
         store.put(f"{prefix}/responses/{condition}-{number:05d}.jsonl", ("\n".join(lines) + "\n").encode())

@@ -8,6 +8,7 @@ from components.core.artifacts import Manifest, Number
 from components.core.progress import Progress, say
 from components.core.settings import EvaluationSettings
 from components.core.steps import Run
+from components.core.versions import Form, versioned
 from components.evaluation.asking import Answered, Asking
 from components.evaluation.benchmarks import Benchmark, Decoding
 from components.evaluation.conditions import Condition, shown
@@ -42,8 +43,9 @@ class Evaluation:
         for name in conditions:
             put_responses(self.run.store, prefix, name, responses[name])
         rows = score_rows(self.benchmark, responses, self.missing, seed=self.run.recipe.seed)
-        self._put(f"{prefix}/scores.json", rows)
-        self._put(f"{prefix}/gallery.json", gallery(self.benchmark, self.samples, responses["actual"]))
+        self._put(f"{prefix}/scores.json", versioned(Form.SCORES, {"scores": rows}))
+        shown_answers = gallery(self.benchmark, self.samples, responses["actual"])
+        self._put(f"{prefix}/gallery.json", versioned(Form.GALLERY, {"answers": shown_answers}))
         for row in rows:
             say(f"{row['label']}: {row['accuracy']:.1%} of {row['samples']:,} (chance {row['chance']:.0%})")
         cost = {"answers_generated": answered.generated, "answer_seconds": round(answered.seconds, 3)}

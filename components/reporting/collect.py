@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -50,7 +50,7 @@ def collect(run: Run, evaluations: Sequence[Manifest]) -> RunReport:
         description=run.recipe.description,
         recipe_text=run.recipe.to_yaml(),
         made=datetime.now(UTC),
-        scores=tuple(row for manifest in ordered for row in parsed_rows(reader, manifest, "scores.json", Score)),
+        scores=tuple(row for manifest in ordered for row in stored_scores(reader, manifest)),
         training=training_of(reader, checkpoint) if checkpoint else None,
         subsets=subsets_of(reader, datasets, mixture),
         ledger=ledger_reasons(reader, [*datasets, *([mixture] if mixture else [])]),
@@ -95,10 +95,22 @@ def _only(reader: Reader, manifests: Iterable[Manifest], kind: Kind) -> Manifest
     return found[0] if found else None
 
 
-def parsed_rows(reader: Reader, manifest: Manifest, name: str, row_type: type[Row]) -> list[Row]:
+def stored_scores(reader: Reader, evaluation: Manifest) -> list[Score]:
+    """The rows of scores.json."""
+    return _parsed_rows(reader, evaluation, "scores.json", reader.scores(evaluation), Score)
+
+
+def stored_answers(reader: Reader, evaluation: Manifest) -> list[Answer]:
+    """The entries of gallery.json."""
+    return _parsed_rows(reader, evaluation, "gallery.json", reader.answers(evaluation), Answer)
+
+
+def _parsed_rows(
+    reader: Reader, manifest: Manifest, name: str, raw_rows: list[dict[str, Any]], row_type: type[Row]
+) -> list[Row]:
     """The rows of a JSON file of `manifest`; one that is not what it should be is noted and left out."""
     rows = []
-    for number, raw in enumerate(reader.json_rows(manifest, name)):
+    for number, raw in enumerate(raw_rows):
         try:
             rows.append(row_type.model_validate(raw))
         except ValidationError as error:
@@ -111,7 +123,7 @@ def parsed_rows(reader: Reader, manifest: Manifest, name: str, row_type: type[Ro
 def _gallery(reader: Reader, evaluations: Iterable[Manifest]) -> list[Answer]:
     answers = []
     for evaluation in evaluations:
-        for answer in parsed_rows(reader, evaluation, "gallery.json", Answer):
+        for answer in stored_answers(reader, evaluation):
             inline = tuple(image for image in answer.images if image.startswith(INLINE_IMAGES))
             if len(inline) < len(answer.images):  # the page must not fetch anything
                 reader.note(f"{evaluation.key}/gallery.json, {answer.id}: images that are not inline are left out.")

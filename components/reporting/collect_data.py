@@ -9,6 +9,7 @@ from components.core.artifacts import Kind, Manifest, read_manifest
 from components.core.errors import StoreError
 from components.core.steps import Run, read_record
 from components.core.tables import open_table
+from components.core.versions import Form
 from components.reporting.addresses import subset_of
 from components.reporting.reading import Reader
 from components.reporting.view import Contamination, LedgerReason, LedgerRow, Licence, Subset
@@ -50,7 +51,7 @@ def subsets_of(reader: Reader, datasets: Sequence[Manifest], mixture: Manifest |
 
 
 def _described(reader: Reader, mixture: Manifest | None) -> list[dict[str, Any]]:
-    return reader.json_rows(mixture, "subsets.json") if mixture else []
+    return reader.json_rows(mixture, "subsets.json", Form.MIXTURE_SUBSETS, "subsets") if mixture else []
 
 
 def licences_of(reader: Reader, mixture: Manifest | None) -> tuple[Licence, ...]:
@@ -85,7 +86,7 @@ def contamination_of(reader: Reader, run: Run) -> tuple[Contamination, ...]:
     hits = reader.parquet(found, "hits.parquet")
     rows = [
         row | {"examples": [_words(hit) for hit in hits if hit["benchmark"] == row.get("benchmark")][:EXAMPLES]}
-        for row in reader.json_rows(found, "benchmarks.json")
+        for row in reader.json_rows(found, "benchmarks.json", Form.CONTAMINATION, "benchmarks")
     ]
     return tuple(_valid(reader, Contamination, rows, "benchmarks.json"))
 

@@ -11,7 +11,7 @@ from components.core.artifacts import Manifest, read_manifest
 from components.core.errors import ConfigError
 from components.core.statistics import Paired, compare
 from components.core.steps import Run, State, read_records
-from components.reporting.collect import parsed_rows
+from components.reporting.collect import stored_answers, stored_scores
 from components.reporting.reading import Reader
 from components.reporting.view import Answer, Score
 
@@ -151,7 +151,7 @@ def _arm(run: Run, notes: list[str]) -> Arm:
             f"run = {run.id!r} has evaluated nothing yet.", remedy=f"`mantis status {run.id}` says how far it is."
         )
     ordered = [evaluations[name] for name in run.recipe.evaluation.benchmarks if name in evaluations]
-    scores = [score for manifest in ordered for score in parsed_rows(reader, manifest, "scores.json", Score)]
+    scores = [score for manifest in ordered for score in stored_scores(reader, manifest)]
     trained = next((record.summary for record in records if record.step == "train"), {})
     arm = Arm(
         run=run.id,
@@ -160,7 +160,7 @@ def _arm(run: Run, notes: list[str]) -> Arm:
         models=tuple(dict.fromkeys(manifest.inputs["model"].fingerprint for manifest in ordered)),
         scores={(score.benchmark, score.skill): score for score in scores},
         lines={name: _lines(reader, manifest) for name, manifest in evaluations.items()},
-        gallery=tuple(row for each in ordered for row in parsed_rows(reader, each, "gallery.json", Answer)),
+        gallery=tuple(row for each in ordered for row in stored_answers(reader, each)),
         summary=dict(trained),
     )
     notes += [f"{run.id}: {note}" for note in reader.notes]

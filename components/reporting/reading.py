@@ -10,6 +10,7 @@ from components.core.artifacts import Manifest
 from components.core.errors import IntegrityError, NotFoundError
 from components.core.lineage import Link, walk
 from components.core.store import ObjectStore
+from components.core.versions import Form, load_rows
 
 
 class Reader:
@@ -35,19 +36,31 @@ class Reader:
             self.note(f"{artifact.key}/{name} is not there.")
             return None
 
-    def json_rows(self, artifact: Manifest, name: str) -> list[dict[str, Any]]:
-        """The objects of a JSON list."""
+    def json_rows(self, artifact: Manifest, name: str, form: Form, key: str) -> list[dict[str, Any]]:
+        """The objects of the list at `key` of a JSON document; `form` says which versions can be read.
+
+        Raises:
+            VersionError: a later version of this program wrote it.
+        """
         data = self.data(artifact, name)
         if data is None:
             return []
         try:
-            rows = json.loads(data)
+            rows = load_rows(form, key, data, f"{artifact.key}/{name}")
         except ValueError:
             rows = None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             self.note(f"{artifact.key}/{name} is not a JSON list of objects.")
             return []
         return rows
+
+    def scores(self, evaluation: Manifest) -> list[dict[str, Any]]:
+        """The rows of scores.json."""
+        return self.json_rows(evaluation, "scores.json", Form.SCORES, "scores")
+
+    def answers(self, evaluation: Manifest) -> list[dict[str, Any]]:
+        """The entries of gallery.json."""
+        return self.json_rows(evaluation, "gallery.json", Form.GALLERY, "answers")
 
     def json_lines(self, artifact: Manifest, name: str) -> list[dict[str, Any]]:
         """The objects of a file with one JSON object per line."""

@@ -9,6 +9,7 @@ from components.core.artifacts import Kind, Manifest, Number
 from components.core.lineage import find_artifact
 from components.core.steps import Run, Task, failure_recorded, open_run, run_step
 from components.core.store import ObjectStore
+from components.core.versions import Form, versioned
 from components.reporting.addresses import benchmark_of
 
 REVISION = 4  # raise when the same evaluations would give another page
@@ -39,7 +40,7 @@ def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
         from components.reporting.summary import summary
 
         collected = collect(run, evaluations)
-        numbers = summary(collected)
+        numbers = versioned(Form.REPORT_SUMMARY, summary(collected))
         run.store.put(f"{prefix}/report.html", render_page(collected).encode())
         run.store.put(f"{prefix}/report.md", render_markdown(collected).encode())
         card = card_with_scores(run.store, evaluations, collected)
@@ -83,7 +84,8 @@ def compare(run: Run) -> Manifest:
         comparison = compare_runs([open_run(arm, run.store.url) for arm in arms])
         run.store.put(f"{prefix}/report.html", render_comparison(comparison).encode())
         run.store.put(f"{prefix}/report.md", render_comparison_markdown(comparison).encode())
-        text = json.dumps(comparison_summary(run.id, comparison), indent=1, ensure_ascii=False, allow_nan=False)
+        numbers = versioned(Form.REPORT_SUMMARY, comparison_summary(run.id, comparison))
+        text = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False)
         run.store.put(f"{prefix}/summary.json", text.encode())
         tallies = [comparison.tally(number) for number in range(1, len(arms))]
         return {"arms": len(arms), "skills_better": tallies[-1][0], "skills_worse": tallies[-1][2]}

@@ -12,6 +12,7 @@ from enum import StrEnum
 from components.core.errors import NotFoundError, StoreError
 from components.core.progress import say
 from components.core.store import ObjectStore
+from components.core.versions import Form, versioned, without_version
 
 HEARTBEAT = "heartbeat.json"
 HEARTBEAT_SECONDS = 2.0
@@ -126,7 +127,7 @@ class Heartbeat:
 
     def _put(self, beat: Beat) -> None:
         try:
-            self._store.put(self._key, json.dumps(vars(beat)).encode())
+            self._store.put(self._key, json.dumps(versioned(Form.HEARTBEAT, vars(beat))).encode())
         except StoreError as error:  # only the accounting of a later attempt would suffer
             say(f"heartbeat: {error}")
 
@@ -138,6 +139,6 @@ def seconds_so_far(store: ObjectStore, prefix: str) -> float:
 
 def _last_beat(store: ObjectStore, key: str) -> Beat:
     try:
-        return Beat(**json.loads(store.get(key)))
+        return Beat(**without_version(Form.HEARTBEAT, json.loads(store.get(key)), store.uri(key)))
     except NotFoundError:
         return Beat()

@@ -17,6 +17,7 @@ from components.core.artifacts import describe_files
 from components.core.errors import ConfigError
 from components.core.settings import AdapterSettings, Recipe, TrainingSettings
 from components.core.store import ObjectStore, key_of
+from components.core.versions import Form, versioned
 from components.models.family import Family
 
 FACTOR = ".lora_"  # in the name of every parameter that peft adds
@@ -109,7 +110,8 @@ def leave_base(store: ObjectStore, recipe: Recipe, build: Callable[[], PreTraine
         files = describe_files(store, key)
         weights = [file.model_dump() for file in files if file.name.endswith(".safetensors")]
         if weights:
-            (folder / "base.json").write_text(json.dumps({"address": key, "files": weights}, indent=1))
+            content = versioned(Form.ADAPTER_BASE, {"address": key, "files": weights})
+            (folder / "base.json").write_text(json.dumps(content, indent=1))
             return
     model = build()
     if recipe.training.precision == "bf16":

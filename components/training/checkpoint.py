@@ -15,13 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
 from components.core.artifacts import File
 from components.core.errors import IntegrityError, StoreError, TrainingError
 from components.core.hashing import sha256_bytes, sha256_file
 from components.core.progress import say
 from components.core.store import ObjectStore, concurrently, delete_tree
+from components.core.versions import Form, Versioned, origin
 from components.training.snapshot import Snapshot
 
 COMMIT = "COMMIT"
@@ -34,25 +35,25 @@ POLL_SECONDS = 0.1
 T = TypeVar("T")
 
 
-class LoopState(BaseModel):
+class LoopState(Versioned):
     """What the loop needs beside weights and optimizer; `step` steps are done. The samples follow from the seed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    form = Form.LOOP_STATE
 
     step: int
     seed: int
     samples: int = 0
     tokens: int = 0
-    seconds: dict[str, float] = {}
-    window: dict[str, float] = {}  # sums over the steps since the last metrics row
+    seconds: dict[str, float] = Field(default_factory=dict)
+    window: dict[str, float] = Field(default_factory=dict)  # sums over the steps since the last metrics row
     recent_losses: tuple[float, ...] = ()  # what a spike is measured by
     skipped: tuple[int, ...] = ()  # steps that were left out, from 1
 
 
-class Commit(BaseModel):
+class Commit(Versioned):
     """`COMMIT`: the whole checkpoint's files; its presence is what makes it one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    form = Form.COMMIT
 
     step: int
     world_size: int
@@ -97,10 +98,11 @@ def read_commit(store: ObjectStore, prefix: str, step: int) -> Commit:
 
     Raises:
         IntegrityError: it cannot be read as one.
+        VersionError: a later version of this program wrote it.
     """
     key = f"{prefix}/{folder_of(step)}/{COMMIT}"
     try:
-        return Commit.model_validate_json(store.get(key))
+        return Commit.model_validate_json(store.get(key), context=origin(store.uri(key)))
     except ValidationError as error:
         raise IntegrityError(
             f"{store.uri(key)} is no COMMIT: {error.errors()[0]['msg']}.", remedy="Delete that step's folder."

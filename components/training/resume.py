@@ -12,6 +12,7 @@ import torch.distributed as dist
 from components.core.errors import IntegrityError, TrainingError
 from components.core.progress import say
 from components.core.store import ObjectStore
+from components.core.versions import origin
 from components.training.checkpoint import (
     METRICS,
     STATE,
@@ -74,7 +75,8 @@ def restore(
             if ranks.first:
                 for damaged in steps[: steps.index(step)]:
                     delete_checkpoint(store, prefix, folder_of(damaged))  # it would count among those that are kept
-            state = LoopState.model_validate_json((folder / STATE).read_text())
+            where = store.uri(f"{prefix}/{folder_of(step)}/{STATE}")
+            state = LoopState.model_validate_json((folder / STATE).read_text(), context=origin(where))
             # DeepSpeed's load is collective, and a folder may be shared: nobody leaves early.
             dist.barrier()
             return Resumed(state=state, rows=rows)

@@ -4,6 +4,7 @@ import json
 
 from components.core.artifacts import Number
 from components.core.store import ObjectStore
+from components.core.versions import Form, versioned, without_version
 from components.training.accounting import goodput
 
 SUMMARY = "training.json"
@@ -12,13 +13,13 @@ OTHER, CAUSE = "seconds_other", "seconds_"
 
 def write_summary(store: ObjectStore, prefix: str, summary: dict[str, Number]) -> None:
     """Put them under `prefix`."""
-    store.put(f"{prefix}/{SUMMARY}", json.dumps(summary, indent=1).encode())
+    store.put(f"{prefix}/{SUMMARY}", json.dumps(versioned(Form.TRAINING_SUMMARY, summary), indent=1).encode())
 
 
 def read_summary(store: ObjectStore, prefix: str) -> dict[str, Number]:
     """What `write_summary` wrote."""
-    summary: dict[str, Number] = json.loads(store.get(f"{prefix}/{SUMMARY}"))
-    return summary
+    key = f"{prefix}/{SUMMARY}"
+    return without_version(Form.TRAINING_SUMMARY, json.loads(store.get(key)), store.uri(key))
 
 
 def is_whole(store: ObjectStore, prefix: str) -> bool:

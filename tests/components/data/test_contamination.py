@@ -118,7 +118,7 @@ def compared(source, tmp_path, run_on):
         record = read_record(run.store, "test", "contamination")
         prefix = record.key
         hits = pq.read_table(io.BytesIO(run.store.get(f"{prefix}/hits.parquet"))).to_pylist()
-        return run, mixture, record, hits, json.loads(run.store.get(f"{prefix}/benchmarks.json"))
+        return run, mixture, record, hits, json.loads(run.store.get(f"{prefix}/benchmarks.json"))["benchmarks"]
 
     return compare, folder / "images"
 

@@ -26,7 +26,7 @@ def samples(source):
 def test_stored_responses_score_as_they_did(evaluated, run) -> None:
     store, prefix = evaluated
     made = rescore_evaluation(store, prefix, load_benchmark("demo-multi"), "official", seed=run.recipe.seed)
-    assert made.rows == json.loads(store.get(f"{prefix}/scores.json"))
+    assert made.rows == json.loads(store.get(f"{prefix}/scores.json"))["scores"]
     assert {condition: len(lines) for condition, lines in made.responses.items()} == {
         "actual": 60, "blind": 59, "shuffled": 59}  # fmt: skip
 
@@ -37,7 +37,7 @@ def test_the_other_profile_needs_no_model(evaluated, run, model) -> None:
     settings = run.recipe.evaluation.model_copy(update={"scoring": "strict"})
     again = Run(id=run.id, store=store, recipe=run.recipe.model_copy(update={"evaluation": settings}))
     anew = evaluate(again, "demo-multi", model)
-    assert strict.rows == json.loads(store.get(f"{anew.key}/scores.json"))
+    assert strict.rows == json.loads(store.get(f"{anew.key}/scores.json"))["scores"]
 
 
 def test_a_file_from_elsewhere(tmp_path, samples) -> None:

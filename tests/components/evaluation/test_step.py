@@ -30,7 +30,7 @@ def test_what_is_written(run, model) -> None:
     assert [line["id"] for line in actual] == [f"q{number}" for number in range(60)]
     assert {"id", "skill", "question", "images", "response", "answer", "correct", "strict"} <= set(actual[0])
     assert len(lines(run.store, prefix, "blind-00000.jsonl")) == 59
-    rows = json.loads(run.store.get(f"{prefix}/scores.json"))
+    rows = json.loads(run.store.get(f"{prefix}/scores.json"))["scores"]
     assert [row["skill"] for row in rows] == ["compare", "coref", "temporal", "reason"]
     assert sum(row["samples"] for row in rows) == 60
     for row in rows:
@@ -47,7 +47,7 @@ def test_what_is_written(run, model) -> None:
 
 def test_gallery_has_small_pictures_inside(run, model) -> None:
     manifest = evaluate(run, "demo-multi", model)
-    gallery = json.loads(gallery_of(run, manifest))
+    gallery = json.loads(gallery_of(run, manifest))["answers"]
     kinds = [(item["skill"], item["correct"]) for item in gallery]
     assert 4 <= len(kinds) <= 16
     assert all(kinds.count(kind) <= 2 for kind in kinds)
@@ -142,7 +142,7 @@ def test_what_decides_the_result_changes_its_address(run, model, source) -> None
 
 def test_without_controls_they_are_not_scored(run, model) -> None:
     manifest = evaluate(changed(run, controls=()), "demo-multi", model)
-    rows = json.loads(run.store.get(f"{manifest.key}/scores.json"))
+    rows = json.loads(run.store.get(f"{manifest.key}/scores.json"))["scores"]
     assert all(row["blind"] is row["shuffled_p"] is None for row in rows)
     assert not any("blind" in name for name in manifest.summary)
 
@@ -160,12 +160,14 @@ def test_a_damaged_response_is_not_taken_for_one(run, model) -> None:
 def test_generated_benchmarks(run, model, benchmark) -> None:
     generated = changed(run, source="generated", samples_per_skill=8)
     manifest = evaluate(generated, benchmark, model)
-    rows = json.loads(run.store.get(f"{manifest.key}/scores.json"))
+    rows = json.loads(run.store.get(f"{manifest.key}/scores.json"))["scores"]
     assert {row["skill"] for row in rows} == set(load_benchmark(benchmark).skills)
     for row in rows:
         assert row["samples"] == 8
         options = {
-            len(item["options"]) for item in json.loads(gallery_of(run, manifest)) if item["skill"] == row["skill"]
+            len(item["options"])
+            for item in json.loads(gallery_of(run, manifest))["answers"]
+            if item["skill"] == row["skill"]
         }
         assert options == {round(1 / row["chance"])}
     assert evaluate(generated, benchmark, model) == manifest

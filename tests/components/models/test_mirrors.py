@@ -197,7 +197,7 @@ def test_a_name_means_its_mirror_and_another_revision_is_another_model(hub, loca
     assert resolved(local_store, settings).base == local_store.uri(first.key)
     assert weights_of(local_store, settings) == {"base": first}
     identity = model_identity(local_store, settings)
-    assert identity["base"] == "idefics2-8b"
+    assert identity["model.base"] == "idefics2-8b"
     assert identity["content"] == {"base": first.fingerprint}
     by_key = settings.model_copy(update={"base": first.key})
     assert resolved(local_store, by_key).base == local_store.uri(first.key)

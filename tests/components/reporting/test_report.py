@@ -73,7 +73,7 @@ def test_other_evaluations_make_the_report_anew(stored):
 def test_summary_has_exactly_the_keys_that_machines_read(stored):
     made(stored)
     summary = json.loads(read(stored, "summary.json"))
-    assert list(summary) == ["run", "recipe", "fingerprints", "scores", "training", "seconds"]
+    assert list(summary) == ["schema_version", "run", "recipe", "fingerprints", "scores", "training", "seconds"]
     assert (summary["run"], summary["recipe"]) == ("demo-3f9a1c07", "demo")
     names = ["benchmark", "skill", "samples", "accuracy", "low", "high", "chance", "blind", "shuffled"]
     assert summary["scores"] == [{name: row[name] for name in names} for row in stored.scores]
