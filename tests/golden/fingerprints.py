@@ -88,7 +88,7 @@ def stand_in(store: LocalStore, kind: Kind, address: str) -> Manifest:
     made_by = MadeBy(run="", step="", revision=1, config_hash="", code_version="", image_digest="")
     files = (File(name="file", size=0, sha256=sha256_bytes(b"")),)
     manifest = Manifest(
-        kind=kind, uri=store.uri(address), fingerprint=fingerprint(address), made_by=made_by, files=files
+        kind=kind, key=address, fingerprint=fingerprint(address), made_by=made_by, files=files
     )
     commit_manifest(store, manifest)
     return manifest
@@ -97,7 +97,7 @@ def stand_in(store: LocalStore, kind: Kind, address: str) -> Manifest:
 def _of_recipe(store: LocalStore, name: str) -> dict[str, str]:
     run_id, recipe = resolve_run(name, {}, "")
     put_inputs(store, recipe)
-    ids = {"run": run_id, "run that evaluates another model": name_of(name, {}, "", "model")}
+    ids = {"run": run_id, "run that evaluates another model": name_of(name, {}, "", "model", store.url)}
     steps = fingerprints_of(Run(id=run_id, store=store, recipe=recipe))
     return ids | steps | _of_ablation(store, name, recipe)
 
@@ -105,7 +105,7 @@ def _of_recipe(store: LocalStore, name: str) -> dict[str, str]:
 def _of_ablation(store: LocalStore, name: str, recipe: Recipe) -> dict[str, str]:
     if len(recipe.data.skills) < FEWEST:
         return {}
-    parent, recipe = resolve_parent(name, {}, "")
+    parent, recipe = resolve_parent(name, {}, "", store.url)
     arms = [f"{parent}-{skill}" for skill in recipe.data.skills]
     write_arms(store, parent, arms)
     for arm in arms:

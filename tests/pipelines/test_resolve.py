@@ -32,6 +32,10 @@ def test_a_recipe_whose_name_makes_too_long_a_one():
         name_of("demo", {"name": "x" * 54}, "", "models/0123", "file:///store")
 
 
+def weights(base: str) -> dict[str, str]:
+    return {"model.base": base, "model.from_scratch": "null"}
+
+
 def test_a_model_of_the_store_is_known_by_its_key_wherever_the_store_lies():
     given = [
         ("models/0123", "file:///here"),
@@ -39,8 +43,8 @@ def test_a_model_of_the_store_is_known_by_its_key_wherever_the_store_lies():
         ("/here/models/0123", "file:///here"),
         ("s3://there/x/models/0123", "s3://there/x"),
     ]
-    runs = {resolve_run("demo", {"model.base": base}, "", store)[0] for base, store in given}
+    runs = {resolve_run("demo", weights(base), "", store)[0] for base, store in given}
     assert len(runs) == 1
     assert len({name_of("demo", {}, "", model, store) for model, store in given}) == 1
-    other = resolve_run("demo", {"model.base": "file:///here/models/0123"}, "", "file:///there")
+    other = resolve_run("demo", weights("file:///here/models/0123"), "", "file:///there")
     assert other[1].model.base == "file:///here/models/0123"

@@ -12,7 +12,7 @@ from components.training.summary import read_summary, write_summary
 COMMIT_BEFORE = b'{"step": 3, "world_size": 2, "zero_stage": 3, "files": []}'
 
 
-def put(store, key, **content):
+def put(store, key, /, **content):
     store.put(key, json.dumps(content).encode())
 
 
