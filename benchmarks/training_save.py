@@ -49,7 +49,7 @@ def measure(width: int, folder: Path) -> None:
     import torch
 
     from components.core.store_local import LocalStore
-    from components.training.checkpoint import LoopState, Saver
+    from components.training.checkpoint import Saver, TrainingState
     from components.training.engine import join_ranks, leave_ranks
 
     ranks = join_ranks()
@@ -61,7 +61,7 @@ def measure(width: int, folder: Path) -> None:
         torch.distributed.barrier()
         synchronous = _seconds(partial(_synchronous, engine, store, folder, ranks.rank, repeat))
         torch.distributed.barrier()
-        stall = _seconds(partial(saver.save, engine, LoopState(step=repeat, seed=0), []))
+        stall = _seconds(partial(saver.save, engine, TrainingState(step=repeat, seed=0)))
         background = _seconds(saver.wait)
         state = torch.cat([flat.detach() for flat in engine.optimizer.fp32_partitioned_groups_flat])
         held = 3 * state.nbytes  # masters and two moments

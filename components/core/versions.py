@@ -29,7 +29,7 @@ class Form(StrEnum):
     MIXTURE_SUBSETS = "subsets.json"
     CONTAMINATION = "benchmarks.json"
     COMMIT = "COMMIT"
-    LOOP_STATE = "state of a checkpoint"
+    TRAINING_STATE = "state of a checkpoint"
     ADAPTER_BASE = "base.json"
     TRAINING_SUMMARY = "training.json"
     HEARTBEAT = "heartbeat.json"
@@ -40,7 +40,8 @@ class Form(StrEnum):
     REPORT_SUMMARY = "summary of a report"
 
 
-CURRENT: dict[Form, int] = dict.fromkeys(Form, 1) | {Form.STEP_RECORD: 2}  # 2: keys instead of absolute URIs
+# Step records of version 2 hold keys instead of absolute URIs; training states hold each callback's memory by its name.
+CURRENT: dict[Form, int] = dict.fromkeys(Form, 1) | {Form.STEP_RECORD: 2, Form.TRAINING_STATE: 2}
 
 
 class Versioned(BaseModel):

@@ -73,11 +73,12 @@ def _train(run: Run, *, began: float, queued: float, profile_steps: str) -> None
 
     # Only now: these imports take seconds, and a wrong parameter should be told at once.
     from components.training.engine import join_ranks, leave_ranks
-    from components.training.loop import Loop
     from components.training.profiling import parse_span
+    from components.training.trainer_setup import build_trainer
 
     span = parse_span(profile_steps) if profile_steps else None
-    Loop(run, mixture, prefix, join_ranks(), began=began, queued=queued, profile=span).train()
+    trainer = build_trainer(run, mixture, join_ranks(), prefix=prefix, began=began, queued=queued, profile=span)
+    trainer.train()
     leave_ranks()
 
 

@@ -43,21 +43,33 @@ def beginning() -> tuple[float, float]:
 
 
 class Clock:
-    """Time since `began` (a time.monotonic()) by cause, on top of what earlier attempts `spent`."""
+    """Seconds by cause since `began` (a time.monotonic()), on top of the seconds that earlier attempts `spent`.
+
+    Time that no cause claims counts as `other`.
+    """
 
     def __init__(self, began: float, spent: Mapping[str, float] | None = None) -> None:
-        self._began = began
+        self._began = self._since = began
         self._earlier = dict(spent or {})
         self._seconds = dict.fromkeys(Cause, 0.0)
+        self._cause = Cause.OTHER
+
+    def enter(self, cause: Cause) -> None:
+        """Count the time from now on for `cause`, until the next call."""
+        now = time.monotonic()
+        if self._cause is not Cause.OTHER:
+            self.add(self._cause, now - self._since)
+        self._cause, self._since = cause, now
 
     @contextmanager
     def spend(self, cause: Cause) -> Iterator[None]:
-        """Count the time inside for `cause`; not nested."""
-        start = time.monotonic()
+        """Count the time inside for `cause`, and then go back to the cause before."""
+        before = self._cause
+        self.enter(cause)
         try:
             yield
         finally:
-            self.add(cause, time.monotonic() - start)
+            self.enter(before)
 
     def add(self, cause: Cause, seconds: float) -> None:
         """Count `seconds` of this attempt for `cause`."""
@@ -76,6 +88,7 @@ class Clock:
 
     def seconds(self) -> dict[str, float]:
         """Seconds by cause over all attempts, up to now; they sum to the wall time in which training ran."""
+        self.enter(self._cause)
         accounted = sum(self._seconds.values())
         now = {cause: self._seconds[cause] for cause in Cause}
         now[Cause.OTHER] += time.monotonic() - self._began - accounted

@@ -1,6 +1,6 @@
 """Checkpoints: copied in memory, stored in the background, committed last; verified before anything is unpickled.
 
-    <prefix>/step-00000100/<files of every rank>, state.json, metrics.jsonl, COMMIT
+    <prefix>/step-00000100/<files of every rank>, state.json, COMMIT
 
 Every rank uploads what it wrote and then the list of it (`uploaded-<attempt>-<rank>.json`); the first rank writes
 COMMIT once it has found every rank's list. A folder without COMMIT is never resumed from; the next attempt deletes it.
@@ -10,24 +10,24 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from components.core.artifacts import File
 from components.core.errors import IntegrityError, StoreError, TrainingError
 from components.core.hashing import sha256_bytes, sha256_file
 from components.core.progress import say
 from components.core.store import ObjectStore, concurrently, delete_tree
-from components.core.versions import Form, Versioned, origin
+from components.core.versions import FIELD, Form, Versioned, check_version, origin
 from components.training.snapshot import Snapshot
 
 COMMIT = "COMMIT"
 STATE = "state.json"
-METRICS = "metrics.jsonl"
+METRICS = "metrics.jsonl"  # beside the checkpoints; schema version 1 had it in each checkpoint, too
 OUTAGE_SECONDS = 120.0  # how long a store may be away before a save gives up
 COMMIT_SECONDS = 1800.0  # how long the first rank waits for the others' uploads
 POLL_SECONDS = 0.1
@@ -35,19 +35,45 @@ POLL_SECONDS = 0.1
 T = TypeVar("T")
 
 
-class LoopState(Versioned):
-    """What the loop needs beside weights and optimizer; `step` steps are done. The samples follow from the seed."""
+class TrainingState(Versioned):
+    """`state.json`: what a resumed training needs beside weights and optimizer. The seed gives the order of samples."""
 
-    form = Form.LOOP_STATE
+    # Losses and norms may be NaN, which plain JSON would store as null.
+    model_config = ConfigDict(ser_json_inf_nan="constants")
 
-    step: int
+    form = Form.TRAINING_STATE
+    schema_version: int = 2
+
+    step: int  # optimizer steps that are done
     seed: int
-    samples: int = 0
-    tokens: int = 0
-    seconds: dict[str, float] = Field(default_factory=dict)
-    window: dict[str, float] = Field(default_factory=dict)  # sums over the steps since the last metrics row
-    recent_losses: tuple[float, ...] = ()  # what a spike is measured by
-    skipped: tuple[int, ...] = ()  # steps that were left out, from 1
+    samples: int = 0  # trained so far, over all ranks
+    tokens: int = 0  # trained so far, over all ranks
+    callbacks: dict[str, dict[str, Any]] = Field(default_factory=dict)  # each callback's memory, by its name
+
+
+def read_state(folder: Path, where: str) -> TrainingState:
+    """The training state in a fetched checkpoint's folder; `where`: the address it was fetched from, for errors.
+
+    Raises:
+        VersionError: a later version of this program wrote it.
+    """
+    stored = json.loads((folder / STATE).read_text())
+    check_version(Form.TRAINING_STATE, stored, where)
+    if stored.get(FIELD, 1) == 1:
+        rows = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+        stored = from_schema_1(stored, rows)
+    return TrainingState.model_validate(stored, context=origin(where))
+
+
+def from_schema_1(stored: Mapping[str, Any], rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """State of schema version 2 from one of version 1, which kept the metrics `rows` in a file of their own."""
+    state = {name: stored[name] for name in ("step", "seed", "samples", "tokens")}
+    callbacks = {
+        "metric_rows": {"rows": list(rows), "window": stored["window"], "pending": {}},
+        "loss_spikes": {"recent": stored["recent_losses"], "skipped": stored["skipped"]},
+        "goodput": {"seconds": stored["seconds"]},
+    }
+    return state | {"callbacks": callbacks}
 
 
 class Commit(Versioned):
@@ -166,7 +192,7 @@ class Saver:
         self._thread: threading.Thread | None = None
         self._failed: BaseException | None = None
 
-    def save(self, engine: Any, state: LoopState, metrics: list[dict[str, float]]) -> None:
+    def save(self, engine: Any, state: TrainingState) -> None:
         """Save the DeepSpeed engine; collective. Waits for the one before, so that one is in memory at a time."""
         self.wait()
         with self._snapshot.taking(engine), tempfile.TemporaryDirectory(prefix="mantis-checkpoint-") as unused:
@@ -175,8 +201,7 @@ class Saver:
             )
         written = {}
         if self._rank == 0:
-            lines = "".join(json.dumps(row) + "\n" for row in metrics)
-            written = {STATE: state.model_dump_json(indent=1).encode(), METRICS: lines.encode()}
+            written = {STATE: state.model_dump_json().encode()}
         self._thread = threading.Thread(target=self._store_all, args=(state.step, written), name="upload", daemon=True)
         self._thread.start()
 

@@ -2,8 +2,6 @@
 
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,25 +38,23 @@ def parse_span(text: str) -> Span:
 
 
 class StepProfiler:
-    """Traces the steps of `span` as they come by; without a span it does nothing."""
+    """Traces the steps of `span` on this rank; without a span it does nothing."""
 
     def __init__(self, store: ObjectStore, prefix: str, span: Span | None, *, rank: int) -> None:
         self._store, self._span = store, span
         self._key = f"{prefix}/profiles/steps-{span.first}-{span.last}-rank-{rank}.json.gz" if span else ""
         self._profile: profile | None = None
 
-    @contextmanager
-    def step(self, step: int) -> Iterator[None]:
-        """Around step `step`, counted from 1."""
+    def begin(self, step: int) -> None:
+        """Start tracing if step `step` (from 1) is in the span and no trace runs yet."""
         span = self._span
-        if span is None or not span.first <= step <= span.last:
-            yield
-            return
-        if self._profile is None:
+        if span is not None and self._profile is None and span.first <= step <= span.last:
             self._profile = profile(activities=_activities(), profile_memory=True)
             self._profile.start()
-        yield
-        if step == span.last:
+
+    def end(self, step: int) -> None:
+        """Stop tracing and store the trace if step `step` (from 1) is the last of the span."""
+        if self._span is not None and self._profile is not None and step == self._span.last:
             self._leave(self._profile)
 
     def _leave(self, traced: profile) -> None:

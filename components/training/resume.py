@@ -1,8 +1,6 @@
 """Going on from the newest checkpoint that is whole: agreed on by all ranks, verified before it is loaded."""
 
-import json
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +10,25 @@ import torch.distributed as dist
 from components.core.errors import IntegrityError, TrainingError
 from components.core.progress import say
 from components.core.store import ObjectStore
-from components.core.versions import origin
 from components.training.checkpoint import (
-    METRICS,
     STATE,
     Commit,
-    LoopState,
+    TrainingState,
     committed,
     delete_checkpoint,
     delete_uncommitted,
     fetch,
     folder_of,
     read_commit,
+    read_state,
 )
 from components.training.engine import Ranks
 from components.training.repartition import Shards, load_repartitioned
 
-Row = dict[str, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resumed:
-    """Where training goes on, and the metrics rows up to there."""
-
-    state: LoopState
-    rows: list[Row]
-
 
 def restore(
     engine: Any, store: ObjectStore, prefix: str, ranks: Ranks, *, zero_stage: int, frozen: bool = True
-) -> Resumed | None:
+) -> TrainingState | None:
     """Load the newest whole checkpoint into the DeepSpeed engine; None where there is none. Collective.
 
     One with a missing or changed file is reported and the one before it is used. One that was saved by another number
@@ -71,15 +58,13 @@ def restore(
                 _repartition(engine, commit, folder, ranks, zero_stage=zero_stage, frozen=frozen)
             if ranks.first:
                 say(f"goes on after step {step} from {store.uri(f'{prefix}/{folder_of(step)}')}")
-            rows = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
             if ranks.first:
                 for damaged in steps[: steps.index(step)]:
                     delete_checkpoint(store, prefix, folder_of(damaged))  # it would count among those that are kept
-            where = store.uri(f"{prefix}/{folder_of(step)}/{STATE}")
-            state = LoopState.model_validate_json((folder / STATE).read_text(), context=origin(where))
+            state = read_state(folder, store.uri(f"{prefix}/{folder_of(step)}/{STATE}"))
             # DeepSpeed's load is collective, and a folder may be shared: nobody leaves early.
             dist.barrier()
-            return Resumed(state=state, rows=rows)
+            return state
     if steps:
         raise TrainingError(
             f"None of the {len(steps)} checkpoints under {store.uri(prefix)} is whole.",

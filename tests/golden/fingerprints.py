@@ -87,9 +87,7 @@ def stand_in(store: LocalStore, kind: Kind, address: str) -> Manifest:
     """A committed artifact at `address` without content; its fingerprint follows from the address."""
     made_by = MadeBy(run="", step="", revision=1, config_hash="", code_version="", image_digest="")
     files = (File(name="file", size=0, sha256=sha256_bytes(b"")),)
-    manifest = Manifest(
-        kind=kind, key=address, fingerprint=fingerprint(address), made_by=made_by, files=files
-    )
+    manifest = Manifest(kind=kind, key=address, fingerprint=fingerprint(address), made_by=made_by, files=files)
     commit_manifest(store, manifest)
     return manifest
 

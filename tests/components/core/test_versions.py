@@ -6,7 +6,7 @@ from components.core.arms import arms_of, parent_of, write_arms
 from components.core.errors import VersionError
 from components.core.steps import read_record, read_records, recorded
 from components.core.versions import CURRENT, Form, load_rows, rows_of, versioned, without_version
-from components.training.checkpoint import Commit, LoopState, read_commit
+from components.training.checkpoint import Commit, TrainingState, read_commit
 from components.training.summary import read_summary, write_summary
 
 COMMIT_BEFORE = b'{"step": 3, "world_size": 2, "zero_stage": 3, "files": []}'
@@ -58,7 +58,7 @@ def test_a_later_commit_is_refused_and_not_taken_for_a_damaged_one(local_store):
 
 
 def test_what_training_stores_says_its_version(local_store):
-    assert json.loads(LoopState(step=1, seed=2).model_dump_json())["schema_version"] == 1
+    assert json.loads(TrainingState(step=1, seed=2).model_dump_json())["schema_version"] == 2
     assert json.loads(Commit(step=1, world_size=1, zero_stage=2, files=()).model_dump_json())["schema_version"] == 1
     write_summary(local_store, "checkpoints/x", {"steps": 4})
     assert json.loads(local_store.get("checkpoints/x/training.json")) == {"schema_version": 1, "steps": 4}

@@ -1,3 +1,4 @@
+import json
 import math
 import time
 from dataclasses import replace
@@ -16,7 +17,8 @@ from components.training.accounting import (
     goodput,
     seconds_so_far,
 )
-from components.training.metrics import Recorder, StepFigures
+from components.training.callbacks.metric_rows import MetricRows
+from components.training.metrics import StepFigures
 from components.training.summary import with_launching
 
 
@@ -28,6 +30,22 @@ def test_causes_sum_to_the_time_since_the_start():
     seconds = clock.seconds()
     assert sum(seconds.values()) == pytest.approx(10.0, abs=0.1)
     assert seconds["other"] == pytest.approx(6.0, abs=0.1)
+
+
+def test_entering_a_cause_ends_the_one_before(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    clock = Clock(began=95.0)
+    for cause, length in ((Cause.DATA, 1.0), (Cause.STEP, 4.0), (Cause.OTHER, 2.0), (Cause.STEP, 8.0)):
+        clock.enter(cause)
+        now += length
+    seconds = clock.seconds()  # in the middle of a step
+    assert (seconds["data"], seconds["step"], seconds["other"]) == (1.0, 12.0, 7.0)
+    now += 3.0
+    with clock.spend(Cause.SAVE):
+        now += 5.0
+    seconds = clock.seconds()
+    assert (seconds["step"], seconds["save"], sum(seconds.values())) == (15.0, 5.0, 28.0)
 
 
 def test_time_in_a_queue_is_told_from_the_start(monkeypatch):
@@ -90,8 +108,8 @@ def figures(loss: float) -> StepFigures:
     )
 
 
-def recorder(**kept) -> Recorder:
-    return Recorder(**{"every": 5, "steps": 12, "peak_flops": 2e10, "device": torch.device("cpu")} | kept)
+def recorder(**kept) -> MetricRows:
+    return MetricRows(**{"every": 5, "steps": 12, "peak_flops": 2e10, "device": torch.device("cpu")} | kept)
 
 
 def without_memory(rows):
@@ -110,7 +128,8 @@ def test_rows_cover_every_step_once_also_across_a_resume():
     before = recorder()
     for step in range(1, 8):
         before.add(step, figures(float(step)))
-    after = recorder(rows=list(before.rows), window=dict(before.window))
+    after = recorder()
+    after.load_state_dict(json.loads(json.dumps(before.state_dict())))
     for step in range(8, 13):
         after.add(step, figures(float(step)))
     assert without_memory(after.rows) == without_memory(whole.rows)
@@ -122,7 +141,7 @@ def test_a_row_says_what_the_steps_were_worth():
     assert row["data_share"] == pytest.approx(0.2)
     assert (row["token_waste"], row["patch_waste"]) == (pytest.approx(0.2), pytest.approx(0.2))
     assert 0 < row["memory_gb"] < 100
-    unknown = Recorder(every=1, steps=1, peak_flops=None, device=torch.device("cpu"))
+    unknown = MetricRows(every=1, steps=1, peak_flops=None, device=torch.device("cpu"))
     assert "mfu" not in unknown.add(1, figures(1.0))
 
 

@@ -18,8 +18,10 @@ def test_a_span_is_two_steps_in_order():
 def test_a_trace_of_the_asked_steps_is_left(local_store):
     profiler = StepProfiler(local_store, "checkpoints/x", Span(first=2, last=3), rank=1)
     for step in range(1, 5):
-        with profiler.step(step), torch.profiler.record_function(f"step {step}"):
+        profiler.begin(step)
+        with torch.profiler.record_function(f"step {step}"):
             torch.ones(4, 4) @ torch.ones(4, 4)
+        profiler.end(step)
     found = gzip.decompress(local_store.get("checkpoints/x/profiles/steps-2-3-rank-1.json.gz"))
     names = {event.get("name") for event in json.loads(found)["traceEvents"]}
     assert {"step 2", "step 3", "aten::mm"} <= names

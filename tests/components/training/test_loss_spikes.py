@@ -4,11 +4,11 @@ import math
 import pytest
 
 from components.core.errors import TrainingError
-from components.training.guard import LOSSES_NEEDED, SKIPPED, Guard, record_skipped
+from components.training.loss_spikes import LOSSES_NEEDED, SKIPPED, LossSpikeGuard, record_skipped
 
 
-def warmed(**options) -> Guard:
-    guard = Guard(**({"spike": 3.0, "skips": 1} | options))
+def warmed(**options) -> LossSpikeGuard:
+    guard = LossSpikeGuard(**({"spike": 3.0, "skips": 1} | options))
     for _ in range(LOSSES_NEEDED):
         guard.accept(2.0)
     return guard
@@ -16,7 +16,7 @@ def warmed(**options) -> Guard:
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_bad_from_the_first_step_on(loss):
-    assert Guard(spike=None, skips=0).problem(loss) == f"is {loss}"
+    assert LossSpikeGuard(spike=None, skips=0).problem(loss) == f"is {loss}"
 
 
 def test_a_spike_is_measured_by_the_median_of_the_steps_before():
@@ -24,7 +24,7 @@ def test_a_spike_is_measured_by_the_median_of_the_steps_before():
     assert guard.problem(6.0) == ""
     assert guard.problem(6.1) == "is 6.1, 3.0 times the usual 2"
     assert warmed(spike=None).problem(1e9) == ""
-    assert Guard(spike=3.0, skips=0, recent=warmed().recent.__class__([1.0])).problem(100.0) == ""
+    assert LossSpikeGuard(spike=3.0, skips=0, recent=warmed().recent.__class__([1.0])).problem(100.0) == ""
 
 
 def test_so_many_are_left_out_and_the_next_one_names_its_samples():
@@ -34,7 +34,7 @@ def test_so_many_are_left_out_and_the_next_one_names_its_samples():
         guard.skip(20, "the loss is nan", [f"id-{index}" for index in range(40)])
     text = str(raised.value)
     assert text.startswith("In step 20 the loss is nan; its samples: id-0, ")
-    assert "id-31 and 8 more. 1 steps were left out before." in text
+    assert "id-31 and 8 more. 1 steps were skipped before." in text
     assert "training.max_skipped_steps" in text
 
 
@@ -42,8 +42,8 @@ def test_a_resumed_guard_judges_the_same():
     guard = warmed()
     guard.accept(1.0)
     guard.skip(17, "x", [])
-    again = Guard(spike=3.0, skips=1)
-    again.resume(tuple(guard.recent), tuple(guard.skipped))
+    again = LossSpikeGuard(spike=3.0, skips=1)
+    again.load_state_dict(json.loads(json.dumps(guard.state_dict())))
     assert again.recent == guard.recent
     assert [again.problem(loss) for loss in (5.0, 7.0)] == [guard.problem(loss) for loss in (5.0, 7.0)]
     with pytest.raises(TrainingError):

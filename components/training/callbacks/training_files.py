@@ -1,0 +1,146 @@
+"""The files that a training stores beside its checkpoints."""
+
+import json
+from dataclasses import dataclass
+
+import torch.distributed as dist
+
+from components.core.artifacts import Number
+from components.core.progress import say
+from components.core.settings import Recipe
+from components.core.store import ObjectStore
+from components.models.family import Family
+from components.models.mixture import MixtureReader
+from components.training.accounting import Cause
+from components.training.callbacks.callback import Callback, TrainerView
+from components.training.callbacks.goodput_timer import GoodputTimer
+from components.training.callbacks.metric_rows import MetricRows
+from components.training.engine import Engine, Ranks
+from components.training.engine_options import as_text
+from components.training.feed import Preparer
+from components.training.finish import PROBE_SAMPLES, leave_files, probe_tensors
+from components.training.loss_spikes import LossSpikeGuard
+from components.training.summary import write_summary
+
+ENGINE = "engine.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineFile(Callback):
+    """Logs the size of the training and stores DeepSpeed's options as engine.json; on the first rank.
+
+    Args:
+        store: the object store.
+        prefix: key of the training's folder.
+        engine: the model in training.
+        headline: one line on samples, steps and ranks.
+    """
+
+    name = "engine_file"
+
+    store: ObjectStore
+    prefix: str
+    engine: Engine
+    headline: str
+
+    def on_start(self, trainer: TrainerView) -> None:
+        """Log and store."""
+        say(f"{self.headline}; DeepSpeed with\n{as_text(self.engine.options)}")
+        options = [option.to_json() for option in self.engine.options]
+        self.store.put(f"{self.prefix}/{ENGINE}", json.dumps(options, indent=1).encode())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultFiles(Callback):
+    """Stores probe.safetensors, metrics.jsonl and the model folder when all steps are done; collective.
+
+    Args:
+        store: the object store.
+        prefix: key of the training's folder.
+        recipe: the recipe, with the model settings as resolved.
+        ranks: this rank among all.
+        family: the model family.
+        engine: the model in training.
+        reader: the mixture.
+        preparer: encodes and packs the samples of the probe.
+        rows: the metrics rows.
+    """
+
+    name = "result_files"
+
+    store: ObjectStore
+    prefix: str
+    recipe: Recipe
+    ranks: Ranks
+    family: Family
+    engine: Engine
+    reader: MixtureReader
+    preparer: Preparer
+    rows: MetricRows
+
+    def on_end(self, trainer: TrainerView) -> None:
+        """Compute the probe on all ranks; the first rank stores the files."""
+        positions = range(min(PROBE_SAMPLES, len(self.reader)))
+        packed = self.preparer.pack(self.preparer.prepare(positions))
+        probe = probe_tensors(self.engine, self.family, packed, self.ranks.device)
+        if self.ranks.first:
+            leave_files(
+                self.store,
+                self.prefix,
+                recipe=self.recipe,
+                engine=self.engine,
+                family=self.family,
+                tokenizer=self.reader.tokenizer(),
+                probe=probe,
+                rows=self.rows.rows,
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummaryFile(Callback):
+    """Stores training.json, which marks the training as complete; collective.
+
+    Its place in the list is behind every callback that still has something to send or store.
+
+    Args:
+        store: the object store.
+        prefix: key of the training's folder.
+        ranks: this rank among all.
+        parameters: parameters of the model.
+        rows: the metrics rows.
+        guard: knows the skipped steps.
+        goodput: knows the seconds by cause.
+    """
+
+    name = "summary_file"
+
+    store: ObjectStore
+    prefix: str
+    ranks: Ranks
+    parameters: int
+    rows: MetricRows
+    guard: LossSpikeGuard
+    goodput: GoodputTimer
+
+    def on_end(self, trainer: TrainerView) -> None:
+        """Wait for all ranks; the first rank stores the file."""
+        dist.barrier()
+        if self.ranks.first:
+            write_summary(self.store, self.prefix, self.summary(trainer))
+
+    def summary(self, trainer: TrainerView) -> dict[str, Number]:
+        """The figures of the whole training; `seconds_<cause>` sum to its wall time."""
+        state, rows, seconds = trainer.state, self.rows.rows, self.goodput.clock.seconds()
+        looping = max(1e-9, sum(seconds[cause] for cause in (Cause.DATA, Cause.STEP, Cause.SAVE, Cause.OTHER)))
+        return {
+            "steps": state.step,
+            "first_loss": rows[0]["loss"],
+            "last_loss": rows[-1]["loss"],
+            "samples": state.samples,
+            "tokens": state.tokens,
+            "samples_per_second": state.samples / looping,
+            "tokens_per_second": state.tokens / looping,
+            "parameters": self.parameters,
+            "steps_skipped": len(self.guard.skipped),
+            **{f"seconds_{cause}": value for cause, value in seconds.items()},
+        }

@@ -1,0 +1,116 @@
+"""The training loop of one rank."""
+
+import time
+from collections.abc import Iterator
+
+import torch.distributed as dist
+
+from components.training.accounting import Cause
+from components.training.callbacks.callback_list import CallbackList
+from components.training.checkpoint import Saver, TrainingState, folder_of
+from components.training.engine import Engine
+from components.training.feed import Feed, Work
+from components.training.metrics import StepFigures
+from components.training.signals import StoppedError
+from components.training.train_step import TrainStep
+
+
+class Trainer:
+    """Takes all optimizer steps that are not done yet, and saves checkpoints; the same calls are made on every rank.
+
+    `build_trainer` makes one from a run. Everything that only observes a step is a callback.
+
+    Args:
+        engine: the model in training, restored to `state`.
+        train_step: takes one optimizer step.
+        feed: this rank's micro-steps, from `state.step` on.
+        saver: stores checkpoints.
+        callbacks: observers; their memory is part of each checkpoint.
+        state: what is done so far.
+        steps: optimizer steps of the whole training.
+        save_every: steps between two checkpoints.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        train_step: TrainStep,
+        feed: Feed,
+        saver: Saver,
+        callbacks: CallbackList,
+        state: TrainingState,
+        steps: int,
+        save_every: int,
+    ) -> None:
+        self.engine = engine
+        self.train_step = train_step
+        self.feed = feed
+        self.saver = saver
+        self.callbacks = callbacks
+        self.state = state
+        self.steps = steps
+        self.save_every = save_every
+
+    def train(self) -> None:
+        """Take the steps that are left, wait for the last checkpoint, and let the callbacks store the result.
+
+        Raises:
+            StoppedError: a signal came; the state is saved.
+            TrainingError: the loss or the gradient is not finite, a sample cannot be prepared, or saving failed.
+        """
+        self.callbacks.load_state_dict(self.state.callbacks)
+        self.callbacks.on_start(self)
+        self.engine.deepspeed.train()
+        with self.feed:
+            works = iter(self.feed)
+            while self.state.step < self.steps:
+                stopping = self._step(works)
+                self._save_if_due(stopping)
+        self.callbacks.on_phase(Cause.SAVE, self.state.step)
+        self.saver.wait()
+        dist.barrier()
+        self.callbacks.on_phase(Cause.FINISH, self.state.step)
+        self.callbacks.on_end(self)
+
+    def _step(self, works: Iterator[Work]) -> bool:
+        """Wait for the data of the next step and train on it; returns whether a signal asked any rank to stop."""
+        step = self.state.step + 1
+        self.callbacks.on_phase(Cause.DATA, step)
+        waiting = time.monotonic()
+        work = next(works)
+        waited = time.monotonic() - waiting
+        self.callbacks.on_phase(Cause.STEP, step)
+        figures, stopping = self.train_step.take(work, waited=waited)
+        self.callbacks.on_phase(Cause.OTHER, step)
+        self._count(figures)
+        self.callbacks.after_step(step, figures)
+        return stopping
+
+    def _count(self, figures: StepFigures) -> None:
+        self.state = self.state.model_copy(
+            update={
+                "step": self.state.step + 1,
+                "samples": self.state.samples + figures.samples,
+                "tokens": self.state.tokens + figures.tokens,
+            }
+        )
+
+    def _save_if_due(self, stopping: bool) -> None:
+        step = self.state.step
+        self.saver.check()
+        if not stopping and step % self.save_every and step != self.steps:
+            return
+        self.callbacks.on_phase(Cause.SAVE, step)
+        state = self.state.model_copy(update={"callbacks": self.callbacks.state_dict()})
+        self.saver.save(self.engine.deepspeed, state)
+        self.callbacks.on_save(step)
+        if stopping:
+            self.saver.wait()
+            dist.barrier()
+        self.callbacks.on_phase(Cause.OTHER, step)
+        if stopping and step < self.steps:
+            raise StoppedError(
+                f"Training was asked to stop and did so after step {step} of {self.steps}; {folder_of(step)} is saved.",
+                remedy="The same command goes on from there.",
+            )

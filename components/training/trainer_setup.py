@@ -1,0 +1,327 @@
+"""Builds the trainer of one rank: opens the mixture, builds the model, restores the last checkpoint."""
+
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch.distributed as dist
+
+from components.core.artifacts import Manifest
+from components.core.errors import TrainingError
+from components.core.progress import say
+from components.core.settings import ModelSettings, Recipe
+from components.core.steps import Run
+from components.models import registry
+from components.models.conversation import Size
+from components.models.family import Family
+from components.models.mirrors import resolved
+from components.models.mixture import MixtureReader
+from components.training.accounting import Cause, Clock, Heartbeat
+from components.training.callbacks.callback import Callback
+from components.training.callbacks.callback_list import CallbackList
+from components.training.callbacks.goodput_timer import GoodputTimer
+from components.training.callbacks.manual_gc import ManualGarbageCollection
+from components.training.callbacks.metric_rows import MetricRows
+from components.training.callbacks.mlflow_senders import MlflowCurve, NodeMetrics
+from components.training.callbacks.progress_bar import ProgressBar
+from components.training.callbacks.step_trace import StepTrace
+from components.training.callbacks.straggler_check import StragglerCheck
+from components.training.callbacks.training_files import EngineFile, ResultFiles, SummaryFile
+from components.training.callbacks.watchdog_feed import WatchdogFeed
+from components.training.checkpoint import Saver, TrainingState
+from components.training.engine import Engine, Ranks, build_engine
+from components.training.failures import leave_failure
+from components.training.feed import Feed, Preparer
+from components.training.flops import Flops, flops_of, peak_flops
+from components.training.loss_spikes import LossSpikeGuard, record_skipped
+from components.training.plan import Budgets, Lengths, Plan
+from components.training.profiling import Span, StepProfiler
+from components.training.resume import restore
+from components.training.schedule import learning_rate
+from components.training.signals import StopRequest
+from components.training.stragglers import Stragglers
+from components.training.train_step import SampleTable, TrainStep
+from components.training.trainer import Trainer
+from components.training.watchdog import Watchdog, meeting_store
+
+DUMMY = Size(width=1, height=1)  # pixels of the image that runs in a micro-step without images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a rank opens and builds before it restores a checkpoint.
+
+    Args:
+        run: the run.
+        prefix: key of the training's folder in the store.
+        ranks: this rank among all.
+        recipe: the recipe, with the model settings as resolved for this store.
+        family: the model family.
+        reader: the mixture.
+        preparer: encodes and packs samples.
+        plan: the samples of every step.
+        engine: the model in training.
+        flops: FLOP by kind of work.
+    """
+
+    run: Run
+    prefix: str
+    ranks: Ranks
+    recipe: Recipe
+    family: Family
+    reader: MixtureReader
+    preparer: Preparer
+    plan: Plan
+    engine: Engine
+    flops: Flops
+
+
+def build_trainer(
+    run: Run,
+    mixture: Manifest,
+    ranks: Ranks,
+    *,
+    prefix: str,
+    began: float,
+    queued: float,
+    profile: Span | None = None,
+) -> Trainer:
+    """The trainer of this rank, restored from the newest whole checkpoint if there is one; collective.
+
+    Args:
+        run: the run; its recipe says how to train.
+        mixture: the samples.
+        ranks: this rank among all.
+        prefix: key of the training's folder in the store.
+        began: the time.monotonic() at which this training was asked for.
+        queued: seconds that it then spent in a queue.
+        profile: steps to trace.
+
+    Raises:
+        TrainingError: there are checkpoints, but none is whole.
+        IntegrityError: the checkpoint belongs to another model.
+    """
+    heartbeat = Heartbeat(run.store, prefix) if ranks.first else None
+    if heartbeat:
+        began, queued = heartbeat.queued_once(began, queued)
+    clock = Clock(began)
+    parts = _open_parts(run, mixture, ranks, prefix)
+    training = parts.recipe.training
+    guard = LossSpikeGuard(
+        spike=training.loss_spike_factor,
+        skips=training.max_skipped_steps,
+        ledger=partial(record_skipped, run.store, prefix) if ranks.first else None,
+    )
+    callbacks = _callbacks(parts, guard, GoodputTimer(clock, heartbeat), profile)
+    train_step = _train_step(parts, guard, callbacks)
+    saver = _saver(parts)
+    clock.add(Cause.QUEUE, queued)
+    clock.add(Cause.START, time.monotonic() - began - queued)
+    with clock.spend(Cause.RESUME):
+        state = _restored(parts)
+    feed = Feed(
+        parts.preparer,
+        parts.plan,
+        start=state.step,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        threads=training.data_workers,
+    )
+    return Trainer(
+        engine=parts.engine,
+        train_step=train_step,
+        feed=feed,
+        saver=saver,
+        callbacks=callbacks,
+        state=state,
+        steps=parts.plan.steps,
+        save_every=training.checkpoint_every,
+    )
+
+
+def _callbacks(parts: Parts, guard: LossSpikeGuard, goodput: GoodputTimer, profile: Span | None) -> CallbackList:
+    """All callbacks of this rank. Those that send or store something at the end come before `SummaryFile`."""
+    run, ranks, store, prefix = parts.run, parts.ranks, parts.run.store, parts.prefix
+    rows = _metric_rows(parts)
+    everywhere: list[Callback] = [
+        guard,
+        StepTrace(StepProfiler(store, prefix, profile, rank=ranks.rank)),
+        ManualGarbageCollection(),
+        StragglerCheck(Stragglers(ranks)),
+        _result_files(parts, rows),
+    ]
+    first: list[Callback] = [
+        EngineFile(store=store, prefix=prefix, engine=parts.engine, headline=_headline(parts)),
+        ProgressBar(rows),
+        MlflowCurve(run, rows),
+    ]
+    of_node: list[Callback] = [NodeMetrics(run)]
+    last: list[Callback] = [_summary_file(parts, rows, guard, goodput), goodput, WatchdogFeed(_watchdog(parts))]
+    return CallbackList(
+        rows, [*everywhere, *(first if ranks.first else []), *(of_node if ranks.local == 0 else []), *last]
+    )
+
+
+def _open_parts(run: Run, mixture: Manifest, ranks: Ranks, prefix: str) -> Parts:
+    recipe = run.recipe.model_copy(update={"model": resolved(run.store, run.recipe.model)})
+    training = recipe.training
+    family = registry.family(recipe.model.family)
+    reader = MixtureReader(run.store, mixture, cache_gb=recipe.data.cache_gb)
+    preparer = Preparer(reader, family, recipe.model)
+    model = family.build(reader.tokenizer(), recipe.model, seed=recipe.seed)
+    flops = flops_of(model, family, training)
+    plan = Plan(
+        Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
+        seed=training.seed,
+        batch_size=training.global_batch_size,
+        epochs=training.epochs,
+        max_steps=training.max_steps,
+        budgets=Budgets(tokens=training.token_budget, patches=training.patch_budget),
+        cost=flops.cost_model(),
+    )
+    return Parts(
+        run=run,
+        prefix=prefix,
+        ranks=ranks,
+        recipe=recipe,
+        family=family,
+        reader=reader,
+        preparer=preparer,
+        plan=plan,
+        engine=build_engine(model, family, training),
+        flops=flops,
+    )
+
+
+def _restored(parts: Parts) -> TrainingState:
+    """The state of the newest whole checkpoint, loaded into the engine; the state of step 0 if there is none."""
+    training = parts.recipe.training
+    state = restore(
+        parts.engine.deepspeed,
+        parts.run.store,
+        parts.prefix,
+        parts.ranks,
+        zero_stage=training.zero_stage,
+        frozen=training.adapter is None,
+    )
+    return state or TrainingState(step=0, seed=training.seed)
+
+
+def _train_step(parts: Parts, guard: LossSpikeGuard, callbacks: CallbackList) -> TrainStep:
+    training = parts.recipe.training
+    return TrainStep(
+        engine=parts.engine,
+        family=parts.family,
+        ranks=parts.ranks,
+        table=_sample_table(parts.reader, parts.flops, parts.family, parts.recipe.model),
+        guard=guard,
+        stop=StopRequest(),
+        learning_rate=partial(
+            learning_rate, steps=parts.plan.steps, peak=training.learning_rate, schedule=training.schedule
+        ),
+        seed=training.seed,
+        announce=callbacks.on_phase,
+    )
+
+
+def _sample_table(reader: MixtureReader, flops: Flops, family: Family, model: ModelSettings) -> SampleTable:
+    return SampleTable(
+        ids=reader.ids,
+        tokens=reader.tokens,
+        patches=reader.patches,
+        flops=flops(tokens=reader.tokens, targets=reader.targets, patches=reader.patches, images=reader.images),
+        dummy_tokens=family.image_tokens(DUMMY, model),
+        dummy_patches=family.image_patches(DUMMY, model),
+    )
+
+
+def _saver(parts: Parts) -> Saver:
+    training = parts.recipe.training
+    return Saver(
+        parts.run.store,
+        parts.prefix,
+        rank=parts.ranks.rank,
+        world_size=parts.ranks.world_size,
+        zero_stage=training.zero_stage,
+        attempt=_agreed_token(parts.ranks),
+        keep=training.keep_last,
+        keep_every=training.keep_every,
+        frozen=training.adapter is None,
+    )
+
+
+def _agreed_token(ranks: Ranks) -> str:
+    """A random name of this attempt, the same on every rank; collective."""
+    token: list[Any] = [secrets.token_hex(4)]
+    dist.broadcast_object_list(token, src=0, device=ranks.device)
+    return str(token[0])
+
+
+def _metric_rows(parts: Parts) -> MetricRows:
+    return MetricRows(
+        every=parts.recipe.training.log_every,
+        steps=parts.plan.steps,
+        peak_flops=_peak_of_all(parts.engine, parts.ranks),
+        device=parts.ranks.device,
+    )
+
+
+def _peak_of_all(engine: Engine, ranks: Ranks) -> float | None:
+    """FLOP/s of all ranks' devices together; None if one of them is unknown. Collective."""
+    own = peak_flops(ranks.device, engine.dtype)
+    known, total = ranks.add_up(float(own is not None), own or 0.0)
+    return total if known == ranks.world_size else None
+
+
+def _headline(parts: Parts) -> str:
+    training, plan = parts.recipe.training, parts.plan
+    return (
+        f"{plan.steps:,} steps of {training.global_batch_size} samples, {plan.per_epoch:,} samples per epoch, "
+        f"{parts.engine.parameters:,} parameters, ZeRO-{training.zero_stage} on {parts.ranks.world_size} ranks"
+    )
+
+
+def _result_files(parts: Parts, rows: MetricRows) -> ResultFiles:
+    return ResultFiles(
+        store=parts.run.store,
+        prefix=parts.prefix,
+        recipe=parts.recipe,
+        ranks=parts.ranks,
+        family=parts.family,
+        engine=parts.engine,
+        reader=parts.reader,
+        preparer=parts.preparer,
+        rows=rows,
+    )
+
+
+def _summary_file(parts: Parts, rows: MetricRows, guard: LossSpikeGuard, goodput: GoodputTimer) -> SummaryFile:
+    return SummaryFile(
+        store=parts.run.store,
+        prefix=parts.prefix,
+        ranks=parts.ranks,
+        parameters=parts.engine.parameters,
+        rows=rows,
+        guard=guard,
+        goodput=goodput,
+    )
+
+
+def _watchdog(parts: Parts) -> Watchdog:
+    return Watchdog(
+        meeting_store(),
+        rank=parts.ranks.rank,
+        world_size=parts.ranks.world_size,
+        seconds=parts.recipe.training.hang_timeout_seconds,
+        end=_end_hanging,
+    )
+
+
+def _end_hanging(error: TrainingError) -> None:
+    """End this process, whatever its main thread waits for; torchrun then ends the others."""
+    leave_failure(error)
+    say(str(error))
+    os._exit(1)
