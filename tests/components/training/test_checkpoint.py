@@ -1,3 +1,6 @@
+import json
+import math
+
 import pytest
 
 from components.core.artifacts import File
@@ -6,12 +9,14 @@ from components.core.hashing import sha256_bytes
 from components.training.checkpoint import (
     COMMIT,
     Commit,
+    TrainingState,
     committed,
     delete_checkpoint,
     delete_uncommitted,
     fetch,
     folder_of,
     read_commit,
+    read_state,
     superseded,
 )
 
@@ -87,3 +92,46 @@ def test_the_last_few_and_every_so_many_steps_are_kept():
     steps = [90, 80, 70, 60, 50, 40, 30]
     assert superseded(steps, keep=2, keep_every=None) == [70, 60, 50, 40, 30]
     assert superseded(steps, keep=2, keep_every=30) == [70, 50, 40]
+
+
+# As a training of schema version 1 stored it after step 2.
+OLD_STATE = """{
+ "step": 2,
+ "seed": 42,
+ "samples": 12,
+ "tokens": 233,
+ "seconds": {"queue": 0.0, "start": 16.592143511457152, "step": 0.7577989119998847},
+ "window": {"steps": 1.0, "taken": 1.0, "loss": 6.619439125061035, "seconds": 0.03591829999993479},
+ "recent_losses": [6.698974609375, 6.619439125061035],
+ "skipped": [1]
+}"""
+
+
+def test_a_state_of_schema_version_1_is_read_with_its_rows(tmp_path):
+    rows = [{"step": 1, "loss": 6.698974609375, "samples": 6.0}]
+    (tmp_path / "state.json").write_text(OLD_STATE)
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    old = json.loads(OLD_STATE)
+    assert read_state(tmp_path) == TrainingState(
+        schema_version=2,
+        step=2,
+        seed=42,
+        samples=12,
+        tokens=233,
+        callbacks={
+            "metric_rows": {"rows": rows, "window": old["window"], "pending": {}},
+            "loss_spikes": {"recent": [6.698974609375, 6.619439125061035], "skipped": [1]},
+            "goodput": {"seconds": old["seconds"]},
+        },
+    )
+    (tmp_path / "state.json").write_text(json.dumps(old | {"schema_version": 1}))
+    assert read_state(tmp_path).callbacks["loss_spikes"]["skipped"] == [1]
+
+
+def test_a_state_comes_back_bit_by_bit_with_values_that_are_not_finite(tmp_path):
+    values = {"loss": 0.1 + 0.2, "norm": math.inf, "bad": math.nan}
+    state = TrainingState(step=3, seed=1, callbacks={"mine": {"values": values, "list": [1, "two", None]}})
+    (tmp_path / "state.json").write_text(state.model_dump_json())
+    read = read_state(tmp_path)
+    assert (read.schema_version, read.step, read.callbacks["mine"]["list"]) == (2, 3, [1, "two", None])
+    assert repr(read.callbacks["mine"]["values"]) == repr(values)

@@ -85,6 +85,44 @@ def test_time_by_cause_sums_to_the_wall_time(trained):
     assert 0.8 * record["seconds"] < accounted <= record["seconds"] + 0.5
 
 
+def test_goes_on_from_a_checkpoint_of_schema_version_1_bit_identical(trained):
+    run, _, prefix, _, digest, rows = trained
+    old = committed(run.store, prefix)[-1]
+    for entry in list(run.store.list(prefix)):
+        if not entry.key.startswith(f"{prefix}/{folder_of(old)}/"):
+            run.store.delete(entry.key)
+    store_as_schema_1(run.store, f"{prefix}/{folder_of(old)}")
+
+    resumed = start(run)
+    out = resumed.communicate(timeout=240)[0]
+    assert resumed.returncode == 0, out
+    assert f"goes on after step {old} " in out
+    assert final_digest(run.store, prefix) == digest
+    again = rows_of(run.store, prefix)
+    assert [(row["step"], row["loss"], row["samples"]) for row in again] == [
+        (row["step"], row["loss"], row["samples"]) for row in rows
+    ]
+
+
+def store_as_schema_1(store, base: str) -> None:
+    """Rewrite a checkpoint's state into the older form, and its COMMIT with the new files."""
+    state = json.loads(store.get(f"{base}/state.json"))
+    rows, spikes = state["callbacks"]["metric_rows"], state["callbacks"]["loss_spikes"]
+    old = {name: state[name] for name in ("step", "seed", "samples", "tokens")}
+    old |= {"seconds": state["callbacks"]["goodput"]["seconds"], "window": rows["window"]}
+    old |= {"recent_losses": spikes["recent"], "skipped": spikes["skipped"]}
+    files = {
+        "state.json": json.dumps(old).encode(),
+        "metrics.jsonl": "".join(json.dumps(row) + "\n" for row in rows["rows"]).encode(),
+    }
+    commit = json.loads(store.get(f"{base}/COMMIT"))
+    commit["files"] = [file for file in commit["files"] if file["name"] not in files]
+    for name, data in files.items():
+        store.put(f"{base}/{name}", data)
+        commit["files"].append({"name": name, "size": len(data), "sha256": sha256_bytes(data)})
+    store.put(f"{base}/COMMIT", json.dumps(commit).encode())
+
+
 def test_hurt_in_every_way_it_ends_bit_identical(trained):
     run, _, prefix, _, digest, rows = trained
     delete_tree(run.store, prefix)

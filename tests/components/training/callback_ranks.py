@@ -1,0 +1,73 @@
+"""Train with a callback of the test's own: stop after STOP_AFTER steps, and resume with a fresh trainer.
+
+Arguments: store, run. The hooks of both attempts go to stdout as JSON lines.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+
+from components.core.artifacts import read_manifest
+from components.core.steps import open_run, read_record
+from components.core.store import key_of
+from components.training.callbacks.callback import Callback
+from components.training.engine import join_ranks, leave_ranks
+from components.training.signals import StoppedError
+from components.training.step import training_task
+from components.training.trainer_setup import build_trainer
+
+STOP_AFTER = 7
+
+
+class LossSum(Callback):
+    """Adds up the losses of all steps; asks the training to stop after `stop_after` steps."""
+
+    name = "loss_sum"
+
+    def __init__(self, stop_after=None) -> None:
+        self.stop_after, self.sum = stop_after, 0.0
+
+    def on_start(self, trainer):
+        print(json.dumps({"hook": "on_start", "step": trainer.state.step, "sum": self.sum}), flush=True)
+
+    def after_step(self, finished):
+        self.sum += finished.figures.loss
+        if finished.step == self.stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"loss_sum": self.sum}
+
+    def on_row(self, row):
+        print(json.dumps({"hook": "on_row", "step": row["step"], "sum": row["loss_sum"]}), flush=True)
+
+    def on_save(self, step):
+        print(json.dumps({"hook": "on_save", "step": step, "sum": self.sum}), flush=True)
+
+    def on_end(self, trainer):
+        print(json.dumps({"hook": "on_end", "step": trainer.state.step, "sum": self.sum}), flush=True)
+
+    def state_dict(self):
+        return {"sum": self.sum}
+
+    def load_state_dict(self, state):
+        self.sum = state["sum"]
+
+
+def main(store_url: str, run_id: str) -> None:
+    run, ranks = open_run(run_id, store_url), join_ranks()
+    mixture = read_manifest(run.store, key_of(run.store, read_record(run.store, run.id, "assemble").uri))
+    task = training_task(run, mixture)
+    prefix = task.address(task.fingerprint())
+    for callback in (LossSum(stop_after=STOP_AFTER), LossSum()):
+        trainer = build_trainer(run, mixture, ranks, prefix=prefix, began=time.monotonic(), queued=0.0)
+        trainer.callbacks.add(callback)
+        try:
+            trainer.train()
+        except StoppedError as error:
+            print(error, file=sys.stderr)
+    leave_ranks()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
