@@ -26,27 +26,27 @@ EPILOG = """Example, on one machine, for a run that `mantis run` has prepared (i
 
 torchrun --nproc-per-node 2 -m components.training --store file:///data --run-id demo-1a
 
-Checkpoints go to checkpoints/<fingerprint>/ in the store; started again, it goes on from the last committed one.
+Checkpoints go to checkpoints/<fingerprint>/ in the store. A second start resumes from the last committed one.
 SIGTERM and Ctrl-C save first."""
 
 
 @app.command(epilog=EPILOG)
 def main(
     store: Annotated[str, typer.Option(help="file:///path or s3://bucket/prefix.")],
-    # torchrun takes a bare --run for an abbreviation of its own --run-path and refuses it; --run-id passes.
-    run: Annotated[str, typer.Option("--run", "--run-id", help="The run whose mixture is trained: runs/<run>/.")],
+    # torchrun refuses --run, which abbreviates its own --run-path; it passes --run-id on.
+    run: Annotated[str, typer.Option("--run", "--run-id", help="The run to train: runs/<run>/.")],
     recipe: Annotated[
-        str, typer.Option(help="The resolved recipe, a file or a URL in the store; without it, the run's own there.")
+        str, typer.Option(help="The resolved recipe: a file or a URL in the store. Default: the run's own recipe.")
     ] = "",
     profile_steps: Annotated[
         str,
         typer.Option(
             envvar="MANTIS_PROFILE_STEPS",
-            help="Steps to trace with torch.profiler, e.g. 10:12; the trace is put beside the checkpoint.",
+            help="Steps to trace with torch.profiler, e.g. 10:12. The trace lies beside the checkpoint.",
         ),
     ] = "",
 ) -> None:
-    """Train one rank; torchrun starts one per GPU, or per core without GPUs."""
+    """Train one rank. torchrun starts one rank per GPU, or per core without GPUs."""
     began, queued = beginning()
     os.environ.setdefault(progress.STEP, "train")
     _die_with_torchrun()
@@ -57,21 +57,21 @@ def main(
 
 
 def _die_with_torchrun() -> None:
-    """A rank that outlives its launcher would write beside those of the next attempt."""
+    """End this rank with its launcher: else it would write into the checkpoints of the next attempt."""
     die_with_parent(signal.SIGKILL)
     parent = Path(f"/proc/{os.getppid()}/cmdline")
     if "TORCHELASTIC_RUN_ID" in os.environ and parent.exists() and b"torch" not in parent.read_bytes():
-        os._exit(1)  # torchrun died while Python was starting here, and somebody else has adopted this process
+        os._exit(1)  # torchrun died while Python was starting, and another process adopted this one
 
 
 def _train(run: Run, *, began: float, queued: float, profile_steps: str) -> None:
     mixture = _mixture(run)
     task = training_task(run, mixture)
     prefix = task.address(task.fingerprint())
-    if os.environ.get("RANK", "0") == "0":  # of a job that a person applied nobody else writes what it is at
+    if os.environ.get("RANK", "0") == "0":  # for a job that a user applied, no launcher writes the record
         begin(run, task)
 
-    # Only now: these imports take seconds, and a wrong parameter should be told at once.
+    # These imports take seconds, and a wrong parameter should fail at once.
     from components.training.engine import join_ranks, leave_ranks
     from components.training.profiling import parse_span
     from components.training.trainer_setup import build_trainer
@@ -83,7 +83,7 @@ def _train(run: Run, *, began: float, queued: float, profile_steps: str) -> None
 
 
 def _run(run: str, store_url: str, recipe: str) -> Run:
-    """The run with its recipe: the file, the object, or runs/<run>/recipe.yaml of the store."""
+    """The run with its recipe: from a file, from a URL in the store, or from runs/<run>/recipe.yaml."""
     if not recipe:
         return open_run(run, store_url)
     store = open_store(store_url)
@@ -94,17 +94,17 @@ def _run(run: str, store_url: str, recipe: str) -> Run:
 
 
 def _mixture(run: Run) -> Manifest:
-    """What the run's `assemble` made."""
+    """The mixture that the run's step `assemble` made."""
     mixture = mixture_of(run)
     if mixture is None:
         raise ConfigError(
-            f"run = {run.id!r} has no mixture in {run.store.url}.", remedy="Let `mantis run` assemble it first."
+            f"run = {run.id!r} has no mixture in {run.store.url}.", remedy="Let `mantis run` make it first."
         )
     return mixture
 
 
 def _leave(error: BaseException) -> None:
-    """Report, and end at once: a rank that waits for its threads keeps the others waiting in a collective."""
+    """Report the error and end at once: a rank that waits for its threads blocks the others in a collective."""
     leave_failure(error)
     if isinstance(error, MantisError):
         progress.say(str(error))

@@ -1,4 +1,4 @@
-"""Where the wall time goes, by cause; the causes add up to the wall time."""
+"""Wall time of a training by cause: every second has one cause, so the causes sum to the wall time."""
 
 import json
 import os
@@ -16,26 +16,26 @@ from components.core.versions import Form, versioned, without_version
 
 HEARTBEAT = "heartbeat.json"
 HEARTBEAT_SECONDS = 2.0
-QUEUED_AT = "MANTIS_QUEUED_AT"  # time.time() at which a launcher handed the job to a queue; every attempt has the same
-LAUNCHED_AT = "MANTIS_LAUNCHED_AT"  # time.time() at which torchrun was started; not set in a job
+QUEUED_AT = "MANTIS_QUEUED_AT"  # time.time() when a launcher queued the job; the same for all attempts of a job
+LAUNCHED_AT = "MANTIS_LAUNCHED_AT"  # time.time() when torchrun was started; not set in a job
 
 
 class Cause(StrEnum):
-    """What a second was spent on."""
+    """What training spends a second on."""
 
     QUEUE = "queue"  # from the job's submission until its ranks were started
     START = "start"  # imports, meeting the other ranks, building the model
     RESUME = "resume"  # fetching, verifying and loading a checkpoint
     DATA = "data"  # waiting for the next micro-steps
-    STEP = "step"  # forward, backward, collectives, update: what training is for
+    STEP = "step"  # forward, backward, collectives, update
     SAVE = "save"  # waiting for checkpoints
-    REWORK = "rework"  # what an earlier attempt spent after its last checkpoint
+    REWORK = "rework"  # time of earlier attempts after their last checkpoint, which is lost
     FINISH = "finish"  # probe, configuration, last uploads
-    OTHER = "other"  # logging, and what is between the others
+    OTHER = "other"  # logging, and everything between the other causes
 
 
 def beginning() -> tuple[float, float]:
-    """The time.monotonic() at which this training was asked for, and the seconds that it then queued."""
+    """The time.monotonic() at which the user asked for this training, and the seconds that it then spent in a queue."""
     now = time.time()
     launched = min(now, float(os.environ.get(LAUNCHED_AT, now)))
     queued = max(0.0, launched - float(os.environ.get(QUEUED_AT, launched)))
@@ -76,9 +76,12 @@ class Clock:
         self._seconds[cause] += seconds
 
     def inherit(self, spent: Mapping[str, float], *, ran: float, queued: float) -> None:
-        """Add earlier attempts' seconds: by cause those `spent` up to the checkpoint that this one goes on from.
+        """Add the seconds of earlier attempts. Time that the checkpoint does not know was in the queue, or is lost.
 
-        In all they `ran` until the end, of which they `queued`: what the checkpoint lacks was in the queue, or is lost.
+        Args:
+            spent: seconds by cause up to the checkpoint that this attempt resumes from.
+            ran: seconds that all earlier attempts ran until their end, time in the queue included.
+            queued: seconds of `ran` that they spent in the queue.
         """
         waited = max(0.0, queued - spent.get(Cause.QUEUE, 0.0))
         lost = max(0.0, ran - sum(spent.values()) - waited)
@@ -87,7 +90,7 @@ class Clock:
         self._earlier[Cause.REWORK] = self._earlier.get(Cause.REWORK, 0.0) + lost
 
     def seconds(self) -> dict[str, float]:
-        """Seconds by cause over all attempts, up to now; they sum to the wall time in which training ran."""
+        """Seconds by cause over all attempts, up to now; they sum to the wall time of all attempts."""
         self.enter(self._cause)
         accounted = sum(self._seconds.values())
         now = {cause: self._seconds[cause] for cause in Cause}
@@ -96,13 +99,13 @@ class Clock:
 
 
 def goodput(seconds: Mapping[str, float]) -> float:
-    """Share of the wall time, given by cause, that was spent on steps that counted."""
+    """Share of the wall time (seconds by cause) that training spent on steps which a later attempt did not repeat."""
     return seconds[Cause.STEP] / max(1e-9, sum(seconds.values()))
 
 
 @dataclass(frozen=True)
 class Beat:
-    """What the last attempt left: how long all of them had run and queued, and in which job (its MANTIS_QUEUED_AT)."""
+    """The last heartbeat: seconds that all attempts ran and queued, and the job's MANTIS_QUEUED_AT."""
 
     seconds: float = 0.0
     queued: float = 0.0
@@ -110,7 +113,7 @@ class Beat:
 
 
 class Heartbeat:
-    """Leaves in the store how long training has run, so that the next attempt knows what a kill has cost."""
+    """Stores how long training has run, so that the next attempt knows how much time a kill lost."""
 
     def __init__(self, store: ObjectStore, prefix: str) -> None:
         self._store, self._key = store, f"{prefix}/{HEARTBEAT}"
@@ -121,12 +124,12 @@ class Heartbeat:
         self._next = 0.0
 
     def queued_once(self, began: float, queued: float) -> tuple[float, float]:
-        """What `beginning` said, but for a job that starts its ranks anew: its first attempt has counted the queue."""
+        """`began` and `queued` of `beginning`; without the queue if an earlier attempt of the same job counted it."""
         again = self._job and self.last.job == self._job
         return (began + queued, 0.0) if again else (began, queued)
 
     def beat(self, seconds: Mapping[str, float]) -> None:
-        """Write the `seconds` by cause so far in the background, every HEARTBEAT_SECONDS at most."""
+        """Store the `seconds` by cause in the background, at most every HEARTBEAT_SECONDS."""
         now = time.monotonic()
         if now >= self._next and (self._sent is None or self._sent.done()):
             self._next = now + HEARTBEAT_SECONDS
@@ -134,19 +137,19 @@ class Heartbeat:
             self._sent = self._pool.submit(self._put, beat)
 
     def close(self) -> None:
-        """Training is over: nothing can be lost any more."""
+        """Delete the heartbeat: training is over, so no time can be lost."""
         self._pool.shutdown()
         self._store.delete(self._key)
 
     def _put(self, beat: Beat) -> None:
         try:
             self._store.put(self._key, json.dumps(versioned(Form.HEARTBEAT, vars(beat))).encode())
-        except StoreError as error:  # only the accounting of a later attempt would suffer
+        except StoreError as error:  # only the goodput of a later attempt would be wrong
             say(f"heartbeat: {error}")
 
 
 def seconds_so_far(store: ObjectStore, prefix: str) -> float:
-    """Seconds that all attempts have run until now, but for the last few; 0 before the first and after the end."""
+    """Seconds that all attempts ran until the last heartbeat; 0 before the first attempt and after the end."""
     return _last_beat(store, f"{prefix}/{HEARTBEAT}").seconds
 
 

@@ -1,7 +1,7 @@
-"""LoRA and DoRA beside frozen weights, quantized or not, by peft and bitsandbytes.
+"""LoRA and DoRA adapters beside frozen weights, which may be quantized; with peft and bitsandbytes.
 
-LoRA: Hu et al. 2021; DoRA: Liu et al. 2024; QLoRA (nf4 in blocks of 64, their scales quantized too): Dettmers et al.
-2023. Mantis' two settings are those of its ablations (train_idefics2.py, train_mllava.py).
+LoRA: Hu et al. 2021. DoRA: Liu et al. 2024. QLoRA (nf4 in blocks of 64 with quantized scales): Dettmers et al. 2023.
+Mantis uses two settings in its ablations (train_idefics2.py, train_mllava.py).
 """
 
 import json
@@ -20,16 +20,16 @@ from components.core.store import ObjectStore, key_of
 from components.core.versions import Form, versioned
 from components.models.family import Family
 
-FACTOR = ".lora_"  # in the name of every parameter that peft adds
+FACTOR = ".lora_"  # part of the name of every parameter that peft adds
 
 
 def add_adapters(model: PreTrainedModel, family: Family, settings: TrainingSettings, *, seed: int) -> None:
-    """Put adapters beside the linear layers of the parts in `training.train`; what was there is frozen.
+    """Add adapters to the linear layers of the parts in `training.train`, and freeze these layers.
 
-    The factors are drawn by `seed`. Adapters are fp32, as peft makes them whatever the weights beside them are.
+    `seed` decides the initial factors. peft makes adapters in fp32, independent of the dtype of the frozen weights.
 
     Raises:
-        ConfigError: no layer is chosen.
+        ConfigError: the recipe selects no layer.
     """
     from peft import inject_adapter_in_model
 
@@ -49,7 +49,7 @@ def add_adapters(model: PreTrainedModel, family: Family, settings: TrainingSetti
 
 
 def lora_config(adapter: AdapterSettings, layers: list[str]) -> Any:
-    """peft's configuration (a LoraConfig) for adapters beside these layers, named whole."""
+    """peft's LoraConfig for adapters beside `layers`, which are full module names."""
     from peft import LoraConfig
 
     return LoraConfig(
@@ -63,9 +63,10 @@ def lora_config(adapter: AdapterSettings, layers: list[str]) -> Any:
 
 
 def quantize(model: PreTrainedModel, family: Family, settings: TrainingSettings) -> None:
-    """nf4 with double quantization for the linear layers of the parts in `training.adapter.quantized`, in place.
+    """Quantize the linear layers of the parts in `training.adapter.quantized` to nf4, in place.
 
-    The head stays as it is: its logits are what the loss is made of. They are quantized here, on the host.
+    The scales are quantized, too. The head is not quantized, because the loss comes from its logits. Quantization runs
+    on the host.
     """
     from bitsandbytes.nn.modules import Linear4bit, Params4bit
 
@@ -86,11 +87,11 @@ def quantize(model: PreTrainedModel, family: Family, settings: TrainingSettings)
             layer.weight.data.to(dtype), requires_grad=False, quant_type="nf4", compress_statistics=True, module=small
         )
         small.bias = layer.bias
-        # On CPUs with AVX512-BF16 it would, for answers, replace the weights by others with scales cut to bf16, and
-        # fail where a row is shorter than a block.
+        # On CPUs with AVX512-BF16, inference would replace the weights by ones with bf16 scales. It would fail if a row
+        # is shorter than a block.
         small.support_avx512bf16_for_cpu = False
-        model.set_submodule(name, small.to("cpu"))  # moving is what quantizes
-    model.is_loaded_in_4bit = True  # what peft asks for
+        model.set_submodule(name, small.to("cpu"))  # the move quantizes
+    model.is_loaded_in_4bit = True  # peft reads it
 
 
 def is_adapter(parameter: str) -> bool:
@@ -99,10 +100,10 @@ def is_adapter(parameter: str) -> bool:
 
 
 def leave_base(store: ObjectStore, recipe: Recipe, build: Callable[[], PreTrainedModel], folder: Path) -> None:
-    """Say what the adapters are merged into, unquantized: base.json for a model of this store, else its weights.
+    """Store the unquantized base of the adapters: base.json if the base lies in this store, else its weights.
 
-    Weights are built again, the same: in the process that trained they are quantized, or cut by ZeRO-3. They are in the
-    precision of training, which is what the adapters were trained on or what was quantized for them.
+    `build` makes the same weights again: in the training process they are quantized, or sharded by ZeRO-3. They are
+    stored in the precision of training, because the adapters were trained on them in that precision.
     """
     settings = recipe.model
     if settings.base.startswith(f"{store.url}/") and not settings.vision and not settings.projector:
@@ -120,7 +121,7 @@ def leave_base(store: ObjectStore, recipe: Recipe, build: Callable[[], PreTraine
 
 
 def save_config(model: PreTrainedModel, folder: Path) -> None:
-    """adapter_config.json, as peft writes it."""
+    """Write peft's adapter_config.json to `folder`."""
     (config,) = model.peft_config.values()
     config.save_pretrained(folder)
 
@@ -132,7 +133,7 @@ def _of(settings: TrainingSettings) -> AdapterSettings:
 
 
 def _linear(model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear]]:
-    """Every linear layer but the head, by its name."""
+    """Every linear layer except the head, with its name."""
     head = model.get_output_embeddings()
     yield from (
         (name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and layer is not head

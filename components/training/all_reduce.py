@@ -1,6 +1,6 @@
-"""Whether ranks reach each other, how fast, and the store: `torchrun -m components.training.all_reduce [STORE]`.
+"""Tests the network of the ranks and the store: `torchrun -m components.training.all_reduce [STORE]`.
 
-The first rank prints a line of JSON.
+The first rank prints one line of JSON: hosts, seconds and GB/s of an all-reduce, and the store's problem, if any.
 """
 
 import json
@@ -22,18 +22,18 @@ TIMES = 5
 
 
 def main() -> None:
-    """Add a tensor up over all ranks, check the sum, and time it."""
+    """Sum a tensor over all ranks, check the sum, and time it."""
     ranks = join_ranks()
     hosts: list[str | None] = [None] * ranks.world_size
     dist.all_gather_object(hosts, socket.gethostname())
     size = BYTES[ranks.device.type]
     seconds = statistics.median(_seconds(ranks, size) for _ in range(TIMES))
     if ranks.first:
-        # Each byte crosses the wire 2 (n - 1) / n times in a ring: what NCCL's own tests call bus bandwidth.
+        # Each byte crosses the wire 2 (n - 1) / n times in a ring: the bus bandwidth of NCCL's own tests.
         moved = 2 * (ranks.world_size - 1) / ranks.world_size * size
         found = {"ranks": ranks.world_size, "hosts": sorted(set(map(str, hosts))), "device": ranks.device.type}
         found |= {"seconds": seconds, "gb_per_second": moved / seconds / 1e9}
-        # What RDMA may pin, in bytes; -1 is any amount.
+        # Bytes that RDMA may pin; -1 is unlimited.
         found |= {"memlock": resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]}
         found |= {"store": "".join(map(_store_problem, sys.argv[1:]))}
         print(json.dumps(found), flush=True)
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def _store_problem(url: str) -> str:
-    """Why a store cannot be written, read and deleted in from here; empty where it can."""
+    """Why this machine cannot write, read and delete in a store; empty if it can."""
     try:
         check_store(open_store(url))
     except MantisError as error:

@@ -1,7 +1,8 @@
-"""Micro-steps that take the same time: samples change places until no rank waits long for another.
+"""Balances micro-steps: samples change places until no rank waits long for another.
 
-Ranks wait for each other in every micro-step, so what counts is the sum, over the rounds of micro-steps that ranks
-take together, of the dearest of each. Rounds may differ: a round that holds one very long sample is filled up to it.
+A round is the micro-steps that the ranks take at the same time, one each. Ranks wait for each other: a round costs as
+much as its most expensive micro-step, and a step costs the sum of its rounds. Rounds may differ: a round with one very
+long sample is filled up to its cost.
 """
 
 from dataclasses import dataclass
@@ -9,9 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-ENOUGH = 0.01  # idle share of the ranks' time below which nothing more is tried
-CHANGES = 8  # at most, for each step: a few milliseconds
-TIE_BREAK = 1e-3  # weight of evenness beside the critical path, so that two equally dear micro-steps do not end it
+ENOUGH = 0.01  # idle share of the ranks' time at which the search stops
+CHANGES = 8  # most changes per optimizer step: a few milliseconds
+TIE_BREAK = (
+    1e-3  # weight of evenness beside the critical path, so that two equally expensive micro-steps do not end the search
+)
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -19,7 +22,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Items:
-    """Cost and sizes of a step's samples: costs [n], sizes [n, 2] (tokens, patches), and the limits of sizes [2]."""
+    """Costs [n] and sizes [n, 2] (tokens, patches) of a step's samples, and the limits of a micro-step's sizes [2]."""
 
     costs: Floats
     sizes: Ints
@@ -27,9 +30,9 @@ class Items:
 
 
 def balanced(bins: list[list[int]], items: Items, *, ranks: int) -> list[list[int]]:
-    """The same samples in as many bins, whose rounds of `ranks` are even; in rounds, the dearest first.
+    """The same samples in the same number of bins, with even rounds of `ranks` bins; the most expensive round is first.
 
-    Every bin keeps the limits that it kept before. Samples of a bin are ascending.
+    Every bin that kept the limits still keeps them. The samples of a bin are ascending.
     """
     bins = _in_rounds(bins, items.costs)
     home = np.empty(len(items.costs), dtype=np.int64)
@@ -48,7 +51,7 @@ def _in_rounds(bins: list[list[int]], costs: Floats) -> list[list[int]]:
 
 
 class _Search:
-    """Moves and exchanges of samples between bins; `home` [n] says where each one is and is changed in place."""
+    """Moves and exchanges samples between bins; changes `home` [n], the bin of each sample, in place."""
 
     def __init__(self, home: Ints, items: Items, *, bins: int, ranks: int) -> None:
         self._home, self._items, self._ranks = home, items, ranks
@@ -56,13 +59,13 @@ class _Search:
         self._held = np.stack(
             [np.bincount(home, weights=column, minlength=bins).astype(np.int64) for column in items.sizes.T], axis=1
         )
-        # A move is an exchange with nothing, of which every bin has one.
+        # A move is an exchange with an empty sample; every bin has one.
         self._costs = np.concatenate([items.costs, np.zeros(bins)])
         self._sizes = np.concatenate([items.sizes, np.zeros((bins, 2), dtype=np.int64)])
         self._nothing = np.arange(bins)
 
     def run(self) -> None:
-        """Change until it is even enough, or nothing helps."""
+        """Exchange samples until the rounds are even enough, or nothing helps."""
         mean = self._loads.sum() / self._ranks
         for _ in range(CHANGES):
             rounds = self._loads.reshape(-1, self._ranks)
@@ -74,7 +77,7 @@ class _Search:
                 return
 
     def _relieve(self, round_: int, peaks: Floats) -> bool:
-        """Take something from the dearest bin of a round; False where that makes nothing better."""
+        """Take a sample from the most expensive bin of a round; returns False if nothing gets better."""
         first = round_ * self._ranks
         dearest = first + int(self._loads[first : first + self._ranks].argmax())
         second = float(np.partition(self._loads[first : first + self._ranks], -2)[-2]) if self._ranks > 1 else 0.0
@@ -97,7 +100,7 @@ class _Search:
         return True
 
     def _fits(self, mine: Ints, theirs: Ints, dearest: int) -> NDArray[np.bool_]:
-        """Which exchanges keep the limits of both bins, [mine, theirs]."""
+        """Whether each exchange keeps the limits of both bins, [mine, theirs]."""
         limits = self._items.limits
         change = self._sizes[mine][:, None, :] - self._sizes
         here, there = self._held[dearest] - change <= limits, self._held[theirs] + change <= limits

@@ -1,9 +1,9 @@
-"""Checkpoints: copied in memory, stored in the background, committed last; verified before anything is unpickled.
+"""Checkpoints: copied in memory, stored by a thread, committed last; verified before anything is unpickled.
 
     <prefix>/step-00000100/<files of every rank>, state.json, COMMIT
 
-Every rank uploads what it wrote and then the list of it (`uploaded-<attempt>-<rank>.json`); the first rank writes
-COMMIT once it has found every rank's list. A folder without COMMIT is never resumed from; the next attempt deletes it.
+Every rank uploads its files and then a list of them (`uploaded-<attempt>-<rank>.json`). The first rank writes COMMIT
+after it has found every rank's list. A folder without COMMIT is no checkpoint; the next attempt deletes it.
 """
 
 import json
@@ -29,7 +29,7 @@ COMMIT = "COMMIT"
 STATE = "state.json"
 METRICS = "metrics.jsonl"  # beside the checkpoints; schema version 1 had it in each checkpoint, too
 OUTAGE_SECONDS = 120.0  # how long a store may be away before a save gives up
-COMMIT_SECONDS = 1800.0  # how long the first rank waits for the others' uploads
+COMMIT_SECONDS = 1800.0  # how long the first rank waits for the uploads of the other ranks
 POLL_SECONDS = 0.1
 
 T = TypeVar("T")
@@ -77,7 +77,7 @@ def from_schema_1(stored: Mapping[str, Any], rows: Sequence[Mapping[str, float]]
 
 
 class Commit(Versioned):
-    """`COMMIT`: the whole checkpoint's files; its presence is what makes it one."""
+    """`COMMIT`: all files of a checkpoint. A folder is a checkpoint only if it holds this file."""
 
     form = Form.COMMIT
 
@@ -100,18 +100,18 @@ def committed(store: ObjectStore, prefix: str) -> list[int]:
 
 
 def superseded(steps: Sequence[int], *, keep: int, keep_every: int | None) -> list[int]:
-    """Those of `steps` (newest first) to be deleted: all but the last `keep` and the multiples of `keep_every`."""
+    """The `steps` (newest first) to delete: all but the newest `keep` and the multiples of `keep_every`."""
     return [step for step in steps[keep:] if keep_every is None or step % keep_every]
 
 
 def delete_checkpoint(store: ObjectStore, prefix: str, folder: str) -> None:
-    """COMMIT goes first, so that what is half deleted is no checkpoint."""
+    """Delete a checkpoint, COMMIT first: a half-deleted folder is no checkpoint."""
     store.delete(f"{prefix}/{folder}/{COMMIT}")
     delete_tree(store, f"{prefix}/{folder}")
 
 
 def delete_uncommitted(store: ObjectStore, prefix: str) -> None:
-    """Remove what killed attempts left half uploaded."""
+    """Delete the unfinished uploads of killed attempts."""
     keep = {folder_of(step) for step in committed(store, prefix)}
     names = {entry.key.removeprefix(prefix + "/").split("/")[0] for entry in store.list(prefix)}
     for folder in sorted(name for name in names if name.startswith("step-") and name not in keep):
@@ -120,10 +120,10 @@ def delete_uncommitted(store: ObjectStore, prefix: str) -> None:
 
 
 def read_commit(store: ObjectStore, prefix: str, step: int) -> Commit:
-    """COMMIT of a step.
+    """Read COMMIT of a step.
 
     Raises:
-        IntegrityError: it cannot be read as one.
+        IntegrityError: the file is not a valid COMMIT.
         VersionError: a later version of this program wrote it.
     """
     key = f"{prefix}/{folder_of(step)}/{COMMIT}"
@@ -136,12 +136,17 @@ def read_commit(store: ObjectStore, prefix: str, step: int) -> Commit:
 
 
 def fetch(store: ObjectStore, prefix: str, commit: Commit, *, rank: int | None, folder: Path) -> None:
-    """Download the files that `rank` loads to `folder` and check every byte; nothing is unpickled here.
+    """Download files of a checkpoint and check every hash; nothing is unpickled here.
 
-    None for `rank` downloads those of all ranks.
+    Args:
+        store: the object store.
+        prefix: key of the training's folder.
+        commit: the checkpoint's files.
+        rank: download the files that this rank loads; None: those of all ranks.
+        folder: where to put them.
 
     Raises:
-        IntegrityError: a file is missing, or its size or hash is not the one in COMMIT.
+        IntegrityError: a file is missing, or its size or hash differs from COMMIT.
     """
     step = folder_of(commit.step)
 
@@ -161,14 +166,23 @@ def fetch(store: ObjectStore, prefix: str, commit: Commit, *, rank: int | None, 
 
 
 def _loads(name: str, rank: int | None) -> bool:
-    """Whether this rank needs the file: its own shards, and what is not a shard (DeepSpeed's names)."""
+    """Whether this rank needs the file: its own shards, and all files that are no shards (by DeepSpeed's names)."""
     return rank is None or "zero_pp_rank_" not in name or f"zero_pp_rank_{rank}_mp_rank_" in name
 
 
 class Saver:
-    """One rank's side of saving. `save` returns when the state is copied; the rest happens in a thread.
+    """Saves the checkpoints of one rank. `save` returns when the state is copied; a thread does the rest.
 
-    Without `frozen`, parameters that are not trained stay out: whoever resumes has built them the same.
+    Args:
+        store: the object store.
+        prefix: key of the training's folder.
+        rank: this rank.
+        world_size: number of ranks.
+        zero_stage: DeepSpeed's ZeRO stage.
+        attempt: a name of this attempt, the same on every rank.
+        keep: number of newest checkpoints to keep.
+        keep_every: keep the multiples of this step, too; None: no others.
+        frozen: whether to save frozen parameters; if not, a resumed training builds them again.
     """
 
     def __init__(
@@ -193,7 +207,7 @@ class Saver:
         self._failed: BaseException | None = None
 
     def save(self, engine: Any, state: TrainingState) -> None:
-        """Save the DeepSpeed engine; collective. Waits for the one before, so that one is in memory at a time."""
+        """Save the DeepSpeed engine; collective. Waits for the save before: only one copy is in memory at a time."""
         self.wait()
         with self._snapshot.taking(engine), tempfile.TemporaryDirectory(prefix="mantis-checkpoint-") as unused:
             engine.save_checkpoint(
@@ -206,14 +220,14 @@ class Saver:
         self._thread.start()
 
     def wait(self) -> None:
-        """Until the last save is committed (first rank) or uploaded (others); raises what went wrong there."""
+        """Wait until the last save is committed (first rank) or uploaded (other ranks); raises its error, if any."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         self.check()
 
     def check(self) -> None:
-        """Raise what went wrong in the background, if anything did."""
+        """Raise the error of the thread, if there was one."""
         if self._failed is not None:
             raise self._failed
 
@@ -222,7 +236,7 @@ class Saver:
             self._store_own(step, written)
             if self._rank == 0:
                 self._commit(step)
-        except BaseException as error:  # raised by the loop
+        except BaseException as error:  # `check` raises it in the main thread
             self._failed = error
 
     def _store_own(self, step: int, written: dict[str, bytes]) -> None:
@@ -274,15 +288,15 @@ class Saver:
             delete_checkpoint(self._store, self._prefix, folder_of(old))
 
     def _list_name(self, rank: int) -> str:
-        # The attempt is in the name: a list that a killed attempt left must not vouch for this one's files.
+        # The name holds the attempt, so that a killed attempt's list does not count for the files of this one.
         return f"uploaded-{self._attempt}-{rank:05d}.json"
 
 
 def through_outages(action: Callable[[], T]) -> T:
-    """`action`, repeated while the store is away, for OUTAGE_SECONDS at most.
+    """Repeat `action` while the store is away, for OUTAGE_SECONDS at most.
 
     Raises:
-        StoreError: it stayed away.
+        StoreError: the store stayed away.
     """
     until, pause = time.monotonic() + OUTAGE_SECONDS, 1.0
     while True:

@@ -1,4 +1,4 @@
-"""Prepared samples -> the packed row that a micro-step trains."""
+"""Encodes samples and packs them into the row that a micro-step trains."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -16,7 +16,7 @@ from components.models.mixture import Sample
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A sample as the model takes it: tokens with labels, and the pixels of its images."""
+    """A sample as the model's input: tokens with labels, and the pixels of its images."""
 
     id: str
     encoding: Encoding
@@ -26,16 +26,16 @@ class Prepared:
 def prepare(
     sample: Sample, *, family: Family, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, tokens: int
 ) -> Prepared:
-    """Encode and preprocess one sample whose index row promises `tokens` tokens.
+    """Encode and preprocess one sample, which has `tokens` tokens by the mixture's index.
 
     Raises:
-        TrainingError: it cannot be encoded, has no target, or is not as long as its index says; names the sample.
+        TrainingError: the sample cannot be encoded, has no target, or has another length; names the sample.
     """
     name = sample.conversation.id
     try:
         encoding = family.encode(sample.conversation, tokenizer, settings)
         pixels = family.preprocess(sample.images, settings)
-    except Exception as error:  # it passed preparation, so whatever fails now needs the sample's name to be found
+    except Exception as error:  # it passed data preparation, so any error is unexpected and needs the sample's name
         reason = str(error) if isinstance(error, MantisError) else f"{type(error).__name__}: {error}"
         raise TrainingError(f"Sample {name} cannot be prepared: {reason}", remedy=_REMEDY) from error
     if len(encoding.input_ids) != tokens:
@@ -51,7 +51,7 @@ _REMEDY = "It passed `prepare`, so its dataset or the family's code changed sinc
 
 
 def collate(samples: Sequence[Prepared], *, no_pixels: Pixels) -> PackedBatch:
-    """Pack samples behind each other; none gives an empty row. `no_pixels` are those of no image."""
+    """Pack samples into one row; without samples the row is empty. `no_pixels` are the pixels of zero images."""
     lengths = [len(sample.encoding.input_ids) for sample in samples]
     labels = [torch.tensor(sample.encoding.labels) for sample in samples]
     # The hidden state before a label predicts it, so a sample's first token is never a target.
@@ -76,7 +76,7 @@ def _row(parts: list[Tensor]) -> Tensor:
 
 
 def to_device(batch: PackedBatch, device: torch.device, dtype: torch.dtype) -> PackedBatch:
-    """The batch on `device`, its pixels in the model's `dtype`."""
+    """Copy the batch to `device`, with its pixels in the model's `dtype`."""
     if device.type == "cpu" and dtype == batch.pixel_values.dtype:
         return batch
     moved = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-# DeepSpeed picks its accelerator when it is imported; without this it looks for a GPU's toolchain on a machine of CPUs.
+# DeepSpeed picks its accelerator at import. Without this, it looks for a GPU toolchain on a machine without GPUs.
 import torch
 
 if not torch.cuda.is_available():
@@ -30,12 +30,12 @@ COLLECTIVE_MINUTES = 30
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """This process among all; `device` is where its tensors live."""
+    """This process among all ranks of a training; its tensors live on `device`."""
 
     rank: int
     world_size: int
     device: torch.device
-    local: int = 0  # among those of its node, which have neighbouring ranks
+    local: int = 0  # rank within its node; the ranks of a node are consecutive
 
     @property
     def first(self) -> bool:
@@ -48,7 +48,7 @@ class Ranks:
         return [float(value) for value in summed.tolist()]
 
     def gather(self, *values: float) -> list[list[float]]:
-        """The values of every rank, in the order of ranks; collective."""
+        """The values of every rank, [ranks][values]; collective."""
         own = torch.tensor(values, dtype=torch.float64, device=self.device)
         found = [torch.empty_like(own) for _ in range(self.world_size)]
         torch.distributed.all_gather(found, own)
@@ -59,7 +59,7 @@ def join_ranks() -> Ranks:
     """Meet the other ranks that torchrun started, over NCCL with CUDA and gloo without.
 
     Raises:
-        ConfigError: not started by torchrun.
+        ConfigError: torchrun did not start this process.
     """
     if "LOCAL_RANK" not in os.environ:
         raise ConfigError(
@@ -73,10 +73,10 @@ def join_ranks() -> Ranks:
     else:
         # One rank per core: more threads than cores make every rank slower.
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-        # DeepSpeed would compile its shared-memory collective here, for a minute and with g++ and ninja, but only
-        # tensor-parallel inference ever calls it.
+        # DeepSpeed would compile its shared-memory collective here, which takes a minute, g++ and ninja. Only
+        # tensor-parallel inference calls it.
         deepspeed.ops.__compatible_ops__ = {}
-    # DeepSpeed calls collectives by names that this torch has renamed: a warning per call site and rank.
+    # DeepSpeed calls collectives by deprecated names: one warning per call site and rank.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     deepspeed.init_distributed("nccl" if cuda else "gloo", verbose=False, timeout=timedelta(minutes=COLLECTIVE_MINUTES))
     return Ranks(
@@ -88,13 +88,23 @@ def join_ranks() -> Ranks:
 
 
 def leave_ranks() -> None:
-    """Say goodbye to the other ranks."""
+    """Leave the process group."""
     torch.distributed.destroy_process_group()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """The model in training, and the few calls the loop makes."""
+    """The model in training.
+
+    Args:
+        deepspeed: the DeepSpeed engine.
+        parameters: parameters of the model without adapters, trained or not.
+        options: DeepSpeed's options, each with its reason.
+        trained: the parameters that are trained.
+        head: computes losses from hidden states.
+        zero_stage: DeepSpeed's ZeRO stage.
+        dtype: the dtype of weights and activations.
+    """
 
     deepspeed: Any  # deepspeed.DeepSpeedEngine, which publishes no types
     parameters: int
@@ -105,14 +115,14 @@ class Engine:
     dtype: torch.dtype
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
-        """Add the gradients of one micro-step; `last` of its optimizer step.
+        """Add the gradients of one micro-step; `last` marks the last micro-step of an optimizer step.
 
         Raises:
-            TrainingError: ZeRO-3 did not take a gradient over, which would train a wrong model.
+            TrainingError: ZeRO-3 missed a gradient, so the model would be wrong.
         """
         self.deepspeed.set_gradient_accumulation_boundary(last)
         self.deepspeed.backward(loss)
-        # Under ZeRO-3 no gradient outlives its reduction: one that does came too late for it.
+        # ZeRO-3 frees every gradient when it reduces it: a gradient that still exists came too late.
         if self.zero_stage == 3 and any(parameter.grad is not None for parameter in self.trained):
             raise TrainingError(
                 "DeepSpeed left gradients unreduced.",
@@ -120,7 +130,7 @@ class Engine:
             )
 
     def step(self, learning_rate: float) -> float:
-        """Clip, update, and return the gradient's norm before clipping."""
+        """Clip and update with `learning_rate`; returns the gradient's norm before clipping."""
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = learning_rate
         self.deepspeed.step()
@@ -128,7 +138,7 @@ class Engine:
 
 
 def build_engine(model: PreTrainedModel, family: Family, settings: TrainingSettings) -> Engine:
-    """Freeze what the recipe does not train, and hand the model to DeepSpeed."""
+    """Add adapters, freeze the other parameters by the recipe, and hand the model to DeepSpeed."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if settings.adapter:
         add_adapters(model, family, settings, seed=settings.seed)
@@ -159,10 +169,10 @@ def build_engine(model: PreTrainedModel, family: Family, settings: TrainingSetti
 
 
 def freeze(model: nn.Module, family: Family, settings: TrainingSettings) -> None:
-    """Only the parts in `training.train`, or the adapters, keep gradients.
+    """Freeze all parameters but those of the parts in `training.train`, or those of the adapters.
 
     Raises:
-        ConfigError: nothing would be trained.
+        ConfigError: the recipe trains nothing.
     """
     for name, parameter in model.named_parameters():
         trained = is_adapter(name) if settings.adapter else family.part_of(name) in settings.train
@@ -175,7 +185,7 @@ def freeze(model: nn.Module, family: Family, settings: TrainingSettings) -> None
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trained parameters for AdamW; norms and biases do not decay, as in the trainer of transformers."""
+    """Groups of the trained parameters for AdamW; norms and biases do not decay, as in transformers' Trainer."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not weight_decay:
         return [{"params": trained, "weight_decay": 0.0}]

@@ -1,8 +1,7 @@
-"""One rank's micro-steps, prepared ahead by threads, so that the step hardly waits.
+"""Threads prepare one rank's micro-steps ahead of time, so that a step hardly waits for data.
 
-Threads, not processes: decoding, resizing and tokenizing run without Python's lock, so they keep several cores busy
-(`python -m benchmarks training.feed` says how much they get done beside a step), and nothing has to be copied between
-processes.
+Threads, not processes: decoding, resizing and tokenizing release Python's lock, so threads keep several cores busy.
+Nothing is copied between processes. `python -m benchmarks training.feed` measures the throughput beside a step.
 """
 
 import threading
@@ -22,16 +21,22 @@ from components.models.mixture import MixtureReader, Sample
 from components.training.collate import Prepared, collate, prepare
 from components.training.plan import Plan, Positions, StepPlan
 
-AHEAD_STEPS = 8  # a step of the smallest models takes as long as a slow read
-AHEAD_BYTES = 2**30  # images of 64 samples at 384 pixels are a quarter of it
-READ = 64  # samples per read of the store: one read of many rows costs little more than one of a few
+AHEAD_STEPS = 8  # a slow read takes several steps of the smallest models
+AHEAD_BYTES = 2**30  # the images of 64 samples at 384 pixels take a quarter of it
+READ = 64  # samples per read of the store: a read of many rows costs little more than a read of a few
 
-Group = list[tuple[int, StepPlan]]  # consecutive steps, each with its number
+Group = list[tuple[int, StepPlan]]  # consecutive steps: number from 0, plan
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """One optimizer step of one rank: its micro-steps, and of all ranks the plan."""
+    """The data of one optimizer step on one rank.
+
+    Args:
+        step: number of the step, from 0.
+        batches: this rank's micro-steps.
+        plan: the step's plan for all ranks.
+    """
 
     step: int
     batches: tuple[PackedBatch, ...]
@@ -39,7 +44,7 @@ class Work:
 
     @property
     def samples(self) -> Positions:
-        """Positions of the step's samples, of all ranks."""
+        """Positions in the index of the step's samples, over all ranks, [samples]."""
         return self.plan.samples
 
 
@@ -52,11 +57,11 @@ class Preparer:
         self._no_pixels = family.preprocess([], settings)
 
     def read(self, positions: Sequence[int]) -> list[Sample]:
-        """Samples as they lie in the store."""
+        """Read the samples at `positions` from the store."""
         return self._reader.take(positions)
 
     def prepare_one(self, position: int, sample: Sample) -> Prepared:
-        """A sample ready to be packed."""
+        """Encode and preprocess one sample."""
         return prepare(
             sample,
             family=self._family,
@@ -66,18 +71,18 @@ class Preparer:
         )
 
     def prepare(self, positions: Sequence[int]) -> list[Prepared]:
-        """Samples ready to be packed, in the order of `positions`."""
+        """Read, encode and preprocess samples, in the order of `positions`."""
         return list(map(self.prepare_one, positions, self.read(positions)))
 
     def pack(self, samples: Sequence[Prepared]) -> PackedBatch:
-        """One row of them."""
+        """Pack the samples into one row."""
         return collate(samples, no_pixels=self._no_pixels)
 
 
 class Feed:
-    """Iterates over the `Work` of steps `start` to the plan's end; close it, or use it in a `with`.
+    """Iterates over the `Work` of step `start` (from 0) and all later ones. Use it in a `with`, or close it.
 
-    One thread reads the next samples, `threads` prepare the ones before them, and one packs.
+    One thread reads samples, `threads` threads prepare them, and one thread packs them.
     """
 
     def __init__(
@@ -104,7 +109,7 @@ class Feed:
             yield item
 
     def close(self) -> None:
-        """Stop preparing; what was prepared is dropped."""
+        """Stop the threads and drop the prepared steps."""
         self._buffer.close()
         self._thread.join()
         self._reading.shutdown(cancel_futures=True)
@@ -116,11 +121,11 @@ class Feed:
                 if not self._buffer.put(work, size=size_of(work)):
                     return
             self._buffer.put(None, size=0)
-        except BaseException as error:  # raised where the steps are trained
+        except BaseException as error:  # `__iter__` raises it in the main thread
             self._buffer.put(error, size=0)
 
     def _works(self, start: int) -> Iterator[Work]:
-        """Every step's, the samples of the next group being read meanwhile."""
+        """The work of every step; another thread reads the samples of the next group meanwhile."""
         groups = self._groups(start)
         group = next(groups, None)
         samples = self._reading.submit(self._preparer.read, self._mine(group)) if group else None
@@ -157,7 +162,7 @@ class Feed:
 
 
 class Buffer:
-    """Items from one thread to another: at most `items` of them and `size` bytes, but always one."""
+    """A queue between two threads. It holds at most `items` items and `size` bytes, but always room for one item."""
 
     def __init__(self, *, items: int, size: int) -> None:
         self._limit_items, self._limit_size = items, size
@@ -167,7 +172,7 @@ class Buffer:
         self._changed = threading.Condition()
 
     def put(self, item: Work | BaseException | None, *, size: int) -> bool:
-        """Wait for room and add `item`; False when nobody wants it any more."""
+        """Wait for room and add `item` of `size` bytes; returns False if the buffer is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or not self._held or self._has_room(size))
             if self._closed:
@@ -178,7 +183,7 @@ class Buffer:
             return True
 
     def get(self) -> Work | BaseException | None:
-        """The oldest item, waited for."""
+        """Wait for the oldest item and remove it."""
         with self._changed:
             self._changed.wait_for(lambda: bool(self._held))
             item, size = self._held.popleft()
@@ -187,7 +192,7 @@ class Buffer:
             return item
 
     def close(self) -> None:
-        """Let whoever waits in `put` go."""
+        """Drop all items and let a waiting `put` return."""
         with self._changed:
             self._closed = True
             self._held.clear()
@@ -198,7 +203,7 @@ class Buffer:
 
 
 def tensors_of(value: Any) -> Iterator[Tensor]:
-    """The tensors of a field: itself, or those of a list."""
+    """The tensors of a field: the field itself, or the tensors of a (nested) list."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, list | tuple):
@@ -213,7 +218,7 @@ def size_of(work: Work) -> int:
 
 
 def pinned(batch: PackedBatch) -> PackedBatch:
-    """The batch in page-locked memory, from which a GPU copies while it computes; without a GPU, as it is."""
+    """The batch in page-locked memory, which a GPU copies while it computes; without a GPU, the batch itself."""
     if not torch.cuda.is_available():
         return batch
 

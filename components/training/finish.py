@@ -1,4 +1,4 @@
-"""What a finished training leaves beside its checkpoints: probe, model folder, metrics."""
+"""The result of a finished training beside its checkpoints: probe, model folder, metrics."""
 
 import json
 import tempfile
@@ -27,9 +27,9 @@ PROBE_SAMPLES = 4
 
 
 def probe_tensors(engine: Engine, family: Family, packed: PackedBatch, device: torch.device) -> dict[str, Tensor]:
-    """The batch's tensors by their names, and the trained model's `logits` [K, vocabulary] in fp32 at its targets.
+    """The tensors of a packed batch by name, and the trained model's `logits` [K, vocabulary] (fp32) at its K targets.
 
-    Whoever converts the checkpoint shows with it that the converted model is the same. Collective.
+    Conversion compares the converted model with them. Collective.
     """
     engine.deepspeed.eval()
     with torch.no_grad():
@@ -50,9 +50,9 @@ def leave_files(
     probe: dict[str, Tensor],
     rows: Sequence[Row],
 ) -> None:
-    """Put probe.safetensors, metrics.jsonl and `model/`: all of a model folder but the trained weights.
+    """Store probe.safetensors, metrics.jsonl and `model/`: a model folder without the trained weights.
 
-    For adapters it holds their configuration, and the weights that they will be merged into.
+    With adapters, `model/` holds their configuration and the weights that they will be merged into.
     """
     with tempfile.TemporaryDirectory(prefix="mantis-model-") as scratch:
         folder = Path(scratch)

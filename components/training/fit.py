@@ -1,8 +1,8 @@
-"""The largest micro-step that fits on the device that is here, found by trying: `mantis train fit`.
+"""Finds the largest micro-step that fits on the local device by trials: `mantis train fit`.
 
-Every trial is a process of its own, `python -m components.training.fit RECIPE TOKENS`, so that one that runs out of
-memory hurts nobody and peaks are its own. A trial trains one micro-step (forward, backward) of samples with one picture
-and some text, in plain torch: the states of the optimizer, which ZeRO divides among ranks, are added by arithmetic.
+Every trial is a separate process, `python -m components.training.fit RECIPE TOKENS`. One that runs out of memory
+does no harm, and each has its own peak of memory. A trial trains one micro-step (forward, backward) in plain torch. Its
+samples have one image and some text. The optimizer states, which ZeRO divides among ranks, are added by arithmetic.
 """
 
 import io
@@ -21,14 +21,14 @@ from components.training.sizing import GRADIENT, STATE
 
 FIRST = 1024  # tokens of the first trial
 LARGEST = 2**20
-TRIALS_BETWEEN = 3  # by halves, between what fitted and what did not
+TRIALS_BETWEEN = 3  # bisections between the largest size that fits and the smallest that does not
 WORDS = 40
 PICTURE = (640, 480)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What a micro-step took: of positions and patches, and at its peak of memory, in bytes."""
+    """One micro-step: its tokens and patches, and its peak of memory in bytes."""
 
     tokens: int
     patches: int
@@ -37,7 +37,7 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """The largest trial that fitted into `memory` bytes, and all trials."""
+    """The largest trial that fits into `memory` bytes, and all trials that fit."""
 
     memory: float
     best: Trial
@@ -45,7 +45,7 @@ class Fit:
 
 
 def fit(recipe: Recipe, *, memory: float) -> Fit:
-    """Double the tokens until a micro-step takes more than `memory` bytes, then halve the difference.
+    """Double the tokens until a micro-step needs more than `memory` bytes, then bisect.
 
     Raises:
         ConfigError: not even the smallest micro-step fits.
@@ -75,7 +75,7 @@ def fit(recipe: Recipe, *, memory: float) -> Fit:
 
 
 def _try(recipe: Path, tokens: int) -> Trial | None:
-    """One trial in a process of its own; None where it ran out of memory."""
+    """Run one trial in a separate process; None if it ran out of memory."""
     command = [sys.executable, "-m", "components.training.fit", str(recipe), str(tokens)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == 0:
@@ -84,12 +84,12 @@ def _try(recipe: Path, tokens: int) -> Trial | None:
         return None
     raise ConfigError(
         f"A trial of {tokens} tokens failed: {done.stderr.strip().splitlines()[-1]}",
-        remedy="Correct the recipe; `python -m components.training.fit RECIPE.yaml TOKENS` shows all of it.",
+        remedy="Correct the recipe; `python -m components.training.fit RECIPE.yaml TOKENS` shows the whole error.",
     )
 
 
 def run_trial(recipe: Recipe, tokens: int) -> Trial:
-    """One micro-step of at least `tokens` tokens on the device that is here."""
+    """Train one micro-step of at least `tokens` tokens on the local device."""
     import torch
 
     from components.models.registry import family
@@ -112,7 +112,7 @@ def run_trial(recipe: Recipe, tokens: int) -> Trial:
     head.sample_losses(kind, model, to_device(batch, device, dtype)).mean().backward()  # type: ignore[no-untyped-call]
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     ranks = recipe.training.nodes * recipe.training.gpus_per_node
-    # The backward pass left gradients in the model's own precision; ZeRO sums them in fp32, a share on each rank.
+    # The measured gradients have the model's precision; ZeRO sums them in fp32, and each rank holds a share.
     states = trained * (STATE + GRADIENT) // ranks
     return Trial(tokens=held, patches=patches, peak=peak_memory(device) + states)
 
@@ -130,7 +130,7 @@ def _tokenizer(recipe: Recipe) -> Any:
 
 
 def _micro_step(recipe: Recipe, tokenizer: Any, tokens: int) -> tuple[Any, int]:
-    """A packed batch of at least `tokens` positions, and its patches."""
+    """A packed batch of at least `tokens` positions, and the number of its patches."""
     from PIL import Image
 
     from components.models.conversation import IMAGE_MARK, Conversation, Size, Turn

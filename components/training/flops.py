@@ -1,7 +1,7 @@
-"""Floating point operations that training needs, and what a device could do in the same time: their quotient is MFU.
+"""FLOP that training needs, and FLOP/s that a device can do; their quotient is MFU.
 
-Recomputation under activation checkpointing is not counted, nor are the positions of dummy images: MFU is of the work
-that the samples need (PaLM, arXiv 2204.02311, appendix B).
+MFU counts only the work that the samples need (PaLM, arXiv 2204.02311, appendix B). It excludes recomputation under
+activation checkpointing and the positions of dummy images.
 """
 
 import statistics
@@ -29,47 +29,47 @@ Counts = NDArray[np.integer[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Flops:
-    """FLOP of a sample's training: forward, and backward as far as gradients run."""
+    """FLOP that training needs per unit of a sample: forward, and backward as far as gradients flow."""
 
     token: float  # linear layers of the text model, per position
     pair: float  # causal attention, per squared position
     target: float  # the head, per target
     patch: float  # vision tower and projector, per patch
     patch_pair: float  # attention of the vision tower, per squared patch of one image
-    image: float  # what a resampler does on its latents, per image
+    image: float  # a resampler's work on its latents, per image
 
     def __call__(self, *, tokens: Counts, targets: Counts, patches: Counts, images: Counts) -> NDArray[np.float64]:
-        """Of every sample; its patches are taken to be of images of the same size."""
+        """FLOP of N samples, [N], from counts [N]. It assumes that all images of a sample have the same size."""
         lengths, seen = tokens.astype(np.float64), patches.astype(np.float64)
         vision = self.patch * seen + self.patch_pair * seen**2 / np.maximum(images, 1)
         text = self.token * lengths + self.pair * lengths**2 + self.target * targets
         return text + vision + self.image * images
 
     def cost_model(self) -> CostModel:
-        """The plan's view: in units of one token. Targets are few and patches' pairs are constant per image."""
+        """Costs for the plan in units of one token. Targets are few, and pairs of patches are constant per image."""
         return CostModel(quadratic=self.pair / self.token, patch=self.patch / self.token)
 
 
 def flops_of(model: PreTrainedModel, family: Family, settings: TrainingSettings) -> Flops:
-    """Counted from the model's parameters and shape.
+    """Count FLOP from the model's parameters and shape.
 
-    A matrix of N weights costs 2 N per position forward, as much for its input's gradient and as much for its own; the
-    last two only where something below it, or it itself, is trained. What adapters add themselves is left out.
+    A matrix of N weights costs 2 N per position in the forward pass. It costs 2 N more for the gradient of its input if
+    something below it is trained, and 2 N more if it is trained itself. The adapters' own FLOP are not counted.
     """
     counts: dict[str, int] = {"vision": 0, "projector": 0, "text": 0}
-    pixels = 0  # weights on pixels, whose gradient nobody asks for
+    pixels = 0  # weights on pixels, which need no gradient
     resampler = Resampler()
     for name, parameter in model.named_parameters():
         part = family.part_of(name)
         if resampler.takes(name, part, parameter):
             continue
-        if "position_embedding" not in name:  # added, not multiplied
-            # Cross attention and embeddings belong to the text model, whatever of it is trained.
+        if "position_embedding" not in name:  # these are added, not multiplied
+            # Cross attention and embeddings count as text model, whether trained or not.
             counts[part if part in counts else "text"] += _size(parameter)
         if "patch_embedding" in name:
             pixels += _size(parameter)
     head = _size(model.get_output_embeddings().weight)
-    # Embeddings are looked up, which costs nothing; where they are tied, they are counted once, as the head.
+    # Embeddings are looked up, which costs nothing. Tied embeddings count once, as the head.
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     body = counts["text"] - head - (0 if tied else _size(model.get_input_embeddings().weight))
     passes = {part: 1 + (part in settings.train and not settings.adapter) for part in counts}
@@ -78,7 +78,7 @@ def flops_of(model: PreTrainedModel, family: Family, settings: TrainingSettings)
     passes["vision"] += "vision" in settings.train
     text, vision = model.config.get_text_config(), getattr(model.config, "vision_config", None)
     pairs = 4 * vision.num_hidden_layers * vision.hidden_size * passes["vision"] if vision is not None else 0
-    both = 3 if settings.train else 1  # attention has no weights: forward, and the gradients of both factors
+    both = 3 if settings.train else 1  # attention has no weights: one forward pass, and the gradients of both factors
     return Flops(
         token=2 * body * passes["text"],
         pair=2 * text.num_hidden_layers * text.hidden_size * both,
@@ -98,15 +98,15 @@ def flops_of(model: PreTrainedModel, family: Family, settings: TrainingSettings)
 
 @dataclass
 class Resampler:
-    """Weights on a perceiver's latents; its own keys and values are made of every patch as well."""
+    """Weights that work on a perceiver's latents. Its own keys and values are computed from every patch, too."""
 
-    latents: int = 0  # of an image
+    latents: int = 0  # per image
     keys: int = 0
     rest: int = 0
     crossed: int = 0  # keys and values of a language model's cross attention
 
     def takes(self, name: str, part: str, parameter: Any) -> bool:
-        """Count a parameter that works on latents; False for any other."""
+        """Count a parameter that works on latents; returns False for any other parameter."""
         is_key = ".k_proj." in name or ".v_proj." in name
         if part == "cross_attention" and is_key:
             self.crossed += _size(parameter)
@@ -122,14 +122,14 @@ class Resampler:
 
 
 def _size(parameter: Any) -> int:
-    """Elements of a parameter, also where ZeRO-3 has cut it."""
+    """Elements of a whole parameter, also under ZeRO-3."""
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
-    """FLOP/s that this rank's device could do: its maker's figure, on a CPU that of a measured matrix product.
+    """Peak FLOP/s of this rank's device: the maker's figure for a GPU, a measured matrix product for a CPU.
 
-    None: a GPU that devices.yaml does not know.
+    None for a GPU that is not in devices.yaml.
     """
     if device.type == "cpu":
         return _measured(dtype)

@@ -1,7 +1,7 @@
-"""The loss of Mantis: mean over a sample's target tokens, then over the samples of the optimizer step.
+"""The loss of Mantis: the mean over a sample's target tokens, then over the samples of the optimizer step.
 
-That is what the official trainer's batch size 1 with gradient accumulation gives. Neither packing nor the number of
-ranks or micro-steps changes it.
+The official trainer's batch size 1 with gradient accumulation gives the same loss. It does not depend on packing or on
+the number of ranks and micro-steps.
 """
 
 from collections.abc import Callable
@@ -16,16 +16,15 @@ from transformers import PreTrainedModel
 from components.models.batch import PackedBatch
 from components.models.family import Family
 
-CHUNK_LOGITS = 2**26  # a chunk's logits: 256 MB in fp32, and as much again for their gradient
+CHUNK_LOGITS = 2**26  # logits of a chunk: 256 MB in fp32, and the same for their gradient
 
 
 class LossHead:
-    """The head of a model, which can give losses instead of logits.
+    """The head of a model, which can return losses instead of logits.
 
-    For K targets and a vocabulary V, logits in fp32 and their gradient take 8 K V bytes: 8 GB for 8K targets of
-    LLaMA-3. Here a chunk of targets is brought to its losses at a time, and again in the backward pass, so that no more
-    than one chunk's logits exist. The head is replaced inside of the model, since only within the model's own forward
-    does ZeRO-3 hold its weights.
+    For K targets and a vocabulary V, fp32 logits and their gradient take 8 K V bytes: 8 GB for 8K targets of LLaMA-3.
+    So the head computes the losses chunk by chunk, and again in the backward pass: only one chunk's logits exist at a
+    time. The head's forward is replaced inside the model: ZeRO-3 gathers its weights only in the model's own forward.
     """
 
     def __init__(self, model: PreTrainedModel, *, chunk_logits: int = CHUNK_LOGITS) -> None:
@@ -47,7 +46,7 @@ class LossHead:
             self._targets = None
 
     def _forward(self, hidden: Tensor) -> Tensor:
-        """Logits [..., V] of hidden states [..., K, width]; where targets are set, losses [..., K, 1]."""
+        """Logits [..., K, V] of hidden states [..., K, width]; losses [..., K, 1] if targets are set."""
         targets = self._targets
         if targets is None:
             return self._logits(hidden)
@@ -63,20 +62,20 @@ class LossHead:
 
 
 def sample_losses(logits: Tensor, batch: PackedBatch) -> Tensor:
-    """Mean negative log-likelihood of each sample's targets, [S] float32, of logits [K, vocabulary]."""
+    """Mean negative log-likelihood of each sample's targets, [S] float32, from logits [K, vocabulary]."""
     return mean_per_sample(cross_entropy(logits.float(), batch.targets, reduction="none"), batch)
 
 
 def mean_per_sample(losses: Tensor, batch: PackedBatch) -> Tensor:
-    """The losses [K] of a batch's targets as means of its samples, [S]."""
+    """Mean of the losses [K] over the targets of each of S samples, [S]."""
     samples = batch.boundaries.numel() - 1
     counts = torch.bincount(batch.target_samples, minlength=samples).to(losses.dtype)
     return losses.new_zeros(samples).index_add(0, batch.target_samples, losses / counts[batch.target_samples])
 
 
 def share_of_step(losses: Tensor, *, samples_of_step: int, world_size: int) -> Tensor:
-    """What a micro-step runs backward: its part of the step's mean, for an engine that averages over ranks.
+    """The scalar that a micro-step differentiates: its share of the step's mean loss over `samples_of_step` samples.
 
-    DeepSpeed divides the sum of the ranks' gradients by the world size; the factor takes that back.
+    DeepSpeed divides the sum of the ranks' gradients by the world size; the factor reverses that.
     """
     return losses.sum() * (world_size / samples_of_step)

@@ -1,9 +1,9 @@
-"""Which sample is trained in which step, on which rank, in which micro-step.
+"""Decides which samples each step, rank and micro-step trains.
 
-A pure function of lengths, seed, batch size, epochs, budgets and world size, computed step by step. What a step trains
-does not depend on the world size: samples run in a stream of one seeded permutation per epoch, cut into batches. The
-last batch of an epoch is filled from the next epoch; the last batch of all may be smaller and is normalized by its own
-size, so no sample is dropped and none is trained more often than the epochs say.
+The plan is a pure function of lengths, seed, batch size, epochs, budgets and world size. The samples of a step do not
+depend on the world size: each epoch is one seeded permutation, and the epochs form a stream that is cut into batches.
+The last batch of an epoch is filled from the next epoch. The last batch of all may be smaller, and its loss is the mean
+over its own samples. So no sample is dropped or trained more often than the number of epochs.
 """
 
 import heapq
@@ -29,7 +29,7 @@ class Lengths:
 
 @dataclass(frozen=True, kw_only=True)
 class Budgets:
-    """What one micro-step of one rank may hold; a single sample beyond them gets a micro-step of its own."""
+    """Most tokens and patches of one micro-step of one rank; a larger sample gets its own micro-step."""
 
     tokens: int
     patches: int
@@ -49,11 +49,13 @@ class CostModel:
 
 @dataclass(frozen=True, kw_only=True)
 class StepPlan:
-    """One optimizer step: all its samples in their order, and each rank's micro-steps of positions in the index.
+    """One optimizer step. Every rank has the same number of micro-steps; empty ones take part in the collectives.
 
-    Every rank has the same number of micro-steps; one without samples still takes part in the collectives. `idle` is
-    the share of the ranks' time, by the cost model, in which they wait for the slowest one. `imageless` counts the
-    micro-steps of all ranks that hold no image, where the vision part runs on a dummy.
+    Args:
+        samples: positions in the index of all samples, in the order of the stream, [samples].
+        ranks: for each rank its micro-steps, each an array of positions.
+        idle: share of the ranks' time in which they wait for the slowest rank, by the cost model, 0 to 1.
+        imageless: number of micro-steps, over all ranks, without an image; the vision part runs on a dummy there.
     """
 
     samples: Positions
@@ -63,7 +65,7 @@ class StepPlan:
 
 
 class Plan:
-    """The whole training, one step at a time."""
+    """The plan of a whole training, computed one step at a time."""
 
     def __init__(
         self,
@@ -77,9 +79,7 @@ class Plan:
         cost: CostModel,
     ) -> None:
         if not len(lengths.tokens):
-            raise ConfigError(
-                "The mixture holds no sample.", remedy="Look into its ledger.parquet for why rows were dropped."
-            )
+            raise ConfigError("The mixture holds no sample.", remedy="Its ledger.parquet says why rows were dropped.")
         self._lengths, self._budgets = lengths, budgets
         self._seed, self._batch = seed, batch_size
         self._costs = cost(lengths.tokens, lengths.patches)
@@ -109,7 +109,7 @@ class Plan:
             sizes=np.stack([lengths.tokens[samples], lengths.patches[samples]], axis=1),
             limits=np.array([self._budgets.tokens, self._budgets.patches]),
         )
-        # Ranks wait for each other in every micro-step: the dearest go together, then the next ones.
+        # Ranks wait for each other in every micro-step, so the most expensive micro-steps run at the same time.
         bins = balanced(self._bins(samples, world_size), items, ranks=world_size)
         loads = [float(items.costs[members].sum()) for members in bins]
         ranks = tuple(tuple(samples[members] for members in bins[rank::world_size]) for rank in range(world_size))
@@ -124,8 +124,7 @@ class Plan:
     def _bins(self, samples: Positions, world_size: int) -> list[list[int]]:
         """Members (indices into `samples`, ascending) of the fewest micro-steps per rank that keep the budgets.
 
-        Every micro-step costs ZeRO-3 a gather of all parameters, so their number is made small before they are
-        balanced.
+        ZeRO-3 gathers all parameters in every micro-step, so few micro-steps matter more than balanced ones.
         """
         tokens, patches = self._lengths.tokens[samples], self._lengths.patches[samples]
         over = (tokens > self._budgets.tokens) | (patches > self._budgets.patches)
@@ -154,9 +153,9 @@ class Plan:
         costs: NDArray[np.float64],
         head_starts: list[float],
     ) -> list[list[int]] | None:
-        """`queue` (dearest first) over bins, each sample into the cheapest bin that has room; None: no room.
+        """Put each sample of `queue` (most expensive first) into the cheapest bin with room; None if there is no room.
 
-        A bin of a round that shall cost less than the first one counts as filled with the difference.
+        `head_starts` [bins] holds the cost that each bin starts with: bins of later rounds shall cost less.
         """
         bins: list[list[int]] = [[] for _ in head_starts]
         held = [(0, 0)] * len(bins)
@@ -180,16 +179,16 @@ class Plan:
         return [sorted(members) for members in bins]
 
     def _shuffled(self, epoch: int) -> Positions:
-        # RandomState: numpy promises that its stream never changes, which it does not for default_rng.
+        # RandomState: numpy guarantees that its stream never changes; there is no such guarantee for default_rng.
         order = np.random.RandomState([self._seed % 2**32, epoch]).permutation(self.per_epoch)
         return order.astype(np.int64)
 
 
 def _levels(costs: NDArray[np.float64], rounds: int, ranks: int) -> NDArray[np.float64]:
-    """What the bins of each round shall cost, [rounds], the dearest round first; of costs in descending order.
+    """Target cost of the bins of each round, [rounds], most expensive first; `costs` [samples] are descending.
 
-    Rounds are alike, unless a single sample costs more than that: then its round is filled up to it, and the rounds
-    behind it cost less.
+    All rounds cost the same, unless a single sample costs more. Then its round is filled up to that cost, and the later
+    rounds cost less.
     """
     levels = []
     left = float(costs.sum()) / ranks

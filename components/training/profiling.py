@@ -1,4 +1,4 @@
-"""A trace of some steps, made by torch.profiler and put beside the checkpoint."""
+"""Traces some steps with torch.profiler and stores the trace beside the checkpoint."""
 
 import re
 import tempfile
@@ -17,7 +17,7 @@ STEPS = re.compile(r"(\d+):(\d+)")
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """Steps `first` to `last`, counted from 1, both among them."""
+    """Steps `first` to `last`, counted from 1, both included."""
 
     first: int
     last: int
@@ -27,12 +27,13 @@ def parse_span(text: str) -> Span:
     """`10:12` as steps 10, 11 and 12.
 
     Raises:
-        ConfigError: it is no such span.
+        ConfigError: `text` is not a span of steps.
     """
     match = STEPS.fullmatch(text)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise ConfigError(
-            f"--profile-steps = {text!r} is no span of steps.", remedy="Give first and last, counted from 1: 10:12."
+            f"--profile-steps = {text!r} is not a span of steps.",
+            remedy="Give the first and the last step, counted from 1: 10:12.",
         )
     return Span(first=int(match[1]), last=int(match[2]))
 

@@ -1,12 +1,12 @@
-"""A checkpoint of another number of ranks or another ZeRO stage, loaded into this engine.
+"""Reshards a checkpoint: loads one of another number of ranks or another ZeRO stage into this engine.
 
-DeepSpeed's universal checkpoints are not used: `ds_to_universal` reads `param_shapes` alone, which lists trained
-parameters, and loading one leaves `load_module_state_dict` out, so that frozen parameters keep whatever the model was
-built with (deepspeed 0.19.8, runtime/engine.py `_load_checkpoint`, checkpoint/ds_to_universal.py). It also writes every
-tensor three more times. Here every rank maps all shards and copies its part of one parameter at a time.
+DeepSpeed's universal checkpoints lose frozen parameters. `ds_to_universal` reads only `param_shapes`, which lists
+trained parameters. Loading skips `load_module_state_dict`, so frozen parameters keep their initial values (deepspeed
+0.19.8, runtime/engine.py `_load_checkpoint`, checkpoint/ds_to_universal.py). It also writes every tensor three more
+times. Here every rank maps all shards and copies its part of one parameter at a time.
 
-Layout (deepspeed/utils/zero_to_fp32.py): ZeRO-3 cuts every parameter into as many equal parts as there are ranks, the
-last ones padded. ZeRO-2 lays the parameters of an optimizer group behind each other and cuts the whole.
+Layout (deepspeed/utils/zero_to_fp32.py): ZeRO-3 cuts every parameter into equal parts, one per rank, and pads the last
+ones. ZeRO-2 concatenates the parameters of an optimizer group and cuts the whole.
 """
 
 import math
@@ -32,14 +32,14 @@ COUNTS = ("global_steps", "global_samples", "skipped_steps")
 
 @dataclass(frozen=True, kw_only=True)
 class Whole:
-    """One trained parameter: fp32 values and AdamW's moments, each flat [numel]."""
+    """One whole trained parameter: fp32 master and AdamW's moments by kind, each flat [numel]."""
 
     name: str
     values: Mapping[str, Tensor]
 
 
 class Shards:
-    """All files of a checkpoint, mapped into memory. Whoever opens them has verified their hashes: they are pickles."""
+    """All files of a checkpoint, mapped into memory. They are pickles: verify their hashes before opening them."""
 
     def __init__(self, folder: Path, *, world_size: int, zero_stage: int) -> None:
         self.stage, self.world_size = zero_stage, world_size
@@ -57,11 +57,11 @@ class Shards:
 
     @property
     def updates(self) -> float:
-        """Updates that AdamW has made, for its bias correction."""
+        """Number of updates so far, for AdamW's bias correction."""
         return float(next(iter(self._moments(self._states[0]).values()))["step"])
 
     def trained(self) -> Iterator[Whole]:
-        """Every trained parameter, put together from its pieces."""
+        """Every trained parameter, joined from its pieces."""
         shapes: list[Mapping[str, Any]] = self._models[0]["param_shapes"]
         flats = {kind: [self._flats(state, kind) for state in self._states] for kind in (MASTER, *MOMENTS)}
         cut = self._zero3 if self.stage == 3 else self._zero2
@@ -69,18 +69,18 @@ class Shards:
             yield Whole(name=name, values={kind: cut(ranks, group, offset, numel) for kind, ranks in flats.items()})
 
     def frozen(self) -> Iterator[tuple[str, Tensor]]:
-        """Every frozen parameter, flat."""
+        """Name and values of every frozen parameter, flat [numel]."""
         for name, shape in (self._models[0].get("frozen_param_shapes") or {}).items():
             parts = [model["frozen_param_fragments"][name].flatten() for model in self._models]
             yield name, torch.cat(parts)[: math.prod(shape)]
 
     def buffers(self) -> dict[str, Tensor]:
-        """What the model keeps beside its parameters."""
+        """The model's buffers by name."""
         module = self._models[0]["module"]
         return {name: module[name] for name in self._models[0]["buffer_names"] if name in module}
 
     def _lengths(self, shapes: Sequence[Mapping[str, Any]]) -> list[list[int]]:
-        """Elements that each parameter of each group takes up where `_places` counts: on a rank, or in the whole."""
+        """Elements of each parameter of each group with padding: on one rank for ZeRO-3, over all ranks for ZeRO-2."""
         numels = [[math.prod(shape) for shape in group.values()] for group in shapes]
         if self.stage == 3:
             return [[math.ceil(numel / self.world_size) for numel in group] for group in numels]
@@ -100,7 +100,7 @@ class Shards:
             flats = state["fp32_flat_groups" if self.stage == 3 else "single_partition_of_fp32_groups"]
         else:
             flats = [moments[kind] for _, moments in sorted(self._moments(state).items())]
-        # ZeRO-3 lays all groups behind each other and divides anew by size: one sequence.
+        # ZeRO-3 concatenates all groups and cuts them by size: one sequence.
         return [torch.cat(list(flats))] if self.stage == 3 and len(flats) > 1 else list(flats)
 
     def _zero3(self, ranks: list[list[Tensor]], _: int, offset: int, numel: int) -> Tensor:
@@ -122,13 +122,13 @@ def load_repartitioned(engine: Any, shards: Shards, *, rank: int, frozen: bool =
     """Put weights, frozen weights, buffers, moments and counters into the DeepSpeed engine.
 
     Args:
-        engine: of ZeRO-2 or 3, on any number of ranks; every rank calls this.
-        shards: of the same model with the same parameters trained.
-        rank: this process's.
-        frozen: whether parameters that are not trained were saved; else they stay as they are.
+        engine: an engine of ZeRO-2 or 3 on any number of ranks; every rank calls this function.
+        shards: a checkpoint of the same model with the same trained parameters.
+        rank: this rank.
+        frozen: whether the checkpoint holds frozen parameters; if not, they keep their values.
 
     Raises:
-        IntegrityError: the checkpoint is of another model.
+        IntegrityError: the checkpoint belongs to another model.
     """
     parameters = dict(engine.module.named_parameters())
     _start_moments(engine, shards.updates)
@@ -143,7 +143,7 @@ def load_repartitioned(engine: Any, shards: Shards, *, rank: int, frozen: bool =
         name for name, parameter in parameters.items() if name not in seen and (frozen or parameter.requires_grad)
     )
     if missing:
-        raise IntegrityError(f"The checkpoint holds no {missing[0]}.", remedy="It is of another model.")
+        raise IntegrityError(f"The checkpoint holds no {missing[0]}.", remedy="It belongs to another model.")
     buffers = dict(engine.module.named_buffers())
     for name, value in shards.buffers().items():
         buffers[name].data.copy_(value)
@@ -158,7 +158,7 @@ def _open(path: Path) -> Any:
 def _places(
     shapes: Sequence[Mapping[str, Any]], lengths: Sequence[Sequence[int]], *, joined: bool
 ) -> Iterator[tuple[str, int, int, int]]:
-    """(name, group, offset in the group, elements); `joined`: the offsets run on over all groups."""
+    """(name, group, offset in the group, elements); with `joined`, offsets continue over all groups."""
     offset = 0
     for index, (group, taken) in enumerate(zip(shapes, lengths, strict=True)):
         offset = offset if joined else 0
@@ -173,13 +173,13 @@ def _named(parameters: Mapping[str, nn.Parameter], name: str, value: Tensor) -> 
     if numel != value.numel():
         raise IntegrityError(
             f"The checkpoint's {name} has {value.numel()} elements, the model's {numel or 'none'}.",
-            remedy="It is of another model.",
+            remedy="It belongs to another model.",
         )
     return parameter
 
 
 def _start_moments(engine: Any, updates: float) -> None:
-    """AdamW's state as it is after its first update: ZeRO-2 has none before, ZeRO-3 counts from one."""
+    """Create AdamW's state as after a first update: ZeRO-2 has none before it, ZeRO-3 counts from one."""
     optimizer = engine.optimizer
     flats = getattr(optimizer, "fp32_partitioned_groups_flat", None) or optimizer.single_partition_of_fp32_groups
     for flat in flats:
@@ -205,7 +205,7 @@ def _set_trained(parameter: Any, values: Mapping[str, Tensor], rank: int) -> Non
 
 
 def _copy(parameter: Any, value: Tensor, rank: int) -> None:
-    """What the forward pass reads: this rank's part under ZeRO-3, all of it otherwise."""
+    """Copy `value` into the weights of the forward pass: this rank's part under ZeRO-3, else all of it."""
     if hasattr(parameter, "ds_tensor"):
         parameter.ds_tensor.data.copy_(_part(parameter, value, rank))
     else:
@@ -213,7 +213,7 @@ def _copy(parameter: Any, value: Tensor, rank: int) -> None:
 
 
 def _part(parameter: Any, value: Tensor, rank: int) -> Tensor:
-    """The elements of `value` that `rank` holds, padded with zeros to the length of everybody's part."""
+    """The elements of `value` that `rank` holds, padded with zeros to the length of a part."""
     length = parameter.ds_tensor.numel()
     own = value[rank * length : (rank + 1) * length]
     return nn.functional.pad(own, (0, length - own.numel()))

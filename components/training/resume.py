@@ -1,4 +1,4 @@
-"""Going on from the newest checkpoint that is whole: agreed on by all ranks, verified before it is loaded."""
+"""Resumes from the newest whole checkpoint: all ranks agree on it and verify it before they load it."""
 
 import tempfile
 from pathlib import Path
@@ -29,14 +29,14 @@ from components.training.repartition import Shards, load_repartitioned
 def restore(
     engine: Any, store: ObjectStore, prefix: str, ranks: Ranks, *, zero_stage: int, frozen: bool = True
 ) -> TrainingState | None:
-    """Load the newest whole checkpoint into the DeepSpeed engine; None where there is none. Collective.
+    """Load the newest whole checkpoint into the DeepSpeed engine; None if there is no checkpoint. Collective.
 
-    One with a missing or changed file is reported and the one before it is used. One that was saved by another number
-    of ranks or another ZeRO stage is divided anew. `frozen`: as the Saver had it.
+    A checkpoint with a missing or changed file is reported, and the one before it is used. A checkpoint of another
+    number of ranks or another ZeRO stage is resharded. `frozen` has the value that `Saver` had.
 
     Raises:
-        TrainingError: checkpoints are there and none is whole.
-        IntegrityError: the checkpoint is of another model.
+        TrainingError: there are checkpoints, but none is whole.
+        IntegrityError: the checkpoint belongs to another model.
     """
     steps = _agreed_steps(store, prefix, ranks)
     for step in steps:
@@ -47,11 +47,11 @@ def restore(
             same = (commit.world_size, commit.zero_stage) == (ranks.world_size, zero_stage)
             scratch = Path(own) if same else _node_folder(Path(own), ranks)
             folder = scratch / folder_of(step)
-            # With another layout every rank reads everybody's files: they are fetched once per node.
+            # With another layout every rank reads the files of all ranks: one rank per node downloads them.
             fetches = same or ranks.local == 0
             if not _fetched_whole(store, prefix, commit, ranks, folder, rank=ranks.rank if same else None, own=fetches):
                 continue
-            # Every hash was verified above: these files are unpickled, which runs whatever they hold.
+            # The load unpickles these files, which may run any code: every hash was verified above.
             if same:
                 engine.load_checkpoint(str(scratch), tag=folder_of(step), load_module_strict=frozen)
             else:
@@ -60,9 +60,10 @@ def restore(
                 say(f"goes on after step {step} from {store.uri(f'{prefix}/{folder_of(step)}')}")
             if ranks.first:
                 for damaged in steps[: steps.index(step)]:
-                    delete_checkpoint(store, prefix, folder_of(damaged))  # it would count among those that are kept
+                    # A damaged checkpoint would count as one of the newest that are kept.
+                    delete_checkpoint(store, prefix, folder_of(damaged))
             state = read_state(folder, store.uri(f"{prefix}/{folder_of(step)}/{STATE}"))
-            # DeepSpeed's load is collective, and a folder may be shared: nobody leaves early.
+            # DeepSpeed's load is collective and ranks may share a folder: wait for all before it is deleted.
             dist.barrier()
             return state
     if steps:
@@ -83,7 +84,7 @@ def _agreed_steps(store: ObjectStore, prefix: str, ranks: Ranks) -> list[int]:
 
 
 def _read_commit(store: ObjectStore, prefix: str, step: int, ranks: Ranks) -> Commit | None:
-    """COMMIT if every rank could read it."""
+    """COMMIT, or None if any rank could not read it."""
     commit, problem = None, ""
     try:
         commit = read_commit(store, prefix, step)
@@ -95,7 +96,7 @@ def _read_commit(store: ObjectStore, prefix: str, step: int, ranks: Ranks) -> Co
 def _fetched_whole(
     store: ObjectStore, prefix: str, commit: Commit, ranks: Ranks, folder: Path, *, rank: int | None, own: bool
 ) -> bool:
-    """Bring the files of `rank` to `folder`, if it is this process that does (`own`); whether all are as they were."""
+    """Download the files of `rank` to `folder` if `own` is set; returns whether all ranks found theirs unchanged."""
     problem = ""
     try:
         if own:
@@ -124,8 +125,8 @@ def _repartition(engine: Any, commit: Commit, folder: Path, ranks: Ranks, *, zer
     if ranks.first:
         say(
             f"THE LAYOUT CHANGED: step {commit.step} was saved by {commit.world_size} ranks with ZeRO-"
-            f"{commit.zero_stage}; it is divided anew for {ranks.world_size} ranks with ZeRO-{zero_stage}. The samples "
-            "of every step stay the same; sums are taken in another order, so the last bits may differ."
+            f"{commit.zero_stage}; it is resharded for {ranks.world_size} ranks with ZeRO-{zero_stage}. The samples "
+            "of every step stay the same. Sums are taken in another order, so the last bits may differ."
         )
     shards = Shards(folder, world_size=commit.world_size, zero_stage=commit.zero_stage)
     load_repartitioned(engine, shards, rank=ranks.rank, frozen=frozen)

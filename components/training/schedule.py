@@ -6,9 +6,9 @@ from components.core.settings import ScheduleSettings
 
 
 def learning_rate(step: int, *, steps: int, peak: float, schedule: ScheduleSettings) -> float:
-    """Rate of step `step` (from 0) of `steps`: linear warm-up to `peak`, then the decay that `schedule` names.
+    """Rate of step `step` (from 0) of `steps`: linear warm-up to `peak`, then the decay of `schedule`.
 
-    The first step already has a part of the rate, and warm-up is rounded up, as transformers does it.
+    The first step has a rate above 0. The number of warm-up steps is rounded up, as in transformers.
     """
     warmup = math.ceil(schedule.warmup_ratio * steps)
     if step < warmup:

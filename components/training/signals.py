@@ -1,4 +1,4 @@
-"""SIGTERM (a preemption notice) and SIGINT (Ctrl-C): finish the step, save, leave."""
+"""SIGTERM (a preemption notice) and SIGINT (Ctrl-C) stop a training: it finishes the step, saves, and ends."""
 
 import signal
 from types import FrameType
@@ -9,11 +9,11 @@ STOPPED = 143  # exit status of a rank that was asked to stop and saved: 128 + S
 
 
 class StoppedError(TrainingError):
-    """Asked to stop by a signal; everything up to that step is saved."""
+    """A signal stopped the training; the state after its last step is saved."""
 
 
 class StopRequest:
-    """Remembers the first signal; the loop asks for it at every step boundary. A second one ends the process."""
+    """Remembers the first signal, which `TrainStep` reads in every step. A second signal ends the process."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None

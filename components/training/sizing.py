@@ -1,8 +1,8 @@
-"""What a training needs, derived from shapes: memory of a GPU, bytes of a checkpoint, disk, bandwidth.
+"""Estimates the needs of a training from the model's shape: GPU memory, checkpoint size, bandwidth.
 
-The arithmetic of ZeRO is that of its paper (arXiv 1910.02054, section 3.1); activations are those that are held with
-activation checkpointing, where a layer's input is kept and one layer is computed anew at a time. Estimates, to choose
-machines by; `components.training.fit` measures on the machine that is there.
+ZeRO's memory follows its paper (arXiv 1910.02054, section 3.1). Activations assume activation checkpointing: it keeps
+the input of every layer and recomputes one layer at a time. Use the estimates to choose machines;
+`components.training.fit` measures on the local machine.
 """
 
 from collections.abc import Mapping
@@ -16,15 +16,15 @@ import yaml
 from components.core.errors import ConfigError
 
 WEIGHT, GRADIENT, STATE = 2, 4, 12  # bytes per parameter: bf16; summed in fp32; fp32 master and both moments
-CHUNK_LOGITS = 2**26  # components.training.loss, which is not imported here: it imports torch
+CHUNK_LOGITS = 2**26  # same as in components.training.loss, which imports torch
 RESERVE = 3.0e9  # CUDA context, NCCL buffers, ZeRO's buckets (two of 5e8 elements in bf16), fragmentation
-MFU = 0.4  # of training when the time between checkpoints is estimated
+MFU = 0.4  # assumed model FLOP utilization for the time between checkpoints
 NODE = 8  # GPUs of one node
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """A model as far as memory goes; parameters and widths in elements."""
+    """The shape of a model as far as it decides memory; parameters and widths are numbers of elements."""
 
     name: str
     parameters: float
@@ -37,12 +37,12 @@ class Shape:
     vision_layers: int
     vision_width: int
     vision_trained: bool
-    tokens: int  # of a sample, on average
+    tokens: int  # mean of a sample
 
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """Bytes of one GPU by what holds them, and what is left of it for tokens."""
+    """Memory of one GPU in bytes, by use, and the tokens that fit into the rest."""
 
     weights: float
     secondary: float  # the node's own copy of the weights (hpZ)
@@ -51,18 +51,18 @@ class Needs:
     gathered: float
     logits: float
     per_token: float
-    budget: int  # tokens that fit into a micro-step; 0: not even the states fit
+    budget: int  # tokens that fit into a micro-step; 0 if the states alone do not fit
 
     @property
     def states(self) -> float:
-        """Without activations."""
+        """Bytes of everything but activations."""
         held = self.weights + self.secondary + self.gradients + self.optimizer
         return held + self.gathered + self.logits + RESERVE
 
 
 @cache
 def shapes() -> Mapping[str, Shape]:
-    """The published models of sizes.yaml by their names."""
+    """The published models of sizes.yaml, by name."""
     entries: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("sizes.yaml").read_text())["models"]
     return {
         name: Shape(
@@ -83,22 +83,22 @@ def shape(name: str) -> Shape:
     """The published model `name`.
 
     Raises:
-        ConfigError: there is none; names those that exist.
+        ConfigError: no published model has this name; lists all names.
     """
     if name not in shapes():
-        raise ConfigError(f"{name!r} is no published model.", remedy=f"Models: {', '.join(shapes())}.")
+        raise ConfigError(f"{name!r} is not a published model.", remedy=f"Models: {', '.join(shapes())}.")
     return shapes()[name]
 
 
 def needs(
     model: Shape, *, memory: float, ranks: int, zero_stage: int, cpu_offload: bool = False, per_node: int = NODE
 ) -> Needs:
-    """Of one of `ranks` GPUs of `memory` bytes, `per_node` of them on a node."""
+    """The needs of one of `ranks` GPUs with `memory` bytes each and `per_node` GPUs on a node."""
     cut = ranks if zero_stage == 3 else 1
-    # On more than one node each node holds the weights whole beside ZeRO's share of them: engine_options.py, hpZ.
+    # With several nodes, each node holds a whole copy of the weights beside ZeRO's share (hpZ, engine_options.py).
     hpz = zero_stage == 3 and ranks > per_node
     layer = model.width * (2 * model.width + 2 * model.key_width + 3 * model.mlp)
-    # The layer at work and the next one, which is fetched meanwhile; or the table of embeddings, where that is more.
+    # The current layer and the prefetched next one, or the embedding table if it is larger.
     gathered = WEIGHT * max(2 * layer, model.width * model.vocabulary) if zero_stage == 3 else 0.0
     found = Needs(
         weights=WEIGHT * model.parameters / cut,
@@ -115,11 +115,11 @@ def needs(
 
 
 def activation_bytes(model: Shape) -> float:
-    """Bytes per token of a micro-step: every layer's input in bf16, and one layer's own while it is computed anew.
+    """Bytes per token of a micro-step: every layer's input in bf16, and the activations of one recomputed layer.
 
-    Those are, in bf16, the two normed inputs, q, k, v, what attention gives, and three of the MLP's width, with their
-    gradients; and the norms' two in fp32. An image's positions stand for its patches: a trained tower holds its layers'
-    inputs for each as well.
+    A layer holds in bf16, with gradients: two normed inputs, q, k, v, the attention output, and three activations of
+    the MLP's width. The two norms hold theirs in fp32. A trained vision tower also holds the inputs of its layers; here
+    each token stands for one patch.
     """
     kept = 2 * model.width * model.layers
     layer = 2 * (2 * (4 * model.width + 2 * model.key_width + 3 * model.mlp)) + 4 * 2 * model.width
@@ -128,16 +128,16 @@ def activation_bytes(model: Shape) -> float:
 
 
 def checkpoint_bytes(model: Shape) -> float:
-    """Masters and moments of what is trained, and bf16 weights of what is frozen."""
+    """Bytes of a checkpoint: masters and moments of trained parameters, bf16 weights of frozen ones."""
     return STATE * model.trained + WEIGHT * (model.parameters - model.trained)
 
 
 def step_seconds(model: Shape, *, ranks: int, peak: float, batch: int) -> float:
-    """Estimated time of an optimizer step of `batch` samples at MFU of `peak` FLOP/s."""
+    """Estimated seconds of an optimizer step of `batch` samples at 40 % of `peak` FLOP/s per GPU."""
     work = 6.0 if model.trained > model.parameters / 2 else 4.0
     return work * model.parameters * model.tokens * batch / (ranks * peak * MFU)
 
 
 def upload_bandwidth(model: Shape, *, ranks: int, peak: float, batch: int, every: int) -> float:
-    """Bytes per second from all nodes with which a checkpoint is up in half the time to the next one."""
+    """Bytes/s of all nodes together that upload a checkpoint in half the time until the next one."""
     return 2 * checkpoint_bytes(model) / (every * step_seconds(model, ranks=ranks, peak=peak, batch=batch))

@@ -1,8 +1,8 @@
-"""A checkpoint's state copied into memory, so that the loop goes on while it is pickled, hashed and stored.
+"""Copies a checkpoint's state into memory, so that training continues while a thread pickles, hashes and stores it.
 
-DeepSpeed hands every file of a checkpoint to its checkpoint engine as (state, path); for the time of one call of
-`save_checkpoint` that engine only copies, into a `Snapshot`. The copies lie in host memory that is kept for the next
-save: fresh pages cost more than the copy. Bound: one checkpoint's bytes of this rank.
+DeepSpeed passes every file of a checkpoint to its checkpoint engine as (state, path). During one call of
+`save_checkpoint`, a replacement engine copies the states into a `Snapshot`. The copies use host memory that is kept for
+the next save, because fresh pages cost more than the copy. It holds one checkpoint of this rank at most.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from components.core.artifacts import File
 
 
 class Snapshot:
-    """Keeps what is saved; `write` makes the files. One at a time: the next `taking` reuses the memory."""
+    """Holds the copy of one checkpoint; `write` makes the files. The next `taking` reuses the memory."""
 
     def __init__(self) -> None:
         self._memory: list[UntypedStorage] = []
@@ -28,7 +28,7 @@ class Snapshot:
 
     @contextmanager
     def taking(self, engine: Any) -> Iterator[None]:
-        """Inside, the DeepSpeed engine saves into memory; whatever was held before is forgotten."""
+        """Within this context, the DeepSpeed engine saves into memory; the copy before is dropped."""
         self._files, self._used = {}, 0
         usual = engine.checkpoint_engine
         engine.checkpoint_engine = _Keeping(usual, self._keep)
@@ -38,7 +38,7 @@ class Snapshot:
             engine.checkpoint_engine = usual
 
     def write(self, folder: Path) -> list[File]:
-        """Pickle every file into `folder`; hashes are those of the bytes as they were made.
+        """Pickle every file into `folder`; returns names, sizes and hashes, which are computed while writing.
 
         Raises:
             OSError: the disk is full or away.
@@ -49,7 +49,7 @@ class Snapshot:
         self._files[Path(path).name] = self._copy(state, {})
 
     def _copy(self, value: Any, seen: dict[Any, Any]) -> Any:
-        """`value` with tensors of its own; what is the same object or memory stays so, and so the file is the same."""
+        """Copy `value` with its tensors. Shared objects and memory stay shared, so the file stays the same."""
         if id(value) not in seen:
             seen[id(value)] = self._copied(value, seen)
         return seen[id(value)]
@@ -69,7 +69,7 @@ class Snapshot:
 
     def _copied_tensor(self, tensor: Tensor, seen: dict[Any, Any]) -> Tensor:
         source = tensor.untyped_storage()
-        # Two Python objects can stand for one storage: its own address is what tells.
+        # Two Python objects can stand for one storage, so the storage's own address identifies it.
         if ("storage", source._cdata) not in seen:
             seen["storage", source._cdata] = self._filled(source)
         storage = seen["storage", source._cdata]
@@ -78,11 +78,11 @@ class Snapshot:
         if isinstance(tensor, nn.Parameter):
             copy = nn.Parameter(copy)
         copy.requires_grad_(tensor.requires_grad)
-        copy.__dict__.update(self._copy(vars(tensor), seen))  # DeepSpeed's marks are pickled too
+        copy.__dict__.update(self._copy(vars(tensor), seen))  # DeepSpeed's attributes are pickled too
         return copy
 
     def _filled(self, source: UntypedStorage) -> UntypedStorage:
-        """A copy of `source` in the memory that the same place of the last save had."""
+        """Copy `source` into the memory that the same position of the last save used."""
         if self._used == len(self._memory):
             self._memory.append(_memory(0))
         if self._memory[self._used].nbytes() != source.nbytes():
@@ -98,7 +98,7 @@ def _memory(count: int) -> UntypedStorage:
 
 
 class _Keeping:
-    """DeepSpeed's checkpoint engine, except that `save` hands the state on instead of writing it."""
+    """DeepSpeed's checkpoint engine with another `save`: it passes the state on instead of writing it."""
 
     def __init__(self, usual: Any, keep: Callable[[Any, str], None]) -> None:
         self._usual, self._keep = usual, keep
@@ -111,7 +111,7 @@ class _Keeping:
 
 
 class _HashedFile:
-    """A file for writing that hashes what passes."""
+    """A file for writing that hashes the bytes on the way."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self.digest, self.size = file, hashlib.sha256(), 0
@@ -128,8 +128,8 @@ class _HashedFile:
 
 
 def write_hashed(state: Any, path: Path) -> File:
-    """`torch.save`, hashed on the way."""
+    """`torch.save` that hashes the bytes on the way."""
     with path.open("wb") as raw:
         file = _HashedFile(raw)
-        torch.save(state, cast(IO[bytes], file))  # it asks for nothing but write and flush
+        torch.save(state, cast(IO[bytes], file))  # torch.save only needs write and flush
     return File(name=path.name, size=file.size, sha256=file.digest.hexdigest())

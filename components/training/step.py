@@ -13,7 +13,7 @@ REVISION = 1
 
 
 def training_task(run: Run, mixture: Manifest) -> Task:
-    """What training is about to make; the launcher's side and every rank compute the same address from it."""
+    """The step `train` of a run; the launcher and every rank compute the same address from it."""
     recipe = run.recipe
     config: dict[str, Any] = {
         "model": model_identity(run.store, recipe.model),
@@ -31,13 +31,13 @@ def training_task(run: Run, mixture: Manifest) -> Task:
 
 
 def mixture_of(run: Run) -> Manifest | None:
-    """What the run's `assemble` made; None where that was not there yet."""
+    """The mixture that the run's step `assemble` made; None if that step has not finished."""
     record = read_record(run.store, run.id, "assemble")
     return read_manifest(run.store, record.key) if record and record.key else None
 
 
 def is_trained(run: Run) -> bool:
-    """Whether the run's checkpoint is whole, as of a job that a person applied: then nothing is launched."""
+    """Whether the run's checkpoint is complete, e.g. by a job that a user applied; then nothing needs a launch."""
     mixture = mixture_of(run)
     if mixture is None:
         return False
@@ -46,15 +46,15 @@ def is_trained(run: Run) -> bool:
 
 
 def train(run: Run, mixture: Manifest) -> Manifest:
-    """The trained checkpoint of the run's recipe on `mixture`; goes on from the last committed step, if there is one.
+    """Train the run's recipe on `mixture`; resumes from the last committed step, if there is one.
 
     Raises:
         TrainingError: a rank failed, the loss is not finite, or training was asked to stop.
-        ConfigError: `training.launcher` cannot do what the recipe asks for.
+        ConfigError: `training.launcher` does not support the recipe.
     """
 
     def work(prefix: str) -> dict[str, Number]:
-        # Here, not above: where the result is already there, it is not needed.
+        # Imported here: a finished training does not need it.
         from components.training.launchers import launcher
 
         before, began = seconds_so_far(run.store, prefix), time.monotonic()

@@ -1,7 +1,7 @@
 """Finds the rank that the others wait for.
 
-Collectives make every rank as slow as the slowest, so the time of a step names nobody. What a rank does alone does: a
-small piece of work on its device, the same for all, between two steps; and how long it waits for its data.
+Collectives make every rank as slow as the slowest one, so the time of a step does not name it. Two figures do: the time
+of a small piece of work that every rank does alone between two steps, and the time that a rank waits for its data.
 """
 
 import socket
@@ -16,26 +16,26 @@ from components.core.progress import say
 from components.training.engine import Ranks
 from components.training.metrics import Row
 
-SIDE = {"cpu": 256, "cuda": 4096}  # of square matrices: about a millisecond each
-TIMES = 3  # at first, and at least
-SHARE = 0.005  # of the time of training may go into it: the longer, the less it catches a good moment
-SLOW = 1.3  # times the median; ranks of one kind of machine are within a few percent
-WAITING = 0.1  # of the time
-LASTING = 3  # rows: a hiccup is nobody's fault
+SIDE = {"cpu": 256, "cuda": 4096}  # rows of square matrices: one product takes about a millisecond
+TIMES = 3  # products at first, and at least
+SHARE = 0.005  # share of the training time that the products may take: longer measurements are more reliable
+SLOW = 1.3  # multiple of the median; ranks on equal machines differ by a few percent
+WAITING = 0.1  # share of the time
+LASTING = 3  # rows in which a rank must be the worst before the log names it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """One comparison of all ranks: the slowest at the same work, and the one that waits longest for data."""
+    """One comparison of all ranks: the slowest rank at the same work, and the rank that waits longest for data."""
 
     slowest: int
-    slowdown: float  # its time over the (lower) median of all
+    slowdown: float  # its time divided by the (lower) median of all ranks
     waiting: int
-    data_share: float  # of that rank's time
+    data_share: float  # share of its time that the waiting rank waits for data, 0 to 1
 
 
 def compare(work: Sequence[float], waits: Sequence[float], *, seconds: float) -> Look:
-    """`work`: seconds for the same piece of work, `waits`: seconds for data out of `seconds`; both by rank."""
+    """Compare the ranks by `work` (seconds for the same work) and `waits` (seconds for data, out of `seconds`)."""
     slowest = max(range(len(work)), key=lambda rank: work[rank])
     waiting = max(range(len(waits)), key=lambda rank: waits[rank])
     return Look(
@@ -48,7 +48,7 @@ def compare(work: Sequence[float], waits: Sequence[float], *, seconds: float) ->
 
 @dataclass
 class Suspect:
-    """Who has been the worst for how many rows; `lasting` is True once, when that has become a habit."""
+    """The rank that was the worst in the last `rows` rows; `lasting` is True once, in the third row."""
 
     rank: int = -1
     rows: int = 0
@@ -61,7 +61,7 @@ class Suspect:
 
 @dataclass
 class Stragglers:
-    """Looks at all ranks with every row of the metrics and says, once, who is slow."""
+    """Compares all ranks with every metrics row, and logs a slow rank once."""
 
     ranks: Ranks
     _times: int = TIMES
@@ -69,12 +69,12 @@ class Stragglers:
     _waiting: Suspect = field(default_factory=Suspect)
 
     def look(self, row: Row) -> Row:
-        """The fields to add to `row`, this rank's own; collective. None where there is nobody to compare with."""
+        """Figures to add to this rank's `row`; collective. Empty if there is only one rank."""
         if self.ranks.world_size == 1:
             return {}
         own = (piece_of_work(self.ranks.device, self._times), row["data_seconds"], row["seconds"])
         work, waits, seconds = zip(*self.ranks.gather(*own), strict=True)
-        self._times = max(TIMES, int(SHARE * min(seconds) * self._times / min(work)))  # the same on every rank
+        self._times = max(TIMES, int(SHARE * min(seconds) * self._times / min(work)))  # equal on every rank
         found = compare(work, waits, seconds=row["seconds"])
         if self._slow.lasting(found.slowest, found.slowdown >= SLOW):
             self._say(found.slowest, f"takes {found.slowdown:.1f} times as long as the median rank for the same work")
@@ -88,7 +88,7 @@ class Stragglers:
         }
 
     def _say(self, rank: int, what: str) -> None:
-        if rank == self.ranks.rank:  # only it knows where it runs
+        if rank == self.ranks.rank:  # only this rank knows its host
             say(f"STRAGGLER: rank {rank} on {socket.gethostname()} {what}, and every rank waits for it.")
 
 

@@ -1,4 +1,4 @@
-"""The numbers that a finished training leaves for its manifest."""
+"""training.json: the figures of a finished training for its manifest."""
 
 import json
 
@@ -12,26 +12,30 @@ OTHER, CAUSE = "seconds_other", "seconds_"
 
 
 def write_summary(store: ObjectStore, prefix: str, summary: dict[str, Number]) -> None:
-    """Put them under `prefix`."""
+    """Store the summary under `prefix`."""
     store.put(f"{prefix}/{SUMMARY}", json.dumps(versioned(Form.TRAINING_SUMMARY, summary), indent=1).encode())
 
 
 def read_summary(store: ObjectStore, prefix: str) -> dict[str, Number]:
-    """What `write_summary` wrote."""
+    """Read the summary that `write_summary` stored."""
     key = f"{prefix}/{SUMMARY}"
     return without_version(Form.TRAINING_SUMMARY, json.loads(store.get(key)), store.uri(key))
 
 
 def is_whole(store: ObjectStore, prefix: str) -> bool:
-    """Whether the training under `prefix` came to its end: the summary is what the ranks write last."""
+    """Whether the training under `prefix` is complete: the ranks store the summary last."""
     return store.stat(f"{prefix}/{SUMMARY}") is not None
 
 
 def with_launching(summary: dict[str, Number], *, before: float, wall: float) -> dict[str, Number]:
-    """The summary, in which the causes of goodput sum to all of the time that training took from outside.
+    """The summary with the launcher's time added to `seconds_other`, and with `goodput`.
 
-    `wall` seconds passed while whoever launched the ranks waited for them: torchrun starts and ends them, and a job's
-    pods come and go. All attempts had counted `before` seconds when it began to wait.
+    The ranks do not see the time in which torchrun or a job's pods start and end.
+
+    Args:
+        summary: the figures of the ranks.
+        before: seconds that all attempts had counted when the launcher began to wait for the ranks.
+        wall: seconds that the launcher waited.
     """
     seconds = {name: float(value) for name, value in summary.items() if name.startswith(CAUSE)}
     seconds[OTHER] += max(0.0, before + wall - sum(seconds.values()))

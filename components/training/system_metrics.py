@@ -1,4 +1,4 @@
-"""What each node's processors, memory, disks, network and GPUs do while ranks train, in MLflow: `system/<host>/...`."""
+"""Sends the load of each node (processors, memory, disks, network, GPUs) to MLflow as `system/<host>/...`."""
 
 import logging
 import os
@@ -10,15 +10,15 @@ from components.core.steps import Run
 from components.core.tracking import Status, TrackedRun, find_tracked_run, tracking_uri
 
 SAMPLING_SECONDS = 10
-AGAIN_SECONDS = 30.0  # after MLflow was away
-OPEN_SECONDS = 3.0  # between looks for the run
+AGAIN_SECONDS = 30.0  # pause after MLflow was away
+OPEN_SECONDS = 3.0  # pause between attempts to find the run
 CLOSE_SECONDS = 15.0
 
 
 class SystemMetrics:
-    """MLflow's own monitor in a thread, started anew when MLflow was away. Training never waits for it.
+    """Runs MLflow's own monitor in a thread and restarts it after an outage. Training never waits for it.
 
-    Only where MLFLOW_TRACKING_URI names a server: a file of SQLite is not for several processes.
+    It runs only if MLFLOW_TRACKING_URI names a server: several processes cannot share a file of SQLite.
     """
 
     def __init__(self, run: Run) -> None:
@@ -29,29 +29,29 @@ class SystemMetrics:
             self._thread.start()
 
     def close(self) -> None:
-        """End it, waiting a little for the last figures."""
+        """Stop; waits up to 15 s for the last figures."""
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join(CLOSE_SECONDS)
 
     def _work(self) -> None:
-        logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)  # an outage is said below
+        logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)  # outages are logged below
         tracked: TrackedRun | None = None
         while not self._closed.is_set():
             try:
-                tracked = tracked or find_tracked_run(self._run)  # the first rank opens it, for its curve
+                tracked = tracked or find_tracked_run(self._run)  # the first rank creates it for its curve
                 if tracked is None:
                     self._closed.wait(OPEN_SECONDS)
                     continue
                 self._watch(tracked.id)
                 if tracked.client.get_run(tracked.id).info.status != Status.RUNNING:
-                    return  # somebody has closed it
-            except Exception as error:  # whatever the client raises, it must not cost a training step
+                    return  # another program has closed the run
+            except Exception as error:  # no error of the client may cost a training step
                 say(f"MLflow takes no system metrics: {str(error).splitlines()[0][:200]}")
             self._closed.wait(AGAIN_SECONDS)
 
     def _watch(self, run_id: str) -> None:
-        """Sample until closed, until the run is closed, or until MLflow is away."""
+        """Sample until this monitor is closed, the run is closed, or MLflow is away."""
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         monitor = SystemMetricsMonitor(

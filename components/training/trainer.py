@@ -26,7 +26,7 @@ class Trainer:
         feed: this rank's micro-steps, from `state.step` on.
         saver: stores checkpoints.
         callbacks: observers; their memory is part of each checkpoint.
-        state: what is done so far.
+        state: steps, samples and tokens done so far.
         steps: optimizer steps of the whole training.
         save_every: steps between two checkpoints.
     """

@@ -1,11 +1,11 @@
-"""Ends a job in which a rank no longer answers, and says which one.
+"""Ends a job in which a rank no longer answers, and names that rank.
 
-Collectives wait for everybody: when one rank stops, all of them do, and the collective's own timeout can only say that
-something is late. So every rank tells how far it got before each wait (a TCPStore key, sent by a thread), and
-whoever has waited too long reads them: the rank that is behind all others is the one.
+A collective waits for all ranks. When one rank stops, all stop, and the collective's timeout does not name the culprit.
+So a thread of every rank stores its position in a TCPStore key before each wait. A rank that has waited too long reads
+the positions of all ranks: the one that is behind the others is the culprit.
 
-A process that stands still as a whole cannot do that, and where all of a job's do, nobody says anything. So every rank
-also touches a file, where the platform names a folder for it, and the platform ends a pod with an old one.
+A process that is frozen as a whole cannot report anything. So every rank also touches a file, if the platform names a
+folder for it. The platform ends a pod whose file is old.
 """
 
 import os
@@ -27,7 +27,7 @@ ALIVE = "MANTIS_ALIVE"  # the folder that the runtime's livenessProbe looks into
 
 @dataclass(frozen=True, order=True)
 class Mark:
-    """How far a rank is: waits begun in this training."""
+    """Position of a rank: `count` waits begun so far, the step (from 1), and the part of the step."""
 
     count: int
     step: int
@@ -35,7 +35,15 @@ class Mark:
 
 
 class Watchdog:
-    """One rank's. Armed by the first `mark`; `pause` where waiting is right (saving, the end)."""
+    """Watches one rank. The first `mark` arms it; `pause` disarms it for long waits (saving, the end).
+
+    Args:
+        store: the store in which the ranks share their positions.
+        rank: this rank.
+        world_size: number of ranks.
+        seconds: a wait that is longer ends the training.
+        end: ends this process with an error.
+    """
 
     def __init__(
         self, store: Store, *, rank: int, world_size: int, seconds: float, end: Callable[[TrainingError], object]
@@ -51,16 +59,16 @@ class Watchdog:
         self._thread.start()
 
     def mark(self, step: int, stage: str) -> None:
-        """This rank is at `stage` of `step` (from 1), which may wait for others."""
+        """This rank enters `stage` of step `step` (from 1), in which it may wait for other ranks."""
         self._mark = Mark(self._mark.count + 1, step, stage)
         self._since = time.monotonic()
 
     def pause(self) -> None:
-        """Waiting is right until the next mark."""
+        """Allow any wait until the next mark."""
         self._since = None
 
     def close(self) -> None:
-        """Training is over."""
+        """Stop watching: training is over."""
         self._closed.set()
         self._thread.join()
 
@@ -68,7 +76,7 @@ class Watchdog:
         try:
             self._watch()
         finally:
-            if self._alive:  # nobody touches it from here on, which is no standstill
+            if self._alive:  # nothing touches it from here on, and an old file would end the pod
                 self._alive.unlink(missing_ok=True)
 
     def _watch(self) -> None:
@@ -85,7 +93,7 @@ class Watchdog:
                 if since is not None and time.monotonic() - since > self._seconds:
                     self._end(self._late())
                     return
-            except RuntimeError:  # the store is gone: torchrun is ending this job already
+            except RuntimeError:  # the store is gone: torchrun already ends this job
                 return
 
     def _late(self) -> StalledError:
@@ -100,7 +108,7 @@ class Watchdog:
 
 
 def late_error(marks: Sequence[Mark], *, seconds: float) -> StalledError:
-    """Names the rank that is behind the others; `marks` by rank."""
+    """The error that names the ranks behind the others; `marks` in the order of ranks, `seconds` without a change."""
     last, first = min(marks), max(marks)
     behind = [rank for rank, mark in enumerate(marks) if mark.count == last.count]
     if last.count == first.count:
@@ -111,13 +119,13 @@ def late_error(marks: Sequence[Mark], *, seconds: float) -> StalledError:
         who += f" ({first.stage})"
     return StalledError(
         f"{who}. Nothing has moved for {seconds:.0f} s.",
-        remedy="Look at that rank's machine; where a step really takes so long, raise training.hang_timeout_seconds. "
+        remedy="Look at that rank's machine. If a step really takes that long, raise training.hang_timeout_seconds. "
         "The same command goes on from the last committed checkpoint.",
     )
 
 
 def meeting_store() -> Store:
-    """A connection of this process to the store in which torchrun's ranks met, of the watchdog's own."""
+    """The watchdog's own connection to the store in which torchrun's ranks meet."""
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return PrefixStore(f"mantis-{restart}", TCPStore(address, port, timeout=timedelta(seconds=30)))

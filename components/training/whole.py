@@ -1,9 +1,9 @@
-"""A small model as one unit of ZeRO-3.
+"""Makes a small model one unit ("leaf") of ZeRO-3.
 
-ZeRO-3 hooks every module four times to gather and release its weights; in a model of a million parameters those hooks
-take longer than the arithmetic. DeepSpeed can treat a module as a "leaf", gathered, reduced and released as a whole,
-but it reduces the gradients in torch's full backward hook, which runs too early for a module whose inputs need no
-gradient, and a model's never do: gradients would be lost in silence. Here it runs when the backward pass is over.
+ZeRO-3 hooks every module four times to gather and release its weights. In a model of a million parameters, these hooks
+take longer than the arithmetic. DeepSpeed can gather, reduce and release a leaf module as a whole. But it reduces the
+gradients in torch's full backward hook. That hook runs too early for a module whose inputs need no gradient, such as a
+whole model, and gradients would be lost silently. So here the hook runs when the backward pass is over.
 """
 
 from collections import OrderedDict
@@ -19,7 +19,7 @@ Hook = Callable[[nn.Module, Any, Any], Any]
 
 
 def treat_as_one(model: nn.Module) -> None:
-    """Make `model`, whose output has `logits`, a leaf of ZeRO-3; before deepspeed.initialize."""
+    """Make `model`, whose output has `logits`, a leaf of ZeRO-3. Call it before deepspeed.initialize."""
     hooks: OrderedDict[int, Hook] = OrderedDict()  # a RemovableHandle takes no plain dict
 
     def register(hook: Hook, prepend: bool = False) -> RemovableHandle:
@@ -33,7 +33,7 @@ def treat_as_one(model: nn.Module) -> None:
 
     def watch(_: nn.Module, inputs: Any, output: Any) -> None:
         if output.logits.requires_grad:
-            # A callback queued during a backward pass runs when all of its gradients are there.
+            # A callback that is queued during a backward pass runs when all gradients exist.
             output.logits.register_hook(lambda _: Variable._execution_engine.queue_callback(run_hooks))
 
     set_z3_leaf_module(model, True)

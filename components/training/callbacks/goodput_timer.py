@@ -1,4 +1,4 @@
-"""Wall time by cause over all attempts, and the heartbeat that tells the next attempt how long this one ran."""
+"""Wall time by cause over all attempts, and the heartbeat that reports it to the next attempt."""
 
 from collections.abc import Mapping
 

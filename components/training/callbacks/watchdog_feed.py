@@ -1,4 +1,4 @@
-"""Tells the watchdog how far this rank is."""
+"""Reports the position of this rank to the watchdog."""
 
 from components.training.accounting import Cause
 from components.training.callbacks.callback import Callback, TrainerView

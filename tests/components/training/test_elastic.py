@@ -51,7 +51,7 @@ def test_the_same_samples_and_losses_on_another_layout(undisturbed, make_run, ca
     assert train(run, mixture).key == prefix
     said = capfd.readouterr().err
     assert f"goes on after step {RESUMED} " in said
-    assert f"it is divided anew for {ranks} ranks with ZeRO-{stage}" in said
+    assert f"it is resharded for {ranks} ranks with ZeRO-{stage}" in said
     again = rows_of(run.store, prefix)
     assert again[:RESUMED] == rows[:RESUMED]
     for was, became in zip(rows[RESUMED:], again[RESUMED:], strict=True):
