@@ -83,7 +83,7 @@ def bad_step(step: int, what: str, ids: Sequence[str], *, skipped: int) -> Train
         f"In step {step} {what}; its samples: {', '.join(ids[:IDS_SHOWN])}{f' and {more} more' if more > 0 else ''}."
         f"{f' {skipped} steps were skipped before.' if skipped else ''}",
         remedy="Lower training.learning_rate, look at these samples, or allow steps to be skipped: "
-        "training.skip_bad_steps. The same command tries again from the last checkpoint.",
+        "training.max_skipped_steps. The same command tries again from the last checkpoint.",
     )
 
 
