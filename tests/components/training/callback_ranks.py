@@ -9,13 +9,11 @@ import signal
 import sys
 import time
 
-from components.core.artifacts import read_manifest
-from components.core.steps import open_run, read_record
-from components.core.store import key_of
+from components.core.steps import open_run
 from components.training.callbacks.callback import Callback
 from components.training.engine import join_ranks, leave_ranks
 from components.training.signals import StoppedError
-from components.training.step import training_task
+from components.training.step import mixture_of, training_task
 from components.training.trainer_setup import build_trainer
 
 STOP_AFTER = 7
@@ -56,7 +54,7 @@ class LossSum(Callback):
 
 def main(store_url: str, run_id: str) -> None:
     run, ranks = open_run(run_id, store_url), join_ranks()
-    mixture = read_manifest(run.store, key_of(run.store, read_record(run.store, run.id, "assemble").uri))
+    mixture = mixture_of(run)
     task = training_task(run, mixture)
     prefix = task.address(task.fingerprint())
     for callback in (LossSum(stop_after=STOP_AFTER), LossSum()):
