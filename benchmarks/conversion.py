@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rows import Row, meets
-from components.core.progress import say
+from mantis.progress import say
 
 REPEATS = 5
 TAG = "step-00000001"
@@ -194,9 +194,9 @@ def convert_ours(folder: Path) -> float:
     """Ours, every tensor hashed on the way; the seconds of reading back what was written are returned."""
     import torch
 
-    from components.conversion.sources import folder_sources
-    from components.conversion.writing import hash_written, plan_shards, write_shards
-    from components.conversion.zero import read_checkpoint
+    from components.conversion.shard_writer import hash_written, plan_shards, write_shards
+    from components.conversion.zero.byte_sources import folder_sources
+    from components.conversion.zero.zero_checkpoint import read_checkpoint
 
     torch.set_num_threads(1)
     (folder / "ours").mkdir(exist_ok=True)

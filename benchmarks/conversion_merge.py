@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.conversion import FULL, QUICK, TAG, alternate, same_bits, summary, worker
 from benchmarks.rows import Row, meets
-from components.core.progress import say
+from mantis.progress import say
 
 TIME_GOAL, MEMORY_GOAL = ">=3", ">=4"
 ADAPTER = "adapter"
@@ -85,11 +85,11 @@ def merge_ours(folder: Path) -> float:
     """Ours, every tensor hashed on the way; the seconds of reading back what was written are returned."""
     import torch
 
-    from components.conversion.adapters import merge_adapters, parse_adapter_config
-    from components.conversion.safetensors_index import read_safetensors
-    from components.conversion.sources import folder_sources
-    from components.conversion.writing import hash_written, plan_shards, write_shards
-    from components.conversion.zero import Checkpoint
+    from components.conversion.merge.adapter_merge import merge_adapters, parse_adapter_config
+    from components.conversion.shard_writer import hash_written, plan_shards, write_shards
+    from components.conversion.zero.byte_sources import folder_sources
+    from components.conversion.zero.safetensors_index import read_safetensors
+    from components.conversion.zero.zero_checkpoint import Checkpoint
 
     torch.set_num_threads(1)
     (folder / "ours").mkdir(exist_ok=True)

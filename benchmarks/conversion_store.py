@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.conversion import FULL, QUICK, RANKS, TAG, alternate, summary, worker
 from benchmarks.rows import Row, meets
-from components.core.progress import say
+from mantis.progress import say
 
 GOAL = "<=1.3"
 BYTES_GOAL = "<=1.05"
@@ -41,7 +41,7 @@ def store(full: bool) -> Row:
 def _compare(shapes: Any, ranks: int) -> dict[str, Any]:
     from benchmarks.minio import serving
     from benchmarks.zero_checkpoint import write_zero3
-    from components.core.store import open_store, upload_tree
+    from mantis.store.base import open_store, upload_tree
 
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as served:
         folder = Path(name)
@@ -71,8 +71,8 @@ def copy_masters(folder: Path) -> float:
     """Copy as many bytes as there are in the masters, each rank's from the front of its own file."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from components.conversion.writing import THREADS
-    from components.core.store import open_store
+    from components.conversion.shard_writer import THREADS
+    from mantis.store.base import open_store
 
     opened = open_store((folder / "url").read_text())
     masters = int((folder / "masters").read_text())
@@ -98,11 +98,11 @@ def convert_from_store(folder: Path) -> float:
     """Ours, reading by range; the seconds of reading back what was written are returned."""
     import torch
 
-    from components.conversion.read_ahead import reading_ahead
-    from components.conversion.sources import StoreSource
-    from components.conversion.writing import hash_written, plan_shards, write_shards
-    from components.conversion.zero import read_checkpoint
-    from components.core.store import open_store
+    from components.conversion.shard_writer import hash_written, plan_shards, write_shards
+    from components.conversion.zero.byte_sources import StoreSource
+    from components.conversion.zero.read_ahead import reading_ahead
+    from components.conversion.zero.zero_checkpoint import read_checkpoint
+    from mantis.store.base import open_store
 
     class Counted(StoreSource):
         """A source that says how many bytes were asked of it."""

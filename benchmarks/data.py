@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.real import enlarged, jpegs, raw_rows
 from benchmarks.rows import Row, meets
-from components.core.progress import say
+from mantis.progress import say
 
 REPEATS = 5
 EDGE = 384
@@ -55,7 +55,7 @@ def _decode(images: Sequence[bytes], goal: str) -> dict[str, Any]:
     from PIL import Image
     from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
 
-    from components.models.images import Normalization, normalize, resize_square
+    from mantis.images.preprocessing import Normalization, normalize, resize_square
 
     processor = Idefics2ImageProcessorPil(size={"height": EDGE, "width": EDGE}, do_image_splitting=False)
     norm = Normalization(mean=tuple(processor.image_mean), std=tuple(processor.image_std))
@@ -103,12 +103,12 @@ def _pixels(image: bytes) -> int:
 
 def tokenize(full: bool) -> Row:
     """Samples per second: the tokenizer called once per sample; ours with labels and lengths, on all cores."""
-    from components.core.settings import ModelSettings
-    from components.data.lengths import Counter, LengthPool
-    from components.models.mixture import conversation_of
-    from components.models.prompts import profile, render
-    from components.models.registry import family
-    from components.models.tokenizer import train_tokenizer
+    from components.data.mixture.lengths import Counter, LengthPool
+    from mantis.config.recipe import ModelSettings
+    from mantis.dataset.mixture_reader import conversation_of
+    from mantis.models.processing.chat_templates import profile, render
+    from mantis.models.processing.tokenizer_training import train_tokenizer
+    from mantis.models.registry import family
 
     settings = ModelSettings(family="llava-siglip", prompt="llama3")
     rows = [_as_prepared(row) for row in raw_rows()] * (20 if full else 4)

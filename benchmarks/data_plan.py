@@ -18,15 +18,15 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.rows import Row
-from components.core.progress import say
-from components.core.settings import Recipe
-from components.core.store_local import LocalStore
-from components.core.tables import write_table
-from components.data.assemble import INDEX, SCHEMA, visited
-from components.data.mixture import capped, epoch_of, samples_per_epoch
-from components.data.plan import Size, plan_epoch
-from components.data.subsets import published
-from pipelines.resolve import resolve_run
+from components.data.mixture.assemble import INDEX, SCHEMA, visited
+from components.data.mixture.epoch_estimate import Size, plan_epoch
+from components.data.mixture.epochs import capped, epoch_of, samples_per_epoch
+from components.data.published.published_sets import published
+from mantis.config.recipe import Recipe
+from mantis.progress import say
+from mantis.store.lance_tables import write_table
+from mantis.store.local import LocalStore
+from pipelines.execution.resolve import resolve_run
 
 REPEATS = 5
 GOAL = "<10"

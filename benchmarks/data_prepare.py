@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.real import repeat
 from benchmarks.rows import Row, meets
-from components.core.progress import say
+from mantis.progress import say
 
 SIZES = {False: (500, 4000), True: (2000, 20_000)}  # conversations, the smaller for the comparison of memory
 REPEATS = 3
@@ -68,10 +68,10 @@ def prepare_subset(full: bool) -> Row:
 
 def _step(folder: Path, scratch: Path) -> None:
     """The step itself, without hashing the source for its address."""
-    from components.core.store import open_store
-    from components.data.prepare import prepare_subset as step
-    from components.data.rows import Limits
+    from components.data.prepare.prepare_subset import prepare_subset as step
+    from components.data.prepare.row_validator import Limits
     from components.data.sources.find import open_source
+    from mantis.store.base import open_store
 
     limits = Limits(
         max_images=None,
@@ -91,7 +91,7 @@ def _read(folder: Path, scratch: Path) -> None:
 
 def _check(folder: Path, scratch: Path) -> None:
     """Reading belongs to it: bytes have to come from somewhere, and gigabytes of them cannot be held."""
-    from components.data.images import check_image
+    from components.data.prepare.image_checks import check_image
 
     with ThreadPoolExecutor(WORKERS) as pool:
         for _ in pool.map(lambda path: check_image(path.name, path.read_bytes(), **LIMITS), _images(folder)):
@@ -101,8 +101,8 @@ def _check(folder: Path, scratch: Path) -> None:
 def _write(folder: Path, scratch: Path) -> None:
     import pyarrow as pa
 
-    from components.core.store import open_store
-    from components.core.tables import write_table
+    from mantis.store.base import open_store
+    from mantis.store.lance_tables import write_table
 
     schema = pa.schema([("image", pa.large_binary())])
 
@@ -141,7 +141,7 @@ def _in_a_process(stage: Stage, folder: Path) -> Figures:
 def _measure(stage: Stage, folder: Path, connection: Connection) -> None:
     import lance  # noqa: F401 - seconds that belong to no stage
 
-    import components.data.prepare  # noqa: F401
+    import components.data.prepare.prepare_subset  # noqa: F401
 
     for path in _images(folder):  # into the page cache, for every stage alike
         path.read_bytes()

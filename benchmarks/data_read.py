@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.minio import serving
 from benchmarks.real import repeat
 from benchmarks.rows import Row
-from components.core.progress import say
+from mantis.progress import say
 
 GOAL = ">=300"
 BATCH = 128
@@ -27,7 +27,7 @@ def random_read(full: bool) -> Row:
     """Samples per second, images and all; beside it, the same images as one object each, read by as many threads."""
     import numpy as np
 
-    from components.core.store import concurrently
+    from mantis.store.base import concurrently
 
     with tempfile.TemporaryDirectory() as name, serving(Path(name) / "minio") as url:
         reader, cached, store, objects = _prepare(Path(name), url, SUBSETS[full])
@@ -78,11 +78,11 @@ def _prepare(folder: Path, url: str, counts: tuple[int, ...]) -> tuple[Any, Any,
     """
     import json
 
-    from components.core.settings import parse_recipe
-    from components.core.steps import Run
-    from components.core.store import open_store, upload_tree
     from components.data.step import assemble, prepare
-    from components.models.mixture import MixtureReader
+    from mantis.config.recipe import parse_recipe
+    from mantis.dataset.mixture_reader import MixtureReader
+    from mantis.runs.step_runner import Run
+    from mantis.store.base import open_store, upload_tree
 
     os.environ["MANTIS_CACHE"] = str(folder / "cache")
     raw = folder / "raw"

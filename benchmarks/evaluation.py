@@ -13,15 +13,15 @@ import torch
 from PIL import Image
 
 from benchmarks.rows import Row, meets
-from components.core.progress import say
-from components.core.settings import ModelSettings
-from components.evaluation.benchmarks import Decoding
-from components.evaluation.generate import Answerer, Encoded, Encoder, Question
-from components.evaluation.pictures import Picture
-from components.evaluation.planning import batches
-from components.models.conversation import Size
-from components.models.registry import family
-from components.models.tokenizer import train_tokenizer
+from components.evaluation.benchmarks.benchmark_catalog import Decoding
+from components.evaluation.benchmarks.sample_images import Picture
+from components.evaluation.generation.generation_batches import batches
+from components.evaluation.generation.generator import Answerer, Encoded, Encoder, Question
+from mantis.config.recipe import ModelSettings
+from mantis.models.conversation import Size
+from mantis.models.processing.tokenizer_training import train_tokenizer
+from mantis.models.registry import family
+from mantis.progress import say
 
 REPEATS = 5
 GOAL = ">=3"

@@ -19,7 +19,7 @@ def attention(full: bool) -> Row:
 
     if not torch.cuda.is_available():
         sys.exit("no CUDA device: this row measures one.")
-    from components.models.attention import kernel_for
+    from mantis.models.attention import kernel_for
 
     device = torch.device("cuda", 0)
     segments = [SEGMENT] * (TOKENS // SEGMENT) + [TOKENS % SEGMENT]

@@ -63,10 +63,10 @@ def measure(width: int, layers: int, repeats: int) -> dict[str, Any]:
 
     from benchmarks.training_lengths import IDEFICS2
     from benchmarks.training_step_ranks import KIND, Setup, make_case, timed, train
-    from components.core.settings import FromScratch, ImageSettings, ModelSettings, TrainingSettings
-    from components.training.engine import build_engine, join_ranks, leave_ranks
-    from components.training.flops import peak_flops
-    from components.training.metrics import peak_memory
+    from components.training.engine.deepspeed_engine import build_engine, join_ranks, leave_ranks
+    from components.training.monitoring.step_metrics import peak_memory
+    from components.training.sizing.flops import peak_flops
+    from mantis.config.recipe import FromScratch, ImageSettings, ModelSettings, TrainingSettings
 
     ranks = join_ranks()
     shape = FromScratch(

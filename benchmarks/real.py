@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from components.core.progress import Progress
+from mantis.progress import Progress
 
 START = b"\xff\xd8"  # of every JPEG
 

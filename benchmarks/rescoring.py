@@ -10,13 +10,13 @@ from pathlib import Path
 from random import Random
 
 from benchmarks.rows import Row
-from components.core.progress import say
-from components.core.store_local import LocalStore
-from components.evaluation.benchmarks import load_benchmark
-from components.evaluation.metrics import mmmu, vqa
-from components.evaluation.rescoring import rescore_evaluation
-from components.evaluation.responses import Response, put_responses
-from components.evaluation.targets import LETTERS, Target
+from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+from components.evaluation.scoring.metrics import mmmu, vqa
+from components.evaluation.scoring.rescore import rescore_evaluation
+from components.evaluation.scoring.targets import LETTERS, Target
+from mantis.artifacts.responses import Response, put_responses
+from mantis.progress import say
+from mantis.store.local import LocalStore
 
 REPEATS = 5
 GOAL = "<10"

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.minio import serving
 from benchmarks.real import repeat
 from benchmarks.rows import Row
-from components.core.progress import say
+from mantis.progress import say
 
 GOAL = "<=0.03"
 CONVERSATIONS = {False: 192, True: 768}
@@ -61,10 +61,10 @@ def feed(full: bool) -> Row:
 
 def _prepare(raw: Path, url: str, count: int) -> tuple[Any, Any]:
     """A run and its mixture of real conversations in the store."""
-    from components.core.settings import parse_recipe
-    from components.core.steps import Run
-    from components.core.store import open_store
     from components.data.step import assemble, prepare
+    from mantis.config.recipe import parse_recipe
+    from mantis.runs.step_runner import Run
+    from mantis.store.base import open_store
 
     repeat(raw / "real", count)
     run = Run(id="benchmark", store=open_store(url), recipe=parse_recipe(RECIPE.format(source=raw), origin="benchmark"))
@@ -74,10 +74,10 @@ def _prepare(raw: Path, url: str, count: int) -> tuple[Any, Any]:
 
 def _alone(run: Any, mixture: Any, threads: int) -> float:
     """Samples per second of one rank's feed with nobody beside it."""
-    from components.models.mixture import MixtureReader
-    from components.models.registry import family
-    from components.training.feed import Feed, Preparer
-    from components.training.plan import Budgets, CostModel, Lengths, Plan
+    from components.training.batching.data_loader import Feed, Preparer
+    from components.training.batching.sample_plan import Budgets, CostModel, Lengths, Plan
+    from mantis.dataset.mixture_reader import MixtureReader
+    from mantis.models.registry import family
 
     say(f"the feed alone, {threads} threads")
     reader = MixtureReader(run.store, mixture)

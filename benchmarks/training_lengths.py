@@ -18,7 +18,7 @@ class Style:
     name: str
     image_tokens: int
     edge: tuple[int, int]  # shortest and longest side of a vision grid, in patches
-    quadratic: float  # components.training.plan.CostModel
+    quadratic: float  # components.training.batching.sample_plan.CostModel
     patch: float
 
 
@@ -40,7 +40,7 @@ class Epoch:
 
 def draw_epoch(style: Style, *, samples: int | None = None, seed: int = 0) -> Epoch:
     """The rows of Mantis-Instruct's subsets, or `samples` of them at random."""
-    from components.data.subsets import published
+    from components.data.published.published_sets import published
 
     generator = np.random.default_rng(seed)
     # Of the 17 published sets the 14 multi-image ones are Mantis-Instruct; the others have one image a row.

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.rows import Row, meets
 from benchmarks.training_lengths import CLIP, IDEFICS2, SIGLIP, Style, draw_epoch
-from components.core.progress import track
+from mantis.progress import track
 
 GOAL, PATCH_GOAL, SECONDS_GOAL, MEMORY_GOAL = "<=1.03", "<=1.05", "<60", "<2"
 RANKS, BATCH = 16, 128
@@ -45,7 +45,7 @@ def plan(full: bool) -> Row:
 def _measure(style: Style, most: int | None) -> dict[str, Any]:
     import numpy as np
 
-    from components.training.plan import Budgets, CostModel, Lengths, Plan
+    from components.training.batching.sample_plan import Budgets, CostModel, Lengths, Plan
 
     epoch = draw_epoch(style)
     cost = CostModel(quadratic=style.quadratic, patch=style.patch)

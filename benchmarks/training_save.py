@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.ranks import on_ranks
 from benchmarks.rows import Row
-from components.core.store import ObjectStore
+from mantis.store.base import ObjectStore
 
 RANKS, REPEATS = 2, 5
 GOAL = "<=0.05"
@@ -48,9 +48,9 @@ def measure(width: int, folder: Path) -> None:
     """One rank's side; alternates, after one of each that does not count."""
     import torch
 
-    from components.core.store_local import LocalStore
-    from components.training.checkpoint import Saver, TrainingState
-    from components.training.engine import join_ranks, leave_ranks
+    from components.training.checkpointing.saver import Saver, TrainingState
+    from components.training.engine.deepspeed_engine import join_ranks, leave_ranks
+    from mantis.store.local import LocalStore
 
     ranks = join_ranks()
     engine = _engine(width)
@@ -92,7 +92,7 @@ def _engine(width: int) -> Any:
 
 
 def _synchronous(engine: Any, store: ObjectStore, folder: Path, rank: int, step: int) -> None:
-    from components.core.hashing import sha256_file
+    from mantis.hashing import sha256_file
 
     scratch, tag = folder / "scratch", f"step-{step}"
     engine.save_checkpoint(str(scratch), tag=tag, save_latest=False)

@@ -17,18 +17,18 @@ import torch.distributed as dist
 from PIL import Image
 
 from benchmarks.training_lengths import CLIP, CONTEXT, IDEFICS2, Epoch, Style, draw_epoch
-from components.core.progress import say
-from components.core.settings import FromScratch, ImageSettings, ModelSettings, TrainingSettings
-from components.models.batch import PackedBatch
-from components.models.conversation import IMAGE_MARK
-from components.models.family import IGNORE, Encoding
-from components.models.registry import family
-from components.models.tokenizer import train_tokenizer
-from components.training.collate import Prepared, collate, to_device
-from components.training.engine import Engine, Ranks, build_engine, join_ranks, leave_ranks
-from components.training.flops import Flops, flops_of, peak_flops
+from components.training.batching.collate import Prepared, collate, to_device
+from components.training.batching.sample_plan import Budgets, Lengths, Plan, StepPlan
+from components.training.engine.deepspeed_engine import Engine, Ranks, build_engine, join_ranks, leave_ranks
 from components.training.loss import share_of_step
-from components.training.plan import Budgets, Lengths, Plan, StepPlan
+from components.training.sizing.flops import Flops, flops_of, peak_flops
+from mantis.config.recipe import FromScratch, ImageSettings, ModelSettings, TrainingSettings
+from mantis.models.conversation import IMAGE_MARK
+from mantis.models.family import IGNORE, Encoding
+from mantis.models.packed_batch import PackedBatch
+from mantis.models.processing.tokenizer_training import train_tokenizer
+from mantis.models.registry import family
+from mantis.progress import say
 
 BATCH, VOCABULARY = 128, 2048
 REPEATS = {False: 5, True: 9}

@@ -13,9 +13,9 @@ import torch
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 
 from benchmarks.training_step_ranks import BATCH, KIND, SETUPS, TRAINING, Case, make_case, timed, train
-from components.core.progress import say
-from components.training.engine import Ranks, build_engine, join_ranks, leave_ranks
-from components.training.engine_options import as_config, engine_options
+from components.training.engine.deepspeed_config import as_config, engine_options
+from components.training.engine.deepspeed_engine import Ranks, build_engine, join_ranks, leave_ranks
+from mantis.progress import say
 
 BATCH_SIZES = (1, 4, 16)  # per rank
 STEPS = {False: 2, True: 5}

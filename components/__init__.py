@@ -1,4 +1,1 @@
-"""The parts of the system, one folder each; every part may import `core`, and `models` where it needs a model.
-
-Only `pipelines` imports several parts at once.
-"""
+"""The steps of the pipelines, one package each. A component imports `mantis`, never another component."""

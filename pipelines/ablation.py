@@ -8,7 +8,7 @@ from components.evaluation.component import benchmarks, evaluate
 from components.reporting.component import compare, report
 from components.training.component import train
 from pipelines.component import arms, finish_arms, preflight_arms
-from pipelines.platform import pipeline, short, step
+from pipelines.execution.platform import pipeline, short, step
 
 
 @pipeline(

@@ -13,13 +13,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from components.core.arms import arms_of
-from components.core.errors import ConfigError
-from components.core.lineage import Link
-from components.core.store import ObjectStore, default_store_url, open_store
-from components.core.versions import Form, without_version
+from mantis.errors import ConfigError
+from mantis.runs.arms import arms_of
+from mantis.runs.lineage import Link
+from mantis.schema_versions import Form, without_version
+from mantis.store.base import ObjectStore, default_store_url, open_store
 from pipelines import data_cli, evaluation_cli, gc_cli, import_cli, job_cli, models_cli, submit_cli, train_cli
-from pipelines.starting import start
+from pipelines.execution.local_run import start
 from pipelines.terminal import PlatformFile, RunId, Store, console, errors, explained, overrides_of, recipe_argument
 
 app = typer.Typer(
@@ -103,8 +103,8 @@ def status(
     store: Store = "",
 ) -> None:
     """The steps of a run: what was done, reused, or failed and why. Without a run: all runs."""
-    from components.core.steps import open_run, read_records, runs
-    from pipelines.launch import explain
+    from mantis.runs.step_runner import open_run, read_records, runs
+    from pipelines.execution.supervisor import explain
 
     with explained():
         opened = open_store(store or default_store_url())
@@ -132,7 +132,7 @@ def recipes(
     set_: Annotated[list[str] | None, typer.Option("--set", help="section.field=value")] = None,
 ) -> None:
     """List the shipped recipes, or print one with every field written out."""
-    from pipelines.resolve import resolve_run, shipped_recipes
+    from pipelines.execution.resolve import resolve_run, shipped_recipes
 
     with explained():
         if name:
@@ -150,8 +150,8 @@ def compile_(
     platform: PlatformFile = None,
 ) -> None:
     """Compile the pipelines to the YAML that Kubeflow Pipelines takes."""
-    from pipelines.compiling import compile_all, stale
-    from pipelines.platform import platform_of
+    from pipelines.execution.compile import compile_all, stale
+    from pipelines.execution.platform import platform_of
 
     with explained():
         if check and (image or platform):
@@ -176,7 +176,7 @@ def demo_data(
     samples_per_skill: Annotated[int, typer.Option(min=1, help="Held-out instances per skill.")] = 500,
 ) -> None:
     """Write the demo's generated tasks as JPEGs and JSON, in the raw form that --source reads."""
-    from components.core.demo_tasks import write_demo_data
+    from mantis.synthetic import write_demo_data
 
     with explained():
         if folder.exists() and any(folder.iterdir()):
@@ -198,9 +198,9 @@ def lineage(
     ] = True,
 ) -> None:
     """Walk from a prediction or an artifact back to the source rows, checking every hash."""
-    from components.core.lineage import find_artifact, find_prediction, walk
-    from components.data.origin import check_origin
-    from pipelines.origins import check_shown_images
+    from components.data.prepare.verify_source import check_origin
+    from mantis.runs.lineage import find_artifact, find_prediction, walk
+    from pipelines.execution.benchmark_image_check import check_shown_images
 
     with explained():
         opened = open_store(store or default_store_url())
@@ -265,8 +265,8 @@ def compare(
 @app.command()
 def ui(store: Store = "", port: Annotated[int, typer.Option()] = 5000) -> None:
     """Start MLflow's page on the runs of the store; Ctrl-C ends it."""
-    from components.core.mlflow_database import ARTIFACTS, forget_addresses
-    from components.core.tracking import database_folder, tracking_uri
+    from mantis.tracking.mlflow_database import ARTIFACTS, forget_addresses
+    from mantis.tracking.mlflow_runs import database_folder, tracking_uri
 
     with explained():
         opened = open_store(store or default_store_url())
@@ -294,14 +294,14 @@ def doctor(
     nodes: Annotated[int, typer.Option(min=2, help="With --cluster: pods of the all-reduce.")] = 2,
 ) -> None:
     """Say what works on this machine, and what to do about what does not."""
-    from pipelines.doctor import examine
+    from pipelines.doctor.machine_checks import examine
 
     marks = {True: "[green]ok[/]", False: "[red]no[/]", None: "[dim]--[/]"}
     store_url = store or default_store_url()
     findings = examine(store_url)
     if cluster:
-        from pipelines.doctor_cluster import examine_cluster
-        from pipelines.resolve import resolve_run
+        from pipelines.doctor.cluster_checks import examine_cluster
+        from pipelines.execution.resolve import resolve_run
 
         with explained():
             settings = resolve_run("demo", overrides_of(set_ or [], None), "")[1].cluster
@@ -334,7 +334,7 @@ def _percent(value: float | None) -> str:
 
 def _local_path(store: ObjectStore, key: str) -> Path:
     """The object as a file here: in place for a local store, else a copy in the working folder."""
-    from components.core.store_local import LocalStore
+    from mantis.store.local import LocalStore
 
     if isinstance(store, LocalStore):
         return store.root / key

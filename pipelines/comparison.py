@@ -5,11 +5,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from components.core.statistics import Paired
-from components.core.steps import open_run
-from components.core.store import ObjectStore
-from components.reporting.comparing import Cell, Comparison, Row, compare_runs
-from components.reporting.comparison_page import render_comparison, render_comparison_markdown, verdicts
+from components.reporting.compare_runs import Cell, Comparison, Row, compare_runs
+from components.reporting.render.comparison_page import render_comparison, render_comparison_markdown, verdicts
+from mantis.runs.step_runner import open_run
+from mantis.statistics import Paired
+from mantis.store.base import ObjectStore
 
 
 def compare(runs: list[str], store: ObjectStore, console: Console, page: Path | None) -> None:

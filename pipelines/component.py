@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.core.images import PIPELINE_IMAGE
+from mantis.kfp_image import PIPELINE_IMAGE
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
@@ -10,9 +10,9 @@ def preflight(
     run_recipe: str, run_overrides: dict[str, str], run_name: str, store_url: str, eval_model: str, evaluates: bool
 ) -> str:
     """Check recipe, store, source and, of a run that uses them, launcher, benchmarks and model; the run's id."""
-    from components.core.steps import reported
-    from pipelines import preflight as first
-    from pipelines.resolve import name_of
+    from mantis.runs.step_runner import reported
+    from pipelines.execution import preflight as first
+    from pipelines.execution.resolve import name_of
 
     with reported():
         name = name_of(run_recipe, run_overrides, run_name, eval_model, store_url)
@@ -22,8 +22,8 @@ def preflight(
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def preflight_arms(run_recipe: str, run_overrides: dict[str, str], run_name: str, store_url: str) -> str:
     """As preflight, for an ablation: the run that compares its arms."""
-    from components.core.steps import reported
-    from pipelines import arms as ablation
+    from mantis.runs.step_runner import reported
+    from pipelines.execution import ablation_runs as ablation
 
     with reported():
         return ablation.preflight_arms(run_recipe, run_overrides, run_name, store_url).id
@@ -32,8 +32,8 @@ def preflight_arms(run_recipe: str, run_overrides: dict[str, str], run_name: str
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def arms(run: str, store_url: str, datasets: dsl.Input[list[dsl.Dataset]]) -> list[dict[str, str]]:
     """The runs that are compared; not before all of their datasets are there."""
-    from components.core.arms import arms_of
-    from components.core.steps import open_run, recorded, reported
+    from mantis.runs.arms import arms_of
+    from mantis.runs.step_runner import open_run, recorded, reported
 
     with reported():
         opened = open_run(run, store_url)
@@ -44,8 +44,8 @@ def arms(run: str, store_url: str, datasets: dsl.Input[list[dsl.Dataset]]) -> li
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def finish_arms(run_recipe: str, run_overrides: dict[str, str], run_name: str, store_url: str) -> None:
     """As finish, for every arm of an ablation and for the run that compares them."""
-    from components.core.steps import reported
-    from pipelines import arms as ablation
+    from mantis.runs.step_runner import reported
+    from pipelines.execution import ablation_runs as ablation
 
     with reported():
         ablation.finish_arms(run_recipe, run_overrides, run_name, store_url)
@@ -54,9 +54,9 @@ def finish_arms(run_recipe: str, run_overrides: dict[str, str], run_name: str, s
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def existing_model(run: str, store_url: str, eval_model: str, model: dsl.Output[dsl.Model]) -> None:
     """The model of the store that `eval_model` names."""
-    from components.core.artifacts import save_manifest
-    from components.core.steps import open_run, reported, take
-    from pipelines.preflight import find_model
+    from mantis.artifacts.manifest import save_manifest
+    from mantis.runs.step_runner import open_run, reported, take
+    from pipelines.execution.preflight import find_model
 
     with reported():
         opened = open_run(run, store_url)
@@ -68,8 +68,8 @@ def finish(
     run_recipe: str, run_overrides: dict[str, str], run_name: str, store_url: str, last_step: str, eval_model: str
 ) -> None:
     """Whatever happened: close the MLflow run with the right status and write the run's summary."""
-    from components.core.steps import reported
-    from pipelines import finish as last
+    from mantis.runs.step_runner import reported
+    from pipelines.execution import finalize as last
 
     with reported():
         last.finish(run_recipe, run_overrides, run_name, store_url, last_step=last_step, model=eval_model)

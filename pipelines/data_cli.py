@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from components.core.store import default_store_url, open_store
+from mantis.store.base import default_store_url, open_store
 from pipelines.terminal import Store, explained, overrides_of, recipe_argument
 
 data = typer.Typer(no_args_is_help=True, help="The published training sets, and what an epoch of a recipe holds.")
@@ -18,7 +18,7 @@ Source = Annotated[str | None, typer.Option("--source", help="Raw data: a folder
 @data.command("list")
 def list_(source: Source = None, store: Store = "") -> None:
     """The published sets, and beside each what is there: at --source, fetched or prepared in the store."""
-    from components.data.overview import overview
+    from components.data.published.listing import overview
 
     with explained():
         table = _table(
@@ -51,7 +51,7 @@ def prepare(
 
     `mantis run` and `mantis job` of the same recipe take both from the store.
     """
-    from pipelines.starting import start
+    from pipelines.execution.local_run import start
 
     with explained():
         start(recipe, set_ or [], source, name, store, "data-preparation")
@@ -72,10 +72,10 @@ def plan(
 
     Rows are those of the prepared subset where there is one, else of the source, else the published count.
     """
-    from components.data.overview import sizes_of
-    from components.data.plan import plan_epoch
-    from components.data.subsets import warnings
-    from pipelines.resolve import resolve_run
+    from components.data.mixture.epoch_estimate import plan_epoch
+    from components.data.published.listing import sizes_of
+    from components.data.published.published_sets import warnings
+    from pipelines.execution.resolve import resolve_run
 
     with explained():
         _, resolved = resolve_run(recipe_argument(recipe), overrides_of(set_ or [], source), "")
@@ -113,7 +113,7 @@ def fetch(
 
     HF_TOKEN opens gated sets, HF_ENDPOINT names a mirror. Recipes read what was fetched by `data.source: fetched`.
     """
-    from components.data.fetch import fetch_subset
+    from components.data.published.fetch import fetch_subset
 
     with explained():
         opened = open_store(store or default_store_url())
@@ -144,7 +144,7 @@ def _number(value: float | None) -> str:
 
 
 def _image_tokens(recipe: Any) -> int:
-    from components.models.conversation import Size
-    from components.models.registry import family
+    from mantis.models.conversation import Size
+    from mantis.models.registry import family
 
     return family(recipe.model.family).image_tokens(Size(width=640, height=480), recipe.model)

@@ -4,7 +4,7 @@ from kfp import dsl
 
 from components.data.component import assemble, prepare, subsets
 from pipelines.component import finish, preflight
-from pipelines.platform import pipeline, short, step
+from pipelines.execution.platform import pipeline, short, step
 
 
 @pipeline(

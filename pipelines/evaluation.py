@@ -5,7 +5,7 @@ from kfp import dsl
 from components.evaluation.component import benchmarks, evaluate
 from components.reporting.component import report
 from pipelines.component import existing_model, finish, preflight
-from pipelines.platform import pipeline, short, step
+from pipelines.execution.platform import pipeline, short, step
 
 
 @pipeline(

@@ -8,9 +8,9 @@ from typing import Annotated, Any, get_args
 import typer
 from rich.table import Table
 
-from components.core.errors import ConfigError
-from components.core.store import ObjectStore, default_store_url, key_of, open_store
-from components.evaluation.scoring import Scoring
+from components.evaluation.scoring.score_response import Scoring
+from mantis.errors import ConfigError
+from mantis.store.base import ObjectStore, default_store_url, key_of, open_store
 from pipelines.terminal import Store, console, explained
 
 app = typer.Typer()
@@ -23,8 +23,8 @@ def benchmarks(
     name: Annotated[str, typer.Argument(help="A benchmark; without it, all are listed.")] = "", store: Store = ""
 ) -> None:
     """List the benchmarks, and which of them the store has; or show all about one."""
-    from components.evaluation.benchmarks import known_benchmarks, load_benchmark
-    from components.evaluation.mirror import mirrored
+    from components.evaluation.benchmarks.benchmark_catalog import known_benchmarks, load_benchmark
+    from components.evaluation.benchmarks.benchmark_mirror import mirrored
 
     with explained():
         opened = open_store(store or default_store_url())
@@ -54,8 +54,8 @@ def fetch_benchmark(name: BenchmarkName, store: Store = "") -> None:
 
     A recipe reads it with evaluation.source: mirror.
     """
-    from components.evaluation.benchmarks import load_benchmark
-    from components.evaluation.mirror import fetch
+    from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+    from components.evaluation.benchmarks.benchmark_mirror import fetch
 
     with explained():
         opened = open_store(store or default_store_url())
@@ -76,8 +76,8 @@ def rescore(
     store: Store = "",
 ) -> None:
     """Score responses again, without generating anything: with today's metrics, or with the other profile."""
-    from components.evaluation import rescoring
-    from components.evaluation.benchmarks import load_benchmark
+    from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+    from components.evaluation.scoring import rescore
 
     with explained():
         profile: Scoring | None = next((known for known in get_args(Scoring) if known == scoring), None)
@@ -87,11 +87,11 @@ def rescore(
         if benchmark:
             described = load_benchmark(benchmark)
             samples = _questions(opened, source, benchmark)
-            made = rescoring.rescore_file(Path(responses), described, samples, profile, seed=0)
+            made = rescore.rescore_file(Path(responses), described, samples, profile, seed=0)
         else:
             key = key_of(opened, responses)
-            described = load_benchmark(rescoring.benchmark_of(key))
-            made = rescoring.rescore_evaluation(opened, key, described, profile, seed=0)
+            described = load_benchmark(rescore.benchmark_of(key))
+            made = rescore.rescore_evaluation(opened, key, described, profile, seed=0)
         _show(made.rows)
         if out is not None:
             out.write_text(json.dumps(made.rows, indent=1, ensure_ascii=False) + "\n")
@@ -101,9 +101,9 @@ def _questions(store: ObjectStore, source: str, name: str) -> Any:
     """What the responses answer; no image is read."""
     import tempfile
 
-    from components.evaluation.benchmarks import load_benchmark
-    from components.evaluation.mirror import find_mirror
-    from components.evaluation.source import local_copy, read_and_say
+    from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+    from components.evaluation.benchmarks.benchmark_mirror import find_mirror
+    from components.evaluation.benchmarks.benchmark_source import local_copy, read_and_say
 
     described = load_benchmark(name)
     with tempfile.TemporaryDirectory(prefix="mantis-rescore-") as temporary:
@@ -117,8 +117,8 @@ def _questions(store: ObjectStore, source: str, name: str) -> Any:
 
 
 def _describe(store: ObjectStore, name: str) -> None:
-    from components.evaluation.benchmarks import load_benchmark
-    from components.evaluation.mirror import mirrored
+    from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+    from components.evaluation.benchmarks.benchmark_mirror import mirrored
 
     each = load_benchmark(name)
     console.print(f"[bold]{each.title}[/]  split {each.split}, metric {each.metric}, revision {each.revision()}")

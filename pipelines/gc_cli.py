@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from components.core.store import default_store_url, delete_tree, open_store
+from mantis.store.base import default_store_url, delete_tree, open_store
 from pipelines.terminal import Store, console, explained
 
 app = typer.Typer()
@@ -29,12 +29,12 @@ def gc(
     day what is unfinished and in no run's records, since somebody may be at work on it. MLflow is not touched. Start no
     run meanwhile: one that is about to reuse a result would find it gone.
     """
-    from components.core import retention
+    from mantis.runs import garbage_collection
 
     with explained():
         opened = open_store(store or default_store_url())
         forgotten = frozenset(forget or ())
-        found = retention.garbage(opened, without=forgotten)
+        found = garbage_collection.garbage(opened, without=forgotten)
         table = Table(box=None, header_style="bold", pad_edge=False)
         table.add_column("nothing leads to", overflow="fold")
         for title in ("objects", "GB"):
@@ -55,5 +55,5 @@ def gc(
         for run in sorted(forgotten):  # first: a record must not lead to what is gone
             delete_tree(opened, f"runs/{run}")
         for heap in old:
-            retention.delete(opened, heap)
+            garbage_collection.delete(opened, heap)
         console.print(f"deleted {total}")

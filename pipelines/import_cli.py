@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from components.core.store import default_store_url, open_store
+from mantis.store.base import default_store_url, open_store
 from pipelines.terminal import Store, console, explained
 
 app = typer.Typer()
@@ -24,8 +24,8 @@ def import_model(
     """Take released weights into the store as a model that can be evaluated, after its tensors were checked."""
     with explained():
         from components.conversion.importing import import_model as work
-        from components.models.bases import published_base, published_bases
-        from components.models.mirrors import mirror_of
+        from mantis.models.weights.catalog import published_base, published_bases
+        from mantis.models.weights.mirror import mirror_of
 
         opened = open_store(store or default_store_url())
         if source in published_bases():

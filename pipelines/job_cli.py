@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from components.core.errors import ConfigError
+from mantis.errors import ConfigError
 from pipelines.terminal import console, explained, overrides_of, recipe_argument
 
 app = typer.Typer()
@@ -29,7 +29,7 @@ def job(
     Its data has to be in the store: `mantis data prepare RECIPE`, or the pipeline data-preparation. Applied twice it
     is one job; a `mantis run` of the same recipe follows it instead of starting another.
     """
-    from pipelines.jobs import render, stale_jobs, write_jobs
+    from pipelines.execution.trainjob_manifests import render, stale_jobs, write_jobs
 
     with explained():
         if bool(recipe) == (shipped or check) or (shipped and check):

@@ -5,10 +5,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from components.core.errors import ConfigError
-from components.core.settings import SCRATCH
-from components.core.store import ObjectStore, default_store_url, open_store
-from components.models.bases import Base, published_base, published_bases
+from mantis.config.recipe import SCRATCH
+from mantis.errors import ConfigError
+from mantis.models.weights.catalog import Base, published_base, published_bases
+from mantis.store.base import ObjectStore, default_store_url, open_store
 from pipelines.terminal import Store, console, errors, explained, overrides_of
 
 app = typer.Typer()
@@ -27,7 +27,7 @@ def fetch_model(
 
     HF_TOKEN opens gated models, HF_ENDPOINT names a mirror. Recipes name them in model.base, vision and projector.
     """
-    from components.models.mirrors import fetch_model as fetch
+    from mantis.models.weights.mirror import fetch_model as fetch
 
     with explained():
         opened = open_store(store or default_store_url())
@@ -65,7 +65,7 @@ def verify_tokenizer(
     Conversations with none to ten images in odd places are encoded by both; the first difference of each is shown.
     """
     with explained():
-        from pipelines.resolve import published_recipe, resolve_run
+        from pipelines.execution.resolve import published_recipe, resolve_run
 
         resolved = resolve_run(recipe or published_recipe(family), overrides_of(set_ or [], None), "")[1]
         settings = resolved.model.model_copy(update={"family": family, "base": base or resolved.model.base})
@@ -74,18 +74,21 @@ def verify_tokenizer(
                 f"model.base of {resolved.name} is {SCRATCH!r}: the run trains its tokenizer.",
                 remedy="Name a folder with the family's real tokenizer: --base FOLDER.",
             )
-        from components.models import loading, mirrors, registry
-        from components.models.verifying import MOST_IMAGES, differences
+        from mantis.models import registry
+        from mantis.models.verification.compare_tokens import MOST_IMAGES, differences
+        from mantis.models.weights import loading, mirror
 
         opened = open_store(store or default_store_url())
-        settings = mirrors.resolved(opened, settings)
+        settings = mirror.resolved(opened, settings)
         kind = registry.family(family)
         tokenizer = loading.base_tokenizer(loading.model_folder(settings.base), kind.special_tokens())
         found = list(differences(kind, tokenizer, settings))
         for difference in found:
             errors.print(difference, markup=False)
         if found:
-            errors.print("What differs is in components/models/prompts.yaml, encoding.py, or the family's module.")
+            errors.print(
+                "What differs is in mantis/models/processing/chat_templates.yaml, encoding.py, or the family's module."
+            )
             raise typer.Exit(1)
         console.print(f"{family}: tokens, labels and pixels of {MOST_IMAGES + 1} conversations are the same")
 
@@ -100,7 +103,7 @@ def _show_terms(base: Base) -> None:
 
 
 def _show(store: ObjectStore) -> None:
-    from components.models.mirrors import mirrors
+    from mantis.models.weights.mirror import mirrors
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("model", "licence", "in the store"):

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from components.core.errors import ConfigError
+from mantis.errors import ConfigError
 from pipelines.terminal import PlatformFile, console, explained, overrides_of, recipe_argument
 
 app = typer.Typer()
@@ -34,11 +34,11 @@ def submit(
     follow: Annotated[bool, typer.Option("--follow", help="Wait for the end; exit code 1 unless it succeeds.")] = False,
 ) -> None:
     """Start a run on Kubeflow Pipelines, and print where to watch it."""
-    from pipelines import submit as kfp
-    from pipelines.arms import resolve_parent
-    from pipelines.compiling import PIPELINES
-    from pipelines.platform import platform_of
-    from pipelines.resolve import name_of, resolve_run
+    from pipelines.execution import submit as kfp
+    from pipelines.execution.ablation_runs import resolve_parent
+    from pipelines.execution.compile import PIPELINES
+    from pipelines.execution.platform import platform_of
+    from pipelines.execution.resolve import name_of, resolve_run
 
     with explained():
         if pipeline not in PIPELINES:

@@ -8,7 +8,7 @@ from rich.table import Table
 from pipelines.terminal import console, explained, overrides_of, recipe_argument
 
 train = typer.Typer(no_args_is_help=True, help="Sizing of trainings.")
-# A100, as in components/training/devices.yaml: memory, bf16 FLOP/s
+# A100, as in components/training/sizing/devices.yaml: memory, bf16 FLOP/s
 CARDS = {"40 GB": (4.0e10, 3.12e14), "80 GB": (8.0e10, 3.12e14)}
 
 
@@ -27,7 +27,7 @@ def fit(
     ] = 0,
 ) -> None:
     """Memory, checkpoint, disk and bandwidth of the published models; budgets measured on the device that is here."""
-    from pipelines.resolve import resolve_run
+    from pipelines.execution.resolve import resolve_run
 
     with explained():
         resolved = resolve_run(recipe_argument(recipe), overrides_of(set_ or [], None), "")[1]
@@ -41,26 +41,26 @@ def fit(
 
 def _published(recipe: Any, ranks: int) -> Table:
     """A line for each published model and card."""
-    from components.training import sizing
+    from components.training.sizing import estimate
 
     settings = recipe.training
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("model", "A100", "states", "a token", "budget", "checkpoint", "disk", "upload"):
         table.add_column(title, justify="left" if title in ("model", "A100") else "right", no_wrap=True)
-    chosen = {name: shape for name, shape in sizing.shapes().items() if name == recipe.name} or sizing.shapes()
+    chosen = {name: shape for name, shape in estimate.shapes().items() if name == recipe.name} or estimate.shapes()
     for name, shape in chosen.items():
         for card, (memory, peak) in CARDS.items():
-            found = sizing.needs(
+            found = estimate.needs(
                 shape,
                 memory=memory,
                 ranks=ranks,
                 zero_stage=settings.zero_stage,
                 cpu_offload=settings.cpu_offload,
             )
-            rate = sizing.upload_bandwidth(
+            rate = estimate.upload_bandwidth(
                 shape, ranks=ranks, peak=peak, batch=settings.global_batch_size, every=settings.checkpoint_every
             )
-            stored = sizing.checkpoint_bytes(shape)
+            stored = estimate.checkpoint_bytes(shape)
             budget = f"{found.budget:,}" if found.budget else "none fits"
             table.add_row(
                 name,
@@ -79,7 +79,7 @@ def _measure(recipe: Any, gigabytes: float) -> None:
     """Try on the device that is here, and say which budgets to set."""
     import torch
 
-    from components.training.fit import fit as try_out
+    from components.training.sizing.measure import fit as try_out
 
     memory = gigabytes * 1e9
     if not memory:

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import yaml
 
-from components.core.settings import Recipe, parse_recipe
-from components.core.steps import Run
-from components.core.store import open_store
-from components.core.store_local import LocalStore
+from mantis.config.recipe import Recipe, parse_recipe
+from mantis.runs.step_runner import Run
+from mantis.store.base import open_store
+from mantis.store.local import LocalStore
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 OVERLAY = Path(__file__).parents[1] / "manifests" / "overlays" / "local"

@@ -2,15 +2,15 @@
 
 from kfp import dsl
 
-from components.core.images import PIPELINE_IMAGE
+from mantis.kfp_image import PIPELINE_IMAGE
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def convert(run: str, store_url: str, checkpoint: dsl.Input[dsl.Model], model: dsl.Output[dsl.Model]) -> None:
     """ZeRO shards to a Hugging Face model folder, committed only when it is proved to be the same model."""
     from components.conversion import step
-    from components.core.artifacts import load_manifest, save_manifest
-    from components.core.steps import open_run, reported
+    from mantis.artifacts.manifest import load_manifest, save_manifest
+    from mantis.runs.step_runner import open_run, reported
 
     with reported():
         save_manifest(step.convert(open_run(run, store_url), load_manifest(checkpoint.path)), model.path)

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from components.conversion.merging import with_model_names
-from components.conversion.safetensors_index import SUFFIX, read_safetensors
-from components.conversion.sources import FileSource, Source, StoreSource
-from components.conversion.zero import MasterTensor
-from components.core.artifacts import (
+from components.conversion.merge.merge_plan import with_model_names
+from components.conversion.zero.byte_sources import FileSource, Source, StoreSource
+from components.conversion.zero.safetensors_index import SUFFIX, read_safetensors
+from components.conversion.zero.zero_checkpoint import MasterTensor
+from mantis.artifacts.manifest import (
     MANIFEST,
     File,
     Kind,
@@ -28,11 +28,11 @@ from components.core.artifacts import (
     made_here,
     read_manifest,
 )
-from components.core.errors import ConfigError, InputError
-from components.core.hashing import fingerprint
-from components.core.progress import say
-from components.core.store import Entry, ObjectStore, concurrently, delete_tree, open_store
-from components.core.store_local import LocalStore
+from mantis.errors import ConfigError, InputError
+from mantis.hashing import fingerprint
+from mantis.progress import say
+from mantis.store.base import Entry, ObjectStore, concurrently, delete_tree, open_store
+from mantis.store.local import LocalStore
 
 REVISION = 1
 STEP = "import-model"

@@ -9,10 +9,10 @@ from safetensors.torch import load
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
-from components.conversion.writing import Shard, hash_written
-from components.core.errors import ConversionError
-from components.models.batch import PackedBatch
-from components.models.registry import family
+from components.conversion.shard_writer import Shard, hash_written
+from mantis.errors import ConversionError
+from mantis.models.packed_batch import PackedBatch
+from mantis.models.registry import family
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -1,7 +1,7 @@
 """The step `convert`: one committed ZeRO checkpoint to a Hugging Face model folder, adapters merged."""
 
-from components.core.artifacts import Kind, Manifest
-from components.core.steps import Run, Task, run_step
+from mantis.artifacts.manifest import Kind, Manifest
+from mantis.runs.step_runner import Run, Task, run_step
 
 REVISION = 1
 
@@ -23,7 +23,7 @@ def convert(run: Run, checkpoint: Manifest) -> Manifest:
 
     def work(prefix: str) -> dict[str, bool | int | float | str]:
         # Imported here: torch and transformers take seconds, and a result that is already there needs neither.
-        from components.conversion.work import convert_checkpoint
+        from components.conversion.convert_checkpoint import convert_checkpoint
 
         return convert_checkpoint(run, checkpoint, prefix)
 

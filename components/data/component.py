@@ -2,14 +2,14 @@
 
 from kfp import dsl
 
-from components.core.images import PIPELINE_IMAGE
+from mantis.kfp_image import PIPELINE_IMAGE
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def subsets(run: str, store_url: str) -> list[dict[str, str]]:
     """The subsets of the run's mixture, as the recipe and the source have them, each with the run that wants it."""
-    from components.core.steps import open_run, recorded, reported
     from components.data.step import resolve_subsets
+    from mantis.runs.step_runner import open_run, recorded, reported
 
     with reported():
         opened = open_run(run, store_url)
@@ -20,9 +20,9 @@ def subsets(run: str, store_url: str) -> list[dict[str, str]]:
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def prepare(run: str, store_url: str, subset: str, dataset: dsl.Output[dsl.Dataset]) -> None:
     """One subset: every row read, checked and kept or written to the ledger."""
-    from components.core.artifacts import save_manifest
-    from components.core.steps import open_run, reported
     from components.data import step
+    from mantis.artifacts.manifest import save_manifest
+    from mantis.runs.step_runner import open_run, reported
 
     with reported():
         save_manifest(step.prepare(open_run(run, store_url), subset), dataset.path)
@@ -33,9 +33,9 @@ def assemble(
     run: str, store_url: str, datasets: dsl.Input[list[dsl.Dataset]], mixture: dsl.Output[dsl.Dataset]
 ) -> None:
     """The mixture: which rows of which subsets make an epoch, and how long each sample is."""
-    from components.core.artifacts import load_manifest, save_manifest
-    from components.core.steps import open_run, reported
     from components.data import step
+    from mantis.artifacts.manifest import load_manifest, save_manifest
+    from mantis.runs.step_runner import open_run, reported
 
     with reported():
         prepared = [load_manifest(dataset.path) for dataset in datasets]
@@ -45,9 +45,9 @@ def assemble(
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def assemble_prepared(run: str, store_url: str, mixture: dsl.Output[dsl.Dataset]) -> None:
     """The mixture of subsets that were prepared for another run, too: each is taken from the store."""
-    from components.core.artifacts import save_manifest
-    from components.core.steps import open_run, reported
     from components.data import step
+    from mantis.artifacts.manifest import save_manifest
+    from mantis.runs.step_runner import open_run, reported
 
     with reported():
         opened = open_run(run, store_url)

@@ -7,17 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from components.core import demo_tasks
-from components.core.artifacts import Kind, Manifest, Number
-from components.core.benchmark_images import BenchmarkFiles, benchmark_files
-from components.core.errors import ConfigError
-from components.core.hashing import fingerprint
-from components.core.settings import Recipe
-from components.core.steps import Run, Task, failure_recorded, run_step
-from components.data.fetched import FETCHED, fetched_sets, source_url
+from components.data.published.fetched import FETCHED, fetched_sets, source_url
 from components.data.sources.find import find_sources, open_source
 from components.data.sources.identity import Memory, hash_files
 from components.data.sources.source import TRAIN, Source
+from mantis import synthetic
+from mantis.artifacts.benchmark_images import BenchmarkFiles, benchmark_files
+from mantis.artifacts.manifest import Kind, Manifest, Number
+from mantis.config.recipe import Recipe
+from mantis.errors import ConfigError
+from mantis.hashing import fingerprint
+from mantis.runs.step_runner import Run, Task, failure_recorded, run_step
 
 PREPARE_REVISION = 2
 ASSEMBLE_REVISION = 2
@@ -56,8 +56,8 @@ def prepare(run: Run, subset: str) -> Manifest:
     data = run.recipe.data
 
     def work(prefix: str) -> dict[str, Number]:
-        from components.data.prepare import prepare_subset
-        from components.data.rows import Limits
+        from components.data.prepare.prepare_subset import prepare_subset
+        from components.data.prepare.row_validator import Limits
 
         limits = Limits(
             max_images=data.subset(subset).max_images,
@@ -92,8 +92,8 @@ def prepare_task(run: Run, subset: str) -> Task:
 
 def assemble(run: Run, datasets: Sequence[Manifest]) -> Manifest:
     """The mixture of the datasets, in the order of their names."""
-    from components.models.mirrors import model_identity
-    from components.models.prompts import profile
+    from mantis.models.processing.chat_templates import profile
+    from mantis.models.weights.mirror import model_identity
 
     recipe = run.recipe
     by_subset = dict(sorted((_subset_of(dataset), dataset) for dataset in datasets))
@@ -113,7 +113,7 @@ def assemble(run: Run, datasets: Sequence[Manifest]) -> Manifest:
     )
 
     def work(prefix: str) -> dict[str, Number]:
-        from components.data.assemble import assemble_mixture
+        from components.data.mixture.assemble import assemble_mixture
 
         return assemble_mixture(run, by_subset, prefix)
 
@@ -141,7 +141,7 @@ def check_benchmarks(run: Run, mixture: Manifest, datasets: dict[str, Manifest])
     )
 
     def work(prefix: str) -> dict[str, Number]:
-        from components.data.contamination import check_contamination
+        from components.data.contamination.contamination_check import check_contamination
 
         return check_contamination(run, mixture, datasets, prefix)
 
@@ -154,7 +154,7 @@ def _benchmarks_identity(run: Run) -> dict[str, Any]:
     if settings.source == GENERATED:
         return {
             "names": list(settings.benchmarks),
-            "generator": demo_tasks.REVISION,
+            "generator": synthetic.REVISION,
             "recipe": run.recipe.identity("seed"),
             "evaluation": settings.identity("samples_per_skill"),
         }
@@ -186,7 +186,7 @@ def _splits(run: Run) -> dict[str, str]:
     """The subsets at the run's source, and what split each is."""
     source = run.recipe.data.source
     if source == GENERATED:
-        return dict.fromkeys(demo_tasks.SUBSETS, TRAIN)
+        return dict.fromkeys(synthetic.SUBSETS, TRAIN)
     if source == FETCHED and not fetched_sets(run.store):
         return {}
     return {name: found.split for name, found in find_sources(source_url(run.store, source)).items()}
@@ -197,7 +197,7 @@ def _source_identity(run: Run, subset: str) -> dict[str, Any]:
     recipe = run.recipe
     if recipe.data.source == GENERATED:
         return {
-            "generator": demo_tasks.REVISION,
+            "generator": synthetic.REVISION,
             "recipe": recipe.identity("seed"),
             "data": recipe.data.identity("generated_conversations"),
         }
@@ -213,7 +213,7 @@ def _source(run: Run, subset: str) -> Iterator[Source]:
         yield open_source(source_url(run.store, recipe.data.source), subset)
         return
     with tempfile.TemporaryDirectory(prefix="mantis-demo-") as folder:
-        demo_tasks.write_demo_subset(
+        synthetic.write_demo_subset(
             Path(folder),
             subset,
             seed=recipe.seed,

@@ -2,14 +2,14 @@
 
 from kfp import dsl
 
-from components.core.images import PIPELINE_IMAGE
+from mantis.kfp_image import PIPELINE_IMAGE
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def benchmarks(run: str, store_url: str) -> list[dict[str, str]]:
     """The benchmarks of the run, as the recipe names them, each with the run that wants it."""
-    from components.core.steps import open_run, recorded, reported
     from components.evaluation.step import resolve_benchmarks
+    from mantis.runs.step_runner import open_run, recorded, reported
 
     with reported():
         opened = open_run(run, store_url)
@@ -27,9 +27,9 @@ def evaluate(
     scores: dsl.Output[dsl.Metrics],
 ) -> None:
     """One benchmark: every sample answered, scored, with intervals and controls."""
-    from components.core.artifacts import load_manifest, save_manifest
-    from components.core.steps import open_run, reported
     from components.evaluation import step
+    from mantis.artifacts.manifest import load_manifest, save_manifest
+    from mantis.runs.step_runner import open_run, reported
 
     with reported():
         manifest = step.evaluate(open_run(run, store_url), benchmark, load_manifest(model.path))

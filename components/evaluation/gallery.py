@@ -8,10 +8,10 @@ from typing import Any
 
 from PIL import Image
 
-from components.evaluation.benchmarks import Benchmark
-from components.evaluation.pictures import Picture
-from components.evaluation.reader import Sample
-from components.evaluation.responses import Response
+from components.evaluation.benchmarks.benchmark_catalog import Benchmark
+from components.evaluation.benchmarks.benchmark_reader import Sample
+from components.evaluation.benchmarks.sample_images import Picture
+from mantis.artifacts.responses import Response
 
 EACH = 2
 EDGE = 160  # pixels of a thumbnail's longer edge, at most

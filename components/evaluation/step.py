@@ -2,12 +2,17 @@
 
 from contextlib import ExitStack
 
-from components.core.artifacts import Kind, Manifest, Number
-from components.core.errors import ConfigError
-from components.core.steps import Run, Task, failure_recorded, run_step
-from components.evaluation.benchmarks import Benchmark, known_benchmarks, load_benchmark, load_decoding
-from components.evaluation.mirror import check_mirrors
-from components.evaluation.source import open_source
+from components.evaluation.benchmarks.benchmark_catalog import (
+    Benchmark,
+    known_benchmarks,
+    load_benchmark,
+    load_decoding,
+)
+from components.evaluation.benchmarks.benchmark_mirror import check_mirrors
+from components.evaluation.benchmarks.benchmark_source import open_source
+from mantis.artifacts.manifest import Kind, Manifest, Number
+from mantis.errors import ConfigError
+from mantis.runs.step_runner import Run, Task, failure_recorded, run_step
 
 REVISION = 2  # raise when the same inputs would give other responses or scores
 
@@ -80,7 +85,7 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
 
         def work(prefix: str) -> dict[str, Number]:
             read = source.read()  # before torch is there: generated samples are made in forked processes
-            from components.evaluation.work import Evaluation
+            from components.evaluation.evaluator import Evaluation
 
             evaluation = Evaluation(
                 run=run,

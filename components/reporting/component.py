@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.core.images import PIPELINE_IMAGE
+from mantis.kfp_image import PIPELINE_IMAGE
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
@@ -14,9 +14,9 @@ def report(
     text: dsl.Output[dsl.Markdown],
 ) -> None:
     """The run's report, as a page and as Markdown."""
-    from components.core.artifacts import load_manifest
-    from components.core.steps import open_run, reported
     from components.reporting import step
+    from mantis.artifacts.manifest import load_manifest
+    from mantis.runs.step_runner import open_run, reported
 
     with reported():
         opened = open_run(run, store_url)
@@ -33,8 +33,8 @@ def compare(
     text: dsl.Output[dsl.Markdown],
 ) -> None:
     """The report of an ablation: its arms side by side, once each has a report of its own."""
-    from components.core.steps import open_run, reported
     from components.reporting import step
+    from mantis.runs.step_runner import open_run, reported
 
     with reported():
         opened = open_run(run, store_url)

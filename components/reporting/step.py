@@ -4,13 +4,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.core.arms import arms_of
-from components.core.artifacts import Kind, Manifest, Number
-from components.core.lineage import find_artifact
-from components.core.steps import Run, Task, failure_recorded, open_run, run_step
-from components.core.store import ObjectStore
-from components.core.versions import Form, versioned
-from components.reporting.addresses import benchmark_of
+from components.reporting.collect.addresses import benchmark_of
+from mantis.artifacts.manifest import Kind, Manifest, Number
+from mantis.runs.arms import arms_of
+from mantis.runs.lineage import find_artifact
+from mantis.runs.step_runner import Run, Task, failure_recorded, open_run, run_step
+from mantis.schema_versions import Form, versioned
+from mantis.store.base import ObjectStore
 
 REVISION = 4  # raise when the same evaluations would give another page
 COMPARE_REVISION = 1
@@ -33,11 +33,11 @@ def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
     )
 
     def work(prefix: str) -> dict[str, Number]:
-        from components.reporting.card import card_with_scores
-        from components.reporting.collect import collect
-        from components.reporting.markdown import render_markdown
-        from components.reporting.page import render_page
-        from components.reporting.summary import summary
+        from components.reporting.collect.collector import collect
+        from components.reporting.render.markdown import render_markdown
+        from components.reporting.render.page import render_page
+        from components.reporting.render.report_summary import summary
+        from components.reporting.render.scored_model_card import card_with_scores
 
         collected = collect(run, evaluations)
         numbers = versioned(Form.REPORT_SUMMARY, summary(collected))
@@ -77,9 +77,9 @@ def compare(run: Run) -> Manifest:
     )
 
     def work(prefix: str) -> dict[str, Number]:
-        from components.reporting.comparing import compare_runs
-        from components.reporting.comparison_page import render_comparison, render_comparison_markdown
-        from components.reporting.summary import comparison_summary
+        from components.reporting.compare_runs import compare_runs
+        from components.reporting.render.comparison_page import render_comparison, render_comparison_markdown
+        from components.reporting.render.report_summary import comparison_summary
 
         comparison = compare_runs([open_run(arm, run.store.url) for arm in arms])
         run.store.put(f"{prefix}/report.html", render_comparison(comparison).encode())

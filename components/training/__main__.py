@@ -9,17 +9,17 @@ from typing import Annotated
 
 import typer
 
-from components.core import progress
-from components.core.artifacts import Manifest
-from components.core.errors import ConfigError, MantisError
-from components.core.processes import die_with_parent
-from components.core.settings import load_recipe_file, parse_recipe
-from components.core.steps import Run, begin, open_run
-from components.core.store import key_of, open_store
-from components.training.accounting import beginning
-from components.training.failures import leave_failure
-from components.training.signals import STOPPED, StoppedError
+from components.training.monitoring.failures import leave_failure
+from components.training.monitoring.goodput import beginning
+from components.training.monitoring.signals import STOPPED, StoppedError
 from components.training.step import mixture_of, training_task
+from mantis import progress
+from mantis.artifacts.manifest import Manifest
+from mantis.config.recipe import load_recipe_file, parse_recipe
+from mantis.errors import ConfigError, MantisError
+from mantis.processes import die_with_parent
+from mantis.runs.step_runner import Run, begin, open_run
+from mantis.store.base import key_of, open_store
 
 app = typer.Typer(add_completion=False)
 EPILOG = """Example, on one machine, for a run that `mantis run` has prepared (its `assemble` is done):
@@ -72,8 +72,8 @@ def _train(run: Run, *, began: float, queued: float, profile_steps: str) -> None
         begin(run, task)
 
     # These imports take seconds, and a wrong parameter should fail at once.
-    from components.training.engine import join_ranks, leave_ranks
-    from components.training.profiling import parse_span
+    from components.training.engine.deepspeed_engine import join_ranks, leave_ranks
+    from components.training.monitoring.profiling import parse_span
     from components.training.trainer_setup import build_trainer
 
     span = parse_span(profile_steps) if profile_steps else None

@@ -2,15 +2,15 @@
 
 from kfp import dsl
 
-from components.core.images import PIPELINE_IMAGE
+from mantis.kfp_image import PIPELINE_IMAGE
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def train(run: str, store_url: str, mixture: dsl.Input[dsl.Dataset], checkpoint: dsl.Output[dsl.Model]) -> None:
     """Train on the mixture; goes on from the last committed checkpoint of the same training."""
-    from components.core.artifacts import load_manifest, save_manifest
-    from components.core.steps import open_run, reported
     from components.training import step
+    from mantis.artifacts.manifest import load_manifest, save_manifest
+    from mantis.runs.step_runner import open_run, reported
 
     with reported():
         save_manifest(step.train(open_run(run, store_url), load_manifest(mixture.path)), checkpoint.path)

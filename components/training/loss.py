@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from components.models.batch import PackedBatch
-from components.models.family import Family
+from mantis.models.family import Family
+from mantis.models.packed_batch import PackedBatch
 
 CHUNK_LOGITS = 2**26  # logits of a chunk: 256 MB in fp32, and the same for their gradient
 

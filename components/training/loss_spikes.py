@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from components.core.errors import StoreError, TrainingError
-from components.core.progress import say
-from components.core.store import ObjectStore
 from components.training.callbacks.callback import Callback, CallbackState
+from mantis.errors import StoreError, TrainingError
+from mantis.progress import say
+from mantis.store.base import ObjectStore
 
 SKIPPED = "skipped.jsonl"
 LOSSES = 64  # a spike is measured by the median of this many earlier steps

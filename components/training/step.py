@@ -3,11 +3,11 @@
 import time
 from typing import Any
 
-from components.core.artifacts import Kind, Manifest, Number, read_manifest
-from components.core.steps import Run, Task, read_record, run_step
-from components.models.mirrors import model_identity, weights_of
-from components.training.accounting import seconds_so_far
-from components.training.summary import is_whole, read_summary, with_launching
+from components.training.checkpointing.training_summary import is_whole, read_summary, with_launching
+from components.training.monitoring.goodput import seconds_so_far
+from mantis.artifacts.manifest import Kind, Manifest, Number, read_manifest
+from mantis.models.weights.mirror import model_identity, weights_of
+from mantis.runs.step_runner import Run, Task, read_record, run_step
 
 REVISION = 1
 
@@ -55,7 +55,7 @@ def train(run: Run, mixture: Manifest) -> Manifest:
 
     def work(prefix: str) -> dict[str, Number]:
         # Imported here: a finished training does not need it.
-        from components.training.launchers import launcher
+        from components.training.launch.launcher import launcher
 
         before, began = seconds_so_far(run.store, prefix), time.monotonic()
         launcher(run.recipe.training).launch(run, prefix)

@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from components.core.errors import TrainingError
-from components.models.family import Family
-from components.training.accounting import Cause
-from components.training.collate import to_device
-from components.training.engine import Engine, Ranks
-from components.training.feed import Work
+from components.training.batching.collate import to_device
+from components.training.batching.data_loader import Work
+from components.training.engine.deepspeed_engine import Engine, Ranks
 from components.training.loss import share_of_step
 from components.training.loss_spikes import LossSpikeGuard
-from components.training.metrics import StepFigures
-from components.training.signals import StopRequest
+from components.training.monitoring.goodput import Cause
+from components.training.monitoring.signals import StopRequest
+from components.training.monitoring.step_metrics import StepFigures
+from mantis.errors import TrainingError
+from mantis.models.family import Family
 
 Announce = Callable[[Cause, int, str], None]  # phase, step (from 1), part of the step
 

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 
 import torch.distributed as dist
 
-from components.training.accounting import Cause
+from components.training.batching.data_loader import Feed, Work
 from components.training.callbacks.callback_list import CallbackList
-from components.training.checkpoint import Saver, TrainingState, folder_of
-from components.training.engine import Engine
-from components.training.feed import Feed, Work
-from components.training.metrics import StepFigures
-from components.training.signals import StoppedError
+from components.training.checkpointing.saver import Saver, TrainingState, folder_of
+from components.training.engine.deepspeed_engine import Engine
+from components.training.monitoring.goodput import Cause
+from components.training.monitoring.signals import StoppedError
+from components.training.monitoring.step_metrics import StepFigures
 from components.training.train_step import TrainStep
 
 

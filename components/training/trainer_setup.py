@@ -9,17 +9,8 @@ from typing import Any
 
 import torch.distributed as dist
 
-from components.core.artifacts import Manifest
-from components.core.errors import TrainingError
-from components.core.progress import say
-from components.core.settings import ModelSettings, Recipe
-from components.core.steps import Run
-from components.models import registry
-from components.models.conversation import Size
-from components.models.family import Family
-from components.models.mirrors import resolved
-from components.models.mixture import MixtureReader
-from components.training.accounting import Cause, Clock, Heartbeat
+from components.training.batching.data_loader import Feed, Preparer
+from components.training.batching.sample_plan import Budgets, Lengths, Plan
 from components.training.callbacks.callback import Callback
 from components.training.callbacks.callback_list import CallbackList
 from components.training.callbacks.goodput_timer import GoodputTimer
@@ -31,21 +22,30 @@ from components.training.callbacks.step_trace import StepTrace
 from components.training.callbacks.straggler_check import StragglerCheck
 from components.training.callbacks.training_files import EngineFile, ResultFiles, SummaryFile
 from components.training.callbacks.watchdog_feed import WatchdogFeed
-from components.training.checkpoint import Saver, TrainingState
-from components.training.engine import Engine, Ranks, build_engine
-from components.training.failures import leave_failure
-from components.training.feed import Feed, Preparer
-from components.training.flops import Flops, flops_of, peak_flops
+from components.training.checkpointing.resume import restore
+from components.training.checkpointing.saver import Saver, TrainingState
+from components.training.engine.deepspeed_engine import Engine, Ranks, build_engine
 from components.training.loss_spikes import LossSpikeGuard, record_skipped
-from components.training.plan import Budgets, Lengths, Plan
-from components.training.profiling import Span, StepProfiler
-from components.training.resume import restore
-from components.training.schedule import learning_rate
-from components.training.signals import StopRequest
-from components.training.stragglers import Stragglers
+from components.training.lr_schedule import learning_rate
+from components.training.monitoring.failures import leave_failure
+from components.training.monitoring.goodput import Cause, Clock, Heartbeat
+from components.training.monitoring.profiling import Span, StepProfiler
+from components.training.monitoring.signals import StopRequest
+from components.training.monitoring.stragglers import Stragglers
+from components.training.monitoring.watchdog import Watchdog, meeting_store
+from components.training.sizing.flops import Flops, flops_of, peak_flops
 from components.training.train_step import SampleTable, TrainStep
 from components.training.trainer import Trainer
-from components.training.watchdog import Watchdog, meeting_store
+from mantis.artifacts.manifest import Manifest
+from mantis.config.recipe import ModelSettings, Recipe
+from mantis.dataset.mixture_reader import MixtureReader
+from mantis.errors import TrainingError
+from mantis.models import registry
+from mantis.models.conversation import Size
+from mantis.models.family import Family
+from mantis.models.weights.mirror import resolved
+from mantis.progress import say
+from mantis.runs.step_runner import Run
 
 DUMMY = Size(width=1, height=1)  # pixels of the image that runs in a micro-step without images
 

@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.real import enlarged, jpegs, repeat, unique
-from components.models.images import decode
+from mantis.images.preprocessing import decode
 
 
 def test_a_comment_makes_bytes_unique_and_leaves_pixels(test_data) -> None:

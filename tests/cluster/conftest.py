@@ -14,10 +14,10 @@ from uuid import uuid4
 
 import pytest
 
-from components.core.errors import NotFoundError
-from components.core.settings import parse_recipe
-from components.core.steps import Run
-from components.core.store import open_store
+from mantis.config.recipe import parse_recipe
+from mantis.errors import NotFoundError
+from mantis.runs.step_runner import Run
+from mantis.store.base import open_store
 
 ROOT = Path(__file__).parents[2]
 RECIPE = (Path(__file__).parent / "thirty-steps.yaml").read_text()
@@ -90,7 +90,7 @@ class Training:
 
     @property
     def job(self) -> str:
-        from components.training.cluster.job import job_name
+        from components.training.launch.trainjob_spec import job_name
 
         return job_name(self.store.url, self.made)
 
@@ -104,7 +104,7 @@ class Training:
         return "\n".join(path.read_text() for path in sorted(self.logs.glob("launcher-*.log")))
 
     def steps_saved(self) -> int:
-        from components.training.checkpoint import committed
+        from components.training.checkpointing.saver import committed
 
         return max(committed(self.store, self.prefix), default=0)
 

@@ -2,10 +2,10 @@
 
 import sys
 
-from components.core.artifacts import read_manifest
-from components.core.errors import MantisError
-from components.core.steps import open_run, read_record
 from components.training.step import train
+from mantis.artifacts.manifest import read_manifest
+from mantis.errors import MantisError
+from mantis.runs.step_runner import open_run, read_record
 
 run = open_run(sys.argv[2], sys.argv[1])
 record = read_record(run.store, run.id, "assemble")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from components.training.cluster.job import train_job
+from components.training.launch.trainjob_spec import train_job
 
 ACCOUNTS = ("mantis:mantis-launcher", "mantis-steps:mantis-steps")
 REFUSED = {

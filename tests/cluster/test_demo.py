@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from components.core.store import open_store
+from mantis.store.base import open_store
 
 SECONDS = 1500
 ROOT = Path(__file__).parents[2]

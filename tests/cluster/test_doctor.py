@@ -2,8 +2,8 @@
 
 import time
 
-from components.core.settings import ClusterSettings
-from pipelines.doctor_cluster import examine_cluster
+from mantis.config.recipe import ClusterSettings
+from pipelines.doctor.cluster_checks import examine_cluster
 
 
 def test_everything_that_launching_needs_is_there(kube, services, image):

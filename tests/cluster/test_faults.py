@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.core.steps import read_record
-from components.core.tracking import Status
-from components.training.cluster.job import applied_job
-from pipelines.finish import close_run
+from components.training.launch.trainjob_spec import applied_job
+from mantis.runs.step_runner import read_record
+from mantis.tracking.mlflow_runs import Status
+from pipelines.execution.finalize import close_run
 
 pytestmark = pytest.mark.timeout(600)
 STEPS = list(range(1, 31))
@@ -37,7 +37,7 @@ def check(training, undisturbed) -> None:
 
 def logged_steps(training) -> list[int]:
     """The steps that MLflow has a loss for, as often as it has one."""
-    from components.core.tracking import MARKER_METRIC, open_tracked_run
+    from mantis.tracking.mlflow_runs import MARKER_METRIC, open_tracked_run
 
     tracked = open_tracked_run(training.run)
     return [metric.step for metric in tracked.client.get_metric_history(tracked.id, MARKER_METRIC)]

@@ -84,7 +84,7 @@ def test_a_change_of_the_code_runs_in_a_pod_within_90_seconds(kube, image, test_
         "name": "mantis",
         "image": "mantis/train:changed",
         "imagePullPolicy": "Always",
-        "command": ["python3", "-c", "from components.core.errors import CHANGED; print(CHANGED)"],
+        "command": ["python3", "-c", "from mantis.errors import CHANGED; print(CHANGED)"],
         "securityContext": SECURITY,
     }
     core = client.CoreV1Api()

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.core.errors import TrainingError
-from components.training.cluster.job import train_job
-from components.training.launchers_trainjob import TrainJobLauncher
+from components.training.launch.trainjob import TrainJobLauncher
+from components.training.launch.trainjob_spec import train_job
+from mantis.errors import TrainingError
 
 RUNTIME = "mantis-deepspeed-a100"  # beside the one of the overlay that is applied
 MADE = "1" * 64

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from components.core.identity import birth_default, is_runtime_only
-from components.core.migrations import first_name
+from mantis.config.identity import birth_default, is_runtime_only
+from mantis.config.migrations import first_name
 from tests.golden.sections import identity_sections
 
 FILE = Path(__file__).with_name("birth_defaults.json")

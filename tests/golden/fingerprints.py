@@ -13,22 +13,22 @@ from types import SimpleNamespace
 from unittest import mock
 
 from components.conversion import step as conversion_step
-from components.core import demo_tasks
-from components.core.arms import write_arms
-from components.core.artifacts import File, Kind, MadeBy, Manifest, commit_manifest
-from components.core.hashing import fingerprint, sha256_bytes
-from components.core.settings import Recipe
-from components.core.steps import Run, Task, Work
-from components.core.store_local import LocalStore
 from components.data import step as data_step
 from components.evaluation import step as evaluation_step
-from components.evaluation.asking import Asking
-from components.evaluation.benchmarks import load_benchmark, load_decoding
-from components.models.bases import named_bases
+from components.evaluation.benchmarks.benchmark_catalog import load_benchmark, load_decoding
+from components.evaluation.generation.response_cache import Asking
 from components.reporting import step as reporting_step
 from components.training import step as training_step
-from pipelines.arms import FEWEST, resolve_parent
-from pipelines.resolve import name_of, resolve_run, shipped_recipes
+from mantis import synthetic
+from mantis.artifacts.manifest import File, Kind, MadeBy, Manifest, commit_manifest
+from mantis.config.recipe import Recipe
+from mantis.hashing import fingerprint, sha256_bytes
+from mantis.models.weights.catalog import named_bases
+from mantis.runs.arms import write_arms
+from mantis.runs.step_runner import Run, Task, Work
+from mantis.store.local import LocalStore
+from pipelines.execution.ablation_runs import FEWEST, resolve_parent
+from pipelines.execution.resolve import name_of, resolve_run, shipped_recipes
 
 FILE = Path(__file__).with_name("fingerprints.json")
 COMMAND = "python -m tests.golden.write_fingerprints"
@@ -118,7 +118,7 @@ def _of_ablation(store: LocalStore, name: str, recipe: Recipe) -> dict[str, str]
 def _all_steps(run: Run, found: dict[str, str]) -> None:
     store = run.store
     assert isinstance(store, LocalStore)
-    subsets = [subset.name for subset in run.recipe.data.subsets] or list(demo_tasks.SUBSETS)
+    subsets = [subset.name for subset in run.recipe.data.subsets] or list(synthetic.SUBSETS)
     for subset in subsets:
         data_step.prepare(run, subset)
     datasets = [stand_in(store, Kind.DATASET, f"datasets/{subset}/stand-in") for subset in subsets]

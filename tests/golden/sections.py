@@ -8,8 +8,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import create_model
 
-from components.core.identity import Settings, is_runtime_only
-from components.core.settings import Recipe
+from mantis.config.identity import Settings, is_runtime_only
+from mantis.config.recipe import Recipe
 
 
 def sections() -> dict[str, type[Settings]]:

@@ -4,7 +4,7 @@ import json
 
 from pydantic import Field
 
-from components.core.identity import Settings, birth_default, born_with
+from mantis.config.identity import Settings, birth_default, born_with
 from tests.golden.birth_defaults import COMMAND, FILE, birth_defaults, changed, merged
 
 KNOWN = json.loads(FILE.read_text())

@@ -3,7 +3,7 @@ import importlib.util
 import pytest
 import torch
 
-from components.models.attention import by_segment, flash, kernel_for, varlen
+from mantis.models.attention import by_segment, flash, kernel_for, varlen
 
 SEGMENTS = [1, 17, 128, 300, 66]
 HEADS, WIDTH = 8, 64

@@ -4,12 +4,12 @@ import pytest
 import torch
 from PIL import Image
 
-from components.core.settings import FromScratch, ModelSettings
-from components.models.conversation import IMAGE_MARK, Conversation, Size, Turn
-from components.models.registry import FAMILIES, family
-from components.models.tokenizer import train_tokenizer
-from components.training.collate import Prepared, collate, to_device
+from components.training.batching.collate import Prepared, collate, to_device
 from components.training.loss import LossHead
+from mantis.config.recipe import FromScratch, ModelSettings
+from mantis.models.conversation import IMAGE_MARK, Conversation, Size, Turn
+from mantis.models.processing.tokenizer_training import train_tokenizer
+from mantis.models.registry import FAMILIES, family
 
 SETTINGS = ModelSettings(from_scratch=FromScratch(text_width=128, text_heads=2, vocabulary=1000))
 TOLERANCE = 2e-2  # of bf16

@@ -19,9 +19,9 @@ from uuid import uuid4
 
 import pytest
 
-from components.core.steps import StepRecord, open_run, read_records
-from components.core.store import ObjectStore, open_store
-from pipelines.submit import ENDED
+from mantis.runs.step_runner import StepRecord, open_run, read_records
+from mantis.store.base import ObjectStore, open_store
+from pipelines.execution.submit import ENDED
 
 ROOT = Path(__file__).parents[2]
 OVERLAY = ROOT / "manifests" / "overlays" / "local-kfp"

@@ -10,9 +10,9 @@ from uuid import uuid4
 import pytest
 import yaml
 
-from components.core.steps import State, runs
-from components.training.checkpoint import committed
-from pipelines.submit import ENDED
+from components.training.checkpointing.saver import committed
+from mantis.runs.step_runner import State, runs
+from pipelines.execution.submit import ENDED
 
 pytestmark = pytest.mark.timeout(2700)
 EXPENSIVE = ("assemble", "train", "convert")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.compiling import compile_all
-from pipelines.platform import Platform
+from pipelines.execution.compile import compile_all
+from pipelines.execution.platform import Platform
 
 pytestmark = pytest.mark.timeout(1800)
 STEPS = (

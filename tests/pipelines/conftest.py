@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 
-from components.training.cluster.job import RUN_LABEL
+from components.training.launch.trainjob_spec import RUN_LABEL
 
 Mantis = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -5,12 +5,12 @@ import json
 import pytest
 from mlflow import MlflowClient
 
-from components.core.arms import arms_of
-from components.core.errors import ConfigError
-from components.core.settings import SubsetSettings
-from components.core.steps import State, open_run, read_record, read_records
-from components.core.store import open_store
-from pipelines.arms import preflight_arms, resolve_parent
+from mantis.config.recipe import SubsetSettings
+from mantis.errors import ConfigError
+from mantis.runs.arms import arms_of
+from mantis.runs.step_runner import State, open_run, read_record, read_records
+from mantis.store.base import open_store
+from pipelines.execution.ablation_runs import preflight_arms, resolve_parent
 
 SMALL = {
     "data.skills": "[single,multi]",

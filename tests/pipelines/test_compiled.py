@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.core.errors import ConfigError
-from pipelines.compiling import PIPELINES, compile_all, stale
-from pipelines.platform import Platform, platform_of
+from mantis.errors import ConfigError
+from pipelines.execution.compile import PIPELINES, compile_all, stale
+from pipelines.execution.platform import Platform, platform_of
 
 ROOT = Path(__file__).parents[2]
 COMPILED = ROOT / "pipelines" / "compiled"

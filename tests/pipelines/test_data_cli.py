@@ -3,12 +3,12 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from components.core.demo_tasks import write_demo_data
-from components.core.steps import read_record, read_records
-from components.core.store import open_store
 from components.data.step import prepare
+from mantis.runs.step_runner import read_record, read_records
+from mantis.store.base import open_store
+from mantis.synthetic import write_demo_data
 from pipelines.cli import app
-from pipelines.preflight import preflight
+from pipelines.execution.preflight import preflight
 
 WIDE = {"COLUMNS": "300", "NO_COLOR": "1"}
 

@@ -2,9 +2,9 @@
 
 from typer.testing import CliRunner
 
-from components.core.settings import ClusterSettings
+from mantis.config.recipe import ClusterSettings
 from pipelines.cli import app
-from pipelines.doctor_cluster import examine_cluster
+from pipelines.doctor.cluster_checks import examine_cluster
 
 
 def test_no_cluster_is_a_finding_beside_those_of_this_machine(tmp_path, monkeypatch):
@@ -20,7 +20,7 @@ def test_no_cluster_is_a_finding_beside_those_of_this_machine(tmp_path, monkeypa
 
 
 def test_a_server_that_is_away_ends_the_look(kubeconfig, monkeypatch, tmp_path):
-    monkeypatch.setattr("pipelines.doctor_cluster.PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("pipelines.doctor.cluster_checks.PATIENCE_SECONDS", 0.5)
     kubeconfig(9)  # nobody listens there
     found = examine_cluster(ClusterSettings(image="any"), f"file://{tmp_path}", nodes=2)
     assert [one.ok for one in found if one.what in ("API server", "trainjobs", "rights", "all-reduce")] == [False] * 4

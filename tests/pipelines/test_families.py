@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components.models.registry import FAMILIES
+from mantis.models.registry import FAMILIES
 
 BETTER_THAN_CHANCE = 0.15
 

@@ -5,16 +5,16 @@ import pytest
 from mlflow import MlflowClient
 from pydantic import ValidationError
 
-from components.core import store_minio
-from components.core.arms import write_arms
-from components.core.errors import ConfigError, StoreError
-from components.core.settings import parse_recipe
-from components.core.steps import STOPPED, Run, State, StepRecord
-from components.core.store_local import LocalStore
-from components.core.tracking import RUN_TAG, Status, tracking_uri
-from pipelines import finish
-from pipelines.arms import close_arms, finish_arms, preflight_arms
-from pipelines.preflight import preflight
+from mantis.config.recipe import parse_recipe
+from mantis.errors import ConfigError, StoreError
+from mantis.runs.arms import write_arms
+from mantis.runs.step_runner import STOPPED, Run, State, StepRecord
+from mantis.store import s3
+from mantis.store.local import LocalStore
+from mantis.tracking.mlflow_runs import RUN_TAG, Status, tracking_uri
+from pipelines.execution import finalize
+from pipelines.execution.ablation_runs import close_arms, finish_arms, preflight_arms
+from pipelines.execution.preflight import preflight
 
 ARMS = "name: x\ntraining: {launcher: trainjob}\ndata: {skills: [single, multi]}\n"
 
@@ -28,11 +28,11 @@ def nowhere(kubeconfig):
 
 
 def test_a_cluster_that_is_away_keeps_no_run_from_being_closed(nowhere, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(finish, "CLUSTER_SECONDS", 1.0)
+    monkeypatch.setattr(finalize, "CLUSTER_SECONDS", 1.0)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     recipe = parse_recipe("name: x\ntraining: {launcher: trainjob}\n", origin="test")
     run = Run(id="closed", store=LocalStore(tmp_path / "store"), recipe=recipe)
-    finish.close_run(run, Status.KILLED)
+    finalize.close_run(run, Status.KILLED)
     assert run.store.stat("runs/closed/summary.json")
     assert "The API server does not answer" in capfd.readouterr().err
 
@@ -63,22 +63,22 @@ def in_mlflow(run: Run) -> dict[str, str]:
 
 def test_a_cluster_without_trainer_keeps_no_run_from_being_closed(api_server, parent, capfd):
     api_server.trainer = False
-    finish.close_run(parent, Status.KILLED)
+    finalize.close_run(parent, Status.KILLED)
     assert in_mlflow(parent) == {"abl": "KILLED"}
     assert "has no TrainJobs" in capfd.readouterr().err
 
 
 def test_what_mlflow_refuses_leaves_no_run_open(parent, monkeypatch, capfd):
-    monkeypatch.setattr(finish, "record_run", lambda *_, **__: MlflowClient("sqlite://").get_run("nobody"))
+    monkeypatch.setattr(finalize, "record_run", lambda *_, **__: MlflowClient("sqlite://").get_run("nobody"))
     run = replace(parent, recipe=parse_recipe("name: x\n", origin="test"))
-    finish.close_run(run, Status.FAILED)
+    finalize.close_run(run, Status.FAILED)
     assert in_mlflow(run) == {"abl": "FAILED"}
     assert "MLflow did not take all of the run" in capfd.readouterr().err
 
 
 @pytest.fixture
 def store_away(monkeypatch) -> str:
-    monkeypatch.setattr(store_minio, "RETRIES", 0)
+    monkeypatch.setattr(s3, "RETRIES", 0)
     for name, value in (("ENDPOINT_URL", "http://127.0.0.1:9"), ("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", "x")):
         monkeypatch.setenv(f"AWS_{name}", value)
     return "s3://mantis"
@@ -88,7 +88,7 @@ def test_jobs_are_deleted_while_the_store_is_away(api_server, store_away):
     api_server.has("train-0123", "mine", store_away)
     api_server.has("train-mine", "mine", store_away)  # as a person applied it
     with pytest.raises(StoreError):
-        finish.finish("demo", {"training.launcher": "trainjob"}, "mine", store_away)
+        finalize.finish("demo", {"training.launcher": "trainjob"}, "mine", store_away)
     assert api_server.deleted == ["train-0123"]
 
 
@@ -101,7 +101,7 @@ def test_jobs_of_every_arm_are_deleted_while_the_store_is_away(api_server, store
 
 
 def test_a_run_that_was_refused_is_closed_in_neither_pipeline(local_store, capfd):
-    finish.finish("demo", {}, "mine", local_store.url)
+    finalize.finish("demo", {}, "mine", local_store.url)
     finish_arms("demo", {"data.skills": "[single,multi]"}, "mine", local_store.url)
     assert capfd.readouterr().err.count("no run was started") == 2
     assert not list(local_store.list("runs"))
@@ -115,7 +115,7 @@ def test_the_run_that_has_the_name_is_left_alone(api_server, local_store, capfd)
     asked = ("demo", {"training.launcher": "trainjob"}, "mine", local_store.url)
     with pytest.raises(ConfigError, match="is the name of a run with another recipe"):
         preflight(*asked)
-    finish.finish(*asked)
+    finalize.finish(*asked)
     assert "no run was started" in capfd.readouterr().err
     assert api_server.deleted == []
     assert {entry.key for entry in local_store.list("runs")} == {"runs/mine/recipe.yaml"}

@@ -2,10 +2,10 @@
 
 from types import SimpleNamespace
 
-from components.core.artifacts import Kind, MadeBy, Manifest, commit_manifest
-from components.core.steps import read_record
+from mantis.artifacts.manifest import Kind, MadeBy, Manifest, commit_manifest
+from mantis.runs.step_runner import read_record
 from pipelines.component import existing_model
-from pipelines.preflight import preflight
+from pipelines.execution.preflight import preflight
 
 
 def test_unfinished_work_of_today_is_listed_and_kept(mantis, local_store, tmp_path):

@@ -2,8 +2,8 @@ import yaml
 from typer.testing import CliRunner
 
 from pipelines.cli import app
-from pipelines.jobs import render, shipped_jobs, stale_jobs, write_jobs
-from pipelines.resolve import resolve_run, shipped_recipes
+from pipelines.execution.resolve import resolve_run, shipped_recipes
+from pipelines.execution.trainjob_manifests import render, shipped_jobs, stale_jobs, write_jobs
 
 
 def mantis(*arguments):

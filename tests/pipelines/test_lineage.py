@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from components.core.artifacts import Kind
-from components.core.demo_tasks import write_demo_data
-from components.core.hashing import sha256_bytes
-from components.core.steps import Task, run_step
 from components.data.step import assemble, prepare, resolve_subsets
+from mantis.artifacts.manifest import Kind
+from mantis.hashing import sha256_bytes
+from mantis.runs.step_runner import Task, run_step
+from mantis.synthetic import write_demo_data
 from pipelines.cli import app
-from pipelines.preflight import preflight
+from pipelines.execution.preflight import preflight
 
 
 def made(run, step, kind, address, inputs, files):

@@ -21,7 +21,7 @@ import mlflow
 import pyarrow.parquet as pq
 import pytest
 
-from components.core.store import open_store, upload_tree
+from mantis.store.base import open_store, upload_tree
 
 SMALL = (
     "--set=data.generated_conversations=100",

@@ -2,15 +2,15 @@
 
 import pytest
 
-from components.core.artifacts import Kind, MadeBy, Manifest, commit_manifest
-from components.core.errors import ConfigError, InputError, MantisError
-from components.core.settings import parse_recipe
-from components.core.steps import Run, State, StepRecord, read_record
-from components.core.store_minio import MinioStore
+from components.training.checkpointing.training_summary import write_summary
 from components.training.step import training_task
-from components.training.summary import write_summary
-from pipelines import preflight as module
-from pipelines.preflight import check_launcher, preflight
+from mantis.artifacts.manifest import Kind, MadeBy, Manifest, commit_manifest
+from mantis.config.recipe import parse_recipe
+from mantis.errors import ConfigError, InputError, MantisError
+from mantis.runs.step_runner import Run, State, StepRecord, read_record
+from mantis.store.s3 import MinioStore
+from pipelines.execution import preflight as module
+from pipelines.execution.preflight import check_launcher, preflight
 
 MIRRORED = {"evaluation.source": "mirror", "evaluation.benchmarks": "[blink, nlvr2]"}
 ON_A_CLUSTER = {"training.launcher": "trainjob", "cluster.image": "mantis/train:1"}

@@ -4,18 +4,18 @@ import pytest
 import yaml
 from pydantic import Field
 
-from components.core.errors import ConfigError, InputError
-from components.core.settings import SCRATCH, FromScratch, ImageSettings, ModelSettings, Recipe, parse_recipe
-from components.core.store_local import LocalStore
-from components.data.subsets import published
-from components.evaluation.benchmarks import load_benchmark
-from components.models.bases import named_bases
-from components.models.conversation import Size
-from components.models.mirrors import model_identity
-from components.models.prompts import profile
-from components.models.registry import FAMILIES, family
-from pipelines.preflight import check_weights
-from pipelines.resolve import published_recipe, resolve_run, shipped_recipes
+from components.data.published.published_sets import published
+from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+from mantis.config.recipe import SCRATCH, FromScratch, ImageSettings, ModelSettings, Recipe, parse_recipe
+from mantis.errors import ConfigError, InputError
+from mantis.models.conversation import Size
+from mantis.models.processing.chat_templates import profile
+from mantis.models.registry import FAMILIES, family
+from mantis.models.weights.catalog import named_bases
+from mantis.models.weights.mirror import model_identity
+from mantis.store.local import LocalStore
+from pipelines.execution.preflight import check_weights
+from pipelines.execution.resolve import published_recipe, resolve_run, shipped_recipes
 
 STAGE_2 = {"epochs": 1, "global_batch_size": 128, "zero_stage": 3, "nodes": 2, "gpus_per_node": 8, "seed": 42}
 ALL = ("vision", "projector", "text")

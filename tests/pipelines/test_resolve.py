@@ -2,10 +2,10 @@
 
 import pytest
 
-from components.core.errors import ConfigError
-from components.core.steps import runs
-from pipelines.preflight import preflight
-from pipelines.resolve import name_of, resolve_run
+from mantis.errors import ConfigError
+from mantis.runs.step_runner import runs
+from pipelines.execution.preflight import preflight
+from pipelines.execution.resolve import name_of, resolve_run
 
 
 @pytest.mark.parametrize("name", ["x", "My.Run_1-a", "0" * 63])

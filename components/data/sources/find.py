@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from components.core.errors import ConfigError, NotFoundError
-from components.core.store import Entry, ObjectStore, concurrently, open_store
-from components.core.store_local import LocalStore
 from components.data.sources.folder_images import FolderImages, LocalImages
 from components.data.sources.json_rows import PREFERRED, JsonRows
 from components.data.sources.parquet_rows import ParquetRows
 from components.data.sources.source import TRAIN, Images, Rows, Source
 from components.data.sources.zip_images import ZipImages
+from mantis.errors import ConfigError, NotFoundError
+from mantis.store.base import Entry, ObjectStore, concurrently, open_store
+from mantis.store.local import LocalStore
 
 SPLITS = (TRAIN, "val")
 BEGINNING = 4096  # bytes in which a JSON file shows whether it is a list

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from components.core.errors import NotFoundError
-from components.core.hashing import fingerprint
-from components.core.store import TRANSFER_THREADS, Entry, ObjectStore, join
-from components.core.store_local import LocalStore
-from components.data.refusal import Refusal
+from components.data.prepare.rejection import Refusal
 from components.data.sources.identity import Memory, hash_files
 from components.data.sources.source import Rows, clean
+from mantis.errors import NotFoundError
+from mantis.hashing import fingerprint
+from mantis.store.base import TRANSFER_THREADS, Entry, ObjectStore, join
+from mantis.store.local import LocalStore
 
 LONGEST_KEY = 1024  # bytes; what S3 allows
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from components.core.artifacts import hash_object
-from components.core.hashing import fingerprint
-from components.core.progress import Progress
-from components.core.store import Entry, ObjectStore
+from mantis.artifacts.manifest import hash_object
+from mantis.hashing import fingerprint
+from mantis.progress import Progress
+from mantis.store.base import Entry, ObjectStore
 
 HASH_THREADS = 8
 HASHED_AT_ONCE = 4096  # files

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from components.core.errors import InputError
-from components.core.ranges import stream
-from components.core.store import Entry, ObjectStore
 from components.data.sources.identity import Memory, hash_files
 from components.data.sources.json_stream import read_list
 from components.data.sources.source import Wanted
+from mantis.errors import InputError
+from mantis.store.base import Entry, ObjectStore
+from mantis.store.range_file import stream
 
 PREFERRED = "train.json"
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-from components.core.errors import InputError
+from mantis.errors import InputError
 
 CHUNK = 1 << 20
 LONGEST_ROW = 1 << 26  # characters; text this long without an item's end is a syntax error or no conversation

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from components.core.errors import InputError
-from components.core.hashing import fingerprint
-from components.core.ranges import RangeFile
-from components.core.store import Entry, ObjectStore
 from components.data.sources.identity import Memory, hash_files
 from components.data.sources.source import Wanted
+from mantis.errors import InputError
+from mantis.hashing import fingerprint
+from mantis.store.base import Entry, ObjectStore
+from mantis.store.range_file import RangeFile
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from components.core.hashing import fingerprint
-from components.data.refusal import Refusal
+from components.data.prepare.rejection import Refusal
 from components.data.sources.identity import Memory
+from mantis.hashing import fingerprint
 
 TRAIN = "train"
 Wanted = Callable[[int], bool]

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from components.core.errors import InputError
-from components.core.store import Entry, ObjectStore
+from mantis.errors import InputError
+from mantis.store.base import Entry, ObjectStore
 
 END = struct.Struct("<4s4H2IH")
 END64 = struct.Struct("<4sQ2H2I4Q")

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.core.hashing import fingerprint
-from components.core.store import Entry, ObjectStore, concurrently
-from components.data.refusal import Refusal
+from components.data.prepare.rejection import Refusal
 from components.data.sources.identity import Memory
 from components.data.sources.source import Rows, clean
 from components.data.sources.zip_directory import member_key, read_directory
+from mantis.hashing import fingerprint
+from mantis.store.base import Entry, ObjectStore, concurrently
 
 LOCAL = struct.Struct("<4s5H3I2H")
 STORED, DEFLATED = 0, 8

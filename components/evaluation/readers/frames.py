@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from io import BytesIO
 from typing import Any
 
-from components.evaluation.pictures import encode_frame
+from components.evaluation.benchmarks.sample_images import encode_frame
 
 Bound = tuple[float, float] | None  # seconds of a clip in its video
 

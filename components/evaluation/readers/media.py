@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
-from components.core.errors import InputError
+from mantis.errors import InputError
 
 LEAST = 2  # trailing parts of a path that have to fit
 

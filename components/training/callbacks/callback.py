@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from components.training.accounting import Cause
-from components.training.checkpoint import TrainingState
-from components.training.metrics import Row, StepFigures
+from components.training.checkpointing.saver import TrainingState
+from components.training.monitoring.goodput import Cause
+from components.training.monitoring.step_metrics import Row, StepFigures
 
 CallbackState = dict[str, Any]  # JSON values only: the checkpoint stores it in state.json
 

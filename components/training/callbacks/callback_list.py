@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from components.training.accounting import Cause
 from components.training.callbacks.callback import Callback, CallbackState, FinishedStep, TrainerView
 from components.training.callbacks.metric_rows import MetricRows
-from components.training.metrics import StepFigures
+from components.training.monitoring.goodput import Cause
+from components.training.monitoring.step_metrics import StepFigures
 
 
 class CallbackList:

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from components.training.accounting import Beat, Cause, Clock, Heartbeat
 from components.training.callbacks.callback import Callback, CallbackState, FinishedStep, TrainerView
+from components.training.monitoring.goodput import Beat, Cause, Clock, Heartbeat
 
 
 class GoodputTimer(Callback):

@@ -3,8 +3,8 @@
 import gc
 from collections.abc import Mapping
 
-from components.training.accounting import Cause
 from components.training.callbacks.callback import Callback, FinishedStep, TrainerView
+from components.training.monitoring.goodput import Cause
 
 GARBAGE_STEPS = 50
 

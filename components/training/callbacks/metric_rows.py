@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 
 from components.training.callbacks.callback import Callback, CallbackState
-from components.training.metrics import Row, StepFigures, peak_memory
+from components.training.monitoring.step_metrics import Row, StepFigures, peak_memory
 
 # The fields of StepFigures that a row adds up over its steps.
 SUMMED = (

@@ -1,11 +1,11 @@
 """What MLflow shows of a training while it runs: its curve, and the load of each node."""
 
-from components.core.steps import Run
-from components.core.tracking import CurveSender
 from components.training.callbacks.callback import Callback, TrainerView
 from components.training.callbacks.metric_rows import MetricRows
-from components.training.metrics import Row
-from components.training.system_metrics import SystemMetrics
+from components.training.monitoring.step_metrics import Row
+from components.training.monitoring.system_metrics import SystemMetrics
+from mantis.runs.step_runner import Run
+from mantis.tracking.mlflow_runs import CurveSender
 
 
 class MlflowCurve(Callback):

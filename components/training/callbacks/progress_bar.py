@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from components.core.progress import Progress
 from components.training.callbacks.callback import Callback, FinishedStep, TrainerView
 from components.training.callbacks.metric_rows import MetricRows
+from mantis.progress import Progress
 
 
 class ProgressBar(Callback):

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from components.training.accounting import Cause
 from components.training.callbacks.callback import Callback, FinishedStep
-from components.training.profiling import StepProfiler
+from components.training.monitoring.goodput import Cause
+from components.training.monitoring.profiling import StepProfiler
 
 
 class StepTrace(Callback):

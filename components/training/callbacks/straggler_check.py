@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from components.training.callbacks.callback import Callback, FinishedStep
-from components.training.stragglers import Stragglers
+from components.training.monitoring.stragglers import Stragglers
 
 
 class StragglerCheck(Callback):

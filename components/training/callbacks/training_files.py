@@ -5,22 +5,22 @@ from dataclasses import dataclass
 
 import torch.distributed as dist
 
-from components.core.artifacts import Number
-from components.core.progress import say
-from components.core.settings import Recipe
-from components.core.store import ObjectStore
-from components.models.family import Family
-from components.models.mixture import MixtureReader
-from components.training.accounting import Cause
+from components.training.batching.data_loader import Preparer
 from components.training.callbacks.callback import Callback, TrainerView
 from components.training.callbacks.goodput_timer import GoodputTimer
 from components.training.callbacks.metric_rows import MetricRows
-from components.training.engine import Engine, Ranks
-from components.training.engine_options import as_text
-from components.training.feed import Preparer
-from components.training.finish import PROBE_SAMPLES, leave_files, probe_tensors
+from components.training.checkpointing.export import PROBE_SAMPLES, leave_files, probe_tensors
+from components.training.checkpointing.training_summary import write_summary
+from components.training.engine.deepspeed_config import as_text
+from components.training.engine.deepspeed_engine import Engine, Ranks
 from components.training.loss_spikes import LossSpikeGuard
-from components.training.summary import write_summary
+from components.training.monitoring.goodput import Cause
+from mantis.artifacts.manifest import Number
+from mantis.config.recipe import Recipe
+from mantis.dataset.mixture_reader import MixtureReader
+from mantis.models.family import Family
+from mantis.progress import say
+from mantis.store.base import ObjectStore
 
 ENGINE = "engine.json"
 

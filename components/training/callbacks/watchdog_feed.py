@@ -1,8 +1,8 @@
 """Reports the position of this rank to the watchdog."""
 
-from components.training.accounting import Cause
 from components.training.callbacks.callback import Callback, TrainerView
-from components.training.watchdog import Watchdog
+from components.training.monitoring.goodput import Cause
+from components.training.monitoring.watchdog import Watchdog
 
 
 class WatchdogFeed(Callback):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from components.core.artifacts import Kind, MadeBy, Manifest, commit_manifest, describe_files
-from components.core.settings import ConversionSettings, ModelSettings, Recipe, TrainingSettings
-from components.core.steps import Run
-from components.core.store_local import LocalStore
+from mantis.artifacts.manifest import Kind, MadeBy, Manifest, commit_manifest, describe_files
+from mantis.config.recipe import ConversionSettings, ModelSettings, Recipe, TrainingSettings
+from mantis.runs.step_runner import Run
+from mantis.store.local import LocalStore
 
 TAG = "step-00000002"
 FOLDER = "checkpoints/trained"

@@ -8,12 +8,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from components.conversion import writing
-from components.conversion.adapters import merge_adapters, parse_adapter_config
-from components.conversion.safetensors_index import read_safetensors
-from components.conversion.sources import folder_sources
-from components.conversion.zero import Checkpoint
-from components.core.errors import ConversionError
+from components.conversion import shard_writer
+from components.conversion.merge.adapter_merge import merge_adapters, parse_adapter_config
+from components.conversion.zero.byte_sources import folder_sources
+from components.conversion.zero.safetensors_index import read_safetensors
+from components.conversion.zero.zero_checkpoint import Checkpoint
+from mantis.errors import ConversionError
 
 
 class Layers(torch.nn.Module):
@@ -58,7 +58,7 @@ def merge(folder: Path, text: bytes) -> dict[str, torch.Tensor]:
     merged = merge_adapters(base, checkpoint_of(folder), parse_adapter_config(text, origin="here"))
     (folder / "out").mkdir()
     dtype = base["wide.weight"].dtype
-    writing.write_shards(writing.plan_shards(merged.values(), dtype), folder / "out")
+    shard_writer.write_shards(shard_writer.plan_shards(merged.values(), dtype), folder / "out")
     return load_file(folder / "out" / "model.safetensors")
 
 
@@ -68,7 +68,7 @@ def merge(folder: Path, text: bytes) -> dict[str, torch.Tensor]:
 def test_the_bits_are_those_of_pefts_merge(
     tmp_path: Path, dora: bool, rslora: bool, dtype: torch.dtype, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "BLOCK", block)
+    monkeypatch.setattr(shard_writer, "BLOCK", block)
     factors, expected, text = written(tmp_path, dora=dora, rslora=rslora, dtype=dtype)
     assert all(factor.dtype == torch.float32 for factor in factors.values())
     found = merge(tmp_path, text)

@@ -2,10 +2,10 @@
 
 import yaml
 
-from components.conversion.card import model_card, notices
-from components.core.artifacts import Kind, MadeBy, Manifest
-from components.core.settings import Recipe, parse_recipe
-from components.core.steps import Run
+from components.conversion.model_card import model_card, notices
+from mantis.artifacts.manifest import Kind, MadeBy, Manifest
+from mantis.config.recipe import Recipe, parse_recipe
+from mantis.runs.step_runner import Run
 
 
 def card_of(store, recipe: Recipe) -> tuple[dict[str, object], str]:

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from components.conversion import proof, work
+from components.conversion import convert_checkpoint, proof
 from components.conversion.step import convert
-from components.core.artifacts import Manifest, check_files
-from components.core.errors import ConversionError
-from components.core.steps import Run, State, read_record
+from mantis.artifacts.manifest import Manifest, check_files
+from mantis.errors import ConversionError
+from mantis.runs.step_runner import Run, State, read_record
 
 TAG = "step-00000002"
 Start = Callable[..., tuple[Run, Manifest]]
@@ -58,7 +58,7 @@ def test_bf16_is_each_weight_rounded(start: Start) -> None:
     assert float(model.summary["largest_logit_difference"]) > 0.0
     folder = folder_of(run, model)
     assert AutoModelForImageTextToText.from_pretrained(folder).dtype == torch.bfloat16
-    exact = work.read_last_step(run.store, checkpoint).tensors
+    exact = convert_checkpoint.read_last_step(run.store, checkpoint).tensors
     name = "lm_head.weight"
     whole = torch.cat([piece.read() for piece in exact[name].pieces]).view(exact[name].shape)
     assert torch.equal(load_file(folder / "model.safetensors")[name], whole.bfloat16())
@@ -66,7 +66,7 @@ def test_bf16_is_each_weight_rounded(start: Start) -> None:
 
 def test_one_changed_bit_of_one_written_tensor_stops_the_step(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     run, checkpoint = start()
-    write = work.write_shards
+    write = convert_checkpoint.write_shards
 
     def write_and_flip(shards: list, folder: Path) -> dict[str, str]:
         digests = write(shards, folder)
@@ -78,7 +78,7 @@ def test_one_changed_bit_of_one_written_tensor_stops_the_step(start: Start, monk
             file.write(bytes([byte ^ 4]))
         return digests
 
-    monkeypatch.setattr(work, "write_shards", write_and_flip)
+    monkeypatch.setattr(convert_checkpoint, "write_shards", write_and_flip)
     with pytest.raises(ConversionError, match=r"layers\.1\.mlp\.up_proj\.weight was written with other bytes"):
         convert(run, checkpoint)
     assert models(run) == []
@@ -166,18 +166,18 @@ def test_a_later_step_that_was_not_committed_is_not_converted(start: Start) -> N
 
 def test_tied_weights_are_left_out(start: Start, tmp_path: Path) -> None:
     run, checkpoint = start()
-    zero = work.read_last_step(run.store, checkpoint)
+    zero = convert_checkpoint.read_last_step(run.store, checkpoint)
     config = json.loads(run.store.get("checkpoints/trained/model/config.json"))
     config["tie_word_embeddings"] = True
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConversionError, match=r"lm_head.weight and .* were trained apart"):
-        work.tensors_to_write(zero, tmp_path)
+        convert_checkpoint.tensors_to_write(zero, tmp_path)
     head = zero.tensors.pop("lm_head.weight").name
     zero.aliases[head] = "model.language_model.embed_tokens.weight"
-    assert head not in {tensor.name for tensor in work.tensors_to_write(zero, tmp_path)}
+    assert head not in {tensor.name for tensor in convert_checkpoint.tensors_to_write(zero, tmp_path)}
     config["tie_word_embeddings"] = False
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert head in {tensor.name for tensor in work.tensors_to_write(zero, tmp_path)}
+    assert head in {tensor.name for tensor in convert_checkpoint.tensors_to_write(zero, tmp_path)}
 
 
 def test_a_model_trained_in_bf16_is_compared_in_bf16(start: Start) -> None:

@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
-from components.conversion.sources import folder_sources
-from components.conversion.work import tensors_to_write
-from components.conversion.writing import plan_shards, write_shards
-from components.conversion.zero import read_checkpoint
-from components.models.registry import FAMILIES
+from components.conversion.convert_checkpoint import tensors_to_write
+from components.conversion.shard_writer import plan_shards, write_shards
+from components.conversion.zero.byte_sources import folder_sources
+from components.conversion.zero.zero_checkpoint import read_checkpoint
+from mantis.models.registry import FAMILIES
 
 TAG = "step-00000002"
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from components.conversion.step import convert
-from components.core.artifacts import Manifest, check_files, read_manifest
-from components.core.errors import ConversionError, MantisError
-from components.core.steps import Run
-from components.core.store_local import LocalStore
+from mantis.artifacts.manifest import Manifest, check_files, read_manifest
+from mantis.errors import ConversionError, MantisError
+from mantis.runs.step_runner import Run
+from mantis.store.local import LocalStore
 
 Start = Callable[..., tuple[Run, Manifest]]
 
@@ -63,9 +63,9 @@ def test_a_full_store_is_said_and_a_rerun_completes(
 
 RUN = """
 import pickle, sys, time
-import components.conversion.work
+import components.conversion.convert_checkpoint
 from components.conversion.step import convert
-from components.core.steps import Run
+from mantis.runs.step_runner import Run
 run, checkpoint = pickle.load(open(sys.argv[1], "rb"))
 print("ready", flush=True)
 convert(run, checkpoint)

@@ -17,9 +17,9 @@ from transformers import (
 )
 
 from components.conversion.importing import import_model
-from components.core.artifacts import Manifest, check_files
-from components.core.errors import ConfigError, InputError, MantisError
-from components.core.store_local import LocalStore
+from mantis.artifacts.manifest import Manifest, check_files
+from mantis.errors import ConfigError, InputError, MantisError
+from mantis.store.local import LocalStore
 
 TEXT = {"vocab_size": 101, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
 VISION = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}

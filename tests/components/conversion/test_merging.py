@@ -9,12 +9,12 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
-from components.conversion import adapters
-from components.conversion.committed import read_last_step
+from components.conversion.merge import adapter_merge
 from components.conversion.step import convert
-from components.core.artifacts import Manifest, key_of
-from components.core.errors import ConversionError
-from components.core.steps import Run
+from components.conversion.zero.checkpoint_reader import read_last_step
+from mantis.artifacts.manifest import Manifest, key_of
+from mantis.errors import ConversionError
+from mantis.runs.step_runner import Run
 
 FOLDER = "checkpoints/trained"
 Start = Callable[..., tuple[Run, Manifest]]
@@ -55,8 +55,8 @@ def base_of(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_a_wrong_merge_shows_against_peft(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     run, checkpoint = start(what="dora")
-    scaling = adapters.AdapterConfig.scaling.fget  # type: ignore[attr-defined]
-    monkeypatch.setattr(adapters.AdapterConfig, "scaling", property(lambda config: 1.5 * scaling(config)))
+    scaling = adapter_merge.AdapterConfig.scaling.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(adapter_merge.AdapterConfig, "scaling", property(lambda config: 1.5 * scaling(config)))
     with pytest.raises(ConversionError, match="logits differ by up to"):
         convert(run, checkpoint)
     assert list(run.store.list("models")) == []

@@ -8,12 +8,12 @@ import torch
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from safetensors.torch import load_file
 
-from components.conversion import writing
-from components.conversion.archive import Archive
-from components.conversion.sources import FileSource, Source, folder_sources, store_sources
-from components.conversion.zero import Checkpoint, read_checkpoint
-from components.core.errors import ConversionError
-from components.core.store_local import LocalStore
+from components.conversion import shard_writer
+from components.conversion.zero.byte_sources import FileSource, Source, folder_sources, store_sources
+from components.conversion.zero.torch_zip import Archive
+from components.conversion.zero.zero_checkpoint import Checkpoint, read_checkpoint
+from mantis.errors import ConversionError
+from mantis.store.local import LocalStore
 
 TAG = "step-00000002"
 LAYOUTS = [f"zero{stage}-{world}" for stage in (2, 3) for world in (1, 2, 3, 7)]
@@ -25,8 +25,8 @@ def read(folder: Path) -> Checkpoint:
 
 def convert(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype, max_bytes: int) -> dict[str, torch.Tensor]:
     folder.mkdir()
-    shards = writing.plan_shards(checkpoint.tensors.values(), dtype, max_bytes=max_bytes)
-    writing.write_shards(shards, folder)
+    shards = shard_writer.plan_shards(checkpoint.tensors.values(), dtype, max_bytes=max_bytes)
+    shard_writer.write_shards(shards, folder)
     tensors: dict[str, torch.Tensor] = {}
     for path in folder.glob("*.safetensors"):
         tensors |= load_file(path)
@@ -38,7 +38,7 @@ def convert(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype, max_bytes:
 def test_bits_are_those_of_deepspeeds_own_conversion(
     real: Path, tmp_path: Path, name: str, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "BLOCK", block)  # 3 elements: blocks that cross the ranks' boundaries
+    monkeypatch.setattr(shard_writer, "BLOCK", block)  # 3 elements: blocks that cross the ranks' boundaries
     checkpoint = read(real / name)
     assert (checkpoint.stage, checkpoint.world_size, checkpoint.step) == (int(name[4]), int(name[6]), 2)
     assert checkpoint.aliases == {"head.weight": "embed.weight"}
@@ -177,6 +177,6 @@ def test_any_other_attribute_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_clear_error(real: Path, tmp_path: Path) -> None:
-    shards = writing.plan_shards(read(real / "zero3-2").tensors.values(), torch.float32)
+    shards = shard_writer.plan_shards(read(real / "zero3-2").tensors.values(), torch.float32)
     with pytest.raises(ConversionError, match="cannot take"):
-        writing.write_shards([replace(shards[0], size=1 << 60)], tmp_path)
+        shard_writer.write_shards([replace(shards[0], size=1 << 60)], tmp_path)

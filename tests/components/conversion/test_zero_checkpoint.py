@@ -7,8 +7,8 @@ import pytest
 from torch import Size
 
 from benchmarks.zero_checkpoint import write_zero3
-from components.conversion.archive import Archive, LazyTensor, Placeholder
-from components.conversion.sources import FileSource
+from components.conversion.zero.byte_sources import FileSource
+from components.conversion.zero.torch_zip import Archive, LazyTensor, Placeholder
 
 TAG = "step-00000002"
 SAME = ["param_shapes", "dp_world_size", "mp_world_size", "ds_version"]

@@ -25,11 +25,11 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
-from components.core.settings import FromScratch, ImageSettings, ModelSettings
-from components.models import attention
-from components.models.batch import PackedBatch
-from components.models.registry import FAMILIES, family
-from components.models.tokenizer import train_tokenizer
+from mantis.config.recipe import FromScratch, ImageSettings, ModelSettings
+from mantis.models import attention
+from mantis.models.packed_batch import PackedBatch
+from mantis.models.processing.tokenizer_training import train_tokenizer
+from mantis.models.registry import FAMILIES, family
 
 TAG = "step-00000002"
 STAGES, WORLDS = (2, 3), (1, 2, 3, 7)
@@ -111,7 +111,7 @@ def train_adapters(folder, *, dora):
         )
         for layer in base.modules():
             if isinstance(layer, Linear4bit):
-                layer.support_avx512bf16_for_cpu = False  # as components.training.adapters.quantize says
+                layer.support_avx512bf16_for_cpu = False  # as components.training.engine.adapter_training.quantize says
         base.set_attn_implementation({"text_config": attention.SEGMENTS, "vision_config": "sdpa"})
     targets = r".*language_model.*\.(q_proj|v_proj|up_proj|down_proj)"
     config = LoraConfig(r=4, lora_alpha=8, use_dora=dora, init_lora_weights="gaussian", target_modules=targets)
@@ -215,7 +215,7 @@ def run_rank(rank, world, port, work):
 
 def main(out):
     torch.set_num_threads(1)
-    deepspeed.ops.__compatible_ops__ = {}  # as components/training/engine.py: else it compiles for a minute
+    deepspeed.ops.__compatible_ops__ = {}  # as in deepspeed_engine.py: otherwise it compiles for a minute
 
     def work(world):
         for stage in STAGES:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from components.core.identity import Settings
-from components.core.settings import Recipe
+from mantis.config.identity import Settings
+from mantis.config.recipe import Recipe
 
 Path = tuple[str | int, ...]
 TEXT = st.text("abAB/:.-1", max_size=6)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from components.core.demo_tasks import BENCHMARKS, SUBSETS, write_demo_benchmark, write_demo_data, write_demo_subset
-from components.core.demo_tasks.pictures import COLOURS, GROUND, PLACES
-from components.core.demo_tasks.writing import shares
-from components.core.errors import ConfigError
-from components.core.hashing import sha256_bytes
+from mantis.errors import ConfigError
+from mantis.hashing import sha256_bytes
+from mantis.synthetic import BENCHMARKS, SUBSETS, write_demo_benchmark, write_demo_data, write_demo_subset
+from mantis.synthetic.dataset import shares
+from mantis.synthetic.drawing import COLOURS, GROUND, PLACES
 
 SAMPLES = 40
 

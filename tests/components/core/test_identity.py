@@ -3,10 +3,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from components.core.identity import Settings, birth_default, is_runtime_only
-from components.core.settings import AdapterSettings, Recipe, SubsetSettings, TrainingSettings
-from components.core.steps import Run
-from pipelines.resolve import resolve_run
+from mantis.config.identity import Settings, birth_default, is_runtime_only
+from mantis.config.recipe import AdapterSettings, Recipe, SubsetSettings, TrainingSettings
+from mantis.runs.step_runner import Run
+from pipelines.execution.resolve import resolve_run
 from tests.components.core.recipe_strategies import fields_of, recipes, value_of, with_value
 from tests.golden.fingerprints import fingerprints_of, put_inputs
 from tests.golden.sections import sections, with_unused_field

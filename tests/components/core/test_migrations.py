@@ -2,10 +2,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from components.core.errors import ConfigError, VersionError
-from components.core.migrations import RENAMED, first_name, migrate, present_name
-from components.core.settings import Recipe, parse_recipe, read_stored_recipe
-from components.core.steps import open_run, recorded
+from mantis.config.migrations import RENAMED, first_name, migrate, present_name
+from mantis.config.recipe import Recipe, parse_recipe, read_stored_recipe
+from mantis.errors import ConfigError, VersionError
+from mantis.runs.step_runner import open_run, recorded
 from pipelines.cli import app
 from tests.golden.sections import sections
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from components.core.mlflow_database import artifact_folder, forget_addresses
-from components.core.tracking import RUN_TAG, open_tracked_run, record_run
+from mantis.tracking.mlflow_database import artifact_folder, forget_addresses
+from mantis.tracking.mlflow_runs import RUN_TAG, open_tracked_run, record_run
 
 
 def test_a_database_with_addresses_follows_its_store(run, tmp_path: Path) -> None:

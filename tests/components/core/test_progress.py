@@ -2,8 +2,8 @@
 
 import pytest
 
-from components.core import progress
-from components.core.progress import Progress
+from mantis import progress
+from mantis.progress import Progress
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from components.core.artifacts import Kind, MadeBy, Manifest
-from components.core.registering import ALIAS, FINGERPRINT_TAG, register_model
-from components.core.steps import Run
-from components.core.store_local import LocalStore
-from components.core.tracking import tracking_uri
+from mantis.artifacts.manifest import Kind, MadeBy, Manifest
+from mantis.runs.step_runner import Run
+from mantis.store.local import LocalStore
+from mantis.tracking.mlflow_runs import tracking_uri
+from mantis.tracking.model_registry import ALIAS, FINGERPRINT_TAG, register_model
 
 
 def model_of(run: Run, fingerprint: str) -> Manifest:

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from components.core.artifacts import Kind, MadeBy, Manifest, commit_manifest
-from components.core.errors import NotFoundError, TrainingError
-from components.core.retention import _heaps, delete, garbage
-from components.core.steps import Task, run_step, take
+from mantis.artifacts.manifest import Kind, MadeBy, Manifest, commit_manifest
+from mantis.errors import NotFoundError, TrainingError
+from mantis.runs.garbage_collection import _heaps, delete, garbage
+from mantis.runs.step_runner import Task, run_step, take
 
 
 def make(run, step, kind, folder, *, inputs=None, config=None, fails=False):

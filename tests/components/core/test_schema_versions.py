@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from components.core.artifacts import Kind, Manifest, parse_manifest, read_manifest
-from components.core.errors import IntegrityError
-from components.core.lineage import walk
-from components.core.retention import garbage
-from components.core.steps import Run, Task, read_record, read_records, run_step
+from mantis.artifacts.manifest import Kind, Manifest, parse_manifest, read_manifest
+from mantis.errors import IntegrityError
+from mantis.runs.garbage_collection import garbage
+from mantis.runs.lineage import walk
+from mantis.runs.step_runner import Run, Task, read_record, read_records, run_step
 
 ROOTS = [
     "file:///home/me/.mantis",

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.core.errors import ConfigError
-from components.core.settings import FromScratch, ModelSettings, Recipe, parse_recipe
+from mantis.config.recipe import FromScratch, ModelSettings, Recipe, parse_recipe
+from mantis.errors import ConfigError
 
 MINIMAL = "name: test\n"
 

@@ -2,13 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from components.core.statistics import (
-    bootstrap_interval,
-    compare,
-    mcnemar_mid_p,
-    p_above_chance,
-    stratified_interval,
-)
+from mantis.statistics import bootstrap_interval, compare, mcnemar_mid_p, p_above_chance, stratified_interval
 
 DRAWS = 2000
 

@@ -1,9 +1,9 @@
 import pytest
 
-from components.core.artifacts import Kind, Manifest, read_manifest
-from components.core.errors import IntegrityError, TrainingError
-from components.core.lineage import find_artifact, walk
-from components.core.steps import State, Task, read_record, recorded, reported, run_step, take
+from mantis.artifacts.manifest import Kind, Manifest, read_manifest
+from mantis.errors import IntegrityError, TrainingError
+from mantis.runs.lineage import find_artifact, walk
+from mantis.runs.step_runner import State, Task, read_record, recorded, reported, run_step, take
 
 
 def make(run, step, *, inputs=None, config=None, revision=1, data=b"data"):

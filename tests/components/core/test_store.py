@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from components.core.errors import ConfigError, NotFoundError, StoreError
-from components.core.store import delete_tree, download_tree, key_below, key_of, open_store, upload_tree
+from mantis.errors import ConfigError, NotFoundError, StoreError
+from mantis.store.base import delete_tree, download_tree, key_below, key_of, open_store, upload_tree
 
 
 @pytest.fixture(params=["local_store", "minio_store"])
@@ -75,7 +75,7 @@ def test_children_are_those_directly_below(store):
 
 
 def test_a_version_changes_with_the_bytes(store, monkeypatch):
-    monkeypatch.setattr("components.core.store_local.YOUNG_SECONDS", -1.0)
+    monkeypatch.setattr("mantis.store.local.YOUNG_SECONDS", -1.0)
     store.put("object", b"before")
     first = store.stat("object")
     assert first.version

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from components.core.store_local import LocalStore
-from components.core.tracking import (
+from mantis.store.local import LocalStore
+from mantis.tracking.mlflow_runs import (
     RUN_TAG,
     CurveSender,
     find_tracked_run,

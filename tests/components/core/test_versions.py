@@ -2,12 +2,12 @@ import json
 
 import pytest
 
-from components.core.arms import arms_of, parent_of, write_arms
-from components.core.errors import VersionError
-from components.core.steps import read_record, read_records, recorded
-from components.core.versions import CURRENT, Form, load_rows, rows_of, versioned, without_version
-from components.training.checkpoint import Commit, TrainingState, read_commit
-from components.training.summary import read_summary, write_summary
+from components.training.checkpointing.saver import Commit, TrainingState, read_commit
+from components.training.checkpointing.training_summary import read_summary, write_summary
+from mantis.errors import VersionError
+from mantis.runs.arms import arms_of, parent_of, write_arms
+from mantis.runs.step_runner import read_record, read_records, recorded
+from mantis.schema_versions import CURRENT, Form, load_rows, rows_of, versioned, without_version
 
 COMMIT_BEFORE = b'{"step": 3, "world_size": 2, "zero_stage": 3, "files": []}'
 

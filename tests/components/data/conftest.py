@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from components.core.settings import parse_recipe
-from components.core.steps import Run
-from components.core.store import open_store
+from mantis.config.recipe import parse_recipe
+from mantis.runs.step_runner import Run
+from mantis.store.base import open_store
 
 # Short enough for every test: what a row says does not matter to it.
 TURNS = [{"role": "user", "content": "<image>What is this?"}, {"role": "assistant", "content": "A picture."}]
@@ -81,7 +81,7 @@ def ledger_of() -> Callable[..., list[dict[str, Any]]]:
 @pytest.fixture
 def data_of() -> Callable[..., list[dict[str, Any]]]:
     def read(run, manifest):
-        from components.core.tables import open_table
+        from mantis.store.lance_tables import open_table
 
         return open_table(run.store, f"{manifest.key}/data.lance").to_table().to_pylist()
 

@@ -5,10 +5,10 @@ import sys
 
 import lance  # noqa: F401 - what takes seconds is done before the clock of the kill starts
 
-from components.core.store import open_store
-from components.data.prepare import prepare_subset
-from components.data.rows import Limits
+from components.data.prepare.prepare_subset import prepare_subset
+from components.data.prepare.row_validator import Limits
 from components.data.sources.find import open_source
+from mantis.store.base import open_store
 
 
 def main(store: str, source: str, fragment_rows: str, workers: str) -> None:

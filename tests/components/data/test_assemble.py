@@ -1,10 +1,10 @@
 import pytest
 
-from components.core.errors import InputError
-from components.core.tables import open_table
 from components.data.step import assemble, prepare
-from components.models.mixture import MixtureReader
-from components.models.registry import family
+from mantis.dataset.mixture_reader import MixtureReader
+from mantis.errors import InputError
+from mantis.models.registry import family
+from mantis.store.lance_tables import open_table
 
 
 def index_of(run, mixture):

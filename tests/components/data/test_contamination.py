@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageEnhance
 
-from components.core.artifacts import Kind
-from components.core.errors import InputError
-from components.core.steps import State, read_record
-from components.data.perceptual import ALIKE, alike, grey_levels, perceptual_hashes
+from components.data.contamination.perceptual_hash import ALIKE, alike, grey_levels, perceptual_hashes
 from components.data.step import assemble, prepare
+from mantis.artifacts.manifest import Kind
+from mantis.errors import InputError
+from mantis.runs.step_runner import State, read_record
 
 
 def jpeg_of(image, quality=90):

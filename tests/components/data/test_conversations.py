@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.data.conversations import Rules
-from components.data.refusal import Refusal
-from components.models.conversation import IMAGE_MARK
+from components.data.prepare.conversation_rules import Rules
+from components.data.prepare.rejection import Refusal
+from mantis.models.conversation import IMAGE_MARK
 
 
 def rules_of(max_images=None):

@@ -6,13 +6,13 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 
-from components.core import fetching
-from components.core.artifacts import check_files, read_manifest
-from components.core.errors import ConfigError, InputError, IntegrityError, StoreError
-from components.core.hub import ATTEMPTS
-from components.core.store import open_store
-from components.data.fetch import fetch_subset
-from components.data.fetched import fetched_sets
+from components.data.published.fetch import fetch_subset
+from components.data.published.fetched import fetched_sets
+from mantis.artifacts.manifest import check_files, read_manifest
+from mantis.errors import ConfigError, InputError, IntegrityError, StoreError
+from mantis.hub import download
+from mantis.hub.client import ATTEMPTS
+from mantis.store.base import open_store
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = "TIGER-Lab/Mantis-Instruct"
@@ -200,7 +200,7 @@ def test_without_a_network_the_remedy_is_plain(local_store, monkeypatch):
 
 
 def test_too_little_disk_is_said_before_the_first_byte(hub, local_store, monkeypatch):
-    monkeypatch.setattr(fetching, "SPARE", 1 << 60)
+    monkeypatch.setattr(download, "SPARE", 1 << 60)
     with pytest.raises(StoreError, match="GB free"):
         fetch_subset(local_store, "nlvr2")
     assert hub.sent == []

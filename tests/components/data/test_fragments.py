@@ -4,12 +4,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components.core.errors import InputError, IntegrityError, StoreError
-from components.core.store import open_store
-from components.core.tables import open_table
-from components.data.prepare import prepare_subset
-from components.data.rows import Limits
+from components.data.prepare.prepare_subset import prepare_subset
+from components.data.prepare.row_validator import Limits
 from components.data.sources.find import open_source
+from mantis.errors import InputError, IntegrityError, StoreError
+from mantis.store.base import open_store
+from mantis.store.lance_tables import open_table
 
 LIMITS = Limits(max_images=None, max_turn_characters=1000, max_image_pixels=10**6, max_image_bytes=10**6)
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.core.hashing import sha256_bytes
-from components.data.images import check_image
-from components.data.refusal import Refusal
-from components.models.images import decode
+from components.data.prepare.image_checks import check_image
+from components.data.prepare.rejection import Refusal
+from mantis.hashing import sha256_bytes
+from mantis.images.preprocessing import decode
 
 LIMIT = 1_000_000
 

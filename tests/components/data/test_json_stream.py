@@ -4,9 +4,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from components.core.errors import InputError
 from components.data.sources import json_stream
 from components.data.sources.json_stream import read_list
+from mantis.errors import InputError
 
 
 def read(path):

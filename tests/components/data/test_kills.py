@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from components.core.store import open_store
-from components.core.tables import open_table
+from mantis.store.base import open_store
+from mantis.store.lance_tables import open_table
 
 ROWS, FRAGMENT_ROWS = 120, 7
 

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components.core.settings import ModelSettings
-from components.data.lengths import Counter, LengthPool
-from components.models.family import IGNORE
-from components.models.mixture import conversation_of
-from components.models.registry import FAMILIES, family
-from components.models.tokenizer import train_tokenizer
+from components.data.mixture.lengths import Counter, LengthPool
+from mantis.config.recipe import ModelSettings
+from mantis.dataset.mixture_reader import conversation_of
+from mantis.models.family import IGNORE
+from mantis.models.processing.tokenizer_training import train_tokenizer
+from mantis.models.registry import FAMILIES, family
 
 TEXTS = ["What colour is the square in image 1? Red, blue, green, 17 of them.\n", "system user assistant\n\n"] * 4
 TEXT = st.text(alphabet=st.sampled_from("ab 1\n?é<>|"), max_size=12)

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.core.errors import ConfigError
-from components.core.settings import DataSettings, Recipe, SubsetSettings
-from components.data.mixture import epoch_of, mixtures, samples_per_epoch, written_out
-from components.data.plan import Size, plan_epoch
-from components.data.subsets import published, warnings
-from pipelines.resolve import resolve_run, shipped_recipes
+from components.data.mixture.epoch_estimate import Size, plan_epoch
+from components.data.mixture.epochs import epoch_of, mixtures, samples_per_epoch, written_out
+from components.data.published.published_sets import published, warnings
+from mantis.config.recipe import DataSettings, Recipe, SubsetSettings
+from mantis.errors import ConfigError
+from pipelines.execution.resolve import resolve_run, shipped_recipes
 
 THE_14 = {
     "llava_665k_multi": 312_611,

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components.core.errors import ConfigError, InputError
-from components.core.store import open_store
 from components.data.step import prepare, resolve_subsets
+from mantis.errors import ConfigError, InputError
+from mantis.store.base import open_store
 
 
 def drops(entries):

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.core.errors import ConfigError, InputError
-from components.core.store import open_store, upload_tree
 from components.data.sources.find import find_sources, open_source
 from components.data.sources.identity import Memory
 from components.data.step import prepare, resolve_subsets
+from mantis.errors import ConfigError, InputError
+from mantis.store.base import open_store, upload_tree
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 TURN = pa.struct([("role", pa.string()), ("content", pa.string())])
@@ -144,7 +144,7 @@ def test_what_is_there_is_told_without_reading_an_image(real, tmp_path, minio_st
 
 
 def test_a_source_is_hashed_once_and_again_when_a_byte_has_changed(real, tmp_path, local_store, monkeypatch):
-    monkeypatch.setattr("components.core.store_local.YOUNG_SECONDS", -1.0)
+    monkeypatch.setattr("mantis.store.local.YOUNG_SECONDS", -1.0)
     rows, images = real
     raw_json(tmp_path / "raw", rows, images)
     read = []

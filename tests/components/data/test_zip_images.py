@@ -11,13 +11,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.core.errors import InputError
-from components.core.store_local import LocalStore
-from components.data.refusal import Refusal
+from components.data.prepare.rejection import Refusal
 from components.data.sources.find import open_source
 from components.data.sources.identity import Memory
 from components.data.sources.zip_images import ZipImages
 from components.data.step import prepare
+from mantis.errors import InputError
+from mantis.store.local import LocalStore
 
 LIMIT = 1 << 20
 

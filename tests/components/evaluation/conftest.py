@@ -7,14 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from components.core.artifacts import Kind, MadeBy, Manifest
-from components.core.settings import Recipe
-from components.core.steps import Run
-from components.core.store_local import LocalStore
-from components.evaluation.benchmarks import load_decoding
-from components.evaluation.generate import Answerer, load_answerer
-from components.models.registry import family
-from components.models.tokenizer import train_tokenizer
+from components.evaluation.benchmarks.benchmark_catalog import load_decoding
+from components.evaluation.generation.generator import Answerer, load_answerer
+from mantis.artifacts.manifest import Kind, MadeBy, Manifest
+from mantis.config.recipe import Recipe
+from mantis.models.processing.tokenizer_training import train_tokenizer
+from mantis.models.registry import family
+from mantis.runs.step_runner import Run
+from mantis.store.local import LocalStore
 
 COLOURS = ("red", "blue", "green", "dark grey")
 WORDS = ["What colour is the square in image 1 2 3 4?\n red blue green dark grey same different"] * 3

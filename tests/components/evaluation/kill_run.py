@@ -11,13 +11,13 @@ import sys
 import time
 from pathlib import Path
 
-from components.core.artifacts import load_manifest
-from components.core.settings import parse_recipe
-from components.core.steps import Run
-from components.core.store import open_store
-from components.evaluation import work  # noqa: F401  (torch, imported once for all lives)
-from components.evaluation.generate import Answerer
+from components.evaluation import evaluator  # noqa: F401  (torch, imported once for all lives)
+from components.evaluation.generation.generator import Answerer
 from components.evaluation.step import evaluate
+from mantis.artifacts.manifest import load_manifest
+from mantis.config.recipe import parse_recipe
+from mantis.runs.step_runner import Run
+from mantis.store.base import open_store
 
 QUESTIONS_BEFORE_THE_LAST_KILL = 100  # of 178
 

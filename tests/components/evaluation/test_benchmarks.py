@@ -2,9 +2,15 @@ import json
 
 import pytest
 
-from components.core.errors import ConfigError, EvaluationError, InputError
-from components.evaluation.benchmarks import FOLDER, known_benchmarks, load_benchmark, load_decoding, parse_benchmark
-from components.evaluation.reader import read_benchmark, rows_identity
+from components.evaluation.benchmarks.benchmark_catalog import (
+    FOLDER,
+    known_benchmarks,
+    load_benchmark,
+    load_decoding,
+    parse_benchmark,
+)
+from components.evaluation.benchmarks.benchmark_reader import read_benchmark, rows_identity
+from mantis.errors import ConfigError, EvaluationError, InputError
 
 MULTI = (FOLDER / "demo-multi.yaml").read_text()
 

@@ -3,9 +3,9 @@ import io
 import numpy as np
 from PIL import Image
 
-from components.evaluation.benchmarks import load_benchmark
-from components.evaluation.conditions import shown
-from components.evaluation.reader import read_benchmark
+from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+from components.evaluation.benchmarks.benchmark_reader import read_benchmark
+from components.evaluation.controls import shown
 
 
 def test_actual_is_the_sample_itself(source) -> None:

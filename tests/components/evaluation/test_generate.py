@@ -4,13 +4,13 @@ import threading
 import pytest
 from PIL import Image
 
-from components.evaluation.benchmarks import load_benchmark
-from components.evaluation.generate import Question
-from components.evaluation.layout import merged
-from components.evaluation.pictures import Picture
-from components.evaluation.planning import Cost, batches
-from components.evaluation.reader import read_benchmark
-from components.models.conversation import Size
+from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+from components.evaluation.benchmarks.benchmark_reader import read_benchmark
+from components.evaluation.benchmarks.image_merge import merged
+from components.evaluation.benchmarks.sample_images import Picture
+from components.evaluation.generation.generation_batches import Cost, batches
+from components.evaluation.generation.generator import Question
+from mantis.models.conversation import Size
 
 COLOURS = ("red", "blue", "green", "dark grey")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from components.core.artifacts import save_manifest
-from components.core.store import key_of
 from components.evaluation.step import evaluate
+from mantis.artifacts.manifest import save_manifest
+from mantis.store.base import key_of
 
 SCRIPT = Path(__file__).with_name("kill_run.py")
 LARGEST_BATCH = 12

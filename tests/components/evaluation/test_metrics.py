@@ -5,10 +5,10 @@ The expected credits were worked out from the official code that each metric nam
 
 import pytest
 
-from components.core.errors import EvaluationError
-from components.evaluation.metrics import mathvista, mementos, mmmu, vqa
-from components.evaluation.scoring import METRICS, judge
-from components.evaluation.targets import Target
+from components.evaluation.scoring.metrics import mathvista, mementos, mmmu, vqa
+from components.evaluation.scoring.score_response import METRICS, judge
+from components.evaluation.scoring.targets import Target
+from mantis.errors import EvaluationError
 
 OPTIONS = ("a cat", "two dogs", "Both images", "nothing at all")
 CHOICE = Target(kind="multiple-choice", options=OPTIONS, answers=("B",))

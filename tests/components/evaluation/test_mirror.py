@@ -6,11 +6,11 @@ from functools import partial
 
 import pytest
 
-from components.core.errors import ConfigError, InputError, IntegrityError
-from components.core.settings import Recipe
-from components.evaluation import mirror
-from components.evaluation.benchmarks import load_benchmark
-from components.evaluation.source import open_source
+from components.evaluation.benchmarks import benchmark_mirror
+from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+from components.evaluation.benchmarks.benchmark_source import open_source
+from mantis.config.recipe import Recipe
+from mantis.errors import ConfigError, InputError, IntegrityError
 
 REVISION = "4c210bb7cf20e313376407b545523836b69e4f1c"
 
@@ -73,11 +73,11 @@ def recipe() -> Recipe:
 def test_fetched_once_and_read_from_the_store(hub, kind, request) -> None:
     store, benchmark = request.getfixturevalue(kind), load_benchmark("q-bench2")
     with pytest.raises(InputError, match="mantis fetch-benchmark q-bench2"):
-        mirror.find_mirror(store, benchmark)
-    manifest = mirror.fetch(store, benchmark)
+        benchmark_mirror.find_mirror(store, benchmark)
+    manifest = benchmark_mirror.fetch(store, benchmark)
     assert manifest.key == f"sources/benchmarks/q-bench2/{REVISION}"
     assert [file.name for file in manifest.files] == ["files/data/dev-00000-of-00001.parquet"]
-    assert mirror.fetch(store, benchmark) == manifest == mirror.find_mirror(store, benchmark)
+    assert benchmark_mirror.fetch(store, benchmark) == manifest == benchmark_mirror.find_mirror(store, benchmark)
     assert len(hub) == 1
     with open_source(recipe(), benchmark, store) as source:
         read = source.read()
@@ -87,24 +87,24 @@ def test_fetched_once_and_read_from_the_store(hub, kind, request) -> None:
 
 def test_a_changed_file_is_fetched_again(hub, local_store) -> None:
     benchmark = load_benchmark("q-bench2")
-    before = mirror.fetch(local_store, benchmark)
+    before = benchmark_mirror.fetch(local_store, benchmark)
     key = f"sources/benchmarks/q-bench2/{REVISION}/files/data/dev-00000-of-00001.parquet"
     whole = local_store.get(key)
     for changed in (b"cut off", whole[::-1]):
         local_store.put(key, changed)
-        assert mirror.fetch(local_store, benchmark) == before
+        assert benchmark_mirror.fetch(local_store, benchmark) == before
         assert local_store.get(key) == whole
     assert len(hub) == 3
     local_store.put(key, b"cut off")
     with pytest.raises(IntegrityError, match="not the file that the hub lists"):
-        mirror.fetch(local_store, benchmark)
+        benchmark_mirror.fetch(local_store, benchmark)
 
 
 def test_what_goes_wrong_is_said(hub, local_store, monkeypatch) -> None:
     with pytest.raises(InputError, match=r"403.*HF_TOKEN"):
-        mirror.fetch(local_store, load_benchmark("mantis-eval"))
+        benchmark_mirror.fetch(local_store, load_benchmark("mantis-eval"))
     with pytest.raises(ConfigError, match="generated, not published"):
-        mirror.fetch(local_store, load_benchmark("demo-multi"))
+        benchmark_mirror.fetch(local_store, load_benchmark("demo-multi"))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(InputError, match=r"cannot be reached.*by hand"):
-        mirror.fetch(local_store, load_benchmark("q-bench2"))
+        benchmark_mirror.fetch(local_store, load_benchmark("q-bench2"))

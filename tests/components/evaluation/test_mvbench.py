@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.core.errors import InputError
-from components.evaluation.benchmarks import load_benchmark
-from components.evaluation.reader import read_benchmark
+from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+from components.evaluation.benchmarks.benchmark_reader import read_benchmark
 from components.evaluation.readers.frames import VideoError, frame_indices, video_frames
-from components.evaluation.readers.mvbench import FRAMES
-from components.evaluation.scoring import judge
+from components.evaluation.readers.mvbench_reader import FRAMES
+from components.evaluation.scoring.score_response import judge
+from mantis.errors import InputError
 
 FPS, LENGTH = 10, 60  # a video whose frame number n is a photograph darkened to n / LENGTH
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from components.evaluation.benchmarks import known_benchmarks, load_benchmark
-from components.evaluation.reader import read_benchmark
-from components.evaluation.scoring import judge
+from components.evaluation.benchmarks.benchmark_catalog import known_benchmarks, load_benchmark
+from components.evaluation.benchmarks.benchmark_reader import read_benchmark
+from components.evaluation.scoring.score_response import judge
 
 LEFT, RIGHT, NEITHER = "Left one", "Right one", "Neither of them"
 TEN = ["red"] * 8 + ["dark red"] * 2

@@ -3,12 +3,12 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from components.core.errors import ConfigError, InputError
-from components.core.steps import Run
-from components.evaluation.benchmarks import load_benchmark
-from components.evaluation.reader import Samples, read_benchmark
-from components.evaluation.rescoring import benchmark_of, rescore_evaluation, rescore_file
+from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+from components.evaluation.benchmarks.benchmark_reader import Samples, read_benchmark
+from components.evaluation.scoring.rescore import benchmark_of, rescore_evaluation, rescore_file
 from components.evaluation.step import evaluate
+from mantis.errors import ConfigError, InputError
+from mantis.runs.step_runner import Run
 from pipelines.cli import app
 
 

@@ -1,10 +1,10 @@
 import pytest
 
-from components.evaluation.benchmarks import load_benchmark
-from components.evaluation.reader import Missing
-from components.evaluation.responses import Response
-from components.evaluation.scores import score_rows, summarize
-from components.evaluation.targets import Target
+from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+from components.evaluation.benchmarks.benchmark_reader import Missing
+from components.evaluation.scoring.aggregate import score_rows, summarize
+from components.evaluation.scoring.targets import Target
+from mantis.artifacts.responses import Response
 
 CHOICE = Target(kind="multiple-choice", options=("a", "b", "c", "d"), answers=("B",))
 

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from components.core.errors import InputError
-from components.evaluation.scoring import judge
-from components.evaluation.targets import Target, parse_target
+from components.evaluation.scoring.score_response import judge
+from components.evaluation.scoring.targets import Target, parse_target
+from mantis.errors import InputError
 
 OPTIONS = ("a cat", "two dogs", "Both images", "nothing at all")
 CHOICE = Target(kind="multiple-choice", options=OPTIONS, answers=("B",))

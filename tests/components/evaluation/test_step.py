@@ -5,11 +5,11 @@ import json
 import pytest
 from PIL import Image
 
-from components.core.errors import ConfigError, IntegrityError
-from components.core.steps import Run
-from components.evaluation import benchmarks
-from components.evaluation.benchmarks import load_benchmark
+from components.evaluation.benchmarks import benchmark_catalog
+from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
 from components.evaluation.step import evaluate, resolve_benchmarks
+from mantis.errors import ConfigError, IntegrityError
+from mantis.runs.step_runner import Run
 
 
 def lines(store, prefix, name):
@@ -86,7 +86,7 @@ def test_responses_are_reused_only_where_nothing_that_decides_them_changed(
 ) -> None:
     profiles = tmp_path / "decoding.yaml"
     profiles.write_text("greedy-short: {max_new_tokens: 8}\nshorter: {max_new_tokens: 7}\n")
-    monkeypatch.setattr(benchmarks, "DECODING", profiles)
+    monkeypatch.setattr(benchmark_catalog, "DECODING", profiles)
 
     def generated(changed_run, changed_model=model):
         return evaluate(changed_run, "demo-multi", changed_model).summary["answers_generated"]

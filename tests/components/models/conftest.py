@@ -7,12 +7,12 @@ import torch
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
-from components.core.settings import FromScratch, ModelSettings
-from components.models.batch import PackedBatch, Pixels
-from components.models.conversation import Conversation, Size, Turn
-from components.models.family import IGNORE, Encoding, Family
-from components.models.registry import family
-from components.models.tokenizer import train_tokenizer
+from mantis.config.recipe import FromScratch, ModelSettings
+from mantis.models.conversation import Conversation, Size, Turn
+from mantis.models.family import IGNORE, Encoding, Family
+from mantis.models.packed_batch import PackedBatch, Pixels
+from mantis.models.processing.tokenizer_training import train_tokenizer
+from mantis.models.registry import family
 
 TEXTS = ["What colour is the square in image 1? Image 2, image 3 and image 4: red, blue, green. How many?\n"] * 4
 

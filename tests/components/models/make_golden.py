@@ -17,11 +17,11 @@ import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from components.core.settings import ImageSettings, ModelSettings
-from components.models.reference import expected, processor_of
-from components.models.registry import FAMILIES, family
-from components.models.tokenizer import train_tokenizer
-from components.models.verifying import WORDS, cases
+from mantis.config.recipe import ImageSettings, ModelSettings
+from mantis.models.processing.tokenizer_training import train_tokenizer
+from mantis.models.registry import FAMILIES, family
+from mantis.models.verification.compare_tokens import WORDS, cases
+from mantis.models.verification.reference_processor import expected, processor_of
 
 GOLDEN = Path(__file__).with_name("golden")
 TEXTS = [

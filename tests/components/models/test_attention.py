@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from components.models.attention import _cu_seqlens, kernel_for, segment_attention
+from mantis.models.attention import _cu_seqlens, kernel_for, segment_attention
 
 SEGMENTS = [3, 1, 6]
 

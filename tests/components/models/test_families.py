@@ -8,15 +8,15 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
-from components.core.settings import FromScratch, ImageSettings, ModelSettings
-from components.models.conversation import IMAGE_MARK, Conversation, Size, Turn
-from components.models.family import IGNORE
-from components.models.images import decode
-from components.models.prompts import profile
-from components.models.registry import FAMILIES, family
-from components.models.tokenizer import train_tokenizer
-from components.models.verifying import differences
 from components.training.loss import sample_losses
+from mantis.config.recipe import FromScratch, ImageSettings, ModelSettings
+from mantis.images.preprocessing import decode
+from mantis.models.conversation import IMAGE_MARK, Conversation, Size, Turn
+from mantis.models.family import IGNORE
+from mantis.models.processing.chat_templates import profile
+from mantis.models.processing.tokenizer_training import train_tokenizer
+from mantis.models.registry import FAMILIES, family
+from mantis.models.verification.compare_tokens import differences
 
 WORDS = ["What", "colour", "is", "the", "square", "red", "blue", "green", "How", "many?", "in", "image", "12"]
 SHAPES = [(48, 48), (48, 48), (60, 30), (31, 90), (20, 20), (97, 41)]

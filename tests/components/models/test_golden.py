@@ -9,8 +9,8 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from components.models.registry import FAMILIES, family
-from components.models.verifying import as_png, cases, differences
+from mantis.models.registry import FAMILIES, family
+from mantis.models.verification.compare_tokens import as_png, cases, differences
 from pipelines.cli import app
 
 HERE = Path(__file__).parent

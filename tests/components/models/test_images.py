@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from components.core.errors import InputError
-from components.core.settings import ModelSettings
-from components.models.images import Normalization, decode, normalize, resize_square
-from components.models.registry import family
+from mantis.config.recipe import ModelSettings
+from mantis.errors import InputError
+from mantis.images.preprocessing import Normalization, decode, normalize, resize_square
+from mantis.models.registry import family
 
 SIZES = [(48, 48), (64, 48), (48, 200), (333, 127), (20, 31), (1000, 700), (49, 48)]
 

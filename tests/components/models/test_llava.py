@@ -5,12 +5,12 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 
-from components.core.errors import ConfigError, InputError
-from components.core.settings import ModelSettings
-from components.models.batch import Pixels
-from components.models.conversation import Conversation, Size, Turn
-from components.models.family import IGNORE
-from components.models.registry import family
+from mantis.config.recipe import ModelSettings
+from mantis.errors import ConfigError, InputError
+from mantis.models.conversation import Conversation, Size, Turn
+from mantis.models.family import IGNORE
+from mantis.models.packed_batch import Pixels
+from mantis.models.registry import family
 
 
 def encode_all(llava, conversations, tokenizer, settings):

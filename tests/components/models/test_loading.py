@@ -18,10 +18,10 @@ from transformers import (
     SiglipTextConfig,
 )
 
-from components.core.errors import ConfigError, InputError
-from components.core.settings import FromScratch, ModelSettings
-from components.models.family import Family
-from components.models.loading import base_tokenizer, model_folder
+from mantis.config.recipe import FromScratch, ModelSettings
+from mantis.errors import ConfigError, InputError
+from mantis.models.family import Family
+from mantis.models.weights.loading import base_tokenizer, model_folder
 
 NORM = "language_model.norm.weight"
 

@@ -9,13 +9,13 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 
-from components.core import fetching
-from components.core.artifacts import check_files
-from components.core.errors import ConfigError, InputError, IntegrityError, StoreError
-from components.core.hub import ATTEMPTS
-from components.core.settings import ModelSettings
-from components.models.bases import named_bases, published_base, published_bases, warnings
-from components.models.mirrors import fetch_model, mirror_of, mirrors, model_identity, resolved, weights_of
+from mantis.artifacts.manifest import check_files
+from mantis.config.recipe import ModelSettings
+from mantis.errors import ConfigError, InputError, IntegrityError, StoreError
+from mantis.hub import download
+from mantis.hub.client import ATTEMPTS
+from mantis.models.weights.catalog import named_bases, published_base, published_bases, warnings
+from mantis.models.weights.mirror import fetch_model, mirror_of, mirrors, model_identity, resolved, weights_of
 
 FUYU = "fuyu-8b"
 FILES = {
@@ -176,7 +176,7 @@ def test_what_stands_in_the_way_is_said_with_its_remedy(hub, local_store, monkey
     assert f"{hub.url}/meta-llama/Meta-Llama-3-8B-Instruct" in caught.value.remedy
     assert "HF_TOKEN" in caught.value.remedy
     monkeypatch.setenv("HF_TOKEN", "let-me-in")
-    monkeypatch.setattr(fetching, "SPARE", 1 << 60)
+    monkeypatch.setattr(download, "SPARE", 1 << 60)
     with pytest.raises(StoreError, match="GB free"):
         fetch_model(local_store, "llama3-8b-instruct")
     assert hub.sent == []
@@ -235,7 +235,7 @@ def test_nothing_is_added_to_what_a_model_from_scratch_is(local_store):
 
 
 def test_every_base_has_a_family_and_terms():
-    from components.models.registry import FAMILIES
+    from mantis.models.registry import FAMILIES
 
     for base in published_bases().values():
         assert set(base.families) <= set(FAMILIES)

@@ -1,8 +1,8 @@
 import pytest
 
-from components.core.errors import ConfigError, InputError
-from components.models.conversation import Conversation, Size, Turn
-from components.models.prompts import profile, render, render_prompt
+from mantis.errors import ConfigError, InputError
+from mantis.models.conversation import Conversation, Size, Turn
+from mantis.models.processing.chat_templates import profile, render, render_prompt
 
 SIZE = Size(width=8, height=8)
 TALK = Conversation(

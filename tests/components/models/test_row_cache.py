@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from components.models.row_cache import RowCache
+from mantis.dataset.row_cache import RowCache
 
 ROW = {"id": "a", "contents": ["hello"], "images": [b"x" * 1000], "widths": [3]}
 

@@ -1,6 +1,6 @@
 from transformers import AutoTokenizer
 
-from components.models.tokenizer import train_tokenizer
+from mantis.models.processing.tokenizer_training import train_tokenizer
 
 TEXTS = ["What colour is in image 1?\nred", "How many images show a square?\n4", "Zwölf Boxkämpfer 🥊"] * 20
 SPECIAL = ["<image>", "<|eot_id|>"]

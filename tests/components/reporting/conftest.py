@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
 
-from components.core.artifacts import Kind, MadeBy, Manifest, Number, commit_manifest, describe_files
-from components.core.hashing import fingerprint
-from components.core.settings import Recipe
-from components.core.steps import Run, State, StepRecord
-from components.core.store_local import LocalStore
-from components.core.tables import write_table
+from mantis.artifacts.manifest import Kind, MadeBy, Manifest, Number, commit_manifest, describe_files
+from mantis.config.recipe import Recipe
+from mantis.hashing import fingerprint
+from mantis.runs.step_runner import Run, State, StepRecord
+from mantis.store.lance_tables import write_table
+from mantis.store.local import LocalStore
 
 SKILLS = {  # benchmark, label, chance, accuracy
     "compare": ("demo-multi", "Compare two images", 0.5, 0.992),

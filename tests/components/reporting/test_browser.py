@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from components.core.artifacts import commit_manifest, describe_files
-from components.core.steps import Run
-from components.reporting.comparing import compare_runs
-from components.reporting.comparison_page import render_comparison
+from components.reporting.compare_runs import compare_runs
+from components.reporting.render.comparison_page import render_comparison
 from components.reporting.step import report
+from mantis.artifacts.manifest import commit_manifest, describe_files
+from mantis.runs.step_runner import Run
 
 
 def look(browser, path: Path):

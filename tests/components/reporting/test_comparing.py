@@ -5,12 +5,12 @@ import re
 import pytest
 from rich.console import Console
 
-from components.core.artifacts import commit_manifest, describe_files
-from components.core.errors import ConfigError
-from components.core.settings import parse_recipe
-from components.core.steps import Run
-from components.reporting.comparing import compare_runs
-from components.reporting.comparison_page import render_comparison, render_comparison_markdown
+from components.reporting.compare_runs import compare_runs
+from components.reporting.render.comparison_page import render_comparison, render_comparison_markdown
+from mantis.artifacts.manifest import commit_manifest, describe_files
+from mantis.config.recipe import parse_recipe
+from mantis.errors import ConfigError
+from mantis.runs.step_runner import Run
 from pipelines.comparison import compare
 
 RIGHT = {"first": (60, 50), "second": (85, 52), "third": (60, 50)}  # right answers of 100: compare, coref
@@ -103,8 +103,8 @@ def test_answers_on_which_runs_disagree_are_shown(runs):
 
 
 def evaluations(run):
-    from components.core.artifacts import read_manifest
-    from components.core.steps import read_records
+    from mantis.artifacts.manifest import read_manifest
+    from mantis.runs.step_runner import read_records
 
     for record in read_records(run.store, run.id):
         if record.step == "evaluate-demo-multi":

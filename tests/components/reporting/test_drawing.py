@@ -2,11 +2,11 @@ import math
 
 import pytest
 
-from components.reporting import text
-from components.reporting.plots import POINTS, curve_panel, is_logarithmic, thinned
-from components.reporting.scales import Scale, duration_ticks, linear, linear_ticks, logarithmic
-from components.reporting.svg import element
-from components.reporting.view import Answer, Curve
+from components.reporting.collect.report_schema import Answer, Curve
+from components.reporting.render import formatting
+from components.reporting.render.plot_scales import Scale, duration_ticks, linear, linear_ticks, logarithmic
+from components.reporting.render.plots import POINTS, curve_panel, is_logarithmic, thinned
+from components.reporting.render.svg import element
 
 
 def test_thinning_keeps_spikes_and_ends():
@@ -73,7 +73,7 @@ def test_text_in_drawings_is_escaped():
     ],
 )
 def test_short_numbers(value, shown):
-    assert text.short(value) == shown
+    assert formatting.short(value) == shown
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_short_numbers(value, shown):
     [(0.04, "0.0 s"), (9.96, "10 s"), (59.6, "1 min"), (200, "3 min 20 s"), (7_500, "2 h 05 min"), (3_600, "1 h")],
 )
 def test_durations(seconds, shown):
-    assert text.duration(seconds) == shown
+    assert formatting.duration(seconds) == shown
 
 
 @pytest.mark.parametrize(
@@ -96,5 +96,5 @@ def test_durations(seconds, shown):
 )
 def test_image_marks_are_numbered(question, shown):
     answer = Answer(benchmark="b", skill="s", id="1", question=question, answer="a", response="", correct=False)
-    assert text.question(answer) == shown
-    assert text.response(answer) == "(empty)"
+    assert formatting.question(answer) == shown
+    assert formatting.response(answer) == "(empty)"

@@ -1,7 +1,7 @@
 import pytest
 
-from components.reporting.ladder import ladder, verdict_of
-from components.reporting.view import Published, Score
+from components.reporting.collect.reference_table import ladder, verdict_of
+from components.reporting.collect.report_schema import Published, Score
 
 PAPER = (
     Published(model="GPT-4V", accuracy=51.1, source="v2"),

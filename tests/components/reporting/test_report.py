@@ -5,9 +5,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from components.core.artifacts import read_manifest
-from components.core.steps import State, read_record
 from components.reporting.step import report
+from mantis.artifacts.manifest import read_manifest
+from mantis.runs.step_runner import State, read_record
 
 ADDRESS = "reports/demo-3f9a1c07"
 HOSTILE = '<script>alert(1)</script><img src="https://example.com/x.png"> | [click](javascript:alert) `` ``` *x* &lt;'

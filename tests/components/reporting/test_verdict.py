@@ -1,7 +1,7 @@
 import pytest
 
-from components.reporting.verdict import verdict
-from components.reporting.view import Score
+from components.reporting.collect.report_schema import Score
+from components.reporting.collect.verdict import verdict
 
 
 def score(accuracy, *, low=None, chance=0.25, blind_p=0.5, shuffled_p=0.5, controls=("blind", "shuffled")):

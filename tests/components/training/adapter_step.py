@@ -11,10 +11,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 from zero_step import BATCH, main, steps_of
 
-from components.core.settings import AdapterSettings
-from components.models.registry import family
-from components.training.engine import build_engine
+from components.training.engine.deepspeed_engine import build_engine
 from components.training.loss import LossHead
+from mantis.config.recipe import AdapterSettings
+from mantis.models.registry import family
 
 TARGETS = {
     "llava-clip": r".*language_model.*\.(q|k|v|o|gate|up|down)_proj",

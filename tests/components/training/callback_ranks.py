@@ -9,12 +9,12 @@ import signal
 import sys
 import time
 
-from components.core.steps import open_run
 from components.training.callbacks.callback import Callback
-from components.training.engine import join_ranks, leave_ranks
-from components.training.signals import StoppedError
+from components.training.engine.deepspeed_engine import join_ranks, leave_ranks
+from components.training.monitoring.signals import StoppedError
 from components.training.step import mixture_of, training_task
 from components.training.trainer_setup import build_trainer
+from mantis.runs.step_runner import open_run
 
 STOP_AFTER = 7
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from components.core.artifacts import Manifest
-from components.core.settings import parse_recipe
-from components.core.steps import Run
-from components.core.store_local import LocalStore
 from components.data.step import assemble, prepare
+from mantis.artifacts.manifest import Manifest
+from mantis.config.recipe import parse_recipe
+from mantis.runs.step_runner import Run
+from mantis.store.local import LocalStore
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 60), "blue": (40, 60, 220), "yellow": (230, 220, 40)}
 RECIPE = """

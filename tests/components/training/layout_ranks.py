@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from components.training.engine import join_ranks, leave_ranks, parameter_groups
-from components.training.repartition import MOMENTS, Shards, load_repartitioned
-from components.training.snapshot import Snapshot, write_hashed
+from components.training.checkpointing.reshard import MOMENTS, Shards, load_repartitioned
+from components.training.checkpointing.snapshot import Snapshot, write_hashed
+from components.training.engine.deepspeed_engine import join_ranks, leave_ranks, parameter_groups
 
 TAG = "step-00000003"
 

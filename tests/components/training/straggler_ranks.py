@@ -5,8 +5,8 @@ import os
 import subprocess
 import sys
 
-from components.training.engine import join_ranks, leave_ranks
-from components.training.stragglers import Stragglers
+from components.training.engine.deepspeed_engine import join_ranks, leave_ranks
+from components.training.monitoring.stragglers import Stragglers
 
 ROWS = 6
 BURN = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"

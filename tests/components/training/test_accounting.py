@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from components.core.store_local import LocalStore
-from components.training.accounting import (
+from components.training.callbacks.metric_rows import MetricRows
+from components.training.checkpointing.training_summary import with_launching
+from components.training.monitoring.goodput import (
     LAUNCHED_AT,
     QUEUED_AT,
     Cause,
@@ -17,9 +18,8 @@ from components.training.accounting import (
     goodput,
     seconds_so_far,
 )
-from components.training.callbacks.metric_rows import MetricRows
-from components.training.metrics import StepFigures
-from components.training.summary import with_launching
+from components.training.monitoring.step_metrics import StepFigures
+from mantis.store.local import LocalStore
 
 
 def test_causes_sum_to_the_time_since_the_start():

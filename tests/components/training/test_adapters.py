@@ -8,11 +8,11 @@ from pydantic import ValidationError
 from transformers import AutoModelForImageTextToText
 
 from components.conversion.step import convert
-from components.core.errors import MantisError
-from components.core.settings import AdapterSettings, TrainingSettings
-from components.models.registry import family
-from components.training.adapters import add_adapters, quantize
+from components.training.engine.adapter_training import add_adapters, quantize
 from components.training.step import train
+from mantis.config.recipe import AdapterSettings, TrainingSettings
+from mantis.errors import MantisError
+from mantis.models.registry import family
 
 DORA = "{rank: 4, alpha: 8, dropout: 0.1, quantized: [projector, text]}"
 
@@ -87,7 +87,7 @@ def test_quantized_weights_and_zero_3_exclude_each_other():
 
 def build(run):
     """The run's tiny model and its family."""
-    from components.models.tokenizer import train_tokenizer
+    from mantis.models.processing.tokenizer_training import train_tokenizer
 
     kind = family(run.recipe.model.family)
     tokenizer = train_tokenizer(["red"], vocabulary=300, special_tokens=kind.special_tokens())

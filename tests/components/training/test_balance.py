@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.training.balance import Items, balanced
+from components.training.batching.balance import Items, balanced
 
 LIMIT = 100
 SAMPLES = st.lists(st.tuples(st.integers(1, 100), st.integers(0, 100)), min_size=1, max_size=40)

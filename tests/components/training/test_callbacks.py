@@ -6,12 +6,12 @@ from itertools import accumulate
 import pytest
 import torch
 
-from components.core.tracking import find_tracked_run
 from components.training.callbacks.callback import Callback
 from components.training.callbacks.callback_list import CallbackList
 from components.training.callbacks.metric_rows import MetricRows
-from components.training.metrics import StepFigures
+from components.training.monitoring.step_metrics import StepFigures
 from components.training.step import training_task
+from mantis.tracking.mlflow_runs import find_tracked_run
 
 STEPS, STOPPED = 12, 8  # the signal comes after step 7, and all ranks learn of it in step 8
 

@@ -3,10 +3,7 @@ import math
 
 import pytest
 
-from components.core.artifacts import File
-from components.core.errors import IntegrityError
-from components.core.hashing import sha256_bytes
-from components.training.checkpoint import (
+from components.training.checkpointing.saver import (
     COMMIT,
     Commit,
     TrainingState,
@@ -19,6 +16,9 @@ from components.training.checkpoint import (
     read_state,
     superseded,
 )
+from mantis.artifacts.manifest import File
+from mantis.errors import IntegrityError
+from mantis.hashing import sha256_bytes
 
 PREFIX = "checkpoints/x"
 SHARDS = {

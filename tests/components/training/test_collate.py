@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from components.core.errors import TrainingError
-from components.models.mixture import MixtureReader, Sample
-from components.models.registry import family
-from components.training.collate import prepare
-from components.training.feed import Feed, Preparer
+from components.training.batching.collate import prepare
+from components.training.batching.data_loader import Feed, Preparer
+from components.training.batching.sample_plan import Budgets, CostModel, Lengths, Plan
 from components.training.loss import sample_losses, share_of_step
-from components.training.plan import Budgets, CostModel, Lengths, Plan
+from mantis.dataset.mixture_reader import MixtureReader, Sample
+from mantis.errors import TrainingError
+from mantis.models.registry import family
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from components.core.store import delete_tree
-from components.training.checkpoint import committed, folder_of
+from components.training.checkpointing.saver import committed, folder_of
 from components.training.step import train
+from mantis.store.base import delete_tree
 
 RESUMED, COMPARED = 8, 20
 RECIPE = {

@@ -1,7 +1,7 @@
 import pytest
 
-from components.core.settings import TrainingSettings
-from components.training.engine_options import as_config, as_text, engine_options
+from components.training.engine.deepspeed_config import as_config, as_text, engine_options
+from mantis.config.recipe import TrainingSettings
 
 LARGE = 8_000_000_000
 

@@ -2,9 +2,8 @@ import sys
 
 import pytest
 
-from components.core.errors import ConfigError, StoreError, TrainingError
-from components.core.settings import TrainingSettings
-from components.training.failures import (
+from components.training.launch.launcher import GRACE_SECONDS, _start, launcher
+from components.training.monitoring.failures import (
     FAILURES,
     TERMINATION_LOG,
     Failure,
@@ -12,8 +11,9 @@ from components.training.failures import (
     describe_failure,
     leave_failure,
 )
-from components.training.launchers import GRACE_SECONDS, _start, launcher
-from components.training.signals import StoppedError
+from components.training.monitoring.signals import StoppedError
+from mantis.config.recipe import TrainingSettings
+from mantis.errors import ConfigError, StoreError, TrainingError
 
 KILLED = """
 train: goes on after step 8

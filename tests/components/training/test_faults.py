@@ -15,13 +15,13 @@ import psutil
 import pytest
 import torch
 
-from components.core.hashing import sha256_bytes
-from components.core.steps import Run
-from components.core.store import delete_tree
-from components.core.tracking import RUN_TAG
 from components.data.step import assemble, prepare
-from components.training.checkpoint import committed, folder_of
+from components.training.checkpointing.saver import committed, folder_of
 from components.training.step import train, training_task
+from mantis.hashing import sha256_bytes
+from mantis.runs.step_runner import Run
+from mantis.store.base import delete_tree
+from mantis.tracking.mlflow_runs import RUN_TAG
 
 pytestmark = pytest.mark.slow
 STEPS = 42

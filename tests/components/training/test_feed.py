@@ -4,10 +4,10 @@ import time
 import numpy as np
 import pytest
 
-from components.models.mixture import MixtureReader
-from components.models.registry import family
-from components.training.feed import Buffer, Feed, Preparer, size_of
-from components.training.plan import Budgets, CostModel, Lengths, Plan
+from components.training.batching.data_loader import Buffer, Feed, Preparer, size_of
+from components.training.batching.sample_plan import Budgets, CostModel, Lengths, Plan
+from mantis.dataset.mixture_reader import MixtureReader
+from mantis.models.registry import family
 
 
 def test_a_buffer_holds_so_many_bytes_but_always_one_item():

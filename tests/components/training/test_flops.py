@@ -4,13 +4,13 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from components.core.settings import TrainingSettings
-from components.models.mixture import MixtureReader
-from components.models.registry import family
-from components.training.engine import freeze
-from components.training.feed import Preparer
-from components.training.flops import devices, flops_of, peak_flops
+from components.training.batching.data_loader import Preparer
+from components.training.engine.deepspeed_engine import freeze
 from components.training.loss import LossHead
+from components.training.sizing.flops import devices, flops_of, peak_flops
+from mantis.config.recipe import TrainingSettings
+from mantis.dataset.mixture_reader import MixtureReader
+from mantis.models.registry import family
 
 
 def check(run, mixture, settings: TrainingSettings) -> None:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from components.training.cluster.api import Pod
-from components.training.failures import Failure
-from components.training.launchers_trainjob import _describe, _failures, _queued_now, _waits
+from components.training.launch.kubernetes_client import Pod
+from components.training.launch.trainjob import _describe, _failures, _queued_now, _waits
+from components.training.monitoring.failures import Failure
 
 FAILED = {"status": {"conditions": [{"type": "Failed", "status": "True", "message": "jobset failed"}]}}
 

@@ -3,8 +3,8 @@ import math
 
 import pytest
 
-from components.core.errors import TrainingError
 from components.training.loss_spikes import LOSSES_NEEDED, SKIPPED, LossSpikeGuard, record_skipped
+from mantis.errors import TrainingError
 
 
 def warmed(**options) -> LossSpikeGuard:

@@ -2,11 +2,11 @@ import time
 
 import pytest
 
-from components.core.errors import ConfigError
-from components.core.retention import garbage
-from components.core.steps import State, read_record, run_step
 from components.training.__main__ import _train
 from components.training.step import training_task
+from mantis.errors import ConfigError
+from mantis.runs.garbage_collection import garbage
+from mantis.runs.step_runner import State, read_record, run_step
 
 
 def ranks_begin(run) -> None:

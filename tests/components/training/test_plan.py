@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.core.errors import ConfigError
-from components.training.plan import Budgets, CostModel, Lengths, Plan
+from components.training.batching.sample_plan import Budgets, CostModel, Lengths, Plan
+from mantis.errors import ConfigError
 
 TOKENS, PATCHES = 100, 60
 COST = CostModel(quadratic=1e-3, patch=0.5)

@@ -4,8 +4,8 @@ import json
 import pytest
 import torch
 
-from components.core.errors import ConfigError
-from components.training.profiling import Span, StepProfiler, parse_span
+from components.training.monitoring.profiling import Span, StepProfiler, parse_span
+from mantis.errors import ConfigError
 
 
 def test_a_span_is_two_steps_in_order():

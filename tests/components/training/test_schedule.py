@@ -1,7 +1,7 @@
 import pytest
 
-from components.core.settings import ScheduleSettings
-from components.training.schedule import learning_rate
+from components.training.lr_schedule import learning_rate
+from mantis.config.recipe import ScheduleSettings
 
 
 def rates(steps: int, **schedule) -> list[float]:

@@ -1,14 +1,14 @@
 import pytest
 
-from components.core.errors import ConfigError
-from components.core.settings import TrainingSettings, parse_recipe
-from components.models.registry import family
-from components.models.tokenizer import train_tokenizer
-from components.training import fit as fitting
-from components.training.engine_options import as_config, engine_options
+from components.training.engine.deepspeed_config import as_config, engine_options
 from components.training.loss import CHUNK_LOGITS
-from components.training.sizing import CHUNK_LOGITS as CHUNK_LOGITS_HERE
-from components.training.sizing import checkpoint_bytes, needs, shape, shapes, upload_bandwidth
+from components.training.sizing import measure as fitting
+from components.training.sizing.estimate import CHUNK_LOGITS as CHUNK_LOGITS_HERE
+from components.training.sizing.estimate import checkpoint_bytes, needs, shape, shapes, upload_bandwidth
+from mantis.config.recipe import TrainingSettings, parse_recipe
+from mantis.errors import ConfigError
+from mantis.models.processing.tokenizer_training import train_tokenizer
+from mantis.models.registry import family
 
 HELD = ("weights", "secondary", "gradients", "optimizer", "gathered", "logits")
 RECIPE = """

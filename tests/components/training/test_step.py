@@ -1,8 +1,8 @@
 """What decides the address of a checkpoint."""
 
-from components.core.artifacts import Kind, MadeBy, Manifest, commit_manifest
-from components.core.steps import Run
 from components.training.step import training_task
+from mantis.artifacts.manifest import Kind, MadeBy, Manifest, commit_manifest
+from mantis.runs.step_runner import Run
 
 
 def committed(run: Run, kind: Kind, key: str, fingerprint: str) -> Manifest:

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from components.training.stragglers import LASTING, Suspect, compare
+from components.training.monitoring.stragglers import LASTING, Suspect, compare
 
 
 def test_the_slowest_is_compared_with_the_median():

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from components.core.tracking import Status, open_tracked_run
-from components.training import system_metrics
-from components.training.system_metrics import SystemMetrics
+from components.training.monitoring import system_metrics
+from components.training.monitoring.system_metrics import SystemMetrics
+from mantis.tracking.mlflow_runs import Status, open_tracked_run
 
 
 @pytest.fixture

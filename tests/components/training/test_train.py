@@ -13,11 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from components.core.artifacts import check_files
-from components.core.hashing import sha256_bytes
-from components.core.store import delete_tree
-from components.training.checkpoint import committed, folder_of
+from components.training.checkpointing.saver import committed, folder_of
 from components.training.step import train, training_task
+from mantis.artifacts.manifest import check_files
+from mantis.hashing import sha256_bytes
+from mantis.store.base import delete_tree
 
 EPOCHS, STEPS, SAMPLES = 2, 84, 500  # long enough to be disturbed three times
 

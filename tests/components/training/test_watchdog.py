@@ -4,7 +4,7 @@ import time
 import pytest
 from torch.distributed import HashStore
 
-from components.training.watchdog import Mark, Watchdog, late_error
+from components.training.monitoring.watchdog import Mark, Watchdog, late_error
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from components.models.registry import FAMILIES
+from mantis.models.registry import FAMILIES
 
 
 @pytest.fixture(scope="module")

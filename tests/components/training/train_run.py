@@ -2,10 +2,10 @@
 
 import sys
 
-from components.core.artifacts import read_manifest
-from components.core.errors import MantisError
-from components.core.steps import open_run, read_record
 from components.training.step import train
+from mantis.artifacts.manifest import read_manifest
+from mantis.errors import MantisError
+from mantis.runs.step_runner import open_run, read_record
 
 
 def main(store_url: str, run_id: str) -> None:

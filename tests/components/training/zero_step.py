@@ -11,15 +11,15 @@ from pathlib import Path
 import torch
 from deepspeed.utils import safe_get_full_grad
 
-from components.core.artifacts import read_manifest
-from components.core.steps import open_run, read_record
-from components.models.mixture import MixtureReader
-from components.models.registry import family
-from components.training.engine import build_engine, freeze, join_ranks, leave_ranks, parameter_groups
-from components.training.feed import Feed, Preparer
-from components.training.flops import flops_of
+from components.training.batching.data_loader import Feed, Preparer
+from components.training.batching.sample_plan import Budgets, Lengths, Plan
+from components.training.engine.deepspeed_engine import build_engine, freeze, join_ranks, leave_ranks, parameter_groups
 from components.training.loss import CHUNK_LOGITS, LossHead, share_of_step
-from components.training.plan import Budgets, Lengths, Plan
+from components.training.sizing.flops import flops_of
+from mantis.artifacts.manifest import read_manifest
+from mantis.dataset.mixture_reader import MixtureReader
+from mantis.models.registry import family
+from mantis.runs.step_runner import open_run, read_record
 
 BATCH, RATE = 7, 1e-3
 STEP_SAMPLES = 21

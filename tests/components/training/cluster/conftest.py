@@ -1,8 +1,8 @@
 import pytest
 
-from components.core.settings import parse_recipe
-from components.core.steps import Run
-from components.core.store_minio import MinioStore
+from mantis.config.recipe import parse_recipe
+from mantis.runs.step_runner import Run
+from mantis.store.s3 import MinioStore
 
 MADE = "0123456789abcdef" * 4
 

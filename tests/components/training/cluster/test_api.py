@@ -4,10 +4,10 @@ from typing import ClassVar
 
 import pytest
 
-from components.core.errors import ConfigError, TrainingError
-from components.training.cluster import api
-from components.training.cluster.api import Cluster
-from components.training.cluster.job import train_job
+from components.training.launch import kubernetes_client
+from components.training.launch.kubernetes_client import Cluster
+from components.training.launch.trainjob_spec import train_job
+from mantis.errors import ConfigError, TrainingError
 
 
 class Answers:
@@ -24,8 +24,8 @@ class Answers:
 
 @pytest.fixture
 def answering(kubeconfig, json_server, monkeypatch):
-    monkeypatch.setattr(api, "PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(api, "LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(kubernetes_client, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(kubernetes_client, "LONGEST_PAUSE_SECONDS", 0.01)
     kubeconfig(json_server(Answers.give))
 
     def answer(*answers: tuple[int, object]) -> Cluster:
@@ -53,12 +53,12 @@ def test_a_cluster_without_trainer_is_told_what_to_install(answering, run_named)
 
 
 def test_a_node_that_does_not_answer_keeps_no_reason_back(answering, monkeypatch):
-    monkeypatch.setattr(api, "TAIL_SECONDS", 0.1)
+    monkeypatch.setattr(kubernetes_client, "TAIL_SECONDS", 0.1)
     assert answering((500, says("dial tcp 10.0.0.9:10250: i/o timeout"))).tail("p", 9) == []
 
 
 def test_a_missing_right_is_said_after_a_while(answering, monkeypatch):
-    monkeypatch.setattr(api, "REFUSED_SECONDS", 0.1)
+    monkeypatch.setattr(kubernetes_client, "REFUSED_SECONDS", 0.1)
     with pytest.raises(ConfigError, match=r"does not let this account read a TrainJob.*is forbidden"):
         answering((403, says("trainjobs is forbidden"))).read("x")
 
@@ -71,17 +71,17 @@ def test_who_is_short_of_time_is_told_of_a_missing_right_too(answering, kubeconf
 
 def test_a_server_that_comes_back_may_refuse_for_a_while(answering, monkeypatch):
     """Its refusals count from the first one, however long it was away before, and longer for whom it knows."""
-    monkeypatch.setattr(api, "REFUSED_SECONDS", 0.2)
+    monkeypatch.setattr(kubernetes_client, "REFUSED_SECONDS", 0.2)
     away, refused, found = (503, says("away")), (403, says("forbidden")), (200, {"kind": "TrainJob"})
     cluster = answering(*[away] * 40, *[refused] * 3, found)  # away for twice as long as refusals may last
     assert cluster.read("x") == {"kind": "TrainJob"}
-    monkeypatch.setattr(api, "REFUSED_SECONDS", 0.0)
+    monkeypatch.setattr(kubernetes_client, "REFUSED_SECONDS", 0.0)
     Answers.answers = [refused, refused, refused, found]
     assert cluster.read("x") == {"kind": "TrainJob"}
 
 
 def test_creating_is_given_up_where_a_webhook_is_broken(answering, run_named, monkeypatch):
-    monkeypatch.setattr(api, "CREATE_SECONDS", 0.1)
+    monkeypatch.setattr(kubernetes_client, "CREATE_SECONDS", 0.1)
     cluster = answering((500, says("failed calling webhook: connection refused")))
     with pytest.raises(TrainingError, match="failed calling webhook"):
         cluster.create(train_job(run_named(), "0" * 64))

@@ -7,9 +7,9 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 
-from components.core.progress import Progress
-from components.training.cluster.api import Cluster, Pod
-from components.training.cluster.follow import STEPS, FollowedLog, comparable
+from components.training.launch.kubernetes_client import Cluster, Pod
+from components.training.launch.log_follower import STEPS, FollowedLog, comparable
+from mantis.progress import Progress
 
 POD = Pod(name="p", uid="u", node=0, attempt=0, created="2026-01-01", phase="Running", waiting="")
 LINES = [f"2026-11-23T06:00:0{index}.{fraction}Z line {index}" for index, fraction in enumerate(["1", "12", "0", "99"])]
@@ -76,7 +76,7 @@ def test_times_compare_as_text():
 
 def test_what_progress_says_is_understood(capsys, monkeypatch):
     """The two are in different parts; this is what holds them together."""
-    monkeypatch.setattr("components.core.progress.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("mantis.progress.LINE_SECONDS", 0.0)
     bar = Progress(label="training", total=5000, unit="steps")
     bar.advance(1200, note="loss 0.123  70 samples/s")
     told = STEPS.search(capsys.readouterr().err.splitlines()[-1])

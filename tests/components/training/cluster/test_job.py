@@ -2,8 +2,7 @@ import re
 
 import pytest
 
-from components.core.errors import ConfigError
-from components.training.cluster.job import (
+from components.training.launch.trainjob_spec import (
     ASKED_ANNOTATION,
     LABEL_VALUE,
     applied_name,
@@ -12,6 +11,7 @@ from components.training.cluster.job import (
     stored_in,
     train_job,
 )
+from mantis.errors import ConfigError
 
 MADE = "0123456789abcdef" * 4
 
@@ -104,7 +104,7 @@ def test_no_image(run_named):
 def test_a_store_that_pods_cannot_reach(run_named, tmp_path):
     from dataclasses import replace
 
-    from components.core.store_local import LocalStore
+    from mantis.store.local import LocalStore
 
     with pytest.raises(ConfigError, match="pods of a TrainJob cannot reach it"):
         train_job(replace(run_named(), store=LocalStore(tmp_path)), MADE)

@@ -1,0 +1,123 @@
+"""The work of the step `convert`: read the checkpoint's index, write the model folder, prove it, store it."""
+
+import json
+import tempfile
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
+
+from components.conversion.merge.merge_plan import ADAPTER_CONFIG, BASE, peft_model, plan_merge
+from components.conversion.model_card import model_card, notices
+from components.conversion.proof import DTYPES, prove_logits, prove_tensors
+from components.conversion.shard_writer import plan_shards, write_shards
+from components.conversion.zero.checkpoint_reader import read_file, read_last_step
+from components.conversion.zero.read_ahead import reading_ahead
+from components.conversion.zero.zero_checkpoint import Checkpoint, MasterTensor
+from mantis.artifacts.manifest import Manifest, Number
+from mantis.errors import ConversionError
+from mantis.progress import say
+from mantis.runs.step_runner import Run
+from mantis.store.base import delete_tree, upload_tree
+
+MODEL = "model/"
+NOT_OF_THE_MODEL = (ADAPTER_CONFIG, BASE)  # transformers would take the folder for an adapter's
+PROBE = "probe.safetensors"
+
+
+def convert_checkpoint(run: Run, checkpoint: Manifest, prefix: str) -> dict[str, Number]:
+    """Put the model folder under `prefix`, after it was proved equal to the checkpoint; returns the summary.
+
+    Raises:
+        ConversionError: the checkpoint cannot be converted, or the model differs from it.
+    """
+    clock = time.monotonic()
+    recipe = run.recipe
+    stored = recipe.conversion.precision
+    torch.set_num_threads(1)  # the blocks have their own threads
+    zero = read_last_step(run.store, checkpoint)
+    say(f"step {zero.step}, ZeRO-{zero.stage} of {zero.world_size} ranks, {zero.parameters:,} parameters")
+    with tempfile.TemporaryDirectory(prefix="mantis-convert-") as scratch:
+        folder = Path(scratch)
+        copy_model_files(run, checkpoint, folder, stored)
+        merge = plan_merge(run, checkpoint, zero, folder)
+        with reading_ahead(tensors_to_write(merge.merged if merge else zero, folder)) as tensors:
+            shards = plan_shards(tensors, DTYPES[stored])
+            prove_tensors(shards, folder, write_shards(shards, folder))
+        difference = prove_logits(
+            folder,
+            read_file(run.store, checkpoint, PROBE),
+            family_name=recipe.model.family,
+            trained=recipe.training.precision,
+            stored=stored,
+            reference=partial(peft_model, merge, DTYPES[recipe.training.precision], recipe.model.family)
+            if merge
+            else None,
+        )
+        say(f"proved equal: {sum(len(shard.places) for shard in shards)} tensors, logits within {difference:.3g}")
+        parameters = (merge.merged if merge else zero).parameters
+        card = model_card(run, checkpoint, parameters=parameters, difference=difference, merged=merge is not None)
+        (folder / "README.md").write_text(card)
+        if notice := notices(recipe.model):
+            (folder / "Notice").write_text(notice + "\n")
+        delete_tree(run.store, prefix)  # what a killed attempt may have left
+        upload_tree(run.store, prefix, folder)
+    return {
+        "parameters": parameters,
+        "bytes": sum(shard.size for shard in shards),
+        "seconds": round(time.monotonic() - clock, 3),
+        "largest_logit_difference": difference,
+        "step": zero.step,
+        "precision": stored,
+    }
+
+
+def tensors_to_write(zero: Checkpoint, folder: Path) -> list[MasterTensor]:
+    """Every tensor that the model of `folder`'s configuration wants in its files: without those that it ties.
+
+    Raises:
+        ConversionError: the configuration ties two tensors that were trained apart.
+    """
+    full = dict(zero.tensors)
+    full |= {alias: replace(full[name], name=alias) for alias, name in zero.aliases.items()}
+    with torch.device("meta"):
+        tied = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder)).all_tied_weights_keys
+    for target, source in tied.items():
+        if target in full and source in full:
+            if full[target].pieces != full[source].pieces:
+                raise ConversionError(
+                    f"{target} and {source} were trained apart; model/config.json ties them.",
+                    remedy="Set tie_word_embeddings to false in the model's configuration and train again.",
+                )
+            del full[target]
+    return list(full.values())
+
+
+def copy_model_files(run: Run, checkpoint: Manifest, folder: Path, precision: str) -> None:
+    """Configuration, tokenizer and processor of training, the configuration naming the stored precision."""
+    for file in checkpoint.files:
+        name = file.name.removeprefix(MODEL)
+        if file.name != name and not name.endswith(".safetensors") and name not in NOT_OF_THE_MODEL:
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(read_file(run.store, checkpoint, file.name))
+    path = folder / "config.json"
+    if not path.exists():
+        raise ConversionError(f"{checkpoint.key} holds no model/config.json.", remedy="Run the step `train` again.")
+    name = str(DTYPES[precision]).removeprefix("torch.")
+    config = {"dtype": name, **_with_dtype(json.loads(path.read_text()), name)}  # from_pretrained takes it by default
+    path.write_text(json.dumps(config, indent=2) + "\n")
+    if not (folder / "generation_config.json").exists():
+        GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder)).save_pretrained(folder)
+
+
+def _with_dtype(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """`config` with `name` as every `dtype` that it or one of its sub-configurations states."""
+    return {
+        key: _with_dtype(value, name) if isinstance(value, dict) else name if key == "dtype" else value
+        for key, value in config.items()
+    }

@@ -1,0 +1,175 @@
+"""LoRA and DoRA adapters merged into the base they were trained on, a few rows at a time.
+
+The arithmetic and its order are those of peft's merge (peft/tuners/lora/layer.py `Linear.merge` and variants.py
+`DoraLinearVariant.merge_unsafe`, 0.21), so that the bits are too. DoRA: Liu et al. 2024, eq. 5: a column of the
+transposed weight, a row here, has the learned magnitude and the direction of base plus update.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+
+from components.conversion.zero.zero_checkpoint import Checkpoint, MasterTensor
+from mantis.errors import ConversionError
+
+PREFIX = "base_model.model."  # peft's own wrapping of the model
+FACTOR = re.compile(
+    r"(.+)\.lora_(A|B|magnitude_vector)(?:\.default)?(?:\.weight)?"
+)  # in training, and as peft saves it
+SAVED = ".modules_to_save.default."
+ORIGINAL = ".original_module."
+FACTORS_IN_MEMORY = 16  # at least the threads that write, or factors are read again and again
+PUBLISHED = "Train with LoRA or DoRA on linear layers, without biases and patterns of ranks."
+
+
+class AdapterConfig(BaseModel):
+    """What decides the merge in peft's adapter_config.json; other fields are of training alone."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    peft_type: str
+    r: int
+    lora_alpha: float
+    use_dora: bool = False
+    use_rslora: bool = False
+    fan_in_fan_out: bool = False
+    bias: str = "none"
+    lora_bias: bool = False
+    rank_pattern: dict[str, int] = {}
+    alpha_pattern: dict[str, float] = {}
+
+    @property
+    def scaling(self) -> float:
+        """The factor of B A."""
+        return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
+
+
+def parse_adapter_config(text: bytes, *, origin: str) -> AdapterConfig:
+    """The adapter's configuration.
+
+    Raises:
+        ConversionError: it is none, or of a kind that is not merged here.
+    """
+    try:
+        config = AdapterConfig.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConversionError(
+            f"{origin}: {'.'.join(map(str, first['loc']))}: {first['msg']}.", remedy=PUBLISHED
+        ) from None
+    usual = {"peft_type": "LORA", "bias": "none", "lora_bias": False, "fan_in_fan_out": False}
+    usual |= {"rank_pattern": {}, "alpha_pattern": {}}
+    for name, value in usual.items():
+        if getattr(config, name) != value:
+            raise ConversionError(f"{origin}: {name} = {getattr(config, name)!r} is not merged.", remedy=PUBLISHED)
+    return config
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowRank:
+    """The update of one weight [rows, columns]: scaling B A, and DoRA's magnitudes [rows] where there are some.
+
+    `down` is A [rank, columns], `up` is B [rows, rank], both fp32; `whole` reads all of A, which every block needs.
+    """
+
+    down: MasterTensor
+    up: MasterTensor
+    magnitude: MasterTensor | None
+    scaling: float
+    whole: Callable[[MasterTensor], Tensor]
+
+    def apply(self, rows: Tensor, first: int) -> Tensor:
+        rank = self.down.shape[0]
+        up = self.up.read(first * rank, len(rows) * rank).view(-1, rank)
+        changed = (up @ self.whole(self.down)).mul_(self.scaling).add_(rows)
+        if self.magnitude is not None:
+            norms = torch.linalg.norm(changed, dim=1)
+            changed.mul_((self.magnitude.read(first, len(rows)) / norms).view(-1, 1))
+        return changed.to(rows.dtype)
+
+
+def base_with_trained(base: Mapping[str, MasterTensor], zero: Checkpoint) -> dict[str, MasterTensor]:
+    """The base as it was trained, before any adapter: with the tensors that were trained whole in place of its own.
+
+    Raises:
+        ConversionError: the base has no tensor of that name and shape.
+    """
+    tensors = dict(base)
+    for name, tensor in zero.tensors.items():
+        if FACTOR.fullmatch(name) or name not in zero.trained or name in zero.frozen or ORIGINAL in name:
+            continue
+        plain = plain_name(name)
+        _check(plain, tensor.shape, base)
+        tensors[plain] = replace(tensor, name=plain)
+    return tensors
+
+
+def merge_adapters(
+    base: Mapping[str, MasterTensor], zero: Checkpoint, config: AdapterConfig
+) -> dict[str, MasterTensor]:
+    """The tensors of the merged model; nothing is computed before they are written.
+
+    Raises:
+        ConversionError: an adapter lacks a part, or fits no tensor of the base.
+    """
+    tensors = base_with_trained(base, zero)
+    modules: dict[str, dict[str, MasterTensor]] = {}
+    for name, tensor in zero.tensors.items():
+        match = FACTOR.fullmatch(name)
+        if match:
+            modules.setdefault(plain_name(match[1]), {})[match[2]] = tensor
+    if not modules:
+        raise ConversionError("The checkpoint holds no adapter.", remedy="Its model/adapter_config.json says it does.")
+    whole = lru_cache(FACTORS_IN_MEMORY)(_whole)
+    for module, factors in modules.items():
+        weight = f"{module}.weight"
+        change = _low_rank(module, factors, config, whole)
+        _check(weight, (change.up.shape[0], change.down.shape[1]), base)
+        tensors[weight] = replace(tensors[weight], change=change)
+    return tensors
+
+
+def plain_name(name: str) -> str:
+    """The name that the model itself has for what peft calls `name`."""
+    return name.removeprefix(PREFIX).replace(SAVED, ".").replace(".base_layer.", ".")
+
+
+def _whole(tensor: MasterTensor) -> Tensor:
+    return tensor.read(0, tensor.numel).view(tensor.shape)
+
+
+def _low_rank(
+    module: str,
+    found: Mapping[str, MasterTensor],
+    config: AdapterConfig,
+    whole: Callable[[MasterTensor], Tensor],
+) -> LowRank:
+    wanted = {"A", "B", "magnitude_vector"} if config.use_dora else {"A", "B"}
+    if set(found) != wanted:
+        odd = ", ".join(f"lora_{part}" for part in sorted(wanted ^ set(found)))
+        raise ConversionError(
+            f"{module}: the checkpoint and model/adapter_config.json (use_dora {config.use_dora}) differ in {odd}.",
+            remedy="Convert another step of the checkpoint, or train again.",
+        )
+    down, up, magnitude = found["A"], found["B"], found.get("magnitude_vector")
+    fits = len(down.shape) == len(up.shape) == 2 and down.shape[0] == up.shape[1] == config.r
+    if not fits or (magnitude is not None and magnitude.numel != up.shape[0]):
+        shapes = ", ".join(f"lora_{part} {list(tensor.shape)}" for part, tensor in sorted(found.items()))
+        raise ConversionError(f"{module}: {shapes} are no adapter of rank {config.r}.", remedy=PUBLISHED)
+    return LowRank(down=down, up=up, magnitude=magnitude, scaling=config.scaling, whole=whole)
+
+
+def _check(name: str, shape: tuple[int, ...], base: Mapping[str, MasterTensor]) -> None:
+    if name not in base:
+        raise ConversionError(f"{name} was trained; the base has no such tensor.", remedy="It is another base.")
+    if base[name].shape != shape:
+        raise ConversionError(
+            f"{name} was trained as {list(shape)}; in the base it is {list(base[name].shape)}.",
+            remedy="It is another base.",
+        )

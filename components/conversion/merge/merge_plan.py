@@ -1,0 +1,166 @@
+"""An adapter checkpoint and its unquantized base: what is merged, and what the merged model is compared with."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from pydantic import ConfigDict, ValidationError
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+from components.conversion.merge.adapter_merge import PREFIX, base_with_trained, merge_adapters, parse_adapter_config
+from components.conversion.proof import load_model
+from components.conversion.shard_writer import plan_shards, write_shards
+from components.conversion.zero.byte_sources import Source, store_sources
+from components.conversion.zero.checkpoint_reader import read_file
+from components.conversion.zero.safetensors_index import SUFFIX, read_safetensors
+from components.conversion.zero.zero_checkpoint import Checkpoint, MasterTensor
+from mantis import schema_versions
+from mantis.artifacts.manifest import File, Manifest, former_key, hash_object
+from mantis.errors import ConversionError
+from mantis.progress import say
+from mantis.runs.step_runner import Run
+from mantis.schema_versions import Form, Versioned
+from mantis.store.base import ObjectStore, concurrently
+
+ADAPTER_CONFIG = "adapter_config.json"
+BASE = "base.json"
+
+
+class Base(Versioned):
+    """`model/base.json`: a Hugging Face folder of the store, and its files as they were trained on."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    form = Form.ADAPTER_BASE
+
+    address: str
+    files: tuple[File, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merge:
+    """An adapter checkpoint: the merged model, and its parts for peft.
+
+    `base` is the model without adapters, `zero` the checkpoint, `config_folder` holds the model's config.json,
+    `adapter_config` the text of peft's file.
+    """
+
+    merged: Checkpoint
+    base: Mapping[str, MasterTensor]
+    zero: Checkpoint
+    config_folder: Path
+    adapter_config: bytes
+
+
+def plan_merge(run: Run, checkpoint: Manifest, zero: Checkpoint, folder: Path) -> Merge | None:
+    """What merging the checkpoint's adapters into their base means; None where it holds none.
+
+    `folder` holds the model's configuration. No weights are read but to compare the base's hashes.
+
+    Raises:
+        ConversionError: the base is not the one that was trained on, or the adapters do not fit it.
+    """
+    names = {file.name for file in checkpoint.files}
+    if f"model/{ADAPTER_CONFIG}" not in names:
+        return None
+    text = read_file(run.store, checkpoint, f"model/{ADAPTER_CONFIG}")
+    config = parse_adapter_config(text, origin=f"{checkpoint.key}/model/{ADAPTER_CONFIG}")
+    stored = read_safetensors(_base_sources(run.store, checkpoint), origin="the base")
+    base = with_model_names(stored, folder)
+    merged = merge_adapters(base, zero, config)
+    say(f"{sum(tensor.change is not None for tensor in merged.values())} of {len(merged)} tensors have an adapter")
+    whole = replace(zero, tensors=merged, aliases={}, trained=frozenset(merged), frozen=frozenset())
+    return Merge(
+        merged=whole,
+        base=base_with_trained(base, zero),
+        zero=zero,
+        config_folder=folder,
+        adapter_config=text,
+    )
+
+
+def with_model_names(stored: Mapping[str, MasterTensor], folder: Path) -> dict[str, MasterTensor]:
+    """The tensors under the names of transformers' model class, whatever layout they were released in.
+
+    Raises:
+        ConversionError: the layout joins or splits tensors, which only loading it can do.
+    """
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder))
+    changes = get_model_conversion_mapping(model)
+    renamings = [change for change in changes if isinstance(change, WeightRenaming)]
+    converters = [change for change in changes if isinstance(change, WeightConverter)]
+    known = model.state_dict()
+    found = {}
+    for name, tensor in stored.items():
+        plain, converted = rename_source_key(name, renamings, converters, model.base_model_prefix, known)
+        if converted is not None:
+            raise ConversionError(
+                f"{name} of the base is stored in parts that transformers joins.",
+                remedy="Save the base again with transformers' save_pretrained, and train on that.",
+            )
+        found[plain] = replace(tensor, name=plain)
+    return found
+
+
+def peft_model(merge: Merge, dtype: torch.dtype, family_name: str) -> PreTrainedModel:
+    """The unquantized base with peft's adapters beside its weights, not merged, in `dtype`."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    with tempfile.TemporaryDirectory(prefix="mantis-base-") as scratch:
+        folder = Path(scratch)
+        (folder / "config.json").write_bytes((merge.config_folder / "config.json").read_bytes())
+        write_shards(plan_shards(merge.base.values(), dtype), folder)
+        model = load_model(folder, dtype, family_name)
+        (folder / ADAPTER_CONFIG).write_bytes(merge.adapter_config)
+        injected = inject_adapter_in_model(LoraConfig.from_pretrained(str(folder)), model)
+    weights = {
+        name.removeprefix(PREFIX): tensor.read(0, tensor.numel).view(tensor.shape)
+        for name, tensor in merge.zero.tensors.items()
+        if ".lora_" in name
+    }
+    unexpected = injected.load_state_dict(weights, strict=False).unexpected_keys
+    if unexpected:
+        raise ConversionError(
+            f"peft puts no adapter where the checkpoint has {unexpected[0]} ({len(unexpected)} in all).",
+            remedy="model/adapter_config.json is of another training: convert another checkpoint, or train again.",
+        )
+    adapted: PreTrainedModel = injected.eval()
+    return adapted
+
+
+def _base_sources(store: ObjectStore, checkpoint: Manifest) -> dict[str, Source]:
+    """The base's files, after their sizes and hashes were compared with those that training recorded."""
+    prefix = f"{checkpoint.key}/model"
+    inside = [file for file in checkpoint.files if file.name.startswith("model/") and file.name.endswith(SUFFIX)]
+    if inside:
+        files = tuple(file.model_copy(update={"name": file.name.removeprefix("model/")}) for file in inside)
+    else:
+        base = _read_base(read_file(store, checkpoint, f"model/{BASE}"), f"{checkpoint.key}/model/{BASE}")
+        prefix = former_key(store, base.address) if "://" in base.address else base.address
+        files = tuple(file for file in base.files if file.name.endswith(SUFFIX))
+    concurrently(lambda file: _check_file(store, prefix, file), files)
+    sources = store_sources(store, prefix)
+    return {file.name: sources[file.name] for file in files}
+
+
+def _check_file(store: ObjectStore, prefix: str, file: File) -> None:
+    key = f"{prefix}/{file.name}"
+    entry = store.stat(key)
+    if entry is None or entry.size != file.size or hash_object(store, key, file.size) != file.sha256:
+        found = "is missing" if entry is None else "is not the file that was trained on: its size or hash differs"
+        raise ConversionError(f"{store.uri(key)} {found}.", remedy="Bring the base again: mantis fetch-model.")
+
+
+def _read_base(text: bytes, origin: str) -> Base:
+    try:
+        return Base.model_validate_json(text, context=schema_versions.origin(origin))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConversionError(
+            f"{origin}: {'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}.", remedy="Train again."
+        ) from None

@@ -1,0 +1,117 @@
+"""The model card: what the model is, what it was made of, and under which licence."""
+
+import yaml
+
+from mantis.artifacts.manifest import Manifest
+from mantis.config.recipe import SCRATCH, ModelSettings
+from mantis.models.weights.catalog import Licence, named_bases
+from mantis.runs.step_runner import Run
+
+OURS = "apache-2.0"  # of models that are built from nothing
+
+
+def model_card(run: Run, checkpoint: Manifest, *, parameters: int, difference: float, merged: bool) -> str:
+    """README.md of the model folder."""
+    recipe = run.recipe
+    front: dict[str, object] = {
+        "library_name": "transformers",
+        "pipeline_tag": "image-text-to-text",
+        "license": _identifier(recipe.model),
+        "tags": ["multi-image", "instruction-tuning", recipe.model.family],
+    }
+    if recipe.model.base != SCRATCH:
+        named = named_bases(recipe.model)
+        front["base_model"] = [base.repository for base in named.values()] or recipe.model.base
+    inputs = [f"| {name} | `{item.fingerprint}` | {item.key} |" for name, item in sorted(checkpoint.inputs.items())]
+    summary = [f"| {name} | {value} |" for name, value in checkpoint.summary.items()]
+    compared = "those of peft's adapters on the unquantized base" if merged else "training's"
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=False).strip(),
+        "---",
+        f"# {model_name(recipe.name, recipe.model)}",
+        "",
+        recipe.description or f"A model of the family {recipe.model.family}, tuned on interleaved multi-image data.",
+        "",
+        f"{parameters:,} parameters, stored as {recipe.conversion.precision}.",
+        "",
+        "```python",
+        "from transformers import AutoModelForImageTextToText, AutoProcessor",
+        "",
+        "model = AutoModelForImageTextToText.from_pretrained(FOLDER)",
+        "processor = AutoProcessor.from_pretrained(FOLDER)",
+        "```",
+        "",
+        "## Lineage",
+        "",
+        f"Run `{run.id}`, code `{checkpoint.made_by.code_version}`.",
+        "",
+        "| input | fingerprint | key in the store |",
+        "|---|---|---|",
+        f"| checkpoint | `{checkpoint.fingerprint}` | {checkpoint.key} |",
+        *inputs,
+        "",
+        "## Training",
+        "",
+        "| | |",
+        "|---|---|",
+        *summary,
+        "",
+        f"Every tensor was compared with the checkpoint's; logits differ from {compared} by at most {difference:.3g}.",
+        "",
+        "## Licence",
+        "",
+        *_licence(recipe.model),
+        "",
+        "## Recipe",
+        "",
+        "```yaml",
+        recipe.to_yaml().strip(),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def model_name(name: str, settings: ModelSettings) -> str:
+    """The model's name as the licences of its bases want it to begin."""
+    prefixes = [licence.name_prefix for licence in _licences(settings) if licence.name_prefix]
+    return " ".join([*dict.fromkeys(prefixes), name])
+
+
+def notices(settings: ModelSettings) -> str:
+    """What has to lie beside the model in a file of its own; empty where no base asks for it."""
+    return "\n".join(licence.notice for licence in _licences(settings) if licence.notice)
+
+
+def _licences(settings: ModelSettings) -> list[Licence]:
+    """Of the published weights that the model was made from, each once."""
+    return list(dict.fromkeys(base.licence for base in named_bases(settings).values()))
+
+
+def _identifier(settings: ModelSettings) -> str:
+    """The hub's word for the terms: those of the base, which holds most of the weights."""
+    named = named_bases(settings)
+    if settings.base == SCRATCH and not named:
+        return OURS
+    return named["base"].licence.identifier if "base" in named else "other"
+
+
+def _licence(settings: ModelSettings) -> list[str]:
+    named = named_bases(settings)
+    lines = []
+    if settings.base == SCRATCH and not named:
+        lines.append(f"No weights of others are in it: {OURS}.")
+    elif "base" not in named:
+        lines.append(f"Derived from {settings.base}, whose licence holds for it too.")
+    for licence in _licences(settings):
+        sources = [base.repository for base in named.values() if base.licence == licence]
+        lines += [
+            *([f"**{licence.built_with}**", ""] if licence.built_with else []),
+            f"Derived from {', '.join(sources)}: [{licence.name}]({licence.url}), which holds for it too and asks:",
+            "",
+            *(f"- {request}" for request in licence.asks),
+            "",
+            *([licence.notice, ""] if licence.notice else []),
+        ]
+    return lines if lines[-1] else lines[:-1]

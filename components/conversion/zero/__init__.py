@@ -1,0 +1,1 @@
+"""Reading DeepSpeed ZeRO checkpoints by byte ranges."""

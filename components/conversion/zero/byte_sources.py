@@ -1,0 +1,121 @@
+"""Where a checkpoint's bytes come from: files of a folder, or objects of the store by range."""
+
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from mantis.errors import ConversionError
+from mantis.store.base import ObjectStore
+from mantis.store.local import LocalStore
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+TRUNCATED = "Copy the checkpoint again, or convert an earlier step."
+
+
+class Source(Protocol):
+    """Bytes at positions; `name` is what errors call it, `size` in bytes. Safe to read from several threads."""
+
+    name: str
+    size: int
+
+    def read_into(self, start: int, target: memoryview) -> None:
+        """Fill `target` with the bytes from `start` on.
+
+        Raises:
+            ConversionError: the source ends before.
+        """
+        ...
+
+
+class FileSource:
+    """A local file, read with positioned reads."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self._descriptor = os.open(path, os.O_RDONLY)
+        self.size = os.fstat(self._descriptor).st_size
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def read_into(self, start: int, target: memoryview) -> None:
+        done = 0
+        while done < len(target):
+            count = os.preadv(self._descriptor, [target[done:]], start + done)
+            if count == 0:
+                raise short(self, start + len(target))
+            done += count
+
+
+class StoreSource:
+    """An object of a store, read by range."""
+
+    def __init__(self, store: ObjectStore, key: str, size: int) -> None:
+        self.name, self.size = store.uri(key), size
+        self._store, self._key = store, key
+
+    def read(self, start: int, length: int) -> bytes:
+        """`length` bytes from `start` on; one request.
+
+        Raises:
+            ConversionError: the object ends before.
+        """
+        found = self._store.get_range(self._key, start, length)
+        if len(found) != length:
+            raise short(self, start + length)
+        return found
+
+    def read_into(self, start: int, target: memoryview) -> None:
+        if target:
+            target[:] = self.read(start, len(target))
+
+
+def short(source: Source, needed: int) -> ConversionError:
+    """The error of a source that ends too early."""
+    return ConversionError(f"{source.name} has {source.size} bytes, {needed} are needed.", remedy=TRUNCATED)
+
+
+def folder_sources(folder: Path) -> dict[str, Source]:
+    """The files of a local checkpoint folder, by name."""
+    return {path.name: FileSource(path) for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def store_sources(store: ObjectStore, prefix: str) -> dict[str, Source]:
+    """The objects under `prefix`, by name; those of a local store are read as the files they are."""
+    entries = {entry.key.removeprefix(prefix + "/"): entry for entry in store.list(prefix)}
+    if isinstance(store, LocalStore):
+        return {name: FileSource(store.root / entry.key) for name, entry in entries.items()}
+    return {name: StoreSource(store, entry.key, entry.size) for name, entry in entries.items()}
+
+
+class SourceFile(io.RawIOBase):
+    """A source as a seekable file, for `zipfile`."""
+
+    def __init__(self, source: Source) -> None:
+        self._source, self._position = source, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._source.size}[whence]
+        if base + offset < 0:
+            raise OSError("seek before the beginning")
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        target = memoryview(buffer).cast("B")
+        target = target[: max(0, min(len(target), self._source.size - self._position))]
+        self._source.read_into(self._position, target)
+        self._position += len(target)
+        return len(target)

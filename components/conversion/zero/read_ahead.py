@@ -1,0 +1,91 @@
+"""Objects of a store read in long ranges before they are asked for.
+
+A tensor's pieces lie in the files of all ranks, some hundred kilobytes in each, and a store takes milliseconds for a
+request. But every file is read from front to back, so what comes next is known.
+"""
+
+import threading
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+
+from components.conversion.zero.byte_sources import StoreSource, short
+from components.conversion.zero.torch_zip import Piece
+from components.conversion.zero.zero_checkpoint import MasterTensor
+
+MEMORY = 96 << 20  # bytes of all windows together
+LONGEST = 8 << 20
+SHORTEST = 1 << 18
+AHEAD = 1  # window that is fetched behind the one in use; the one before it is kept: threads overtake one another
+REQUESTS = 4  # at the same time
+
+Range = tuple[int, int]  # first byte, and the one behind the last
+
+
+@contextmanager
+def reading_ahead(tensors: Iterable[MasterTensor]) -> Iterator[list[MasterTensor]]:
+    """The same tensors, to be read about in this order; those in local files as they are."""
+    tensors = list(tensors)
+    wanted: dict[int, tuple[StoreSource, list[Range]]] = {}
+    for tensor in tensors:
+        for piece in tensor.pieces:
+            if isinstance(piece.source, StoreSource):
+                ranges = wanted.setdefault(id(piece.source), (piece.source, []))[1]
+                ranges.append((piece.start, piece.start + piece.count * piece.dtype.itemsize))
+    length = min(LONGEST, max(SHORTEST, MEMORY // ((AHEAD + 2) * max(1, len(wanted)))))
+    with ThreadPoolExecutor(REQUESTS) as pool:
+        windows = {key: _Windows(source, _cut(ranges, length), pool) for key, (source, ranges) in wanted.items()}
+
+        def ahead(piece: Piece) -> Piece:
+            return replace(piece, source=windows.get(id(piece.source), piece.source))
+
+        yield [replace(tensor, pieces=tuple(ahead(piece) for piece in tensor.pieces)) for tensor in tensors]
+
+
+class _Windows:
+    """A source of which `ranges` are read, one after the other."""
+
+    def __init__(self, source: StoreSource, ranges: list[Range], pool: ThreadPoolExecutor) -> None:
+        self.name, self.size = source.name, source.size
+        self._source, self._ranges, self._pool = source, ranges, pool
+        self._starts = [start for start, _ in ranges]
+        self._fetched: dict[int, Future[memoryview]] = {}
+        self._lock = threading.Lock()
+
+    def read_into(self, start: int, target: memoryview) -> None:
+        done = 0
+        while done < len(target):
+            index = bisect_right(self._starts, start + done) - 1
+            window = self._window(index)
+            rest = window[start + done - self._starts[index] :]
+            if not rest:
+                raise short(self, start + len(target))
+            count = min(len(rest), len(target) - done)
+            target[done : done + count] = rest[:count]
+            done += count
+
+    def _window(self, index: int) -> memoryview:
+        with self._lock:
+            for old in [held for held in self._fetched if held < index - 1]:
+                del self._fetched[old]
+            for coming in range(index, min(index + AHEAD + 1, len(self._ranges))):
+                if coming not in self._fetched:
+                    self._fetched[coming] = self._pool.submit(self._fetch, *self._ranges[coming])
+            window = self._fetched[index]
+        return window.result()
+
+    def _fetch(self, start: int, end: int) -> memoryview:
+        return memoryview(self._source.read(start, end - start))
+
+
+def _cut(ranges: list[Range], length: int) -> list[Range]:
+    """The union of `ranges`, in pieces of at most `length` bytes, in order."""
+    union: list[list[int]] = []
+    for start, end in sorted(ranges):
+        if union and start <= union[-1][1]:
+            union[-1][1] = max(union[-1][1], end)
+        else:
+            union.append([start, end])
+    return [(at, min(at + length, end)) for start, end in union for at in range(start, end, length)]

@@ -1,0 +1,83 @@
+"""The layout of safetensors files, sharded or not: for every tensor, the bytes of the file that hold it.
+
+The format: 8 bytes with the length of the header, the header as JSON, then the tensors, row-major and without gaps
+(github.com/huggingface/safetensors, README). Nothing is read but headers.
+"""
+
+import json
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+from components.conversion.shard_writer import TYPES
+from components.conversion.zero.byte_sources import TRUNCATED, Source
+from components.conversion.zero.torch_zip import Piece
+from components.conversion.zero.zero_checkpoint import MasterTensor
+from mantis.errors import ConversionError
+
+SUFFIX = ".safetensors"
+LENGTH = struct.Struct("<Q")
+MAX_HEADER = 100_000_000  # the format's own limit
+DTYPES = {name: dtype for dtype, name in TYPES.items()}
+
+
+def read_safetensors(sources: Mapping[str, Source], *, origin: str) -> dict[str, MasterTensor]:
+    """Every tensor of the *.safetensors files among `sources` (name -> source), by name.
+
+    Raises:
+        ConversionError: there are none, or one is damaged, or two hold a tensor of the same name.
+    """
+    tensors: dict[str, MasterTensor] = {}
+    for name, source in sources.items():
+        if not name.endswith(SUFFIX):
+            continue
+        for tensor in _tensors(source):
+            if tensor.name in tensors:
+                raise ConversionError(f"{origin} holds {tensor.name} twice, once in {name}.", remedy=TRUNCATED)
+            tensors[tensor.name] = tensor
+    if not tensors:
+        raise ConversionError(f"{origin} holds no tensors in safetensors files.", remedy="Name a model's folder.")
+    return tensors
+
+
+def _tensors(source: Source) -> list[MasterTensor]:
+    header, start = _header(source)
+    found = []
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        try:
+            dtype, shape = DTYPES[entry["dtype"]], tuple(int(size) for size in entry["shape"])
+            begin, end = entry["data_offsets"]
+            tensor = MasterTensor(name=name, shape=shape, dtype=dtype, pieces=())
+        except (KeyError, TypeError, ValueError):
+            raise _damaged(source, f"{name} is described as {entry}") from None
+        if begin < 0 or end - begin != tensor.numel * dtype.itemsize or start + end > source.size:
+            raise _damaged(source, f"{name} lies at {begin} to {end} of {source.size - start} bytes")
+        piece = Piece(source=source, start=start + begin, count=tensor.numel, dtype=dtype)
+        found.append(MasterTensor(name=name, shape=shape, dtype=dtype, pieces=(piece,)))
+    return found
+
+
+def _header(source: Source) -> tuple[dict[str, Any], int]:
+    """The header, and the byte at which the tensors begin."""
+    length = LENGTH.unpack(_read(source, 0, LENGTH.size))[0]
+    if length > min(MAX_HEADER, source.size - LENGTH.size):
+        raise _damaged(source, f"its header would be of {length} bytes")
+    try:
+        header = json.loads(_read(source, LENGTH.size, length))
+    except ValueError:
+        raise _damaged(source, "its header is no JSON") from None
+    if not isinstance(header, dict):
+        raise _damaged(source, "its header is no table of tensors")
+    return header, LENGTH.size + length
+
+
+def _read(source: Source, start: int, length: int) -> bytes:
+    data = bytearray(length)
+    source.read_into(start, memoryview(data))
+    return bytes(data)
+
+
+def _damaged(source: Source, why: str) -> ConversionError:
+    return ConversionError(f"{source.name} is no whole safetensors file: {why}.", remedy=TRUNCATED)

@@ -1,0 +1,1 @@
+"""Benchmark images that also occur in the training data."""

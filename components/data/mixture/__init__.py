@@ -1,0 +1,1 @@
+"""From prepared subsets to the samples of an epoch."""

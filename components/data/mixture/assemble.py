@@ -1,0 +1,206 @@
+"""The mixture: which rows of which subsets make an epoch, and how long each sample is."""
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from components.data.mixture.epochs import epoch_of
+from components.data.mixture.lengths import Counter, Length, LengthPool
+from components.data.prepare.ledger import Ledger
+from components.data.prepare.rejection import Refusal, Repair
+from components.data.published.published_sets import published, skill_of
+from mantis.artifacts.manifest import Manifest, Number
+from mantis.config.recipe import Recipe
+from mantis.dataset.mixture_reader import conversation_of
+from mantis.errors import InputError
+from mantis.models.processing.chat_templates import profile, render
+from mantis.models.processing.tokenizer_training import train_tokenizer
+from mantis.models.registry import family
+from mantis.models.weights.loading import base_tokenizer, model_folder
+from mantis.models.weights.mirror import resolved
+from mantis.progress import Progress, say
+from mantis.runs.step_runner import Run
+from mantis.schema_versions import Form, versioned
+from mantis.store.base import ObjectStore, delete_tree, upload_tree
+from mantis.store.lance_tables import open_table, write_table
+
+INDEX = "index.lance"
+SUBSETS = "subsets.json"
+SCHEMA = pa.schema(
+    [
+        ("subset", pa.string()),
+        ("row", pa.int64()),
+        ("id", pa.string()),
+        ("turns", pa.int32()),
+        ("tokens", pa.int32()),
+        ("targets", pa.int32()),
+        ("images", pa.int32()),
+        ("patches", pa.int32()),
+    ]
+)
+TEXT = ["row", "id", "roles", "contents", "widths", "heights"]
+ROWS_AT_ONCE = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """The rows of one subset that are in an epoch: `rows` each once, `visits` as often as the epoch sees them."""
+
+    subset: str
+    table: Any  # lance.LanceDataset
+    rows: NDArray[np.int64]
+    visits: NDArray[np.int64]
+
+    def batches(self) -> Iterator[list[dict[str, Any]]]:
+        """The chosen rows without their images, in order."""
+        for start in range(0, len(self.rows), ROWS_AT_ONCE):
+            part = self.rows[start : start + ROWS_AT_ONCE].tolist()
+            yield self.table.take(part, columns=TEXT).to_pylist()
+
+
+def assemble_mixture(run: Run, datasets: Mapping[str, Manifest], prefix: str) -> dict[str, Number]:
+    """Write index, tokenizer and ledger of the mixture below `prefix`; returns the counts for the manifest.
+
+    Raises:
+        InputError: no sample fits the context.
+    """
+    recipe, store = run.recipe, run.store
+    with LengthPool(recipe.data.workers) as pool, tempfile.TemporaryDirectory() as folder:
+        chosen = _choose(store, recipe, datasets)
+        tokenizer = _tokenizer(store, recipe, chosen)
+        tokenizer.save_pretrained(folder)
+        delete_tree(store, f"{prefix}/tokenizer")
+        upload_tree(store, f"{prefix}/tokenizer", Path(folder))
+        counter = Counter(model=recipe.model, tokenizer_folder=folder, context_length=recipe.data.context_length)
+        ledger = Ledger()
+        parts = [_index(pool, counter, part, ledger) for part in chosen]
+    index = pa.concat_tables(parts)
+    if not len(index):
+        raise InputError(
+            f"No sample fits data.context_length = {recipe.data.context_length}.", remedy="Raise it, or cut the data."
+        )
+    write_table(store, f"{prefix}/{INDEX}", SCHEMA, index.to_batches())
+    ledger.save(store, prefix)
+    described = versioned(Form.MIXTURE_SUBSETS, {"subsets": [_description(part) for part in chosen]})
+    store.put(f"{prefix}/{SUBSETS}", json.dumps(described, indent=1).encode())
+    say(f"{len(index):,} samples in an epoch; ledger: {ledger.reasons()}")
+    return _summary(index, ledger, len(tokenizer), [part.subset for part in chosen])
+
+
+def _choose(store: ObjectStore, recipe: Recipe, datasets: Mapping[str, Manifest]) -> list[Chosen]:
+    tables = {subset: open_table(store, f"{dataset.key}/data.lance") for subset, dataset in datasets.items()}
+    sizes = {subset: table.count_rows() for subset, table in tables.items()}
+    epoch = epoch_of(sizes, recipe.data, seed=recipe.seed)
+    return [
+        Chosen(subset=subset, table=tables[subset], rows=np.unique(visits), visits=visits)
+        for subset, visits in epoch.items()
+    ]
+
+
+def _tokenizer(store: ObjectStore, recipe: Recipe, chosen: Sequence[Chosen]) -> PreTrainedTokenizerFast:
+    specials = family(recipe.model.family).special_tokens()
+    shape = recipe.model.scratch_shape
+    if shape is None:
+        return base_tokenizer(model_folder(resolved(store, recipe.model).base), specials)
+    texts = _texts(recipe, chosen, specials)
+    tokenizer = train_tokenizer(texts, vocabulary=shape.vocabulary, special_tokens=specials)
+    say(f"trained a tokenizer of {len(tokenizer):,} tokens on the mixture's text")
+    return tokenizer
+
+
+def _texts(recipe: Recipe, chosen: Sequence[Chosen], specials: Sequence[str]) -> Iterator[str]:
+    """The mixture as the prompt profile writes it, without the tokens that are never split."""
+    style = profile(recipe.model.prompt)
+    between = re.compile("|".join(map(re.escape, specials)))
+    for part in chosen:
+        for batch in part.batches():
+            for row in batch:
+                for piece in render(conversation_of(row), style):
+                    yield from filter(None, between.split(piece.text))
+
+
+def _index(pool: LengthPool, counter: Counter, part: Chosen, ledger: Ledger) -> pa.Table:
+    """Index rows of one subset, in the order of its visits."""
+    progress = Progress(label=f"count tokens of {part.subset}", total=len(part.rows), unit="samples")
+    tables = [SCHEMA.empty_table()]
+    done = 0
+    for rows, lengths in pool.count(counter, part.batches()):
+        positions = part.rows[done : done + len(rows)].tolist()
+        kept = [
+            _entry(part.subset, position, row["id"], length)
+            for position, row, length in zip(positions, rows, lengths, strict=True)
+            if _note(ledger, part.subset, row, length, counter.context_length)
+        ]
+        tables.append(pa.Table.from_pylist(kept, schema=SCHEMA))
+        done += len(rows)
+        progress.advance(len(rows))
+    return visited(pa.concat_tables(tables), part.visits)
+
+
+def visited(rows: pa.Table, visits: NDArray[np.int64]) -> pa.Table:
+    """Index rows as often and in the order in which an epoch visits them; `rows` has each kept row once, ascending."""
+    kept = rows["row"].to_numpy()
+    places = np.searchsorted(kept, visits)
+    there = places < len(kept)
+    there[there] = kept[places[there]] == visits[there]  # the others did not fit the context
+    return rows.take(places[there])
+
+
+def _note(ledger: Ledger, subset: str, row: dict[str, Any], length: Length, limit: int) -> bool:
+    """True where the sample is kept; what was cut or dropped goes to the ledger under the row of the source."""
+    if not length.turns:
+        ledger.drop(subset, row["row"], row["id"], Refusal("too-long", value=length.whole, threshold=str(limit)))
+    elif length.whole > length.tokens:
+        repair = Repair(reason="truncated", value=str(length.whole), threshold=str(limit))
+        ledger.repair(subset, row["row"], row["id"], repair)
+    return length.turns > 0
+
+
+def _entry(subset: str, position: int, name: str, length: Length) -> dict[str, Any]:
+    return {
+        "subset": subset,
+        "row": position,
+        "id": name,
+        "turns": length.turns,
+        "tokens": length.tokens,
+        "targets": length.targets,
+        "images": length.images,
+        "patches": length.patches,
+    }
+
+
+def _description(part: Chosen) -> dict[str, Any]:
+    """A row of subsets.json: what a reader should know of a subset besides its counts."""
+    known = published().get(part.subset)
+    return {
+        "name": part.subset,
+        "skill": skill_of(part.subset),
+        "drawn": len(part.rows),
+        "visits": len(part.visits),
+        "licence": known.licence.model_dump(mode="json") if known else None,
+    }
+
+
+def _summary(index: pa.Table, ledger: Ledger, vocabulary: int, subsets: Sequence[str]) -> dict[str, Number]:
+    names, counts = np.unique(index["subset"].to_numpy(), return_counts=True)
+    per_subset = dict(zip(names.tolist(), counts.tolist(), strict=True))
+    return {
+        "samples": len(index),
+        "tokens": int(index["tokens"].to_numpy().sum()),
+        "targets": int(index["targets"].to_numpy().sum()),
+        "images": int(index["images"].to_numpy().sum()),
+        "longest": int(index["tokens"].to_numpy().max()),
+        "vocabulary": vocabulary,
+        "dropped": ledger.dropped,
+        "repaired": ledger.repaired,
+        **{f"rows/{subset}": per_subset.get(subset, 0) for subset in subsets},
+    }

@@ -1,0 +1,147 @@
+"""Which subsets a recipe means, and which of their rows an epoch sees, how often: mixtures.yaml and its arithmetic.
+
+Source of the arithmetic: TIGER-AI-Lab/Mantis, mantis/train/data.py, DatasetCollection.
+"""
+
+import math
+import zlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from components.data.published.published_sets import published, skill_of
+from mantis.config.recipe import DataSettings, Name, Recipe, Sampling, SubsetSettings
+from mantis.errors import ConfigError
+from mantis.synthetic import SKILLS
+
+FILE = Path(__file__).with_name("mixtures.yaml")
+OVERSAMPLING = 1.1  # the release's factor on every subset's share
+Rows = NDArray[np.int64]
+
+
+class Mixture(BaseModel):
+    """A named mixture; `origin` says who mixed it so."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    description: str
+    origin: str
+    subsets: tuple[SubsetSettings, ...]
+
+
+@cache
+def mixtures() -> dict[str, Mixture]:
+    """Every named mixture."""
+    raw: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text())
+    return {
+        name: Mixture.model_validate(
+            {**fields, "subsets": [{"name": subset, **given} for subset, given in fields["subsets"].items()]}
+        )
+        for name, fields in raw.items()
+    }
+
+
+def written_out(recipe: Recipe) -> Recipe:
+    """The recipe with every subset of its mixture named, and only those of its skills.
+
+    What it gives is given back unchanged, so that a stored recipe means the same whatever becomes of mixtures.yaml.
+
+    Raises:
+        ConfigError: no such mixture or skill, or skills are asked of subsets that have none.
+    """
+    data = recipe.data
+    if data.mixture is None and not data.skills:
+        return recipe
+    return recipe.model_copy(update={"data": data.model_copy(update={"subsets": _of_skills(data, _named(data))})})
+
+
+def _named(data: DataSettings) -> tuple[SubsetSettings, ...]:
+    if data.subsets:
+        return data.subsets
+    if data.mixture is None:
+        generated = SKILLS if data.source == "generated" else ()
+        return tuple(SubsetSettings(name=name) for name in generated)
+    if data.mixture not in mixtures():
+        raise ConfigError(
+            f"data.mixture = {data.mixture!r} is no mixture.", remedy=f"Mixtures: {', '.join(mixtures())}."
+        )
+    return mixtures()[data.mixture].subsets
+
+
+def _of_skills(data: DataSettings, subsets: tuple[SubsetSettings, ...]) -> tuple[SubsetSettings, ...]:
+    if not data.skills:
+        return subsets
+    unskilled = [subset.name for subset in subsets if not skill_of(subset.name)]
+    if unskilled or not subsets:
+        raise ConfigError(
+            f"data.skills = {list(data.skills)} needs subsets whose skill is known; "
+            f"{', '.join(unskilled) or 'an empty data.subsets'} has none.",
+            remedy="Leave data.skills out, or name a data.mixture.",
+        )
+    there = {skill_of(subset.name) for subset in subsets}
+    missing = [skill for skill in data.skills if skill not in there]
+    if missing:
+        raise ConfigError(
+            f"data.skills names {', '.join(missing)}, which no subset of the mixture has.",
+            remedy=f"It has: {', '.join(_skills_in_order(there))}.",
+        )
+    return tuple(subset for subset in subsets if skill_of(subset.name) in data.skills)
+
+
+def _skills_in_order(skills: set[str]) -> list[str]:
+    known = dict.fromkeys([*(subset.skill for subset in published().values()), *SKILLS.values()])
+    return [skill for skill in known if skill in skills]
+
+
+def samples_per_epoch(lengths: Mapping[str, int], sampling: Sampling) -> dict[str, int]:
+    """How often an epoch sees each subset of `lengths` rows (capped, repeated): as they are, or square-root balanced.
+
+    Balanced, subset i of n_i rows out of N in all is seen int(N min(1.1 sqrt(n_i) / sum_j sqrt(n_j), 1)) times.
+    """
+    if sampling == "none":
+        return dict(lengths)
+    total, roots = sum(lengths.values()), sum(math.sqrt(length) for length in lengths.values())
+    return {
+        name: int(total * min(math.sqrt(length) / roots * OVERSAMPLING, 1.0)) if length else 0
+        for name, length in lengths.items()
+    }
+
+
+def capped(rows: int, settings: SubsetSettings) -> int:
+    """Rows of a subset that a mixture draws from."""
+    return rows if settings.cap is None else min(rows, settings.cap)
+
+
+def epoch_of(sizes: Mapping[str, int], data: DataSettings, *, seed: int) -> dict[str, Rows]:
+    """The rows that an epoch sees of each subset of `sizes` rows: passes over all of them, then a part of one.
+
+    A cap and the last, partial pass are drawn by the seed, each subset its own; passes are in the order of rows.
+    """
+    settings = {name: data.subset(name) for name in sizes}
+    lengths = {name: capped(rows, settings[name]) * settings[name].repeat for name, rows in sizes.items()}
+    samples = samples_per_epoch(lengths, data.sampling)
+    return {name: _visits(rows, settings[name], samples[name], seed) for name, rows in sizes.items()}
+
+
+def _visits(rows: int, settings: SubsetSettings, samples: int, seed: int) -> Rows:
+    generator = np.random.default_rng([seed, zlib.crc32(settings.name.encode())])
+    pool = np.arange(rows, dtype=np.int64)
+    if settings.cap is not None and settings.cap < rows:
+        pool = np.sort(generator.choice(pool, settings.cap, replace=False))
+    if not len(pool):
+        return pool
+    passes, rest = divmod(samples, len(pool))
+    part = np.sort(generator.choice(pool, rest, replace=False))
+    return np.concatenate([*([pool] * passes), part])
+
+
+def decides(data: DataSettings, name: Name) -> dict[str, Any]:
+    """What of the recipe decides the rows that an epoch sees of a subset, for a fingerprint; the seed aside."""
+    settings = data.subset(name)
+    return {"name": name, "cap": settings.cap, "repeat": settings.repeat}

@@ -1,0 +1,130 @@
+"""How long each sample is, counted as training will count it, and where it is cut to fit the context."""
+
+import os
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from multiprocessing import get_context
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from mantis.config.recipe import ModelSettings
+from mantis.dataset.mixture_reader import conversation_of
+from mantis.models.conversation import IMAGE_MARK, Conversation
+from mantis.models.family import IGNORE
+from mantis.models.registry import family
+from mantis.processes import die_with_parent
+
+Batch = list[dict[str, Any]]
+AHEAD = 4  # batches in work per process
+
+
+@dataclass(frozen=True, kw_only=True)
+class Length:
+    """A sample cut to `turns` turns; `whole` is the number of tokens before the cut. Without turns, nothing fits."""
+
+    turns: int
+    tokens: int
+    targets: int
+    images: int
+    patches: int
+    whole: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counter:
+    """Counts tokens of conversations; picklable, the tokenizer by its folder."""
+
+    model: ModelSettings
+    tokenizer_folder: str
+    context_length: int
+
+    def count(self, rows: Batch) -> list[Length]:
+        """The lengths of rows of data.lance, tokenized together.
+
+        A row that is too long loses whole exchanges from its end, so no image's tokens are ever cut and every sample
+        keeps an answer.
+        """
+        conversations = [conversation_of(row) for row in rows]
+        lengths = self._measure(conversations)
+        return [
+            length if length.tokens <= self.context_length else self._cut(conversation, length)
+            for conversation, length in zip(conversations, lengths, strict=True)
+        ]
+
+    def _cut(self, conversation: Conversation, length: Length) -> Length:
+        """`length`, of the whole conversation, for as many of its first exchanges as fit."""
+
+        def tokens(exchanges: int) -> int:
+            return self._measure([first_exchanges(conversation, exchanges)])[0].tokens
+
+        kept = bisect_right(range(1, len(conversation.turns) // 2), self.context_length, key=tokens)
+        if not kept:
+            return replace(length, turns=0)
+        return replace(self._measure([first_exchanges(conversation, kept)])[0], whole=length.whole)
+
+    def _measure(self, conversations: list[Conversation]) -> list[Length]:
+        model = family(self.model.family)
+        encodings = model.encode_batch(conversations, _tokenizer(self.tokenizer_folder), self.model)
+        return [
+            Length(
+                turns=len(conversation.turns),
+                tokens=len(encoding.input_ids),
+                targets=len(encoding.labels) - encoding.labels.count(IGNORE),
+                images=len(conversation.sizes),
+                patches=sum(model.image_patches(size, self.model) for size in conversation.sizes),
+                whole=len(encoding.input_ids),
+            )
+            for conversation, encoding in zip(conversations, encodings, strict=True)
+        ]
+
+
+def first_exchanges(conversation: Conversation, exchanges: int) -> Conversation:
+    """The first questions and answers, with the images they show."""
+    turns = conversation.turns[: 2 * exchanges]
+    shown = sum(turn.content.count(IMAGE_MARK) for turn in turns)
+    return replace(conversation, turns=turns, sizes=conversation.sizes[:shown])
+
+
+class LengthPool:
+    """Processes that count.
+
+    They are forked in the constructor, while this process has no threads yet and Lance, which does not survive a fork,
+    is not loaded; and after the model families were imported, which takes each process seconds otherwise.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._pool = ProcessPoolExecutor(workers, get_context("fork"), initializer=_begin)
+        self._pool.submit(os.getpid).result()  # starts all of them
+
+    def __enter__(self) -> "LengthPool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def count(self, counter: Counter, batches: Iterable[Batch]) -> Iterator[tuple[Batch, list[Length]]]:
+        """Each batch of rows of data.lance with their lengths, in order."""
+        waiting: deque[tuple[Batch, Future[list[Length]]]] = deque()
+        for batch in batches:
+            waiting.append((batch, self._pool.submit(counter.count, batch)))
+            if len(waiting) > AHEAD * self._workers:
+                first, lengths = waiting.popleft()
+                yield first, lengths.result()
+        for first, lengths in waiting:
+            yield first, lengths.result()
+
+
+def _begin() -> None:
+    die_with_parent()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a process is one core: that is what `workers` counts
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(folder: str) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast.from_pretrained(folder)

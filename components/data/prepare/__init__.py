@@ -1,0 +1,1 @@
+"""From raw rows to checked rows and a ledger."""

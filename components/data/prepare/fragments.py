@@ -1,0 +1,237 @@
+"""A dataset in the making: fragments of so many source rows, each recorded when it is whole.
+
+`<prefix>/fragments/<first row>.json` is what makes a fragment count: after a kill its rows are not done again. What a
+killed writer left in the table's folder is deleted when the table is committed, once, at the end.
+"""
+
+import queue
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+from pydantic import ValidationError
+
+from components.data.prepare.ledger import Entry
+from components.data.prepare.row_validator import Outcome, Row
+from mantis.errors import IntegrityError
+from mantis.hashing import canonical_json, fingerprint, sha256_bytes
+from mantis.schema_versions import Form, Versioned, origin
+from mantis.store.base import ObjectStore, concurrently
+from mantis.store.lance_tables import withdraw_commit, write_fragments
+
+FRAGMENT_ROWS = 1024  # some 100 MB of the published subsets: seconds of work to lose, and no table of tiny files
+WRITERS = 2  # one fragment is finished in the store while the next is filled
+BATCH_ROWS = 1024
+BATCH_BYTES = 1 << 23  # small enough for buffers to be used again: fresh memory costs more than copying into it
+AS_THEY_ARE = {"lance-encoding:compression": "none"}  # JPEGs only shrink by 5 %, and that costs most of the writing
+SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("id", pa.string()),
+        ("roles", pa.list_(pa.string())),
+        ("contents", pa.list_(pa.string())),
+        ("images", pa.list_(pa.field("item", pa.large_binary(), metadata=AS_THEY_ARE))),
+        ("paths", pa.list_(pa.string())),
+        ("sha256", pa.list_(pa.string())),
+        ("widths", pa.list_(pa.int32())),
+        ("heights", pa.list_(pa.int32())),
+    ]
+)
+IMAGE_FIELDS = ("data", "path", "sha256", "width", "height")  # of CheckedImage, in the order of the columns
+
+
+class Fragment(Versioned):
+    """What became of `rows` source rows from `first` on; `table` is Lance's metadata of what was kept."""
+
+    form = Form.FRAGMENT
+
+    first: int
+    rows: int
+    kept: int
+    images: int
+    image_bytes: int
+    content: str  # SHA-256 of the kept rows and of the ledger, in the order of the source
+    ledger: tuple[Entry, ...]
+    table: tuple[str, ...] = ()
+
+
+def read_fragments(store: ObjectStore, prefix: str) -> dict[int, Fragment]:
+    """The fragments that are recorded below `prefix`, by their first row.
+
+    Raises:
+        IntegrityError: a record cannot be read.
+    """
+    found = concurrently(lambda entry: _parse(store, entry.key), list(store.list(f"{prefix}/fragments")))
+    return {fragment.first: fragment for fragment in found}
+
+
+def content_of(fragments: Iterable[Fragment]) -> str:
+    """Hash of a whole dataset and its ledger, from its fragments in order."""
+    return fingerprint([fragment.content for fragment in fragments])
+
+
+class FragmentWriter:
+    """Writes fragments to the table at `key` on threads of its own, and records each below `prefix`."""
+
+    def __init__(self, store: ObjectStore, prefix: str, key: str) -> None:
+        withdraw_commit(store, key)  # of an attempt that was killed between the commit and the manifest
+        self._store, self._prefix, self._key = store, prefix, key
+        self._pool = ThreadPoolExecutor(WRITERS)
+        self._begun: list[tuple[_Feed, Future[Fragment]]] = []
+
+    def write(self, first: int, outcomes: Iterable[Outcome]) -> None:
+        """Take in the rows of the fragment that begins at row `first`; returns before it is recorded.
+
+        Raises:
+            StoreError: the store did not take this or an earlier fragment.
+        """
+        for _, earlier in self._begun:
+            if earlier.done():
+                earlier.result()
+        feed = _Feed()
+        self._begun.append((feed, self._pool.submit(self._work, feed)))
+        tally = _Tally(first)
+        for batch in _batches(tally.kept(outcomes)):
+            feed.put(batch)
+        feed.put(tally.fragment())
+
+    def finish(self) -> list[Fragment]:
+        """Every fragment that was written, recorded."""
+        return [future.result() for _, future in self._begun]
+
+    def _work(self, feed: "_Feed") -> Fragment:
+        try:
+            first = next(feed, None)
+            written = () if first is None else write_fragments(self._store, self._key, SCHEMA, chain([first], feed))
+        finally:
+            for _ in feed:  # after an error: whoever fills the feed must not wait for ever
+                pass
+        fragment = feed.fragment.model_copy(update={"table": written})
+        record = f"{self._prefix}/fragments/{fragment.first:012d}.json"
+        self._store.put(record, fragment.model_dump_json().encode())
+        return fragment
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and self._begun:
+            self._begun[-1][0].abort()
+        self._pool.shutdown()
+
+
+class _Aborted(Exception):  # noqa: N818 - ends a writer whose rows will not come
+    pass
+
+
+class _Feed:
+    """Batches on their way to a writer's thread, ended by what they come to."""
+
+    fragment: Fragment
+
+    def __init__(self) -> None:
+        self._queue: queue.Queue[pa.RecordBatch | Fragment | _Aborted] = queue.Queue(1)
+        self._ended = False
+
+    def put(self, item: pa.RecordBatch | Fragment) -> None:
+        self._queue.put(item)
+
+    def abort(self) -> None:
+        self._queue.put(_Aborted())
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        return self
+
+    def __next__(self) -> pa.RecordBatch:
+        if self._ended:
+            raise StopIteration
+        item = self._queue.get()
+        if isinstance(item, Fragment):
+            self.fragment = item
+        self._ended = isinstance(item, Fragment | _Aborted)
+        if isinstance(item, _Aborted):
+            raise item
+        if self._ended:
+            raise StopIteration
+        return item
+
+
+class _Tally:
+    """Counts and hashes the outcomes of one fragment as they pass."""
+
+    def __init__(self, first: int) -> None:
+        self._first, self._rows, self._kept, self._images, self._bytes = first, 0, 0, 0, 0
+        self._ledger: list[Entry] = []
+        # Hashed at the end, all at once: each call gives up Python's lock, and with threads that decode images it is
+        # milliseconds until this one has it back.
+        self._content: list[str] = []
+
+    def kept(self, outcomes: Iterable[Outcome]) -> Iterator[Row]:
+        for outcome in outcomes:
+            self._rows += 1
+            for entry in outcome.ledger:
+                self._ledger.append(entry)
+                self._content.append(entry.line())
+            if outcome.row is not None:
+                self._kept += 1
+                self._images += len(outcome.row.images)
+                self._bytes += outcome.row.bytes
+                self._content.append(_line(outcome.row))
+                yield outcome.row
+
+    def fragment(self) -> Fragment:
+        return Fragment(
+            first=self._first,
+            rows=self._rows,
+            kept=self._kept,
+            images=self._images,
+            image_bytes=self._bytes,
+            content=sha256_bytes("".join(self._content).encode()),
+            ledger=tuple(self._ledger),
+        )
+
+
+def _line(row: Row) -> str:
+    turns = [[turn.role, turn.content] for turn in row.conversation.turns]
+    images = [[image.path, image.sha256] for image in row.images]
+    return canonical_json([row.number, row.conversation.id, turns, images]) + "\n"
+
+
+def _batches(rows: Iterable[Row]) -> Iterator[pa.RecordBatch]:
+    held: list[Row] = []
+    size = 0
+    for row in rows:
+        held.append(row)
+        size += row.bytes
+        if len(held) >= BATCH_ROWS or size >= BATCH_BYTES:
+            yield _batch(held)
+            held, size = [], 0
+    if held:
+        yield _batch(held)
+
+
+def _batch(rows: list[Row]) -> pa.RecordBatch:
+    columns = [
+        [row.number for row in rows],
+        [row.conversation.id for row in rows],
+        [[turn.role for turn in row.conversation.turns] for row in rows],
+        [[turn.content for turn in row.conversation.turns] for row in rows],
+        *([[getattr(image, name) for image in row.images] for row in rows] for name in IMAGE_FIELDS),
+    ]
+    arrays = [pa.array(values, type=field.type) for values, field in zip(columns, SCHEMA, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+
+
+def _parse(store: ObjectStore, key: str) -> Fragment:
+    try:
+        return Fragment.model_validate_json(store.get(key), context=origin(store.uri(key)))
+    except ValidationError as error:
+        raise IntegrityError(
+            f"{store.uri(key)} is no record of a fragment: {error.errors()[0]['msg']}.",
+            remedy="Delete it; its rows are prepared again.",
+        ) from None

@@ -1,0 +1,110 @@
+"""The ledger: one row for every conversation that was dropped or repaired, so that nothing is lost silently."""
+
+import io
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.data.prepare.rejection import Refusal, Repair
+from mantis.hashing import canonical_json
+from mantis.store.base import ObjectStore
+
+LEDGER = "ledger.parquet"
+LONGEST_VALUE = 300  # characters; a path or a message, not a conversation
+SCHEMA = pa.schema(
+    [
+        ("subset", pa.string()),
+        ("row", pa.int64()),
+        ("id", pa.string()),
+        ("action", pa.string()),
+        ("reason", pa.string()),
+        ("value", pa.string()),
+        ("threshold", pa.string()),
+    ]
+)
+Action = Literal["dropped", "repaired"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One row of the ledger."""
+
+    subset: str
+    row: int
+    id: str
+    action: Action
+    reason: str
+    value: str
+    threshold: str
+
+    def line(self) -> str:
+        """The entry as one line of text, for hashes."""
+        return canonical_json(asdict(self)) + "\n"
+
+
+def dropped(subset: str, row: int, name: str, refusal: Refusal) -> Entry:
+    """The entry of a row that is not kept."""
+    return _entry(subset, row, name, "dropped", refusal)
+
+
+def repaired(subset: str, row: int, name: str, repair: Repair) -> Entry:
+    """An entry of a row that is kept otherwise than it was found."""
+    return _entry(subset, row, name, "repaired", repair)
+
+
+class Ledger:
+    """Collects entries and counts them; a dropped row has exactly one `dropped` entry."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def extend(self, entries: Iterable[Entry]) -> None:
+        """Add what other ledgers hold."""
+        self.entries.extend(entries)
+
+    def drop(self, subset: str, row: int, name: str, refusal: Refusal) -> None:
+        self.entries.append(dropped(subset, row, name, refusal))
+
+    def repair(self, subset: str, row: int, name: str, repair: Repair) -> None:
+        self.entries.append(repaired(subset, row, name, repair))
+
+    @property
+    def dropped(self) -> int:
+        return sum(entry.action == "dropped" for entry in self.entries)
+
+    @property
+    def repaired(self) -> int:
+        """Rows that were repaired, in one way or several."""
+        return len({(entry.subset, entry.row) for entry in self.entries if entry.action == "repaired"})
+
+    def reasons(self) -> str:
+        """What happened, in words: `3 image-missing, 1 marks-missing`."""
+        counts = Counter(entry.reason for entry in self.entries)
+        return ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common()) or "nothing"
+
+    def save(self, store: ObjectStore, prefix: str) -> None:
+        """Write `<prefix>/ledger.parquet`."""
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist([asdict(entry) for entry in self.entries], schema=SCHEMA), buffer)
+        store.put(f"{prefix}/{LEDGER}", buffer.getvalue())
+
+
+def _entry(subset: str, row: int, name: str, action: Action, why: Refusal | Repair) -> Entry:
+    return Entry(
+        subset=subset,
+        row=row,
+        id=_shown(name),
+        action=action,
+        reason=why.reason,
+        value=_shown(why.value),
+        threshold=why.threshold,
+    )
+
+
+def _shown(text: str) -> str:
+    """Text that any reader can store: valid UTF-8 of bounded length."""
+    return text[:LONGEST_VALUE].encode(errors="backslashreplace").decode()

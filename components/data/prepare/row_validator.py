@@ -1,0 +1,122 @@
+"""From raw rows to checked ones: in order, their images read and checked by threads ahead of them."""
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from components.data.prepare.conversation_rules import Checked, ImageRef, Rules, identify
+from components.data.prepare.image_checks import CheckedImage, check_image
+from components.data.prepare.ledger import Entry, dropped, repaired
+from components.data.prepare.rejection import Refusal
+from components.data.sources.source import Source, Wanted
+from mantis.progress import Progress
+
+THREADS = 4  # per worker: those that wait for a store do not keep a core busy
+THREADS_ON_DISK = 1  # which does not make them wait: more of them only take Python's lock from each other
+AHEAD = 16  # rows in work per worker: enough to keep threads busy, few enough to bound the images held
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a row may have; `max_images` None: any number."""
+
+    max_images: int | None
+    max_turn_characters: int
+    max_image_pixels: int
+    max_image_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row that is kept."""
+
+    number: int
+    conversation: Checked
+    images: list[CheckedImage]
+
+    @property
+    def bytes(self) -> int:
+        """Size of its images."""
+        return sum(len(image.data) for image in self.images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a row: kept, or None; and what the ledger says about it."""
+
+    row: Row | None
+    number: int
+    ledger: tuple[Entry, ...]
+
+
+class RowChecker:
+    """One pass over a source; `read` counts the rows that have passed.
+
+    Threads suffice: reading, decoding and hashing leave Python's lock.
+    """
+
+    def __init__(self, subset: str, source: Source, limits: Limits, workers: int) -> None:
+        self._subset, self._source, self._limits = subset, source, limits
+        self._threads = workers * (THREADS_ON_DISK if source.url.startswith("file:") else THREADS)
+        self._ahead = workers * AHEAD
+        self._rules = Rules(max_images=limits.max_images, max_turn_characters=limits.max_turn_characters)
+        self.read = 0
+
+    def outcomes(self, wanted: Wanted) -> Iterator[Outcome]:
+        """The outcome of every wanted row, in order; of the others only the ids are remembered."""
+        progress = Progress(label=f"prepare {self._subset}", total=None, unit="rows")
+        waiting: deque[tuple[int, Any, Future[Row]]] = deque()
+        with ThreadPoolExecutor(self._threads) as pool:
+            for number, raw in enumerate(self._source.rows.read(wanted)):
+                self.read += 1
+                progress.advance()
+                if not wanted(number):
+                    self._meet(number, raw)
+                    continue
+                waiting.append((number, raw, self._begin(pool, number, raw)))
+                if len(waiting) > self._ahead:
+                    yield self._outcome(*waiting.popleft())
+            while waiting:
+                yield self._outcome(*waiting.popleft())
+
+    def _begin(self, pool: ThreadPoolExecutor, number: int, raw: Any) -> Future[Row]:
+        """Check the text here and not in a thread: which of two rows with one id comes first is not left to chance."""
+        try:
+            checked = self._rules.check(number, raw)
+        except Refusal as refusal:
+            refused: Future[Row] = Future()
+            refused.set_exception(refusal)
+            return refused
+        return pool.submit(self._check_images, number, checked)
+
+    def _meet(self, number: int, raw: Any) -> None:
+        with contextlib.suppress(Refusal):  # the ledger of the row's fragment says so already
+            self._rules.meet(number, raw)
+
+    def _outcome(self, number: int, raw: Any, work: Future[Row]) -> Outcome:
+        try:
+            row = work.result()
+        except Refusal as refusal:
+            entry = dropped(self._subset, number, identify(number, raw), refusal)
+            return Outcome(row=None, number=number, ledger=(entry,))
+        repairs = [*row.conversation.repairs, *(image.repair for image in row.images if image.repair)]
+        entries = tuple(repaired(self._subset, number, row.conversation.id, repair) for repair in repairs)
+        return Outcome(row=row, number=number, ledger=entries)
+
+    def _check_images(self, number: int, checked: Checked) -> Row:
+        limits = self._limits
+        images = [
+            check_image(image.path, self._bytes(image), max_pixels=limits.max_image_pixels) for image in checked.images
+        ]
+        return Row(number=number, conversation=checked, images=images)
+
+    def _bytes(self, image: ImageRef) -> bytes:
+        limit = self._limits.max_image_bytes
+        if image.data is None:
+            return self._source.images.read(image.path, max_bytes=limit)
+        if len(image.data) > limit:
+            raise Refusal("image-bytes", value=f"{image.path}: {len(image.data)}", threshold=str(limit))
+        return image.data

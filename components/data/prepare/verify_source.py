@@ -1,0 +1,86 @@
+"""Is a prepared dataset still what its source says? The source's rows are read and checked again, and compared."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from components.data.prepare.row_validator import Limits, Outcome, RowChecker
+from components.data.published.fetched import source_url
+from components.data.sources.find import open_source
+from components.data.step import GENERATED
+from mantis.artifacts.manifest import Manifest
+from mantis.errors import MantisError
+from mantis.runs.step_runner import Run, open_run
+from mantis.store.base import ObjectStore
+from mantis.store.lance_tables import open_table
+
+COLUMNS = ["row", "id", "roles", "contents", "paths", "sha256"]
+MOST = 20  # differences that are named; the others are counted
+
+
+def check_origin(store: ObjectStore, dataset: Manifest) -> tuple[list[str], str]:
+    """What differs between the dataset and its source, a line each; and a word on why there was nothing to compare.
+
+    The source is the one in the recipe of the run that prepared the dataset.
+    """
+    subset = dataset.key.split("/")[1]
+    try:
+        run = open_run(dataset.made_by.run, store.url)
+        if run.recipe.data.source == GENERATED:
+            return [], "its rows were generated: no source lies anywhere"
+        differences = _differences(run, subset, dataset)
+        named = [line for line, _ in zip(differences, range(MOST), strict=False)]
+        left = sum(1 for _ in differences)
+    except MantisError as error:
+        return [], f"its source cannot be compared: {error.problem}"
+    return [*named, *([f"{left} more rows of {subset} differ from the source"] if left else [])], ""
+
+
+def _differences(run: Run, subset: str, dataset: Manifest) -> Iterator[str]:
+    data = run.recipe.data
+    source = open_source(source_url(run.store, data.source), subset)
+    limits = Limits(
+        max_images=data.subset(subset).max_images,
+        max_turn_characters=data.max_turn_characters,
+        max_image_pixels=data.max_image_pixels,
+        max_image_bytes=data.max_image_bytes,
+    )
+    kept = _prepared(run.store, dataset)
+    row = next(kept, None)
+    for outcome in RowChecker(subset, source, limits, data.workers).outcomes(lambda number: True):
+        expected = row if row is not None and row["row"] == outcome.number else None
+        yield from (f"{source.url}, row {outcome.number}: {what}" for what in _compare(expected, outcome))
+        if expected is not None:
+            row = next(kept, None)
+    if row is not None:
+        yield f"{source.url} ends before row {row['row']}, which {dataset.key} was made from"
+
+
+def _prepared(store: ObjectStore, dataset: Manifest) -> Iterator[dict[str, Any]]:
+    table = open_table(store, f"{dataset.key}/data.lance")
+    for batch in table.to_batches(columns=COLUMNS):
+        yield from batch.to_pylist()
+
+
+def _compare(prepared: dict[str, Any] | None, outcome: Outcome) -> Iterator[str]:
+    """What became different of one row since it was prepared."""
+    found = outcome.row
+    if prepared is None and found is None:
+        return
+    if prepared is None:
+        yield "could not be used when it was prepared, and can now"
+        return
+    if found is None:
+        why = outcome.ledger[0]
+        yield f"was used, and cannot be any more: {why.reason} {why.value}".rstrip()
+        return
+    turns = found.conversation.turns
+    if [turn.content for turn in turns] != prepared["contents"] or [turn.role for turn in turns] != prepared["roles"]:
+        yield "the text of its conversation was changed"
+    if found.conversation.id != prepared["id"]:
+        yield f"its id was {prepared['id']!r}, and is {found.conversation.id!r}"
+    images = [(image.path, image.sha256) for image in found.images]
+    for (path, sha256), now in zip(zip(prepared["paths"], prepared["sha256"], strict=True), images, strict=False):
+        if now != (path, sha256):
+            yield f"the image {path} was changed: its SHA-256 is not the one recorded"
+    if len(images) != len(prepared["paths"]):
+        yield f"it had {len(prepared['paths'])} images, and has {len(images)}"

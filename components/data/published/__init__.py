@@ -1,0 +1,1 @@
+"""The published subsets: catalog, download, listing."""

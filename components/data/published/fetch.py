@@ -1,0 +1,79 @@
+"""Published sets from the hub into the store, at sources/<subset>/. A set is there when its manifest is."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from components.data.published.fetched import SOURCES
+from components.data.published.published_sets import Hub, published_subset
+from mantis.artifacts.manifest import File, Kind, Manifest, commit_manifest, made_here, read_manifest
+from mantis.errors import InputError
+from mantis.hashing import fingerprint
+from mantis.hub.client import Remote, Repository, hub_errors, list_files
+from mantis.hub.download import fetch_files, pinned_commit
+from mantis.progress import say
+from mantis.store.base import ObjectStore
+
+REVISION = 1
+ASIDE = "bring the files another way and name their folder with --source."
+
+
+def fetch_subset(
+    store: ObjectStore, subset: str, *, splits: Sequence[str] = ("train",), revision: str = ""
+) -> Manifest:
+    """The set in the store, at sources/<subset>/; what is there already is not fetched again.
+
+    Without a `revision` it is the one that was begun with, else the newest, which is then kept to.
+
+    Raises:
+        ConfigError: no such set.
+        InputError: the hub is away, does not let us, or lacks the files.
+        StoreError: too little disk.
+        IntegrityError: other bytes came than the hub promised.
+    """
+    hub = published_subset(subset).hub
+    prefix = f"{SOURCES}/{subset}"
+    there = read_manifest(store, prefix)
+    had = str(there.summary["splits"]).split() if there else []
+    if there and set(splits) <= set(had) and revision in ("", there.summary["revision"]):
+        say(f"{subset} is there already, at revision {there.summary['revision']}")
+        return there
+    repository = Repository(name=hub.repository, kind="dataset", aside=ASIDE)
+    with hub_errors(repository):
+        commit = pinned_commit(store, prefix, repository, revision, hub.revision)
+        wanted = _remote_files(hub, repository, commit, [*had, *(split for split in splits if split not in had)])
+    files = fetch_files(store, prefix, repository, commit, wanted, label=subset)
+    return _finish(store, prefix, hub, commit, files, splits=sorted({*had, *splits}))
+
+
+def _remote_files(hub: Hub, repository: Repository, commit: str, splits: Sequence[str]) -> list[Remote]:
+    """The files of these splits at a commit, in the order of their names.
+
+    Raises:
+        InputError: a split has none.
+    """
+    wanted = re.compile("|".join(map(re.escape, hub.files)) or rf"({'|'.join(splits)})(-.*\.parquet|_images.*\.zip)")
+    found = [remote for remote in list_files(repository, commit, hub.folder) if wanted.fullmatch(remote.name)]
+    lacking = [split for split in splits if not any(remote.name.startswith(f"{split}-") for remote in found)]
+    if not found or (lacking and not hub.files):
+        raise InputError(
+            f"{hub.repository} at {commit} has no files of {', '.join(lacking) or hub.folder} in {hub.folder or '/'}.",
+            remedy=f"Splits that are known: {', '.join(hub.splits)}. Or name another --revision.",
+        )
+    return found
+
+
+def _finish(
+    store: ObjectStore, prefix: str, hub: Hub, commit: str, files: Sequence[File], *, splits: Sequence[str]
+) -> Manifest:
+    config: dict[str, Any] = {"repository": hub.repository, "revision": commit, "splits": list(splits)}
+    manifest = Manifest(
+        kind=Kind.SOURCE,
+        key=prefix,
+        fingerprint=fingerprint({**config, "files": {file.name: file.sha256 for file in files}}),
+        made_by=made_here("fetch", REVISION, config),
+        files=tuple(files),
+        summary={"repository": hub.repository, "revision": commit, "splits": " ".join(splits)},
+    )
+    commit_manifest(store, manifest)
+    return manifest

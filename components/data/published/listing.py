@@ -1,0 +1,102 @@
+"""What is there to train on: the published sets beside what lies at a source or in the store, and how many rows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from components.data.mixture.epoch_estimate import Size
+from components.data.published.fetched import FETCHED, fetched_sets, source_url
+from components.data.published.published_sets import Published, published
+from components.data.sources.find import find_sources
+from components.data.sources.source import Source
+from components.data.step import GENERATED, prepare_task, resolve_subsets
+from mantis.artifacts.manifest import Kind, Manifest, read_manifest
+from mantis.config.recipe import Recipe
+from mantis.errors import ConfigError
+from mantis.runs.step_runner import Run
+from mantis.store.base import ObjectStore
+from mantis.synthetic.dataset import shares
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """A subset, published or only found; `there` says in words what is where, empty for nothing."""
+
+    name: str
+    published: Published | None
+    there: str
+
+
+def overview(store: ObjectStore, source: str | None) -> list[Overview]:
+    """Every published set, then what else is there: at `source`, or without one fetched or prepared in the store."""
+    there = _at_source(source) if source is not None else _in_store(store)
+    names = [*published(), *sorted(set(there) - set(published()))]
+    return [Overview(name=name, published=published().get(name), there=there.get(name, "")) for name in names]
+
+
+def _at_source(source: str) -> dict[str, str]:
+    words = {}
+    for name, found in find_sources(source).items():
+        extent = found.extent()
+        words[name] = f"{extent.rows:,} rows, {extent.bytes / 1e9:.2f} GB"
+    return words
+
+
+def _in_store(store: ObjectStore) -> dict[str, str]:
+    words: dict[str, list[str]] = {}
+    for name, manifest in fetched_sets(store).items():
+        size = sum(file.size for file in manifest.files) / 1e9
+        words.setdefault(name, []).append(f"fetched, {size:.2f} GB")
+    for name, manifest in _prepared(store):
+        rows, kept = manifest.summary.get("rows", 0), manifest.summary.get("kept", 0)
+        words.setdefault(name, []).append(f"prepared {manifest.fingerprint[:8]}: {kept:,} of {rows:,} rows kept")
+    return {name: "; ".join(said) for name, said in words.items()}
+
+
+def _prepared(store: ObjectStore) -> Iterator[tuple[str, Manifest]]:
+    for subset in store.children("datasets")[1]:
+        for key in store.children(subset)[1]:
+            manifest = read_manifest(store, key)
+            if manifest is not None and manifest.kind is Kind.DATASET:
+                yield subset.rpartition("/")[2], manifest
+
+
+def sizes_of(store: ObjectStore, recipe: Recipe) -> dict[str, Size]:
+    """Rows of every subset that `recipe`, its mixture written out, means.
+
+    Of the prepared dataset where that is in the store, else counted at the source, else as published.
+
+    Raises:
+        ConfigError: nobody knows how many rows a subset has.
+    """
+    run = Run(id="plan", store=store, recipe=recipe)
+    sources = _sources(run)
+    names = [settings.name for settings in recipe.data.subsets] or resolve_subsets(run)
+    return {name: _size(run, name, sources.get(name)) for name in names}
+
+
+def _sources(run: Run) -> dict[str, Source]:
+    """What lies at the recipe's source; nothing where it is generated, or not there yet."""
+    source = run.recipe.data.source
+    if source == GENERATED or (source == FETCHED and not fetched_sets(run.store)):
+        return {}
+    return find_sources(source_url(run.store, source))
+
+
+def _size(run: Run, name: str, source: Source | None) -> Size:
+    generated = run.recipe.data.source == GENERATED
+    if (source is not None or generated) and run.store.children(f"datasets/{name}")[1]:
+        task = prepare_task(run, name)
+        manifest = read_manifest(run.store, task.address(task.fingerprint()))
+        if manifest is not None:
+            rows, images = int(manifest.summary["kept"]), int(manifest.summary["images"])
+            return Size(rows=rows, known="prepared", images=images / rows)
+    if generated:
+        return Size(rows=shares(run.recipe.data.generated_conversations)[name], known="to be generated")
+    if source is not None:
+        return Size(rows=source.rows.count(), known="at the source")
+    if name in published():
+        return Size(rows=published()[name].rows, known="published")
+    raise ConfigError(
+        f"data.subsets names {name}, which is neither at data.source = {run.recipe.data.source!r} nor published.",
+        remedy="Name where it lies (--source).",
+    )

@@ -1,0 +1,1 @@
+"""Benchmarks as data, and the samples of each."""

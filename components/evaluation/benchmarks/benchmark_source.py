@@ -1,0 +1,104 @@
+"""Where a benchmark's samples come from: generated here, a folder, a store, or a mirror in the run's store."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.evaluation.benchmarks.benchmark_catalog import Benchmark
+from components.evaluation.benchmarks.benchmark_mirror import find_mirror
+from components.evaluation.benchmarks.benchmark_reader import Samples, files_identity, read_benchmark, rows_identity
+from mantis.artifacts.manifest import Manifest
+from mantis.config.recipe import Recipe
+from mantis.progress import say
+from mantis.store.base import ObjectStore, download_tree, open_store
+from mantis.store.local import LocalStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """`identity` decides the samples; they are read, or generated, only when `read` is called."""
+
+    identity: dict[str, Any]
+    read: Callable[[], Samples]
+
+
+@contextmanager
+def open_source(recipe: Recipe, benchmark: Benchmark, store: ObjectStore) -> Iterator[Source]:
+    """The source of `benchmark`; its pictures can be read until it is closed.
+
+    `evaluation.source` is `generated`, `mirror` (what `mantis fetch-benchmark` put into `store`), or a folder or store
+    URL with a folder for each benchmark.
+
+    Raises:
+        InputError: see `read_benchmark`, and `find_mirror`.
+    """
+    named = recipe.evaluation.source
+    with tempfile.TemporaryDirectory(prefix="mantis-benchmark-") as temporary:
+        root = Path(temporary)
+        if named == "generated":
+            yield _generated(recipe, benchmark, root)
+        elif named == "mirror":
+            yield _mirrored(find_mirror(store, benchmark), store, benchmark, root)
+        else:
+            yield _given(_folder(named, benchmark.name, root), benchmark, root)
+
+
+def local_copy(store: ObjectStore, prefix: str, temporary: Path) -> Path:
+    """A folder with the objects under `prefix`: the store's own where it is one, else a copy below `temporary`."""
+    if isinstance(store, LocalStore):
+        return store.root / prefix
+    download_tree(store, prefix, temporary / prefix)
+    return temporary / prefix
+
+
+def read_and_say(folder: Path, benchmark: Benchmark, *, spool: Path, pictures: bool = True) -> Samples:
+    """As `read_benchmark`; what is missing is said, by reason."""
+    spool.mkdir(parents=True, exist_ok=True)
+    read = read_benchmark(folder, benchmark, spool=spool, pictures=pictures)
+    for reason, number in sorted(Counter(missing.reason for missing in read.missing).items()):
+        say(f"{benchmark.title}: {number:,} samples are missing ({reason}); the result counts them.")
+    return read
+
+
+def _folder(source: str, name: str, temporary: Path) -> Path:
+    if "://" in source:
+        return local_copy(open_store(source), name, temporary)
+    return Path(source).expanduser() / name
+
+
+def _given(folder: Path, benchmark: Benchmark, temporary: Path) -> Source:
+    spool = temporary / "pictures"
+    if benchmark.hub is not None:  # gigabytes: hashed now, read only if there is something to answer
+        identity = {"content": files_identity(folder)}
+        return Source(identity=identity, read=lambda: read_and_say(folder, benchmark, spool=spool))
+    read = read_and_say(folder, benchmark, spool=spool)
+    return Source(identity={"content": rows_identity(folder, benchmark, read.samples)}, read=lambda: read)
+
+
+def _mirrored(manifest: Manifest, store: ObjectStore, benchmark: Benchmark, temporary: Path) -> Source:
+    def read() -> Samples:
+        folder = local_copy(store, f"{manifest.key}/files", temporary)
+        return read_and_say(folder, benchmark, spool=temporary / "pictures")
+
+    return Source(identity={"mirror": manifest.fingerprint}, read=read)
+
+
+def _generated(recipe: Recipe, benchmark: Benchmark, temporary: Path) -> Source:
+    from mantis import synthetic
+
+    amount = recipe.evaluation.samples_per_skill
+
+    def read() -> Samples:
+        synthetic.write_demo_benchmark(temporary, benchmark.name, seed=recipe.seed, samples_per_skill=amount)
+        return read_and_say(temporary / benchmark.name, benchmark, spool=temporary / "pictures")
+
+    identity = {
+        "generated": synthetic.REVISION,
+        "recipe": recipe.identity("seed"),
+        "evaluation": recipe.evaluation.identity("samples_per_skill"),
+    }
+    return Source(identity=identity, read=read)

@@ -1,0 +1,75 @@
+"""Pictures of samples: what they are, and where their bytes come from when they are needed."""
+
+import errno
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from mantis.hashing import sha256_bytes
+from mantis.models.conversation import Size
+
+JPEG_QUALITY = 95  # of video frames, which have no bytes of their own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An image of a sample: where it lies relative to the benchmark's file, what it is, and its bytes on demand."""
+
+    path: str
+    sha256: str
+    size: Size
+    load: Callable[[], bytes]
+
+
+def file_picture(path: Path, name: str) -> Picture:
+    """A file as a picture called `name`.
+
+    Raises:
+        OSError: it is missing, or no image; with the file's name and the reason.
+    """
+    data = path.read_bytes()
+    return Picture(path=name, sha256=sha256_bytes(data), size=_size(data, str(path)), load=path.read_bytes)
+
+
+def spooled_picture(data: bytes, name: str, spool: Path) -> Picture:
+    """Bytes out of an archive as a picture; kept as a file of `spool`, once however often they occur.
+
+    Raises:
+        OSError: they are no image.
+    """
+    digest, size = sha256_bytes(data), _size(data, name)
+    path = spool / digest
+    if not path.exists():
+        temporary = spool / f"{digest}.{threading.get_ident()}"
+        temporary.write_bytes(data)
+        temporary.replace(path)  # whole or not at all: another thread may have the same bytes
+    return Picture(path=name, sha256=digest, size=size, load=partial(path.read_bytes))
+
+
+def encode_frame(image: Image.Image) -> bytes:
+    """A video's frame as JPEG."""
+    buffer = BytesIO()
+    image.convert("RGB").save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return buffer.getvalue()
+
+
+@lru_cache(maxsize=64)
+def grey_picture(size: Size) -> Picture:
+    """A picture of this size that shows nothing."""
+    buffer = BytesIO()
+    Image.new("RGB", (size.width, size.height), (128, 128, 128)).save(buffer, "PNG")
+    data = buffer.getvalue()
+    return Picture(path="grey", sha256=sha256_bytes(data), size=size, load=lambda: data)
+
+
+def _size(data: bytes, name: str) -> Size:
+    try:
+        with Image.open(BytesIO(data)) as image:
+            return Size(width=image.width, height=image.height)
+    except (OSError, Image.DecompressionBombError):
+        raise OSError(errno.EINVAL, "it is no image of a sane size", name) from None

@@ -1,0 +1,225 @@
+"""A published row, whatever file it stood in, as what a sample is made of."""
+
+import ast
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from components.evaluation.benchmarks.benchmark_catalog import Benchmark, Derived
+from components.evaluation.scoring.targets import CHOICES, LETTERS, Kind, Target
+from mantis.models.conversation import IMAGE_MARK
+
+ABSENT = {"", "N/A", "nan"}  # what tables write where a row has fewer options, or no hint
+NUMBERED_MARK = re.compile(r"<image (\d+)>")  # MMMU: the k-th of the row's image columns
+
+Column = Mapping[str, Any]
+
+
+class RowError(Exception):
+    """A row that makes no sample: `field` with `value` is wrong in the way of `problem`."""
+
+    def __init__(self, field: str, value: Any, problem: str, remedy: str = "Correct the file.") -> None:
+        self.field, self.value, self.problem, self.remedy = field, value, problem, remedy
+        super().__init__(f"{field} {problem}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What a row says; `images` are cells as the file has them: a path, bytes, or {"bytes", "path"}."""
+
+    id: str
+    skill: str
+    unit: str
+    question: str
+    hint: str
+    target: Target
+    images: tuple[Any, ...] = field(repr=False)
+
+
+def parse_row(raw: Column, number: int, benchmark: Benchmark) -> Row:
+    """The row `number` of a benchmark.
+
+    Raises:
+        RowError: it is not what the benchmark's file promises.
+    """
+    names = benchmark.fields
+    identity = str(number) if names.id is None else _text(raw, names.id)
+    skill = next(iter(benchmark.skills)) if names.skill is None else _derived(raw, names.skill)
+    if skill not in benchmark.skills:
+        known = f"Skills of {benchmark.name}: {', '.join(benchmark.skills)}."
+        column = names.skill.column if isinstance(names.skill, Derived) else names.skill
+        raise RowError(str(column), skill, "is not a skill of this benchmark", known)
+    return Row(
+        id=identity,
+        skill=skill,
+        unit=identity if names.unit is None else _derived(raw, names.unit),
+        question=_text(raw, names.question),
+        hint="" if names.hint is None or _absent(raw.get(names.hint)) else str(raw[names.hint]),
+        target=parse_target_of(raw, benchmark),
+        images=_images(raw, benchmark),
+    )
+
+
+def parse_target_of(raw: Column, benchmark: Benchmark) -> Target:
+    """What the row's responses are judged against; see `parse_row` for the error."""
+    names = benchmark.fields
+    kind: Kind = benchmark.kind
+    if names.kind is not None:
+        kind = _derived(raw, names.kind)  # type: ignore[assignment]  # the file's own words, mapped to ours
+    options = _options(raw, benchmark) if names.options is not None else ()
+    if kind in CHOICES:
+        answers: tuple[str, ...] = (_letter(raw, options, benchmark),)
+    else:
+        answers = _answers(raw, benchmark)
+        if options and kind == "short" and answers[0] not in options:
+            problem = f"is none of the options {', '.join(options)}"
+            raise RowError(str(names.answer), answers[0], problem, "Correct the answer or the options.")
+    details = {ours: raw[theirs] for ours, theirs in names.details.items() if raw.get(theirs) is not None}
+    return Target(kind=kind, options=options, answers=answers, details=details)
+
+
+def make_prompt(row: Row, benchmark: Benchmark) -> tuple[str, list[int]]:
+    """The user's turn with an `<image>` mark for each picture, and which of the row's pictures they are, in order.
+
+    Raises:
+        RowError: it has more marks than the row has pictures.
+    """
+    prompt = benchmark.template()
+    question, missing = row.question, 0
+    numbered = NUMBERED_MARK.search(row.question + " ".join(row.target.options))
+    if numbered is None:
+        missing = len(row.images) - sum(text.count(IMAGE_MARK) for text in (row.question, *row.target.options))
+        if missing < 0:
+            problem = f"has {-missing} more {IMAGE_MARK} marks than the row has images"
+            raise RowError(benchmark.fields.question, row.question, problem, "Remove them or add the images.")
+        question = IMAGE_MARK * missing + question  # images without a mark come first, as in training data
+    lines = [
+        prompt.option.replace("{letter}", letter).replace("{text}", text)
+        for letter, text in zip(row.target.letters, row.target.options, strict=True)
+    ]
+    hint = row.hint if prompt.hints is None else prompt.hints.get(row.hint, "")
+    filled = {
+        "{hint}": prompt.hint.replace("{hint}", hint) if hint else "",
+        "{question}": question,
+        "{options}": "\n".join(lines),
+    }
+    text = re.sub("|".join(map(re.escape, filled)), lambda found: filled[found[0]], prompt.templates[row.target.kind])
+    if numbered is None:
+        return text, list(range(len(row.images)))
+    places = [int(number) - 1 for number in NUMBERED_MARK.findall(text)]
+    if any(place >= len(row.images) or row.images[place] is None for place in places):
+        raise RowError(benchmark.fields.question, row.question, "names an image that the row does not have")
+    return NUMBERED_MARK.sub(IMAGE_MARK, text), places
+
+
+def _images(raw: Column, benchmark: Benchmark) -> tuple[Any, ...]:
+    names = benchmark.fields.images
+    if isinstance(names, str):
+        found = raw.get(names)
+        cells = [] if found is None else found if isinstance(found, list | tuple) else [found]
+        if isinstance(found, str):
+            raise RowError(names, found, "is no list of images")
+        return tuple(cells)
+    cells = [raw.get(name) for name in names]
+    while cells and cells[-1] is None:
+        cells.pop()
+    return tuple(cells)
+
+
+def _options(raw: Column, benchmark: Benchmark) -> tuple[str, ...]:
+    names = benchmark.fields.options
+    if isinstance(names, str):
+        found = _literal(raw.get(names))
+        texts = [] if found is None else found
+        if not isinstance(texts, list | tuple):
+            raise RowError(names, found, "is no list of options")
+    else:
+        texts = [raw.get(name) for name in names or () if not _absent(raw.get(name))]
+    if len(texts) > len(LETTERS):
+        raise RowError(str(names), texts, f"has more than {len(LETTERS)} options")
+    return tuple(_without_letter(str(text), letter) for text, letter in zip(texts, LETTERS, strict=False))
+
+
+def _without_letter(text: str, letter: str) -> str:
+    """Some files write "(A) a cat", some "A. a cat": the letter is the prompt's business."""
+    return re.sub(rf"^(?:\({letter}\)|{letter}[.):])\s*(?=\S)", "", text)
+
+
+def _letter(raw: Column, options: tuple[str, ...], benchmark: Benchmark) -> str:
+    names = benchmark.fields
+    value = _cell(raw, str(names.answer))
+    if names.answer_is == "index":
+        letter = LETTERS[int(value)] if str(value).isdigit() and int(value) < len(options) else ""
+    elif names.answer_is == "text":
+        same = [place for place, option in enumerate(options) if option == _without_letter(str(value), LETTERS[place])]
+        letter = LETTERS[same[0]] if same else ""
+    else:
+        letter = str(value).strip("() .\n").upper()
+    if len(letter) != 1 or letter not in LETTERS[: len(options)]:
+        problem = (
+            f"is none of the options {', '.join(options) if names.answer_is == 'text' else LETTERS[: len(options)]}"
+        )
+        raise RowError(str(names.answer), value, problem, "Correct the answer or the options.")
+    return letter
+
+
+def _answers(raw: Column, benchmark: Benchmark) -> tuple[str, ...]:
+    names = benchmark.fields
+    if names.answers is None:
+        if names.answer is None:
+            return ()
+        found = _literal(_cell(raw, names.answer))
+        return tuple(str(answer) for answer in found) if isinstance(found, list) else (str(found),)
+    found = _cell(raw, names.answers)
+    if not isinstance(found, list) or not found:
+        raise RowError(names.answers, found, "is no list of answers")
+    return tuple(str(answer["answer"] if isinstance(answer, dict) else answer) for answer in found)
+
+
+def _derived(raw: Column, source: str | Derived) -> str:
+    if isinstance(source, str):
+        return _text(raw, source)
+    value = _text(raw, source.column)
+    steps: list[Callable[[str], str | None]] = []
+    if source.pattern is not None:
+        pattern = source.pattern
+        steps.append(lambda text: found[1] if (found := re.search(pattern, text)) else None)
+    if source.modulo is not None:
+        modulo = source.modulo
+        steps.append(lambda text: str(int(text) % modulo) if text.isdigit() else None)
+    if source.values is not None:
+        steps.append(source.values.get)
+    for step in steps:
+        made = step(value)
+        if made is None:
+            raise RowError(source.column, value, "is not what the benchmark's file expects")
+        value = made
+    return value
+
+
+def _literal(value: Any) -> Any:
+    """MMMU writes lists as Python text."""
+    if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
+        try:
+            return ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            return value
+    return value
+
+
+def _cell(raw: Column, name: str) -> Any:
+    if name not in raw or raw[name] is None:
+        raise RowError(name, None, "is missing")
+    return raw[name]
+
+
+def _text(raw: Column, name: str) -> str:
+    value = _cell(raw, name)
+    if not isinstance(value, str | int | float):
+        raise RowError(name, value, f"is {type(value).__name__}, not text")
+    return str(value)
+
+
+def _absent(value: Any) -> bool:
+    return value is None or str(value).strip() in ABSENT

@@ -1,0 +1,99 @@
+"""Ask, store, score: what the evaluation step does where no result is there yet."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from components.evaluation.benchmarks.benchmark_catalog import Benchmark, Decoding
+from components.evaluation.benchmarks.benchmark_reader import Missing, Sample
+from components.evaluation.benchmarks.image_merge import merged
+from components.evaluation.benchmarks.sample_images import Picture
+from components.evaluation.controls import Condition, shown
+from components.evaluation.gallery import gallery
+from components.evaluation.generation.generator import Question
+from components.evaluation.generation.response_cache import Answered, Asking
+from components.evaluation.scoring.aggregate import score_rows, summarize
+from components.evaluation.scoring.score_response import judge
+from mantis.artifacts.manifest import Manifest, Number
+from mantis.artifacts.responses import CORRECT, Response, put_responses
+from mantis.config.recipe import EvaluationSettings
+from mantis.progress import Progress, say
+from mantis.runs.step_runner import Run
+from mantis.schema_versions import Form, versioned
+
+View = dict[int, tuple[Picture, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One model on one benchmark."""
+
+    run: Run
+    benchmark: Benchmark
+    decoding: Decoding
+    samples: Sequence[Sample]
+    missing: Sequence[Missing]
+    model: Manifest
+
+    def make(self, prefix: str) -> dict[str, Number]:
+        """Put responses/, scores.json and gallery.json under `prefix`; what was answered before is not asked again."""
+        conditions: list[Condition] = ["actual", *self._settings.controls]
+        views = {name: shown(self.samples, name, seed=self.run.recipe.seed) for name in conditions}
+        answered, responses = self._answers(views)
+        for name in conditions:
+            put_responses(self.run.store, prefix, name, responses[name])
+        rows = score_rows(self.benchmark, responses, self.missing, seed=self.run.recipe.seed)
+        self._put(f"{prefix}/scores.json", versioned(Form.SCORES, {"scores": rows}))
+        shown_answers = gallery(self.benchmark, self.samples, responses["actual"])
+        self._put(f"{prefix}/gallery.json", versioned(Form.GALLERY, {"answers": shown_answers}))
+        for row in rows:
+            say(f"{row['label']}: {row['accuracy']:.1%} of {row['samples']:,} (chance {row['chance']:.0%})")
+        cost = {"answers_generated": answered.generated, "answer_seconds": round(answered.seconds, 3)}
+        return summarize(rows) | cost
+
+    @property
+    def _settings(self) -> EvaluationSettings:
+        return self.run.recipe.evaluation
+
+    def _put(self, key: str, value: object) -> None:
+        self.run.store.put(key, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode())
+
+    def _answers(self, views: Mapping[Condition, View]) -> tuple[Answered, dict[Condition, list[Response]]]:
+        """All conditions are asked in one go: they share batches and, with them, the features of their pictures."""
+        asked = [(name, place, pictures) for name, view in views.items() for place, pictures in view.items()]
+        questions = [self._question(self.samples[place], pictures, name) for name, place, pictures in asked]
+        progress = Progress(label=self.benchmark.title, total=len(questions), unit="answers")
+        asking = Asking(run=self.run, benchmark=self.benchmark, decoding=self.decoding, model=self.model)
+        answered = asking.responses(questions, progress.advance)
+        responses: dict[Condition, list[Response]] = {name: [] for name in views}
+        for (name, place, pictures), text in zip(asked, answered.responses, strict=True):
+            responses[name].append(self._judge(self.samples[place], pictures, text))
+        return answered, responses
+
+    def _question(self, sample: Sample, pictures: tuple[Picture, ...], condition: Condition) -> Question:
+        # Without its pictures a model may fall silent or ramble: it would be below chance and prove nothing. So a
+        # control has to choose among the valid answers; the sample as it is may be answered with anything.
+        allowed = () if condition == "actual" else sample.valid_answers(self.benchmark)
+        prompt = sample.prompt
+        if self._settings.layout == "merge":
+            prompt, pictures = merged(prompt, pictures)
+        return Question(id=sample.id, prompt=prompt, pictures=pictures, allowed=allowed)
+
+    def _judge(self, sample: Sample, pictures: tuple[Picture, ...], text: str) -> Response:
+        judged = judge(text, sample.target, self.benchmark.metric)
+        score = judged.credit(self._settings.scoring)
+        return Response(
+            id=sample.id,
+            skill=sample.skill,
+            unit=sample.unit,
+            question=sample.question,
+            images=[{"path": picture.path, "sha256": picture.sha256} for picture in pictures],
+            response=text,
+            answer=sample.answer,
+            target=sample.target.to_json(),
+            official=judged.official,
+            strict=judged.strict,
+            score=score,
+            correct=score >= CORRECT,
+            understood=judged.understood is not None,
+        )

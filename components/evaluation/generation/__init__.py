@@ -1,0 +1,1 @@
+"""Batched answers of a model, cached as they come."""

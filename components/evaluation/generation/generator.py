@@ -1,0 +1,207 @@
+"""Greedy answers of a model, in left-padded batches; the same as one at a time."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
+
+from components.evaluation.benchmarks.benchmark_catalog import Decoding
+from components.evaluation.benchmarks.sample_images import Picture
+from components.evaluation.generation.generation_batches import Cost
+from mantis.config.recipe import ModelSettings
+from mantis.errors import EvaluationError
+from mantis.models.conversation import Conversation, Turn
+from mantis.models.family import Family
+from mantis.models.packed_batch import Pixels
+from mantis.models.registry import family
+
+REVISION = 1  # raise when the same question would get another answer
+AHEAD = 2  # batches whose pictures are decoded while the model answers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One thing to ask: the user's turn, its pictures, and what may be answered (empty: anything)."""
+
+    id: str
+    prompt: str
+    pictures: tuple[Picture, ...]
+    allowed: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """A question as tokens, and what it costs."""
+
+    question: Question
+    tokens: list[int]
+    cost: Cost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """A batch of B questions of at most T tokens, with N pictures of which U differ."""
+
+    questions: Sequence[Question]
+    input_ids: Tensor  # [B, T] int64, padded on the left
+    attention_mask: Tensor  # [B, T] int64
+    pixels: Pixels  # of U
+    shown: list[int]  # N, for each picture in the order of its mark: which of the U
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """Questions to tokens; needs no weights."""
+
+    tokenizer: PreTrainedTokenizerFast
+    family: Family
+    settings: ModelSettings
+
+    def encode(self, question: Question) -> Encoded:
+        """The prompt's tokens, image tokens expanded."""
+        turn = Turn(role="user", content=question.prompt)
+        sizes = tuple(picture.size for picture in question.pictures)
+        conversation = Conversation(id=question.id, turns=(turn,), sizes=sizes)
+        tokens = self.family.encode_prompt(conversation, self.tokenizer, self.settings)
+        patches = sum(self.family.image_patches(size, self.settings) for size in sizes)
+        first = question.pictures[0].sha256 if question.pictures else ""
+        return Encoded(question=question, tokens=tokens, cost=Cost(tokens=len(tokens), patches=patches, picture=first))
+
+    def inputs(self, batch: Sequence[Encoded]) -> Inputs:
+        """The batch padded, every different picture decoded once."""
+        width, pad = max(len(each.tokens) for each in batch), self.tokenizer.pad_token_id
+        missing = [width - len(each.tokens) for each in batch]
+        pictures = [picture for each in batch for picture in each.question.pictures]
+        different = {picture.sha256: picture for picture in pictures}
+        places = {sha256: place for place, sha256 in enumerate(different)}
+        return Inputs(
+            questions=[each.question for each in batch],
+            input_ids=torch.tensor([[pad] * n + each.tokens for n, each in zip(missing, batch, strict=True)]),
+            attention_mask=torch.tensor([[0] * n + [1] * (width - n) for n in missing]),
+            pixels=self.family.preprocess([picture.load() for picture in different.values()], self.settings),
+            shown=[places[picture.sha256] for picture in pictures],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answerer:
+    """A model that is ready to be asked."""
+
+    model: Any  # transformers' model, which publishes no types
+    encoder: Encoder
+    decoding: Decoding
+
+    def answer(self, batches: Iterable[Sequence[Encoded]]) -> Iterator[list[str]]:
+        """For each batch its responses; the pictures of the next ones are decoded meanwhile."""
+        with ThreadPoolExecutor(AHEAD, thread_name_prefix="decode") as pool:
+            waiting: deque[Future[Inputs]] = deque()
+            for batch in batches:
+                waiting.append(pool.submit(self.encoder.inputs, batch))
+                if len(waiting) > AHEAD:
+                    yield self._generate(waiting.popleft().result())
+            while waiting:
+                yield self._generate(waiting.popleft().result())
+
+    @torch.inference_mode()
+    def _generate(self, inputs: Inputs) -> list[str]:
+        tokenizer, device = self.encoder.tokenizer, self.model.device
+        end = self.encoder.family.end_of_answer(tokenizer, self.encoder.settings)
+        width = inputs.input_ids.shape[1]
+        output: Tensor = self.model.generate(
+            input_ids=inputs.input_ids.to(device),
+            attention_mask=inputs.attention_mask.to(device),
+            **self.encoder.family.generation_inputs(self.model, inputs.input_ids, inputs.pixels, inputs.shown),
+            generation_config=GenerationConfig(
+                do_sample=False,
+                max_new_tokens=self.decoding.max_new_tokens,
+                eos_token_id=end,
+                pad_token_id=tokenizer.pad_token_id,
+            ),
+            prefix_allowed_tokens_fn=self._only_allowed(inputs.questions, width, end),
+        )
+        return [self._text(tokens, end) for tokens in output[:, width:].tolist()]
+
+    def _text(self, tokens: list[int], end: int) -> str:
+        with suppress(ValueError):  # an answer that is cut off has no end
+            tokens = tokens[: tokens.index(end)]
+        return str(self.encoder.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+
+    def _only_allowed(
+        self, questions: Sequence[Question], width: int, end: int
+    ) -> Callable[[int, Tensor], list[int]] | None:
+        if not any(question.allowed for question in questions):
+            return None
+        trees = {answers: self._tree(answers, end) for answers in {question.allowed for question in questions}}
+        everything = list(range(len(self.encoder.tokenizer)))
+
+        def allowed(row: int, tokens: Tensor) -> list[int]:
+            if not questions[row].allowed:
+                return everything
+            node = trees[questions[row].allowed]
+            for token in tokens[width:].tolist():
+                node = node.following.get(token, Node())
+            return list(node.following) or [end]
+
+        return allowed
+
+    def _tree(self, answers: tuple[str, ...], end: int) -> "Node":
+        root = Node()
+        for text in answers:
+            node = root
+            for token in [*self.encoder.tokenizer.encode(text, add_special_tokens=False), end]:
+                node = node.following.setdefault(token, Node())
+        return root
+
+
+@dataclass(frozen=True)
+class Node:
+    """A place in the tree of allowed answers."""
+
+    following: dict[int, "Node"] = field(default_factory=dict)
+
+
+def load_encoder(folder: Path, settings: ModelSettings) -> Encoder:
+    """The tokenizer of a Hugging Face folder with the family's way to write prompts.
+
+    Raises:
+        EvaluationError: the folder holds no tokenizer.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise _no_model(folder, error) from None
+    return Encoder(tokenizer=tokenizer, family=family(settings.family), settings=settings)
+
+
+def load_answerer(folder: Path, settings: ModelSettings, decoding: Decoding, device: str = "cpu") -> Answerer:
+    """The model and tokenizer of a Hugging Face folder on `device`, in fp32 on a CPU.
+
+    Raises:
+        EvaluationError: the folder holds no such model.
+    """
+    transformers.utils.logging.disable_progress_bar()
+    dtype: Any = torch.float32 if device == "cpu" else "auto"
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise _no_model(folder, error) from None
+    encoder = load_encoder(folder, settings)
+    encoder.family.for_generation(model)
+    return Answerer(model=model.to(device).eval(), encoder=encoder, decoding=decoding)
+
+
+def _no_model(folder: Path, error: Exception) -> EvaluationError:
+    return EvaluationError(
+        f"{folder} holds no model that can be asked: {str(error).splitlines()[0]}",
+        remedy="Delete the model's folder in the store; the same command converts it again.",
+    )

@@ -1,0 +1,127 @@
+"""From questions to responses: what the journal has is taken from it, the rest is generated and written there."""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from components.evaluation.benchmarks.benchmark_catalog import Benchmark, Decoding
+from components.evaluation.benchmarks.benchmark_source import local_copy
+from components.evaluation.generation.generation_batches import batches
+from components.evaluation.generation.generator import (
+    REVISION,
+    Answerer,
+    Encoded,
+    Question,
+    load_answerer,
+    load_encoder,
+)
+from components.evaluation.generation.journal import Entry, Journal
+from components.evaluation.generation.workers import Batch, Work, answer, devices
+from mantis.artifacts.manifest import Manifest
+from mantis.config.recipe import EvaluationSettings
+from mantis.hashing import fingerprint
+from mantis.progress import say
+from mantis.runs.step_runner import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """A response to every question, in their order; how many of them were generated just now, and in what time."""
+
+    responses: list[str]
+    generated: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """One model, one benchmark, one decoding profile."""
+
+    run: Run
+    benchmark: Benchmark
+    decoding: Decoding
+    model: Manifest
+
+    def responses(self, questions: Sequence[Question], done: Callable[[int], object]) -> Answered:
+        """Ask every question that has no response yet; `done(n)` is told of n more that have one."""
+        began = time.monotonic()
+        keys = [self.key(question) for question in questions]
+        journal = Journal(self.run.store, self.prefix)
+        missing = {key: question for key, question in zip(keys, questions, strict=True) if key not in journal}
+        done(len(keys) - len(missing))
+        if missing:
+            self._generate(journal, missing, done)
+            journal.refresh()
+        return Answered(
+            responses=[journal.response(key) for key in keys],
+            generated=len(missing),
+            seconds=time.monotonic() - began,
+        )
+
+    @property
+    def prefix(self) -> str:
+        """Where the journal lies."""
+        return f"responses/{self.model.fingerprint}/{self.benchmark.name}/{fingerprint(self._identity)}"
+
+    def key(self, question: Question) -> str:
+        """Hash of everything that decides the response."""
+        return fingerprint(
+            {
+                **self._identity,
+                "sample": question.id,
+                "prompt": question.prompt,
+                "pictures": [picture.sha256 for picture in question.pictures],
+                "allowed": list(question.allowed),
+            }
+        )
+
+    @cached_property
+    def _identity(self) -> dict[str, object]:
+        return {
+            "revision": REVISION,
+            "model": self.model.fingerprint,
+            "settings": self.run.recipe.model.identity(),  # its prompt profile, which the weights do not tell
+            "benchmark": self.benchmark.revision(),
+            "decoding": self.decoding.model_dump(),
+        }
+
+    @property
+    def _settings(self) -> EvaluationSettings:
+        return self.run.recipe.evaluation
+
+    def _generate(self, journal: Journal, missing: dict[str, Question], done: Callable[[int], object]) -> None:
+        with tempfile.TemporaryDirectory(prefix="mantis-model-") as temporary:
+            folder = local_copy(self.run.store, self.model.key, Path(temporary))
+            encoder = load_encoder(folder, self.run.recipe.model)
+            encoded = [encoder.encode(question) for question in missing.values()]
+            on = devices(self._settings.processes)
+            say(f"{len(encoded):,} questions for {self.benchmark.title} on {', '.join(on)}")
+            answer(self._work(journal, encoded), self._loader(folder), on, done)
+
+    def _work(self, journal: Journal, encoded: Sequence[Encoded]) -> Work:
+        keys = {id(each): self.key(each.question) for each in encoded}
+
+        def still_open(batch: Batch) -> Batch:
+            journal.refresh()  # another worker may have started on the same benchmark
+            return [each for each in batch if keys[id(each)] not in journal]
+
+        def keep(batch: Batch, responses: list[str]) -> None:
+            journal.add(
+                Entry(key=keys[id(each)], id=each.question.id, response=response)
+                for each, response in zip(batch, responses, strict=True)
+            )
+
+        plan = batches(
+            [each.cost for each in encoded],
+            new_tokens=self.decoding.max_new_tokens,
+            batch_tokens=self._settings.batch_tokens,
+            batch_patches=self._settings.batch_patches,
+        )
+        asked = [[encoded[place] for place in batch] for batch in plan]
+        return Work(batches=asked, still_open=still_open, keep=keep)
+
+    def _loader(self, folder: Path) -> Callable[[str], Answerer]:
+        return lambda device: load_answerer(folder, self.run.recipe.model, self.decoding, device)

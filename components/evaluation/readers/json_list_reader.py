@@ -1,0 +1,37 @@
+"""A JSON list of rows beside their images: generated tasks and home-made benchmarks."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from components.evaluation.readers.raw import Raw
+from mantis.errors import InputError
+
+
+def raw_rows(folder: Path, files: tuple[str, ...]) -> Iterator[Raw]:
+    """Every row of the one file.
+
+    Raises:
+        InputError: it is missing, no JSON, or no list of objects.
+    """
+    file = folder / files[0]
+    for number, row in enumerate(_json_list(file)):
+        if not isinstance(row, dict):
+            raise InputError(f"{file}, row {number} is {type(row).__name__}.", remedy="Write an object per sample.")
+        yield Raw(origin=f"{file}, row {number}", row=row)
+
+
+def _json_list(file: Path) -> list[Any]:
+    try:
+        raw = json.loads(file.read_bytes())
+    except OSError as error:
+        raise InputError(
+            f"{file} cannot be read: {error.strerror}.",
+            remedy="evaluation.source must hold a folder for each of evaluation.benchmarks, with this file in it.",
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{file} is not JSON: {error}.", remedy="Correct the file.") from None
+    if not isinstance(raw, list) or not raw:
+        raise InputError(f"{file} holds no list of samples.", remedy="Write a JSON list with an object per sample.")
+    return raw

@@ -1,0 +1,55 @@
+"""Parquet files with embedded images, as the Hugging Face hub has them: {"bytes", "path"} or lists of these."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from components.evaluation.benchmarks.benchmark_catalog import Benchmark, Derived, Fields
+from components.evaluation.readers.raw import Raw
+from mantis.errors import InputError
+
+ROWS_AT_ONCE = 16  # images of several MB each stand in memory
+
+
+def raw_rows(folder: Path, files: tuple[str, ...], benchmark: Benchmark, *, pictures: bool) -> Iterator[Raw]:
+    """Every row of the files, in the order of their names; of the columns those that the benchmark names.
+
+    Raises:
+        InputError: a file is no Parquet, or lacks a column.
+    """
+    for name in files:
+        for number, row in enumerate(_rows(folder / name, benchmark, pictures=pictures)):
+            yield Raw(origin=f"{folder / name}, row {number}", row=row)
+
+
+def columns(fields: Fields, *, pictures: bool) -> list[str]:
+    """The columns that a benchmark reads."""
+    named: list[str | tuple[str, ...] | Derived | None] = [
+        fields.id, fields.skill, fields.question, fields.hint, fields.options, fields.answer, fields.answers,
+        fields.kind, fields.unit, *fields.details.values(), fields.images if pictures else None,
+    ]  # fmt: skip
+    found: dict[str, None] = {}
+    for item in named:
+        names = (item.column,) if isinstance(item, Derived) else (item,) if isinstance(item, str) else item or ()
+        found |= dict.fromkeys(names)
+    return list(found)
+
+
+def _rows(path: Path, benchmark: Benchmark, *, pictures: bool) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    wanted = columns(benchmark.fields, pictures=pictures)
+    try:
+        file = pq.ParquetFile(path)
+        lacking = [name for name in wanted if name not in file.schema_arrow.names]
+        if lacking:
+            raise InputError(
+                f"{path} has no column {', '.join(lacking)}; it has {', '.join(file.schema_arrow.names)}.",
+                remedy=f"Compare with benchmarks/{benchmark.name}.yaml: is this the file of that revision?",
+            )
+        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=wanted):
+            yield from batch.to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise InputError(f"{path} cannot be read as Parquet: {reason}.", remedy="Fetch it again.") from None

@@ -1,0 +1,134 @@
+"""Responses to scores: a row per skill and, where the benchmark says how, one over all; intervals, chance, controls."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from components.evaluation.benchmarks.benchmark_catalog import Benchmark
+from components.evaluation.benchmarks.benchmark_reader import Missing
+from components.evaluation.controls import Condition
+from mantis.artifacts.manifest import Number
+from mantis.artifacts.responses import Response
+from mantis.statistics import p_above_chance, stratified_interval
+
+Row = dict[str, Any]
+Responses = Mapping[Condition, Sequence[Response]]
+CONTROLS: tuple[Condition, ...] = ("blind", "shuffled")
+OVERALL = "overall"
+
+
+def score_rows(benchmark: Benchmark, responses: Responses, missing: Sequence[Missing], *, seed: int) -> list[Row]:
+    """The rows of scores.json, the headline first, then the benchmark's skills that occur; accuracies are shares.
+
+    None where something was not asked, or has no meaning: how far a control is above chance where nothing can be
+    guessed.
+    """
+    groups = {
+        skill: {condition: _of(given, skill) for condition, given in responses.items()} for skill in benchmark.skills
+    }
+    groups = {skill: group for skill, group in groups.items() if group["actual"]}
+    rows = [_row(benchmark, skill, [group], missing, seed) for skill, group in groups.items()]
+    if benchmark.aggregation is None:
+        return rows
+    strata = list(groups.values())
+    if benchmark.aggregation == "micro":
+        strata = [{condition: [each for group in strata for each in group[condition]] for condition in responses}]
+    return [_row(benchmark, OVERALL, strata, missing, seed), *rows]
+
+
+def summarize(rows: Sequence[Row]) -> dict[str, Number]:
+    """Flat numbers for the manifest: per row, and as `accuracy` the headline's, else the mean over skills."""
+    headline = [row for row in rows if row["skill"] == OVERALL]
+    skills = [row for row in rows if row["skill"] != OVERALL]
+    summary: dict[str, Number] = {
+        "samples": sum(row["samples"] for row in skills),
+        "accuracy": float(np.mean([row["accuracy"] for row in headline or skills])),
+    }
+    for row in rows:
+        skill = row["skill"]
+        summary |= {
+            f"{skill}/accuracy": row["accuracy"],
+            f"{skill}/accuracy_low": row["low"],
+            f"{skill}/accuracy_high": row["high"],
+            f"{skill}/official": row["official"],
+            f"{skill}/strict": row["strict"],
+            f"{skill}/chance": row["chance"],
+            f"{skill}/samples": row["samples"],
+            f"{skill}/missing": row["missing"],
+            f"{skill}/unparsed": row["unparsed"],
+        }
+        measured = [name for control in CONTROLS for name in (control, f"{control}_p") if row[name] is not None]
+        summary |= {f"{skill}/{name}": row[name] for name in measured}
+    return summary
+
+
+def _row(
+    benchmark: Benchmark,
+    skill: str,
+    strata: Sequence[Mapping[Condition, Sequence[Response]]],
+    missing: Sequence[Missing],
+    seed: int,
+) -> Row:
+    """One row; its accuracy is the mean of the strata's means (one stratum but for a macro average)."""
+    overall = skill == OVERALL
+    actual = [stratum["actual"] for stratum in strata]
+    scores = [_units(stratum, "score") for stratum in actual]
+    low, high = stratified_interval(scores, seed=seed)
+    chance = float(np.mean([_chance(benchmark, stratum) for stratum in actual]))
+    row: Row = {
+        "benchmark": benchmark.name,
+        "skill": skill,
+        "label": benchmark.title if overall else benchmark.skills[skill].label,
+        "metric": benchmark.metric,
+        "aggregation": benchmark.aggregation if overall else None,
+        "samples": sum(len(stratum) for stratum in actual),
+        "missing": sum(overall or each.skill == skill for each in missing),
+        "accuracy": _mean(scores),
+        "low": low,
+        "high": high,
+        "official": _mean([_units(stratum, "official") for stratum in actual]),
+        "strict": _mean([_units(stratum, "strict") for stratum in actual]),
+        "chance": chance,
+        "unparsed": sum(not response.understood for stratum in actual for response in stratum),
+    }
+    for control in CONTROLS:
+        asked = [stratum[control] for stratum in strata if stratum.get(control)]
+        row[control] = _mean([_units(stratum, "score") for stratum in asked]) if asked else None
+        given = [response for stratum in asked for response in stratum]
+        right = sum(response.correct for response in given)
+        row[f"{control}_p"] = p_above_chance(right, len(given), chance) if given and chance > 0 else None
+    if overall:
+        row["paper"] = [
+            {"model": each.model, "accuracy": each.accuracy, "source": each.source, "comparable": comparable}
+            for each in benchmark.paper
+            for comparable in [benchmark.comparable(each)]
+        ]
+    return row
+
+
+def _of(responses: Sequence[Response], skill: str) -> list[Response]:
+    return [response for response in responses if response.skill == skill]
+
+
+def _units(responses: Sequence[Response], field: str) -> list[float]:
+    """The smallest score of each unit: all of its samples have to be right."""
+    units: dict[str, float] = defaultdict(lambda: 1.0)
+    for response in responses:
+        units[response.unit] = min(units[response.unit], float(getattr(response, field)))
+    return list(units.values())
+
+
+def _chance(benchmark: Benchmark, responses: Sequence[Response]) -> float:
+    """What guessing gets: the skill's figure, else one in so many options, to the power of a unit's samples."""
+    units: dict[str, float] = defaultdict(lambda: 1.0)
+    for response in responses:
+        told = benchmark.skills[response.skill].chance
+        options = response.target["options"]
+        units[response.unit] *= told if told is not None else 1 / len(options) if options else 0.0
+    return float(np.mean(list(units.values())))
+
+
+def _mean(strata: Sequence[Sequence[float]]) -> float:
+    return float(np.mean([np.mean(stratum) for stratum in strata]))

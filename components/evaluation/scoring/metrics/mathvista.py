@@ -1,0 +1,92 @@
+"""MathVista by its rules, without the language model that the official code asks (lupantech/MathVista, evaluation/).
+
+Official: extract_answer.py takes a response that is an option or a number as it is, and lets GPT-4 find the answer in
+any other; calculate_score.py makes the extraction an option (a letter in brackets, a letter, or the most similar text),
+an integer, or a number to `precision` decimals, and compares. Here no model is asked: what is stated last stands for
+the extraction, and of a number the last one in it. Scores of verbose models are therefore lower than published ones.
+"""
+
+import re
+from functools import lru_cache
+
+from components.evaluation.scoring.answer_extraction import stated
+from components.evaluation.scoring.metrics.metric_result import NOTHING, Reading, chosen, strict_choice
+from components.evaluation.scoring.targets import LETTERS, Target
+
+QUOTED = re.compile(r'The answer is "(.*)"\.')
+BRACKETED = re.compile(r"\(([a-zA-Z])\)")
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|-?\.\d+")
+GROUPED = re.compile(r"(?<=\d),(?=\d{3}\b)")
+LIST = re.compile(r"\[[^\[\]]*\]")
+LONGEST = 200  # characters; more is a text in which a model would have to look for the answer
+
+
+def official(response: str, target: Target) -> Reading:
+    """As the module says."""
+    if target.kind == "multiple-choice":
+        return chosen(_option(response.strip(), target), target)
+    said = _value(_extracted(response), target)
+    right = _value(target.answers[0], target)
+    return NOTHING if said is None else Reading(understood=said, credit=float(said == right))
+
+
+def strict(response: str, target: Target) -> Reading:
+    """Choices as everywhere; a number or a list has to stand alone where the answer is stated."""
+    if target.kind == "multiple-choice":
+        return strict_choice(response, target)
+    text = GROUPED.sub("", stated(response))
+    alone = (LIST if target.details["answer_type"] == "list" else NUMBER).fullmatch(text)
+    said = _value(text, target) if alone else None
+    return (
+        NOTHING if said is None else Reading(understood=said, credit=float(said == _value(target.answers[0], target)))
+    )
+
+
+def _option(response: str, target: Target) -> str | None:
+    if response in target.options:
+        return target.letters[target.options.index(response)]
+    extracted = _extracted(response)
+    if not extracted or len(extracted) > LONGEST:
+        return None
+    letter = BRACKETED.search(extracted)
+    named = letter[1].upper() if letter else extracted
+    if len(named) == 1 and named in target.letters:
+        return named
+    return most_similar(named, target.options)
+
+
+def _extracted(response: str) -> str:
+    quoted = QUOTED.search(response)
+    return quoted[1] if quoted else stated(response)
+
+
+def _value(text: str, target: Target) -> str | None:
+    """The text as calculate_score.py writes it for the answer's type; None where it is none."""
+    kind = target.details["answer_type"]
+    if kind == "list":
+        found = LIST.findall(text)
+        return re.sub(r"\s*,\s*", ", ", found[-1]) if found else None
+    numbers = NUMBER.findall(GROUPED.sub("", text))
+    if not numbers:
+        return None
+    number = float(numbers[-1])
+    if kind == "integer":
+        return str(int(number)) if abs(number) < float("inf") else None
+    return str(round(number, int(float(target.details["precision"]))))
+
+
+@lru_cache(maxsize=16_384)
+def most_similar(text: str, options: tuple[str, ...]) -> str:
+    """The letter of the first option at the smallest edit distance, as get_most_similar picks it."""
+    distances = [edit_distance(text, option) for option in options]
+    return LETTERS[distances.index(min(distances))]
+
+
+def edit_distance(first: str, second: str) -> int:
+    """Levenshtein distance."""
+    row = list(range(len(second) + 1))
+    for above, character in enumerate(first, start=1):
+        diagonal, row[0] = row[0], above
+        for place, other in enumerate(second, start=1):
+            diagonal, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, diagonal + (character != other))
+    return row[-1]

@@ -1,0 +1,66 @@
+"""Mementos by keyword lists (umd-huang-lab/Mementos, GPT-4-assisted_evaluation.ipynb), without GPT-4.
+
+Official: GPT-4 lists the objects and behaviours of the reference and of the response; synonyms are made alike by
+graphs; a list's F1 compares the two sets. Here the reference's lists and the synonyms are given with the benchmark, and
+a response's lists are those keywords of the whole subset that occur in it, in any inflection that adds an ending. So a
+response is blamed only for things that occur in some other sample: figures are not comparable with published ones.
+"""
+
+import re
+from functools import lru_cache
+
+from components.evaluation.scoring.metrics.metric_result import NOTHING, Reading
+from components.evaluation.scoring.targets import Target
+
+LISTS = ("objects", "behaviors")
+WORD = re.compile(r"[a-z0-9']+")
+ENDINGS = re.compile(r"(?:ing|ed|es|s|e)$")
+STEM = 3  # letters that an ending must leave
+
+
+def official(response: str, target: Target) -> Reading:
+    """Mean of the F1 of objects and of behaviours, synonyms and inflections made alike."""
+    return _read(response, target, synonyms=True)
+
+
+def strict(response: str, target: Target) -> Reading:
+    """The same with the keywords themselves: no synonym counts."""
+    return _read(response, target, synonyms=False)
+
+
+def f1(right: frozenset[str], said: frozenset[str]) -> float:
+    """Harmonic mean of precision and recall of the set `said`."""
+    common = len(right & said)
+    return 2 * common / (len(right) + len(said)) if common else 0.0
+
+
+def _read(response: str, target: Target, *, synonyms: bool) -> Reading:
+    text = " ".join(_stems(response))
+    if not text:
+        return NOTHING
+    padded, scores, found = f" {text} ", [], []
+    for name in LISTS:
+        right = frozenset(target.details[name])
+        if not right:
+            continue
+        vocabulary = tuple(sorted({*right, *target.details["vocabulary"][name]}))
+        alike = target.details["synonyms"] if synonyms else {}
+        said = frozenset(
+            keyword
+            for keyword in vocabulary
+            if any(f" {_stemmed(form)} " in padded for form in (keyword, *alike.get(keyword, ())))
+        )
+        scores.append(f1(right, said))
+        found += sorted(said)
+    understood = ", ".join(found) or None
+    return Reading(understood=understood, credit=sum(scores) / len(scores) if scores else 0.0)
+
+
+@lru_cache(maxsize=65_536)
+def _stemmed(keyword: str) -> str:
+    return " ".join(_stems(keyword))
+
+
+def _stems(text: str) -> list[str]:
+    words = (word.removesuffix("'s") for word in WORD.findall(text.lower()))
+    return [stem if len(stem := ENDINGS.sub("", word)) >= STEM else word for word in words]

@@ -1,0 +1,27 @@
+"""What a metric says about a response."""
+
+from dataclasses import dataclass
+
+from components.evaluation.scoring.answer_extraction import strict_option
+from components.evaluation.scoring.targets import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What was understood (None: nothing) and the credit for it, from 0 to 1."""
+
+    understood: str | None
+    credit: float
+
+
+NOTHING = Reading(understood=None, credit=0.0)
+
+
+def chosen(letter: str | None, target: Target) -> Reading:
+    """The reading of a choice."""
+    return NOTHING if letter is None else Reading(understood=letter, credit=float(letter in target.answers))
+
+
+def strict_choice(response: str, target: Target) -> Reading:
+    """A choice is understood only where the option stands there, once; the last statement counts."""
+    return chosen(strict_option(response, target.options), target)

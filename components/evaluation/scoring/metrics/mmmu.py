@@ -1,0 +1,116 @@
+"""MMMU and MuirBench, as MMMU's own code judges them (MMMU-Benchmark/MMMU, mmmu/utils/eval_utils.py).
+
+Where nothing is understood, that code draws an option at random; here it is wrong and counted as not understood.
+"""
+
+import re
+from functools import lru_cache
+
+from components.evaluation.scoring.answer_extraction import stated
+from components.evaluation.scoring.metrics.metric_result import NOTHING, Reading, chosen, strict_choice
+from components.evaluation.scoring.targets import CHOICES, Target
+
+EDGES = ",.!?;:'"
+WORDS_FOR_TEXT = 5  # only a response of more words is searched for the options' texts
+INDICATORS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
+SENTENCE = re.compile(r"\.\s(?=[A-Z])|\n")
+NUMBERS = (
+    re.compile(r"-?\b\d{1,3}(?:,\d{3})+\b"),
+    re.compile(r"-?\d+(?:\.\d+)?[eE][+-]?\d+"),
+    re.compile(r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])"),
+)
+
+Value = float | str
+
+
+def official(response: str, target: Target) -> Reading:
+    """Choices by `parse_choice`; open questions are right where one of `parse_open`'s readings is."""
+    if target.kind in CHOICES:
+        return chosen(parse_choice(response, target), target)
+    right = [value for answer in target.answers for value in normalize(answer)]
+    readings = parse_open(response)
+    return Reading(
+        understood=response.strip() or None,
+        credit=float(any(_matches(reading, right) for reading in readings)),
+    )
+
+
+def strict(response: str, target: Target) -> Reading:
+    """Choices as everywhere; an open answer has to be what is stated last, numbers to two decimals."""
+    if target.kind in CHOICES:
+        return strict_choice(response, target)
+    said = stated(response)
+    if not said:
+        return NOTHING
+    right = {_plain(answer) for answer in target.answers}
+    return Reading(understood=said, credit=float(_plain(said) in right))
+
+
+def parse_choice(response: str, target: Target) -> str | None:
+    """The letter in brackets, else by itself, else of the option whose text occurs; the last one where several do."""
+    said = response
+    for edge in EDGES:  # one after the other, as the official code does: ".'" loses both, "'." only the full stop
+        said = said.strip(edge)
+    said = f" {said} "
+    for before, behind in (("(", ")"), (" ", " ")):
+        named = [letter for letter in target.letters if before + letter + behind in said]
+        if len(named) > 1:
+            return max(named, key=lambda letter: said.rfind(before + letter + behind))
+        if named:
+            return named[0]
+    if len(said.split()) <= WORDS_FOR_TEXT:
+        return None
+    lowered = said.lower()
+    texts = {letter: option.lower() for letter, option in zip(target.letters, target.options, strict=True)}
+    named = [letter for letter, text in texts.items() if text in lowered]
+    return max(named, key=lambda letter: lowered.rfind(texts[letter])) if named else None
+
+
+def parse_open(response: str) -> set[Value]:
+    """What an answer to an open question may mean: tails of its sentences, and the numbers in them."""
+    tails = _tails(response)
+    found = tails + [number for tail in tails for pattern in NUMBERS for number in pattern.findall(tail)]
+    return {value for text in found for value in normalize(text)}
+
+
+@lru_cache(maxsize=65_536)
+def normalize(text: str) -> tuple[Value, ...]:
+    """A number to two decimals, else the text in small letters; one character needs a space beside it to match."""
+    text = text.strip()
+    number = _number(text)
+    if number is not None:
+        return (number,)
+    text = text.lower()
+    return (f" {text}", f"{text} ") if len(text) == 1 else (text,)
+
+
+def _tails(response: str) -> list[str]:
+    """Of each sentence the shortest text behind an indicator; the whole response where there is none."""
+    whole = response.strip().strip(".").lower()
+    sentences = SENTENCE.split(whole)
+    tails = []
+    for place, sentence in enumerate(sentences):
+        indicators = (*INDICATORS, "=") if place == len(sentences) - 1 else INDICATORS
+        behind = [sentence.split(word)[-1].strip() for word in indicators if word in sentence]
+        shortest = min(filter(None, behind), key=len, default="")
+        if shortest and shortest not in ":,.!?;'":
+            tails.append(shortest)
+    return tails or [whole]
+
+
+def _matches(reading: Value, right: list[Value]) -> bool:
+    if isinstance(reading, str):
+        return any(isinstance(value, str) and value in reading for value in right)
+    return reading in right
+
+
+def _plain(text: str) -> Value:
+    number = _number(text.strip())
+    return text.strip().casefold() if number is None else number
+
+
+def _number(text: str) -> float | None:
+    try:
+        return round(float(text.replace(",", "")), 2)
+    except ValueError:
+        return None

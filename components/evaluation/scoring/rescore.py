@@ -1,0 +1,198 @@
+"""Scores of responses that are there already: of an evaluation in a store, or a file of anybody's (id and response)."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from components.evaluation.benchmarks.benchmark_catalog import Benchmark
+from components.evaluation.benchmarks.benchmark_reader import Missing, Samples
+from components.evaluation.controls import Condition
+from components.evaluation.scoring.aggregate import Row, score_rows
+from components.evaluation.scoring.score_response import Scoring, judge
+from components.evaluation.scoring.targets import Target, parse_target
+from mantis.artifacts.responses import CORRECT, Response
+from mantis.errors import ConfigError, InputError
+from mantis.schema_versions import Form, load_rows, without_version
+from mantis.store.base import ObjectStore, concurrently
+
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rescored:
+    """The rows of scores.json, and every line judged anew, by condition."""
+
+    rows: list[Row]
+    responses: dict[Condition, list[Response]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a response's line lacks where it comes from elsewhere."""
+
+    skill: str
+    unit: str
+    question: str
+    target: Target
+
+
+def rescore_evaluation(
+    store: ObjectStore, prefix: str, benchmark: Benchmark, scoring: Scoring, *, seed: int
+) -> Rescored:
+    """The evaluation at `prefix`, its lines judged by today's metrics; nothing is generated or read but they.
+
+    Samples that were missing then are not known to the lines: they are counted from scores.json.
+
+    Raises:
+        InputError: there are no responses, or a line is not as it should be.
+    """
+    keys = [entry.key for entry in store.list(f"{prefix}/responses")]
+    parts = dict(zip(keys, concurrently(store.get, keys), strict=True))
+    if not parts:
+        raise InputError(f"{store.uri(prefix)} holds no responses.", remedy="Name an evaluation: evaluations/...")
+    responses: dict[Condition, list[Response]] = {}
+    for key, data in parts.items():
+        condition = _condition(key)
+        judged = (_judged(line, origin, benchmark, scoring) for origin, line in read_lines(data, key))
+        responses.setdefault(condition, []).extend(judged)
+    missing = _missing_before(store, prefix)
+    return Rescored(rows=score_rows(benchmark, responses, missing, seed=seed), responses=responses)
+
+
+def rescore_file(file: Path, benchmark: Benchmark, samples: Samples, scoring: Scoring, *, seed: int) -> Rescored:
+    """A JSONL file of {"id", "response"} from elsewhere, judged by the benchmark's own samples.
+
+    A sample without a response is missing, and counted; the accuracy is over those that were answered.
+
+    Raises:
+        InputError: the file cannot be read, a line is wrong, names an unknown sample, or one twice.
+    """
+    asked = {
+        sample.id: Asked(skill=sample.skill, unit=sample.unit, question=sample.question, target=sample.target)
+        for sample in samples.samples
+    }
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}.", remedy="Name a JSONL file.") from None
+    responses: dict[str, Response] = {}
+    for origin, line in read_lines(data, str(file)):
+        response = _foreign(line, origin, asked, benchmark, scoring)
+        if response.id in responses:
+            raise InputError(f"{origin}: id = {response.id!r} was answered before.", remedy="Keep one line for each.")
+        responses[response.id] = response
+    if not responses:
+        raise InputError(f"{file} holds no response.", remedy='Write a line {"id": ..., "response": ...} for each.')
+    unanswered = [
+        Missing(id=sample.id, skill=sample.skill, reason="no-response")
+        for sample in samples.samples
+        if sample.id not in responses
+    ]
+    judged: dict[Condition, list[Response]] = {"actual": list(responses.values())}
+    rows = score_rows(benchmark, judged, [*samples.missing, *unanswered], seed=seed)
+    return Rescored(rows=rows, responses=judged)
+
+
+def read_lines(data: bytes, origin: str) -> Iterator[tuple[str, Line]]:
+    """The objects of a JSONL file, each with the words for where it stands."""
+    for number, text in enumerate(data.splitlines(), start=1):
+        if not text.strip():
+            continue
+        where = f"{origin}, line {number}"
+        try:
+            line = json.loads(text)
+        except ValueError as error:
+            raise InputError(f"{where} is not JSON: {error}.", remedy="Write one JSON object per line.") from None
+        if not isinstance(line, dict):
+            raise InputError(f"{where} is {type(line).__name__}.", remedy="Write one JSON object per line.")
+        yield where, without_version(Form.RESPONSE, line, where)
+
+
+def benchmark_of(key: str) -> str:
+    """The benchmark's name in evaluations/<model>/<benchmark>/<fingerprint>.
+
+    Raises:
+        ConfigError: the key is not of this form.
+    """
+    parts = key.strip("/").split("/")
+    if len(parts) != 4 or parts[0] != "evaluations":
+        raise ConfigError(
+            f"{key!r} is no evaluation.", remedy="Name evaluations/<model>/<benchmark>/<fingerprint>, or a JSONL file."
+        )
+    return parts[2]
+
+
+def _judged(line: Line, origin: str, benchmark: Benchmark, scoring: Scoring) -> Response:
+    target = parse_target(line.get("target"), origin=origin)
+    judged = judge(_field(line, "response", origin), target, benchmark.metric)
+    score = judged.credit(scoring)
+    changed = {
+        "official": judged.official,
+        "strict": judged.strict,
+        "score": score,
+        "correct": score >= CORRECT,
+        "understood": judged.understood is not None,
+    }
+    try:
+        return Response(**{**line, **changed})
+    except TypeError as error:
+        raise InputError(f"{origin} is no line of responses: {error}.", remedy="Evaluate again.") from None
+
+
+def _foreign(line: Line, origin: str, asked: Mapping[str, Asked], benchmark: Benchmark, scoring: Scoring) -> Response:
+    identity = str(line.get("id"))
+    if identity not in asked:
+        raise InputError(
+            f"{origin}: id = {identity!r} is no sample of {benchmark.name}.",
+            remedy=f"Its ids are like {next(iter(asked))!r}.",
+        )
+    sample = asked[identity]
+    text = _field(line, "response", origin)
+    judged = judge(text, sample.target, benchmark.metric)
+    score = judged.credit(scoring)
+    return Response(
+        id=identity,
+        skill=sample.skill,
+        unit=sample.unit,
+        question=sample.question,
+        images=[],
+        response=text,
+        answer=sample.target.shown(),
+        target=sample.target.to_json(),
+        official=judged.official,
+        strict=judged.strict,
+        score=score,
+        correct=score >= CORRECT,
+        understood=judged.understood is not None,
+    )
+
+
+def _field(line: Line, name: str, origin: str) -> str:
+    value = line.get(name)
+    if not isinstance(value, str):
+        raise InputError(f"{origin}: {name} = {value!r} is no text.", remedy='Write {"id": ..., "response": "..."}.')
+    return value
+
+
+def _condition(key: str) -> Condition:
+    name = key.rsplit("/", 1)[-1].split("-", 1)[0]
+    known: tuple[Condition, ...] = get_args(Condition)
+    for condition in known:
+        if condition == name:
+            return condition
+    raise InputError(f"{key} is of no condition; there are {', '.join(known)}.", remedy="Remove it.")
+
+
+def _missing_before(store: ObjectStore, prefix: str) -> list[Missing]:
+    key = f"{prefix}/scores.json"
+    if store.stat(key) is None:
+        return []
+    rows = load_rows(Form.SCORES, "scores", store.get(key), store.uri(key))
+    return [
+        Missing(id="", skill=row["skill"], reason="before")
+        for row in rows
+        if row.get("aggregation") is None
+        for _ in range(row.get("missing", 0))
+    ]

@@ -1,0 +1,68 @@
+"""What a response says, and what credit that gets: a pure function of the response and its target.
+
+Two profiles, always both: `official` is the published implementation that a metric follows, weaknesses included, and
+what published figures were measured with. `strict` wants the answer itself: an option, once, where an answer is stated;
+where one is stated twice the last counts.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import Literal
+
+from components.evaluation.scoring.metrics.metric_result import Reading
+from components.evaluation.scoring.targets import Target
+from mantis.errors import EvaluationError
+
+Scoring = Literal["official", "strict"]
+Rule = Callable[[str, Target], Reading]
+
+# Metric -> its module in metrics/, and the name of its official rule there.
+METRICS = {
+    "mantis": ("mantis", "official"),
+    "mvbench": ("mvbench", "official"),
+    "blink": ("blink", "official"),
+    "mmmu": ("mmmu", "official"),
+    "mmbench": ("mmbench", "official"),
+    "scienceqa": ("scienceqa", "official"),
+    "mathvista": ("mathvista", "official"),
+    "mirb": ("mirb", "official"),
+    "mementos": ("mementos", "official"),
+    "vqa": ("vqa", "official"),
+    "vqa-evalai": ("vqa", "official_evalai"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """Credit from 0 to 1 by each profile, and what strict scoring understood (None: nothing)."""
+
+    official: float
+    strict: float
+    understood: str | None
+
+    def credit(self, scoring: Scoring) -> float:
+        """By the named profile."""
+        return self.official if scoring == "official" else self.strict
+
+
+def judge(response: str, target: Target, metric: str) -> Judgement:
+    """Both profiles' credit for a response.
+
+    Raises:
+        EvaluationError: there is no such metric.
+    """
+    official, strict = rules(metric)
+    reading = strict(response, target)
+    return Judgement(official=official(response, target).credit, strict=reading.credit, understood=reading.understood)
+
+
+@cache
+def rules(metric: str) -> tuple[Rule, Rule]:
+    """The official and the strict rule of a metric; see `judge` for the error."""
+    if metric not in METRICS:
+        raise EvaluationError(f"metric = {metric!r} is not known.", remedy=f"Metrics: {', '.join(sorted(METRICS))}.")
+    name, official = METRICS[metric]
+    module = import_module(f"components.evaluation.scoring.metrics.{name}")
+    return getattr(module, official), module.strict

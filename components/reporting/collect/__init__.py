@@ -1,0 +1,1 @@
+"""Everything that a report shows, collected from the store."""

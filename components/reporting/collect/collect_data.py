@@ -1,0 +1,146 @@
+"""The data mixture and its ledgers."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from components.reporting.collect.addresses import subset_of
+from components.reporting.collect.artifact_reader import Reader
+from components.reporting.collect.report_schema import Contamination, LedgerReason, LedgerRow, Licence, Subset
+from mantis.artifacts.manifest import Kind, Manifest, read_manifest
+from mantis.errors import StoreError
+from mantis.runs.step_runner import Run, read_record
+from mantis.schema_versions import Form
+from mantis.store.lance_tables import open_table
+
+Row = TypeVar("Row", bound=BaseModel)
+
+EXAMPLES = 3
+LEDGER_FIELDS = ("subset", "row", "id", "action", "reason", "value", "threshold")
+
+
+def subsets_of(reader: Reader, datasets: Sequence[Manifest], mixture: Manifest | None) -> tuple[Subset, ...]:
+    """One row per subset of the mixture: what preparation kept of it, and what an epoch holds."""
+    prepared = {subset_of(dataset): dataset.summary for dataset in datasets}
+    epoch = _epoch(reader, mixture) if mixture else None
+    skills = {row.get("name"): row.get("skill") for row in _described(reader, mixture)}
+    names = sorted({*prepared, *(epoch or {})})
+
+    def count(name: str, field: str) -> int | None:
+        value = prepared.get(name, {}).get(field)
+        return value if isinstance(value, int) else None
+
+    def in_epoch(name: str, field: str) -> int | None:
+        return None if epoch is None else epoch.get(name, {}).get(field, 0)
+
+    return tuple(
+        Subset(
+            name=name,
+            skill=skills.get(name) or "",
+            rows=count(name, "rows"),
+            kept=count(name, "kept"),
+            dropped=count(name, "dropped"),
+            repaired=count(name, "repaired"),
+            samples=in_epoch(name, "samples"),
+            images=in_epoch(name, "images"),
+            tokens=in_epoch(name, "tokens"),
+        )
+        for name in names
+    )
+
+
+def _described(reader: Reader, mixture: Manifest | None) -> list[dict[str, Any]]:
+    return reader.json_rows(mixture, "subsets.json", Form.MIXTURE_SUBSETS, "subsets") if mixture else []
+
+
+def licences_of(reader: Reader, mixture: Manifest | None) -> tuple[Licence, ...]:
+    """The terms of the mixture's subsets, as far as they are published sets."""
+    rows = [{"subset": row.get("name"), **row["licence"]} for row in _described(reader, mixture) if row.get("licence")]
+    return tuple(_valid(reader, Licence, rows, "subsets.json"))
+
+
+def base_licences_of(reader: Reader, manifests: Sequence[Manifest]) -> tuple[Licence, ...]:
+    """The terms of the published weights that training began with, as they were when the weights were fetched."""
+    found = [manifest.summary for manifest in manifests if manifest.kind is Kind.SOURCE and "model" in manifest.summary]
+    rows = [
+        {
+            "subset": summary.get("model"),
+            "name": summary.get("licence"),
+            "terms": summary.get("terms"),
+            "forbids": tuple(str(summary.get("forbids", "")).split()),
+            "origin": summary.get("origin", ""),
+        }
+        for summary in found
+    ]
+    return tuple(_valid(reader, Licence, rows, "a base's manifest"))
+
+
+def contamination_of(reader: Reader, run: Run) -> tuple[Contamination, ...]:
+    """What the run's comparison of benchmark and training images found; a benchmark each."""
+    record = read_record(run.store, run.id, "contamination")
+    found = read_manifest(run.store, record.key) if record and record.key else None
+    if found is None:
+        reader.note("Benchmark images were not compared with training images.")
+        return ()
+    hits = reader.parquet(found, "hits.parquet")
+    rows = [
+        row | {"examples": [_words(hit) for hit in hits if hit["benchmark"] == row.get("benchmark")][:EXAMPLES]}
+        for row in reader.json_rows(found, "benchmarks.json", Form.CONTAMINATION, "benchmarks")
+    ]
+    return tuple(_valid(reader, Contamination, rows, "benchmarks.json"))
+
+
+def _valid(reader: Reader, kind: type[Row], rows: Sequence[dict[str, Any]], name: str) -> Iterator[Row]:
+    for number, row in enumerate(rows):
+        try:
+            yield kind.model_validate(row)
+        except ValidationError as error:
+            reader.note(f"{name}, row {number}: {error.errors()[0]['msg']}; the row is left out.")
+
+
+def _words(hit: dict[str, Any]) -> str:
+    how = "is" if hit["match"] == "exact" else f"resembles ({hit['distance']} of 256 bits differ)"
+    return f"{hit['image']} {how} {hit['path']} of {hit['subset']}, row {hit['row']}"
+
+
+def _epoch(reader: Reader, mixture: Manifest) -> dict[str, dict[str, int]] | None:
+    """Samples, images and tokens of an epoch by subset; None where the index cannot be read."""
+    try:
+        table = open_table(reader.store, f"{mixture.key}/index.lance")
+        index = table.to_table(columns=["subset", "images", "tokens"])
+    except StoreError:
+        reader.note(f"{mixture.key}/index.lance cannot be read: what an epoch holds is not shown.")
+        return None
+    sums = index.group_by("subset").aggregate([("images", "sum"), ("tokens", "sum"), ("subset", "count")])
+    return {
+        row["subset"]: {"samples": row["subset_count"], "images": row["images_sum"], "tokens": row["tokens_sum"]}
+        for row in sums.to_pylist()
+    }
+
+
+def ledger_reasons(reader: Reader, artifacts: Sequence[Manifest]) -> tuple[LedgerReason, ...]:
+    """The ledgers of `artifacts` (datasets, mixture) by subset, action and reason; the most frequent first."""
+    groups: dict[tuple[str, str, str, str], list[dict[str, Any]]] = {}
+    for artifact in artifacts:
+        for row in reader.parquet(artifact, "ledger.parquet"):
+            if any(field not in row for field in LEDGER_FIELDS):
+                reader.note(f"{artifact.key}/ledger.parquet lacks one of the columns {', '.join(LEDGER_FIELDS)}.")
+                break
+            group = (row["subset"], artifact.made_by.step, row["action"], row["reason"])
+            groups.setdefault(group, []).append(row)
+    reasons = [
+        LedgerReason(
+            subset=subset,
+            step=step,
+            action=action,
+            reason=reason,
+            count=len(rows),
+            examples=tuple(
+                LedgerRow(row=row["row"], id=row["id"], value=row["value"], threshold=row["threshold"])
+                for row in rows[:EXAMPLES]
+            ),
+        )
+        for (subset, step, action, reason), rows in groups.items()
+    ]
+    return tuple(sorted(reasons, key=lambda reason: (-reason.count, reason.subset, reason.reason)))

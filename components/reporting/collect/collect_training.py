@@ -1,0 +1,78 @@
+"""Training as its checkpoint tells it."""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from components.reporting.collect.artifact_reader import Reader
+from components.reporting.collect.report_schema import Curve, Straggler, Training
+from mantis.artifacts.manifest import Manifest
+
+CURVES = {
+    "loss": "Loss",
+    "learning_rate": "Learning rate",
+    "gradient_norm": "Gradient norm",
+    "samples_per_second": "Samples per second",
+    "mfu": "Model FLOPs utilization",
+}
+CAUSE = "seconds_"  # prefix of the summary's seconds by cause
+
+
+def training_of(reader: Reader, checkpoint: Manifest) -> Training:
+    """Summary numbers and curves of `checkpoint`; a number that it lacks is noted and None."""
+    summary = checkpoint.summary
+    rows = reader.json_lines(checkpoint, "metrics.jsonl")
+
+    def number(name: str) -> float | None:
+        value = summary.get(name)
+        if isinstance(value, int | float) and math.isfinite(value):
+            return value
+        reader.note(f"{checkpoint.key} does not say its {name}.")
+        return None
+
+    def count(name: str) -> int | None:
+        value = number(name)
+        return None if value is None else int(value)
+
+    return Training(
+        steps=count("steps"),
+        samples=count("samples"),
+        tokens=count("tokens"),
+        parameters=count("parameters"),
+        first_loss=number("first_loss"),
+        last_loss=number("last_loss"),
+        samples_per_second=number("samples_per_second"),
+        goodput=number("goodput"),
+        seconds={
+            name.removeprefix(CAUSE): float(value)
+            for name, value in summary.items()
+            if name.startswith(CAUSE) and isinstance(value, int | float)
+        },
+        straggler=_straggler(rows),
+        curves=_curves(reader, checkpoint, rows),
+    )
+
+
+def _straggler(rows: Sequence[dict[str, Any]]) -> Straggler | None:
+    """None for a single rank, which has nobody to be compared with."""
+    looks = [(int(row["slowest_rank"]), float(row["slowdown"])) for row in rows if "slowdown" in row]
+    if not looks:
+        return None
+    (rank, _), *_ = Counter(rank for rank, _ in looks).most_common()
+    return Straggler(rank=rank, slowdown=statistics.median(slowdown for other, slowdown in looks if other == rank))
+
+
+def _curves(reader: Reader, checkpoint: Manifest, rows: Sequence[dict[str, Any]]) -> tuple[Curve, ...]:
+    curves = []
+    for name, title in CURVES.items():
+        points = tuple(
+            (float(row["step"]), float(row[name]))
+            for row in rows
+            if "step" in row and isinstance(row.get(name), int | float) and math.isfinite(row[name])
+        )
+        if rows and not points:
+            reader.note(f"{checkpoint.key}/metrics.jsonl has no {name}.")
+        curves.append(Curve(name=name, title=title, points=points))
+    return tuple(curves)

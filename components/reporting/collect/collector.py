@@ -1,0 +1,194 @@
+"""From the store to a RunReport: what the run left behind, and a note for everything that is not there."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from components.reporting.collect.addresses import benchmark_of
+from components.reporting.collect.artifact_reader import Reader
+from components.reporting.collect.collect_data import (
+    base_licences_of,
+    contamination_of,
+    ledger_reasons,
+    licences_of,
+    subsets_of,
+)
+from components.reporting.collect.collect_training import training_of
+from components.reporting.collect.report_schema import Answer, Answering, Artifact, RunReport, Score, StepTime
+from mantis.artifacts.manifest import Kind, Manifest
+from mantis.runs.lineage import Link
+from mantis.runs.step_runner import Run, State, StepRecord, read_records
+
+REPORT_STEP = "report"
+INLINE_IMAGES = ("data:image/jpeg;base64,", "data:image/png;base64,", "data:image/webp;base64,")
+GALLERY_BYTES = 3_000_000  # of inline images: the page stays below 5 MB with fifteen benchmarks
+
+Row = TypeVar("Row", bound=BaseModel)
+
+
+def collect(run: Run, evaluations: Sequence[Manifest]) -> RunReport:
+    """Everything that the report of `run` shows.
+
+    Raises:
+        StoreError: the store is away; what is merely absent becomes a note.
+    """
+    reader = Reader(run.store)
+    ordered = _in_order(run, evaluations)
+    if not ordered:
+        reader.note("Nothing was evaluated.")
+    links = _chain(reader, ordered)
+    manifests = [link.manifest for link in links]
+    checkpoint, mixture = _only(reader, manifests, Kind.CHECKPOINT), _only(reader, manifests, Kind.MIXTURE)
+    datasets = [manifest for manifest in manifests if manifest.kind is Kind.DATASET]
+    gallery = _gallery(reader, ordered)
+    shown = _within_budget(gallery)
+    return RunReport(
+        run=run.id,
+        recipe=run.recipe.name,
+        description=run.recipe.description,
+        recipe_text=run.recipe.to_yaml(),
+        made=datetime.now(UTC),
+        scores=tuple(row for manifest in ordered for row in stored_scores(reader, manifest)),
+        training=training_of(reader, checkpoint) if checkpoint else None,
+        subsets=subsets_of(reader, datasets, mixture),
+        ledger=ledger_reasons(reader, [*datasets, *([mixture] if mixture else [])]),
+        licences=(*base_licences_of(reader, manifests), *licences_of(reader, mixture)),
+        contamination=contamination_of(reader, run),
+        steps=_steps(run),
+        answering=tuple(_answering(run, manifest) for manifest in ordered),
+        reference=run.recipe.evaluation.reference,
+        gallery=shown,
+        left_out_of_gallery=len(gallery) - len(shown),
+        lineage=tuple(_artifact(link) for link in links),
+        notes=tuple(reader.notes),
+    )
+
+
+def _in_order(run: Run, evaluations: Sequence[Manifest]) -> list[Manifest]:
+    """In the recipe's order of benchmarks, others after them: a parallel loop hands them over in any order."""
+    named = list(run.recipe.evaluation.benchmarks)
+
+    def place(evaluation: Manifest) -> tuple[int, str]:
+        benchmark = benchmark_of(evaluation)
+        return (named.index(benchmark) if benchmark in named else len(named), benchmark)
+
+    return sorted(evaluations, key=place)
+
+
+def _chain(reader: Reader, evaluations: Iterable[Manifest]) -> list[Link]:
+    """The evaluations first, then what they share: model, checkpoint, mixture, datasets; each once."""
+    links: dict[str, Link] = {}
+    for evaluation in evaluations:
+        for link in reader.chain(evaluation):
+            links.setdefault(link.manifest.key, link)
+    return sorted(links.values(), key=lambda link: link.depth)
+
+
+def _only(reader: Reader, manifests: Iterable[Manifest], kind: Kind) -> Manifest | None:
+    found = [manifest for manifest in manifests if manifest.kind is kind]
+    if not found:
+        reader.note(f"No {kind.value} was found behind the evaluations.")
+    if len(found) > 1:
+        reader.note(f"The evaluations come from {len(found)} {kind.value}s; {found[0].key} is shown.")
+    return found[0] if found else None
+
+
+def stored_scores(reader: Reader, evaluation: Manifest) -> list[Score]:
+    """The rows of scores.json."""
+    return _parsed_rows(reader, evaluation, "scores.json", reader.scores(evaluation), Score)
+
+
+def stored_answers(reader: Reader, evaluation: Manifest) -> list[Answer]:
+    """The entries of gallery.json."""
+    return _parsed_rows(reader, evaluation, "gallery.json", reader.answers(evaluation), Answer)
+
+
+def _parsed_rows(
+    reader: Reader, manifest: Manifest, name: str, raw_rows: list[dict[str, Any]], row_type: type[Row]
+) -> list[Row]:
+    """The rows of a JSON file of `manifest`; one that is not what it should be is noted and left out."""
+    rows = []
+    for number, raw in enumerate(raw_rows):
+        try:
+            rows.append(row_type.model_validate(raw))
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            reader.note(f"{manifest.key}/{name}, row {number}: {field}: {first['msg']}; the row is left out.")
+    return rows
+
+
+def _gallery(reader: Reader, evaluations: Iterable[Manifest]) -> list[Answer]:
+    answers = []
+    for evaluation in evaluations:
+        for answer in stored_answers(reader, evaluation):
+            inline = tuple(image for image in answer.images if image.startswith(INLINE_IMAGES))
+            if len(inline) < len(answer.images):  # the page must not fetch anything
+                reader.note(f"{evaluation.key}/gallery.json, {answer.id}: images that are not inline are left out.")
+            answers.append(answer.model_copy(update={"images": inline}))
+    return answers
+
+
+def _within_budget(gallery: Sequence[Answer]) -> tuple[Answer, ...]:
+    """As many answers as fit: the first right, wrong and not understood one of every skill, then the second ones."""
+    seen: dict[tuple[str, str, bool, bool], int] = {}
+    ranked = []
+    for place, answer in enumerate(gallery):
+        group = (answer.benchmark, answer.skill, answer.correct, answer.understood)
+        seen[group] = seen.get(group, 0) + 1
+        ranked.append((seen[group], place))
+    left = GALLERY_BYTES
+    taken = []
+    for _, place in sorted(ranked):
+        size = sum(map(len, gallery[place].images))
+        if size <= left:
+            left -= size
+            taken.append(place)
+    return tuple(gallery[place] for place in sorted(taken))
+
+
+def _steps(run: Run) -> tuple[StepTime, ...]:
+    """Records of the steps; this one is still running and therefore left out."""
+    return tuple(_step_time(record) for record in read_records(run.store, run.id) if record.step != REPORT_STEP)
+
+
+def _step_time(record: StepRecord) -> StepTime:
+    started = datetime.fromisoformat(record.started)
+    ended = datetime.fromisoformat(record.ended) if record.ended else datetime.now(UTC)
+    running = (ended - started).total_seconds()
+    return StepTime(
+        step=record.step,
+        state=record.state,
+        started=started,
+        ended=ended,
+        seconds=running if record.state is State.STARTED else record.seconds,
+        attempts=record.attempts,
+        reason=record.reason,
+    )
+
+
+def _answering(run: Run, evaluation: Manifest) -> Answering:
+    generated, seconds = (evaluation.summary.get(name) for name in ("answers_generated", "answer_seconds"))
+    return Answering(
+        benchmark=benchmark_of(evaluation),
+        generated=generated if isinstance(generated, int) else None,
+        seconds=float(seconds) if isinstance(seconds, int | float) else None,
+    )
+
+
+def _artifact(link: Link) -> Artifact:
+    manifest, made_by = link.manifest, link.manifest.made_by
+    return Artifact(
+        depth=link.depth,
+        role=link.role,
+        kind=manifest.kind.value,
+        key=manifest.key,
+        fingerprint=manifest.fingerprint,
+        step=made_by.step,
+        revision=made_by.revision,
+        run=made_by.run,
+        code_version=made_by.code_version,
+        image_digest=made_by.image_digest,
+    )

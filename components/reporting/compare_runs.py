@@ -1,0 +1,241 @@
+"""Runs side by side: which recipe is better on what, tested on the very same samples."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from components.reporting.collect.artifact_reader import Reader
+from components.reporting.collect.collector import stored_answers, stored_scores
+from components.reporting.collect.report_schema import Answer, Score
+from mantis.artifacts.manifest import Manifest, read_manifest
+from mantis.errors import ConfigError
+from mantis.runs.step_runner import Run, State, read_records
+from mantis.statistics import Paired, compare
+
+EVALUATE = "evaluate-"
+SHOWN = 24  # answers on which the runs disagree
+SEED = 0  # of the paired bootstrap: the same comparison always gives the same numbers
+
+
+class Line(BaseModel):
+    """What a comparison needs of a judged response."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    question: str
+    images: tuple[dict[str, str], ...]
+    skill: str
+    unit: str
+    score: float
+    response: str
+    correct: bool
+
+    def asks_the_same(self, other: "Line") -> bool:
+        """Generated benchmarks give the same ids to other samples where the seed is another."""
+        return (self.question, self._pictures()) == (other.question, other._pictures())
+
+    def _pictures(self) -> list[str | None]:
+        return [image.get("sha256") for image in self.images]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One of the runs; responses are by benchmark and sample."""
+
+    run: str
+    recipe: str
+    settings: dict[str, Any]  # the resolved recipe, flat
+    models: tuple[str, ...]  # fingerprints of what was evaluated
+    scores: dict[tuple[str, str], Score]  # by benchmark and skill
+    lines: dict[str, dict[str, Line]]
+    gallery: tuple[Answer, ...]
+    summary: dict[str, Any]  # of training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A run's score, and how it differs from the first run's; None for the first, or where that cannot be tested."""
+
+    score: Score
+    paired: Paired | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One skill or benchmark over the runs; None where a run has no score."""
+
+    benchmark: str
+    skill: str
+    title: str
+    overall: bool
+    cells: tuple[Cell | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disagreement:
+    """A sample that some runs got right and others wrong, with each run's response (None: not asked)."""
+
+    answer: Answer
+    lines: tuple[Line | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The first of `arms` is what the others are compared with. `notes` say what could not be compared."""
+
+    arms: tuple[Arm, ...]
+    made: datetime
+    rows: tuple[Row, ...]
+    settings: tuple[tuple[str, tuple[str, ...]], ...]  # fields of the recipes that are not the same everywhere
+    disagreements: tuple[Disagreement, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def skills(self) -> list[Row]:
+        """The rows that stand for a skill."""
+        return [row for row in self.rows if not row.overall]
+
+    @property
+    def benchmarks(self) -> list[Row]:
+        """The rows that stand for a whole benchmark."""
+        return [row for row in self.rows if row.overall]
+
+    def tally(self, arm: int) -> tuple[int, int, int]:
+        """Skills on which the run is significantly better than the first, not different, and worse."""
+        found = [row.cells[arm] for row in self.skills]
+        tested = [cell.paired for cell in found if cell is not None and cell.paired is not None]
+        better = sum(paired.significant and paired.difference > 0 for paired in tested)
+        worse = sum(paired.significant and paired.difference < 0 for paired in tested)
+        return better, len(tested) - better - worse, worse
+
+
+def compare_runs(runs: Sequence[Run]) -> Comparison:
+    """Compare runs of one store or of several; the first is what the others are held to.
+
+    Raises:
+        ConfigError: fewer than two runs, one twice, or one that has evaluated nothing.
+    """
+    ids = [run.id for run in runs]
+    if len(ids) < 2 or len(set(ids)) < len(ids):
+        raise ConfigError(
+            f"{len(set(ids))} different runs are named; a comparison takes two or more.",
+            remedy="`mantis status` lists the runs of a store.",
+        )
+    notes: list[str] = []
+    arms = tuple(_arm(run, notes) for run in runs)
+    names = dict.fromkeys(name for arm in arms for name in arm.scores)
+    return Comparison(
+        arms=arms,
+        made=datetime.now(UTC),
+        rows=tuple(_row(arms, name, notes) for name in names),
+        settings=_different_settings(arms),
+        disagreements=_disagreements(arms),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _arm(run: Run, notes: list[str]) -> Arm:
+    reader = Reader(run.store)
+    records = [record for record in read_records(run.store, run.id) if record.state in (State.DONE, State.REUSED)]
+    evaluations = {
+        record.step.removeprefix(EVALUATE): manifest
+        for record in records
+        if record.step.startswith(EVALUATE) and (manifest := read_manifest(run.store, record.key)) is not None
+    }
+    if not evaluations:
+        raise ConfigError(
+            f"run = {run.id!r} has evaluated nothing yet.", remedy=f"`mantis status {run.id}` says how far it is."
+        )
+    ordered = [evaluations[name] for name in run.recipe.evaluation.benchmarks if name in evaluations]
+    scores = [score for manifest in ordered for score in stored_scores(reader, manifest)]
+    trained = next((record.summary for record in records if record.step == "train"), {})
+    arm = Arm(
+        run=run.id,
+        recipe=run.recipe.name,
+        settings=_flat(run.recipe.model_dump(mode="json")),
+        models=tuple(dict.fromkeys(manifest.inputs["model"].fingerprint for manifest in ordered)),
+        scores={(score.benchmark, score.skill): score for score in scores},
+        lines={name: _lines(reader, manifest) for name, manifest in evaluations.items()},
+        gallery=tuple(row for each in ordered for row in stored_answers(reader, each)),
+        summary=dict(trained),
+    )
+    notes += [f"{run.id}: {note}" for note in reader.notes]
+    return arm
+
+
+def _lines(reader: Reader, evaluation: Manifest) -> dict[str, Line]:
+    names = sorted(file.name for file in evaluation.files if file.name.startswith("responses/actual-"))
+    rows = [row for name in names for row in reader.json_lines(evaluation, name)]
+    try:
+        lines = [Line.model_validate(row) for row in rows]
+    except ValidationError:
+        reader.note(f"{evaluation.key} is of an earlier version; evaluate again to compare it sample by sample.")
+        return {}
+    return {line.id: line for line in lines}
+
+
+def _row(arms: Sequence[Arm], name: tuple[str, str], notes: list[str]) -> Row:
+    scores = [arm.scores.get(name) for arm in arms]
+    told = next(score for score in scores if score is not None)
+    cells = [
+        None
+        if score is None
+        else Cell(score=score, paired=_paired(arms[0], arm, score, notes) if number and scores[0] else None)
+        for number, (arm, score) in enumerate(zip(arms, scores, strict=True))
+    ]
+    return Row(benchmark=told.benchmark, skill=told.skill, title=told.title, overall=told.overall, cells=tuple(cells))
+
+
+def _paired(first: Arm, second: Arm, score: Score, notes: list[str]) -> Paired | None:
+    """The test on the samples that both runs answered."""
+    ours, theirs = second.lines.get(score.benchmark, {}), first.lines.get(score.benchmark, {})
+    shared = [sample for sample, line in theirs.items() if sample in ours and line.asks_the_same(ours[sample])]
+    if ours and theirs and len(shared) < max(len(ours), len(theirs)):
+        notes.append(
+            f"{score.benchmark}: {first.run} and {second.run} share {len(shared):,} samples; only those count."
+        )
+    groups: dict[str, tuple[dict[str, float], dict[str, float]]] = {}
+    for sample in shared:
+        line = theirs[sample]
+        if not score.overall and line.skill != score.skill:
+            continue
+        pair = groups.setdefault(line.skill if score.aggregation == "macro" else "", ({}, {}))
+        for units, value in zip(pair, (line.score, ours[sample].score), strict=True):
+            units[line.unit] = min(units.get(line.unit, 1.0), value)  # all samples of a unit have to be right
+    if not groups:
+        return None
+    one, other = ([list(pair[side].values()) for pair in groups.values()] for side in (0, 1))
+    return compare(one, other, seed=SEED)
+
+
+def _disagreements(arms: Sequence[Arm]) -> tuple[Disagreement, ...]:
+    """Samples of the runs' galleries, which have pictures; a few of each skill before more of any."""
+    seen: dict[tuple[str, str], Answer] = {}
+    for answer in (answer for arm in arms for answer in arm.gallery):
+        seen.setdefault((answer.benchmark, answer.id), answer)
+    found: dict[tuple[str, str], list[Disagreement]] = {}
+    for (benchmark, sample), answer in seen.items():
+        lines = tuple(arm.lines.get(benchmark, {}).get(sample) for arm in arms)
+        asked = [line for line in lines if line is not None]
+        if len({line.correct for line in asked}) == 2 and all(line.asks_the_same(asked[0]) for line in asked):
+            found.setdefault((benchmark, answer.skill), []).append(Disagreement(answer=answer, lines=lines))
+    ranked = [(rank, place, each) for place, group in enumerate(found.values()) for rank, each in enumerate(group)]
+    kept = sorted(sorted(ranked, key=lambda item: item[:2])[:SHOWN], key=lambda item: (item[1], item[0]))
+    return tuple(each for _, _, each in kept)
+
+
+def _different_settings(arms: Sequence[Arm]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    names = dict.fromkeys(name for arm in arms for name in arm.settings)
+    rows = {name: tuple(str(arm.settings.get(name, "")) for arm in arms) for name in names}
+    return tuple((name, values) for name, values in rows.items() if len(set(values)) > 1)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    pairs: Iterable[tuple[str, Any]] = ((f"{prefix}.{key}" if prefix else key, inner) for key, inner in value.items())
+    return {name: leaf for key, inner in pairs for name, leaf in _flat(inner, key).items()}

@@ -1,0 +1,95 @@
+"""A Comparison as one self-contained HTML page, and as Markdown."""
+
+from components.reporting.compare_runs import Cell, Comparison, Disagreement, Row
+from components.reporting.render import formatting
+from components.reporting.render.markdown import escaped, table
+from components.reporting.render.page import environment
+from components.reporting.render.plot_scales import linear
+
+LEAST_SPAN = 0.05  # of the scale of differences: five points, or noise would look large
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """The page: style, drawings and images inline, no script, nothing fetched. Pure."""
+    return (
+        environment()
+        .get_template("comparison.html")
+        .render(comparison=comparison, verdicts=verdicts(comparison), span=_span(comparison))
+    )
+
+
+def render_comparison_markdown(comparison: Comparison) -> str:
+    """The twin of the page, without pictures. Pure."""
+    runs = [arm.run for arm in comparison.arms]
+    settings = [[name, *values] for name, values in comparison.settings]
+    sections = [
+        f"# {escaped(' · '.join(runs))}",
+        f"{comparison.made:%d %B %Y, %H:%M} UTC",
+        *(f"**{escaped(sentence)}**" for sentence in verdicts(comparison)),
+        *("- " + escaped(note) for note in comparison.notes),
+        *_tables("Scores by benchmark", comparison, comparison.benchmarks),
+        *_tables("Scores by skill", comparison, comparison.skills),
+        "## What the recipes say differently",
+        table(["Field", *map(escaped, runs)], settings, left=1 + len(runs)) if settings else "Nothing.",
+        "## Answers on which they disagree",
+        *(_disagreement(comparison, each) for each in comparison.disagreements),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def verdicts(comparison: Comparison) -> list[str]:
+    """A sentence for every run but the first."""
+    first = comparison.arms[0].run
+    sentences = []
+    for number, arm in enumerate(comparison.arms[1:], 1):
+        better, same, worse = comparison.tally(number)
+        if better + same + worse == 0:
+            sentences.append(f"{arm.run} shares no sample with {first}: they cannot be compared.")
+        elif better == worse == 0:
+            sentences.append(f"{arm.run} cannot be told from {first} on any of {same} skills.")
+        else:
+            sentences.append(
+                f"{arm.run} is better than {first} on {better}, worse on {worse} of {better + same + worse} skills."
+            )
+    return sentences
+
+
+def difference(cell: Cell) -> str:
+    """`+3.2 (+1.1 to +5.4), p = 0.002`; empty for the run that the others are compared with."""
+    if cell.paired is None:
+        return ""
+    low, middle, high = (
+        formatting.points(100 * v) for v in (cell.paired.low, cell.paired.difference, cell.paired.high)
+    )
+    return f"{middle} ({low} to {high}), {formatting.probability(cell.paired.p)}"
+
+
+def _span(comparison: Comparison) -> float:
+    pairs = [cell.paired for row in comparison.rows for cell in row.cells if cell is not None and cell.paired]
+    furthest = max((max(-paired.low, paired.high) for paired in pairs), default=0.0)
+    return linear([max(LEAST_SPAN, furthest)], start=0, end=1).high
+
+
+def _tables(title: str, comparison: Comparison, rows: list[Row]) -> list[str]:
+    if not rows:
+        return []
+    runs = [escaped(arm.run) for arm in comparison.arms]
+    header = ["Skill", "Benchmark", *(name for run in runs for name in (run, "difference"))]
+    lines = [[row.title, row.benchmark, *(part for cell in row.cells for part in _cell(cell))] for row in rows]
+    return [f"## {title}", table(header, lines, left=2)]
+
+
+def _cell(cell: Cell | None) -> tuple[str, str]:
+    return (formatting.ABSENT, "") if cell is None else (formatting.percent(cell.score.accuracy), difference(cell))
+
+
+def _disagreement(comparison: Comparison, each: Disagreement) -> str:
+    said = [
+        f"  - {escaped(arm.run)}: {'✓' if line.correct else '✗'} "
+        f"{escaped(formatting.shortened(line.response)) or '(empty)'}"
+        for arm, line in zip(comparison.arms, each.lines, strict=True)
+        if line is not None
+    ]
+    answer = each.answer
+    head = f"- {escaped(formatting.question(answer))} Expected: **{escaped(formatting.shortened(answer.answer))}**"
+    return "\n".join([head, *said])

@@ -1,0 +1,292 @@
+"""A RunReport as Markdown without any HTML: what KFP's interface and MLflow show of a run."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from components.reporting.collect.reference_table import Verdict, ladder, verdict_of
+from components.reporting.collect.report_schema import Answer, Curve, RunReport, Score
+from components.reporting.collect.verdict import context, verdict
+from components.reporting.render import formatting
+from components.reporting.render.page import causes
+
+LONGEST = 400_000  # characters; what interfaces show without choking
+LEDGER_ROWS = 200
+CURVE_ROWS = 12
+SPECIAL = re.compile(r"([\\`*_{}\[\]|~#])")
+
+
+def render_markdown(report: RunReport) -> str:
+    """The twin of the page, without pictures. Pure."""
+    sections = [_head, score_sections, _training, _data, _time, _lineage, _recipe]
+    before = [block for section in sections[:5] for block in section(report)]
+    after = [block for section in sections[5:] for block in section(report)]
+    room = LONGEST - len("\n\n".join([*before, *after])) - 1000
+    return "\n\n".join([*before, *_gallery(report, room), *after]) + "\n"
+
+
+def score_sections(report: RunReport) -> list[str]:
+    """Scores by benchmark, with the published ones, and by skill."""
+    return [*_benchmarks(report), *_scores(report)]
+
+
+def escaped(value: str) -> str:
+    """`value` as plain text on one line: no HTML, no link, no table cell can begin in it."""
+    plain = " ".join(value.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return SPECIAL.sub(r"\\\1", plain)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
+    """A table whose first `left` columns are text and the others numbers; cells are escaped."""
+    marks = [":--" if column < left else "--:" for column in range(len(header))]
+    lines = [header, marks, *([escaped(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _head(report: RunReport) -> list[str]:
+    blocks = [
+        f"# {escaped(report.run)}",
+        f"Recipe {escaped(report.recipe)}, {report.made:%d %B %Y, %H:%M} UTC",
+        f"**{escaped(verdict(report.skills))}**",
+    ]
+    about = " ".join(filter(None, [context(report), report.description]))
+    if about:
+        blocks.append(escaped(about))
+    if report.notes:
+        blocks.append("What this report could not find:\n\n" + "\n".join(f"- {escaped(note)}" for note in report.notes))
+    return blocks
+
+
+def _benchmarks(report: RunReport) -> list[str]:
+    if not report.benchmarks:
+        return []
+    header = ["Benchmark", "Mean of", "Verdict", "Accuracy", "95 % interval", "Chance", "Official", "Strict"]
+    rows = [_benchmark(verdict_of(score, report.reference)) for score in report.benchmarks]
+    shown = table([*header, "Not parsed", "Missing", "Samples", "Published"], rows, left=3)
+    blocks = ["## Scores by benchmark", shown]
+    among = ladder(report.benchmarks, report.run)
+    if among:
+        columns = [escaped(score.title) for score in among.benchmarks]
+        rungs = [[rung.model, *map(formatting.decimal, rung.accuracies)] for rung in among.rungs]
+        blocks += ["### Among the published results", table(["Model", *columns], rungs)]
+    return blocks
+
+
+def _benchmark(held: Verdict) -> list[str]:
+    score = held.score
+    return [
+        score.title,
+        (score.aggregation or "").replace("macro", "skills").replace("micro", "samples"),
+        held.word,
+        formatting.percent(score.accuracy),
+        f"{formatting.percent(score.low)}–{formatting.percent(score.high)}",
+        formatting.percent(score.chance),
+        formatting.percent(score.official),
+        formatting.percent(score.strict),
+        formatting.count(score.unparsed),
+        formatting.count(score.missing),
+        formatting.count(score.samples),
+        formatting.decimal(held.published),
+    ]
+
+
+def _scores(report: RunReport) -> list[str]:
+    if not report.skills:
+        return ["## Scores by skill", "There are no scores."]
+    header = ["Skill", "Benchmark", "Samples", "Accuracy", "95 % interval", "Chance", "Above chance", "Blind"]
+    shown = table([*header, "Shuffled", "Strict", "Not parsed"], map(_score, report.skills), left=2)
+    return [
+        "## Scores by skill",
+        "Accuracy in percent. A control sees no images (blind) or those of another sample (shuffled); p is one-sided, "
+        "that it is above chance. Strict: only a response that is nothing but a valid answer counts.",
+        shown,
+    ]
+
+
+def _score(score: Score) -> list[str]:
+    return [
+        score.title,
+        score.benchmark,
+        formatting.count(score.samples),
+        formatting.percent(score.accuracy),
+        f"{formatting.percent(score.low)}–{formatting.percent(score.high)}",
+        formatting.percent(score.chance),
+        formatting.points(score.points),
+        _control(score.blind, score.blind_p),
+        _control(score.shuffled, score.shuffled_p),
+        formatting.percent(score.strict),
+        formatting.count(score.unparsed),
+    ]
+
+
+def _control(value: float | None, p: float | None) -> str:
+    return formatting.percent(value) + (f" ({formatting.probability(p)})" if p is not None else "")
+
+
+def _training(report: RunReport) -> list[str]:
+    training = report.training
+    if training is None:
+        return ["## Training", "The checkpoint was not found, so nothing is known of the training."]
+    rows = [
+        ("Steps", formatting.count(training.steps)),
+        ("Samples", formatting.count(training.samples)),
+        ("Tokens", formatting.count(training.tokens)),
+        ("Parameters", formatting.count(training.parameters)),
+        ("Loss at first", formatting.short(training.first_loss)),
+        ("Loss at last", formatting.short(training.last_loss)),
+        ("Samples per second", formatting.short(training.samples_per_second)),
+        ("Goodput", formatting.whole_percent(training.goodput)),
+        ("Slowest rank", formatting.straggler(training.straggler)),
+        *(
+            (f"Time: {formatting.CAUSES.get(cause, cause)}", formatting.duration(spent))
+            for cause, spent in causes(training).items()
+        ),
+    ]
+    return ["## Training", table(["Figure", "Value"], rows), *_curves(training.curves)]
+
+
+def _curves(curves: Sequence[Curve]) -> list[str]:
+    """The curves at a few steps, evenly spaced over those that were logged."""
+    by_step = [dict(curve.points) for curve in curves]
+    steps = sorted({step for points in by_step for step in points})
+    if not steps:
+        return []
+    last = len(steps) - 1
+    chosen = sorted({round(last * number / (CURVE_ROWS - 1)) for number in range(CURVE_ROWS)})
+    rows = [
+        [formatting.count(steps[place]), *(formatting.short(points.get(steps[place])) for points in by_step)]
+        for place in chosen
+    ]
+    return [table(["Step", *(curve.title for curve in curves)], rows, left=0)]
+
+
+def _data(report: RunReport) -> list[str]:
+    fields = ("rows", "kept", "dropped", "repaired", "samples", "images", "tokens")
+    if not report.subsets:
+        return ["## Data", "No dataset was found behind the evaluations."]
+    rows = [
+        [
+            subset.name,
+            subset.skill or formatting.ABSENT,
+            *(formatting.count(getattr(subset, field)) for field in fields),
+        ]
+        for subset in report.subsets
+    ]
+    header = ["Subset", "Skill", "Rows read", "Kept", "Dropped", "Repaired", "Samples per epoch", "Images", "Tokens"]
+    return ["## Data", table(header, rows, left=2), *_ledger(report), *_contamination(report), *_licences(report)]
+
+
+def _ledger(report: RunReport) -> list[str]:
+    if not report.ledger:
+        return ["The ledgers list no row as dropped or repaired."]
+    rows = []
+    for reason in report.ledger[:LEDGER_ROWS]:
+        examples = "; ".join(f"row {row.row}, {row.id}: {formatting.shortened(row.value)}" for row in reason.examples)
+        rows.append(
+            [reason.reason, reason.action, reason.subset, reason.step, examples, formatting.count(reason.count)]
+        )
+    left_out = len(report.ledger) - LEDGER_ROWS
+    more = [f"{left_out} more reasons are in the ledgers."] if left_out > 0 else []
+    return [table(["Reason", "Action", "Subset", "In step", "For example", "Rows"], rows, left=5), *more]
+
+
+def _contamination(report: RunReport) -> list[str]:
+    if not report.contamination:
+        return []
+    rows = [
+        [
+            row.benchmark,
+            "; ".join(row.examples),
+            *(formatting.count(value) for value in (row.images, row.exact, row.similar, row.samples, row.unreadable)),
+        ]
+        for row in report.contamination
+    ]
+    header = ["Benchmark", "For example", "Images", "Same bytes", "Look alike", "Training samples", "Unreadable"]
+    return ["### Benchmark images in the training mixture", formatting.CONTAMINATION, table(header, rows, left=2)]
+
+
+def _licences(report: RunReport) -> list[str]:
+    if not report.licences:
+        return []
+    rows = [[row.subset, row.name, row.terms, ", ".join(row.forbids), row.origin] for row in report.licences]
+    return ["### Licences", table(["Subset or base", "Licence", "Terms", "Forbids", "Read at"], rows, left=5)]
+
+
+def _time(report: RunReport) -> list[str]:
+    rows = [
+        [step.step, formatting.shortened(formatting.outcome(step)), formatting.duration(step.seconds)]
+        for step in report.steps
+    ]
+    if not rows:
+        return ["## Time by step", "The run has no records of its steps."]
+    return [
+        "## Time by step",
+        table(["Step", "Outcome", "Time"], rows, left=2),
+        "This report's own step was still running and is left out.",
+        *_answering(report),
+    ]
+
+
+def _answering(report: RunReport) -> list[str]:
+    rows = [
+        [
+            cost.benchmark,
+            formatting.count(cost.generated),
+            formatting.duration(cost.seconds),
+            formatting.short(cost.per_second),
+        ]
+        for cost in report.answering
+    ]
+    return [table(["Benchmark", "Answers generated", "Time", "Answers per second"], rows)] if rows else []
+
+
+def _gallery(report: RunReport, room: int) -> list[str]:
+    """As many answers as fit into `room` characters."""
+    blocks = ["## Answers to look at"]
+    if not report.gallery:
+        return [*blocks, "There is no gallery."]
+    for title, answers in report.gallery_by_skill():
+        block = "\n".join([f"### {escaped(title)}", "", *map(_answer, answers)])
+        room -= len(block) + 2
+        if room < 0:
+            return [*blocks, "The other answers are in the evaluations' gallery.json."]
+        blocks.append(block)
+    return blocks
+
+
+def _answer(answer: Answer) -> str:
+    mark = formatting.mark(answer).lower()
+    pictures = f" ({len(answer.images)} images)" if answer.images else ""
+    return (
+        f"- {mark}: {escaped(formatting.question(answer))}{pictures} "
+        f"Expected: **{escaped(formatting.shortened(answer.answer))}**, "
+        f"response: **{escaped(formatting.response(answer))}**"
+    )
+
+
+def _lineage(report: RunReport) -> list[str]:
+    if not report.lineage:
+        return ["## Lineage", "There is no evaluation to walk back from."]
+    rows = [
+        [
+            artifact.kind if artifact.role == artifact.kind else f"{artifact.kind} {artifact.role}",
+            artifact.fingerprint,
+            f"{artifact.step}, revision {artifact.revision}",
+            artifact.code_version,
+            artifact.image_digest,
+        ]
+        for artifact in report.lineage
+    ]
+    shown = table(["Artifact", "Fingerprint", "Made by", "Code", "Image"], rows, left=5)
+    where = "The keys are relative to the store of this run. `--store` or MANTIS_STORE names it, else it is `.mantis`."
+    return ["## Lineage", shown, where, _fenced("\n".join(report.lineage_commands()))]
+
+
+def _recipe(report: RunReport) -> list[str]:
+    return ["## The resolved recipe", _fenced(report.recipe_text.rstrip(), "yaml")]
+
+
+def _fenced(content: str, language: str = "") -> str:
+    """A code block whose fence is longer than any in `content`."""
+    longest = max((len(ticks) for ticks in re.findall(r"`+", content)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{content}\n{fence}"

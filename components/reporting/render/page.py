@@ -1,0 +1,75 @@
+"""A RunReport as one self-contained HTML page."""
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from components.reporting.collect.reference_table import ladder, verdict_of
+from components.reporting.collect.report_schema import RunReport, StepTime, Training
+from components.reporting.collect.verdict import context, verdict
+from components.reporting.render import formatting, plots
+
+
+def render_page(report: RunReport) -> str:
+    """The page: style, drawings and images inline, no script, nothing fetched. Pure."""
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            report=report,
+            verdict=verdict(report.skills),
+            verdicts=[verdict_of(score, report.reference) for score in report.benchmarks],
+            ladder=ladder(report.benchmarks, report.run),
+            context=context(report),
+            facts=_facts(report),
+            clock=_clock(report.steps),
+            causes=causes(report.training),
+        )
+    )
+
+
+def environment() -> Environment:
+    """The templates, with the drawings and the words that they use."""
+    templates = Environment(
+        loader=PackageLoader("components.reporting.render"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.globals |= {"text": formatting, "plots": plots}
+    return templates
+
+
+def causes(training: Training | None) -> dict[str, float]:
+    """Seconds of training by cause, training steps first, the others by size; those without time are left out."""
+    if training is None:
+        return {}
+    spent = {cause: seconds for cause, seconds in training.seconds.items() if seconds >= 0.05}
+    return dict(sorted(spent.items(), key=lambda item: (item[0] != "step", item[0] == "other", -item[1])))
+
+
+def _facts(report: RunReport) -> list[tuple[str, str]]:
+    """A few figures under the verdict: value and name."""
+    facts = []
+    if report.skills:
+        above = sum(score.above_chance for score in report.skills)
+        facts.append((f"{above} of {len(report.skills)}", "skills above chance"))
+    if training := report.training:
+        facts += [
+            (formatting.short(training.parameters), "parameters"),
+            (formatting.count(training.steps), "steps"),
+            (f"{formatting.short(training.first_loss)} → {formatting.short(training.last_loss)}", "training loss"),
+            (formatting.short(training.samples_per_second), "samples per second"),
+        ]
+    if report.steps:
+        facts.append((formatting.duration(sum(step.seconds for step in report.steps)), "in all steps"))
+    return facts
+
+
+def _clock(steps: tuple[StepTime, ...]) -> dict[str, Any]:
+    """Where the time strips begin, and how many seconds they span."""
+    if not steps:
+        return {}
+    began = min(step.started for step in steps)
+    return {"began": began, "total": max(0.1, (max(step.ended for step in steps) - began).total_seconds())}

@@ -1,0 +1,213 @@
+"""The report's drawings: inline SVG whose colours come from the page's style sheet, so that they follow its theme.
+
+Strips take the width of their table cell: positions along them are percentages of it.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from markupsafe import Markup
+
+from components.reporting.collect.report_schema import Curve, Score, StepTime
+from components.reporting.render import formatting
+from components.reporting.render.plot_scales import Scale, duration_ticks, linear, linear_ticks, logarithmic
+from components.reporting.render.svg import at, element, titled
+from mantis.runs.step_runner import State
+from mantis.statistics import Paired
+
+GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
+MIDDLE, UPPER, LOWER = "50%", "36%", "74%"  # heights in a strip: controls lie below the accuracy
+PANEL_WIDTH, PANEL_HEIGHT = 500.0, 190.0
+LEFT, RIGHT, TOP, BOTTOM = 50.0, 62.0, 14.0, 22.0  # margins of a panel, pixels
+POINTS = 500  # of a curve at most; more cannot be told apart at this width
+LOG_RATIO = 20.0  # a curve that spans more than this is drawn on a logarithmic scale
+WHISKER = "M0 -5V5"
+SHAPES = {"blind": "M-4 -4H4V4H-4Z", "shuffled": "M0 -5.5L5.5 0L0 5.5L-5.5 0Z"}
+
+
+def score_strip(score: Score) -> Markup:
+    """Accuracy with its interval, the chance level, and the controls, from 0 to 100 %."""
+    what = (
+        f"{score.title}: {formatting.percent(score.accuracy)} % "
+        f"({formatting.percent(score.low)} to {formatting.percent(score.high)}), "
+        f"chance {formatting.percent(score.chance)} %"
+    )
+    state = "above" if score.above_chance else "level"
+    gain = [_span(score.chance, score.accuracy, "gain", UPPER)] if score.above_chance else []
+    controls = [
+        titled(f"{name}: {formatting.percent(value)} %", _mark(value, "control", SHAPES[name], LOWER))
+        for name, value in score.controls().items()
+    ]
+    return _strip(
+        *(_line(share, "grid") for share in GRID),
+        *gain,
+        _line(score.chance, "chance"),
+        *controls,
+        titled(
+            what,
+            _span(score.low, score.high, "interval", UPPER),
+            _mark(score.low, "whisker", WHISKER, UPPER),
+            _mark(score.high, "whisker", WHISKER, UPPER),
+            element("circle", cx=at(score.accuracy), cy=UPPER, r=4.5, class_="dot"),
+        ),
+        class_=f"strip {state}",
+    )
+
+
+def difference_strip(paired: Paired, span: float) -> Markup:
+    """A difference with its interval, from -span to +span (shares); a line marks none."""
+
+    def place(difference: float) -> float:
+        return 0.5 + difference / (2 * span)
+
+    low, middle, high = (place(value) for value in (paired.low, paired.difference, paired.high))
+    interval = f"{formatting.points(100 * paired.low)} to {formatting.points(100 * paired.high)}"
+    what = f"{formatting.points(100 * paired.difference)} ({interval})"
+    state = "level" if not paired.significant else "above" if paired.difference > 0 else "below"
+    return _strip(
+        *(_line(share, "grid") for share in (0.0, 1.0)),
+        _line(0.5, "chance"),
+        titled(
+            what,
+            _span(low, high, "interval"),
+            _mark(min(1.0, max(0.0, low)), "whisker", WHISKER),
+            _mark(min(1.0, max(0.0, high)), "whisker", WHISKER),
+            element("circle", cx=at(middle), cy=MIDDLE, r=4.5, class_="dot"),
+        ),
+        class_=f"strip {state}",
+    )
+
+
+def difference_axis(span: float) -> Markup:
+    """The scale above the differences, in percentage points."""
+    labels = [
+        element("text", formatting.points(100 * value), x=at(share), y=12, class_="tick middle")
+        for value, share in ((-span, 0.0), (span, 1.0))
+    ]
+    none = element("text", "0", x="50%", y=12, class_="tick middle")
+    return element("svg", *labels, none, class_="axis", aria_hidden="true")
+
+
+def score_axis() -> Markup:
+    """The scale above the strips."""
+    labels = [element("text", f"{share:.0%}", x=at(share), y=12, class_="tick middle") for share in GRID]
+    return element("svg", *labels, class_="axis", aria_hidden="true")
+
+
+def key_mark(name: str) -> Markup:
+    """The mark `name` (accuracy, chance, blind, shuffled) as the legend shows it."""
+    dot = element("circle", cx=MIDDLE, cy=MIDDLE, r=4.5, class_="dot")
+    inner = {
+        "accuracy": element("g", _span(0.1, 0.9, "interval"), dot),
+        "chance": _line(0.5, "chance"),
+        **{control: _mark(0.5, "control", shape) for control, shape in SHAPES.items()},
+    }[name]
+    return element(
+        "svg", inner, class_="key strip above", width=34 if name == "accuracy" else 16, height=16, aria_hidden="true"
+    )
+
+
+def curve_panel(curve: Curve) -> Markup:
+    """One curve over the steps, its last value written at its end."""
+    points = thinned(curve.points, POINTS)
+    steps, values = [point[0] for point in points], [point[1] for point in points]
+    x = Scale(low=min(0.0, steps[0]), high=max(steps[-1], 1.0), start=LEFT, end=PANEL_WIDTH - RIGHT)
+    fit = logarithmic if is_logarithmic(curve) else linear
+    y = fit(values, start=PANEL_HEIGHT - BOTTOM, end=TOP)
+    ticks = [tick for tick in y.ticks() if y.low <= tick <= y.high]
+    path = "M" + "L".join(f"{x(step):.1f} {y(value):.1f}" for step, value in points)
+    last_x, last_y = x(steps[-1]), y(values[-1])
+    return element(
+        "svg",
+        element(
+            "title", f"{curve.title}: {formatting.short(values[0])} at first, {formatting.short(values[-1])} at last"
+        ),
+        *(element("line", x1=LEFT, x2=PANEL_WIDTH - RIGHT, y1=y(tick), y2=y(tick), class_="grid") for tick in ticks),
+        *(element("text", formatting.short(tick), x=LEFT - 8, y=y(tick) + 4, class_="tick end") for tick in ticks),
+        *_step_labels(x),
+        element("path", d=path, class_="curve"),
+        element("circle", cx=last_x, cy=last_y, r=3.5, class_="dot"),
+        element("text", formatting.short(values[-1]), x=last_x + 8, y=last_y + 4, class_="value"),
+        viewBox=f"0 0 {PANEL_WIDTH:.0f} {PANEL_HEIGHT:.0f}",
+        class_="panel",
+        role="img",
+    )
+
+
+def is_logarithmic(curve: Curve) -> bool:
+    """Whether the loss spans so much that it is drawn on a logarithmic scale."""
+    values = [value for _, value in curve.points]
+    return bool(values) and curve.name == "loss" and min(values) > 0 and max(values) / min(values) > LOG_RATIO
+
+
+def thinned(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float, float]]:
+    """At most about `most` points: the lowest and the highest of each stretch, so that no spike is lost."""
+    if len(points) <= most:
+        return list(points)
+    stretch = -(-2 * len(points) // most)
+    kept = {points[0], points[-1]}
+    for start in range(0, len(points), stretch):
+        part = points[start : start + stretch]
+        kept |= {min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])}
+    return sorted(kept)
+
+
+def time_strip(step: StepTime, began: datetime, total: float) -> Markup:
+    """When the step ran, within the run's `total` seconds since `began`; a reused one is a mark without length."""
+    start = (step.started - began).total_seconds() / total
+    end = (step.ended - began).total_seconds() / total
+    what = f"{step.step}: {formatting.duration(step.seconds)}, {formatting.outcome(step)}"
+    if step.state is State.REUSED:
+        drawn = _mark(start, "reused", "M0 -4.5A4.5 4.5 0 1 1 0 4.5A4.5 4.5 0 1 1 0 -4.5Z")
+    else:
+        width = at(max(end - start, 0.003))
+        drawn = element("rect", x=at(start), y="25%", width=width, height="50%", rx=2, class_=f"bar {step.state}")
+    grid = [_line(tick / total, "grid") for tick in duration_ticks(total)]
+    return _strip(*grid, titled(what, drawn), class_="strip")
+
+
+def time_axis(total: float) -> Markup:
+    """The scale above the time strips, in round durations."""
+    labels = [
+        element("text", formatting.round_duration(tick), x=at(tick / total), y=12, class_="tick middle")
+        for tick in duration_ticks(total)
+    ]
+    return element("svg", *labels, class_="axis", aria_hidden="true")
+
+
+def share_bar(seconds: Mapping[str, float]) -> Markup:
+    """One bar of all causes, in the order given; the first is the one that counts."""
+    total = sum(seconds.values())
+    drawn, start = [], 0.0
+    for number, (cause, value) in enumerate(seconds.items()):
+        share = value / total
+        bar = element("rect", x=at(start), y=0, width=at(share), height="100%", class_=f"share share-{min(number, 4)}")
+        drawn.append(titled(f"{formatting.CAUSES.get(cause, cause)}: {formatting.duration(value)}, {share:.1%}", bar))
+        start += share
+    return element("svg", *drawn, class_="sharebar", role="img", preserveAspectRatio="none")
+
+
+def _step_labels(x: Scale) -> list[Markup]:
+    return [
+        element("text", formatting.count(tick), x=x(tick), y=PANEL_HEIGHT - 4, class_="tick middle")
+        for tick in linear_ticks(x.low, x.high)
+        if tick == int(tick)
+    ]
+
+
+def _strip(*children: str, class_: str) -> Markup:
+    return element("svg", *children, class_=class_, role="img")
+
+
+def _line(share: float, class_: str) -> Markup:
+    """A vertical line at `share` over the whole height."""
+    return element("line", x1=at(share), x2=at(share), y1="0", y2="100%", class_=class_)
+
+
+def _span(low: float, high: float, class_: str, height: str = MIDDLE) -> Markup:
+    return element("line", x1=at(low), x2=at(high), y1=height, y2=height, class_=class_)
+
+
+def _mark(share: float, class_: str, path: str, height: str = MIDDLE) -> Markup:
+    """A shape around the point at `share`; the nested drawing is what allows pixels around a percentage."""
+    return element("svg", element("path", d=path, class_=class_), x=at(share), y=height, overflow="visible")

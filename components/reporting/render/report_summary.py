@@ -1,0 +1,44 @@
+"""summary.json: what machines read of a report."""
+
+from typing import Any
+
+from components.reporting.collect.report_schema import RunReport, Score, Training
+from components.reporting.compare_runs import Comparison
+from mantis.statistics import Paired
+
+
+def summary(report: RunReport) -> dict[str, Any]:
+    """The run in numbers; None where something is not known. Fingerprints and seconds are by step."""
+    return {
+        "run": report.run,
+        "recipe": report.recipe,
+        "fingerprints": {artifact.step: artifact.fingerprint for artifact in report.lineage},
+        "scores": [_score(score) for score in report.scores],
+        "training": _training(report.training),
+        "seconds": {step.step: round(step.seconds, 3) for step in report.steps},
+    }
+
+
+def _score(score: Score) -> dict[str, Any]:
+    names = ("benchmark", "skill", "samples", "accuracy", "low", "high", "chance", "blind", "shuffled")
+    return {name: getattr(score, name) for name in names}
+
+
+def _training(training: Training | None) -> dict[str, Any]:
+    names = ("steps", "first_loss", "last_loss", "samples_per_second", "goodput")
+    return {name: getattr(training, name, None) for name in names}
+
+
+def comparison_summary(run: str, comparison: Comparison) -> dict[str, Any]:
+    """The arms in numbers; `difference` is from the first arm on the same samples, None where nothing was paired."""
+    rows = []
+    for row in comparison.rows:
+        for arm, cell in zip(comparison.arms, row.cells, strict=True):
+            if cell is not None:
+                rows.append({"run": arm.run, **_score(cell.score), **_paired(cell.paired)})
+    return {"run": run, "arms": [arm.run for arm in comparison.arms], "scores": rows}
+
+
+def _paired(paired: Paired | None) -> dict[str, float | None]:
+    names = {"difference": "difference", "difference_low": "low", "difference_high": "high", "p": "p"}
+    return {name: getattr(paired, field, None) for name, field in names.items()}

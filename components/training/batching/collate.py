@@ -1,0 +1,87 @@
+"""Encodes samples and packs them into the row that a micro-step trains."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from mantis.config.recipe import ModelSettings
+from mantis.dataset.mixture_reader import Sample
+from mantis.errors import MantisError, TrainingError
+from mantis.models.family import IGNORE, Encoding, Family
+from mantis.models.packed_batch import PackedBatch, Pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A sample as the model's input: tokens with labels, and the pixels of its images."""
+
+    id: str
+    encoding: Encoding
+    pixels: Pixels
+
+
+def prepare(
+    sample: Sample, *, family: Family, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, tokens: int
+) -> Prepared:
+    """Encode and preprocess one sample, which has `tokens` tokens by the mixture's index.
+
+    Raises:
+        TrainingError: the sample cannot be encoded, has no target, or has another length; names the sample.
+    """
+    name = sample.conversation.id
+    try:
+        encoding = family.encode(sample.conversation, tokenizer, settings)
+        pixels = family.preprocess(sample.images, settings)
+    except Exception as error:  # it passed data preparation, so any error is unexpected and needs the sample's name
+        reason = str(error) if isinstance(error, MantisError) else f"{type(error).__name__}: {error}"
+        raise TrainingError(f"Sample {name} cannot be prepared: {reason}", remedy=_REMEDY) from error
+    if len(encoding.input_ids) != tokens:
+        raise TrainingError(
+            f"Sample {name} has {len(encoding.input_ids)} tokens; the mixture's index says {tokens}.", remedy=_REMEDY
+        )
+    if all(label == IGNORE for label in encoding.labels[1:]):
+        raise TrainingError(f"Sample {name} has no target token.", remedy=_REMEDY)
+    return Prepared(id=name, encoding=encoding, pixels=pixels)
+
+
+_REMEDY = "It passed `prepare`, so its dataset or the family's code changed since: delete the dataset and run again."
+
+
+def collate(samples: Sequence[Prepared], *, no_pixels: Pixels) -> PackedBatch:
+    """Pack samples into one row; without samples the row is empty. `no_pixels` are the pixels of zero images."""
+    lengths = [len(sample.encoding.input_ids) for sample in samples]
+    labels = [torch.tensor(sample.encoding.labels) for sample in samples]
+    # The hidden state before a label predicts it, so a sample's first token is never a target.
+    positions = [torch.nonzero(label[1:] != IGNORE).flatten() for label in labels]
+    starts = [0]
+    for length in lengths:
+        starts.append(starts[-1] + length)
+    return PackedBatch(
+        input_ids=_row([torch.tensor(sample.encoding.input_ids) for sample in samples]).unsqueeze(0),
+        position_ids=_row([torch.arange(length) for length in lengths]).unsqueeze(0),
+        boundaries=torch.tensor(starts, dtype=torch.int32),
+        pixel_values=torch.cat([no_pixels.values, *(sample.pixels.values for sample in samples)]),
+        grids=torch.cat([no_pixels.grids, *(sample.pixels.grids for sample in samples)]),
+        targets=_row([label[1:][position] for label, position in zip(labels, positions, strict=True)]),
+        target_positions=_row([start + position for start, position in zip(starts, positions, strict=False)]),
+        target_samples=_row([torch.full_like(position, index) for index, position in enumerate(positions)]),
+    )
+
+
+def _row(parts: list[Tensor]) -> Tensor:
+    return torch.cat([torch.empty(0, dtype=torch.int64), *parts])
+
+
+def to_device(batch: PackedBatch, device: torch.device, dtype: torch.dtype) -> PackedBatch:
+    """Copy the batch to `device`, with its pixels in the model's `dtype`."""
+    if device.type == "cpu" and dtype == batch.pixel_values.dtype:
+        return batch
+    moved = {
+        field.name: getattr(batch, field.name).to(device, non_blocking=True)
+        for field in fields(batch)
+        if field.name != "pixel_values"
+    }
+    return replace(batch, pixel_values=batch.pixel_values.to(device, dtype, non_blocking=True), **moved)

@@ -1,0 +1,132 @@
+"""Resumes from the newest whole checkpoint: all ranks agree on it and verify it before they load it."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from components.training.checkpointing.reshard import Shards, load_repartitioned
+from components.training.checkpointing.saver import (
+    STATE,
+    Commit,
+    TrainingState,
+    committed,
+    delete_checkpoint,
+    delete_uncommitted,
+    fetch,
+    folder_of,
+    read_commit,
+    read_state,
+)
+from components.training.engine.deepspeed_engine import Ranks
+from mantis.errors import IntegrityError, TrainingError
+from mantis.progress import say
+from mantis.store.base import ObjectStore
+
+
+def restore(
+    engine: Any, store: ObjectStore, prefix: str, ranks: Ranks, *, zero_stage: int, frozen: bool = True
+) -> TrainingState | None:
+    """Load the newest whole checkpoint into the DeepSpeed engine; None if there is no checkpoint. Collective.
+
+    A checkpoint with a missing or changed file is reported, and the one before it is used. A checkpoint of another
+    number of ranks or another ZeRO stage is resharded. `frozen` has the value that `Saver` had.
+
+    Raises:
+        TrainingError: there are checkpoints, but none is whole.
+        IntegrityError: the checkpoint belongs to another model.
+    """
+    steps = _agreed_steps(store, prefix, ranks)
+    for step in steps:
+        with tempfile.TemporaryDirectory(prefix="mantis-resume-") as own:
+            commit = _read_commit(store, prefix, step, ranks)
+            if commit is None:
+                continue
+            same = (commit.world_size, commit.zero_stage) == (ranks.world_size, zero_stage)
+            scratch = Path(own) if same else _node_folder(Path(own), ranks)
+            folder = scratch / folder_of(step)
+            # With another layout every rank reads the files of all ranks: one rank per node downloads them.
+            fetches = same or ranks.local == 0
+            if not _fetched_whole(store, prefix, commit, ranks, folder, rank=ranks.rank if same else None, own=fetches):
+                continue
+            # The load unpickles these files, which may run any code: every hash was verified above.
+            if same:
+                engine.load_checkpoint(str(scratch), tag=folder_of(step), load_module_strict=frozen)
+            else:
+                _repartition(engine, commit, folder, ranks, zero_stage=zero_stage, frozen=frozen)
+            if ranks.first:
+                say(f"goes on after step {step} from {store.uri(f'{prefix}/{folder_of(step)}')}")
+            if ranks.first:
+                for damaged in steps[: steps.index(step)]:
+                    # A damaged checkpoint would count as one of the newest that are kept.
+                    delete_checkpoint(store, prefix, folder_of(damaged))
+            state = read_state(folder, store.uri(f"{prefix}/{folder_of(step)}/{STATE}"))
+            # DeepSpeed's load is collective and ranks may share a folder: wait for all before it is deleted.
+            dist.barrier()
+            return state
+    if steps:
+        raise TrainingError(
+            f"None of the {len(steps)} checkpoints under {store.uri(prefix)} is whole.",
+            remedy="Delete that folder to train from the start.",
+        )
+    return None
+
+
+def _agreed_steps(store: ObjectStore, prefix: str, ranks: Ranks) -> list[int]:
+    found: list[Any] = [None]
+    if ranks.first:
+        delete_uncommitted(store, prefix)
+        found = [committed(store, prefix)]
+    dist.broadcast_object_list(found, src=0, device=ranks.device)
+    return list(found[0])
+
+
+def _read_commit(store: ObjectStore, prefix: str, step: int, ranks: Ranks) -> Commit | None:
+    """COMMIT, or None if any rank could not read it."""
+    commit, problem = None, ""
+    try:
+        commit = read_commit(store, prefix, step)
+    except IntegrityError as error:
+        problem = error.problem
+    return commit if _agree(problem, step, ranks) else None
+
+
+def _fetched_whole(
+    store: ObjectStore, prefix: str, commit: Commit, ranks: Ranks, folder: Path, *, rank: int | None, own: bool
+) -> bool:
+    """Download the files of `rank` to `folder` if `own` is set; returns whether all ranks found theirs unchanged."""
+    problem = ""
+    try:
+        if own:
+            fetch(store, prefix, commit, rank=rank, folder=folder)
+    except IntegrityError as error:
+        problem = error.problem
+    return _agree(problem, commit.step, ranks)
+
+
+def _agree(problem: str, step: int, ranks: Ranks) -> bool:
+    if problem:
+        say(f"CHECKPOINT DAMAGED, rank {ranks.rank}: {problem} The one before {folder_of(step)} is used.")
+    bad = torch.tensor([1 if problem else 0], device=ranks.device)
+    dist.all_reduce(bad)
+    return not bad.item()
+
+
+def _node_folder(own: Path, ranks: Ranks) -> Path:
+    """The folder of this node's first rank."""
+    folders: list[Any] = [None] * ranks.world_size
+    dist.all_gather_object(folders, str(own))
+    return Path(folders[ranks.rank - ranks.local])
+
+
+def _repartition(engine: Any, commit: Commit, folder: Path, ranks: Ranks, *, zero_stage: int, frozen: bool) -> None:
+    if ranks.first:
+        say(
+            f"THE LAYOUT CHANGED: step {commit.step} was saved by {commit.world_size} ranks with ZeRO-"
+            f"{commit.zero_stage}; it is resharded for {ranks.world_size} ranks with ZeRO-{zero_stage}. The samples "
+            "of every step stay the same. Sums are taken in another order, so the last bits may differ."
+        )
+    shards = Shards(folder, world_size=commit.world_size, zero_stage=commit.zero_stage)
+    load_repartitioned(engine, shards, rank=ranks.rank, frozen=frozen)

@@ -1,0 +1,1 @@
+"""DeepSpeed: its configuration, adapters, and the wrapped model."""

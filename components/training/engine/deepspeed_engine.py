@@ -1,0 +1,196 @@
+"""DeepSpeed: processes, and the engine with the model inside it."""
+
+import os
+import warnings
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+# DeepSpeed picks its accelerator at import. Without this, it looks for a GPU toolchain on a machine without GPUs.
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+import deepspeed
+import deepspeed.ops
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from components.training.engine.adapter_training import add_adapters, is_adapter
+from components.training.engine.deepspeed_config import SMALL_PARAMETERS, Option, as_config, engine_options
+from components.training.engine.zero3_leaf import treat_as_one
+from components.training.loss import LossHead
+from mantis.config.recipe import TrainingSettings
+from mantis.errors import ConfigError, TrainingError
+from mantis.models.family import Family
+
+COLLECTIVE_MINUTES = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """This process among all ranks of a training; its tensors live on `device`."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    local: int = 0  # rank within its node; the ranks of a node are consecutive
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def add_up(self, *values: float) -> list[float]:
+        """The sum of each value over all ranks; collective."""
+        summed = torch.tensor(values, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(summed)
+        return [float(value) for value in summed.tolist()]
+
+    def gather(self, *values: float) -> list[list[float]]:
+        """The values of every rank, [ranks][values]; collective."""
+        own = torch.tensor(values, dtype=torch.float64, device=self.device)
+        found = [torch.empty_like(own) for _ in range(self.world_size)]
+        torch.distributed.all_gather(found, own)
+        return [one.tolist() for one in found]
+
+
+def join_ranks() -> Ranks:
+    """Meet the other ranks that torchrun started, over NCCL with CUDA and gloo without.
+
+    Raises:
+        ConfigError: torchrun did not start this process.
+    """
+    if "LOCAL_RANK" not in os.environ:
+        raise ConfigError(
+            "RANK, WORLD_SIZE and LOCAL_RANK are not set.",
+            remedy="Start it with torchrun: torchrun --nproc-per-node 2 -m components.training ...",
+        )
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    else:
+        # One rank per core: more threads than cores make every rank slower.
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        # DeepSpeed would compile its shared-memory collective here, which takes a minute, g++ and ninja. Only
+        # tensor-parallel inference calls it.
+        deepspeed.ops.__compatible_ops__ = {}
+    # DeepSpeed calls collectives by deprecated names: one warning per call site and rank.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    deepspeed.init_distributed("nccl" if cuda else "gloo", verbose=False, timeout=timedelta(minutes=COLLECTIVE_MINUTES))
+    return Ranks(
+        rank=torch.distributed.get_rank(),
+        world_size=torch.distributed.get_world_size(),
+        device=device,
+        local=int(os.environ["LOCAL_RANK"]),
+    )
+
+
+def leave_ranks() -> None:
+    """Leave the process group."""
+    torch.distributed.destroy_process_group()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """The model in training.
+
+    Args:
+        deepspeed: the DeepSpeed engine.
+        parameters: parameters of the model without adapters, trained or not.
+        options: DeepSpeed's options, each with its reason.
+        trained: the parameters that are trained.
+        head: computes losses from hidden states.
+        zero_stage: DeepSpeed's ZeRO stage.
+        dtype: the dtype of weights and activations.
+    """
+
+    deepspeed: Any  # deepspeed.DeepSpeedEngine, which publishes no types
+    parameters: int
+    options: tuple[Option, ...]
+    trained: tuple[nn.Parameter, ...]
+    head: LossHead
+    zero_stage: int
+    dtype: torch.dtype
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """Add the gradients of one micro-step; `last` marks the last micro-step of an optimizer step.
+
+        Raises:
+            TrainingError: ZeRO-3 missed a gradient, so the model would be wrong.
+        """
+        self.deepspeed.set_gradient_accumulation_boundary(last)
+        self.deepspeed.backward(loss)
+        # ZeRO-3 frees every gradient when it reduces it: a gradient that still exists came too late.
+        if self.zero_stage == 3 and any(parameter.grad is not None for parameter in self.trained):
+            raise TrainingError(
+                "DeepSpeed left gradients unreduced.",
+                remedy="This is a bug of this program: report the model and the version of DeepSpeed.",
+            )
+
+    def step(self, learning_rate: float) -> float:
+        """Clip and update with `learning_rate`; returns the gradient's norm before clipping."""
+        for group in self.deepspeed.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.deepspeed.step()
+        return float(self.deepspeed.get_global_grad_norm())
+
+
+def build_engine(model: PreTrainedModel, family: Family, settings: TrainingSettings) -> Engine:
+    """Add adapters, freeze the other parameters by the recipe, and hand the model to DeepSpeed."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if settings.adapter:
+        add_adapters(model, family, settings, seed=settings.seed)
+    freeze(model, family, settings)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    options = engine_options(settings, parameters=parameters, cuda=torch.cuda.is_available())
+    head = LossHead(model)
+    if parameters < SMALL_PARAMETERS and settings.zero_stage == 3:
+        treat_as_one(model)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, settings.weight_decay),
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        eps=settings.eps,
+        fused=True,  # one pass over the flat shard instead of a dozen
+    )
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=as_config(options))
+    return Engine(
+        deepspeed=engine,
+        parameters=parameters,
+        options=options,
+        trained=tuple(parameter for parameter in model.parameters() if parameter.requires_grad),
+        head=head,
+        zero_stage=settings.zero_stage,
+        dtype=torch.bfloat16 if settings.precision == "bf16" else torch.float32,
+    )
+
+
+def freeze(model: nn.Module, family: Family, settings: TrainingSettings) -> None:
+    """Freeze all parameters but those of the parts in `training.train`, or those of the adapters.
+
+    Raises:
+        ConfigError: the recipe trains nothing.
+    """
+    for name, parameter in model.named_parameters():
+        trained = is_adapter(name) if settings.adapter else family.part_of(name) in settings.train
+        parameter.requires_grad_(trained)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError(
+            f"training.train = {list(settings.train)} leaves nothing to train.",
+            remedy="Name at least one of vision, projector, text.",
+        )
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Groups of the trained parameters for AdamW; norms and biases do not decay, as in transformers' Trainer."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not weight_decay:
+        return [{"params": trained, "weight_decay": 0.0}]
+    groups = [
+        {"params": [parameter for parameter in trained if parameter.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trained if parameter.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,1 @@
+"""Starting ranks: local processes or a TrainJob."""

@@ -1,0 +1,66 @@
+"""Tests the network of the ranks and the store: `torchrun -m components.training.launch.all_reduce [STORE]`.
+
+The first rank prints one line of JSON: hosts, seconds and GB/s of an all-reduce, and the store's problem, if any.
+"""
+
+import json
+import resource
+import socket
+import statistics
+import sys
+import time
+
+import torch
+import torch.distributed as dist
+
+from components.training.engine.deepspeed_engine import Ranks, join_ranks, leave_ranks
+from mantis.errors import MantisError
+from mantis.store.base import check_store, open_store
+
+BYTES = {"cpu": 1 << 25, "cuda": 1 << 30}
+TIMES = 5
+
+
+def main() -> None:
+    """Sum a tensor over all ranks, check the sum, and time it."""
+    ranks = join_ranks()
+    hosts: list[str | None] = [None] * ranks.world_size
+    dist.all_gather_object(hosts, socket.gethostname())
+    size = BYTES[ranks.device.type]
+    seconds = statistics.median(_seconds(ranks, size) for _ in range(TIMES))
+    if ranks.first:
+        # Each byte crosses the wire 2 (n - 1) / n times in a ring: the bus bandwidth of NCCL's own tests.
+        moved = 2 * (ranks.world_size - 1) / ranks.world_size * size
+        found = {"ranks": ranks.world_size, "hosts": sorted(set(map(str, hosts))), "device": ranks.device.type}
+        found |= {"seconds": seconds, "gb_per_second": moved / seconds / 1e9}
+        # Bytes that RDMA may pin; -1 is unlimited.
+        found |= {"memlock": resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]}
+        found |= {"store": "".join(map(_store_problem, sys.argv[1:]))}
+        print(json.dumps(found), flush=True)
+    leave_ranks()
+
+
+def _store_problem(url: str) -> str:
+    """Why this machine cannot write, read and delete in a store; empty if it can."""
+    try:
+        check_store(open_store(url))
+    except MantisError as error:
+        return str(error)
+    return ""
+
+
+def _seconds(ranks: Ranks, size: int) -> float:
+    tensor = torch.full((size // 4,), float(ranks.rank + 1), device=ranks.device)
+    dist.barrier()
+    start = time.perf_counter()
+    dist.all_reduce(tensor)
+    total = float(tensor[0])  # waits for the device
+    seconds = time.perf_counter() - start
+    expected = ranks.world_size * (ranks.world_size + 1) / 2
+    if total != expected or float(tensor[-1]) != expected:
+        raise SystemExit(f"the sum over {ranks.world_size} ranks is {total}, not {expected}: the network changes data")
+    return seconds
+
+
+if __name__ == "__main__":
+    main()

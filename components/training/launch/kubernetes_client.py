@@ -1,0 +1,337 @@
+"""The few calls of the API server that following a job needs. Each waits while the server is away."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import urllib3
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+
+from components.training.launch.trainjob_spec import GROUP, PLURAL, RUN_LABEL, VERSION, label_of, stored_in
+from mantis.errors import ConfigError, TrainingError
+from mantis.progress import say
+from mantis.runs.step_runner import Run
+
+T = TypeVar("T")
+REQUEST_SECONDS = (5.0, 30.0)  # to connect, to answer
+LOG_SECONDS = 60.0  # of silence in a followed log, after which it is asked for again
+PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 15.0
+# A server that has just started refuses everybody until it has read the roles. Who was let in before is one of them.
+REFUSED_SECONDS, KNOWN_REFUSED_SECONDS = 30.0, 300.0
+CREATE_SECONDS = 600.0  # nothing runs yet that an answer would be worth waiting for
+TAIL_SECONDS = 15.0  # of asking for a log's end: the kubelet of a node that is gone never answers
+ADMISSION = "denied the request"  # a webhook's last word, which has the same status as a missing right
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+RESTART_ATTEMPT = "jobset.sigs.k8s.io/restart-attempt"
+
+
+class ClusterError(TrainingError):
+    """The API server gives an answer that following cannot go on with; it tells nothing of the job, which stays."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pod:
+    """A rank's pod as far as following needs it; times are those of the API server, in ISO 8601."""
+
+    name: str
+    uid: str
+    node: int  # its place among the job's nodes; 0 holds rank 0
+    attempt: int
+    created: str
+    phase: str
+    waiting: str  # why it does not run yet; empty where it does
+    ended: str = ""
+    exit_code: int | None = None
+    reason: str = ""  # of the end, e.g. OOMKilled
+    message: str = ""  # what the container left in its termination log
+
+
+class Cluster:
+    """The API server, seen from one namespace. `patience`: seconds to wait for it while it is away; None: any time."""
+
+    def __init__(self, namespace: str, *, patience: float | None = None) -> None:
+        self.namespace, self._patience = namespace, patience
+        self._known = False  # whether this account was let in before
+        connection = connect()
+        self._objects = client.CustomObjectsApi(connection)
+        self._core = client.CoreV1Api(connection)
+
+    def create(self, job: dict[str, Any]) -> str | None:
+        """Create the TrainJob and return its uid; None where there is one of that name.
+
+        Raises:
+            ConfigError: the API server refuses it; says why.
+            TrainingError: it, or a webhook that it asks, was away for too long.
+        """
+        try:
+            made = self._call(
+                "create a TrainJob",
+                self._objects.create_namespaced_custom_object,
+                *self._address(),
+                job,
+                patience=CREATE_SECONDS,
+            )
+        except ApiException as error:
+            if error.status == 409:
+                return None
+            raise ConfigError(
+                f"The cluster refuses the TrainJob {job['metadata']['name']}: {reason_of(error)}",
+                remedy=f"Is Kubeflow Trainer there, and `kubectl apply -k manifests/overlays/...` done in "
+                f"{self.namespace}? `mantis doctor` looks.",
+            ) from None
+        return str(made["metadata"]["uid"])
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """The TrainJob; None where there is none."""
+        try:
+            found: dict[str, Any] = self._call(
+                "read a TrainJob", self._objects.get_namespaced_custom_object, *self._address(), name
+            )
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise _unexpected(error) from None
+        return found
+
+    def of_run(self, run: Run) -> list[dict[str, Any]]:
+        """Every TrainJob that trains for a run, whoever made it; a run of that id in another store is another.
+
+        Raises:
+            ConfigError: this cluster has no TrainJobs.
+        """
+        try:
+            found: dict[str, Any] = self._call(
+                "list TrainJobs",
+                self._objects.list_namespaced_custom_object,
+                *self._address(),
+                label_selector=f"{RUN_LABEL}={label_of(run.id)}",
+            )
+        except ApiException as error:
+            if error.status != 404:
+                raise _unexpected(error) from None
+            raise ConfigError(
+                f"This cluster has no TrainJobs ({GROUP}/{VERSION}).",
+                remedy="Install Kubeflow Trainer (docs/quickstart-kubernetes.md), or use training.launcher = local.",
+            ) from None
+        return [job for job in found["items"] if stored_in(job) == run.store.url]
+
+    def delete(self, name: str, uid: str) -> None:
+        """Have the TrainJob `uid` deleted, its pods first; nothing happens where it is gone or another one."""
+        options = {"propagationPolicy": "Foreground", "preconditions": {"uid": uid}}
+        try:
+            self._call(
+                "delete a TrainJob",
+                self._objects.delete_namespaced_custom_object,
+                *self._address(),
+                name,
+                body=options,
+            )
+        except ApiException as error:
+            if error.status not in (404, 409):
+                raise _unexpected(error) from None
+
+    def pods(self, name: str) -> list[Pod]:
+        """The pods of a TrainJob, those of the newest attempt last."""
+        try:
+            listed = self._call(
+                "list pods",
+                self._core.list_namespaced_pod,
+                self.namespace,
+                label_selector=f"jobset.sigs.k8s.io/jobset-name={name}",
+            )
+        except ApiException as error:
+            raise _unexpected(error) from None
+        return sorted((_pod(item) for item in listed.items), key=lambda pod: (pod.attempt, pod.created, pod.node))
+
+    def warning(self, job: dict[str, Any]) -> str:
+        """The newest Warning event about a TrainJob or what was made of it, for which it may have no pods.
+
+        Empty where there is none, or where this account may not see it: following goes on without.
+        """
+        try:
+            listed = self._call(
+                "list events",
+                self._core.list_namespaced_event,
+                self.namespace,
+                field_selector="type=Warning",
+                patience=0.0,
+            )
+        except (ApiException, ConfigError, TrainingError):
+            return ""
+        # The same training gets the same name again: what an earlier job met is no news.
+        name, made = job["metadata"]["name"], datetime.fromisoformat(job["metadata"]["creationTimestamp"])
+        ours = [
+            event
+            for event in listed.items
+            if (event.involved_object.name == name or event.involved_object.name.startswith(f"{name}-node-"))
+            and _last_seen(event) >= made
+        ]
+        newest = max(ours, key=_last_seen, default=None)
+        return f"{newest.reason}: {newest.message}" if newest else ""
+
+    def tail(self, pod: str, lines: int) -> list[str]:
+        """The last lines of a pod's log; none where it is gone, or its node does not answer."""
+
+        def read(*arguments: Any, **options: Any) -> bytes:
+            # Not decoded by the client: it takes a log that happens to be JSON for an object.
+            answer = self._core.read_namespaced_pod_log(*arguments, _preload_content=False, **options)
+            return bytes(answer.data)
+
+        try:
+            text = self._call("read a log", read, pod, self.namespace, tail_lines=lines, patience=TAIL_SECONDS)
+        except (ApiException, TrainingError):
+            return []
+        return text.decode(errors="replace").splitlines()
+
+    def follow(self, pod: str, *, since_seconds: int | None, tail_lines: int | None) -> Iterator[str]:
+        """Lines `<time> <text>` of a pod's log as they come, until it ends or the connection breaks.
+
+        Raises:
+            ApiException, urllib3.exceptions.HTTPError: it broke; ask again.
+        """
+        options = {"since_seconds": since_seconds, "tail_lines": tail_lines}
+        response = self._core.read_namespaced_pod_log(
+            pod,
+            self.namespace,
+            follow=True,
+            timestamps=True,
+            _preload_content=False,
+            _request_timeout=(REQUEST_SECONDS[0], LOG_SECONDS),
+            **{name: value for name, value in options.items() if value is not None},
+        )
+        rest = b""
+        try:
+            for chunk in response.stream(1 << 16, decode_content=False):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield line.decode(errors="replace")
+        finally:
+            response.close()
+            response.release_conn()
+
+    def _address(self) -> tuple[str, str, str, str]:
+        return GROUP, VERSION, self.namespace, PLURAL
+
+    def _call(
+        self, what: str, request: Callable[..., T], *arguments: Any, patience: float | None = None, **options: Any
+    ) -> T:
+        """Make a request, again and again while the server does not answer; `patience` bounds it, as the cluster's."""
+        patience = min((given for given in (patience, self._patience) if given is not None), default=None)
+        pause, began, said = PAUSE_SECONDS, time.monotonic(), False
+        refused_since = 0.0
+        refusal: ApiException | None = None  # while it refuses and answers nothing else
+        while True:
+            try:
+                answer = request(*arguments, _request_timeout=REQUEST_SECONDS, **options)
+            except ApiException as error:
+                refused = error.status == 401 or (error.status == 403 and ADMISSION not in reason_of(error))
+                if refused and not refusal:
+                    refused_since = time.monotonic()
+                refusal = error if refused else None
+                if refused and time.monotonic() - refused_since > self._refusals_seconds():
+                    raise self._forbidden(what, error) from None
+                if not refused and error.status != 429 and error.status < 500:
+                    raise
+                problem = reason_of(error)
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                refusal = None  # while it is away it refuses nobody
+                problem = type(error).__name__
+            else:
+                self._known = True
+                if said:
+                    say("the API server answers again")
+                return answer
+            if patience is not None and time.monotonic() - began > patience:
+                if refusal:
+                    raise self._forbidden(what, refusal)
+                raise TrainingError(
+                    f"The API server does not answer ({problem}).", remedy="Check KUBECONFIG and the network."
+                )
+            if not said:
+                said = True
+                say(f"the API server does not answer ({problem}); the job goes on without it, and this waits")
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def _refusals_seconds(self) -> float:
+        return KNOWN_REFUSED_SECONDS if self._known else REFUSED_SECONDS
+
+    def _forbidden(self, what: str, error: ApiException) -> ConfigError:
+        return ConfigError(
+            f"The cluster does not let this account {what} in namespace {self.namespace}: {reason_of(error)}",
+            remedy="Bind it to the Role mantis-launcher (manifests/base/access.yaml).",
+        )
+
+
+def connect() -> client.ApiClient:
+    """The API server as the pod's own account, else as KUBECONFIG says; it tries once.
+
+    Raises:
+        ConfigError: no cluster is known.
+    """
+    settings = client.Configuration()
+    settings.retries = 0  # waiting is done, and said, by who calls
+    try:
+        if SERVICE_ACCOUNT.exists() and "KUBECONFIG" not in os.environ:
+            config.load_incluster_config(client_configuration=settings)
+        else:
+            config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=settings)
+    except config.ConfigException as error:
+        raise ConfigError(
+            f"training.launcher = 'trainjob', and no cluster is known: {error}",
+            remedy="Set KUBECONFIG, or use training.launcher = local.",
+        ) from None
+    return client.ApiClient(settings)
+
+
+def _pod(item: Any) -> Pod:
+    labels = item.metadata.labels or {}
+    status = next(iter(item.status.container_statuses or ()), None)
+    ended = status.state.terminated if status and status.state else None
+    return Pod(
+        name=item.metadata.name,
+        uid=item.metadata.uid,
+        node=int(labels.get("batch.kubernetes.io/job-completion-index", 0)),
+        attempt=int(labels.get(RESTART_ATTEMPT, 0)),
+        created=item.metadata.creation_timestamp.isoformat(),
+        phase=item.status.phase,
+        waiting=_waiting(item, status),
+        ended=ended.finished_at.isoformat() if ended and ended.finished_at else "",
+        exit_code=ended.exit_code if ended else None,
+        reason=(ended.reason or "") if ended else (item.status.reason or ""),
+        message=(ended.message or "") if ended else (item.status.message or ""),
+    )
+
+
+def _last_seen(event: Any) -> datetime:
+    seen: datetime = event.last_timestamp or event.event_time or event.metadata.creation_timestamp
+    return seen
+
+
+def _waiting(item: Any, status: Any) -> str:
+    for condition in item.status.conditions or ():
+        if condition.type == "PodScheduled" and condition.status == "False":
+            return str(condition.message or condition.reason or "not scheduled")
+    state = status.state.waiting if status and status.state else None
+    return f"{state.reason}: {state.message}" if state and state.message else str(state.reason) if state else ""
+
+
+def reason_of(error: ApiException) -> str:
+    """The server's own sentence."""
+    import json
+
+    try:
+        return str(json.loads(error.body)["message"])
+    except (TypeError, ValueError, KeyError):
+        return f"{error.status} {error.reason}"
+
+
+def _unexpected(error: ApiException) -> ClusterError:
+    return ClusterError(
+        f"The cluster answers {reason_of(error)}", remedy="The same command follows the job further, if it runs."
+    )

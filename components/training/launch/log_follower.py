@@ -1,0 +1,77 @@
+"""The log of a job's first rank on this terminal, and what it says about progress."""
+
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import urllib3
+from kubernetes.client.exceptions import ApiException
+
+from components.training.launch.kubernetes_client import Cluster, Pod
+from mantis import progress
+
+AGAIN_SECONDS = 1.0
+SPARE_SECONDS = 30  # asked for again after a broken connection: lines that are known are left out by their time
+FIRST_LINES = 500  # of a log that somebody else has followed before
+# What mantis.progress says: "train: training: 1,200 of 5,000 steps  3.1 steps/s  20:26 left  loss 0.1".
+STEPS = re.compile(r"training: ([\d,]+) of ([\d,]+) (steps)\s+[\d.,]+ steps/s(?:\s+[\d:]+ left)?(.*)")
+
+
+class FollowedLog:
+    """Relays one pod's log from a thread: every line once, through any number of broken connections."""
+
+    def __init__(self, cluster: Cluster, pod: Pod, relay: Callable[[str], None]) -> None:
+        self.pod = pod
+        self._cluster, self._relay = cluster, relay
+        self._last = ""  # time of the last line, comparable as text
+        self._heard: float | None = None  # when it came, by this machine's clock
+        self._leave = threading.Event()
+        self._thread = threading.Thread(target=self._work, name=f"log-{pod.name}", daemon=True)
+        self._thread.start()
+
+    def finish(self, seconds: float = 20.0) -> None:
+        """The pod has ended: relay what is left."""
+        self._leave.set()
+        self._thread.join(seconds)
+
+    def _work(self) -> None:
+        whole = False
+        while not whole:
+            leaving = self._leave.is_set()
+            try:
+                self._listen()
+                whole = leaving  # this pass began after the pod's end and came to the log's end
+            except (ApiException, urllib3.exceptions.HTTPError, OSError):
+                whole = leaving
+            if not whole:
+                self._leave.wait(AGAIN_SECONDS)
+
+    def _listen(self) -> None:
+        since = None if self._heard is None else int(time.monotonic() - self._heard) + SPARE_SECONDS
+        lines = self._cluster.follow(
+            self.pod.name, since_seconds=since, tail_lines=FIRST_LINES if since is None else None
+        )
+        for line in lines:
+            stamp, _, text = line.partition(" ")
+            moment = comparable(stamp)
+            if moment > self._last:
+                self._last, self._heard = moment, time.monotonic()
+                self._relay(text)
+
+
+def comparable(stamp: str) -> str:
+    """An RFC 3339 time with nine digits of a second, so that text compares as time does; zeros may be cut off."""
+    seconds, _, fraction = stamp.rstrip("Z").partition(".")
+    return f"{seconds}.{fraction:0<9}"
+
+
+def show(line: str) -> None:
+    """One line of the log on this step's own output, and the bar of `mantis run` where it tells of steps."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+    told = STEPS.search(line)
+    if told:
+        done, total = (int(text.replace(",", "")) for text in told.group(1, 2))
+        progress.publish(state="running", label="training", done=done, total=total, unit=told[3], note=told[4].strip())

@@ -1,0 +1,142 @@
+"""The TrainJob of a training: a pure function of the run, and a name that the same training always gets."""
+
+import os
+import re
+from typing import Any
+
+from kubeflow_trainer_api import models
+
+from mantis.config.recipe import ClusterSettings
+from mantis.errors import ConfigError
+from mantis.hashing import fingerprint
+from mantis.runs.step_runner import Run
+
+GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
+ASKED_ANNOTATION = "mantis-kfp/asked"  # hash of what was asked for: Kubernetes fills in defaults, so specs differ
+RUN_LABEL = "mantis-kfp/run"
+LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+LONGEST = 40  # characters of a run's words in a job's name: pods add to it, and have 63
+# Where KFP has made the run in MLflow: the run, and the server that knows it, which need not be the runtime's.
+PASSED_ON = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI")
+
+
+def job_name(store_url: str, made: str) -> str:
+    """Name of the TrainJob that trains the checkpoint with fingerprint `made` into a store.
+
+    It follows from the address that is written, whoever asks and in whichever run, so that two jobs never write one
+    address. RFC 1035; pods are `<name>-node-0-<node>-<5 letters>`, of 63 characters at most.
+    """
+    return f"train-{fingerprint([store_url, made])[:16]}"
+
+
+def applied_name(run: str) -> str:
+    """Name of the TrainJob of a run that a person applies: before the data is there, the address is not known."""
+    words = re.sub(r"[^a-z0-9]+", "-", run.lower()).strip("-")
+    whole = words == run and len(words) <= LONGEST  # else two runs could come to the same words
+    return f"train-{words if whole else words[: LONGEST - 9].rstrip('-') + '-' + fingerprint(run)[:8]}"
+
+
+def label_of(run: str) -> str:
+    """The run's id as the value of a label: itself where that may be one, else its hash."""
+    return run if LABEL_VALUE.fullmatch(run) else fingerprint(run)[:16]
+
+
+def stored_in(job: dict[str, Any]) -> str:
+    """URL of the store that a TrainJob trains into; empty where it does not say."""
+    command = [*job["spec"].get("trainer", {}).get("command", ()), ""]
+    return str(command[command.index("--store") + 1]) if "--store" in command else ""
+
+
+def train_job(run: Run, made: str) -> dict[str, Any]:
+    """The TrainJob that trains the checkpoint with fingerprint `made`, as the API server takes it.
+
+    Raises:
+        ConfigError: no image is named, or the store is one that pods cannot reach.
+    """
+    return _job(run, job_name(run.store.url, made))
+
+
+def applied_job(run: Run) -> dict[str, Any]:
+    """The TrainJob that a person applies for `run`.
+
+    Raises:
+        ConfigError: as `train_job`.
+    """
+    return _job(run, applied_name(run.id))
+
+
+def probe_job(cluster: ClusterSettings, store_url: str, *, name: str, nodes: int, per_node: int) -> dict[str, Any]:
+    """A TrainJob that only lets its ranks meet, times an all-reduce, and tries the store if pods can reach it.
+
+    Raises:
+        ConfigError: no image is named.
+    """
+    arguments = ["-m", "components.training.launch.all_reduce", *([store_url] if store_url.startswith("s3://") else [])]
+    trainer = _trainer(cluster, nodes=nodes, per_node=per_node, arguments=arguments)
+    return _named(cluster, name, trainer, labels={})
+
+
+def _job(run: Run, name: str) -> dict[str, Any]:
+    cluster = run.recipe.cluster
+    if not run.store.url.startswith("s3://"):
+        raise ConfigError(
+            f"store = {run.store.url}: pods of a TrainJob cannot reach it.",
+            remedy="Use --store s3://bucket/prefix with training.launcher = trainjob.",
+        )
+    training = run.recipe.training
+    # The recipe is the one that preflight left in the store.
+    arguments = ["-m", "components.training", "--store", run.store.url, "--run-id", run.id]
+    trainer = _trainer(cluster, nodes=training.nodes, per_node=training.gpus_per_node, arguments=arguments)
+    return _named(cluster, name, trainer, labels={RUN_LABEL: label_of(run.id)})
+
+
+def _named(
+    cluster: ClusterSettings, name: str, trainer: models.TrainerV1alpha1Trainer, *, labels: dict[str, str]
+) -> dict[str, Any]:
+    spec = models.TrainerV1alpha1TrainJobSpec(
+        runtimeRef=models.TrainerV1alpha1RuntimeRef(name=cluster.runtime), trainer=trainer
+    )
+    labels = {"app.kubernetes.io/part-of": "mantis-kfp", **labels}
+    if cluster.queue:
+        labels["kueue.x-k8s.io/queue-name"] = cluster.queue
+    # Another run that trains the same asks for the same, and so does another attempt of a pipeline.
+    asked = spec.to_dict() | {"queue": cluster.queue}
+    for field in ("env", "command"):
+        asked["trainer"].pop(field)
+    job = models.TrainerV1alpha1TrainJob(
+        apiVersion=f"{GROUP}/{VERSION}",
+        kind="TrainJob",
+        metadata=models.IoK8sApimachineryPkgApisMetaV1ObjectMeta(
+            name=name,
+            namespace=cluster.namespace,
+            labels=labels,
+            annotations={ASKED_ANNOTATION: fingerprint(asked)},
+        ),
+        spec=spec,
+    )
+    return dict(job.to_dict())
+
+
+def _trainer(
+    cluster: ClusterSettings, *, nodes: int, per_node: int, arguments: list[str]
+) -> models.TrainerV1alpha1Trainer:
+    image = cluster.image or os.environ.get("MANTIS_IMAGE", "")
+    if not image:
+        raise ConfigError(
+            "cluster.image = '': the ranks need an image.",
+            remedy="Set cluster.image, e.g. --set cluster.image=my/train:1; MANTIS_IMAGE says it in pods.",
+        )
+    given = PASSED_ON if "MLFLOW_RUN_ID" in os.environ else ()
+    environment = {"MANTIS_IMAGE": image} | {name: os.environ[name] for name in given if name in os.environ}
+    quantity = models.IoK8sApimachineryPkgApiResourceQuantity
+    amounts = {name: quantity(text) for name, text in cluster.resources.items()}
+    return models.TrainerV1alpha1Trainer(
+        image=image,
+        command=["tini", "--", "torchrun", *arguments],
+        numNodes=nodes,
+        numProcPerNode=per_node,
+        env=[models.IoK8sApiCoreV1EnvVar(name=name, value=value) for name, value in environment.items()],
+        resourcesPerNode=models.IoK8sApiCoreV1ResourceRequirements(requests=amounts, limits=amounts)
+        if amounts
+        else None,
+    )

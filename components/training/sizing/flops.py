@@ -1,0 +1,155 @@
+"""FLOP that training needs, and FLOP/s that a device can do; their quotient is MFU.
+
+MFU counts only the work that the samples need (PaLM, arXiv 2204.02311, appendix B). It excludes recomputation under
+activation checkpointing and the positions of dummy images.
+"""
+
+import statistics
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from components.training.batching.sample_plan import CostModel
+from mantis.config.recipe import TrainingSettings
+from mantis.models.family import Family
+
+GEMM_SIZE = 768
+GEMM_REPEATS = 7
+
+Counts = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flops:
+    """FLOP that training needs per unit of a sample: forward, and backward as far as gradients flow."""
+
+    token: float  # linear layers of the text model, per position
+    pair: float  # causal attention, per squared position
+    target: float  # the head, per target
+    patch: float  # vision tower and projector, per patch
+    patch_pair: float  # attention of the vision tower, per squared patch of one image
+    image: float  # a resampler's work on its latents, per image
+
+    def __call__(self, *, tokens: Counts, targets: Counts, patches: Counts, images: Counts) -> NDArray[np.float64]:
+        """FLOP of N samples, [N], from counts [N]. It assumes that all images of a sample have the same size."""
+        lengths, seen = tokens.astype(np.float64), patches.astype(np.float64)
+        vision = self.patch * seen + self.patch_pair * seen**2 / np.maximum(images, 1)
+        text = self.token * lengths + self.pair * lengths**2 + self.target * targets
+        return text + vision + self.image * images
+
+    def cost_model(self) -> CostModel:
+        """Costs for the plan in units of one token. Targets are few, and pairs of patches are constant per image."""
+        return CostModel(quadratic=self.pair / self.token, patch=self.patch / self.token)
+
+
+def flops_of(model: PreTrainedModel, family: Family, settings: TrainingSettings) -> Flops:
+    """Count FLOP from the model's parameters and shape.
+
+    A matrix of N weights costs 2 N per position in the forward pass. It costs 2 N more for the gradient of its input if
+    something below it is trained, and 2 N more if it is trained itself. The adapters' own FLOP are not counted.
+    """
+    counts: dict[str, int] = {"vision": 0, "projector": 0, "text": 0}
+    pixels = 0  # weights on pixels, which need no gradient
+    resampler = Resampler()
+    for name, parameter in model.named_parameters():
+        part = family.part_of(name)
+        if resampler.takes(name, part, parameter):
+            continue
+        if "position_embedding" not in name:  # these are added, not multiplied
+            # Cross attention and embeddings count as text model, whether trained or not.
+            counts[part if part in counts else "text"] += _size(parameter)
+        if "patch_embedding" in name:
+            pixels += _size(parameter)
+    head = _size(model.get_output_embeddings().weight)
+    # Embeddings are looked up, which costs nothing. Tied embeddings count once, as the head.
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    body = counts["text"] - head - (0 if tied else _size(model.get_input_embeddings().weight))
+    passes = {part: 1 + (part in settings.train and not settings.adapter) for part in counts}
+    passes["text"] += 1 if {"vision", "projector", "text"} & set(settings.train) else 0
+    passes["projector"] += "vision" in settings.train
+    passes["vision"] += "vision" in settings.train
+    text, vision = model.config.get_text_config(), getattr(model.config, "vision_config", None)
+    pairs = 4 * vision.num_hidden_layers * vision.hidden_size * passes["vision"] if vision is not None else 0
+    both = 3 if settings.train else 1  # attention has no weights: one forward pass, and the gradients of both factors
+    return Flops(
+        token=2 * body * passes["text"],
+        pair=2 * text.num_hidden_layers * text.hidden_size * both,
+        target=2 * head * passes["text"],
+        patch=2
+        * (
+            counts["vision"] * passes["vision"]
+            - pixels * ("vision" in settings.train)
+            + (counts["projector"] + resampler.keys) * passes["projector"]
+        ),
+        patch_pair=pairs,
+        image=2
+        * resampler.latents
+        * ((resampler.keys + resampler.rest) * passes["projector"] + resampler.crossed * passes["text"]),
+    )
+
+
+@dataclass
+class Resampler:
+    """Weights that work on a perceiver's latents. Its own keys and values are computed from every patch, too."""
+
+    latents: int = 0  # per image
+    keys: int = 0
+    rest: int = 0
+    crossed: int = 0  # keys and values of a language model's cross attention
+
+    def takes(self, name: str, part: str, parameter: Any) -> bool:
+        """Count a parameter that works on latents; returns False for any other parameter."""
+        is_key = ".k_proj." in name or ".v_proj." in name
+        if part == "cross_attention" and is_key:
+            self.crossed += _size(parameter)
+        elif "perceiver" not in name:
+            return False
+        elif name.endswith("latents"):
+            self.latents = int(getattr(parameter, "ds_shape", parameter.shape)[0])
+        elif is_key:
+            self.keys += _size(parameter)
+        else:
+            self.rest += _size(parameter)
+        return True
+
+
+def _size(parameter: Any) -> int:
+    """Elements of a whole parameter, also under ZeRO-3."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
+    """Peak FLOP/s of this rank's device: the maker's figure for a GPU, a measured matrix product for a CPU.
+
+    None for a GPU that is not in devices.yaml.
+    """
+    if device.type == "cpu":
+        return _measured(dtype)
+    name, kind = torch.cuda.get_device_name(device), "bf16" if dtype == torch.bfloat16 else "fp32"
+    found = next((entry for entry in devices() if entry["match"] in name), None)
+    return float(found[kind]) if found else None
+
+
+@cache
+def devices() -> tuple[dict[str, Any], ...]:
+    """The entries of devices.yaml."""
+    text = Path(__file__).with_name("devices.yaml").read_text()
+    return tuple(yaml.safe_load(text)["devices"])
+
+
+def _measured(dtype: torch.dtype) -> float:
+    left, right = (torch.randn(GEMM_SIZE, GEMM_SIZE).to(dtype) for _ in range(2))
+    seconds = []
+    for _ in range(GEMM_REPEATS):
+        start = time.perf_counter()
+        left @ right
+        seconds.append(time.perf_counter() - start)
+    return float(2 * GEMM_SIZE**3 / statistics.median(seconds))

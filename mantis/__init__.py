@@ -1,0 +1,1 @@
+"""The library that components share. It imports no component and no pipeline."""

@@ -1,0 +1,1 @@
+"""The stored forms that components share, and the address of each."""

@@ -1,0 +1,1 @@
+"""Recipes: sections, identity, overrides, migrations."""

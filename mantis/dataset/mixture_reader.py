@@ -1,0 +1,110 @@
+"""Reading a mixture: the lengths of every sample at once, the samples themselves at random."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from mantis.artifacts.manifest import Manifest
+from mantis.dataset.row_cache import GIGABYTE, RowCache, cache_folder
+from mantis.models.conversation import IMAGE_MARK, Conversation, Size, Turn
+from mantis.store.base import ObjectStore, concurrently, download_tree
+from mantis.store.lance_tables import open_table
+
+COLUMNS = ["id", "roles", "contents", "images", "widths", "heights"]
+Lengths = NDArray[np.int32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A conversation cut to the turns that were planned, and the encoded images of those turns."""
+
+    conversation: Conversation
+    images: list[bytes]
+
+
+class MixtureReader:
+    """A mixture's samples, by their position in its index.
+
+    `tokens` (image tokens expanded), `targets`, `images` and `patches` are arrays [len(reader)]; `ids` and `subsets`
+    are lists of that length. Tables are opened on first use, each process its own: Lance does not survive a fork. Up to
+    `cache_gb` of the rows that were read are kept on this machine's disk.
+    """
+
+    def __init__(self, store: ObjectStore, manifest: Manifest, *, cache_gb: float = 0.0) -> None:
+        self._store = store
+        self._cache = RowCache(cache_folder(), limit=int(cache_gb * GIGABYTE))
+        self._prefix = manifest.key
+        self._datasets = {name: dataset.key for name, dataset in manifest.inputs.items()}
+        self._tables: dict[str, Any] = {}
+        index = open_table(store, f"{self._prefix}/index.lance").to_table()
+        self.ids: list[str] = index["id"].to_pylist()
+        self.subsets: list[str] = index["subset"].to_pylist()
+        self.tokens: Lengths = index["tokens"].to_numpy()
+        self.targets: Lengths = index["targets"].to_numpy()
+        self.images: Lengths = index["images"].to_numpy()
+        self.patches: Lengths = index["patches"].to_numpy()
+        self._rows: NDArray[np.int64] = index["row"].to_numpy()
+        self._turns: Lengths = index["turns"].to_numpy()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, positions: Sequence[int]) -> list[Sample]:
+        """The samples at `positions`, in that order; a position may come twice."""
+        wanted: dict[str, set[int]] = {}
+        for at in positions:
+            wanted.setdefault(self.subsets[at], set()).add(int(self._rows[at]))
+        # A batch meets most subsets: one after another, it would wait for the store as often.
+        parts = concurrently(lambda part: self._read(part[0], sorted(part[1])), wanted.items())
+        found = dict(zip(wanted, parts, strict=True))
+        return [cut(found[self.subsets[at]][int(self._rows[at])], turns=int(self._turns[at])) for at in positions]
+
+    def _read(self, subset: str, rows: list[int]) -> dict[int, dict[str, Any]]:
+        """Rows of one subset's table, by their number there."""
+
+        def read(missing: list[int]) -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = self._table(subset).take(missing, columns=COLUMNS).to_pylist()
+            return found
+
+        return self._cache.rows(self._store.uri(self._datasets[subset]), rows, read)
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerFast:
+        with tempfile.TemporaryDirectory() as folder:
+            download_tree(self._store, f"{self._prefix}/tokenizer", Path(folder))
+            return PreTrainedTokenizerFast.from_pretrained(folder)
+
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer that the lengths were counted with."""
+        return self._tokenizer
+
+    def _table(self, subset: str) -> Any:
+        if subset not in self._tables:
+            self._tables[subset] = open_table(self._store, f"{self._datasets[subset]}/data.lance")
+        return self._tables[subset]
+
+
+def conversation_of(row: dict[str, Any], *, turns: int | None = None) -> Conversation:
+    """The first `turns` turns (None: all) of a row of data.lance, with the sizes of the images they show."""
+    kept = tuple(
+        Turn(role=role, content=content)
+        for role, content in zip(row["roles"][:turns], row["contents"][:turns], strict=True)
+    )
+    shown = sum(turn.content.count(IMAGE_MARK) for turn in kept)
+    sizes = zip(row["widths"][:shown], row["heights"][:shown], strict=True)
+    return Conversation(
+        id=row["id"], turns=kept, sizes=tuple(Size(width=width, height=height) for width, height in sizes)
+    )
+
+
+def cut(row: dict[str, Any], *, turns: int) -> Sample:
+    """The sample that the first `turns` turns of a row of data.lance make."""
+    conversation = conversation_of(row, turns=turns)
+    return Sample(conversation=conversation, images=row["images"][: len(conversation.sizes)])

@@ -1,0 +1,1 @@
+"""The Hugging Face hub: file lists and resumable downloads."""

@@ -1,0 +1,1 @@
+"""Encoded images: accepted formats and pixel values."""

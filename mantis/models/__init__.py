@@ -1,0 +1,1 @@
+"""Model families, tokenization, packed batches, weights."""

@@ -1,0 +1,1 @@
+"""Flamingo, in the architecture of Idefics 1."""

@@ -1,0 +1,1 @@
+"""LLaVA over CLIP or SigLIP."""

@@ -1,0 +1,151 @@
+"""Prompt profiles: how a conversation becomes text, and which part of the text is learned."""
+
+import json
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from mantis.errors import ConfigError, InputError
+from mantis.models.conversation import IMAGE_MARK, Conversation
+
+PROFILES = Path(__file__).with_name("chat_templates.yaml")
+
+
+class Profile(BaseModel):
+    """One entry of prompts.yaml, which explains the fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first: str = ""
+    start: str
+    system_text: str
+    user: str
+    assistant_start: str
+    end: str
+    after: str = ""
+    image: str
+    once: str = ""
+    spaced: bool = False
+    prompt_end: str | None = None
+    stop: str | None = None
+    separated: bool = True
+
+    @property
+    def user_end(self) -> str:
+        """What ends a user's turn."""
+        return self.user.partition("{content}")[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A stretch of a conversation's text that is learned as a whole (`target`) or not at all."""
+
+    text: str
+    target: bool
+
+
+@lru_cache
+def profile(name: str) -> Profile:
+    """The profile of this name.
+
+    Raises:
+        ConfigError: there is none; names those that exist.
+    """
+    profiles = yaml.safe_load(PROFILES.read_text())
+    if name not in profiles:
+        raise ConfigError(
+            f"model.prompt = {name!r} is not a prompt profile.", remedy=f"Profiles: {', '.join(sorted(profiles))}."
+        )
+    return Profile.model_validate(profiles[name])
+
+
+def render(conversation: Conversation, style: Profile, *, mark: str = IMAGE_MARK) -> list[Piece]:
+    """The conversation's text in pieces, learned and not learned ones in turn; `mark` stands once for every image.
+
+    Raises:
+        InputError: the turns do not hold as many `<image>` marks as the conversation has images.
+    """
+    marks = sum(turn.content.count(IMAGE_MARK) for turn in conversation.turns)
+    if marks != len(conversation.sizes):
+        raise InputError(
+            f"Conversation {conversation.id!r} has {len(conversation.sizes)} images and {marks} {IMAGE_MARK} marks.",
+            remedy="Write one mark for each image.",
+        )
+    pieces = [Piece(text=style.start.replace("{system_text}", style.system_text), target=False)]
+    seen = 0
+    for turn in conversation.turns:
+        content, seen = _number_images(turn.content, style, mark, seen)
+        if turn.role == "user":
+            pieces.append(Piece(text=style.user.replace("{content}", content), target=False))
+        else:
+            pieces.append(Piece(text=style.assistant_start + content + style.end, target=True))
+            pieces.append(Piece(text=style.after, target=False))
+    return _joined(pieces)
+
+
+def render_prompt(conversation: Conversation, style: Profile, *, mark: str = IMAGE_MARK) -> list[Piece]:
+    """As `render`, up to where the assistant's next answer begins."""
+    start = style.assistant_start if style.prompt_end is None else style.prompt_end
+    return _joined([*render(conversation, style, mark=mark), Piece(text=start, target=False)])
+
+
+def _joined(pieces: list[Piece]) -> list[Piece]:
+    """Neighbours that are both learned, or both not, as one: a token may cross from one to the other."""
+    joined: list[Piece] = []
+    for piece in pieces:
+        if joined and joined[-1].target == piece.target:
+            joined[-1] = Piece(text=joined[-1].text + piece.text, target=piece.target)
+        elif piece.text:
+            joined.append(piece)
+    return joined
+
+
+def _number_images(content: str, style: Profile, mark: str, seen: int) -> tuple[str, int]:
+    if IMAGE_MARK not in content:
+        return content, seen
+    first, *rest = content.split(IMAGE_MARK)
+    image = style.image.replace(IMAGE_MARK, mark)
+    numbered = [
+        image.replace("{i}", str(number + 1)).replace("{j}", str(number)) + text
+        for number, text in enumerate(rest, start=seen)
+    ]
+    text = first + "".join(numbered)
+    if style.once:
+        text = text.replace(2 * style.once, style.once)
+    if style.spaced:
+        text = re.sub(f"{re.escape(style.once)}(?=[^\\s<])", f"{style.once} ", text)
+    return text, seen + len(rest)
+
+
+def chat_template(style: Profile) -> str:
+    """The profile as a Jinja chat template of transformers; a message's content is text with marks or a list of parts.
+
+    The text that it gives still has one `<image>` per image: the processor expands it.
+    """
+    before, after = style.image.split(IMAGE_MARK)
+    name, number, colon = before.partition("{j}" if "{j}" in before else "{i}")
+    shown = {"{i}": "count.images", "{j}": "(count.images - 1)", "": '""'}[number]
+    image = f"{{{{- {json.dumps(name)} ~ {shown} ~ {json.dumps(colon + IMAGE_MARK + after)} -}}}}"
+    count = "{%- set count.images = count.images + 1 -%}" + image
+    user_start, user_end = style.user.split("{content}")
+    start = style.first + style.start.replace("{system_text}", style.system_text)
+    opening = style.assistant_start if style.prompt_end is None else style.prompt_end
+    return (
+        "{%- set count = namespace(images=0) -%}"
+        f"{{{{- {json.dumps(start)} -}}}}"
+        "{%- for message in messages -%}"
+        f"{{{{- {json.dumps(user_start)} if message.role == 'user' else {json.dumps(style.assistant_start)} -}}}}"
+        "{%- if message.content is string -%}"
+        f"{{%- for text in message.content.split({json.dumps(IMAGE_MARK)}) -%}}"
+        f"{{%- if not loop.first -%}}{count}{{%- endif -%}}{{{{- text -}}}}{{%- endfor -%}}"
+        "{%- else -%}{%- for part in message.content -%}"
+        f"{{%- if part.type == 'image' -%}}{count}{{%- else -%}}{{{{- part.text -}}}}{{%- endif -%}}"
+        "{%- endfor -%}{%- endif -%}"
+        f"{{{{- {json.dumps(user_end)} if message.role == 'user' else {json.dumps(style.end + style.after)} -}}}}"
+        "{%- endfor -%}"
+        f"{{%- if add_generation_prompt -%}}{{{{- {json.dumps(opening)} -}}}}{{%- endif -%}}"
+    )

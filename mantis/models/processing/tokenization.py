@@ -1,0 +1,187 @@
+"""The text half of every family: a conversation, or a prompt, as tokens with labels."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+
+from transformers import PreTrainedTokenizerFast
+
+from mantis.config.recipe import ModelSettings
+from mantis.errors import ConfigError, InputError
+from mantis.models.conversation import IMAGE_MARK, Conversation, Size
+from mantis.models.family import IGNORE, Encoding
+from mantis.models.processing.chat_templates import Piece, Profile, profile, render, render_prompt
+
+
+class Encoder(ABC):
+    """What a family inherits; it says which tokens an image becomes.
+
+    As in the official code a conversation is tokenized whole, and what is learned lies between separators: tokenizers
+    that mark the beginning of a text would otherwise mark that of every turn. Profiles without separators, which are of
+    this project alone, are tokenized piece by piece.
+    """
+
+    mark: str = IMAGE_MARK  # the token of the tokenizer that stands for a whole image until it is expanded
+    apart: bool = False  # whether the stretches of text between images are tokenized each on its own
+
+    @abstractmethod
+    def image_ids(self, size: Size, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> list[int]:
+        """The tokens that an image of this size becomes; nothing is decoded."""
+
+    def encode(
+        self, conversation: Conversation, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings
+    ) -> Encoding:
+        """See Family."""
+        return self.encode_batch([conversation], tokenizer, settings)[0]
+
+    def encode_batch(
+        self, conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerFast, settings: ModelSettings
+    ) -> list[Encoding]:
+        """See Family."""
+        style = profile(settings.prompt)
+        pieces = [render(conversation, style, mark=self.mark) for conversation in conversations]
+        return self._encode(pieces, conversations, tokenizer, settings)
+
+    def encode_prompt(
+        self, conversation: Conversation, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings
+    ) -> list[int]:
+        """See Family."""
+        pieces = render_prompt(conversation, profile(settings.prompt), mark=self.mark)
+        return self._encode([pieces], [conversation], tokenizer, settings)[0].input_ids
+
+    def end_of_answer(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> int:
+        """See Family."""
+        style = profile(settings.prompt)
+        return token_id(tokenizer, style.end if style.stop is None else style.stop)
+
+    def _encode(
+        self,
+        texts: Sequence[list[Piece]],
+        conversations: Sequence[Conversation],
+        tokenizer: PreTrainedTokenizerFast,
+        settings: ModelSettings,
+    ) -> list[Encoding]:
+        """Every conversation's pieces as tokens."""
+        style = profile(settings.prompt)
+        mark = token_id(tokenizer, self.mark)
+        first = [token_id(tokenizer, style.first)] if style.first else []
+        whole = style.separated and tokenizer.backend_tokenizer.token_to_id(style.user_end) is not None
+        groups = [_groups(pieces, whole=whole) for pieces in texts]
+        runs = [self._runs(group) for sample in groups for group in sample]
+        # The tokenizer's own object: the wrapper around it costs several times the tokenizing of a short text.
+        encoded = iter(
+            tokenizer.backend_tokenizer.encode_batch_fast(
+                [text for run in runs for text in run], add_special_tokens=False
+            )
+        )
+        tokens = iter([_joined_by(mark, [next(encoded).ids for _ in run]) for run in runs])
+        encodings: list[Encoding] = []
+        for pieces, group, conversation in zip(texts, groups, conversations, strict=True):
+            found = [next(tokens) for _ in group]
+            parts = _cut(found[0], pieces, style, tokenizer) if whole else found
+            images = [self.image_ids(size, tokenizer, settings) for size in conversation.sizes]
+            encodings.append(_put_together(conversation, pieces, parts, mark=mark, images=images, first=first))
+        return encodings
+
+    def _runs(self, text: str) -> list[str]:
+        """What is tokenized at once."""
+        return text.split(self.mark) if self.apart else [text]
+
+
+def _groups(pieces: Sequence[Piece], *, whole: bool) -> list[str]:
+    """The pieces' texts, or all of them as one."""
+    texts = [piece.text for piece in pieces]
+    return ["".join(texts)] if whole else texts
+
+
+def _joined_by(mark: int, runs: list[list[int]]) -> list[int]:
+    ids = runs[0]
+    for run in runs[1:]:
+        ids = [*ids, mark, *run]
+    return ids
+
+
+def _cut(
+    ids: list[int], pieces: Sequence[Piece], style: Profile, tokenizer: PreTrainedTokenizerFast
+) -> Iterator[list[int]]:
+    """The tokens of each piece, all but the last of which end with their role's separator.
+
+    Raises:
+        ConfigError: the tokenizer does not keep a separator whole.
+    """
+    separators = {True: style.end, False: style.user_end}  # by whether a piece is learned
+    tokens = {learned: token_id(tokenizer, separator) for learned, separator in separators.items()}
+    start = 0
+    for piece in pieces:
+        separator, token, end = separators[piece.target], tokens[piece.target], start
+        if piece.text.endswith(separator):
+            for _ in range(piece.text.count(separator)):
+                try:
+                    end = ids.index(token, end) + 1
+                except ValueError:
+                    raise ConfigError(
+                        f"The tokenizer splits {separator!r}, which it knows as a token.",
+                        remedy="Add it to the tokenizer's added tokens; `mantis verify-tokenizer` shows what differs.",
+                    ) from None
+        else:
+            end = len(ids)
+        yield ids[start:end]
+        start = end
+
+
+def _put_together(
+    conversation: Conversation,
+    pieces: Sequence[Piece],
+    parts: Iterable[list[int]],
+    *,
+    mark: int,
+    images: Sequence[list[int]],
+    first: list[int],
+) -> Encoding:
+    waiting = iter(images)
+    input_ids, labels = list(first), [IGNORE] * len(first)
+    for piece, ids in zip(pieces, parts, strict=True):
+        shown = ids if mark not in ids else _expand(ids, mark, waiting, conversation.id)
+        input_ids += shown
+        if not piece.target:
+            labels += [IGNORE] * len(shown)
+        elif shown is ids:
+            labels += ids
+        else:  # an image in an answer, whose tokens nobody learns
+            never = {token for image in images for token in image}
+            labels += [IGNORE if token in never else token for token in shown]
+    return Encoding(input_ids=input_ids, labels=labels)
+
+
+def _expand(ids: list[int], mark: int, images: Iterator[list[int]], name: str) -> list[int]:
+    """`ids` with the next of `images` in place of every mark.
+
+    Raises:
+        InputError: there are more marks than images.
+    """
+    expanded: list[int] = []
+    start = 0
+    for _ in range(ids.count(mark)):
+        end = ids.index(mark, start)
+        image = next(images, None)
+        if image is None:
+            raise InputError(
+                f"Conversation {name!r} holds the text that stands for an image in the model's vocabulary.",
+                remedy="Take it out of the conversation.",
+            )
+        expanded += ids[start:end] + image
+        start = end + 1
+    return expanded + ids[start:]
+
+
+def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    """Id of a token that has to be whole.
+
+    Raises:
+        ConfigError: the tokenizer does not know it.
+    """
+    found = tokenizer.backend_tokenizer.token_to_id(token)
+    if found is None:
+        raise ConfigError(
+            f"The tokenizer has no token {token!r}.", remedy="Train it with the family's special_tokens()."
+        )
+    return int(found)

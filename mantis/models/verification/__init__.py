@@ -1,0 +1,1 @@
+"""Comparison of tokens, labels and pixels with transformers' own processors."""

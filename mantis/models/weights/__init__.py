@@ -1,0 +1,1 @@
+"""Published weights: catalog, mirrors in the store, loading."""

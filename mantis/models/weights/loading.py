@@ -1,0 +1,257 @@
+"""Models from weights that are there: a whole LLaVA checkpoint, or a vision tower, a LLaMA and a new projector.
+
+A folder is as `save_pretrained` or the hub lays it out. Every tensor of the model has to come from it: transformers
+would fill what is missing with random numbers and warn. Nothing is asked of the hub and no remote code runs.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
+
+from mantis.config.recipe import ModelSettings
+from mantis.errors import ConfigError, InputError
+from mantis.progress import say
+from mantis.store.base import ObjectStore, download_tree, open_store
+
+PAD = "<|pad|>"  # what the official stage 1 adds to LLaMA-3's vocabulary (train_mllava.py, do_pretrain)
+# A tower's checkpoint holds the text half of CLIP or SigLIP too, and SigLIP's pooling head, which features do not use.
+NOT_THE_TOWER = (
+    "text_model.",
+    "text_projection.",
+    "visual_projection.",
+    "logit_scale",
+    "logit_bias",
+    "vision_model.head.",
+    "head.",
+)
+PROJECTOR = "multi_modal_projector."
+SHOWN = 5  # tensors that an error names
+
+
+def model_folder(address: str) -> Path:
+    """The local folder of a model: `address` itself, or its copy where it is the URL of a store.
+
+    A copy is made once per machine and state of the objects, below MANTIS_CACHE, and appears whole or not at all.
+
+    Raises:
+        InputError: no config.json there.
+        StoreError: the store cannot be read.
+    """
+    folder = Path(address.removeprefix("file://"))
+    if address.startswith("s3://"):
+        store = open_store(address)
+        entries = sorted(store.list(""), key=lambda entry: entry.key)
+        state = json.dumps([address, [[entry.key, entry.size, entry.version] for entry in entries]])
+        folder = _cache() / hashlib.sha256(state.encode()).hexdigest()[:32]
+        if entries:
+            _copy_once(store, sum(entry.size for entry in entries), folder)
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"{address} holds no config.json: it is no model folder of transformers.",
+            remedy="Name a folder that save_pretrained wrote, or that was downloaded whole from the hub.",
+        )
+    return folder
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("MANTIS_CACHE", "~/.cache/mantis")).expanduser() / "models"
+
+
+def _copy_once(store: ObjectStore, size: int, folder: Path) -> None:
+    """Bring the store's objects to `folder`, unless they are there; the ranks of a node wait for the first of them."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():
+            return
+        say(f"copying {size:,} bytes of {store.url} to {folder}")
+        with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
+            whole = Path(partial) / "model"
+            download_tree(store, "", whole)
+            whole.rename(folder)
+
+
+def load_whole(kind: type[PreTrainedModel], folder: Path, **options: Any) -> PreTrainedModel:
+    """A model of class `kind`, fp32, whose every tensor comes from `folder`.
+
+    Raises:
+        InputError: a tensor is missing, left over or of another shape; names it, and both shapes.
+    """
+    return _load(kind, folder, (), options)
+
+
+def _load(kind: type[PreTrainedModel], folder: Path, not_wanted: tuple[str, ...], options: Any) -> PreTrainedModel:
+    try:
+        model, found = kind.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that all of them are named, not only the first
+            **options,
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{folder} cannot be read as {kind.__name__}: {error}", remedy="Bring the folder again, whole."
+        ) from None
+    extra = (
+        [name for name in found["unexpected_keys"] if not name.startswith(not_wanted)]
+        if not_wanted
+        else (found["unexpected_keys"])
+    )
+    _check(folder, kind.__name__, found["missing_keys"], extra, found["mismatched_keys"])
+    return model
+
+
+def _check(folder: Path, kind: str, missing: Iterable[str], extra: Iterable[str], wrong: Iterable[Any]) -> None:
+    problems = [
+        *(f"{name} is missing" for name in sorted(missing)),
+        *(f"{name} is no tensor of {kind}" for name in sorted(extra)),
+        *(f"{name} is {list(there)}, expected {list(wanted)}" for name, there, wanted in sorted(wrong)),
+    ]
+    if problems:
+        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise InputError(
+            f"{folder} does not hold this {kind}: {'; '.join(problems[:SHOWN])}{more}.",
+            remedy="Its weights and its config.json belong to different models, or a part was not copied.",
+        )
+
+
+def compose(
+    tower: tuple[type[PreTrainedModel], Path],
+    text: Path,
+    config: dict[str, Any],
+    *,
+    tokens: int,
+    seed: int,
+) -> LlavaForConditionalGeneration:
+    """A LLaVA of a vision tower (its class and folder), the LLaMA in `text`, and a new projector drawn by `seed`.
+
+    `config` is what LlavaConfig needs beside the two. The vocabulary grows to `tokens`. Projector and added embeddings
+    are normal with LLaMA's initializer_range and zero bias, as the official stage 1 draws them: its transformers
+    had no mean resizing (train_mllava.py, do_pretrain).
+
+    Raises:
+        InputError: a tensor is missing or of another shape.
+        ConfigError: the tokenizer has fewer tokens than the LLaMA's embedding.
+    """
+    kind, folder = tower
+    vision = _load(kind, folder, NOT_THE_TOWER, {"config": _vision_config(folder)})
+    language = load_whole(LlamaForCausalLM, text)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        grow(language, tokens)
+        whole = LlavaConfig(vision_config=vision.config, text_config=language.config, **config)
+        projector = LlavaMultiModalProjector(whole)
+        for layer in (projector.linear_1, projector.linear_2):
+            nn.init.normal_(layer.weight, std=language.config.initializer_range)
+            nn.init.zeros_(layer.bias)
+    with torch.device("meta"):  # a frame for the parts: no memory, no random numbers
+        model = LlavaForConditionalGeneration(whole)
+    model.model.vision_tower = vision
+    model.model.language_model = language.model
+    model.model.multi_modal_projector = projector
+    model.lm_head = language.lm_head
+    return model
+
+
+def _vision_config(folder: Path) -> Any:
+    """The tower's part of a CLIP or SigLIP configuration, or all of a tower's own; without the pooling head."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    vision = getattr(config, "vision_config", config)
+    if vision.model_type.startswith("siglip"):
+        vision.vision_use_head = False
+    return vision
+
+
+def grow(model: PreTrainedModel, tokens: int) -> None:
+    """Rows for the tokens that were added to the vocabulary, drawn from torch's current seed.
+
+    Raises:
+        ConfigError: there are fewer tokens than rows.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    if tokens < rows:
+        raise ConfigError(
+            f"The tokenizer has {tokens:,} tokens, the model's embedding {rows:,} rows.",
+            remedy="Use the tokenizer of the base model.",
+        )
+    if tokens > rows:
+        model.resize_token_embeddings(tokens, mean_resizing=False)
+
+
+def check_shape(settings: ModelSettings, expected: Mapping[str, tuple[Any, Any]]) -> None:
+    """Data preparation counts tokens by the settings, so the weights have to agree with them.
+
+    `expected`: what the model's configuration says and what the settings say, by the field's name.
+
+    Raises:
+        ConfigError: they differ; names the fields.
+    """
+    wrong = [f"{name} is {there!r}, not {asked!r}" for name, (there, asked) in expected.items() if there != asked]
+    if wrong:
+        raise ConfigError(
+            f"model.base = {settings.base!r} is not what model.family and model.image say: {'; '.join(wrong)}.",
+            remedy="Set model.family and the fields of model.image to those of the model.",
+        )
+
+
+def load_projector(model: LlavaForConditionalGeneration, folder: Path) -> None:
+    """Put the projector of the LLaVA checkpoint in `folder` (the result of stage 1) into `model`.
+
+    Raises:
+        InputError: a tensor of it is missing, left over or of another shape.
+    """
+    from safetensors import safe_open
+
+    found: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            names = [name for name in tensors.keys() if PROJECTOR in name]  # noqa: SIM118 (no mapping)
+            found |= {name.partition(PROJECTOR)[2]: tensors.get_tensor(name) for name in names}
+    projector = model.model.multi_modal_projector
+    wanted = projector.state_dict()
+    both = found.keys() & wanted.keys()
+    wrong = [(name, found[name].shape, wanted[name].shape) for name in both if found[name].shape != wanted[name].shape]
+    _check(folder, "projector", wanted.keys() - found.keys(), found.keys() - wanted.keys(), wrong)
+    projector.load_state_dict({name: tensor.float() for name, tensor in found.items()})
+
+
+def base_tokenizer(folder: Path, special_tokens: Iterable[str]) -> PreTrainedTokenizerFast:
+    """The base's own tokenizer with the family's tokens and a padding token, added at its end where they are not there.
+
+    One that is there, but only as a piece that text is never cut into, such as a byte's `<0x04>`, keeps its id.
+
+    Raises:
+        InputError: no fast tokenizer there.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} holds no tokenizer: {error}", remedy="Bring the folder again, whole.") from None
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise InputError(f"{folder} holds no tokenizer.json.", remedy="Convert its tokenizer to a fast one.")
+    new = [token for token in special_tokens if token not in tokenizer.get_added_vocab()]
+    tokenizer.add_special_tokens({"additional_special_tokens": new}, replace_extra_special_tokens=False)
+    if tokenizer.pad_token is None:
+        tokenizer.add_special_tokens({"pad_token": PAD})
+    return tokenizer

@@ -1,0 +1,1 @@
+"""Runs and their steps: execution, records, lineage, garbage collection."""

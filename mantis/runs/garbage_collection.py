@@ -1,0 +1,118 @@
+"""What in a store no run leads to any more.
+
+A run's records name its results, and their manifests what those were made from: all of that stays, and so does what a
+person brought (sources, base weights, imported models). Work under way is named by its step's record, which is written
+before the work begins; what no run makes, as an import, has none, and stays while somebody may be at work on it.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mantis.artifacts.manifest import MANIFEST, read_manifest
+from mantis.errors import NotFoundError
+from mantis.runs.step_runner import read_records, runs
+from mantis.store.base import Entry, ObjectStore, delete_tree
+
+# Folders of results, and how many parts an address has: docs/architecture.md.
+DEPTHS = {
+    "datasets": 3,
+    "mixtures": 2,
+    "contamination": 2,
+    "checkpoints": 2,
+    "models": 2,
+    "evaluations": 4,
+    "responses": 4,
+    "reports": 2,
+}
+BASES = "models/bases"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Garbage:
+    """A result that nothing leads to; `whole` False: it was never finished. `written`: its newest object."""
+
+    key: str
+    objects: int
+    bytes: int
+    whole: bool
+    written: float
+
+    def kept(self, hours: float) -> bool:
+        """Whether somebody may be at work on it: unfinished, and written to less than `hours` ago."""
+        return not self.whole and time.time() - self.written < 3600 * hours
+
+
+def garbage(store: ObjectStore, *, without: frozenset[str] = frozenset()) -> list[Garbage]:
+    """What no run leads to, were the runs `without` not there; what of it is kept for its age, the caller decides.
+
+    Raises:
+        NotFoundError: one of `without` is no run.
+    """
+    there = runs(store)
+    unknown = without - set(there)
+    if unknown:
+        raise NotFoundError(
+            f"{store.url} has no run {', '.join(sorted(unknown))}.", remedy="`mantis status` lists the runs."
+        )
+    keys, fingerprints = _named_by(store, [run for run in there if run not in without])
+    reports = {f"reports/{run}" for run in there if run not in without}
+    found = []
+    for heap in _heaps(store):
+        folder, *rest = heap.key.split("/")
+        under_way = rest[-1] in fingerprints
+        responded = folder == "responses" and f"models/{rest[0]}" in keys
+        if heap.key in keys | reports or under_way or responded or _brought(store, heap):
+            continue
+        found.append(heap)
+    return found
+
+
+def delete(store: ObjectStore, heap: Garbage) -> None:
+    """The manifest goes first, so that what is half deleted is no result."""
+    store.delete(f"{heap.key}/{MANIFEST}")
+    delete_tree(store, heap.key)
+
+
+def _named_by(store: ObjectStore, kept: list[str]) -> tuple[set[str], set[str]]:
+    """Keys of all that the runs lead to, and the fingerprints that their records name."""
+    records = [record for run in kept for record in read_records(store, run)]
+    waiting = [record.key for record in records if record.key]
+    keys: set[str] = set()
+    while waiting:
+        key = waiting.pop()
+        if key in keys:
+            continue
+        keys.add(key)
+        manifest = read_manifest(store, key)
+        waiting += [reference.key for reference in manifest.inputs.values()] if manifest else []
+    return keys, {record.fingerprint for record in records if record.fingerprint}
+
+
+def _heaps(store: ObjectStore) -> Iterator[Garbage]:
+    """Every result in the store, finished or not."""
+    for folder, depth in DEPTHS.items():
+        objects: dict[str, list[Entry]] = {}
+        whole: set[str] = set()
+        for entry in store.list(folder):
+            parts = entry.key.split("/")
+            if len(parts) <= depth or entry.key.startswith(f"{BASES}/"):
+                continue
+            key = "/".join(parts[:depth])
+            objects.setdefault(key, []).append(entry)
+            if parts[depth:] == [MANIFEST]:
+                whole.add(key)
+        for key, found in objects.items():
+            yield Garbage(
+                key=key,
+                objects=len(found),
+                bytes=sum(entry.size for entry in found),
+                whole=key in whole or folder == "responses",
+                written=max(entry.written for entry in found),
+            )
+
+
+def _brought(store: ObjectStore, heap: Garbage) -> bool:
+    """Whether a person put it there, and no run."""
+    manifest = read_manifest(store, heap.key) if heap.whole else None
+    return manifest is not None and not manifest.made_by.run

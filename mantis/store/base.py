@@ -1,0 +1,211 @@
+"""One address for every artifact: `file:///path` on a laptop, `s3://bucket/prefix` on MinIO.
+
+Both implementations are held to one contract test (tests/components/core/test_store.py).
+"""
+
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+from urllib.parse import unquote, urlparse
+
+from mantis.errors import ConfigError, StoreError
+
+TRANSFER_THREADS = 16
+# What lies at the root of a store.
+FOLDERS = frozenset(
+    {"sources", "datasets", "mixtures", "contamination", "checkpoints", "models"}
+    | {"evaluations", "responses", "reports", "runs"}
+)
+FIRST_BELOW_HOST = 3  # part of `scheme://host/part`: a bucket's name is no folder
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """An object: its key below the store's root, its size in bytes, and a word that changes whenever its bytes do.
+
+    `version` is empty where a later change could not be told from this state. `written`: when, in seconds since 1970,
+    by the clock of whoever keeps it.
+    """
+
+    key: str
+    size: int
+    version: str = ""
+    written: float = 0.0
+
+
+class ObjectStore(Protocol):
+    """Keys are relative paths with `/`. Writes are atomic: a reader sees the whole object or none.
+
+    Every method raises StoreError when the store is away or refuses, NotFoundError where a key is missing.
+    """
+
+    url: str
+
+    def put(self, key: str, data: bytes) -> None: ...
+
+    def put_file(self, key: str, path: Path) -> None: ...
+
+    def get(self, key: str) -> bytes: ...
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """Bytes `start` to `start + length`, fewer at the object's end, none beyond it."""
+        ...
+
+    def get_file(self, key: str, path: Path) -> None: ...
+
+    def stat(self, key: str) -> Entry | None: ...
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """Every object whose key starts with `prefix + "/"`, in the order of keys."""
+        ...
+
+    def children(self, prefix: str) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
+        """What lies directly below `prefix` (empty: the root): the objects, and the keys of the folders; both sorted.
+
+        Nothing there gives two empty tuples.
+        """
+        ...
+
+    def delete(self, key: str) -> None:
+        """Delete one object; one that is not there is no error."""
+        ...
+
+    def uri(self, key: str) -> str: ...
+
+    def lance_uri(self, key: str) -> str:
+        """Address of a Lance dataset at `key`, for `lance.dataset(uri, storage_options=lance_options())`."""
+        ...
+
+    def lance_options(self) -> dict[str, str]: ...
+
+
+def open_store(url: str) -> ObjectStore:
+    """The store at `url`; nothing is written yet.
+
+    Credentials of an `s3://` store come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, its endpoint from
+    AWS_ENDPOINT_URL: never from a parameter, which would end up in a database.
+    """
+    parsed = urlparse(url)
+    if parsed.scheme in ("", "file"):
+        from mantis.store.local import LocalStore
+
+        return LocalStore(Path(unquote(parsed.path)))
+    if parsed.scheme == "s3":
+        from mantis.store.s3 import MinioStore
+
+        return MinioStore(bucket=parsed.netloc, prefix=parsed.path.strip("/"))
+    raise ConfigError(
+        f"store = {url!r} has the scheme {parsed.scheme!r}.", remedy="Use file:///absolute/path or s3://bucket/prefix."
+    )
+
+
+def default_store_url() -> str:
+    """MANTIS_STORE, or the folder .mantis where the command was started."""
+    return os.environ.get("MANTIS_STORE") or (Path.cwd() / ".mantis").as_uri()
+
+
+def key_of(store: ObjectStore, address: str) -> str:
+    """The key that `address` means in `store`: a key stays as it is, an absolute URI loses the address of the store.
+
+    Raises:
+        ConfigError: the URI has the address of another store.
+    """
+    if "://" not in address:
+        return address.strip("/")
+    root = store.url.rstrip("/") + "/"
+    if address.startswith(root):
+        return address.removeprefix(root).rstrip("/")
+    # A store that was copied or moved holds the object under another address: an old report may name the former one.
+    here = next((key for key in possible_keys(address) if _holds(store, key)), None)
+    raise ConfigError(
+        f"{address} is not an address of the store {store.url}.",
+        remedy=f"This store holds the same key: name {here}. Or name the other store with --store."
+        if here
+        else "Name the store that holds it (--store).",
+    )
+
+
+def key_below(store_url: str, address: str) -> str:
+    """`address` as a key where it lies in the store at `store_url`, else as it is; no store is opened."""
+    parsed = urlparse(store_url)
+    if parsed.scheme in ("", "file"):
+        root = Path(unquote(parsed.path)).absolute()
+        roots = [f"{root.as_uri()}/", f"{root}/"]
+    else:
+        roots = [f"{store_url.rstrip('/')}/"]
+    here = next((each for each in roots if address.startswith(each)), "")
+    return address.removeprefix(here).rstrip("/") if here else address
+
+
+def possible_keys(uri: str) -> list[str]:
+    """What `uri`, of a store with an unknown address, can have as its key: the longest first, often only one.
+
+    A key begins with one of FOLDERS. There are several where the store lies below a folder with such a name.
+    """
+    parts = uri.split("/")
+    below = range(FIRST_BELOW_HOST, len(parts) - 1)
+    return ["/".join(parts[place:]).rstrip("/") for place in below if parts[place] in FOLDERS]
+
+
+def _holds(store: ObjectStore, key: str) -> bool:
+    return store.stat(key) is not None or next(iter(store.list(key)), None) is not None
+
+
+def join(prefix: str, name: str) -> str:
+    """The key of `name` below `prefix`, which may be empty."""
+    return f"{prefix}/{name}" if prefix else name
+
+
+def upload_tree(store: ObjectStore, prefix: str, folder: Path) -> list[Entry]:
+    """Put every file below `folder` under `prefix`, concurrently; returns what was put, in the order of keys."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+
+    def put(path: Path) -> Entry:
+        key = f"{prefix}/{path.relative_to(folder).as_posix()}"
+        store.put_file(key, path)
+        return Entry(key=key, size=path.stat().st_size)
+
+    return concurrently(put, files)
+
+
+def download_tree(store: ObjectStore, prefix: str, folder: Path) -> list[Path]:
+    """Get every object under `prefix` into `folder`, concurrently."""
+
+    def get(entry: Entry) -> Path:
+        path = folder / entry.key.removeprefix(prefix + "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store.get_file(entry.key, path)
+        return path
+
+    return concurrently(get, list(store.list(prefix)))
+
+
+def delete_tree(store: ObjectStore, prefix: str) -> None:
+    """Delete every object under `prefix`."""
+    concurrently(lambda entry: store.delete(entry.key), list(store.list(prefix)))
+
+
+def concurrently(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """`work` over `items` on TRANSFER_THREADS threads; results in the order of items."""
+    with ThreadPoolExecutor(TRANSFER_THREADS) as pool:
+        return list(pool.map(work, items))
+
+
+def check_store(store: ObjectStore) -> None:
+    """Write, read and delete an object.
+
+    Raises:
+        StoreError: one of the three did not work.
+    """
+    key = f"runs/.probe-{uuid.uuid4().hex}"
+    store.put(key, b"probe")
+    if store.get(key) != b"probe":
+        raise StoreError(f"{store.url} gives back other bytes than were written.", remedy="Check the server.")
+    store.delete(key)

@@ -1,0 +1,114 @@
+"""The store as a folder."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from mantis.errors import NotFoundError, StoreError
+from mantis.store.base import Entry, join
+
+YOUNG_SECONDS = 2.0  # a file written twice within its clock's tick looks unchanged; git calls such files racy
+
+
+class LocalStore:
+    """Objects are files below `root`; a write goes to a temporary file that is renamed into place."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.url = self.root.as_uri()
+
+    def put(self, key: str, data: bytes) -> None:
+        self._write(key, lambda file: file.write(data))
+
+    def put_file(self, key: str, path: Path) -> None:
+        with path.open("rb") as source:
+            self._write(key, lambda file: shutil.copyfileobj(source, file, 1 << 20))
+
+    def get(self, key: str) -> bytes:
+        with self._open(key) as file:
+            return file.read()
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        with self._open(key) as file:
+            file.seek(start)
+            return file.read(length)
+
+    def get_file(self, key: str, path: Path) -> None:
+        with self._open(key) as source, path.open("wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+
+    def stat(self, key: str) -> Entry | None:
+        path = self._path(key)
+        return _entry(key, path) if path.is_file() else None
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        base = self._path(prefix)
+        found = (path for path in base.rglob("*") if path.is_file() and not path.name.startswith(".tmp-"))
+        for key, path in sorted((path.relative_to(self.root).as_posix(), path) for path in found):
+            yield _entry(key, path)
+
+    def children(self, prefix: str) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
+        base = self._path(prefix)
+        if not base.is_dir():
+            return (), ()
+        found = sorted((join(prefix, path.name), path) for path in base.iterdir() if not path.name.startswith(".tmp-"))
+        files = tuple(_entry(key, path) for key, path in found if path.is_file())
+        return files, tuple(key for key, path in found if path.is_dir())
+
+    def delete(self, key: str) -> None:
+        self._path(key).unlink(missing_ok=True)
+
+    def uri(self, key: str) -> str:
+        return f"{self.url}/{key}"
+
+    def lance_uri(self, key: str) -> str:
+        return str(self._path(key))
+
+    def lance_options(self) -> dict[str, str]:
+        return {}
+
+    def _path(self, key: str) -> Path:
+        path = self.root / key
+        if ".." in Path(key).parts or Path(key).is_absolute():
+            raise StoreError(f"The key {key!r} leaves the store {self.url}.", remedy="Keys are relative, without `..`.")
+        return path
+
+    def _open(self, key: str) -> IO[bytes]:
+        try:
+            return self._path(key).open("rb")
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise NotFoundError(f"{self.uri(key)} does not exist.", remedy="Run the step that makes it.") from None
+        except OSError as error:
+            raise StoreError(
+                f"{self.uri(key)} cannot be read: {error.strerror}.", remedy="Check the folder's rights."
+            ) from None
+
+    def _write(self, key: str, fill: Callable[[IO[bytes]], object]) -> None:
+        path = self._path(key)
+        temporary: Path | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".tmp-", delete=False) as file:
+                temporary = Path(file.name)
+                fill(file)
+            temporary.chmod(0o644)
+            os.replace(temporary, path)
+        except OSError as error:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+            raise StoreError(
+                f"{self.uri(key)} cannot be written: {error.strerror}.",
+                remedy="Free space or choose another place with --store, e.g. --store file:///tmp/mantis.",
+            ) from None
+
+
+def _entry(key: str, path: Path) -> Entry:
+    status = path.stat()
+    young = time.time() - status.st_ctime < YOUNG_SECONDS
+    # The inode and its own time of change too: they see a replaced file whose time of writing was set back.
+    version = "" if young else f"{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
+    return Entry(key=key, size=status.st_size, version=version, written=status.st_mtime)

@@ -1,0 +1,157 @@
+"""The store in a bucket of MinIO or any other S3."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlparse
+
+import urllib3
+from minio import Minio
+from minio.error import MinioException, S3Error
+
+from mantis.errors import ConfigError, NotFoundError, StoreError
+from mantis.store.base import TRANSFER_THREADS, Entry
+
+T = TypeVar("T")
+CONNECT_SECONDS, READ_SECONDS, RETRIES = 5.0, 60.0, 5
+PASSING = (499, 500, 502, 503, 504)  # 499 is MinIO's ClientDisconnected: it answers so when it is stopped
+MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchObject"}
+
+
+class MinioStore:
+    """Objects below `prefix` in `bucket`; endpoint and keys come from the environment."""
+
+    def __init__(self, *, bucket: str, prefix: str) -> None:
+        if not bucket:
+            raise ConfigError("store = 's3://' names no bucket.", remedy="Use s3://bucket/prefix.")
+        self.bucket = bucket
+        self.prefix = prefix
+        self.url = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._endpoint = os.environ.get("AWS_ENDPOINT_URL", "https://s3.amazonaws.com")
+        self._client = _client(self._endpoint)
+
+    def put(self, key: str, data: bytes) -> None:
+        import io
+
+        self._call(key, lambda name: self._client.put_object(self.bucket, name, io.BytesIO(data), len(data)))
+
+    def put_file(self, key: str, path: Path) -> None:
+        self._call(key, lambda name: self._client.fput_object(self.bucket, name, str(path)))
+
+    def get(self, key: str) -> bytes:
+        return self._call(key, lambda name: self._read(name))
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        return self._call(key, lambda name: self._read_range(name, start, length))
+
+    def get_file(self, key: str, path: Path) -> None:
+        self._call(key, lambda name: self._client.fget_object(self.bucket, name, str(path)))
+
+    def stat(self, key: str) -> Entry | None:
+        try:
+            found = self._call(key, lambda name: self._client.stat_object(self.bucket, name))
+        except NotFoundError:
+            return None
+        return _entry(key, found)
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        root = f"{self.prefix}/" if self.prefix else ""
+        below = root + (f"{prefix}/" if prefix else "")
+        objects = self._call(
+            prefix, lambda _: list(self._client.list_objects(self.bucket, prefix=below, recursive=True))
+        )
+        for item in objects:
+            yield _entry(str(item.object_name).removeprefix(root), item)
+
+    def children(self, prefix: str) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
+        root = f"{self.prefix}/" if self.prefix else ""
+        below = root + (f"{prefix}/" if prefix else "")
+        found = self._call(prefix, lambda _: list(self._client.list_objects(self.bucket, prefix=below)))
+        keys = sorted((str(item.object_name).removeprefix(root), item) for item in found if item.object_name != below)
+        files = tuple(_entry(key, item) for key, item in keys if not item.is_dir)
+        return files, tuple(key.removesuffix("/") for key, item in keys if item.is_dir)
+
+    def delete(self, key: str) -> None:
+        self._call(key, lambda name: self._client.remove_object(self.bucket, name))
+
+    def uri(self, key: str) -> str:
+        return f"{self.url}/{key}"
+
+    def lance_uri(self, key: str) -> str:
+        return self.uri(key)
+
+    def lance_options(self) -> dict[str, str]:
+        return {
+            "aws_endpoint": self._endpoint,
+            "aws_access_key_id": os.environ.get("AWS_ACCESS_KEY_ID", ""),
+            "aws_secret_access_key": os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
+            "aws_region": os.environ.get("AWS_REGION", "us-east-1"),
+            "allow_http": str(self._endpoint.startswith("http://")).lower(),
+        }
+
+    def _read(self, name: str, **span: int) -> bytes:
+        response = self._client.get_object(self.bucket, name, **span)
+        try:
+            return bytes(response.read())
+        finally:
+            response.close()
+            response.release_conn()
+
+    def _read_range(self, name: str, start: int, length: int) -> bytes:
+        if not length:
+            return b""  # MinIO's client takes a length of 0 for "to the end"
+        try:
+            return self._read(name, offset=start, length=length)
+        except S3Error as error:
+            if error.code == "InvalidRange":  # it begins at the object's end or beyond
+                return b""
+            raise
+
+    def _call(self, key: str, request: Callable[[str], T]) -> T:
+        name = f"{self.prefix}/{key}" if self.prefix else key
+        try:
+            return request(name)
+        except S3Error as error:
+            if error.code in MISSING:
+                raise NotFoundError(
+                    f"{self.uri(key)} does not exist ({error.code}).", remedy="Run the step that makes it."
+                ) from None
+            raise StoreError(
+                f"{self.uri(key)}: {error.code}: {error.message}.", remedy=_remedy(error.code or "")
+            ) from None
+        except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise StoreError(
+                f"{self.uri(key)}: {self._endpoint} does not answer ({type(error).__name__}).",
+                remedy="Check AWS_ENDPOINT_URL and that the server runs; `mantis doctor` tries it.",
+            ) from None
+
+
+def _entry(key: str, item: Any) -> Entry:
+    written = item.last_modified.timestamp() if item.last_modified else 0.0
+    return Entry(key=key, size=int(item.size or 0), version=str(item.etag or ""), written=written)
+
+
+def _client(endpoint: str) -> Any:
+    parsed = urlparse(endpoint)
+    if parsed.scheme not in ("http", "https") or not parsed.netloc:
+        raise ConfigError(f"AWS_ENDPOINT_URL = {endpoint!r} is no URL.", remedy="Use e.g. http://minio:9000.")
+    pool = urllib3.PoolManager(
+        maxsize=2 * TRANSFER_THREADS,
+        timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
+        retries=urllib3.Retry(total=RETRIES, backoff_factor=0.5, status_forcelist=PASSING),
+    )
+    return Minio(
+        parsed.netloc,
+        access_key=os.environ.get("AWS_ACCESS_KEY_ID"),
+        secret_key=os.environ.get("AWS_SECRET_ACCESS_KEY"),
+        region=os.environ.get("AWS_REGION", "us-east-1"),
+        secure=parsed.scheme == "https",
+        http_client=pool,
+    )
+
+
+def _remedy(code: str) -> str:
+    if code in ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"):
+        return "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and the user's policy."
+    return "See the server's log."

@@ -1,0 +1,340 @@
+"""MLflow: one run per pipeline run, curves while training goes on, and nothing lost when the server is away.
+
+The store's own files (metrics.jsonl, scores.json, records) are the truth; MLflow shows them. What could not be
+sent is therefore sent by whoever comes next: the next batch, the next attempt, or the run's last step.
+"""
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from mantis import progress
+from mantis.errors import TrackingError
+from mantis.hashing import fingerprint
+from mantis.processes import one_at_a_time
+from mantis.runs.step_runner import Run
+from mantis.store.base import ObjectStore
+from mantis.store.local import LocalStore
+from mantis.tracking.mlflow_database import DATABASE, LOCATION, STORE_TAG, THIS_STORE, artifact_folder, forget_addresses
+
+RUN_TAG = "mantis.run"
+PARENT_TAG = "mlflow.parentRunId"  # MLflow's own: its page draws one run inside the other
+MARKER_METRIC = "train/loss"  # logged with every row of the curve: its last step says how far MLflow has got
+BATCH = 1000  # MLflow's limit of metrics per request
+SECONDS_BETWEEN_BATCHES = 5.0
+SETTLE_SECONDS = 1.0
+SCORE_FIGURES = ("accuracy", "low", "high", "official", "strict", "chance", "blind", "shuffled", "unparsed", "missing")
+PARAMETER_CHARACTERS = 6000  # MLflow's limit
+
+
+class Status(StrEnum):
+    """MLflow's words for what became of a run."""
+
+    RUNNING = "RUNNING"
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+    KILLED = "KILLED"
+
+
+def tracking_uri(store: ObjectStore) -> str:
+    """MLFLOW_TRACKING_URI, else a SQLite file in a local store, else one in the folder .mantis here."""
+    folder = database_folder(store)
+    return os.environ["MLFLOW_TRACKING_URI"] if folder is None else f"sqlite:///{folder / DATABASE}"
+
+
+def database_folder(store: ObjectStore) -> Path | None:
+    """The folder of the MLflow database of `store`; None where MLFLOW_TRACKING_URI names MLflow."""
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        return None
+    root = store.root if isinstance(store, LocalStore) else Path.cwd() / ".mantis"
+    root.mkdir(parents=True, exist_ok=True)
+    return root
+
+
+def address_in(store: ObjectStore, key: str) -> str:
+    """How MLflow names an object of `store`: by its key where the database lies in the store, else by its URI."""
+    return key if _lies_in(store) else store.uri(key)
+
+
+def _lies_in(store: ObjectStore) -> bool:
+    """Whether the database is a part of the store, and is copied and moved with it."""
+    return isinstance(store, LocalStore) and database_folder(store) is not None
+
+
+def _client(store: ObjectStore) -> Any:
+    from mlflow import MlflowClient
+
+    folder = database_folder(store)
+    if folder is not None:
+        forget_addresses(folder)
+    return MlflowClient(tracking_uri=tracking_uri(store))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedRun:
+    """A run's place in MLflow."""
+
+    client: Any  # mlflow.MlflowClient, which publishes no types
+    id: str
+    experiment: str
+    folder: Path | None = None  # with the database, where no server keeps the artifacts
+
+
+def open_tracked_run(run: Run) -> TrackedRun:
+    """The MLflow run of `run`, created where there is none; it is RUNNING then.
+
+    KFP's own MLflow integration hands over a run through MLFLOW_RUN_ID; then that one is used, or the one that it is
+    nested in. An ablation's arms are nested in it.
+
+    Raises:
+        TrackingError: the server refuses or is away.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = _client(run.store)
+        experiment = _experiment(client, run)
+        run_id = _known(client, experiment, run) or _created(client, experiment, run)
+        for tag, value in _tags(run).items():
+            client.set_tag(run_id, tag, value)
+        if run.parent:
+            outer = open_tracked_run(replace(run, id=run.parent, parent=""))
+            client.set_tag(run_id, PARENT_TAG, outer.id)
+        client.update_run(run_id, status=Status.RUNNING)
+    except MlflowException as error:
+        raise TrackingError(
+            f"MLflow at {tracking_uri(run.store)} refuses: {str(error).splitlines()[0]}",
+            remedy="Check MLFLOW_TRACKING_URI; what was missed is sent by the next attempt.",
+        ) from None
+    return TrackedRun(client=client, id=run_id, experiment=experiment, folder=database_folder(run.store))
+
+
+def find_tracked_run(run: Run) -> TrackedRun | None:
+    """The MLflow run of `run` as it is; None where nobody has opened one yet. Raises what MLflow's client raises."""
+    client = _client(run.store)
+    experiment = _experiment(client, run)
+    found = _known(client, experiment, run)
+    folder = database_folder(run.store)
+    return TrackedRun(client=client, id=found, experiment=experiment, folder=folder) if found else None
+
+
+def send_curve(tracked: TrackedRun, rows: Iterable[Mapping[str, float]]) -> int:
+    """Log the rows (each with its `step`) that MLflow does not have yet; returns how many.
+
+    A resumed training repeats the steps after its last checkpoint with the same values: they are not logged twice.
+    """
+    known = tracked.client.get_metric_history(tracked.id, MARKER_METRIC)
+    last = max((metric.step for metric in known), default=-1)
+    missing = [row for row in rows if row["step"] > last]
+    _log_rows(tracked, missing)
+    return len(missing)
+
+
+def record_run(
+    tracked: TrackedRun,
+    run: Run,
+    *,
+    scores: Mapping[str, float],
+    tags: Mapping[str, str],
+    dataset: Mapping[str, str] | None,
+    files: Sequence[Path],
+) -> None:
+    """Parameters, scores, tags, the dataset as an input, and the report's files."""
+    from mlflow.entities import Param
+
+    client = tracked.client
+    known = client.get_run(tracked.id)
+    parameters = [Param(key, value) for key, value in flat_recipe(run).items() if key not in known.data.params]
+    for start in range(0, len(parameters), 100):
+        client.log_batch(tracked.id, params=parameters[start : start + 100])
+    if dataset is not None and not known.inputs.dataset_inputs:
+        _log_dataset(tracked, dataset)
+    for tag, text in tags.items():
+        client.set_tag(tracked.id, tag, text)
+    for name, value in scores.items():
+        if known.data.metrics.get(name) != value:
+            client.log_metric(tracked.id, name, value)
+    kept = artifact_folder(tracked.folder, known.info.artifact_uri) if tracked.folder else None
+    for file in files:
+        if kept is None:
+            client.log_artifact(tracked.id, str(file))
+        else:  # MLflow's client writes to such a location through a server only
+            LocalStore(kept).put_file(file.name, file)
+
+
+def score_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Rows of scores.json as metrics: `eval/<benchmark>/<skill>/<figure>`, and `eval/mean/accuracy` to sort runs by.
+
+    The names are stable and the same for every run; `overall` is the skill that stands for a whole benchmark. The mean
+    is over benchmarks, each by its own figure, or by the mean of its skills where it has none.
+    """
+    metrics: dict[str, float] = {}
+    by_benchmark: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_benchmark.setdefault(row["benchmark"], []).append(row)
+        for figure in SCORE_FIGURES:
+            if row.get(figure) is not None:
+                metrics[f"eval/{row['benchmark']}/{row['skill']}/{figure}"] = float(row[figure])
+    figures = []
+    for skills in by_benchmark.values():
+        whole = [row for row in skills if row.get("aggregation")] or skills
+        figures.append(sum(row["accuracy"] for row in whole) / len(whole))
+    if figures:
+        metrics["eval/mean/accuracy"] = sum(figures) / len(figures)
+    return metrics
+
+
+def flat_recipe(run: Run) -> dict[str, str]:
+    """The resolved recipe as MLflow parameters: dotted names, values as text."""
+    flat: dict[str, str] = {}
+
+    def visit(prefix: str, value: object) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                visit(f"{prefix}.{key}" if prefix else str(key), inner)
+        else:
+            flat[prefix] = str(value)[:PARAMETER_CHARACTERS]
+
+    visit("", run.recipe.model_dump(mode="json"))
+    return flat
+
+
+class CurveSender:
+    """Sends rows of the training curve from a thread; never raises into training, never makes it wait."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._rows: queue.Queue[dict[str, float] | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Queue one row."""
+        self._rows.put({"step": step, **metrics})
+
+    def close(self, *, seconds: float = 60.0) -> None:
+        """Send what is queued, waiting at most `seconds`; the run's last step sends what is left."""
+        self._rows.put(None)
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            progress.say("MLflow did not take all of the curve in time; the run's last step sends the rest")
+
+    def _work(self) -> None:
+        tracked: TrackedRun | None = None
+        waiting: list[dict[str, float]] = []
+        closing = False
+        while not closing:
+            closing = self._collect(waiting)
+            try:
+                if tracked is None:
+                    tracked = open_tracked_run(self._run)
+                send_curve(tracked, waiting)
+                waiting.clear()
+            except Exception as error:  # an outage must not cost a training step, whatever the client raises
+                progress.say(f"MLflow is away, {len(waiting)} rows wait: {str(error).splitlines()[0][:200]}")
+
+    def _collect(self, waiting: list[dict[str, float]]) -> bool:
+        """Move rows to `waiting` until it is time to send; True when there will be no more."""
+        until = time.monotonic() + SECONDS_BETWEEN_BATCHES
+        while (left := until - time.monotonic()) > 0:
+            try:
+                row = self._rows.get(timeout=left)
+            except queue.Empty:
+                return False
+            if row is None:
+                return True
+            waiting.append(row)
+        return False
+
+
+def _experiment(client: Any, run: Run) -> str:
+    given = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    if given:
+        return given
+    from mlflow.exceptions import MlflowException
+
+    name = run.recipe.tracking.experiment
+    found = client.get_experiment_by_name(name)
+    if found:
+        return str(found.experiment_id)
+    # Without a server, artifacts lie beside the database; a server has a place of its own for them.
+    place = LOCATION if database_folder(run.store) is not None else None
+    try:
+        return str(client.create_experiment(name, artifact_location=place))
+    except MlflowException as error:
+        found = client.get_experiment_by_name(name)
+        if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+            raise
+        return str(found.experiment_id)  # another process made it at the same moment
+
+
+def _tags(run: Run) -> dict[str, str]:
+    """What a run is known by: its id and its store, for another person may have a run of the same id in another one.
+
+    A database that lies in the store moves with it, so there the tag says no address.
+    """
+    return {RUN_TAG: run.id, STORE_TAG: THIS_STORE if _lies_in(run.store) else run.store.url}
+
+
+def _known(client: Any, experiment: str, run: Run) -> str:
+    """MLflow's id of `run`, empty where it has none; that which KFP handed over is the run's, not its arms'."""
+    given = os.environ.get("MLFLOW_RUN_ID")
+    if given and not run.parent:
+        # KFP's plugin hands every task a run of its own, nested in that of the pipeline's run, which is ours.
+        return str(client.get_run(given).data.tags.get(PARENT_TAG, given))
+    wanted = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in _tags(run).items())
+    oldest = client.search_runs([experiment], wanted, max_results=1, order_by=["attributes.start_time ASC"])
+    return str(oldest[0].info.run_id) if oldest else ""
+
+
+def _created(client: Any, experiment: str, run: Run) -> str:
+    """A new MLflow run; where another process made one at the same moment, the older one, and ours is deleted.
+
+    MLflow knows no "create unless there": processes of one machine take turns, those of others have SETTLE_SECONDS
+    to become visible, since a run may be older by its clock and yet written later.
+    """
+    with one_at_a_time(f"{fingerprint([run.store.url, run.id])}.mlflow", lambda: None):
+        if first := _known(client, experiment, run):
+            return first
+        mine = client.create_run(experiment, run_name=run.id, tags=_tags(run)).info.run_id
+        if os.environ.get("MLFLOW_TRACKING_URI"):
+            time.sleep(SETTLE_SECONDS)
+        first = _known(client, experiment, run)
+        if first != mine:
+            client.delete_run(mine)
+        return first
+
+
+def _log_rows(tracked: TrackedRun, rows: Sequence[Mapping[str, float]]) -> None:
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric(name, float(value), now, int(row["step"]))
+        for row in rows
+        for name, value in row.items()
+        if name != "step"
+    ]
+    for start in range(0, len(metrics), BATCH):
+        tracked.client.log_batch(tracked.id, metrics=metrics[start : start + BATCH])
+
+
+def _log_dataset(tracked: TrackedRun, dataset: Mapping[str, str]) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    entity = Dataset(
+        name=dataset["name"],
+        digest=dataset["digest"][:36],
+        source_type="mantis",
+        source=dataset["source"],
+        profile=dataset.get("profile"),
+    )
+    tracked.client.log_inputs(
+        tracked.id, datasets=[DatasetInput(entity, [InputTag("mlflow.data.context", "training")])]
+    )

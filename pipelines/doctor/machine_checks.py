@@ -1,0 +1,96 @@
+"""What works on this machine, and what to do about what does not."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+
+from mantis.errors import MantisError
+from mantis.store.base import check_store, open_store
+
+DISK_GB = 10
+MEMORY_GB = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at; `ok` None means that it is optional and not there."""
+
+    what: str
+    ok: bool | None
+    found: str
+    remedy: str = ""
+
+
+def examine(store_url: str) -> list[Finding]:
+    """Every finding, cheap ones first."""
+    checks: list[Callable[[], Finding]] = [
+        _packages,
+        _cores_and_memory,
+        _disk,
+        lambda: _store(store_url),
+        _gpu,
+        _flash_attention,
+        _cluster,
+    ]
+    return [check() for check in checks]
+
+
+def _packages() -> Finding:
+    names = ("torch", "transformers", "deepspeed", "kfp", "mlflow", "pylance", "minio")
+    missing = [name for name in names if find_spec("lance" if name == "pylance" else name) is None]
+    if missing:
+        return Finding(what="packages", ok=False, found=f"missing: {', '.join(missing)}", remedy="Run `make venv`.")
+    return Finding(what="packages", ok=True, found=", ".join(f"{name} {metadata.version(name)}" for name in names))
+
+
+def _cores_and_memory() -> Finding:
+    import psutil
+
+    cores = len(os.sched_getaffinity(0))
+    memory = psutil.virtual_memory().available / 1e9
+    enough = cores >= 2 and memory >= MEMORY_GB
+    remedy = f"The demo wants 2 cores and {MEMORY_GB} GB; with one core set training.gpus_per_node=1."
+    return Finding(what="cores, memory", ok=enough, found=f"{cores} cores, {memory:.0f} GB free", remedy=remedy)
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(os.getcwd()).free / 1e9
+    return Finding(what="disk", ok=free >= DISK_GB, found=f"{free:.0f} GB free", remedy=f"Free {DISK_GB} GB.")
+
+
+def _store(url: str) -> Finding:
+    try:
+        check_store(open_store(url))
+    except MantisError as error:
+        return Finding(what="store", ok=False, found=error.problem, remedy=error.remedy)
+    return Finding(what="store", ok=True, found=f"{url}: written, read, deleted")
+
+
+def _gpu() -> Finding:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding(what="GPU", ok=None, found="none: training runs on CPU, which is for the demo and tests")
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return Finding(what="GPU", ok=True, found=", ".join(names))
+
+
+def _flash_attention() -> Finding:
+    there = find_spec("flash_attn") is not None
+    return Finding(
+        what="flash-attn",
+        ok=there or None,
+        found=metadata.version("flash-attn") if there else "not installed",
+        remedy="On a GPU machine with nvcc: pip install -c constraints.txt '.[gpu]'.",
+    )
+
+
+def _cluster() -> Finding:
+    from components.training.launch.kubernetes_client import SERVICE_ACCOUNT  # the cluster's client takes a second
+
+    where = os.environ.get("KUBECONFIG")
+    else_found = "by this pod's account" if SERVICE_ACCOUNT.exists() else "no KUBECONFIG: local runs only"
+    return Finding(what="Kubernetes", ok=None, found=f"KUBECONFIG={where}" if where else else_found)

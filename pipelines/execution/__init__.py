@@ -1,0 +1,1 @@
+"""Resolving, checking, running and finishing a pipeline."""

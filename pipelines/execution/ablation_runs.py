@@ -1,0 +1,114 @@
+"""An ablation's runs: an arm for each skill of the recipe, with those before it, and a parent that compares them.
+
+Source: paper, section 4.5: coref, then coref and compare, and so on.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from mantis import progress
+from mantis.config.recipe import Recipe
+from mantis.errors import ConfigError
+from mantis.runs.arms import arms_of, write_arms
+from mantis.runs.step_runner import Run, open_run, read_records
+from mantis.store.base import open_store
+from mantis.tracking.mlflow_runs import Status
+from pipelines.execution.finalize import NOT_STARTED, check_ours, delete_jobs, record_end, started, status_of
+from pipelines.execution.preflight import keep_recipe, preflight
+from pipelines.execution.resolve import fitting, resolve_run
+
+FEWEST = 2  # arms that can be compared
+
+
+def resolve_parent(recipe: str, overrides: Mapping[str, object], name: str, store_url: str) -> tuple[str, Recipe]:
+    """Id and recipe of the run that compares the arms; the recipe is that of the last arm, with every skill.
+
+    Raises:
+        ConfigError: a field that does not hold, fewer than two skills, or a name without room for the arms'.
+    """
+    run_id, resolved = resolve_run(recipe, overrides, name, store_url)
+    skills = resolved.data.skills
+    if len(skills) < FEWEST:
+        raise ConfigError(
+            f"data.skills = {list(skills)}: an ablation adds them one by one, and compares.",
+            remedy="Name two or more: --set 'data.skills=[coref,compare,reason,temporal]'.",
+        )
+    parent = run_id if name else f"{run_id}-arms"
+    fitting(
+        _arm(parent, max(skills, key=len)), f"run_name (--name) = {name!r}" if name else f"name = {resolved.name!r}"
+    )
+    return parent, resolved
+
+
+def preflight_arms(recipe: str, overrides: Mapping[str, object], name: str, store_url: str) -> Run:
+    """The parent, checked as any run is, with the recipes of its arms in the store.
+
+    Raises:
+        MantisError: recipe, store, source or benchmark will not do; nothing was started.
+    """
+    parent, resolved = resolve_parent(recipe, overrides, name, store_url)
+    arms = _arms(recipe, overrides, Run(id=parent, store=open_store(store_url), recipe=resolved))
+    checked = preflight(recipe, overrides, parent, store_url, trained_by=arms)
+    for arm in arms:
+        keep_recipe(checked.store, arm.id, arm.recipe)
+    write_arms(checked.store, parent, [arm.id for arm in arms])
+    return checked
+
+
+def _arms(recipe: str, overrides: Mapping[str, object], parent: Run) -> list[Run]:
+    """The runs that these parameters mean: one more skill each."""
+    arms = []
+    skills = parent.recipe.data.skills
+    for number, skill in enumerate(skills, 1):
+        chosen = {"data.skills": list(skills[:number])}
+        run_id, its_recipe = resolve_run(recipe, {**overrides, **chosen}, _arm(parent.id, skill), parent.store.url)
+        arms.append(Run(id=run_id, store=parent.store, recipe=its_recipe, parent=parent.id))
+    return arms
+
+
+def finish_arms(recipe: str, overrides: Mapping[str, object], name: str, store_url: str) -> None:
+    """Close the ablation that these parameters mean; one that preflight refused left nothing to close."""
+    try:
+        parent_id, resolved = resolve_parent(recipe, overrides, name, store_url)
+        named = Run(id=parent_id, store=open_store(store_url), recipe=resolved)
+        arms = _arms(recipe, overrides, named)
+        for run in (named, *arms):
+            check_ours(run)
+    except ConfigError:
+        progress.say(NOT_STARTED)
+        return
+    for arm in arms:
+        delete_jobs(arm)
+    parent = started(named)
+    if parent:
+        _record_ends(parent)
+
+
+def close_arms(parent: Run) -> None:
+    """Delete the TrainJobs that were left, then close every arm, then the parent."""
+    for skill in parent.recipe.data.skills:
+        delete_jobs(replace(parent, id=_arm(parent.id, skill), parent=parent.id))
+    _record_ends(parent)
+
+
+def _record_ends(parent: Run) -> None:
+    """The end of every arm, and of the parent, which failed where an arm did.
+
+    An arm whose end cannot be recorded keeps no other one open; the first such error is raised at the end.
+    """
+    ends, problems = [], []
+    for arm in arms_of(parent.store, parent.id):
+        try:
+            ends.append(status_of(read_records(parent.store, arm)))
+            record_end(open_run(arm, parent.store.url), ends[-1])
+        except Exception as error:
+            problems.append(error)
+    own = status_of(read_records(parent.store, parent.id))
+    record_end(parent, Status.FAILED if Status.FAILED in ends else own)
+    if problems:
+        raise problems[0]
+
+
+def _arm(parent: str, skill: str) -> str:
+    """Id of the arm that adds `skill`: by it an arm's job is found while the store is away."""
+    return f"{parent}-{skill}"

@@ -1,0 +1,54 @@
+"""Pipelines to the YAML of Kubeflow Pipelines; the files are kept in the repository and checked for staleness."""
+
+import re
+import tempfile
+from pathlib import Path
+
+from kfp import compiler
+
+from mantis.errors import ConfigError
+from pipelines.ablation import ablation
+from pipelines.data_preparation import data_preparation
+from pipelines.evaluation import evaluation
+from pipelines.execution.platform import Platform
+from pipelines.instruction_tuning import instruction_tuning
+
+PIPELINES = {
+    "instruction-tuning": instruction_tuning,
+    "data-preparation": data_preparation,
+    "evaluation": evaluation,
+    "ablation": ablation,
+}
+PINNED = re.compile(r"[\w.:/-]+@sha256:[0-9a-f]{64}")
+
+
+def compile_all(folder: Path, platform: Platform) -> list[Path]:
+    """Write one `<pipeline>.yaml` each into `folder`, bound to `platform`; returns the paths.
+
+    Raises:
+        ConfigError: the image is not pinned by its digest.
+    """
+    image = platform.image
+    if image and not PINNED.fullmatch(image):
+        raise ConfigError(
+            f"--image {image!r} has no digest: a tag can come to mean another image in the middle of a run.",
+            remedy="Write name@sha256:<64 hex digits>; `crane digest NAME:TAG` prints it.",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, bind in PIPELINES.items():
+        path = folder / f"{name}.yaml"
+        compiler.Compiler().compile(bind(platform), str(path))
+        paths.append(path)
+    return paths
+
+
+def stale(folder: Path) -> list[str]:
+    """Names of the files in `folder` that are not what the code compiles to."""
+    with tempfile.TemporaryDirectory() as scratch:
+        fresh = compile_all(Path(scratch), Platform())
+        return [
+            path.name
+            for path in fresh
+            if not (folder / path.name).exists() or (folder / path.name).read_text() != path.read_text()
+        ]

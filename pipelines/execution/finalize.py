@@ -1,0 +1,223 @@
+"""The last step, whatever happened: MLflow gets the whole run and its right status; the run gets its summary."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from mantis import progress
+from mantis.artifacts.manifest import MANIFEST, Manifest, code_version, image_digest, parse_manifest
+from mantis.errors import ConfigError, MantisError, NotFoundError, StoreError
+from mantis.runs.step_runner import Run, State, StepRecord, open_run, read_records, was_stopped
+from mantis.schema_versions import Form, load_rows, versioned
+from mantis.store.base import open_store
+from mantis.tracking.mlflow_runs import Status, TrackedRun, open_tracked_run, record_run, score_metrics, send_curve
+from mantis.tracking.model_registry import register_model
+from pipelines.execution.preflight import check_name
+from pipelines.execution.resolve import name_of, resolve_run
+
+CLUSTER_SECONDS = 60.0  # an API server that is away keeps no run from being closed
+NOT_STARTED = "no run was started"
+
+
+def finish(
+    recipe: str,
+    overrides: Mapping[str, object],
+    name: str,
+    store_url: str,
+    *,
+    last_step: str = "report",
+    model: str = "",
+) -> None:
+    """Close the run that these parameters mean, which is whole when `last_step` was done.
+
+    A run that preflight refused left nothing to close.
+    """
+    try:
+        run_id, resolved = resolve_run(recipe, overrides, name_of(recipe, overrides, name, model, store_url), store_url)
+        named = Run(id=run_id, store=open_store(store_url), recipe=resolved)
+        check_ours(named)
+    except ConfigError:
+        progress.say(NOT_STARTED)
+        return
+    delete_jobs(named)
+    run = started(named)
+    if run:
+        record_end(run, status_of(read_records(run.store, run.id), last_step))
+
+
+def check_ours(named: Run) -> None:
+    """Preflight did not refuse the name; else a run with another recipe has it, which is not ours to close.
+
+    Raises:
+        ConfigError: it did.
+    """
+    with suppress(StoreError):  # jobs are deleted all the same: they hold GPUs
+        check_name(named)
+
+
+def started(named: Run) -> Run | None:
+    """The run as preflight left it in the store; None, which is said, where it left none."""
+    try:
+        return open_run(named.id, named.store.url)
+    except ConfigError:
+        progress.say(NOT_STARTED)
+        return None
+
+
+def status_of(records: list[StepRecord], last_step: str = "report") -> Status:
+    """MLflow's word for what the records say; KFP's own status is not to be relied on.
+
+    Where nothing failed of its own accord and the last step is not there, somebody ended the run.
+    """
+    whole = any(record.step == last_step and record.state in (State.DONE, State.REUSED) for record in records)
+    failed = any(record.state is State.FAILED and not was_stopped(record) for record in records)
+    if failed:
+        return Status.FAILED
+    return Status.FINISHED if whole else Status.KILLED
+
+
+def close_run(run: Run, status: Status) -> None:
+    """Delete a TrainJob that was left, write the run's summary, and send everything about the run to MLflow."""
+    delete_jobs(run)
+    record_end(run, status)
+
+
+def delete_jobs(run: Run) -> None:
+    """The TrainJob of a launcher that was killed without a word; one that a person applied is that person's.
+
+    Before anything else, and without a look into the store, which may be away: a job holds GPUs. What cannot be done
+    is said, not raised.
+    """
+    if run.recipe.training.launcher != "trainjob":
+        return
+    os.environ[progress.STEP] = run.shown("finish")
+    from components.training.launch.kubernetes_client import Cluster
+    from components.training.launch.trainjob_spec import applied_name
+
+    try:
+        cluster = Cluster(run.recipe.cluster.namespace, patience=CLUSTER_SECONDS)
+        for job in cluster.of_run(run):
+            name = str(job["metadata"]["name"])
+            if name != applied_name(run.id):
+                cluster.delete(name, str(job["metadata"]["uid"]))
+                progress.say(f"TrainJob {cluster.namespace}/{name} was left and is deleted")
+    except MantisError as error:
+        progress.say(str(error))
+
+
+def record_end(run: Run, status: Status) -> None:
+    """Write the run's summary and send everything about the run to MLflow; what MLflow does not take is said."""
+    from mlflow.exceptions import MlflowException
+
+    os.environ[progress.STEP] = run.shown("finish")
+    records = read_records(run.store, run.id)
+    reasons = {record.step: record.reason for record in records if record.state is State.FAILED}
+    content = {"run": run.id, "status": status, "failed": reasons, "steps": [r.model_dump() for r in records]}
+    summary = versioned(Form.RUN_SUMMARY, content)
+    run.store.put(run.key("summary.json"), json.dumps(summary, indent=1).encode())
+    try:
+        tracked = open_tracked_run(run)
+        try:
+            _send(tracked, run, records, reasons)
+        finally:  # a run that cannot be shown whole has ended all the same
+            tracked.client.set_terminated(tracked.id, status=status)
+    except MantisError as error:
+        progress.say(str(error))
+    except MlflowException as error:
+        reason = str(error).splitlines()[0][:200]
+        progress.say(f"MLflow did not take all of the run: {reason} The same command tries again.")
+
+
+def _send(tracked: TrackedRun, run: Run, records: list[StepRecord], reasons: Mapping[str, str]) -> None:
+    manifests = {
+        record.step: _manifest_of(run, record)
+        for record in records
+        if record.key and record.state in (State.DONE, State.REUSED)
+    }
+    if "train" in manifests:
+        send_curve(tracked, _curve(run, manifests["train"]))
+    if "convert" in manifests:  # its manifest stands, so it was proved
+        register_model(run, manifests["convert"])
+    tags = {"code_version": code_version(), "image_digest": image_digest(), "recipe": run.recipe.name}
+    tags |= _what_to_filter_by(run)
+    tags |= {f"failed.{step}": reason[:500] for step, reason in reasons.items()}
+    tags |= {f"fingerprint.{step}": manifest.fingerprint for step, manifest in manifests.items()}
+    mixture = manifests.get("assemble")
+    with tempfile.TemporaryDirectory() as folder:
+        record_run(
+            tracked,
+            run,
+            scores=_scores(run, manifests) | _data(manifests),
+            tags=tags,
+            dataset=_dataset(mixture) if mixture else None,
+            files=_report_files(run, manifests.get("report"), Path(folder)),
+        )
+
+
+def _manifest_of(run: Run, record: StepRecord) -> Manifest:
+    text = run.store.get(f"{record.key}/{MANIFEST}")
+    return parse_manifest(text, origin=run.store.uri(record.key), key=record.key)
+
+
+def _what_to_filter_by(run: Run) -> dict[str, str]:
+    """Tags by which MLflow's table of runs is narrowed down to those that can be compared."""
+    recipe = run.recipe
+    return {
+        "model.family": recipe.model.family,
+        "model.base": recipe.model.base,
+        "data.subsets": ",".join(subset.name for subset in recipe.data.subsets) or "all",
+        "evaluation.decoding": recipe.evaluation.decoding,
+        "evaluation.layout": recipe.evaluation.layout,
+        "evaluation.scoring": recipe.evaluation.scoring,
+        "evaluation.reference": recipe.evaluation.reference or "none",
+    }
+
+
+def _curve(run: Run, checkpoint: Manifest) -> list[dict[str, float]]:
+    text = run.store.get(f"{checkpoint.key}/metrics.jsonl").decode()
+    return [curve_row(json.loads(line)) for line in text.splitlines()]
+
+
+def curve_row(row: Mapping[str, float]) -> dict[str, float]:
+    """A row of metrics.jsonl under MLflow's names: `train/<name>`, the step kept."""
+    return {name if name == "step" else f"train/{name}": value for name, value in row.items()}
+
+
+def _scores(run: Run, manifests: Mapping[str, Manifest]) -> dict[str, float]:
+    evaluations = [manifest for step, manifest in manifests.items() if step.startswith("evaluate-")]
+    keys = [f"{manifest.key}/scores.json" for manifest in evaluations]
+    read = (load_rows(Form.SCORES, "scores", run.store.get(key), run.store.uri(key)) for key in keys)
+    return score_metrics(row for rows in read for row in rows)
+
+
+def _data(manifests: Mapping[str, Manifest]) -> dict[str, float]:
+    mixture = manifests.get("assemble")
+    if mixture is None:
+        return {}
+    return {f"data/{name}": float(value) for name, value in mixture.summary.items() if isinstance(value, int | float)}
+
+
+def _dataset(mixture: Manifest) -> dict[str, str]:
+    return {
+        "name": "+".join(sorted(mixture.inputs)) or "mixture",
+        "digest": mixture.fingerprint,
+        "source": json.dumps({"key": mixture.key}),
+        "profile": json.dumps(mixture.summary),
+    }
+
+
+def _report_files(run: Run, report: Manifest | None, folder: Path) -> list[Path]:
+    if report is None:
+        return []
+    files = []
+    for name in ("report.html", "report.md", "summary.json"):
+        path = folder / name
+        try:
+            run.store.get_file(f"{report.key}/{name}", path)
+        except NotFoundError:
+            continue
+        files.append(path)
+    return files

@@ -1,0 +1,147 @@
+"""What a task needs from the cluster it runs on, by kfp-kubernetes; kfp.local ignores all of it.
+
+Names of Secrets and their keys are those of manifests/base. Nothing is retried by KFP: its controller retries lost pods
+only, whatever a task asks for, and the steps retry transient faults themselves.
+"""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from kfp import dsl, kubernetes
+from kfp.dsl.base_component import BaseComponent
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mantis.config.recipe import explain
+from mantis.errors import ConfigError
+
+STORE_KEYS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+# Absent Secrets are no error: MLflow may be KFP's own, and most data needs no token.
+OPTIONAL_KEYS = {
+    "mantis-store": ("AWS_REGION",),
+    "mantis-mlflow": ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
+    "mantis-hub": ("HF_TOKEN",),
+}
+SHORT_SECONDS = 1800  # of tasks that only read and write records; the pod's wait for a node counts, too
+GPU = "nvidia.com/gpu"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+Cores = Annotated[str, Field(pattern=r"^\d+(\.\d+)?m?$")]
+Bytes = Annotated[str, Field(pattern=r"^\d+(\.\d+)?[MGT]i?$")]
+
+
+class Resources(BaseModel):
+    """What the pods of one step ask for; nothing where a field is left out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cpu: Cores | None = Field(None, description="Requested, e.g. 16.")
+    memory: Bytes | None = Field(None, description="Requested, and the limit, e.g. 128Gi.")
+    gpus: int = Field(0, ge=0, description="With a toleration of the usual taint nvidia.com/gpu.")
+    shared_memory: Bytes = Field("2Gi", description="Of /dev/shm; Kubernetes' own has 64 MiB.")
+    node_selector: dict[str, str] = {}
+    queue: str = Field("", description="A LocalQueue of Kueue, which has to manage plain pods.")
+    timeout_seconds: int | None = Field(None, ge=1, description="The wait for a node counts, too.")
+
+
+class Steps(BaseModel):
+    """Resources by the name of the step: the file of `--platform`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prepare: Resources = Resources()
+    assemble: Resources = Resources()
+    train: Resources = Resources()
+    convert: Resources = Resources()
+    evaluate: Resources = Resources()
+    report: Resources = Resources()
+    compare: Resources = Resources()
+
+
+NOTHING = Steps()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Platform:
+    """What a pipeline is bound to when it is compiled: the image of every task, and what the steps ask for."""
+
+    image: str = ""  # empty: the placeholder, which no cluster can pull
+    steps: Steps = NOTHING
+
+
+_platform: ContextVar[Platform] = ContextVar("platform")
+
+
+def pipeline(**described: str) -> Callable[[Callable[..., None]], Callable[[Platform], BaseComponent]]:
+    """As `dsl.pipeline`, but for one platform after the other: what it decorates becomes `bind(platform)`."""
+
+    def decorate(function: Callable[..., None]) -> Callable[[Platform], BaseComponent]:
+        def bind(platform: Platform) -> BaseComponent:
+            token = _platform.set(platform)
+            try:
+                return dsl.pipeline(**described)(function)
+            finally:
+                _platform.reset(token)
+
+        return bind
+
+    return decorate
+
+
+def on_cluster(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Image, credentials as environment, no root, and KFP's cache off.
+
+    Every step looks into the store itself and knows whether the result is still there; KFP's cache does not, and
+    would pass on addresses of what was deleted, or skip a launch.
+    """
+    if image := _platform.get().image:
+        # The environment's is what lineage records, and what the ranks of a TrainJob run in.
+        task.set_container_image(image).set_env_variable("MANTIS_IMAGE", image)
+    kubernetes.use_secret_as_env(task, "mantis-store", {key: key for key in STORE_KEYS})
+    for secret, keys in OPTIONAL_KEYS.items():
+        kubernetes.use_secret_as_env(task, secret, {key: key for key in keys}, optional=True)
+    kubernetes.set_security_context(task, run_as_non_root=True)
+    return task.set_caching_options(False)
+
+
+def short(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """`on_cluster`, and ended when it hangs."""
+    return kubernetes.set_timeout(on_cluster(task), SHORT_SECONDS)
+
+
+def step(name: str, task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """`on_cluster`, with what the platform gives to the step `name`."""
+    wanted: Resources = getattr(_platform.get().steps, name)
+    on_cluster(task)
+    kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=wanted.shared_memory)
+    if wanted.cpu:
+        task.set_cpu_request(wanted.cpu)
+    if wanted.memory:
+        task.set_memory_request(wanted.memory).set_memory_limit(wanted.memory)
+    if wanted.gpus:
+        task.set_accelerator_type(GPU).set_accelerator_limit(wanted.gpus)
+        kubernetes.add_toleration(task, key=GPU, operator="Exists", effect="NoSchedule")
+    for label, value in wanted.node_selector.items():
+        kubernetes.add_node_selector(task, label, value)
+    if wanted.queue:
+        kubernetes.add_pod_label(task, QUEUE_LABEL, wanted.queue)
+    return kubernetes.set_timeout(task, wanted.timeout_seconds) if wanted.timeout_seconds else task
+
+
+def platform_of(image: str, path: Path | None) -> Platform:
+    """The platform of an image, or of none (empty), and of a YAML file; manifests/overlays/a100/steps.yaml is one.
+
+    Raises:
+        ConfigError: no such file, not YAML, or a field that is unknown or has a wrong value; names it.
+    """
+    if path is None:
+        return Platform(image=image)
+    fields = f"A step has: {', '.join(Resources.model_fields)}. Steps: {', '.join(Steps.model_fields)}."
+    try:
+        return Platform(image=image, steps=Steps.model_validate(yaml.safe_load(path.read_text())))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"--platform {path}: {error}.", remedy="Name a YAML file of steps. " + fields) from None
+    except ValidationError as error:
+        raise ConfigError(explain(error, str(path)), remedy=fields) from None

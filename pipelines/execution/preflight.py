@@ -1,0 +1,167 @@
+"""The first step: everything that can be refused is refused here, before anything is computed."""
+
+from collections.abc import Mapping, Sequence
+
+from components.data.published.published_sets import warnings
+from components.data.step import resolve_subsets
+from components.evaluation.step import check_benchmarks
+from components.training.launch.launcher import launcher
+from components.training.step import is_trained
+from mantis.artifacts.manifest import Kind, Manifest
+from mantis.config.recipe import Recipe, read_stored_recipe
+from mantis.errors import ConfigError, InputError, TrainingError
+from mantis.models.registry import check_family
+from mantis.models.weights import catalog
+from mantis.models.weights.mirror import mirrors, model_identity
+from mantis.progress import say
+from mantis.runs.lineage import find_artifact
+from mantis.runs.step_runner import Run, recorded
+from mantis.store.base import ObjectStore, check_store, open_store
+from pipelines.execution.resolve import resolve_run
+
+CLUSTER_SECONDS = 30.0  # for an API server to answer, as one that is started anew
+
+
+def preflight(
+    recipe: str,
+    overrides: Mapping[str, object],
+    name: str,
+    store_url: str,
+    *,
+    model: str = "",
+    evaluates: bool = True,
+    trained_by: Sequence[Run] = (),
+) -> Run:
+    """The run, checked and with its resolved recipe in the store.
+
+    One that evaluates the existing `model` needs it there, any other the recipe's weights (data preparation counts
+    tokens by them), one that `evaluates` its benchmarks, and one that trains in between its launcher. Other runs that
+    train in its place are `trained_by`; their names have to be free, too.
+
+    Raises:
+        MantisError: recipe, store, source, weights, benchmark or launcher will not do; nothing was started.
+    """
+    run_id, resolved = resolve_run(recipe, overrides, name, store_url)
+    store = open_store(store_url)
+    check_store(store)
+    run = Run(id=run_id, store=store, recipe=resolved)
+    for named in (*trained_by, run):  # before anything is recorded: a run may be another one's
+        check_name(named)
+    keep_recipe(store, run_id, resolved)
+    with recorded(run, "preflight"):
+        for warning in [
+            *warnings(resolve_subsets(run)),
+            *catalog.warnings(catalog.named_bases(resolved.model).values()),
+        ]:
+            say(f"warning: {warning}")
+        check_family(resolved.model.family)
+        if model:
+            find_model(store, model)
+        else:
+            check_weights(store, resolved)
+        if evaluates:
+            check_benchmarks(run)
+        if evaluates and not model and not all(map(is_trained, trained_by or (run,))):
+            check_launcher(run)
+    return run
+
+
+def find_model(store: ObjectStore, address: str) -> Manifest:
+    """The committed model at `address`: a key such as models/<fingerprint>, or a URI in `store`.
+
+    Raises:
+        ConfigError: a URI in another store, or something else than a model.
+        NotFoundError: there is none.
+    """
+    found = find_artifact(store, address)
+    if found.kind is not Kind.MODEL:
+        raise ConfigError(
+            f"eval_model = {address!r} is a {found.kind.value}, not a model.",
+            remedy="Name the result of a run's `convert`, as `mantis status RUN` shows it.",
+        )
+    return found
+
+
+def check_weights(store: ObjectStore, recipe: Recipe) -> None:
+    """Everything that the model is built from is there, and made for its family.
+
+    Raises:
+        ConfigError: a name of nothing, or of weights for another family.
+        InputError: weights were not fetched.
+    """
+    settings = recipe.model
+    named = catalog.named_bases(settings)
+    for field, base in named.items():
+        if settings.family not in base.families:
+            raise ConfigError(
+                f"model.{field} = {base.name!r} is for {' and '.join(base.families)}, not {settings.family}.",
+                remedy=f"For {settings.family}: {', '.join(_bases_for(settings.family))}.",
+            )
+    missing = [name for name in dict.fromkeys(base.name for base in named.values()) if not mirrors(store, name)]
+    if missing:
+        raise InputError(
+            f"{store.url} has no copy of {', '.join(missing)}, which model names.",
+            remedy=f"Bring it: mantis fetch-model {' '.join(missing)}.",
+        )
+    model_identity(store, settings)
+    if settings.vision and not settings.projector and recipe.training.train != ("projector",):
+        say("warning: model.projector is not set: the projector starts from random numbers, as in stage 1")
+
+
+def _bases_for(family: str) -> list[str]:
+    return [base.name for base in catalog.published_bases().values() if family in base.families]
+
+
+def check_launcher(run: Run) -> None:
+    """The recipe's launcher can do what the recipe asks for, and a cluster that it needs answers; nothing is started.
+
+    Raises:
+        ConfigError: it cannot; the days of data preparation before it would be lost time.
+    """
+    settings = run.recipe.training
+    if settings.launcher != "trainjob":
+        launcher(settings)
+        return
+    from components.training.launch.kubernetes_client import Cluster  # the cluster's client takes a second
+    from components.training.launch.trainjob_spec import train_job
+
+    train_job(run, "0" * 64)
+    try:
+        Cluster(run.recipe.cluster.namespace, patience=CLUSTER_SECONDS).of_run(run)
+    except TrainingError as error:
+        raise ConfigError(
+            f"training.launcher = 'trainjob': {error.problem}",
+            remedy="Let KUBECONFIG name a cluster that can be reached. Where another run's checkpoint is taken, none "
+            "is needed: --set training.launcher=local --set training.nodes=1.",
+        ) from None
+
+
+def keep_recipe(store: ObjectStore, run_id: str, recipe: Recipe) -> None:
+    """Write the resolved recipe where every task of the run reads it."""
+    store.put(f"runs/{run_id}/recipe.yaml", recipe.to_yaml().encode())
+
+
+def check_name(run: Run) -> None:
+    """No run of this name is there with a recipe that would give other results.
+
+    Raises:
+        ConfigError: there is one.
+        StoreError: the store is away.
+    """
+    if _is_taken(run):
+        kept = run.store.uri(run.key("recipe.yaml"))
+        raise ConfigError(
+            f"run_name = {run.id!r} is the name of a run with another recipe ({kept}).",
+            remedy="Choose another name, or none: then the name follows from the recipe.",
+        )
+
+
+def _is_taken(run: Run) -> bool:
+    key = run.key("recipe.yaml")
+    if run.store.stat(key) is None:
+        return False
+    try:
+        kept = read_stored_recipe(run.store.get(key).decode(), origin=run.store.uri(key))
+    except ConfigError:  # of another version
+        return True
+    return kept.identity() != run.recipe.identity()

@@ -1,0 +1,113 @@
+"""From what a person names to a resolved recipe and a run id; a pure function, so that every task agrees."""
+
+import re
+from collections.abc import Mapping
+from importlib import resources
+
+import yaml
+
+from components.data.mixture.epochs import written_out
+from mantis.config.recipe import SCRATCH, Recipe, parse_recipe
+from mantis.errors import ConfigError
+from mantis.hashing import fingerprint
+from mantis.models.weights.catalog import FIELDS
+from mantis.store.base import key_below, open_store
+
+# A run's name becomes a folder of the store and the value of a Kubernetes label, as it is.
+LONGEST = 63
+RUN_NAME = re.compile(rf"(?=.{{1,{LONGEST}}}\Z)[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
+ALLOWED = f"letters, digits, `-`, `_` and `.`, {LONGEST} at most, the first and the last a letter or a digit"
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes in pipelines/recipes."""
+    folder = resources.files("pipelines") / "recipes"
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def resolve_run(recipe: str, overrides: Mapping[str, object], name: str, store_url: str = "") -> tuple[str, Recipe]:
+    """Run id and resolved recipe of `recipe`: a shipped name, a store URL, or YAML text. Mixtures are written out.
+
+    A model that lies in the store at `store_url` is named by its key there, so that the run stays the same where the
+    store is copied or moved.
+
+    Raises:
+        ConfigError: no such recipe, a field that does not hold, or a name that no run can have.
+    """
+    if name and not RUN_NAME.fullmatch(name):
+        raise ConfigError(f"run_name (--name) = {name!r} is no name for a run.", remedy=f"Use {ALLOWED}.")
+    text, origin = _recipe_text(recipe)
+    parsed = parse_recipe(text, origin=origin, overrides={key: _as_yaml(value) for key, value in overrides.items()})
+    resolved = written_out(parsed)
+    if store_url:
+        resolved = _with_keys(resolved, store_url)
+    return name or fitting(resolved.default_run_id(), f"name = {resolved.name!r}"), resolved
+
+
+def _with_keys(recipe: Recipe, store_url: str) -> Recipe:
+    addresses = {field: getattr(recipe.model, field) for field in FIELDS}
+    keys = {field: key_below(store_url, address) for field, address in addresses.items()}
+    if keys == addresses:
+        return recipe
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update=keys)})
+
+
+def fitting(run_id: str, made_of: str) -> str:
+    """A run's name that was made from the field and value `made_of`.
+
+    Raises:
+        ConfigError: it is too long.
+    """
+    if len(run_id) > LONGEST:
+        raise ConfigError(
+            f"{made_of} is too long: the run {run_id} would have a name of {len(run_id)} characters, and {LONGEST} are "
+            "possible.",
+            remedy=f"Shorten it by {len(run_id) - LONGEST}, or choose another name: --name (run_name).",
+        )
+    return run_id
+
+
+def published_recipe(family: str) -> str:
+    """The shipped recipe that trains all of a model of this family from published weights.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for name in shipped_recipes():
+        recipe = resolve_run(name, {}, "")[1]
+        whole = not recipe.training.adapter and {"text", "cross_attention"} & set(recipe.training.train)
+        if recipe.model.family == family and recipe.model.base != SCRATCH and whole:
+            return name
+    raise ConfigError(f"No shipped recipe trains a model of family {family!r}.", remedy="Name one: --recipe.")
+
+
+def name_of(recipe: str, overrides: Mapping[str, object], name: str, model: str, store_url: str) -> str:
+    """The run's name; of a run that evaluates the existing `model`, one that follows from recipe and model.
+
+    The model is known by its key in the store at `store_url`, in whatever form it is named.
+
+    The recipe's own name is that of the run which trains: its records and its report are left alone.
+    """
+    if name or not model:
+        return name
+    resolved = resolve_run(recipe, overrides, "", store_url)[1]
+    made = f"{resolved.name}-eval-{fingerprint([resolved.identity(), key_below(store_url, model)])[:8]}"
+    return fitting(made, f"name = {resolved.name!r}")
+
+
+def _recipe_text(recipe: str) -> tuple[str, str]:
+    if "\n" in recipe or recipe.lstrip().startswith("{"):
+        return recipe, "the recipe's text"
+    if "://" in recipe:
+        folder, _, file = recipe.rpartition("/")
+        return open_store(folder).get(file).decode(), recipe
+    if recipe not in shipped_recipes():
+        raise ConfigError(
+            f"recipe = {recipe!r} is not shipped.",
+            remedy=f"Shipped: {', '.join(shipped_recipes())}. Your own: a file (mantis run FILE.yaml) or a store URL.",
+        )
+    return (resources.files("pipelines") / "recipes" / f"{recipe}.yaml").read_text(), f"recipe {recipe}"
+
+
+def _as_yaml(value: object) -> str:
+    return value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n")

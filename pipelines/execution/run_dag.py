@@ -1,0 +1,39 @@
+"""A DAG in this machine's own processes, by kfp.local: `python -m pipelines.execution.run_dag PARAMETERS [PIPELINE]`.
+
+A process of its own, so that `mantis run` can draw its progress and end it and all that it started.
+"""
+
+import json
+import logging
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+from kfp import local
+
+from mantis.processes import die_with_parent
+
+
+def main(parameters: str, pipeline: str = "instruction-tuning") -> int:
+    """Run `pipeline` with `parameters` (JSON); 0 when every task succeeded."""
+    die_with_parent()
+    warnings.filterwarnings("ignore", message="You may be attemping to run a task")
+    logging.getLogger().setLevel(logging.WARNING)
+    from pipelines.execution.compile import PIPELINES
+    from pipelines.execution.platform import Platform
+
+    with tempfile.TemporaryDirectory(prefix="mantis-kfp-") as folder:
+        local.init(
+            runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(Path(folder) / "root"), raise_on_error=True
+        )
+        try:
+            PIPELINES[pipeline](Platform())(**json.loads(parameters))
+        except RuntimeError as error:  # kfp.local's word for a task that failed; the task said why
+            print(f"the DAG stopped: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,181 @@
+"""A recipe to a Kubeflow Pipelines server: the pipeline's version if it is new, an experiment, a run or a schedule."""
+
+import hashlib
+import io
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kfp
+import kfp_server_api
+import urllib3
+from kfp.client import ServiceAccountTokenVolumeCredentials
+
+from mantis.errors import ConfigError, MantisError
+from mantis.progress import say
+from pipelines.execution.compile import compile_all
+from pipelines.execution.platform import Platform
+
+POLL_SECONDS = 10.0
+ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+PAGE = 100
+TOKEN_FILE = "KF_PIPELINES_SA_TOKEN_PATH"  # upstream's name and place for a ServiceAccount's token in a pod
+USUAL_TOKEN_FILE = "/var/run/secrets/kubeflow/pipelines/token"
+
+
+class SubmissionError(MantisError):
+    """The KFP server refused or is away."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """Where KFP is and how to be let in; `token` is a secret and never printed.
+
+    Without one, a pod's ServiceAccount counts, whose token is mounted for the audience pipelines.kubeflow.org and read
+    again whenever it is used, since it is replaced from time to time.
+    """
+
+    host: str
+    namespace: str
+    token: str = ""
+    ca_file: str = ""
+
+    def client(self) -> kfp.Client:
+        """A client of this server."""
+        warnings.filterwarnings("ignore", message="This client only works with")
+        mounted = os.environ.get(TOKEN_FILE) or USUAL_TOKEN_FILE
+        of_account = ServiceAccountTokenVolumeCredentials(mounted) if Path(mounted).is_file() else None
+        return kfp.Client(
+            host=self.host,
+            namespace=self.namespace,
+            existing_token=self.token or None,
+            credentials=of_account,
+            ssl_ca_cert=self.ca_file or None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """What is to be run: every parameter is passed, because KFP's UI shows only those that were."""
+
+    pipeline: str
+    platform: Platform
+    experiment: str
+    title: str
+    parameters: Mapping[str, Any]
+    service_account: str
+    cron: str = ""
+
+
+def submit(server: Server, wanted: Submission) -> str:
+    """Create the run, or with `cron` the recurring run; returns its id.
+
+    Raises:
+        ConfigError: the image is not pinned by its digest.
+        SubmissionError: KFP is away or refused; says what it answered.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {path.stem: path for path in compile_all(Path(folder), wanted.platform)}
+        try:
+            with redirect_stdout(io.StringIO()):  # the SDK prints links of its own, the run's among others
+                return _create(server, wanted, paths[wanted.pipeline])
+        except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise _explained(server, error) from None
+
+
+def follow(server: Server, run: str) -> str:
+    """Wait for the end of a run, say every change of its state, and return the last one.
+
+    Raises:
+        SubmissionError: KFP refused; a server that is away for a while is waited for.
+    """
+    client, state = server.client(), ""
+    while state not in ENDED:
+        try:
+            now = client.get_run(run).state or "PENDING"
+        except kfp_server_api.ApiException as error:
+            if error.status < 500:
+                raise _explained(server, error) from None
+            now = f"unknown: KFP answered {error.status}"
+        except (urllib3.exceptions.HTTPError, OSError):
+            now = "unknown: KFP does not answer"
+        if now != state:
+            say(f"run {run}: {now}")
+        state = now
+        if state not in ENDED:
+            time.sleep(POLL_SECONDS)
+    return state
+
+
+def _create(server: Server, wanted: Submission, path: Path) -> str:
+    client = server.client()
+    pipeline, version = _uploaded(client, wanted.pipeline, path)
+    experiment = client.create_experiment(wanted.experiment, namespace=server.namespace).experiment_id
+    common: dict[str, Any] = {
+        "experiment_id": experiment,
+        "job_name": wanted.title,
+        "pipeline_id": pipeline,
+        "version_id": version,
+        "params": dict(wanted.parameters),
+        "enable_caching": False,
+        "service_account": wanted.service_account or None,
+    }
+    if wanted.cron:
+        made = client.create_recurring_run(cron_expression=wanted.cron, no_catchup=True, **common)
+        return str(made.recurring_run_id)
+    return str(client.run_pipeline(**common).run_id)
+
+
+def _uploaded(client: kfp.Client, name: str, path: Path) -> tuple[str, str]:
+    """Ids of the pipeline and of the version that is exactly this file: a version's name is the hash of its text."""
+    version_name = f"{name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+    pipeline = client.get_pipeline_id(name)
+    if pipeline is None:
+        pipeline = client.upload_pipeline(str(path), pipeline_name=name).pipeline_id
+    token = ""
+    while True:
+        page = client.list_pipeline_versions(pipeline, page_token=token, page_size=PAGE)
+        for version in page.pipeline_versions or ():
+            if version.display_name == version_name:
+                return pipeline, version.pipeline_version_id
+        token = page.next_page_token or ""
+        if not token:
+            break
+    made = client.upload_pipeline_version(str(path), version_name, pipeline_id=pipeline)
+    return pipeline, made.pipeline_version_id
+
+
+def _explained(server: Server, error: Exception) -> MantisError:
+    status = error.status if isinstance(error, kfp_server_api.ApiException) else None
+    if status in (401, 403):
+        return SubmissionError(
+            f"KFP at {server.host} answered {status}.",
+            remedy=f"Check --token (MANTIS_KFP_TOKEN; in a pod {TOKEN_FILE}) and that its account may create runs in "
+            f"{server.namespace!r}.",
+        )
+    if status:
+        answer = str(getattr(error, "body", ""))[:500]
+        return SubmissionError(f"KFP at {server.host} answered {status}: {answer}", remedy="Correct what it names.")
+    return SubmissionError(
+        f"KFP at {server.host} does not answer: {error}.",
+        remedy="Check --host, and --ca for a certificate of your own; "
+        "`kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80` makes it http://localhost:8080.",
+    )
+
+
+def check_parameters(pipeline: str, model: str) -> None:
+    """Refuse an evaluation without a model, and a model where none is evaluated.
+
+    Raises:
+        ConfigError: one of the two.
+    """
+    if (pipeline == "evaluation") != bool(model):
+        raise ConfigError(
+            f"--pipeline {pipeline} with --model {model!r}.", remedy="--model goes with --pipeline evaluation, always."
+        )

@@ -1,0 +1,200 @@
+"""`mantis run`: start the DAG as a child process, draw its steps, and end all of it on Ctrl-C."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from mantis.errors import ConfigError, MantisError
+from mantis.hashing import fingerprint
+from mantis.processes import one_at_a_time
+from mantis.progress import PROGRESS_DIR
+from mantis.runs.arms import arms_of
+from mantis.runs.step_runner import Run, State, StepRecord, read_records
+
+REFRESH_SECONDS = 0.5
+GRACE_SECONDS = 60  # training saves a checkpoint on the way out
+
+
+class InterruptedRunError(MantisError):
+    """The person pressed Ctrl-C, or the process was told to end."""
+
+
+@dataclass
+class View:
+    """One line per step that has begun, with a bar where its length is known."""
+
+    console: Console
+    folder: Path
+    tasks: dict[str, TaskID] = field(default_factory=dict)
+    shown: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        columns = (
+            TextColumn("{task.description:<22}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[figures]:<30}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}", style="dim"),
+        )
+        self.progress = Progress(*columns, console=self.console, transient=False)
+
+    def update(self) -> None:
+        """Read what the steps have published since the last look."""
+        for path in sorted(self.folder.glob("*.json"), key=lambda item: item.stat().st_ctime_ns):
+            try:
+                state = json.loads(path.read_text())
+            except (FileNotFoundError, json.JSONDecodeError):
+                continue
+            self._show(path.stem, state)
+
+    def _show(self, step: str, state: dict[str, Any]) -> None:
+        if not self.console.is_terminal:
+            self._line(step, state)
+            return
+        if step not in self.tasks:
+            self.tasks[step] = self.progress.add_task(step, total=None, figures="", note="")
+        task = self.tasks[step]
+        if state["state"] == "running":
+            total = state["total"]
+            figures = f"{state['done']:,}" + (f" of {total:,}" if total is not None else "") + f" {state['unit']}"
+            note = f"{state['label']}  {state['note']}"
+            self.progress.update(task, total=total, completed=state["done"], figures=figures, note=note)
+        elif state["state"] != State.STARTED:
+            words = {State.DONE: "done", State.REUSED: "result was already there", State.FAILED: "failed"}
+            self.progress.update(task, total=1, completed=1, figures=words[State(state["state"])], note="")
+            self.progress.stop_task(task)
+
+    def _line(self, step: str, state: dict[str, Any]) -> None:
+        word = state["state"]
+        if word == "running":
+            share = int(10 * state["done"] / state["total"]) if state["total"] else 0
+            text = f"{state['label']}: {state['done']:,} of {state['total'] or '?'} {state['unit']}  {state['note']}"
+            word = f"running-{state['label']}-{share}"
+        else:
+            text = {"started": "started", "reused": "result was already there"}.get(word, word)
+            if word == State.DONE:
+                text += f" in {state['seconds']:.1f} s"
+        if self.shown.get(step) != word:
+            self.shown[step] = word
+            self.console.print(f"{step:<22} {text}", highlight=False, markup=False)
+
+
+def run_dag(run: Run, parameters: dict[str, Any], console: Console, pipeline: str = "instruction-tuning") -> None:
+    """Run the DAG of `pipeline` to its end.
+
+    Raises:
+        MantisError: a step failed (its own reason), or the same run is under way already.
+        InterruptedRunError: Ctrl-C; every process of the run has ended.
+    """
+    with _only_one(run), tempfile.TemporaryDirectory(prefix="mantis-run-") as folder:
+        log = _log_path(run)
+        view = View(console, Path(folder))
+        environment = os.environ | {PROGRESS_DIR: folder, "PYTHONUNBUFFERED": "1"}
+        command = [sys.executable, "-m", "pipelines.execution.run_dag", json.dumps(parameters), pipeline]
+        before = {step: record.started for step, record in _records(run).items()}
+        with log.open("ab") as output:
+            child = subprocess.Popen(
+                command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        with _interruptible(), view.progress:
+            try:
+                while child.poll() is None:
+                    time.sleep(REFRESH_SECONDS)
+                    view.update()
+            except KeyboardInterrupt:
+                console.print("Stopping: training saves a checkpoint first. Ctrl-C again ends it at once.")
+                _end(child)
+                raise InterruptedRunError("Stopped.", remedy="The same command goes on from here.") from None
+            finally:
+                _end(child)
+            view.update()
+        if child.returncode != 0:
+            raise MantisError(_why(run, before, log), remedy=f"Everything that was said is in {log}.")
+
+
+def _why(run: Run, before: dict[str, str], log: Path) -> str:
+    now = _records(run)
+    failed = {
+        step: record.reason
+        for step, record in now.items()
+        if record.state is State.FAILED and before.get(step) != record.started
+    }
+    if failed:
+        return "\n".join(f"{step} failed: {reason}" for step, reason in failed.items())
+    started = [step for step, record in now.items() if record.state is State.STARTED]
+    if started:
+        return f"{started[-1]} was killed before it could say why."
+    tail = log.read_text(errors="replace").splitlines()[-10:]
+    return "The DAG stopped before any step began:\n" + "\n".join(tail)
+
+
+def _records(run: Run) -> dict[str, StepRecord]:
+    """The records of the run, and of its arms, by the name that a person reads."""
+    each = [run, *(replace(run, id=arm, parent=run.id) for arm in arms_of(run.store, run.id))]
+    return {one.shown(record.step): record for one in each for record in read_records(run.store, one.id)}
+
+
+def _log_path(run: Run) -> Path:
+    folder = Path(os.environ.get("MANTIS_LOG_DIR") or Path.cwd() / ".mantis" / "logs")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{run.id}.log"
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    """Ctrl-C for the whole process group, then SIGKILL for what has not ended in time."""
+    if child.poll() is not None:
+        return
+    os.killpg(child.pid, signal.SIGINT)
+    try:
+        child.wait(GRACE_SECONDS)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _only_one(run: Run) -> AbstractContextManager[None]:
+    """Refuse the same run twice at once on one machine: both would write the same checkpoints."""
+
+    def refuse() -> None:
+        raise ConfigError(
+            f"run = {run.id!r} is under way in another process.",
+            remedy="Wait for it (`mantis status` shows it), or change the recipe or --name.",
+        )
+
+    return one_at_a_time(f"{fingerprint([run.store.url, run.id])}.lock", refuse)
+
+
+def explain(records: list[StepRecord]) -> str:
+    """One word for a run, from its records."""
+    states = {record.state for record in records}
+    if State.FAILED in states:
+        return "failed"
+    if any(record.step == "report" and record.state in (State.DONE, State.REUSED) for record in records):
+        return "done"
+    return "unfinished"

@@ -1,0 +1,74 @@
+"""TrainJobs that a person applies with kubectl: rendered from a recipe; those of the shipped recipes are committed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from components.training.launch.trainjob_spec import applied_job
+from mantis.config.recipe import Recipe
+from mantis.runs.step_runner import Run
+from mantis.store.base import open_store
+from pipelines.execution.resolve import resolve_run, shipped_recipes
+
+# Of the committed files: the bucket of manifests/base, and the tags that the overlays local and a100 run the ranks in.
+STORE, IMAGE, GPU_IMAGE = "s3://mantis", "mantis/train:dev", "mantis/train:dev-gpu"
+# The demo trains on a laptop unless it is told otherwise.
+DEMO_ON_TWO_NODES = {
+    "training.launcher": "trainjob",
+    "training.nodes": "2",
+    "training.gpus_per_node": "1",
+}
+
+
+def render(recipe: str, overrides: Mapping[str, str], name: str, *, store: str, image: str) -> str:
+    """The TrainJob of a recipe as YAML; what has to be there before stands above it.
+
+    Raises:
+        ConfigError: no such recipe, a field that does not hold, or a store that pods cannot reach.
+    """
+    run_id, resolved = resolve_run(recipe, {**overrides, "cluster.image": image}, name, store)
+    job = applied_job(Run(id=run_id, store=open_store(store), recipe=resolved))
+    return _head(recipe, overrides, name, store, resolved) + yaml.safe_dump(job, sort_keys=False)
+
+
+def shipped_jobs() -> dict[str, str]:
+    """File name -> text, of every shipped recipe that trains in a cluster."""
+    jobs = {"demo.yaml": render("demo", DEMO_ON_TWO_NODES, "", store=STORE, image=IMAGE)}
+    for recipe in shipped_recipes():
+        if resolve_run(recipe, {}, "")[1].training.launcher == "trainjob":
+            jobs[f"{recipe}.yaml"] = render(recipe, {}, "", store=STORE, image=GPU_IMAGE)
+    return jobs
+
+
+def write_jobs(folder: Path) -> list[Path]:
+    """Write the shipped recipes' jobs; returns the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, text in shipped_jobs().items():
+        paths.append(folder / name)
+        paths[-1].write_text(text)
+    return paths
+
+
+def stale_jobs(folder: Path) -> list[str]:
+    """Names of files in `folder` that are missing, too many, or not what the recipes give."""
+    wanted = shipped_jobs()
+    there = {path.name: path.read_text() for path in folder.glob("*.yaml")}
+    return sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
+
+
+def _head(recipe: str, overrides: Mapping[str, str], name: str, store: str, resolved: Recipe) -> str:
+    given = "".join(f" --set {field}={value}" for field, value in overrides.items())
+    given += f" --name {name}" if name else ""
+    shown = recipe if "\n" not in recipe else "RECIPE.yaml"
+    nodes, ranks = resolved.training.nodes, resolved.training.nodes * resolved.training.gpus_per_node
+    another = f"# With your image, and a queue:  mantis job {shown}{given} --image REF --set cluster.queue=QUEUE\n"
+    return (
+        f"# {(resolved.description or resolved.name).rstrip('.')}: {ranks} ranks on {nodes} nodes.\n"
+        f"{another if resolved.cluster.image in (IMAGE, GPU_IMAGE) else ''}"
+        f"# First, once:  mantis data prepare {shown}{given} --store {store}\n"
+        f"# Watch it:     kubectl -n {resolved.cluster.namespace} get trainjobs; "
+        f"kubectl -n {resolved.cluster.namespace} logs -f -l mantis-kfp/role=rank --prefix\n"
+        f"# Then:         mantis run {shown}{given} --store {store}   (converts and evaluates, where it is typed)\n"
+    )
