@@ -106,13 +106,13 @@ def tokenize(full: bool) -> Row:
     from components.data.mixture.lengths import Counter, LengthPool
     from mantis.config.recipe import ModelSettings
     from mantis.dataset.mixture_reader import conversation_of
-    from mantis.models.processing.chat_templates import profile, render
+    from mantis.models.processing.chat_templates import load_chat_template, render
     from mantis.models.processing.tokenizer_training import train_tokenizer
     from mantis.models.registry import family
 
     settings = ModelSettings(family="llava-siglip", prompt="llama3")
     rows = [_as_prepared(row) for row in raw_rows()] * (20 if full else 4)
-    style = profile(settings.prompt)
+    style = load_chat_template(settings.prompt)
     pieces = [render(conversation_of(row), style) for row in rows]
     texts = [style.first + "".join(piece.text for piece in sample) for sample in pieces]
     cores = len(os.sched_getaffinity(0))

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from benchmarks.rows import Row
 from components.data.mixture.assemble import INDEX, SCHEMA, visited
-from components.data.mixture.epoch_estimate import Size, plan_epoch
+from components.data.mixture.epoch_estimate import SubsetSize, plan_epoch
 from components.data.mixture.epochs import capped, epoch_of, samples_per_epoch
 from components.data.published.published_sets import published
 from mantis.config.recipe import Recipe
@@ -84,7 +84,7 @@ def _ours(recipe: Recipe, lengths: Lengths, store: LocalStore) -> tuple[dict[str
     printed, _ = _timed(
         lambda: plan_epoch(
             recipe,
-            {name: Size(rows=rows, known="published") for name, rows in sizes.items()},
+            {name: SubsetSize(rows=rows, known="published") for name, rows in sizes.items()},
             image_tokens=IMAGE_TOKENS,
         )
     )

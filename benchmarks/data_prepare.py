@@ -69,11 +69,11 @@ def prepare_subset(full: bool) -> Row:
 def _step(folder: Path, scratch: Path) -> None:
     """The step itself, without hashing the source for its address."""
     from components.data.prepare.prepare_subset import prepare_subset as step
-    from components.data.prepare.row_validator import Limits
+    from components.data.prepare.row_validator import RowLimits
     from components.data.sources.find import open_source
     from mantis.store.base import open_store
 
-    limits = Limits(
+    limits = RowLimits(
         max_images=None,
         max_turn_characters=65_536,
         max_image_pixels=LIMITS["max_pixels"],

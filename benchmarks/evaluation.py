@@ -16,9 +16,9 @@ from benchmarks.rows import Row, meets
 from components.evaluation.benchmarks.benchmark_catalog import Decoding
 from components.evaluation.benchmarks.sample_images import Picture
 from components.evaluation.generation.generation_batches import batches
-from components.evaluation.generation.generator import Answerer, Encoded, Encoder, Question
+from components.evaluation.generation.generator import Encoded, Generator, PromptEncoder, Question
 from mantis.config.recipe import ModelSettings
-from mantis.models.conversation import Size
+from mantis.models.conversation import ImageSize
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family
 from mantis.progress import say
@@ -78,7 +78,7 @@ def generate(full: bool) -> Row:
     )
 
 
-def _ask(answerer: Answerer, asked: Sequence[Encoded]) -> list[str]:
+def _ask(answerer: Generator, asked: Sequence[Encoded]) -> list[str]:
     plan = batches(
         [each.cost for each in asked],
         new_tokens=NEW_TOKENS,
@@ -94,7 +94,7 @@ def _ask(answerer: Answerer, asked: Sequence[Encoded]) -> list[str]:
 
 
 @torch.inference_mode()
-def _ask_one_by_one(answerer: Answerer, asked: Sequence[Encoded]) -> list[str]:
+def _ask_one_by_one(answerer: Generator, asked: Sequence[Encoded]) -> list[str]:
     """As the official scripts ask: load, preprocess, generate, decode, next."""
     encoder, responses = answerer.encoder, []
     end = encoder.family.end_of_answer(encoder.tokenizer, encoder.settings)
@@ -121,7 +121,7 @@ def _own(each: Encoded) -> Encoded:
     return replace(each, question=replace(each.question, pictures=tuple(pictures)))
 
 
-def _rate(answerer: Answerer, asked: Sequence[Encoded]) -> float:
+def _rate(answerer: Generator, asked: Sequence[Encoded]) -> float:
     """Samples per second of ours, the median of REPEATS."""
     seconds = []
     for _ in range(REPEATS):
@@ -149,10 +149,10 @@ def _picture(rng: np.random.Generator, name: str) -> Picture:
     buffer = io.BytesIO()
     Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((96, 96)).save(buffer, "JPEG")
     data = buffer.getvalue()
-    return Picture(path=name, sha256=name, size=Size(width=96, height=96), load=lambda: data)
+    return Picture(path=name, sha256=name, size=ImageSize(width=96, height=96), load=lambda: data)
 
 
-def _answerer() -> Answerer:
+def _answerer() -> Generator:
     """The demo's model with random weights, blown up so that its answers depend on what it sees."""
     settings = ModelSettings(prompt="compact")
     llava = family(settings.family)
@@ -163,7 +163,7 @@ def _answerer() -> Answerer:
             if parameter.ndim > 1:
                 parameter.mul_(3)
     model.set_attn_implementation("sdpa")
-    encoder = Encoder(tokenizer=tokenizer, family=llava, settings=settings)
-    return Answerer(
+    encoder = PromptEncoder(tokenizer=tokenizer, family=llava, settings=settings)
+    return Generator(
         model=model.eval(), encoder=encoder, decoding=Decoding(name="greedy-short", max_new_tokens=NEW_TOKENS)
     )

@@ -74,14 +74,14 @@ def _prepare(raw: Path, url: str, count: int) -> tuple[Any, Any]:
 
 def _alone(run: Any, mixture: Any, threads: int) -> float:
     """Samples per second of one rank's feed with nobody beside it."""
-    from components.training.batching.data_loader import Feed, Preparer
-    from components.training.batching.sample_plan import Budgets, CostModel, Lengths, Plan
+    from components.training.batching.data_loader import DataLoader, SampleProcessor
+    from components.training.batching.sample_plan import Budgets, CostModel, Lengths, SamplePlan
     from mantis.dataset.mixture_reader import MixtureReader
     from mantis.models.registry import family
 
     say(f"the feed alone, {threads} threads")
     reader = MixtureReader(run.store, mixture)
-    plan = Plan(
+    plan = SamplePlan(
         Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
         seed=0,
         batch_size=8,
@@ -90,10 +90,10 @@ def _alone(run: Any, mixture: Any, threads: int) -> float:
         budgets=Budgets(tokens=8192, patches=65_536),
         cost=CostModel(quadratic=0.0, patch=0.0),
     )
-    preparer = Preparer(reader, family(run.recipe.model.family), run.recipe.model)
+    preparer = SampleProcessor(reader, family(run.recipe.model.family), run.recipe.model)
     preparer.prepare([0])  # opens tables and connections
     start = time.perf_counter()
-    with Feed(preparer, plan, start=0, rank=0, world_size=1, threads=threads) as works:
+    with DataLoader(preparer, plan, start=0, rank=0, world_size=1, threads=threads) as works:
         samples = sum(len(work.samples) for work in works)
     return samples / (time.perf_counter() - start)
 

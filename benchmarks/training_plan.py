@@ -45,11 +45,11 @@ def plan(full: bool) -> Row:
 def _measure(style: Style, most: int | None) -> dict[str, Any]:
     import numpy as np
 
-    from components.training.batching.sample_plan import Budgets, CostModel, Lengths, Plan
+    from components.training.batching.sample_plan import Budgets, CostModel, Lengths, SamplePlan
 
     epoch = draw_epoch(style)
     cost = CostModel(quadratic=style.quadratic, patch=style.patch)
-    made = Plan(
+    made = SamplePlan(
         Lengths(tokens=epoch.tokens, patches=epoch.patches),
         seed=0,
         batch_size=BATCH,

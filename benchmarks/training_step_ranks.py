@@ -18,8 +18,14 @@ from PIL import Image
 
 from benchmarks.training_lengths import CLIP, CONTEXT, IDEFICS2, Epoch, Style, draw_epoch
 from components.training.batching.collate import Prepared, collate, to_device
-from components.training.batching.sample_plan import Budgets, Lengths, Plan, StepPlan
-from components.training.engine.deepspeed_engine import Engine, Ranks, build_engine, join_ranks, leave_ranks
+from components.training.batching.sample_plan import Budgets, Lengths, SamplePlan, StepPlan
+from components.training.engine.deepspeed_engine import (
+    DistributedContext,
+    Engine,
+    build_engine,
+    join_ranks,
+    leave_ranks,
+)
 from components.training.loss import share_of_step
 from components.training.sizing.flops import Flops, flops_of, peak_flops
 from mantis.config.recipe import FromScratch, ImageSettings, ModelSettings, TrainingSettings
@@ -86,7 +92,7 @@ class Case:
     packed: list[PackedBatch]
 
 
-def make_case(style: Style, setup: Setup, ranks: Ranks) -> Case:
+def make_case(style: Style, setup: Setup, ranks: DistributedContext) -> Case:
     """The same on every rank, but for its micro-steps."""
     settings = setup.model
     tokenizer = train_tokenizer(words(), vocabulary=VOCABULARY, special_tokens=KIND.special_tokens())
@@ -94,7 +100,7 @@ def make_case(style: Style, setup: Setup, ranks: Ranks) -> Case:
     epoch = scaled(draw_epoch(style, samples=setup.batch), setup)
     samples = prepared(epoch, tokenizer, settings)
     flops = flops_of(model, KIND, setup.training)
-    plan = Plan(
+    plan = SamplePlan(
         Lengths(tokens=epoch.tokens, patches=epoch.patches),
         seed=0,
         batch_size=setup.batch,
@@ -117,7 +123,7 @@ def make_case(style: Style, setup: Setup, ranks: Ranks) -> Case:
     )
 
 
-def measure(style: Style, ranks: Ranks, repeats: int) -> dict[str, Any]:
+def measure(style: Style, ranks: DistributedContext, repeats: int) -> dict[str, Any]:
     """Peer and ours in turn, the same samples; then that they are equal, and where ours spends its time."""
     case = make_case(style, SETUPS[style], ranks)
     alone = copy.deepcopy(case.model)
@@ -188,14 +194,16 @@ def prepared(epoch: Epoch, tokenizer: Any, settings: ModelSettings) -> list[Prep
     return samples
 
 
-def train(engine: Engine, batches: Sequence[PackedBatch], ranks: Ranks, samples: int = BATCH) -> float:
+def train(engine: Engine, batches: Sequence[PackedBatch], ranks: DistributedContext, samples: int = BATCH) -> float:
     """One optimizer step at a learning rate of zero, so that every repetition does the same work; the loss."""
     loss = accumulate(engine, batches, ranks, samples)
     engine.step(0.0)
     return loss
 
 
-def accumulate(engine: Engine, batches: Sequence[PackedBatch], ranks: Ranks, samples: int = BATCH) -> float:
+def accumulate(
+    engine: Engine, batches: Sequence[PackedBatch], ranks: DistributedContext, samples: int = BATCH
+) -> float:
     """Gradients of all micro-steps; the step's loss."""
     total = torch.zeros((), device=ranks.device)
     for index, packed in enumerate(batches):
@@ -216,7 +224,7 @@ def compute(model: Any, batches: Sequence[PackedBatch]) -> None:
 
 
 def equality(
-    engine: Engine, single: Sequence[PackedBatch], packed: Sequence[PackedBatch], ranks: Ranks
+    engine: Engine, single: Sequence[PackedBatch], packed: Sequence[PackedBatch], ranks: DistributedContext
 ) -> dict[str, float]:
     """Relative differences of loss and gradient between both ways.
 

@@ -13,8 +13,8 @@ import torch
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 
 from benchmarks.training_step_ranks import BATCH, KIND, SETUPS, TRAINING, Case, make_case, timed, train
-from components.training.engine.deepspeed_config import as_config, engine_options
-from components.training.engine.deepspeed_engine import Ranks, build_engine, join_ranks, leave_ranks
+from components.training.engine.deepspeed_config import as_config, deepspeed_options
+from components.training.engine.deepspeed_engine import DistributedContext, build_engine, join_ranks, leave_ranks
 from mantis.progress import say
 
 BATCH_SIZES = (1, 4, 16)  # per rank
@@ -32,7 +32,7 @@ def main(out: str, full: str) -> None:
     leave_ranks()
 
 
-def measure(case: Case, ranks: Ranks, steps: int) -> dict[str, Any]:
+def measure(case: Case, ranks: DistributedContext, steps: int) -> dict[str, Any]:
     """Samples per second of the Trainer at several batch sizes, then of ours."""
     peers = {size: BATCH / through_trainer(case, size, ranks, steps) for size in BATCH_SIZES}
     engine = build_engine(case.model, KIND, TRAINING)
@@ -49,12 +49,12 @@ def measure(case: Case, ranks: Ranks, steps: int) -> dict[str, Any]:
     }
 
 
-def through_trainer(case: Case, size: int, ranks: Ranks, steps: int) -> float:
+def through_trainer(case: Case, size: int, ranks: DistributedContext, steps: int) -> float:
     """Median seconds of an optimizer step of 128 samples, `size` at a time on each rank."""
     model = copy.deepcopy(case.model)
     model.set_attn_implementation("sdpa")
     accumulated = BATCH // (size * ranks.world_size)
-    options = as_config(engine_options(TRAINING, parameters=model.num_parameters(), cuda=False))
+    options = as_config(deepspeed_options(TRAINING, parameters=model.num_parameters(), cuda=False))
     options |= {"train_micro_batch_size_per_gpu": size, "gradient_accumulation_steps": accumulated}
     options["train_batch_size"] = BATCH
     clock = Clock(ranks.first, f"Trainer, batch {size}")

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from components.reporting.compare_runs import Cell, Comparison, Row, compare_runs
+from components.reporting.compare_runs import Comparison, ComparisonCell, ComparisonRow, compare_runs
 from components.reporting.render.comparison_page import render_comparison, render_comparison_markdown, verdicts
 from mantis.runs.step_runner import open_run
 from mantis.statistics import Paired
@@ -43,7 +43,7 @@ def _settings(comparison: Comparison) -> Table:
     return table
 
 
-def _scores(comparison: Comparison, rows: list[Row]) -> Table:
+def _scores(comparison: Comparison, rows: list[ComparisonRow]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("benchmark" if rows[0].overall else "skill")
     table.add_column("samples", justify="right")
@@ -59,7 +59,7 @@ def _scores(comparison: Comparison, rows: list[Row]) -> Table:
     return table
 
 
-def _cell(cell: Cell | None, number: int) -> list[str]:
+def _cell(cell: ComparisonCell | None, number: int) -> list[str]:
     if cell is None:
         return ["-"] + [""] * bool(number)
     score = f"{100 * cell.score.accuracy:.1f}"

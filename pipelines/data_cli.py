@@ -144,7 +144,7 @@ def _number(value: float | None) -> str:
 
 
 def _image_tokens(recipe: Any) -> int:
-    from mantis.models.conversation import Size
+    from mantis.models.conversation import ImageSize
     from mantis.models.registry import family
 
-    return family(recipe.model.family).image_tokens(Size(width=640, height=480), recipe.model)
+    return family(recipe.model.family).image_tokens(ImageSize(width=640, height=480), recipe.model)

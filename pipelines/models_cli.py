@@ -7,7 +7,7 @@ from rich.table import Table
 
 from mantis.config.recipe import SCRATCH
 from mantis.errors import ConfigError
-from mantis.models.weights.catalog import Base, published_base, published_bases
+from mantis.models.weights.catalog import PublishedWeights, published_base, published_bases
 from mantis.store.base import ObjectStore, default_store_url, open_store
 from pipelines.terminal import Store, console, errors, explained, overrides_of
 
@@ -93,7 +93,7 @@ def verify_tokenizer(
         console.print(f"{family}: tokens, labels and pixels of {MOST_IMAGES + 1} conversations are the same")
 
 
-def _show_terms(base: Base) -> None:
+def _show_terms(base: PublishedWeights) -> None:
     console.print(
         f"[bold]{base.name}[/] ({base.role} of {', '.join(base.families)})  {base.repository}", soft_wrap=True
     )

@@ -10,7 +10,7 @@ def convert(run: str, store_url: str, checkpoint: dsl.Input[dsl.Model], model: d
     """ZeRO shards to a Hugging Face model folder, committed only when it is proved to be the same model."""
     from components.conversion import step
     from mantis.artifacts.manifest import load_manifest, save_manifest
-    from mantis.runs.step_runner import open_run, reported
+    from mantis.runs.step_runner import component_main, open_run
 
-    with reported():
+    with component_main():
         save_manifest(step.convert(open_run(run, store_url), load_manifest(checkpoint.path)), model.path)

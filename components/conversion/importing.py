@@ -15,7 +15,7 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from components.conversion.merge.merge_plan import with_model_names
-from components.conversion.zero.byte_sources import FileSource, Source, StoreSource
+from components.conversion.zero.byte_sources import ByteSource, FileSource, StoreSource
 from components.conversion.zero.safetensors_index import SUFFIX, read_safetensors
 from components.conversion.zero.zero_checkpoint import MasterTensor
 from mantis.artifacts.manifest import (
@@ -25,13 +25,13 @@ from mantis.artifacts.manifest import (
     Manifest,
     commit_manifest,
     hash_object,
-    made_here,
+    provenance,
     read_manifest,
 )
 from mantis.errors import ConfigError, InputError
 from mantis.hashing import fingerprint
 from mantis.progress import say
-from mantis.store.base import Entry, ObjectStore, concurrently, delete_tree, open_store
+from mantis.store.base import ObjectStore, StoredObject, concurrently, delete_tree, open_store
 from mantis.store.local import LocalStore
 
 REVISION = 1
@@ -78,7 +78,7 @@ def import_model(store: ObjectStore, source: str, family: str) -> Manifest:
         kind=Kind.MODEL,
         key=prefix,
         fingerprint=made,
-        made_by=made_here(STEP, REVISION, {"family": family}),
+        made_by=provenance(STEP, REVISION, {"family": family}),
         files=files,
         summary={
             "family": family,
@@ -91,7 +91,7 @@ def import_model(store: ObjectStore, source: str, family: str) -> Manifest:
     return manifest
 
 
-def _describe(origin: ObjectStore, entry: Entry) -> File:
+def _describe(origin: ObjectStore, entry: StoredObject) -> File:
     return File(name=entry.key, size=entry.size, sha256=hash_object(origin, entry.key, entry.size))
 
 
@@ -124,7 +124,7 @@ def _check(origin: ObjectStore, files: tuple[File, ...], family: str, source: st
     return stored
 
 
-def _source(origin: ObjectStore, file: File) -> Source:
+def _source(origin: ObjectStore, file: File) -> ByteSource:
     if isinstance(origin, LocalStore):
         return FileSource(origin.root / file.name)
     return StoreSource(origin, file.name, file.size)

@@ -4,7 +4,7 @@ import yaml
 
 from mantis.artifacts.manifest import Manifest
 from mantis.config.recipe import SCRATCH, ModelSettings
-from mantis.models.weights.catalog import Licence, named_bases
+from mantis.models.weights.catalog import WeightsLicence, named_bases
 from mantis.runs.step_runner import Run
 
 OURS = "apache-2.0"  # of models that are built from nothing
@@ -84,7 +84,7 @@ def notices(settings: ModelSettings) -> str:
     return "\n".join(licence.notice for licence in _licences(settings) if licence.notice)
 
 
-def _licences(settings: ModelSettings) -> list[Licence]:
+def _licences(settings: ModelSettings) -> list[WeightsLicence]:
     """Of the published weights that the model was made from, each once."""
     return list(dict.fromkeys(base.licence for base in named_bases(settings).values()))
 

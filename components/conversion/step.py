@@ -1,7 +1,7 @@
 """The step `convert`: one committed ZeRO checkpoint to a Hugging Face model folder, adapters merged."""
 
 from mantis.artifacts.manifest import Kind, Manifest
-from mantis.runs.step_runner import Run, Task, run_step
+from mantis.runs.step_runner import Run, StepSpec, run_step
 
 REVISION = 1
 
@@ -12,7 +12,7 @@ def convert(run: Run, checkpoint: Manifest) -> Manifest:
     Raises:
         ConversionError: the checkpoint cannot be converted, or the model differs from it.
     """
-    task = Task(
+    task = StepSpec(
         step="convert",
         kind=Kind.MODEL,
         revision=REVISION,

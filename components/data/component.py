@@ -9,9 +9,9 @@ from mantis.kfp_image import PIPELINE_IMAGE
 def subsets(run: str, store_url: str) -> list[dict[str, str]]:
     """The subsets of the run's mixture, as the recipe and the source have them, each with the run that wants it."""
     from components.data.step import resolve_subsets
-    from mantis.runs.step_runner import open_run, recorded, reported
+    from mantis.runs.step_runner import component_main, open_run, recorded
 
-    with reported():
+    with component_main():
         opened = open_run(run, store_url)
         with recorded(opened, "subsets"):
             return [{"run": run, "subset": subset} for subset in resolve_subsets(opened)]
@@ -22,9 +22,9 @@ def prepare(run: str, store_url: str, subset: str, dataset: dsl.Output[dsl.Datas
     """One subset: every row read, checked and kept or written to the ledger."""
     from components.data import step
     from mantis.artifacts.manifest import save_manifest
-    from mantis.runs.step_runner import open_run, reported
+    from mantis.runs.step_runner import component_main, open_run
 
-    with reported():
+    with component_main():
         save_manifest(step.prepare(open_run(run, store_url), subset), dataset.path)
 
 
@@ -35,9 +35,9 @@ def assemble(
     """The mixture: which rows of which subsets make an epoch, and how long each sample is."""
     from components.data import step
     from mantis.artifacts.manifest import load_manifest, save_manifest
-    from mantis.runs.step_runner import open_run, reported
+    from mantis.runs.step_runner import component_main, open_run
 
-    with reported():
+    with component_main():
         prepared = [load_manifest(dataset.path) for dataset in datasets]
         save_manifest(step.assemble(open_run(run, store_url), prepared), mixture.path)
 
@@ -47,9 +47,9 @@ def assemble_prepared(run: str, store_url: str, mixture: dsl.Output[dsl.Dataset]
     """The mixture of subsets that were prepared for another run, too: each is taken from the store."""
     from components.data import step
     from mantis.artifacts.manifest import save_manifest
-    from mantis.runs.step_runner import open_run, reported
+    from mantis.runs.step_runner import component_main, open_run
 
-    with reported():
+    with component_main():
         opened = open_run(run, store_url)
         prepared = [step.prepare(opened, subset) for subset in step.resolve_subsets(opened)]
         save_manifest(step.assemble(opened, prepared), mixture.path)

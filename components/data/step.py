@@ -10,14 +10,14 @@ from typing import Any
 from components.data.published.fetched import FETCHED, fetched_sets, source_url
 from components.data.sources.find import find_sources, open_source
 from components.data.sources.identity import Memory, hash_files
-from components.data.sources.source import TRAIN, Source
+from components.data.sources.source import TRAIN, RowSource
 from mantis import synthetic
 from mantis.artifacts.benchmark_images import BenchmarkFiles, benchmark_files
 from mantis.artifacts.manifest import Kind, Manifest, Number
 from mantis.config.recipe import Recipe
 from mantis.errors import ConfigError
 from mantis.hashing import fingerprint
-from mantis.runs.step_runner import Run, Task, failure_recorded, run_step
+from mantis.runs.step_runner import Run, StepSpec, failure_recorded, run_step
 
 PREPARE_REVISION = 2
 ASSEMBLE_REVISION = 2
@@ -57,9 +57,9 @@ def prepare(run: Run, subset: str) -> Manifest:
 
     def work(prefix: str) -> dict[str, Number]:
         from components.data.prepare.prepare_subset import prepare_subset
-        from components.data.prepare.row_validator import Limits
+        from components.data.prepare.row_validator import RowLimits
 
-        limits = Limits(
+        limits = RowLimits(
             max_images=data.subset(subset).max_images,
             max_turn_characters=data.max_turn_characters,
             max_image_pixels=data.max_image_pixels,
@@ -73,7 +73,7 @@ def prepare(run: Run, subset: str) -> Manifest:
     return run_step(run, task, work)
 
 
-def prepare_task(run: Run, subset: str) -> Task:
+def prepare_task(run: Run, subset: str) -> StepSpec:
     """What `prepare` makes of `subset`, and where."""
     data = run.recipe.data
     config: dict[str, Any] = {
@@ -81,7 +81,7 @@ def prepare_task(run: Run, subset: str) -> Task:
         "subset": data.subset(subset).identity("max_images"),
         "limits": data.identity("max_turn_characters", "max_image_pixels", "max_image_bytes"),
     }
-    return Task(
+    return StepSpec(
         step=f"prepare-{subset}",
         kind=Kind.DATASET,
         revision=PREPARE_REVISION,
@@ -92,18 +92,18 @@ def prepare_task(run: Run, subset: str) -> Task:
 
 def assemble(run: Run, datasets: Sequence[Manifest]) -> Manifest:
     """The mixture of the datasets, in the order of their names."""
-    from mantis.models.processing.chat_templates import profile
+    from mantis.models.processing.chat_templates import load_chat_template
     from mantis.models.weights.mirror import model_identity
 
     recipe = run.recipe
     by_subset = dict(sorted((_subset_of(dataset), dataset) for dataset in datasets))
     config: dict[str, Any] = {
         "model": model_identity(run.store, recipe.model, ("base",)),  # whose tokenizer counts
-        "prompt": profile(recipe.model.prompt).model_dump(),
+        "prompt": load_chat_template(recipe.model.prompt).model_dump(),
         "data": recipe.data.identity("context_length", "sampling"),
         "subsets": [_share(recipe, subset) for subset in by_subset],
     }
-    task = Task(
+    task = StepSpec(
         step="assemble",
         kind=Kind.MIXTURE,
         revision=ASSEMBLE_REVISION,
@@ -131,7 +131,7 @@ def check_benchmarks(run: Run, mixture: Manifest, datasets: dict[str, Manifest])
     """
     with failure_recorded(run, "contamination"):
         benchmarks = _benchmarks_identity(run)
-    task = Task(
+    task = StepSpec(
         step="contamination",
         kind=Kind.CONTAMINATION,
         revision=CONTAMINATION_REVISION,
@@ -206,7 +206,7 @@ def _source_identity(run: Run, subset: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _source(run: Run, subset: str) -> Iterator[Source]:
+def _source(run: Run, subset: str) -> Iterator[RowSource]:
     """The raw rows; generated ones are written as JPEGs and JSON first, and read as anybody's are."""
     recipe = run.recipe
     if recipe.data.source != GENERATED:

@@ -9,9 +9,9 @@ from mantis.kfp_image import PIPELINE_IMAGE
 def benchmarks(run: str, store_url: str) -> list[dict[str, str]]:
     """The benchmarks of the run, as the recipe names them, each with the run that wants it."""
     from components.evaluation.step import resolve_benchmarks
-    from mantis.runs.step_runner import open_run, recorded, reported
+    from mantis.runs.step_runner import component_main, open_run, recorded
 
-    with reported():
+    with component_main():
         opened = open_run(run, store_url)
         with recorded(opened, "benchmarks"):
             return [{"run": run, "benchmark": benchmark} for benchmark in resolve_benchmarks(opened)]
@@ -29,9 +29,9 @@ def evaluate(
     """One benchmark: every sample answered, scored, with intervals and controls."""
     from components.evaluation import step
     from mantis.artifacts.manifest import load_manifest, save_manifest
-    from mantis.runs.step_runner import open_run, reported
+    from mantis.runs.step_runner import component_main, open_run
 
-    with reported():
+    with component_main():
         manifest = step.evaluate(open_run(run, store_url), benchmark, load_manifest(model.path))
         save_manifest(manifest, evaluation.path)
         for name, value in manifest.summary.items():

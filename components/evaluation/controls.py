@@ -6,13 +6,13 @@ from typing import Literal
 
 import numpy as np
 
-from components.evaluation.benchmarks.benchmark_reader import Sample
+from components.evaluation.benchmarks.benchmark_reader import BenchmarkSample
 from components.evaluation.benchmarks.sample_images import Picture, grey_picture
 
 Condition = Literal["actual", "blind", "shuffled"]
 
 
-def shown(samples: Sequence[Sample], condition: Condition, *, seed: int) -> dict[int, tuple[Picture, ...]]:
+def shown(samples: Sequence[BenchmarkSample], condition: Condition, *, seed: int) -> dict[int, tuple[Picture, ...]]:
     """The pictures that each sample, by its place in `samples`, is asked with.
 
     `blind`: grey ones of the same size. `shuffled`: those of another sample of the same skill with as many pictures;
@@ -29,7 +29,7 @@ def shown(samples: Sequence[Sample], condition: Condition, *, seed: int) -> dict
     return {place: samples[other].pictures for place, other in sorted(_partners(samples, seed).items())}
 
 
-def _partners(samples: Sequence[Sample], seed: int) -> dict[int, int]:
+def _partners(samples: Sequence[BenchmarkSample], seed: int) -> dict[int, int]:
     """For each sample another one: within each group a random cycle, so that nobody keeps what it has."""
     groups: dict[tuple[str, int], list[int]] = defaultdict(list)
     for place, sample in enumerate(samples):

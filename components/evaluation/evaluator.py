@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark, Decoding
-from components.evaluation.benchmarks.benchmark_reader import Missing, Sample
+from components.evaluation.benchmarks.benchmark_reader import BenchmarkSample, Missing
 from components.evaluation.benchmarks.image_merge import merged
 from components.evaluation.benchmarks.sample_images import Picture
 from components.evaluation.controls import Condition, shown
 from components.evaluation.gallery import gallery
 from components.evaluation.generation.generator import Question
-from components.evaluation.generation.response_cache import Answered, Asking
+from components.evaluation.generation.response_cache import Answered, ResponseCache
 from components.evaluation.scoring.aggregate import score_rows, summarize
-from components.evaluation.scoring.score_response import judge
+from components.evaluation.scoring.score_response import score_response
 from mantis.artifacts.manifest import Manifest, Number
 from mantis.artifacts.responses import CORRECT, Response, put_responses
 from mantis.config.recipe import EvaluationSettings
@@ -31,7 +31,7 @@ class Evaluation:
     run: Run
     benchmark: Benchmark
     decoding: Decoding
-    samples: Sequence[Sample]
+    samples: Sequence[BenchmarkSample]
     missing: Sequence[Missing]
     model: Manifest
 
@@ -63,14 +63,14 @@ class Evaluation:
         asked = [(name, place, pictures) for name, view in views.items() for place, pictures in view.items()]
         questions = [self._question(self.samples[place], pictures, name) for name, place, pictures in asked]
         progress = Progress(label=self.benchmark.title, total=len(questions), unit="answers")
-        asking = Asking(run=self.run, benchmark=self.benchmark, decoding=self.decoding, model=self.model)
+        asking = ResponseCache(run=self.run, benchmark=self.benchmark, decoding=self.decoding, model=self.model)
         answered = asking.responses(questions, progress.advance)
         responses: dict[Condition, list[Response]] = {name: [] for name in views}
         for (name, place, pictures), text in zip(asked, answered.responses, strict=True):
             responses[name].append(self._judge(self.samples[place], pictures, text))
         return answered, responses
 
-    def _question(self, sample: Sample, pictures: tuple[Picture, ...], condition: Condition) -> Question:
+    def _question(self, sample: BenchmarkSample, pictures: tuple[Picture, ...], condition: Condition) -> Question:
         # Without its pictures a model may fall silent or ramble: it would be below chance and prove nothing. So a
         # control has to choose among the valid answers; the sample as it is may be answered with anything.
         allowed = () if condition == "actual" else sample.valid_answers(self.benchmark)
@@ -79,8 +79,8 @@ class Evaluation:
             prompt, pictures = merged(prompt, pictures)
         return Question(id=sample.id, prompt=prompt, pictures=pictures, allowed=allowed)
 
-    def _judge(self, sample: Sample, pictures: tuple[Picture, ...], text: str) -> Response:
-        judged = judge(text, sample.target, self.benchmark.metric)
+    def _judge(self, sample: BenchmarkSample, pictures: tuple[Picture, ...], text: str) -> Response:
+        judged = score_response(text, sample.target, self.benchmark.metric)
         score = judged.credit(self._settings.scoring)
         return Response(
             id=sample.id,

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark
-from components.evaluation.benchmarks.benchmark_reader import Sample
+from components.evaluation.benchmarks.benchmark_reader import BenchmarkSample
 from components.evaluation.benchmarks.sample_images import Picture
 from mantis.artifacts.responses import Response
 
@@ -18,7 +18,9 @@ EDGE = 160  # pixels of a thumbnail's longer edge, at most
 QUALITY = 80
 
 
-def gallery(benchmark: Benchmark, samples: Sequence[Sample], responses: Sequence[Response]) -> list[dict[str, Any]]:
+def gallery(
+    benchmark: Benchmark, samples: Sequence[BenchmarkSample], responses: Sequence[Response]
+) -> list[dict[str, Any]]:
     """The first EACH right, wrong and not understood answers of every skill; images are JPEG data URIs."""
     taken: Counter[tuple[str, bool, bool]] = Counter()
     shown = []

@@ -9,10 +9,10 @@ from components.evaluation.benchmarks.benchmark_catalog import (
     load_decoding,
 )
 from components.evaluation.benchmarks.benchmark_mirror import check_mirrors
-from components.evaluation.benchmarks.benchmark_source import open_source
+from components.evaluation.benchmarks.benchmark_source import open_benchmark_source
 from mantis.artifacts.manifest import Kind, Manifest, Number
 from mantis.errors import ConfigError
-from mantis.runs.step_runner import Run, Task, failure_recorded, run_step
+from mantis.runs.step_runner import Run, StepSpec, failure_recorded, run_step
 
 REVISION = 2  # raise when the same inputs would give other responses or scores
 
@@ -66,8 +66,8 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
         with failure_recorded(run, step):
             described = load_benchmark(benchmark, prompt=settings.prompt)
             decoding = load_decoding(settings.decoding)
-            source = opened.enter_context(open_source(run.recipe, described, run.store))
-        task = Task(
+            source = opened.enter_context(open_benchmark_source(run.recipe, described, run.store))
+        task = StepSpec(
             step=step,
             kind=Kind.EVALUATION,
             revision=REVISION,

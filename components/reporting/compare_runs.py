@@ -20,7 +20,7 @@ SHOWN = 24  # answers on which the runs disagree
 SEED = 0  # of the paired bootstrap: the same comparison always gives the same numbers
 
 
-class Line(BaseModel):
+class ComparisonLine(BaseModel):
     """What a comparison needs of a judged response."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -34,7 +34,7 @@ class Line(BaseModel):
     response: str
     correct: bool
 
-    def asks_the_same(self, other: "Line") -> bool:
+    def asks_the_same(self, other: "ComparisonLine") -> bool:
         """Generated benchmarks give the same ids to other samples where the seed is another."""
         return (self.question, self._pictures()) == (other.question, other._pictures())
 
@@ -51,13 +51,13 @@ class Arm:
     settings: dict[str, Any]  # the resolved recipe, flat
     models: tuple[str, ...]  # fingerprints of what was evaluated
     scores: dict[tuple[str, str], Score]  # by benchmark and skill
-    lines: dict[str, dict[str, Line]]
+    lines: dict[str, dict[str, ComparisonLine]]
     gallery: tuple[Answer, ...]
     summary: dict[str, Any]  # of training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class ComparisonCell:
     """A run's score, and how it differs from the first run's; None for the first, or where that cannot be tested."""
 
     score: Score
@@ -65,14 +65,14 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ComparisonRow:
     """One skill or benchmark over the runs; None where a run has no score."""
 
     benchmark: str
     skill: str
     title: str
     overall: bool
-    cells: tuple[Cell | None, ...]
+    cells: tuple[ComparisonCell | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class Disagreement:
     """A sample that some runs got right and others wrong, with each run's response (None: not asked)."""
 
     answer: Answer
-    lines: tuple[Line | None, ...]
+    lines: tuple[ComparisonLine | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,18 +89,18 @@ class Comparison:
 
     arms: tuple[Arm, ...]
     made: datetime
-    rows: tuple[Row, ...]
+    rows: tuple[ComparisonRow, ...]
     settings: tuple[tuple[str, tuple[str, ...]], ...]  # fields of the recipes that are not the same everywhere
     disagreements: tuple[Disagreement, ...]
     notes: tuple[str, ...]
 
     @property
-    def skills(self) -> list[Row]:
+    def skills(self) -> list[ComparisonRow]:
         """The rows that stand for a skill."""
         return [row for row in self.rows if not row.overall]
 
     @property
-    def benchmarks(self) -> list[Row]:
+    def benchmarks(self) -> list[ComparisonRow]:
         """The rows that stand for a whole benchmark."""
         return [row for row in self.rows if row.overall]
 
@@ -167,27 +167,29 @@ def _arm(run: Run, notes: list[str]) -> Arm:
     return arm
 
 
-def _lines(reader: Reader, evaluation: Manifest) -> dict[str, Line]:
+def _lines(reader: Reader, evaluation: Manifest) -> dict[str, ComparisonLine]:
     names = sorted(file.name for file in evaluation.files if file.name.startswith("responses/actual-"))
     rows = [row for name in names for row in reader.json_lines(evaluation, name)]
     try:
-        lines = [Line.model_validate(row) for row in rows]
+        lines = [ComparisonLine.model_validate(row) for row in rows]
     except ValidationError:
         reader.note(f"{evaluation.key} is of an earlier version; evaluate again to compare it sample by sample.")
         return {}
     return {line.id: line for line in lines}
 
 
-def _row(arms: Sequence[Arm], name: tuple[str, str], notes: list[str]) -> Row:
+def _row(arms: Sequence[Arm], name: tuple[str, str], notes: list[str]) -> ComparisonRow:
     scores = [arm.scores.get(name) for arm in arms]
     told = next(score for score in scores if score is not None)
     cells = [
         None
         if score is None
-        else Cell(score=score, paired=_paired(arms[0], arm, score, notes) if number and scores[0] else None)
+        else ComparisonCell(score=score, paired=_paired(arms[0], arm, score, notes) if number and scores[0] else None)
         for number, (arm, score) in enumerate(zip(arms, scores, strict=True))
     ]
-    return Row(benchmark=told.benchmark, skill=told.skill, title=told.title, overall=told.overall, cells=tuple(cells))
+    return ComparisonRow(
+        benchmark=told.benchmark, skill=told.skill, title=told.title, overall=told.overall, cells=tuple(cells)
+    )
 
 
 def _paired(first: Arm, second: Arm, score: Score, notes: list[str]) -> Paired | None:

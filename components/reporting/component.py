@@ -16,9 +16,9 @@ def report(
     """The run's report, as a page and as Markdown."""
     from components.reporting import step
     from mantis.artifacts.manifest import load_manifest
-    from mantis.runs.step_runner import open_run, reported
+    from mantis.runs.step_runner import component_main, open_run
 
-    with reported():
+    with component_main():
         opened = open_run(run, store_url)
         made = step.report(opened, [load_manifest(evaluation.path) for evaluation in evaluations])
         step.hand_over(opened.store, made, page.path, text.path)
@@ -34,8 +34,8 @@ def compare(
 ) -> None:
     """The report of an ablation: its arms side by side, once each has a report of its own."""
     from components.reporting import step
-    from mantis.runs.step_runner import open_run, reported
+    from mantis.runs.step_runner import component_main, open_run
 
-    with reported():
+    with component_main():
         opened = open_run(run, store_url)
         step.hand_over(opened.store, step.compare(opened), page.path, text.path)

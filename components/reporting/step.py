@@ -8,7 +8,7 @@ from components.reporting.collect.addresses import benchmark_of
 from mantis.artifacts.manifest import Kind, Manifest, Number
 from mantis.runs.arms import arms_of
 from mantis.runs.lineage import find_artifact
-from mantis.runs.step_runner import Run, Task, failure_recorded, open_run, run_step
+from mantis.runs.step_runner import Run, StepSpec, failure_recorded, open_run, run_step
 from mantis.schema_versions import Form, versioned
 from mantis.store.base import ObjectStore
 
@@ -23,7 +23,7 @@ def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
     Raises:
         StoreError: the store is away.
     """
-    task = Task(
+    task = StepSpec(
         step=STEP,
         kind=Kind.REPORT,
         revision=REVISION,
@@ -67,7 +67,7 @@ def compare(run: Run) -> Manifest:
     arms = arms_of(run.store, run.id)
     with failure_recorded(run, STEP):
         reports = {arm: find_artifact(run.store, f"reports/{arm}") for arm in arms}
-    task = Task(
+    task = StepSpec(
         step=STEP,
         kind=Kind.REPORT,
         revision=COMPARE_REVISION,

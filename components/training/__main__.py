@@ -18,7 +18,7 @@ from mantis.artifacts.manifest import Manifest
 from mantis.config.recipe import load_recipe_file, parse_recipe
 from mantis.errors import ConfigError, MantisError
 from mantis.processes import die_with_parent
-from mantis.runs.step_runner import Run, begin, open_run
+from mantis.runs.step_runner import Run, mark_started, open_run
 from mantis.store.base import key_of, open_store
 
 app = typer.Typer(add_completion=False)
@@ -69,7 +69,7 @@ def _train(run: Run, *, began: float, queued: float, profile_steps: str) -> None
     task = training_task(run, mixture)
     prefix = task.address(task.fingerprint())
     if os.environ.get("RANK", "0") == "0":  # for a job that a user applied, no launcher writes the record
-        begin(run, task)
+        mark_started(run, task)
 
     # These imports take seconds, and a wrong parameter should fail at once.
     from components.training.engine.deepspeed_engine import join_ranks, leave_ranks

@@ -10,7 +10,7 @@ def train(run: str, store_url: str, mixture: dsl.Input[dsl.Dataset], checkpoint:
     """Train on the mixture; goes on from the last committed checkpoint of the same training."""
     from components.training import step
     from mantis.artifacts.manifest import load_manifest, save_manifest
-    from mantis.runs.step_runner import open_run, reported
+    from mantis.runs.step_runner import component_main, open_run
 
-    with reported():
+    with component_main():
         save_manifest(step.train(open_run(run, store_url), load_manifest(mixture.path)), checkpoint.path)

@@ -7,12 +7,12 @@ from components.training.checkpointing.training_summary import is_whole, read_su
 from components.training.monitoring.goodput import seconds_so_far
 from mantis.artifacts.manifest import Kind, Manifest, Number, read_manifest
 from mantis.models.weights.mirror import model_identity, weights_of
-from mantis.runs.step_runner import Run, Task, read_record, run_step
+from mantis.runs.step_runner import Run, StepSpec, read_record, run_step
 
 REVISION = 1
 
 
-def training_task(run: Run, mixture: Manifest) -> Task:
+def training_task(run: Run, mixture: Manifest) -> StepSpec:
     """The step `train` of a run; the launcher and every rank compute the same address from it."""
     recipe = run.recipe
     config: dict[str, Any] = {
@@ -20,7 +20,7 @@ def training_task(run: Run, mixture: Manifest) -> Task:
         "training": recipe.training.identity(),
         "recipe": recipe.identity("seed"),
     }
-    return Task(
+    return StepSpec(
         step="train",
         kind=Kind.CHECKPOINT,
         revision=REVISION,

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from components.training.batching.collate import to_device
-from components.training.batching.data_loader import Work
-from components.training.engine.deepspeed_engine import Engine, Ranks
+from components.training.batching.data_loader import StepBatch
+from components.training.engine.deepspeed_engine import DistributedContext, Engine
 from components.training.loss import share_of_step
 from components.training.loss_spikes import LossSpikeGuard
 from components.training.monitoring.goodput import Cause
@@ -62,7 +62,7 @@ class TrainStep:
 
     engine: Engine
     family: Family
-    ranks: Ranks
+    ranks: DistributedContext
     table: SampleTable
     guard: LossSpikeGuard
     stop: StopRequest
@@ -70,7 +70,7 @@ class TrainStep:
     seed: int
     announce: Announce
 
-    def take(self, work: Work, *, waited: float) -> tuple[StepFigures, bool]:
+    def take(self, work: StepBatch, *, waited: float) -> tuple[StepFigures, bool]:
         """Train one optimizer step whose data this rank waited `waited` seconds for; collective.
 
         Returns:
@@ -89,7 +89,7 @@ class TrainStep:
         seconds = time.monotonic() - began + waited
         return self._figures(work, loss=loss, rate=rate, norm=norm, seconds=seconds, waited=waited), stopping
 
-    def _run_micro_steps(self, work: Work) -> tuple[float, bool, str]:
+    def _run_micro_steps(self, work: StepBatch) -> tuple[float, bool, str]:
         """Forward and backward of all micro-steps.
 
         Returns:
@@ -111,7 +111,7 @@ class TrainStep:
             self.engine.backward(share * math.nan if problem else share, last=index == last)
         return total, stops > 0, problem
 
-    def _judge(self, loss: float, work: Work) -> str:
+    def _judge(self, loss: float, work: StepBatch) -> str:
         """Why the step must be skipped for its loss; empty for a good step."""
         problem = self.guard.problem(loss)
         if not problem:
@@ -121,7 +121,7 @@ class TrainStep:
         self._skip(problem, loss, work)
         return problem
 
-    def _update(self, rate: float, problem: str, work: Work) -> float:
+    def _update(self, rate: float, problem: str, work: StepBatch) -> float:
         """Take the step, or let DeepSpeed discard it; returns the gradient's norm, 0 for a discarded step."""
         norm = self.engine.step(rate)
         # ZeRO-3 keeps the norm of the step before when it discards one: only its own flag is reliable.
@@ -135,11 +135,11 @@ class TrainStep:
             )
         return 0.0 if discarded else norm
 
-    def _skip(self, problem: str, loss: float, work: Work) -> None:
+    def _skip(self, problem: str, loss: float, work: StepBatch) -> None:
         self.guard.skip(work.step + 1, problem, [self.table.ids[position] for position in work.samples], loss=loss)
 
     def _figures(
-        self, work: Work, *, loss: float, rate: float, norm: float, seconds: float, waited: float
+        self, work: StepBatch, *, loss: float, rate: float, norm: float, seconds: float, waited: float
     ) -> StepFigures:
         table, dummies = self.table, work.plan.imageless
         tokens, patches = (int(column[work.samples].sum()) for column in (table.tokens, table.patches))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import torch.distributed as dist
 
-from components.training.batching.data_loader import Feed, Work
+from components.training.batching.data_loader import DataLoader, StepBatch
 from components.training.callbacks.callback_list import CallbackList
 from components.training.checkpointing.saver import Saver, TrainingState, folder_of
 from components.training.engine.deepspeed_engine import Engine
@@ -36,7 +36,7 @@ class Trainer:
         *,
         engine: Engine,
         train_step: TrainStep,
-        feed: Feed,
+        feed: DataLoader,
         saver: Saver,
         callbacks: CallbackList,
         state: TrainingState,
@@ -73,7 +73,7 @@ class Trainer:
         self.callbacks.on_phase(Cause.FINISH, self.state.step)
         self.callbacks.on_end(self)
 
-    def _step(self, works: Iterator[Work]) -> bool:
+    def _step(self, works: Iterator[StepBatch]) -> bool:
         """Wait for the data of the next step and train on it; returns whether a signal asked any rank to stop."""
         step = self.state.step + 1
         self.callbacks.on_phase(Cause.DATA, step)

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch.distributed as dist
 
-from components.training.batching.data_loader import Feed, Preparer
-from components.training.batching.sample_plan import Budgets, Lengths, Plan
+from components.training.batching.data_loader import DataLoader, SampleProcessor
+from components.training.batching.sample_plan import Budgets, Lengths, SamplePlan
 from components.training.callbacks.callback import Callback
 from components.training.callbacks.callback_list import CallbackList
 from components.training.callbacks.goodput_timer import GoodputTimer
@@ -24,11 +24,11 @@ from components.training.callbacks.training_files import EngineFile, ResultFiles
 from components.training.callbacks.watchdog_feed import WatchdogFeed
 from components.training.checkpointing.resume import restore
 from components.training.checkpointing.saver import Saver, TrainingState
-from components.training.engine.deepspeed_engine import Engine, Ranks, build_engine
+from components.training.engine.deepspeed_engine import DistributedContext, Engine, build_engine
 from components.training.loss_spikes import LossSpikeGuard, record_skipped
 from components.training.lr_schedule import learning_rate
 from components.training.monitoring.failures import leave_failure
-from components.training.monitoring.goodput import Cause, Clock, Heartbeat
+from components.training.monitoring.goodput import Cause, GoodputClock, Heartbeat
 from components.training.monitoring.profiling import Span, StepProfiler
 from components.training.monitoring.signals import StopRequest
 from components.training.monitoring.stragglers import Stragglers
@@ -41,13 +41,13 @@ from mantis.config.recipe import ModelSettings, Recipe
 from mantis.dataset.mixture_reader import MixtureReader
 from mantis.errors import TrainingError
 from mantis.models import registry
-from mantis.models.conversation import Size
+from mantis.models.conversation import ImageSize
 from mantis.models.family import Family
 from mantis.models.weights.mirror import resolved
 from mantis.progress import say
 from mantis.runs.step_runner import Run
 
-DUMMY = Size(width=1, height=1)  # pixels of the image that runs in a micro-step without images
+DUMMY = ImageSize(width=1, height=1)  # pixels of the image that runs in a micro-step without images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +69,12 @@ class Parts:
 
     run: Run
     prefix: str
-    ranks: Ranks
+    ranks: DistributedContext
     recipe: Recipe
     family: Family
     reader: MixtureReader
-    preparer: Preparer
-    plan: Plan
+    preparer: SampleProcessor
+    plan: SamplePlan
     engine: Engine
     flops: Flops
 
@@ -82,7 +82,7 @@ class Parts:
 def build_trainer(
     run: Run,
     mixture: Manifest,
-    ranks: Ranks,
+    ranks: DistributedContext,
     *,
     prefix: str,
     began: float,
@@ -107,7 +107,7 @@ def build_trainer(
     heartbeat = Heartbeat(run.store, prefix) if ranks.first else None
     if heartbeat:
         began, queued = heartbeat.queued_once(began, queued)
-    clock = Clock(began)
+    clock = GoodputClock(began)
     parts = _open_parts(run, mixture, ranks, prefix)
     training = parts.recipe.training
     guard = LossSpikeGuard(
@@ -122,7 +122,7 @@ def build_trainer(
     clock.add(Cause.START, time.monotonic() - began - queued)
     with clock.spend(Cause.RESUME):
         state = _restored(parts)
-    feed = Feed(
+    feed = DataLoader(
         parts.preparer,
         parts.plan,
         start=state.step,
@@ -165,15 +165,15 @@ def _callbacks(parts: Parts, guard: LossSpikeGuard, goodput: GoodputTimer, profi
     )
 
 
-def _open_parts(run: Run, mixture: Manifest, ranks: Ranks, prefix: str) -> Parts:
+def _open_parts(run: Run, mixture: Manifest, ranks: DistributedContext, prefix: str) -> Parts:
     recipe = run.recipe.model_copy(update={"model": resolved(run.store, run.recipe.model)})
     training = recipe.training
     family = registry.family(recipe.model.family)
     reader = MixtureReader(run.store, mixture, cache_gb=recipe.data.cache_gb)
-    preparer = Preparer(reader, family, recipe.model)
+    preparer = SampleProcessor(reader, family, recipe.model)
     model = family.build(reader.tokenizer(), recipe.model, seed=recipe.seed)
     flops = flops_of(model, family, training)
-    plan = Plan(
+    plan = SamplePlan(
         Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
         seed=training.seed,
         batch_size=training.global_batch_size,
@@ -253,7 +253,7 @@ def _saver(parts: Parts) -> Saver:
     )
 
 
-def _agreed_token(ranks: Ranks) -> str:
+def _agreed_token(ranks: DistributedContext) -> str:
     """A random name of this attempt, the same on every rank; collective."""
     token: list[Any] = [secrets.token_hex(4)]
     dist.broadcast_object_list(token, src=0, device=ranks.device)
@@ -269,7 +269,7 @@ def _metric_rows(parts: Parts) -> MetricRows:
     )
 
 
-def _peak_of_all(engine: Engine, ranks: Ranks) -> float | None:
+def _peak_of_all(engine: Engine, ranks: DistributedContext) -> float | None:
     """FLOP/s of all ranks' devices together; None if one of them is unknown. Collective."""
     own = peak_flops(ranks.device, engine.dtype)
     known, total = ranks.add_up(float(own is not None), own or 0.0)

@@ -14,7 +14,7 @@ from mantis import synthetic
 from mantis.artifacts.manifest import MANIFEST
 from mantis.config.recipe import Recipe
 from mantis.errors import InputError
-from mantis.store.base import Entry, ObjectStore, concurrently, open_store
+from mantis.store.base import ObjectStore, StoredObject, concurrently, open_store
 from mantis.store.local import LocalStore
 from mantis.store.range_file import RangeFile
 
@@ -40,7 +40,7 @@ class BenchmarkFiles:
 
     store: ObjectStore
     folder: str
-    entries: tuple[Entry, ...]
+    entries: tuple[StoredObject, ...]
 
 
 def benchmark_files(recipe: Recipe, store: ObjectStore) -> dict[str, BenchmarkFiles]:

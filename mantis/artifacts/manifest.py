@@ -85,7 +85,7 @@ class MadeBy(_Frozen):
     image_digest: str
 
 
-def made_here(step: str, revision: int, config: Mapping[str, object], *, run: str = "") -> MadeBy:
+def provenance(step: str, revision: int, config: Mapping[str, object], *, run: str = "") -> MadeBy:
     """Made by this code and image, by `step` with `config`; `run` is empty for what a person asked for."""
     return MadeBy(
         run=run,

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mantis.artifacts.manifest import Manifest
 from mantis.dataset.row_cache import GIGABYTE, RowCache, cache_folder
-from mantis.models.conversation import IMAGE_MARK, Conversation, Size, Turn
+from mantis.models.conversation import IMAGE_MARK, Conversation, ImageSize, Turn
 from mantis.store.base import ObjectStore, concurrently, download_tree
 from mantis.store.lance_tables import open_table
 
@@ -22,7 +22,7 @@ Lengths = NDArray[np.int32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class TrainingSample:
     """A conversation cut to the turns that were planned, and the encoded images of those turns."""
 
     conversation: Conversation
@@ -56,7 +56,7 @@ class MixtureReader:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def take(self, positions: Sequence[int]) -> list[Sample]:
+    def take(self, positions: Sequence[int]) -> list[TrainingSample]:
         """The samples at `positions`, in that order; a position may come twice."""
         wanted: dict[str, set[int]] = {}
         for at in positions:
@@ -100,11 +100,11 @@ def conversation_of(row: dict[str, Any], *, turns: int | None = None) -> Convers
     shown = sum(turn.content.count(IMAGE_MARK) for turn in kept)
     sizes = zip(row["widths"][:shown], row["heights"][:shown], strict=True)
     return Conversation(
-        id=row["id"], turns=kept, sizes=tuple(Size(width=width, height=height) for width, height in sizes)
+        id=row["id"], turns=kept, sizes=tuple(ImageSize(width=width, height=height) for width, height in sizes)
     )
 
 
-def cut(row: dict[str, Any], *, turns: int) -> Sample:
+def cut(row: dict[str, Any], *, turns: int) -> TrainingSample:
     """The sample that the first `turns` turns of a row of data.lance make."""
     conversation = conversation_of(row, turns=turns)
-    return Sample(conversation=conversation, images=row["images"][: len(conversation.sizes)])
+    return TrainingSample(conversation=conversation, images=row["images"][: len(conversation.sizes)])

@@ -29,7 +29,7 @@ class Repository:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Remote:
+class HubFile:
     """A file of the hub; `sha256` of large files, `git` (the id of its blob) of small ones."""
 
     path: str
@@ -60,7 +60,7 @@ def newest_commit(repository: Repository, revision: str) -> str:
     return str(api.repo_info(repository.name, revision=revision, repo_type=repository.kind).sha)
 
 
-def list_files(repository: Repository, commit: str, folder: str = "") -> list[Remote]:
+def list_files(repository: Repository, commit: str, folder: str = "") -> list[HubFile]:
     """The files directly in `folder` at a commit, in the order of their names."""
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
@@ -68,14 +68,14 @@ def list_files(repository: Repository, commit: str, folder: str = "") -> list[Re
     api = HfApi(endpoint=endpoint())
     entries = api.list_repo_tree(repository.name, folder or None, revision=commit, repo_type=repository.kind)
     found = [
-        Remote(path=entry.path, size=entry.size, sha256=entry.lfs.sha256 if entry.lfs else "", git=entry.blob_id)
+        HubFile(path=entry.path, size=entry.size, sha256=entry.lfs.sha256 if entry.lfs else "", git=entry.blob_id)
         for entry in entries
         if isinstance(entry, RepoFile)
     ]
     return sorted(found, key=lambda remote: remote.name)
 
 
-def file_blocks(repository: Repository, commit: str, remote: Remote, have: int) -> Iterator[bytes]:
+def file_blocks(repository: Repository, commit: str, remote: HubFile, have: int) -> Iterator[bytes]:
     """The file's bytes from `have` on; a connection that breaks is opened again where it broke."""
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
@@ -98,7 +98,7 @@ def file_blocks(repository: Repository, commit: str, remote: Remote, have: int) 
             say(f"{remote.name}: the connection broke at {have:,} bytes: {error}")
 
 
-def _stream(repository: Repository, commit: str, remote: Remote, have: int) -> Iterator[bytes]:
+def _stream(repository: Repository, commit: str, remote: HubFile, have: int) -> Iterator[bytes]:
     from huggingface_hub import get_session, hf_hub_url
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 

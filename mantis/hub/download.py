@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mantis.artifacts.manifest import File, hash_object
 from mantis.errors import IntegrityError, StoreError
-from mantis.hub.client import BLOCK, Remote, Repository, file_blocks, hub_errors, newest_commit
+from mantis.hub.client import BLOCK, HubFile, Repository, file_blocks, hub_errors, newest_commit
 from mantis.progress import Progress
 from mantis.schema_versions import Form, versioned, without_version
 from mantis.store.base import ObjectStore
@@ -35,7 +35,7 @@ def pinned_commit(store: ObjectStore, prefix: str, repository: Repository, revis
 
 
 def fetch_files(
-    store: ObjectStore, prefix: str, repository: Repository, commit: str, wanted: Sequence[Remote], *, label: str
+    store: ObjectStore, prefix: str, repository: Repository, commit: str, wanted: Sequence[HubFile], *, label: str
 ) -> tuple[File, ...]:
     """Bring what is missing of `wanted` to `prefix`, and describe all of it; `label` names it in the progress.
 
@@ -57,12 +57,12 @@ def fetch_files(
     return tuple(_described(store, prefix, remote) for remote in wanted)
 
 
-def _described(store: ObjectStore, prefix: str, remote: Remote) -> File:
+def _described(store: ObjectStore, prefix: str, remote: HubFile) -> File:
     sha256 = remote.sha256 or hash_object(store, f"{prefix}/{remote.name}", remote.size)
     return File(name=remote.name, size=remote.size, sha256=sha256)
 
 
-def _is_there(store: ObjectStore, prefix: str, remote: Remote) -> bool:
+def _is_there(store: ObjectStore, prefix: str, remote: HubFile) -> bool:
     entry = store.stat(f"{prefix}/{remote.name}")
     if entry is None or entry.size != remote.size:
         return False
@@ -81,7 +81,7 @@ def _staging(store: ObjectStore, label: str, commit: str) -> Path:
     return folder
 
 
-def _check_disk(store: ObjectStore, staging: Path, missing: Sequence[Remote]) -> None:
+def _check_disk(store: ObjectStore, staging: Path, missing: Sequence[HubFile]) -> None:
     """Refuse before the first byte what cannot fit: one file at a time is staged, a local store holds all of them."""
     largest = max((remote.size for remote in missing), default=0)
     total = sum(remote.size for remote in missing)
@@ -95,7 +95,7 @@ def _check_disk(store: ObjectStore, staging: Path, missing: Sequence[Remote]) ->
         )
 
 
-def _download(repository: Repository, commit: str, remote: Remote, staging: Path, progress: Progress) -> Path:
+def _download(repository: Repository, commit: str, remote: HubFile, staging: Path, progress: Progress) -> Path:
     """The whole file in `staging`, its hash checked; goes on with what an earlier attempt left there."""
     path = staging / remote.name
     hashes = _Hashes(remote.size)

@@ -15,7 +15,7 @@ class Turn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class ImageSize:
     """Pixels of an image."""
 
     width: int
@@ -31,4 +31,4 @@ class Conversation:
 
     id: str
     turns: tuple[Turn, ...]
-    sizes: tuple[Size, ...]
+    sizes: tuple[ImageSize, ...]

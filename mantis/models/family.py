@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from mantis.config.recipe import ModelSettings, Part
-from mantis.models.conversation import Conversation, Size
+from mantis.models.conversation import Conversation, ImageSize
 from mantis.models.packed_batch import PackedBatch, Pixels
 
 IGNORE = -100
@@ -40,15 +40,15 @@ class Family(Protocol):
         """Tokens that the tokenizer must hold whole, the image token among them."""
         ...
 
-    def image_tokens(self, size: Size, settings: ModelSettings) -> int:
+    def image_tokens(self, size: ImageSize, settings: ModelSettings) -> int:
         """Language model positions that an image of this size takes; nothing is decoded."""
         ...
 
-    def image_ids(self, size: Size, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> list[int]:
+    def image_ids(self, size: ImageSize, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> list[int]:
         """The tokens at those positions, `image_tokens` of them."""
         ...
 
-    def image_patches(self, size: Size, settings: ModelSettings) -> int:
+    def image_patches(self, size: ImageSize, settings: ModelSettings) -> int:
         """Patches the vision tower computes for an image of this size."""
         ...
 

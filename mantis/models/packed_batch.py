@@ -47,7 +47,7 @@ class PackedBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class PackedRow:
     """The tokens of a packed row as a model's forward takes them; `segments` are the lengths of its samples."""
 
     input_ids: Tensor  # [1, T]
@@ -55,7 +55,7 @@ class Row:
     segments: list[int]
 
 
-def row_of(batch: PackedBatch, *, dummy: Sequence[int] = ()) -> Row:
+def row_of(batch: PackedBatch, *, dummy: Sequence[int] = ()) -> PackedRow:
     """The batch's row, with the tokens of a dummy image as a segment of its own behind it.
 
     No target sees that segment: the vision part runs and gets gradients of exactly zero. Under ZeRO-3 every rank has to
@@ -63,10 +63,10 @@ def row_of(batch: PackedBatch, *, dummy: Sequence[int] = ()) -> Row:
     """
     segments = batch.boundaries.diff().tolist()
     if not dummy:
-        return Row(input_ids=batch.input_ids, position_ids=batch.position_ids, segments=segments)
+        return PackedRow(input_ids=batch.input_ids, position_ids=batch.position_ids, segments=segments)
     tokens = torch.tensor([list(dummy)], dtype=batch.input_ids.dtype, device=batch.input_ids.device)
     places = torch.arange(len(dummy), dtype=batch.position_ids.dtype, device=batch.position_ids.device).unsqueeze(0)
-    return Row(
+    return PackedRow(
         input_ids=torch.cat([batch.input_ids, tokens], dim=1),
         position_ids=torch.cat([batch.position_ids, places], dim=1),
         segments=[*segments, len(dummy)],

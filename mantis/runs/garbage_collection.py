@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from mantis.artifacts.manifest import MANIFEST, read_manifest
 from mantis.errors import NotFoundError
 from mantis.runs.step_runner import read_records, runs
-from mantis.store.base import Entry, ObjectStore, delete_tree
+from mantis.store.base import ObjectStore, StoredObject, delete_tree
 
 # Folders of results, and how many parts an address has: docs/architecture.md.
 DEPTHS = {
@@ -92,7 +92,7 @@ def _named_by(store: ObjectStore, kept: list[str]) -> tuple[set[str], set[str]]:
 def _heaps(store: ObjectStore) -> Iterator[Garbage]:
     """Every result in the store, finished or not."""
     for folder, depth in DEPTHS.items():
-        objects: dict[str, list[Entry]] = {}
+        objects: dict[str, list[StoredObject]] = {}
         whole: set[str] = set()
         for entry in store.list(folder):
             parts = entry.key.split("/")

@@ -27,7 +27,7 @@ from mantis.artifacts.manifest import (
     commit_manifest,
     describe_files,
     former_key,
-    made_here,
+    provenance,
     read_manifest,
 )
 from mantis.config.recipe import Recipe, read_stored_recipe
@@ -112,7 +112,7 @@ def open_run(run: str, store_url: str) -> Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class StepSpec:
     """What a step is about to make."""
 
     step: str
@@ -134,10 +134,10 @@ class Task:
         )
 
 
-Work = Callable[[str], dict[str, Number]]
+Compute = Callable[[str], dict[str, Number]]
 
 
-def run_step(run: Run, task: Task, work: Work) -> Manifest:
+def run_step(run: Run, task: StepSpec, work: Compute) -> Manifest:
     """The result of `task`: the one that is already there, or the one that `work(prefix)` makes.
 
     `work` puts the result's objects under the key prefix it is given and returns the summary numbers. Whatever a
@@ -170,7 +170,7 @@ def run_step(run: Run, task: Task, work: Work) -> Manifest:
             key=prefix,
             fingerprint=made,
             inputs={name: manifest.reference() for name, manifest in task.inputs.items()},
-            made_by=made_here(task.step, task.revision, task.config, run=run.id),
+            made_by=provenance(task.step, task.revision, task.config, run=run.id),
             files=describe_files(run.store, prefix),
             summary=summary,
         )
@@ -183,7 +183,7 @@ def run_step(run: Run, task: Task, work: Work) -> Manifest:
     return manifest
 
 
-def begin(run: Run, task: Task) -> None:
+def mark_started(run: Run, task: StepSpec) -> None:
     """Record that `task` is under way where no `run_step` does it, so that its unfinished work is known to be ours.
 
     A record that names the task already is that of a `run_step`, and stays.
@@ -194,7 +194,7 @@ def begin(run: Run, task: Task) -> None:
         _record(run, task, State.STARTED, _now(), attempts=0, made=made)
 
 
-def take(run: Run, step: str, find: Callable[[], Manifest]) -> Manifest:
+def record_existing(run: Run, step: str, find: Callable[[], Manifest]) -> Manifest:
     """The artifact that `find` finds in the store; the run's record names it, so that it stays as long as the run."""
     began = _now()
     with failure_recorded(run, step):
@@ -239,7 +239,7 @@ def failure_recorded(run: Run, step: str) -> Iterator[None]:
 
 
 @contextmanager
-def reported() -> Iterator[None]:
+def component_main() -> Iterator[None]:
     """Around the body of every KFP component: an error of ours ends it with one paragraph and exit code 1.
 
     The component also dies with the process that runs the DAG, so that nothing works on after a kill.
@@ -294,7 +294,7 @@ def _parse_record(store: ObjectStore, key: str) -> StepRecord:
 
 def _record(
     run: Run,
-    task: Task,
+    task: StepSpec,
     state: State,
     began: str,
     *,

@@ -27,7 +27,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class StoredObject:
     """An object: its key below the store's root, its size in bytes, and a word that changes whenever its bytes do.
 
     `version` is empty where a later change could not be told from this state. `written`: when, in seconds since 1970,
@@ -60,13 +60,13 @@ class ObjectStore(Protocol):
 
     def get_file(self, key: str, path: Path) -> None: ...
 
-    def stat(self, key: str) -> Entry | None: ...
+    def stat(self, key: str) -> StoredObject | None: ...
 
-    def list(self, prefix: str) -> Iterator[Entry]:
+    def list(self, prefix: str) -> Iterator[StoredObject]:
         """Every object whose key starts with `prefix + "/"`, in the order of keys."""
         ...
 
-    def children(self, prefix: str) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
+    def children(self, prefix: str) -> tuple[tuple[StoredObject, ...], tuple[str, ...]]:
         """What lies directly below `prefix` (empty: the root): the objects, and the keys of the folders; both sorted.
 
         Nothing there gives two empty tuples.
@@ -163,14 +163,14 @@ def join(prefix: str, name: str) -> str:
     return f"{prefix}/{name}" if prefix else name
 
 
-def upload_tree(store: ObjectStore, prefix: str, folder: Path) -> list[Entry]:
+def upload_tree(store: ObjectStore, prefix: str, folder: Path) -> list[StoredObject]:
     """Put every file below `folder` under `prefix`, concurrently; returns what was put, in the order of keys."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
 
-    def put(path: Path) -> Entry:
+    def put(path: Path) -> StoredObject:
         key = f"{prefix}/{path.relative_to(folder).as_posix()}"
         store.put_file(key, path)
-        return Entry(key=key, size=path.stat().st_size)
+        return StoredObject(key=key, size=path.stat().st_size)
 
     return concurrently(put, files)
 
@@ -178,7 +178,7 @@ def upload_tree(store: ObjectStore, prefix: str, folder: Path) -> list[Entry]:
 def download_tree(store: ObjectStore, prefix: str, folder: Path) -> list[Path]:
     """Get every object under `prefix` into `folder`, concurrently."""
 
-    def get(entry: Entry) -> Path:
+    def get(entry: StoredObject) -> Path:
         path = folder / entry.key.removeprefix(prefix + "/")
         path.parent.mkdir(parents=True, exist_ok=True)
         store.get_file(entry.key, path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from mantis.errors import NotFoundError, StoreError
-from mantis.store.base import Entry, join
+from mantis.store.base import StoredObject, join
 
 YOUNG_SECONDS = 2.0  # a file written twice within its clock's tick looks unchanged; git calls such files racy
 
@@ -41,17 +41,17 @@ class LocalStore:
         with self._open(key) as source, path.open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
 
-    def stat(self, key: str) -> Entry | None:
+    def stat(self, key: str) -> StoredObject | None:
         path = self._path(key)
         return _entry(key, path) if path.is_file() else None
 
-    def list(self, prefix: str) -> Iterator[Entry]:
+    def list(self, prefix: str) -> Iterator[StoredObject]:
         base = self._path(prefix)
         found = (path for path in base.rglob("*") if path.is_file() and not path.name.startswith(".tmp-"))
         for key, path in sorted((path.relative_to(self.root).as_posix(), path) for path in found):
             yield _entry(key, path)
 
-    def children(self, prefix: str) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
+    def children(self, prefix: str) -> tuple[tuple[StoredObject, ...], tuple[str, ...]]:
         base = self._path(prefix)
         if not base.is_dir():
             return (), ()
@@ -106,9 +106,9 @@ class LocalStore:
             ) from None
 
 
-def _entry(key: str, path: Path) -> Entry:
+def _entry(key: str, path: Path) -> StoredObject:
     status = path.stat()
     young = time.time() - status.st_ctime < YOUNG_SECONDS
     # The inode and its own time of change too: they see a replaced file whose time of writing was set back.
     version = "" if young else f"{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
-    return Entry(key=key, size=status.st_size, version=version, written=status.st_mtime)
+    return StoredObject(key=key, size=status.st_size, version=version, written=status.st_mtime)

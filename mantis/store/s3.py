@@ -11,7 +11,7 @@ from minio import Minio
 from minio.error import MinioException, S3Error
 
 from mantis.errors import ConfigError, NotFoundError, StoreError
-from mantis.store.base import TRANSFER_THREADS, Entry
+from mantis.store.base import TRANSFER_THREADS, StoredObject
 
 T = TypeVar("T")
 CONNECT_SECONDS, READ_SECONDS, RETRIES = 5.0, 60.0, 5
@@ -48,14 +48,14 @@ class MinioStore:
     def get_file(self, key: str, path: Path) -> None:
         self._call(key, lambda name: self._client.fget_object(self.bucket, name, str(path)))
 
-    def stat(self, key: str) -> Entry | None:
+    def stat(self, key: str) -> StoredObject | None:
         try:
             found = self._call(key, lambda name: self._client.stat_object(self.bucket, name))
         except NotFoundError:
             return None
         return _entry(key, found)
 
-    def list(self, prefix: str) -> Iterator[Entry]:
+    def list(self, prefix: str) -> Iterator[StoredObject]:
         root = f"{self.prefix}/" if self.prefix else ""
         below = root + (f"{prefix}/" if prefix else "")
         objects = self._call(
@@ -64,7 +64,7 @@ class MinioStore:
         for item in objects:
             yield _entry(str(item.object_name).removeprefix(root), item)
 
-    def children(self, prefix: str) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
+    def children(self, prefix: str) -> tuple[tuple[StoredObject, ...], tuple[str, ...]]:
         root = f"{self.prefix}/" if self.prefix else ""
         below = root + (f"{prefix}/" if prefix else "")
         found = self._call(prefix, lambda _: list(self._client.list_objects(self.bucket, prefix=below)))
@@ -127,9 +127,9 @@ class MinioStore:
             ) from None
 
 
-def _entry(key: str, item: Any) -> Entry:
+def _entry(key: str, item: Any) -> StoredObject:
     written = item.last_modified.timestamp() if item.last_modified else 0.0
-    return Entry(key=key, size=int(item.size or 0), version=str(item.etag or ""), written=written)
+    return StoredObject(key=key, size=int(item.size or 0), version=str(item.etag or ""), written=written)
 
 
 def _client(endpoint: str) -> Any:

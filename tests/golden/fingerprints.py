@@ -16,7 +16,7 @@ from components.conversion import step as conversion_step
 from components.data import step as data_step
 from components.evaluation import step as evaluation_step
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark, load_decoding
-from components.evaluation.generation.response_cache import Asking
+from components.evaluation.generation.response_cache import ResponseCache
 from components.reporting import step as reporting_step
 from components.training import step as training_step
 from mantis import synthetic
@@ -25,7 +25,7 @@ from mantis.config.recipe import Recipe
 from mantis.hashing import fingerprint, sha256_bytes
 from mantis.models.weights.catalog import named_bases
 from mantis.runs.arms import write_arms
-from mantis.runs.step_runner import Run, Task, Work
+from mantis.runs.step_runner import Compute, Run, StepSpec
 from mantis.store.local import LocalStore
 from pipelines.execution.ablation_runs import FEWEST, resolve_parent
 from pipelines.execution.resolve import name_of, resolve_run, shipped_recipes
@@ -138,7 +138,7 @@ def _all_steps(run: Run, found: dict[str, str]) -> None:
 
 def _responses(run: Run, benchmark: str, model: Manifest) -> str:
     settings = run.recipe.evaluation
-    asking = Asking(
+    asking = ResponseCache(
         run=run,
         benchmark=load_benchmark(benchmark, prompt=settings.prompt),
         decoding=load_decoding(settings.decoding),
@@ -151,7 +151,7 @@ def _responses(run: Run, benchmark: str, model: Manifest) -> str:
 def _capturing(run: Run, found: dict[str, str]) -> Iterator[None]:
     """Steps tell `found` what they are about to make, and do not make it; raw data is a stand-in."""
 
-    def capture(_: Run, task: Task, work: Work) -> Manifest:
+    def capture(_: Run, task: StepSpec, work: Compute) -> Manifest:
         found[task.step] = task.fingerprint()
         assert isinstance(run.store, LocalStore)
         return stand_in(run.store, task.kind, f"{task.kind}/stand-in-{task.step}")

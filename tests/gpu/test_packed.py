@@ -7,7 +7,7 @@ from PIL import Image
 from components.training.batching.collate import Prepared, collate, to_device
 from components.training.loss import LossHead
 from mantis.config.recipe import FromScratch, ModelSettings
-from mantis.models.conversation import IMAGE_MARK, Conversation, Size, Turn
+from mantis.models.conversation import IMAGE_MARK, Conversation, ImageSize, Turn
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import FAMILIES, family
 
@@ -24,7 +24,7 @@ def prepared(kind, tokenizer, count):
             Turn(role="user", content=f"{IMAGE_MARK} " + f"number {number} " * (3 * number + 1)),
             Turn(role="assistant", content=f"it is {number} " * (number + 1)),
         )
-        conversation = Conversation(id=str(number), turns=turns, sizes=(Size(width=64, height=48),))
+        conversation = Conversation(id=str(number), turns=turns, sizes=(ImageSize(width=64, height=48),))
         encoding = kind.encode(conversation, tokenizer, SETTINGS)
         pixels = kind.preprocess([picture.getvalue()], SETTINGS)
         samples.append(Prepared(id=str(number), encoding=encoding, pixels=pixels))

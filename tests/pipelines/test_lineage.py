@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from components.data.step import assemble, prepare, resolve_subsets
 from mantis.artifacts.manifest import Kind
 from mantis.hashing import sha256_bytes
-from mantis.runs.step_runner import Task, run_step
+from mantis.runs.step_runner import StepSpec, run_step
 from mantis.synthetic import write_demo_data
 from pipelines.cli import app
 from pipelines.execution.preflight import preflight
@@ -17,7 +17,7 @@ from pipelines.execution.preflight import preflight
 
 def made(run, step, kind, address, inputs, files):
     """An artifact of a step that writes `files`: what lineage sees of training, conversion and evaluation."""
-    task = Task(step=step, kind=kind, revision=1, config={}, inputs=inputs, address=lambda key: f"{address}/{key}")
+    task = StepSpec(step=step, kind=kind, revision=1, config={}, inputs=inputs, address=lambda key: f"{address}/{key}")
 
     def work(prefix):
         for name, data in files.items():

@@ -8,8 +8,8 @@ from components.data.published.published_sets import published
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
 from mantis.config.recipe import SCRATCH, FromScratch, ImageSettings, ModelSettings, Recipe, parse_recipe
 from mantis.errors import ConfigError, InputError
-from mantis.models.conversation import Size
-from mantis.models.processing.chat_templates import profile
+from mantis.models.conversation import ImageSize
+from mantis.models.processing.chat_templates import load_chat_template
 from mantis.models.registry import FAMILIES, family
 from mantis.models.weights.catalog import named_bases
 from mantis.models.weights.mirror import model_identity
@@ -52,7 +52,7 @@ def test_a_shipped_recipe_names_what_exists(name):
     assert recipe.name == name
     assert recipe.description
     family(recipe.model.family)
-    profile(recipe.model.prompt)
+    load_chat_template(recipe.model.prompt)
     assert {subset.name for subset in recipe.data.subsets} <= set(published())
     for benchmark in recipe.evaluation.benchmarks:
         load_benchmark(benchmark, prompt=recipe.evaluation.prompt)
@@ -87,7 +87,7 @@ def test_the_shapes_are_the_bases(name):
     model = shipped(name).model
     base, vision, tokens = MODELS[name]
     assert (model.base, model.vision) == (base, vision)
-    assert family(model.family).image_tokens(Size(width=1920, height=1080), model) == tokens
+    assert family(model.family).image_tokens(ImageSize(width=1920, height=1080), model) == tokens
 
 
 PUBLISHED = [name for name in shipped_recipes() if shipped(name).model.base != SCRATCH]

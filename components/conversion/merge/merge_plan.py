@@ -14,7 +14,7 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 from components.conversion.merge.adapter_merge import PREFIX, base_with_trained, merge_adapters, parse_adapter_config
 from components.conversion.proof import load_model
 from components.conversion.shard_writer import plan_shards, write_shards
-from components.conversion.zero.byte_sources import Source, store_sources
+from components.conversion.zero.byte_sources import ByteSource, store_sources
 from components.conversion.zero.checkpoint_reader import read_file
 from components.conversion.zero.safetensors_index import SUFFIX, read_safetensors
 from components.conversion.zero.zero_checkpoint import Checkpoint, MasterTensor
@@ -30,7 +30,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 BASE = "base.json"
 
 
-class Base(Versioned):
+class MergeBase(Versioned):
     """`model/base.json`: a Hugging Face folder of the store, and its files as they were trained on."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -133,7 +133,7 @@ def peft_model(merge: Merge, dtype: torch.dtype, family_name: str) -> PreTrained
     return adapted
 
 
-def _base_sources(store: ObjectStore, checkpoint: Manifest) -> dict[str, Source]:
+def _base_sources(store: ObjectStore, checkpoint: Manifest) -> dict[str, ByteSource]:
     """The base's files, after their sizes and hashes were compared with those that training recorded."""
     prefix = f"{checkpoint.key}/model"
     inside = [file for file in checkpoint.files if file.name.startswith("model/") and file.name.endswith(SUFFIX)]
@@ -156,9 +156,9 @@ def _check_file(store: ObjectStore, prefix: str, file: File) -> None:
         raise ConversionError(f"{store.uri(key)} {found}.", remedy="Bring the base again: mantis fetch-model.")
 
 
-def _read_base(text: bytes, origin: str) -> Base:
+def _read_base(text: bytes, origin: str) -> MergeBase:
     try:
-        return Base.model_validate_json(text, context=schema_versions.origin(origin))
+        return MergeBase.model_validate_json(text, context=schema_versions.origin(origin))
     except ValidationError as error:
         first = error.errors()[0]
         raise ConversionError(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 TRUNCATED = "Copy the checkpoint again, or convert an earlier step."
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """Bytes at positions; `name` is what errors call it, `size` in bytes. Safe to read from several threads."""
 
     name: str
@@ -73,17 +73,17 @@ class StoreSource:
             target[:] = self.read(start, len(target))
 
 
-def short(source: Source, needed: int) -> ConversionError:
+def short(source: ByteSource, needed: int) -> ConversionError:
     """The error of a source that ends too early."""
     return ConversionError(f"{source.name} has {source.size} bytes, {needed} are needed.", remedy=TRUNCATED)
 
 
-def folder_sources(folder: Path) -> dict[str, Source]:
+def folder_sources(folder: Path) -> dict[str, ByteSource]:
     """The files of a local checkpoint folder, by name."""
     return {path.name: FileSource(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
-def store_sources(store: ObjectStore, prefix: str) -> dict[str, Source]:
+def store_sources(store: ObjectStore, prefix: str) -> dict[str, ByteSource]:
     """The objects under `prefix`, by name; those of a local store are read as the files they are."""
     entries = {entry.key.removeprefix(prefix + "/"): entry for entry in store.list(prefix)}
     if isinstance(store, LocalStore):
@@ -94,7 +94,7 @@ def store_sources(store: ObjectStore, prefix: str) -> dict[str, Source]:
 class SourceFile(io.RawIOBase):
     """A source as a seekable file, for `zipfile`."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ByteSource) -> None:
         self._source, self._position = source, 0
 
     def readable(self) -> bool:

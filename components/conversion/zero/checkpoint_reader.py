@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from pydantic import ConfigDict, ValidationError
 
-from components.conversion.zero.byte_sources import TRUNCATED, Source, store_sources
+from components.conversion.zero.byte_sources import TRUNCATED, ByteSource, store_sources
 from components.conversion.zero.zero_checkpoint import Checkpoint, read_checkpoint
 from mantis import schema_versions
 from mantis.artifacts.manifest import File, Manifest
@@ -17,7 +17,7 @@ from mantis.store.base import ObjectStore
 COMMIT = re.compile(r"(step-(\d+))/COMMIT")
 
 
-class Commit(Versioned):
+class CommittedStep(Versioned):
     """`step-XXXXXXXX/COMMIT`: what training wrote last, once every rank's files were there."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -71,9 +71,9 @@ def read_file(store: ObjectStore, checkpoint: Manifest, name: str) -> bytes:
     return data
 
 
-def _read_commit(text: bytes, origin: str) -> Commit:
+def _read_commit(text: bytes, origin: str) -> CommittedStep:
     try:
-        return Commit.model_validate_json(text, context=schema_versions.origin(f"{origin}/COMMIT"))
+        return CommittedStep.model_validate_json(text, context=schema_versions.origin(f"{origin}/COMMIT"))
     except ValidationError as error:
         first = error.errors()[0]
         raise ConversionError(
@@ -81,7 +81,7 @@ def _read_commit(text: bytes, origin: str) -> Commit:
         ) from None
 
 
-def _check_sizes(commit: Commit, sources: Mapping[str, Source], origin: str) -> None:
+def _check_sizes(commit: CommittedStep, sources: Mapping[str, ByteSource], origin: str) -> None:
     for file in commit.files:
         found = sources.get(file.name)
         if found is None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from components.conversion.zero.byte_sources import StoreSource, short
-from components.conversion.zero.torch_zip import Piece
+from components.conversion.zero.torch_zip import StoragePiece
 from components.conversion.zero.zero_checkpoint import MasterTensor
 
 MEMORY = 96 << 20  # bytes of all windows together
@@ -38,7 +38,7 @@ def reading_ahead(tensors: Iterable[MasterTensor]) -> Iterator[list[MasterTensor
     with ThreadPoolExecutor(REQUESTS) as pool:
         windows = {key: _Windows(source, _cut(ranges, length), pool) for key, (source, ranges) in wanted.items()}
 
-        def ahead(piece: Piece) -> Piece:
+        def ahead(piece: StoragePiece) -> StoragePiece:
             return replace(piece, source=windows.get(id(piece.source), piece.source))
 
         yield [replace(tensor, pieces=tuple(ahead(piece) for piece in tensor.pieces)) for tensor in tensors]

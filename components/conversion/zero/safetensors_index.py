@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.conversion.shard_writer import TYPES
-from components.conversion.zero.byte_sources import TRUNCATED, Source
-from components.conversion.zero.torch_zip import Piece
+from components.conversion.zero.byte_sources import TRUNCATED, ByteSource
+from components.conversion.zero.torch_zip import StoragePiece
 from components.conversion.zero.zero_checkpoint import MasterTensor
 from mantis.errors import ConversionError
 
@@ -21,7 +21,7 @@ MAX_HEADER = 100_000_000  # the format's own limit
 DTYPES = {name: dtype for dtype, name in TYPES.items()}
 
 
-def read_safetensors(sources: Mapping[str, Source], *, origin: str) -> dict[str, MasterTensor]:
+def read_safetensors(sources: Mapping[str, ByteSource], *, origin: str) -> dict[str, MasterTensor]:
     """Every tensor of the *.safetensors files among `sources` (name -> source), by name.
 
     Raises:
@@ -40,7 +40,7 @@ def read_safetensors(sources: Mapping[str, Source], *, origin: str) -> dict[str,
     return tensors
 
 
-def _tensors(source: Source) -> list[MasterTensor]:
+def _tensors(source: ByteSource) -> list[MasterTensor]:
     header, start = _header(source)
     found = []
     for name, entry in header.items():
@@ -54,12 +54,12 @@ def _tensors(source: Source) -> list[MasterTensor]:
             raise _damaged(source, f"{name} is described as {entry}") from None
         if begin < 0 or end - begin != tensor.numel * dtype.itemsize or start + end > source.size:
             raise _damaged(source, f"{name} lies at {begin} to {end} of {source.size - start} bytes")
-        piece = Piece(source=source, start=start + begin, count=tensor.numel, dtype=dtype)
+        piece = StoragePiece(source=source, start=start + begin, count=tensor.numel, dtype=dtype)
         found.append(MasterTensor(name=name, shape=shape, dtype=dtype, pieces=(piece,)))
     return found
 
 
-def _header(source: Source) -> tuple[dict[str, Any], int]:
+def _header(source: ByteSource) -> tuple[dict[str, Any], int]:
     """The header, and the byte at which the tensors begin."""
     length = LENGTH.unpack(_read(source, 0, LENGTH.size))[0]
     if length > min(MAX_HEADER, source.size - LENGTH.size):
@@ -73,11 +73,11 @@ def _header(source: Source) -> tuple[dict[str, Any], int]:
     return header, LENGTH.size + length
 
 
-def _read(source: Source, start: int, length: int) -> bytes:
+def _read(source: ByteSource, start: int, length: int) -> bytes:
     data = bytearray(length)
     source.read_into(start, memoryview(data))
     return bytes(data)
 
 
-def _damaged(source: Source, why: str) -> ConversionError:
+def _damaged(source: ByteSource, why: str) -> ConversionError:
     return ConversionError(f"{source.name} is no whole safetensors file: {why}.", remedy=TRUNCATED)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from components.conversion.zero.byte_sources import TRUNCATED, Source, SourceFile
+from components.conversion.zero.byte_sources import TRUNCATED, ByteSource, SourceFile
 from mantis.errors import ConversionError
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., length of the name, length of the extra field
@@ -36,17 +36,19 @@ STORAGES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class StoragePiece:
     """`count` elements of `dtype` that lie one behind the other in `source`, from byte `start` on."""
 
-    source: Source
+    source: ByteSource
     start: int
     count: int
     dtype: torch.dtype
 
-    def part(self, first: int, count: int) -> "Piece":
+    def part(self, first: int, count: int) -> "StoragePiece":
         """`count` elements of this piece, from element `first` on."""
-        return Piece(source=self.source, start=self.start + first * self.dtype.itemsize, count=count, dtype=self.dtype)
+        return StoragePiece(
+            source=self.source, start=self.start + first * self.dtype.itemsize, count=count, dtype=self.dtype
+        )
 
     def read(self) -> torch.Tensor:
         """The elements themselves; for small pieces."""
@@ -72,7 +74,7 @@ class LazyTensor:
 class Archive:
     """A torch.save file: `value` is what was saved, with a LazyTensor for every tensor."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ByteSource) -> None:
         self.source = source
         try:
             with zipfile.ZipFile(io.BufferedReader(SourceFile(source), INDEX_BLOCK)) as archive:
@@ -87,7 +89,7 @@ class Archive:
             )
         self.value = self._unpickle(structure)
 
-    def locate(self, tensor: LazyTensor) -> Piece:
+    def locate(self, tensor: LazyTensor) -> StoragePiece:
         """Where a tensor of this archive lies.
 
         Raises:
@@ -104,7 +106,7 @@ class Archive:
         if signature != b"PK\x03\x04":
             raise self._damaged(f"storage {tensor.storage} is not where the file's index says")
         start = info.header_offset + LOCAL_HEADER.size + name + extra + begin
-        return Piece(source=self.source, start=start, count=tensor.numel, dtype=tensor.dtype)
+        return StoragePiece(source=self.source, start=start, count=tensor.numel, dtype=tensor.dtype)
 
     def _member(self, name: str) -> zipfile.ZipInfo:
         info = self._members.get(name)

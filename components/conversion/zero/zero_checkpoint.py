@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import torch
 
-from components.conversion.zero.byte_sources import Source
-from components.conversion.zero.torch_zip import Archive, LazyTensor, Piece, Placeholder
+from components.conversion.zero.byte_sources import ByteSource
+from components.conversion.zero.torch_zip import Archive, LazyTensor, Placeholder, StoragePiece
 from mantis.errors import ConversionError
 from mantis.store.base import concurrently
 
@@ -41,7 +41,7 @@ class MasterTensor:
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
-    pieces: tuple[Piece, ...]
+    pieces: tuple[StoragePiece, ...]
     change: Change | None = None
 
     @property
@@ -85,7 +85,7 @@ class Checkpoint:
         return sum(tensor.numel for name, tensor in self.tensors.items() if name in self.trained)
 
 
-def read_checkpoint(sources: Mapping[str, Source], *, origin: str) -> Checkpoint:
+def read_checkpoint(sources: Mapping[str, ByteSource], *, origin: str) -> Checkpoint:
     """Index the checkpoint whose files are `sources` (name -> source); no weights are read.
 
     Raises:
@@ -120,9 +120,9 @@ def read_checkpoint(sources: Mapping[str, Source], *, origin: str) -> Checkpoint
     )
 
 
-def _optimizer_shards(sources: Mapping[str, Source], origin: str) -> list[Archive]:
+def _optimizer_shards(sources: Mapping[str, ByteSource], origin: str) -> list[Archive]:
     """The optimizer state of every rank, in the order of ranks."""
-    by_rank: dict[int, Source] = {}
+    by_rank: dict[int, ByteSource] = {}
     for name, source in sources.items():
         match = OPTIMIZER_FILE.fullmatch(name)
         if match and int(match[2]):
@@ -159,7 +159,7 @@ def _check_world(shards: list[Archive], states: list[Mapping[str, Any]], origin:
             )
 
 
-def _model_archive(sources: Mapping[str, Source], stage: int, rank: int, origin: str) -> Archive:
+def _model_archive(sources: Mapping[str, ByteSource], stage: int, rank: int, origin: str) -> Archive:
     name = f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt" if stage == 3 else "mp_rank_00_model_states.pt"
     if name not in sources:
         raise ConversionError(f"{origin} lacks {name}.", remedy=INCOMPLETE)
@@ -186,7 +186,7 @@ def _second(item: tuple[str, float]) -> float:
 
 
 def _zero3(
-    shapes: list[Mapping[str, tuple[int, ...]]], groups: list[list[Piece]], origin: str
+    shapes: list[Mapping[str, tuple[int, ...]]], groups: list[list[StoragePiece]], origin: str
 ) -> Iterator[MasterTensor]:
     """Parameters of which rank r holds the r-th of equal parts; the last part is shorter and padded."""
     offset = 0
@@ -215,7 +215,7 @@ def _share(total: int, part: int, rank: int) -> int:
 
 def _zero2(
     shapes: list[Mapping[str, tuple[int, ...]]],
-    groups: list[list[Piece]],
+    groups: list[list[StoragePiece]],
     state: Mapping[str, Any],
     origin: str,
 ) -> Iterator[MasterTensor]:
@@ -262,15 +262,15 @@ def _buffers(model: Archive) -> Iterator[MasterTensor]:
             yield _tensor(name, tensor.shape, [model.locate(tensor)], tensor.dtype)
 
 
-def _tensor(name: str, shape: tuple[int, ...], pieces: list[Piece], dtype: torch.dtype) -> MasterTensor:
+def _tensor(name: str, shape: tuple[int, ...], pieces: list[StoragePiece], dtype: torch.dtype) -> MasterTensor:
     if any(piece.dtype != dtype for piece in pieces):
         raise ConversionError(f"{name} is stored in several types.", remedy=INCOMPLETE)
     return MasterTensor(name=name, shape=shape, dtype=dtype, pieces=tuple(pieces))
 
 
-def _cut(pieces: list[Piece], first: int, count: int, what: str) -> list[Piece]:
+def _cut(pieces: list[StoragePiece], first: int, count: int, what: str) -> list[StoragePiece]:
     """Elements `first` to `first + count` of pieces that lie one behind the other; at least one piece."""
-    found: list[Piece] = []
+    found: list[StoragePiece] = []
     begin = 0
     for piece in pieces:
         low, high = max(first, begin), min(first + count, begin + piece.count)

@@ -87,7 +87,7 @@ def check_contamination(
     """
     with ThreadPoolExecutor(run.recipe.data.workers) as pool:
         wanted = read_benchmarks(benchmark_images(run.recipe, run.store), pool)
-        search = _Search(wanted, pool)
+        search = _ImageSearch(wanted, pool)
         index = open_table(run.store, f"{mixture.key}/index.lance")
         chosen = index.to_table(columns=["subset", "row"])
         for subset, dataset in datasets.items():
@@ -119,7 +119,7 @@ def read_benchmarks(images: Iterable[BenchmarkImage], pool: ThreadPoolExecutor) 
     return Wanted(places=places, hashed=hashed, hashes=np.concatenate(parts), unreadable=unreadable)
 
 
-class _Search:
+class _ImageSearch:
     """The pass over the training images; every image is decoded at most once, however many rows show it."""
 
     def __init__(self, wanted: Wanted, pool: ThreadPoolExecutor) -> None:

@@ -16,13 +16,13 @@ from transformers import PreTrainedTokenizerFast
 from components.data.mixture.epochs import epoch_of
 from components.data.mixture.lengths import Counter, Length, LengthPool
 from components.data.prepare.ledger import Ledger
-from components.data.prepare.rejection import Refusal, Repair
+from components.data.prepare.rejection import RowRejected, RowRepaired
 from components.data.published.published_sets import published, skill_of
 from mantis.artifacts.manifest import Manifest, Number
 from mantis.config.recipe import Recipe
 from mantis.dataset.mixture_reader import conversation_of
 from mantis.errors import InputError
-from mantis.models.processing.chat_templates import profile, render
+from mantis.models.processing.chat_templates import load_chat_template, render
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family
 from mantis.models.weights.loading import base_tokenizer, model_folder
@@ -119,7 +119,7 @@ def _tokenizer(store: ObjectStore, recipe: Recipe, chosen: Sequence[Chosen]) -> 
 
 def _texts(recipe: Recipe, chosen: Sequence[Chosen], specials: Sequence[str]) -> Iterator[str]:
     """The mixture as the prompt profile writes it, without the tokens that are never split."""
-    style = profile(recipe.model.prompt)
+    style = load_chat_template(recipe.model.prompt)
     between = re.compile("|".join(map(re.escape, specials)))
     for part in chosen:
         for batch in part.batches():
@@ -158,9 +158,9 @@ def visited(rows: pa.Table, visits: NDArray[np.int64]) -> pa.Table:
 def _note(ledger: Ledger, subset: str, row: dict[str, Any], length: Length, limit: int) -> bool:
     """True where the sample is kept; what was cut or dropped goes to the ledger under the row of the source."""
     if not length.turns:
-        ledger.drop(subset, row["row"], row["id"], Refusal("too-long", value=length.whole, threshold=str(limit)))
+        ledger.drop(subset, row["row"], row["id"], RowRejected("too-long", value=length.whole, threshold=str(limit)))
     elif length.whole > length.tokens:
-        repair = Repair(reason="truncated", value=str(length.whole), threshold=str(limit))
+        repair = RowRepaired(reason="truncated", value=str(length.whole), threshold=str(limit))
         ledger.repair(subset, row["row"], row["id"], repair)
     return length.turns > 0
 

@@ -12,7 +12,7 @@ from mantis.config.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class SubsetSize:
     """Rows of a subset, and who says so: `prepared`, `at the source` or `published`.
 
     `images` is the mean per row where it was counted, else None.
@@ -24,7 +24,7 @@ class Size:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class EstimateLine:
     """One subset of an epoch, or several taken together.
 
     `drawn` are different rows; `samples` counts each as often as it is seen. `images`, `text_tokens` and `tokens` (text
@@ -43,18 +43,18 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class EpochEstimate:
     """The epoch of a recipe: its subsets in the recipe's order, its skills, and the optimizer steps of all epochs."""
 
-    lines: tuple[Line, ...]
-    skills: tuple[Line, ...]
-    total: Line
+    lines: tuple[EstimateLine, ...]
+    skills: tuple[EstimateLine, ...]
+    total: EstimateLine
     batch_size: int
     epochs: int
     steps: int
 
 
-def plan_epoch(recipe: Recipe, sizes: Mapping[str, Size], *, image_tokens: int) -> Plan:
+def plan_epoch(recipe: Recipe, sizes: Mapping[str, SubsetSize], *, image_tokens: int) -> EpochEstimate:
     """The epoch of `recipe`, whose mixture is written out, over subsets of these sizes.
 
     `image_tokens` are the language model's positions per image. The published averages stand in for what has not been
@@ -69,7 +69,7 @@ def plan_epoch(recipe: Recipe, sizes: Mapping[str, Size], *, image_tokens: int) 
     total = _together("all", lines)
     training = recipe.training
     steps = math.ceil(training.epochs * total.samples / training.global_batch_size)
-    return Plan(
+    return EpochEstimate(
         lines=tuple(lines),
         skills=tuple(_together(skill, [line for line in lines if line.skill == skill]) for skill in skills),
         total=total,
@@ -79,12 +79,12 @@ def plan_epoch(recipe: Recipe, sizes: Mapping[str, Size], *, image_tokens: int) 
     )
 
 
-def _line(recipe: Recipe, name: str, size: Size, *, drawn: int, samples: int, image_tokens: int) -> Line:
+def _line(recipe: Recipe, name: str, size: SubsetSize, *, drawn: int, samples: int, image_tokens: int) -> EstimateLine:
     known = published().get(name)
     mean = size.images if size.images is not None else known.images.mean if known else None
     images = None if mean is None else samples * mean
     text = samples * known.text_tokens if known and known.text_tokens is not None else None
-    return Line(
+    return EstimateLine(
         name=name,
         skill=skill_of(name),
         rows=size.rows,
@@ -109,14 +109,14 @@ def _rules(recipe: Recipe, name: str, *, prepared: bool) -> list[str]:
     return rules
 
 
-def _together(name: str, lines: Sequence[Line]) -> Line:
+def _together(name: str, lines: Sequence[EstimateLine]) -> EstimateLine:
     """The sums of `lines`; an estimate that one of them lacks is not known of all."""
 
     def total(field: str) -> float | None:
         values = [getattr(line, field) for line in lines]
         return None if None in values else sum(values)
 
-    return Line(
+    return EstimateLine(
         name=name,
         skill=name,
         rows=sum(line.rows for line in lines),

@@ -8,7 +8,7 @@ Everything else that does not fit is refused, never guessed.
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from components.data.prepare.rejection import Refusal, Repair
+from components.data.prepare.rejection import RowRejected, RowRepaired
 from mantis.models.conversation import IMAGE_MARK, Turn
 
 Role = Literal["user", "assistant"]
@@ -31,10 +31,10 @@ class Checked:
     id: str
     turns: tuple[Turn, ...]
     images: tuple[ImageRef, ...]
-    repairs: tuple[Repair, ...] = ()
+    repairs: tuple[RowRepaired, ...] = ()
 
 
-class Rules:
+class ConversationRules:
     """Checks the rows of one subset in order; remembers the ids it has met."""
 
     def __init__(self, *, max_images: int | None, max_turn_characters: int) -> None:
@@ -48,11 +48,11 @@ class Rules:
             Refusal: it has no usable id, or that of an earlier row, whatever became of that one.
         """
         if not isinstance(raw, dict):
-            raise Refusal("row-malformed", value=type(raw).__name__, threshold="a mapping")
+            raise RowRejected("row-malformed", value=type(raw).__name__, threshold="a mapping")
         name = identify(row, raw)
         _require_text("id", name)
         if name in self._met:
-            raise Refusal("id-duplicate", value=name)
+            raise RowRejected("id-duplicate", value=name)
         self._met.add(name)
         return name
 
@@ -66,7 +66,7 @@ class Rules:
         turns, repairs = _turns(raw, self._max_turn_characters)
         images = _images(raw)
         if self._max_images is not None and len(images) > self._max_images:
-            raise Refusal("images-too-many", value=len(images), threshold=str(self._max_images))
+            raise RowRejected("images-too-many", value=len(images), threshold=str(self._max_images))
         return _with_marks(Checked(id=name, turns=turns, images=images, repairs=repairs))
 
 
@@ -76,10 +76,10 @@ def identify(row: int, raw: Any) -> str:
     return str(found) if isinstance(found, str | int) and found != "" else f"row-{row}"
 
 
-def _turns(raw: dict[str, Any], max_characters: int) -> tuple[tuple[Turn, ...], tuple[Repair, ...]]:
+def _turns(raw: dict[str, Any], max_characters: int) -> tuple[tuple[Turn, ...], tuple[RowRepaired, ...]]:
     messages = raw.get("conversations", raw.get("conversation"))
     if not isinstance(messages, list) or not messages:
-        raise Refusal("conversation-missing", value=_kind(messages), threshold="a list of turns")
+        raise RowRejected("conversation-missing", value=_kind(messages), threshold="a list of turns")
     skipped = 1 if _role(messages[0]) == "assistant" else 0
     turns = tuple(
         _turn(f"turn {number + 1}", message, ORDER[(number - skipped) % 2], max_characters)
@@ -87,29 +87,29 @@ def _turns(raw: dict[str, Any], max_characters: int) -> tuple[tuple[Turn, ...], 
         if number >= skipped
     )
     if len(turns) % 2 or not turns:
-        raise Refusal("answer-missing", value=f"the last of {len(messages)} turns", threshold="an assistant's turn")
+        raise RowRejected("answer-missing", value=f"the last of {len(messages)} turns", threshold="an assistant's turn")
     if not skipped:
         return turns, ()
-    return turns, (Repair(reason="first-turn-skipped", value=_kind(messages[0]), threshold="a user's turn"),)
+    return turns, (RowRepaired(reason="first-turn-skipped", value=_kind(messages[0]), threshold="a user's turn"),)
 
 
 def _turn(where: str, message: Any, expected: Role, max_characters: int) -> Turn:
     role = _role(message)
     if not isinstance(message, dict):
-        raise Refusal("turn-malformed", value=f"{where}: {_kind(message)}", threshold="a mapping")
+        raise RowRejected("turn-malformed", value=f"{where}: {_kind(message)}", threshold="a mapping")
     if role is None:
         found = message.get("from", message.get("role"))
-        raise Refusal("role-unknown", value=f"{where}: {found!r}", threshold=", ".join(ROLES))
+        raise RowRejected("role-unknown", value=f"{where}: {found!r}", threshold=", ".join(ROLES))
     if role != expected:
-        raise Refusal("role-order", value=f"{where}: {role}", threshold=expected)
+        raise RowRejected("role-order", value=f"{where}: {role}", threshold=expected)
     content = message.get("value", message.get("content"))
     if not isinstance(content, str):
-        raise Refusal("turn-malformed", value=f"{where}: {_kind(content)}", threshold="text")
+        raise RowRejected("turn-malformed", value=f"{where}: {_kind(content)}", threshold="text")
     if len(content) > max_characters:
-        raise Refusal("text-too-long", value=f"{where}: {len(content)} characters", threshold=str(max_characters))
+        raise RowRejected("text-too-long", value=f"{where}: {len(content)} characters", threshold=str(max_characters))
     _require_text(where, content)
     if role == "assistant" and not content.replace(IMAGE_MARK, "").strip():
-        raise Refusal("answer-empty", value=where)
+        raise RowRejected("answer-empty", value=where)
     return Turn(role=role, content=content)
 
 
@@ -123,7 +123,7 @@ def _images(raw: dict[str, Any]) -> tuple[ImageRef, ...]:
     if images is None:  # LLaVA-Pretrain's rows have one each
         images = [raw["image"]] if raw.get("image") is not None else []
     if not isinstance(images, list):
-        raise Refusal("images-malformed", value=_kind(images), threshold="a list of images")
+        raise RowRejected("images-malformed", value=_kind(images), threshold="a list of images")
     return tuple(_image(number, image) for number, image in enumerate(images))
 
 
@@ -134,7 +134,7 @@ def _image(number: int, image: Any) -> ImageRef:
     if path is None and isinstance(data, bytes):
         path = f"#{number + 1}"
     if not isinstance(path, str) or not (data is None or isinstance(data, bytes)):
-        raise Refusal("images-malformed", value=f"image {number + 1}: {_kind(image)}", threshold="a path or bytes")
+        raise RowRejected("images-malformed", value=f"image {number + 1}: {_kind(image)}", threshold="a path or bytes")
     _require_text("an image's path", path)
     return ImageRef(path=path, data=data)
 
@@ -143,12 +143,12 @@ def _with_marks(checked: Checked) -> Checked:
     marks = sum(turn.content.count(IMAGE_MARK) for turn in checked.turns)
     images = len(checked.images)
     if marks > images:
-        raise Refusal("marks-too-many", value=marks, threshold=f"{images} images")
+        raise RowRejected("marks-too-many", value=marks, threshold=f"{images} images")
     if marks == images:
         return checked
     first, *others = checked.turns
     marked = Turn(role=first.role, content=IMAGE_MARK * (images - marks) + first.content)
-    repair = Repair(reason="marks-missing", value=str(marks), threshold=f"{images} images")
+    repair = RowRepaired(reason="marks-missing", value=str(marks), threshold=f"{images} images")
     return replace(checked, turns=(marked, *others), repairs=(*checked.repairs, repair))
 
 
@@ -156,7 +156,7 @@ def _require_text(where: str, value: str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise Refusal("text-not-utf8", value=f"{where}, character {error.start + 1}") from None
+        raise RowRejected("text-not-utf8", value=f"{where}, character {error.start + 1}") from None
 
 
 def _kind(value: Any) -> str:

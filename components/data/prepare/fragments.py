@@ -14,8 +14,8 @@ from typing import Self
 import pyarrow as pa
 from pydantic import ValidationError
 
-from components.data.prepare.ledger import Entry
-from components.data.prepare.row_validator import Outcome, Row
+from components.data.prepare.ledger import LedgerEntry
+from components.data.prepare.row_validator import CheckedRow, RowResult
 from mantis.errors import IntegrityError
 from mantis.hashing import canonical_json, fingerprint, sha256_bytes
 from mantis.schema_versions import Form, Versioned, origin
@@ -54,7 +54,7 @@ class Fragment(Versioned):
     images: int
     image_bytes: int
     content: str  # SHA-256 of the kept rows and of the ledger, in the order of the source
-    ledger: tuple[Entry, ...]
+    ledger: tuple[LedgerEntry, ...]
     table: tuple[str, ...] = ()
 
 
@@ -82,7 +82,7 @@ class FragmentWriter:
         self._pool = ThreadPoolExecutor(WRITERS)
         self._begun: list[tuple[_Feed, Future[Fragment]]] = []
 
-    def write(self, first: int, outcomes: Iterable[Outcome]) -> None:
+    def write(self, first: int, outcomes: Iterable[RowResult]) -> None:
         """Take in the rows of the fragment that begins at row `first`; returns before it is recorded.
 
         Raises:
@@ -166,12 +166,12 @@ class _Tally:
 
     def __init__(self, first: int) -> None:
         self._first, self._rows, self._kept, self._images, self._bytes = first, 0, 0, 0, 0
-        self._ledger: list[Entry] = []
+        self._ledger: list[LedgerEntry] = []
         # Hashed at the end, all at once: each call gives up Python's lock, and with threads that decode images it is
         # milliseconds until this one has it back.
         self._content: list[str] = []
 
-    def kept(self, outcomes: Iterable[Outcome]) -> Iterator[Row]:
+    def kept(self, outcomes: Iterable[RowResult]) -> Iterator[CheckedRow]:
         for outcome in outcomes:
             self._rows += 1
             for entry in outcome.ledger:
@@ -196,14 +196,14 @@ class _Tally:
         )
 
 
-def _line(row: Row) -> str:
+def _line(row: CheckedRow) -> str:
     turns = [[turn.role, turn.content] for turn in row.conversation.turns]
     images = [[image.path, image.sha256] for image in row.images]
     return canonical_json([row.number, row.conversation.id, turns, images]) + "\n"
 
 
-def _batches(rows: Iterable[Row]) -> Iterator[pa.RecordBatch]:
-    held: list[Row] = []
+def _batches(rows: Iterable[CheckedRow]) -> Iterator[pa.RecordBatch]:
+    held: list[CheckedRow] = []
     size = 0
     for row in rows:
         held.append(row)
@@ -215,7 +215,7 @@ def _batches(rows: Iterable[Row]) -> Iterator[pa.RecordBatch]:
         yield _batch(held)
 
 
-def _batch(rows: list[Row]) -> pa.RecordBatch:
+def _batch(rows: list[CheckedRow]) -> pa.RecordBatch:
     columns = [
         [row.number for row in rows],
         [row.conversation.id for row in rows],

@@ -11,7 +11,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from components.data.prepare.rejection import Refusal, Repair
+from components.data.prepare.rejection import RowRejected, RowRepaired
 from mantis.hashing import sha256_bytes
 from mantis.images.formats import FORMATS, PLAIN_JPEGS, open_image
 
@@ -31,7 +31,7 @@ class CheckedImage:
     sha256: str
     width: int
     height: int
-    repair: Repair | None = None
+    repair: RowRepaired | None = None
 
 
 def check_image(path: str, data: bytes, *, max_pixels: int) -> CheckedImage:
@@ -47,11 +47,11 @@ def check_image(path: str, data: bytes, *, max_pixels: int) -> CheckedImage:
     try:
         return check(path, data, max_pixels)
     except UnidentifiedImageError:
-        raise Refusal("image-unknown", value=f"{path}: {len(data)} bytes", threshold=", ".join(FORMATS)) from None
-    except Refusal:
+        raise RowRejected("image-unknown", value=f"{path}: {len(data)} bytes", threshold=", ".join(FORMATS)) from None
+    except RowRejected:
         raise
     except Exception as error:  # decoders of foreign bytes raise whatever they like: OSError, ValueError, struct.error
-        raise Refusal("image-broken", value=f"{path}: {error}") from None
+        raise RowRejected("image-broken", value=f"{path}: {error}") from None
 
 
 def _check_jpeg(path: str, data: bytes, max_pixels: int) -> CheckedImage:
@@ -115,10 +115,10 @@ def _rewritten(path: str, image: Image.Image, reason: str, found: str) -> Checke
         sha256=sha256_bytes(data),
         width=image.width,
         height=image.height,
-        repair=Repair(reason=reason, value=f"{path}: {found}", threshold="8-bit RGB, one frame"),
+        repair=RowRepaired(reason=reason, value=f"{path}: {found}", threshold="8-bit RGB, one frame"),
     )
 
 
 def _limit(path: str, width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise Refusal("image-pixels", value=f"{path}: {width} x {height}", threshold=str(max_pixels))
+        raise RowRejected("image-pixels", value=f"{path}: {width} x {height}", threshold=str(max_pixels))

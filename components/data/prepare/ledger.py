@@ -9,7 +9,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.data.prepare.rejection import Refusal, Repair
+from components.data.prepare.rejection import RowRejected, RowRepaired
 from mantis.hashing import canonical_json
 from mantis.store.base import ObjectStore
 
@@ -30,7 +30,7 @@ Action = Literal["dropped", "repaired"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class LedgerEntry:
     """One row of the ledger."""
 
     subset: str
@@ -46,12 +46,12 @@ class Entry:
         return canonical_json(asdict(self)) + "\n"
 
 
-def dropped(subset: str, row: int, name: str, refusal: Refusal) -> Entry:
+def dropped(subset: str, row: int, name: str, refusal: RowRejected) -> LedgerEntry:
     """The entry of a row that is not kept."""
     return _entry(subset, row, name, "dropped", refusal)
 
 
-def repaired(subset: str, row: int, name: str, repair: Repair) -> Entry:
+def repaired(subset: str, row: int, name: str, repair: RowRepaired) -> LedgerEntry:
     """An entry of a row that is kept otherwise than it was found."""
     return _entry(subset, row, name, "repaired", repair)
 
@@ -60,16 +60,16 @@ class Ledger:
     """Collects entries and counts them; a dropped row has exactly one `dropped` entry."""
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[LedgerEntry] = []
 
-    def extend(self, entries: Iterable[Entry]) -> None:
+    def extend(self, entries: Iterable[LedgerEntry]) -> None:
         """Add what other ledgers hold."""
         self.entries.extend(entries)
 
-    def drop(self, subset: str, row: int, name: str, refusal: Refusal) -> None:
+    def drop(self, subset: str, row: int, name: str, refusal: RowRejected) -> None:
         self.entries.append(dropped(subset, row, name, refusal))
 
-    def repair(self, subset: str, row: int, name: str, repair: Repair) -> None:
+    def repair(self, subset: str, row: int, name: str, repair: RowRepaired) -> None:
         self.entries.append(repaired(subset, row, name, repair))
 
     @property
@@ -93,8 +93,8 @@ class Ledger:
         store.put(f"{prefix}/{LEDGER}", buffer.getvalue())
 
 
-def _entry(subset: str, row: int, name: str, action: Action, why: Refusal | Repair) -> Entry:
-    return Entry(
+def _entry(subset: str, row: int, name: str, action: Action, why: RowRejected | RowRepaired) -> LedgerEntry:
+    return LedgerEntry(
         subset=subset,
         row=row,
         id=_shown(name),

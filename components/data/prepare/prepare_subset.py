@@ -11,8 +11,8 @@ from components.data.prepare.fragments import (
     read_fragments,
 )
 from components.data.prepare.ledger import Ledger
-from components.data.prepare.row_validator import Limits, RowChecker
-from components.data.sources.source import Source
+from components.data.prepare.row_validator import RowLimits, RowValidator
+from components.data.sources.source import RowSource
 from mantis.artifacts.manifest import Number
 from mantis.errors import InputError, IntegrityError
 from mantis.progress import say
@@ -26,9 +26,9 @@ def prepare_subset(
     store: ObjectStore,
     prefix: str,
     subset: str,
-    source: Source,
+    source: RowSource,
     *,
-    limits: Limits,
+    limits: RowLimits,
     workers: int,
     fragment_rows: int = FRAGMENT_ROWS,
 ) -> dict[str, Number]:
@@ -45,7 +45,7 @@ def prepare_subset(
     recorded = read_fragments(store, prefix)
     if recorded:
         say(f"{subset}: goes on; {sum(part.rows for part in recorded.values()):,} rows were prepared before")
-    checker = RowChecker(subset, source, limits, workers)
+    checker = RowValidator(subset, source, limits, workers)
 
     def first_of(number: int) -> int:
         return number - number % fragment_rows
@@ -60,7 +60,7 @@ def prepare_subset(
 
 
 def _commit(
-    store: ObjectStore, prefix: str, subset: str, source: Source, fragments: list[Fragment], *, read: int
+    store: ObjectStore, prefix: str, subset: str, source: RowSource, fragments: list[Fragment], *, read: int
 ) -> dict[str, Number]:
     """One table and one ledger of all fragments."""
     ledger = Ledger()

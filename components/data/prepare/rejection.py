@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 
-class Refusal(Exception):  # noqa: N818 - an answer about a row, not a failure of the program
+class RowRejected(Exception):  # noqa: N818 - an answer about a row, not a failure of the program
     """Why a row cannot be used: a fixed word, what was found, and what was allowed."""
 
     def __init__(self, reason: str, *, value: object, threshold: str = "") -> None:
@@ -12,7 +12,7 @@ class Refusal(Exception):  # noqa: N818 - an answer about a row, not a failure o
 
 
 @dataclass(frozen=True, kw_only=True)
-class Repair:
+class RowRepaired:
     """What was changed in a row that is kept; the fields as in Refusal."""
 
     reason: str

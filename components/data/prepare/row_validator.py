@@ -7,11 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from components.data.prepare.conversation_rules import Checked, ImageRef, Rules, identify
+from components.data.prepare.conversation_rules import Checked, ConversationRules, ImageRef, identify
 from components.data.prepare.image_checks import CheckedImage, check_image
-from components.data.prepare.ledger import Entry, dropped, repaired
-from components.data.prepare.rejection import Refusal
-from components.data.sources.source import Source, Wanted
+from components.data.prepare.ledger import LedgerEntry, dropped, repaired
+from components.data.prepare.rejection import RowRejected
+from components.data.sources.source import RowSource, Wanted
 from mantis.progress import Progress
 
 THREADS = 4  # per worker: those that wait for a store do not keep a core busy
@@ -20,7 +20,7 @@ AHEAD = 16  # rows in work per worker: enough to keep threads busy, few enough t
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class RowLimits:
     """What a row may have; `max_images` None: any number."""
 
     max_images: int | None
@@ -30,7 +30,7 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class CheckedRow:
     """A row that is kept."""
 
     number: int
@@ -44,31 +44,31 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class RowResult:
     """What became of a row: kept, or None; and what the ledger says about it."""
 
-    row: Row | None
+    row: CheckedRow | None
     number: int
-    ledger: tuple[Entry, ...]
+    ledger: tuple[LedgerEntry, ...]
 
 
-class RowChecker:
+class RowValidator:
     """One pass over a source; `read` counts the rows that have passed.
 
     Threads suffice: reading, decoding and hashing leave Python's lock.
     """
 
-    def __init__(self, subset: str, source: Source, limits: Limits, workers: int) -> None:
+    def __init__(self, subset: str, source: RowSource, limits: RowLimits, workers: int) -> None:
         self._subset, self._source, self._limits = subset, source, limits
         self._threads = workers * (THREADS_ON_DISK if source.url.startswith("file:") else THREADS)
         self._ahead = workers * AHEAD
-        self._rules = Rules(max_images=limits.max_images, max_turn_characters=limits.max_turn_characters)
+        self._rules = ConversationRules(max_images=limits.max_images, max_turn_characters=limits.max_turn_characters)
         self.read = 0
 
-    def outcomes(self, wanted: Wanted) -> Iterator[Outcome]:
+    def outcomes(self, wanted: Wanted) -> Iterator[RowResult]:
         """The outcome of every wanted row, in order; of the others only the ids are remembered."""
         progress = Progress(label=f"prepare {self._subset}", total=None, unit="rows")
-        waiting: deque[tuple[int, Any, Future[Row]]] = deque()
+        waiting: deque[tuple[int, Any, Future[CheckedRow]]] = deque()
         with ThreadPoolExecutor(self._threads) as pool:
             for number, raw in enumerate(self._source.rows.read(wanted)):
                 self.read += 1
@@ -82,41 +82,41 @@ class RowChecker:
             while waiting:
                 yield self._outcome(*waiting.popleft())
 
-    def _begin(self, pool: ThreadPoolExecutor, number: int, raw: Any) -> Future[Row]:
+    def _begin(self, pool: ThreadPoolExecutor, number: int, raw: Any) -> Future[CheckedRow]:
         """Check the text here and not in a thread: which of two rows with one id comes first is not left to chance."""
         try:
             checked = self._rules.check(number, raw)
-        except Refusal as refusal:
-            refused: Future[Row] = Future()
+        except RowRejected as refusal:
+            refused: Future[CheckedRow] = Future()
             refused.set_exception(refusal)
             return refused
         return pool.submit(self._check_images, number, checked)
 
     def _meet(self, number: int, raw: Any) -> None:
-        with contextlib.suppress(Refusal):  # the ledger of the row's fragment says so already
+        with contextlib.suppress(RowRejected):  # the ledger of the row's fragment says so already
             self._rules.meet(number, raw)
 
-    def _outcome(self, number: int, raw: Any, work: Future[Row]) -> Outcome:
+    def _outcome(self, number: int, raw: Any, work: Future[CheckedRow]) -> RowResult:
         try:
             row = work.result()
-        except Refusal as refusal:
+        except RowRejected as refusal:
             entry = dropped(self._subset, number, identify(number, raw), refusal)
-            return Outcome(row=None, number=number, ledger=(entry,))
+            return RowResult(row=None, number=number, ledger=(entry,))
         repairs = [*row.conversation.repairs, *(image.repair for image in row.images if image.repair)]
         entries = tuple(repaired(self._subset, number, row.conversation.id, repair) for repair in repairs)
-        return Outcome(row=row, number=number, ledger=entries)
+        return RowResult(row=row, number=number, ledger=entries)
 
-    def _check_images(self, number: int, checked: Checked) -> Row:
+    def _check_images(self, number: int, checked: Checked) -> CheckedRow:
         limits = self._limits
         images = [
             check_image(image.path, self._bytes(image), max_pixels=limits.max_image_pixels) for image in checked.images
         ]
-        return Row(number=number, conversation=checked, images=images)
+        return CheckedRow(number=number, conversation=checked, images=images)
 
     def _bytes(self, image: ImageRef) -> bytes:
         limit = self._limits.max_image_bytes
         if image.data is None:
             return self._source.images.read(image.path, max_bytes=limit)
         if len(image.data) > limit:
-            raise Refusal("image-bytes", value=f"{image.path}: {len(image.data)}", threshold=str(limit))
+            raise RowRejected("image-bytes", value=f"{image.path}: {len(image.data)}", threshold=str(limit))
         return image.data

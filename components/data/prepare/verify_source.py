@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from components.data.prepare.row_validator import Limits, Outcome, RowChecker
+from components.data.prepare.row_validator import RowLimits, RowResult, RowValidator
 from components.data.published.fetched import source_url
 from components.data.sources.find import open_source
 from components.data.step import GENERATED
@@ -38,7 +38,7 @@ def check_origin(store: ObjectStore, dataset: Manifest) -> tuple[list[str], str]
 def _differences(run: Run, subset: str, dataset: Manifest) -> Iterator[str]:
     data = run.recipe.data
     source = open_source(source_url(run.store, data.source), subset)
-    limits = Limits(
+    limits = RowLimits(
         max_images=data.subset(subset).max_images,
         max_turn_characters=data.max_turn_characters,
         max_image_pixels=data.max_image_pixels,
@@ -46,7 +46,7 @@ def _differences(run: Run, subset: str, dataset: Manifest) -> Iterator[str]:
     )
     kept = _prepared(run.store, dataset)
     row = next(kept, None)
-    for outcome in RowChecker(subset, source, limits, data.workers).outcomes(lambda number: True):
+    for outcome in RowValidator(subset, source, limits, data.workers).outcomes(lambda number: True):
         expected = row if row is not None and row["row"] == outcome.number else None
         yield from (f"{source.url}, row {outcome.number}: {what}" for what in _compare(expected, outcome))
         if expected is not None:
@@ -61,7 +61,7 @@ def _prepared(store: ObjectStore, dataset: Manifest) -> Iterator[dict[str, Any]]
         yield from batch.to_pylist()
 
 
-def _compare(prepared: dict[str, Any] | None, outcome: Outcome) -> Iterator[str]:
+def _compare(prepared: dict[str, Any] | None, outcome: RowResult) -> Iterator[str]:
     """What became different of one row since it was prepared."""
     found = outcome.row
     if prepared is None and found is None:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from components.data.published.fetched import SOURCES
-from components.data.published.published_sets import Hub, published_subset
-from mantis.artifacts.manifest import File, Kind, Manifest, commit_manifest, made_here, read_manifest
+from components.data.published.published_sets import SubsetHub, published_subset
+from mantis.artifacts.manifest import File, Kind, Manifest, commit_manifest, provenance, read_manifest
 from mantis.errors import InputError
 from mantis.hashing import fingerprint
-from mantis.hub.client import Remote, Repository, hub_errors, list_files
+from mantis.hub.client import HubFile, Repository, hub_errors, list_files
 from mantis.hub.download import fetch_files, pinned_commit
 from mantis.progress import say
 from mantis.store.base import ObjectStore
@@ -46,7 +46,7 @@ def fetch_subset(
     return _finish(store, prefix, hub, commit, files, splits=sorted({*had, *splits}))
 
 
-def _remote_files(hub: Hub, repository: Repository, commit: str, splits: Sequence[str]) -> list[Remote]:
+def _remote_files(hub: SubsetHub, repository: Repository, commit: str, splits: Sequence[str]) -> list[HubFile]:
     """The files of these splits at a commit, in the order of their names.
 
     Raises:
@@ -64,14 +64,14 @@ def _remote_files(hub: Hub, repository: Repository, commit: str, splits: Sequenc
 
 
 def _finish(
-    store: ObjectStore, prefix: str, hub: Hub, commit: str, files: Sequence[File], *, splits: Sequence[str]
+    store: ObjectStore, prefix: str, hub: SubsetHub, commit: str, files: Sequence[File], *, splits: Sequence[str]
 ) -> Manifest:
     config: dict[str, Any] = {"repository": hub.repository, "revision": commit, "splits": list(splits)}
     manifest = Manifest(
         kind=Kind.SOURCE,
         key=prefix,
         fingerprint=fingerprint({**config, "files": {file.name: file.sha256 for file in files}}),
-        made_by=made_here("fetch", REVISION, config),
+        made_by=provenance("fetch", REVISION, config),
         files=tuple(files),
         summary={"repository": hub.repository, "revision": commit, "splits": " ".join(splits)},
     )

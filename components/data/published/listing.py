@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from components.data.mixture.epoch_estimate import Size
+from components.data.mixture.epoch_estimate import SubsetSize
 from components.data.published.fetched import FETCHED, fetched_sets, source_url
-from components.data.published.published_sets import Published, published
+from components.data.published.published_sets import PublishedSubset, published
 from components.data.sources.find import find_sources
-from components.data.sources.source import Source
+from components.data.sources.source import RowSource
 from components.data.step import GENERATED, prepare_task, resolve_subsets
 from mantis.artifacts.manifest import Kind, Manifest, read_manifest
 from mantis.config.recipe import Recipe
@@ -22,7 +22,7 @@ class Overview:
     """A subset, published or only found; `there` says in words what is where, empty for nothing."""
 
     name: str
-    published: Published | None
+    published: PublishedSubset | None
     there: str
 
 
@@ -60,7 +60,7 @@ def _prepared(store: ObjectStore) -> Iterator[tuple[str, Manifest]]:
                 yield subset.rpartition("/")[2], manifest
 
 
-def sizes_of(store: ObjectStore, recipe: Recipe) -> dict[str, Size]:
+def sizes_of(store: ObjectStore, recipe: Recipe) -> dict[str, SubsetSize]:
     """Rows of every subset that `recipe`, its mixture written out, means.
 
     Of the prepared dataset where that is in the store, else counted at the source, else as published.
@@ -74,7 +74,7 @@ def sizes_of(store: ObjectStore, recipe: Recipe) -> dict[str, Size]:
     return {name: _size(run, name, sources.get(name)) for name in names}
 
 
-def _sources(run: Run) -> dict[str, Source]:
+def _sources(run: Run) -> dict[str, RowSource]:
     """What lies at the recipe's source; nothing where it is generated, or not there yet."""
     source = run.recipe.data.source
     if source == GENERATED or (source == FETCHED and not fetched_sets(run.store)):
@@ -82,20 +82,20 @@ def _sources(run: Run) -> dict[str, Source]:
     return find_sources(source_url(run.store, source))
 
 
-def _size(run: Run, name: str, source: Source | None) -> Size:
+def _size(run: Run, name: str, source: RowSource | None) -> SubsetSize:
     generated = run.recipe.data.source == GENERATED
     if (source is not None or generated) and run.store.children(f"datasets/{name}")[1]:
         task = prepare_task(run, name)
         manifest = read_manifest(run.store, task.address(task.fingerprint()))
         if manifest is not None:
             rows, images = int(manifest.summary["kept"]), int(manifest.summary["images"])
-            return Size(rows=rows, known="prepared", images=images / rows)
+            return SubsetSize(rows=rows, known="prepared", images=images / rows)
     if generated:
-        return Size(rows=shares(run.recipe.data.generated_conversations)[name], known="to be generated")
+        return SubsetSize(rows=shares(run.recipe.data.generated_conversations)[name], known="to be generated")
     if source is not None:
-        return Size(rows=source.rows.count(), known="at the source")
+        return SubsetSize(rows=source.rows.count(), known="at the source")
     if name in published():
-        return Size(rows=published()[name].rows, known="published")
+        return SubsetSize(rows=published()[name].rows, known="published")
     raise ConfigError(
         f"data.subsets names {name}, which is neither at data.source = {run.recipe.data.source!r} nor published.",
         remedy="Name where it lies (--source).",

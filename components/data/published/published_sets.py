@@ -18,11 +18,11 @@ Use = Literal["commercial", "redistribution"]
 USES: dict[Use, str] = {"commercial": "commercial use", "redistribution": "passing them on"}
 
 
-class _Data(BaseModel):
+class _SubsetData(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Licence(_Data):
+class SubsetLicence(_SubsetData):
     """On what terms a set is given; `origin` is where that was read, empty where nothing was found."""
 
     name: str
@@ -31,14 +31,14 @@ class Licence(_Data):
     origin: str
 
 
-class Images(_Data):
+class ImageArchives(_SubsetData):
     """Images per row."""
 
     mean: float
     max: int
 
 
-class Hub(_Data):
+class SubsetHub(_SubsetData):
     """Where a set lies on the hub: a folder with `<split>-*.parquet` and its zips, or the `files` that are named."""
 
     repository: str
@@ -48,26 +48,26 @@ class Hub(_Data):
     files: tuple[str, ...] = ()
 
 
-class Published(_Data):
+class PublishedSubset(_SubsetData):
     """One published set; `messages` and `text_tokens` are averages per row, None where nobody publishes them."""
 
     skill: Name
     rows: Annotated[int, Field(ge=1)]
-    images: Images
+    images: ImageArchives
     messages: float
     text_tokens: float | None
-    hub: Hub
-    licence: Licence
+    hub: SubsetHub
+    licence: SubsetLicence
 
 
 @cache
-def published() -> dict[str, Published]:
+def published() -> dict[str, PublishedSubset]:
     """Every published set by its name, in the order of the file."""
     raw = yaml.safe_load(FILE.read_text())
-    return {name: Published.model_validate(fields) for name, fields in raw["subsets"].items()}
+    return {name: PublishedSubset.model_validate(fields) for name, fields in raw["subsets"].items()}
 
 
-def published_subset(name: str) -> Published:
+def published_subset(name: str) -> PublishedSubset:
     """The set of this name.
 
     Raises:

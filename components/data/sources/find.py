@@ -8,17 +8,17 @@ from urllib.parse import unquote, urlparse
 from components.data.sources.folder_images import FolderImages, LocalImages
 from components.data.sources.json_rows import PREFERRED, JsonRows
 from components.data.sources.parquet_rows import ParquetRows
-from components.data.sources.source import TRAIN, Images, Rows, Source
+from components.data.sources.source import TRAIN, ImageSource, RowSource, RowStream
 from components.data.sources.zip_images import ZipImages
 from mantis.errors import ConfigError, NotFoundError
-from mantis.store.base import Entry, ObjectStore, concurrently, open_store
+from mantis.store.base import ObjectStore, StoredObject, concurrently, open_store
 from mantis.store.local import LocalStore
 
 SPLITS = (TRAIN, "val")
 BEGINNING = 4096  # bytes in which a JSON file shows whether it is a list
 
 
-def find_sources(url: str) -> dict[str, Source]:
+def find_sources(url: str) -> dict[str, RowSource]:
     """The subsets at `url`, by name: the folder itself where it holds rows, else each folder in it that does.
 
     A folder's other splits are subsets of their own: `nlvr2` and `nlvr2-val`.
@@ -45,7 +45,7 @@ def find_sources(url: str) -> dict[str, Source]:
     return _by_name(found)
 
 
-def open_source(url: str, subset: str) -> Source:
+def open_source(url: str, subset: str) -> RowSource:
     """The subset `subset` at `url`.
 
     Raises:
@@ -77,7 +77,7 @@ def _open(url: str) -> ObjectStore:
     return LocalStore(folder)
 
 
-def _sources_in(store: ObjectStore, folder: str, name: str, files: Sequence[Entry]) -> list[Source]:
+def _sources_in(store: ObjectStore, folder: str, name: str, files: Sequence[StoredObject]) -> list[RowSource]:
     """The splits of the one subset whose files these are; none where they are something else."""
     found = []
     for split in SPLITS:
@@ -98,10 +98,16 @@ def _sources_in(store: ObjectStore, folder: str, name: str, files: Sequence[Entr
 
 
 def _source(
-    store: ObjectStore, folder: str, name: str, split: str, rows: Rows, files: Sequence[Entry], zips: Sequence[Entry]
-) -> Source:
+    store: ObjectStore,
+    folder: str,
+    name: str,
+    split: str,
+    rows: RowStream,
+    files: Sequence[StoredObject],
+    zips: Sequence[StoredObject],
+) -> RowSource:
     """Images are looked up in the zips where there are any, else as files below the folder."""
-    images: Images
+    images: ImageSource
     if zips:
         images = ZipImages(store=store, files=tuple(sorted(zips, key=_part)))
     elif isinstance(store, LocalStore):
@@ -113,11 +119,11 @@ def _source(
         listed = store.list(folder) if isinstance(rows, JsonRows) and not zips else [*files, *zips]
         return sum(file.size for file in listed)
 
-    return Source(name=name, split=split, rows=rows, images=images, stored_bytes=stored_bytes)
+    return RowSource(name=name, split=split, rows=rows, images=images, stored_bytes=stored_bytes)
 
 
-def _by_name(sources: Sequence[Source]) -> dict[str, Source]:
-    found: dict[str, Source] = {}
+def _by_name(sources: Sequence[RowSource]) -> dict[str, RowSource]:
+    found: dict[str, RowSource] = {}
     for source in sources:
         if source.name in found:
             raise ConfigError(
@@ -135,16 +141,16 @@ def _name(folder: str, split: str) -> str:
     return name + suffix
 
 
-def _base(file: Entry) -> str:
+def _base(file: StoredObject) -> str:
     return file.key.rpartition("/")[2]
 
 
-def _part(file: Entry) -> tuple[int, str]:
+def _part(file: StoredObject) -> tuple[int, str]:
     """Parts in the order of their numbers: 2 before 10."""
     number = re.search(r"(\d+)\.zip$", file.key)
     return (int(number[1]) if number else 0, file.key)
 
 
-def _begins_as_list(store: ObjectStore, file: Entry) -> bool:
+def _begins_as_list(store: ObjectStore, file: StoredObject) -> bool:
     text = store.get_range(file.key, 0, BEGINNING).decode("utf-8-sig", errors="replace")
     return text.lstrip().startswith("[")

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from components.data.prepare.rejection import Refusal
+from components.data.prepare.rejection import RowRejected
 from components.data.sources.identity import Memory, hash_files
-from components.data.sources.source import Rows, clean
+from components.data.sources.source import RowStream, clean
 from mantis.errors import NotFoundError
 from mantis.hashing import fingerprint
-from mantis.store.base import TRANSFER_THREADS, Entry, ObjectStore, join
+from mantis.store.base import TRANSFER_THREADS, ObjectStore, StoredObject, join
 from mantis.store.local import LocalStore
 
 LONGEST_KEY = 1024  # bytes; what S3 allows
@@ -31,13 +31,13 @@ class FolderImages:
         try:
             data = self.store.get_range(key, 0, max_bytes + 1)  # one request, whatever the size
         except NotFoundError:
-            raise Refusal("image-missing", value=path) from None
+            raise RowRejected("image-missing", value=path) from None
         if len(data) > max_bytes:
             found = self.store.stat(key)
-            raise Refusal("image-bytes", value=f"{path}: {found.size if found else 0}", threshold=str(max_bytes))
+            raise RowRejected("image-bytes", value=f"{path}: {found.size if found else 0}", threshold=str(max_bytes))
         return data
 
-    def fingerprint(self, memory: Memory, rows: Rows) -> str:
+    def fingerprint(self, memory: Memory, rows: RowStream) -> str:
         """Hash of every image that a row names: of many small files, remembered as one."""
         paths = sorted(_named(rows))
         files = self._find(paths)
@@ -48,7 +48,7 @@ class FolderImages:
         absent = fingerprint([path for path, file in zip(paths, files, strict=True) if file is None])
         return memory.recall(f"images, absent: {absent}", self.store, [file for file in files if file], compute)
 
-    def _find(self, paths: list[str]) -> list[Entry | None]:
+    def _find(self, paths: list[str]) -> list[StoredObject | None]:
         """The files behind `paths`, from one listing: a thousand a request."""
         there = {entry.key: entry for entry in self.store.list(self.folder)}
         return [there.get(key) if key else None for key in map(self._key_or_none, paths)]
@@ -56,13 +56,13 @@ class FolderImages:
     def _key_or_none(self, path: str) -> str | None:
         try:
             return self._key(path)
-        except Refusal:
+        except RowRejected:
             return None  # preparing the row says what is wrong with it
 
     def _key(self, path: str) -> str:
         key = join(self.folder, clean(path))
         if len(key.encode()) > LONGEST_KEY:
-            raise Refusal("image-missing", value=path)
+            raise RowRejected("image-missing", value=path)
         return key
 
 
@@ -78,20 +78,20 @@ class LocalImages(FolderImages):
         try:
             size = os.stat(real).st_size
             if size > max_bytes:
-                raise Refusal("image-bytes", value=f"{path}: {size}", threshold=str(max_bytes))
+                raise RowRejected("image-bytes", value=f"{path}: {size}", threshold=str(max_bytes))
             with open(real, "rb") as file:
                 return file.read()
         except OSError:
-            raise Refusal("image-missing", value=path) from None
+            raise RowRejected("image-missing", value=path) from None
 
-    def _find(self, paths: list[str]) -> list[Entry | None]:
+    def _find(self, paths: list[str]) -> list[StoredObject | None]:
         with ThreadPoolExecutor(TRANSFER_THREADS) as pool:
             return list(pool.map(self._stat, paths))
 
-    def _stat(self, path: str) -> Entry | None:
+    def _stat(self, path: str) -> StoredObject | None:
         try:
             self._locate(path)
-        except Refusal:
+        except RowRejected:
             return None
         return self.store.stat(self._key(path))
 
@@ -104,11 +104,11 @@ class LocalImages(FolderImages):
                 real = os.path.realpath(real)
                 mode = os.stat(real).st_mode
         except (ValueError, OSError):
-            raise Refusal("image-missing", value=path) from None
+            raise RowRejected("image-missing", value=path) from None
         if not real.startswith(self._root + os.sep):
-            raise Refusal("image-outside", value=path)
+            raise RowRejected("image-outside", value=path)
         if not stat.S_ISREG(mode):
-            raise Refusal("image-missing", value=path)
+            raise RowRejected("image-missing", value=path)
         return real
 
     def _real(self, folder: str) -> str:
@@ -122,7 +122,7 @@ class LocalImages(FolderImages):
         return os.path.realpath(self.store.root / self.folder)
 
 
-def _named(rows: Rows) -> set[str]:
+def _named(rows: RowStream) -> set[str]:
     """Every path that a row names; bytes within rows are hashed with them."""
     named: set[str] = set()
     for row in rows.read(lambda _: True):

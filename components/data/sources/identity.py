@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from mantis.artifacts.manifest import hash_object
 from mantis.hashing import fingerprint
 from mantis.progress import Progress
-from mantis.store.base import Entry, ObjectStore
+from mantis.store.base import ObjectStore, StoredObject
 
 HASH_THREADS = 8
 HASHED_AT_ONCE = 4096  # files
@@ -27,7 +27,7 @@ class Memory:
 
     store: ObjectStore
 
-    def recall(self, what: str, source: ObjectStore, files: Sequence[Entry], compute: Callable[[], str]) -> str:
+    def recall(self, what: str, source: ObjectStore, files: Sequence[StoredObject], compute: Callable[[], str]) -> str:
         """`compute()`, or what it gave before for the same `what` of files in the same state."""
         if not all(file.version for file in files):
             return compute()
@@ -40,13 +40,13 @@ class Memory:
         return found
 
 
-def hash_files(store: ObjectStore, files: Iterable[Entry | None]) -> list[str]:
+def hash_files(store: ObjectStore, files: Iterable[StoredObject | None]) -> list[str]:
     """SHA-256 of each file, read in blocks by several threads; `none` for one that is not there."""
     wanted = list(files)
     progress = Progress(label="hash source", total=len(wanted), unit="files")
     hashes: list[str] = []
 
-    def hashed(file: Entry | None) -> str:
+    def hashed(file: StoredObject | None) -> str:
         return "none" if file is None else hash_object(store, file.key, file.size)
 
     with ThreadPoolExecutor(HASH_THREADS) as pool:

@@ -8,7 +8,7 @@ from components.data.sources.identity import Memory, hash_files
 from components.data.sources.json_stream import read_list
 from components.data.sources.source import Wanted
 from mantis.errors import InputError
-from mantis.store.base import Entry, ObjectStore
+from mantis.store.base import ObjectStore, StoredObject
 from mantis.store.range_file import stream
 
 PREFERRED = "train.json"
@@ -20,10 +20,10 @@ class JsonRows:
 
     store: ObjectStore
     folder: str
-    files: tuple[Entry, ...]
+    files: tuple[StoredObject, ...]
 
     @property
-    def file(self) -> Entry:
+    def file(self) -> StoredObject:
         """The JSON file that holds the rows.
 
         Raises:

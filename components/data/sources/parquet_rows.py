@@ -9,7 +9,7 @@ from components.data.sources.identity import Memory, hash_files
 from components.data.sources.source import Wanted
 from mantis.errors import InputError
 from mantis.hashing import fingerprint
-from mantis.store.base import Entry, ObjectStore
+from mantis.store.base import ObjectStore, StoredObject
 from mantis.store.range_file import RangeFile
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class ParquetRows:
     """The rows of `files`, one file after the other."""
 
     store: ObjectStore
-    files: tuple[Entry, ...]
+    files: tuple[StoredObject, ...]
 
     @property
     def url(self) -> str:
@@ -51,13 +51,13 @@ class ParquetRows:
     def fingerprint(self, memory: Memory) -> str:
         """Hash of the files' SHA-256: a Parquet footer has no checksum that could stand for the data."""
 
-        def hashed(file: Entry) -> str:
+        def hashed(file: StoredObject) -> str:
             return memory.recall("sha256", self.store, [file], lambda: hash_files(self.store, [file])[0])
 
         return fingerprint([hashed(file) for file in self.files])
 
     @contextmanager
-    def _open(self, file: Entry) -> "Iterator[tuple[Any, list[str]]]":
+    def _open(self, file: StoredObject) -> "Iterator[tuple[Any, list[str]]]":
         """The file and the columns to read of it."""
         import pyarrow as pa
         import pyarrow.parquet as pq

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from components.data.prepare.rejection import Refusal
+from components.data.prepare.rejection import RowRejected
 from components.data.sources.identity import Memory
 from mantis.hashing import fingerprint
 
@@ -16,7 +16,7 @@ TRAIN = "train"
 Wanted = Callable[[int], bool]
 
 
-class Rows(Protocol):
+class RowStream(Protocol):
     """Raw rows in a fixed order."""
 
     @property
@@ -41,7 +41,7 @@ class Rows(Protocol):
         ...
 
 
-class Images(Protocol):
+class ImageSource(Protocol):
     """Encoded images by the paths that rows name; safe to use from many threads."""
 
     def read(self, path: str, *, max_bytes: int) -> bytes:
@@ -52,7 +52,7 @@ class Images(Protocol):
         """
         ...
 
-    def fingerprint(self, memory: Memory, rows: Rows) -> str:
+    def fingerprint(self, memory: Memory, rows: RowStream) -> str:
         """Hash of what `read` can give for the paths of `rows`, the same wherever it lies."""
         ...
 
@@ -66,13 +66,13 @@ class Extent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class RowSource:
     """One split of one subset; `stored_bytes` is the size of every file that belongs to it."""
 
     name: str
     split: str
-    rows: Rows
-    images: Images
+    rows: RowStream
+    images: ImageSource
     stored_bytes: Callable[[], int]
 
     @property
@@ -98,8 +98,8 @@ def clean(path: str) -> str:
         Refusal: it leads out of that folder, or can be no file's name.
     """
     if "\0" in path or not path:
-        raise Refusal("image-missing", value=path)
+        raise RowRejected("image-missing", value=path)
     plain = posixpath.normpath(path)
     if plain.startswith("/") or plain == ".." or plain.startswith("../"):
-        raise Refusal("image-outside", value=path)
+        raise RowRejected("image-outside", value=path)
     return plain

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mantis.errors import InputError
-from mantis.store.base import Entry, ObjectStore
+from mantis.store.base import ObjectStore, StoredObject
 
 END = struct.Struct("<4s4H2IH")
 END64 = struct.Struct("<4sQ2H2I4Q")
@@ -58,7 +58,7 @@ class Directory:
     content: str
 
 
-def read_directory(store: ObjectStore, file: Entry) -> Directory:
+def read_directory(store: ObjectStore, file: StoredObject) -> Directory:
     """The directory of the zip at `file`.
 
     Raises:
@@ -81,7 +81,7 @@ def read_directory(store: ObjectStore, file: Entry) -> Directory:
     return Directory(members=members[:used].copy(), content=lines.hexdigest())
 
 
-def _find(store: ObjectStore, file: Entry) -> tuple[int, int, int, int]:
+def _find(store: ObjectStore, file: StoredObject) -> tuple[int, int, int, int]:
     """Where the directory lies: its start and size in the file, its count of members, and what to add to offsets."""
     origin = store.uri(file.key)
     tail_start = max(0, file.size - END.size - LONGEST_COMMENT - LOCATOR64.size)

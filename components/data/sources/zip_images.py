@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.data.prepare.rejection import Refusal
+from components.data.prepare.rejection import RowRejected
 from components.data.sources.identity import Memory
-from components.data.sources.source import Rows, clean
+from components.data.sources.source import RowStream, clean
 from components.data.sources.zip_directory import member_key, read_directory
 from mantis.hashing import fingerprint
-from mantis.store.base import Entry, ObjectStore, concurrently
+from mantis.store.base import ObjectStore, StoredObject, concurrently
 
 LOCAL = struct.Struct("<4s5H3I2H")
 STORED, DEFLATED = 0, 8
@@ -30,7 +30,7 @@ class ZipImages:
     """The members of `files`. Of two with one name the later counts, as after unpacking all of them."""
 
     store: ObjectStore
-    files: tuple[Entry, ...]
+    files: tuple[StoredObject, ...]
     _loaded: list["_Table"] = field(default_factory=list, init=False, repr=False, compare=False)
     _lock: Any = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
@@ -40,12 +40,12 @@ class ZipImages:
             position = table.find(name)
             if position is not None:
                 return self._read(path, name, table, position, max_bytes)
-        raise Refusal("image-missing", value=path)
+        raise RowRejected("image-missing", value=path)
 
-    def fingerprint(self, memory: Memory, rows: Rows) -> str:
+    def fingerprint(self, memory: Memory, rows: RowStream) -> str:
         """Hash of the zips' central directories: cheap for any size, and sound, since members are read against it."""
 
-        def content(file: Entry) -> str:
+        def content(file: StoredObject) -> str:
             return memory.recall("directory", self.store, [file], lambda: read_directory(self.store, file).content)
 
         return fingerprint(concurrently(content, self.files))
@@ -70,9 +70,9 @@ class ZipImages:
         member = table.members[position]
         size, compressed = int(member["size"]), int(member["compressed"])
         if member["link"]:
-            raise Refusal("image-link", value=path)
+            raise RowRejected("image-link", value=path)
         if size > max_bytes:
-            raise Refusal("image-bytes", value=f"{path}: {size}", threshold=str(max_bytes))
+            raise RowRejected("image-bytes", value=f"{path}: {size}", threshold=str(max_bytes))
         if member["encrypted"] or member["method"] not in (STORED, DEFLATED):
             raise _broken(path, "encrypted" if member["encrypted"] else f"compressed by method {member['method']}")
         if compressed > size + DEFLATE_OVERHEAD or (member["method"] == STORED and compressed != size):
@@ -84,7 +84,7 @@ class ZipImages:
             raise _broken(path, "its CRC-32 is not the one in the zip's directory")
         return data
 
-    def _fetch(self, path: str, name: bytes, file: Entry, member: Any) -> bytes:
+    def _fetch(self, path: str, name: bytes, file: StoredObject, member: Any) -> bytes:
         """The member's bytes as they are stored."""
         start, compressed = int(member["offset"]), int(member["compressed"])
         data = self.store.get_range(file.key, start, LOCAL.size + int(member["name_length"]) + SLACK + compressed)
@@ -125,11 +125,11 @@ def _inflate(path: str, data: bytes, size: int) -> bytes:
     except zlib.error as error:
         raise _broken(path, str(error)) from None
     if len(inflated) > size:
-        raise Refusal("image-bomb", value=path, threshold=f"the {size} bytes that its zip declares")
+        raise RowRejected("image-bomb", value=path, threshold=f"the {size} bytes that its zip declares")
     if len(inflated) < size:
         raise _broken(path, f"{len(inflated)} bytes, not the {size} that its zip declares")
     return inflated
 
 
-def _broken(path: str, what: str) -> Refusal:
-    return Refusal("image-broken", value=f"{path}: {what}")
+def _broken(path: str, what: str) -> RowRejected:
+    return RowRejected("image-broken", value=f"{path}: {what}")

@@ -16,18 +16,18 @@ DECODING = Path(__file__).parent.parent / "generation" / "decoding.yaml"
 DEFAULT_PROMPT = "mantis"
 
 
-class _Data(BaseModel):
+class _BenchmarkData(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Skill(_Data):
+class Skill(_BenchmarkData):
     """What a group of samples tests, and the accuracy of guessing; None: one in so many options, by sample."""
 
     label: str
     chance: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
-class Derived(_Data):
+class Derived(_BenchmarkData):
     """A value taken from a column: mapped by `values`, cut out by `pattern` (its one group), or modulo a number."""
 
     column: str
@@ -36,7 +36,7 @@ class Derived(_Data):
     modulo: int | None = None
 
 
-class Fields(_Data):
+class Fields(_BenchmarkData):
     """Where the published rows hold what a sample needs; a name of a column unless said otherwise.
 
     Without `id` rows are numbered; without `skill` all samples are of the one skill that there is. `images` and
@@ -58,7 +58,7 @@ class Fields(_Data):
     details: dict[str, str] = Field(default_factory=dict)
 
 
-class Hub(_Data):
+class BenchmarkHub(_BenchmarkData):
     """A dataset on the Hugging Face hub; `files` are patterns below it. `revision` null: could not be looked up."""
 
     dataset: str
@@ -66,7 +66,7 @@ class Hub(_Data):
     files: tuple[str, ...] = Field(min_length=1)
 
 
-class PaperRow(_Data):
+class PaperRow(_BenchmarkData):
     """A published result, in percent, on `split`."""
 
     model: str
@@ -75,7 +75,7 @@ class PaperRow(_Data):
     split: str
 
 
-class Prompt(_Data):
+class Prompt(_BenchmarkData):
     """How a sample becomes the user's turn.
 
     A template per kind of answer holds {question} and, for a choice, {options}: a line `option` for each with {letter}
@@ -88,13 +88,13 @@ class Prompt(_Data):
     hints: dict[str, str] | None = None
 
 
-class Benchmark(_Data):
+class Benchmark(_BenchmarkData):
     """One file of benchmarks/; `name` is the file's name and `prompt` the profile that was picked."""
 
     name: str
     title: str
     layout: Literal["json", "parquet", "mvbench", "mementos"] = "json"
-    hub: Hub | None = None
+    hub: BenchmarkHub | None = None
     file: str = "test.json"
     split: str = "test"
     fields: Fields = Fields()
@@ -129,7 +129,7 @@ class Benchmark(_Data):
         return fingerprint({**told, "prompts": self.template().model_dump(mode="json"), "skills": chance})
 
 
-class Decoding(_Data):
+class Decoding(_BenchmarkData):
     """A named way to generate; greedy."""
 
     name: str

@@ -13,14 +13,14 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any
 
-from components.evaluation.benchmarks.benchmark_catalog import Benchmark, Hub
+from components.evaluation.benchmarks.benchmark_catalog import Benchmark, BenchmarkHub
 from mantis.artifacts.manifest import (
     Kind,
     Manifest,
     check_files,
     commit_manifest,
     describe_files,
-    made_here,
+    provenance,
     read_manifest,
 )
 from mantis.errors import ConfigError, InputError, IntegrityError
@@ -35,7 +35,7 @@ TIMEOUT = 60  # seconds without a byte
 
 
 @dataclass(frozen=True, kw_only=True)
-class Remote:
+class BenchmarkFile:
     """A file on the hub; `sha256` empty for those that it keeps in git itself."""
 
     size: int
@@ -129,7 +129,7 @@ def fetch(store: ObjectStore, benchmark: Benchmark) -> Manifest:
         delete_tree(store, f"{prefix}/files")
     _fetch_files(store, f"{prefix}/files", hub, revision, files)
     config = {"dataset": hub.dataset, "revision": revision, "files": sorted(files)}
-    made = made_here(f"fetch-{benchmark.name}", REVISION, config)
+    made = provenance(f"fetch-{benchmark.name}", REVISION, config)
     described = describe_files(store, prefix)
     manifest = Manifest(
         kind=Kind.SOURCE,
@@ -143,19 +143,21 @@ def fetch(store: ObjectStore, benchmark: Benchmark) -> Manifest:
     return manifest
 
 
-def _hub(benchmark: Benchmark) -> Hub:
+def _hub(benchmark: Benchmark) -> BenchmarkHub:
     if benchmark.hub is None:
         raise ConfigError(f"{benchmark.name} is generated, not published.", remedy="evaluation.source: generated.")
     return benchmark.hub
 
 
-def _listing(hub: Hub) -> tuple[str, dict[str, Remote]]:
+def _listing(hub: BenchmarkHub) -> tuple[str, dict[str, BenchmarkFile]]:
     """The revision, resolved where none is pinned, and the files that the patterns name."""
     at = hub.revision or "main"
     with _open(f"/api/datasets/{hub.dataset}/revision/{at}?blobs=true") as answer:
         told: dict[str, Any] = json.load(answer)
     listed = {
-        file["rfilename"]: Remote(size=int(file.get("size") or 0), sha256=(file.get("lfs") or {}).get("sha256", ""))
+        file["rfilename"]: BenchmarkFile(
+            size=int(file.get("size") or 0), sha256=(file.get("lfs") or {}).get("sha256", "")
+        )
         for file in told["siblings"]
     }
     wanted = {name: file for name, file in listed.items() if any(fnmatch.fnmatch(name, like) for like in hub.files)}
@@ -168,7 +170,9 @@ def _listing(hub: Hub) -> tuple[str, dict[str, Remote]]:
     return str(told["sha"]), wanted
 
 
-def _fetch_files(store: ObjectStore, prefix: str, hub: Hub, revision: str, files: dict[str, Remote]) -> None:
+def _fetch_files(
+    store: ObjectStore, prefix: str, hub: BenchmarkHub, revision: str, files: dict[str, BenchmarkFile]
+) -> None:
     progress = Progress(label=f"Fetching {hub.dataset}", total=sum(file.size for file in files.values()), unit="bytes")
     for name, remote in sorted(files.items()):
         there = store.stat(f"{prefix}/{name}")

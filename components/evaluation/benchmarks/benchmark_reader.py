@@ -6,7 +6,7 @@ from pathlib import Path
 
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark
 from components.evaluation.benchmarks.sample_images import Picture, file_picture, spooled_picture
-from components.evaluation.benchmarks.samples import Row, RowError, make_prompt, parse_row
+from components.evaluation.benchmarks.samples import BenchmarkRow, RowError, make_prompt, parse_row
 from components.evaluation.readers import json_list_reader, mementos_reader, mvbench_reader, parquet_reader
 from components.evaluation.readers.raw import Raw
 from components.evaluation.scoring.targets import CHOICES, Target
@@ -19,7 +19,7 @@ AT_ONCE = 64  # rows whose pictures are hashed at the same time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class BenchmarkSample:
     """One question; `prompt` is the whole user turn, with one `<image>` mark for each picture, in order."""
 
     id: str
@@ -58,7 +58,7 @@ class Missing:
 class Samples:
     """What there is of a benchmark, in the order of its files, and what is missing."""
 
-    samples: list[Sample]
+    samples: list[BenchmarkSample]
     missing: list[Missing]
 
 
@@ -112,7 +112,7 @@ def files_identity(folder: Path) -> str:
     return fingerprint({path.relative_to(folder).as_posix(): made for path, made in zip(files, hashes, strict=True)})
 
 
-def rows_identity(folder: Path, benchmark: Benchmark, samples: list[Sample]) -> str:
+def rows_identity(folder: Path, benchmark: Benchmark, samples: list[BenchmarkSample]) -> str:
     """Hash of a home-made benchmark's file and of all its images."""
     shown = {picture.path: picture.sha256 for sample in samples for picture in sample.pictures}
     return fingerprint({"file": sha256_file(folder / benchmark.file), "pictures": shown})
@@ -148,14 +148,14 @@ class _Made:
     benchmark: Benchmark
     spool: Path
     pictures: bool
-    samples: list[Sample]
+    samples: list[BenchmarkSample]
     missing: list[Missing]
     seen: set[str]
 
     def add(self, block: list[tuple[int, Raw]]) -> None:
         """Samples of these numbered rows, or why there are none."""
         for (_, raw), made in zip(block, concurrently(lambda numbered: self._make(*numbered), block), strict=True):
-            if isinstance(made, Sample) and made.id in self.seen:
+            if isinstance(made, BenchmarkSample) and made.id in self.seen:
                 twice = RowError(
                     str(self.benchmark.fields.id), made.id, "is the id of an earlier row", "Make ids unique."
                 )
@@ -166,7 +166,7 @@ class _Made:
                 self.seen.add(made.id)
                 self.samples.append(made)
 
-    def _make(self, number: int, raw: Raw) -> Sample | Missing:
+    def _make(self, number: int, raw: Raw) -> BenchmarkSample | Missing:
         try:
             row = parse_row(raw.row, number, self.benchmark)
         except RowError as error:
@@ -183,7 +183,7 @@ class _Made:
                 return Missing(id=row.id, skill=row.skill, reason="image-unreadable")
             problem = f"{raw.origin}: {error.filename} cannot be read: {error.strerror}."
             raise InputError(problem, remedy="Restore it.") from None
-        return Sample(
+        return BenchmarkSample(
             id=row.id,
             skill=row.skill,
             unit=row.unit,
@@ -193,7 +193,7 @@ class _Made:
             target=row.target,
         )
 
-    def _picture(self, row: Row, place: int) -> Picture:
+    def _picture(self, row: BenchmarkRow, place: int) -> Picture:
         cell = row.images[place]
         if isinstance(cell, dict):
             cell = cell.get("bytes") or cell.get("path")

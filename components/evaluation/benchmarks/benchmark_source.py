@@ -19,7 +19,7 @@ from mantis.store.local import LocalStore
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class BenchmarkSource:
     """`identity` decides the samples; they are read, or generated, only when `read` is called."""
 
     identity: dict[str, Any]
@@ -27,7 +27,7 @@ class Source:
 
 
 @contextmanager
-def open_source(recipe: Recipe, benchmark: Benchmark, store: ObjectStore) -> Iterator[Source]:
+def open_benchmark_source(recipe: Recipe, benchmark: Benchmark, store: ObjectStore) -> Iterator[BenchmarkSource]:
     """The source of `benchmark`; its pictures can be read until it is closed.
 
     `evaluation.source` is `generated`, `mirror` (what `mantis fetch-benchmark` put into `store`), or a folder or store
@@ -70,24 +70,24 @@ def _folder(source: str, name: str, temporary: Path) -> Path:
     return Path(source).expanduser() / name
 
 
-def _given(folder: Path, benchmark: Benchmark, temporary: Path) -> Source:
+def _given(folder: Path, benchmark: Benchmark, temporary: Path) -> BenchmarkSource:
     spool = temporary / "pictures"
     if benchmark.hub is not None:  # gigabytes: hashed now, read only if there is something to answer
         identity = {"content": files_identity(folder)}
-        return Source(identity=identity, read=lambda: read_and_say(folder, benchmark, spool=spool))
+        return BenchmarkSource(identity=identity, read=lambda: read_and_say(folder, benchmark, spool=spool))
     read = read_and_say(folder, benchmark, spool=spool)
-    return Source(identity={"content": rows_identity(folder, benchmark, read.samples)}, read=lambda: read)
+    return BenchmarkSource(identity={"content": rows_identity(folder, benchmark, read.samples)}, read=lambda: read)
 
 
-def _mirrored(manifest: Manifest, store: ObjectStore, benchmark: Benchmark, temporary: Path) -> Source:
+def _mirrored(manifest: Manifest, store: ObjectStore, benchmark: Benchmark, temporary: Path) -> BenchmarkSource:
     def read() -> Samples:
         folder = local_copy(store, f"{manifest.key}/files", temporary)
         return read_and_say(folder, benchmark, spool=temporary / "pictures")
 
-    return Source(identity={"mirror": manifest.fingerprint}, read=read)
+    return BenchmarkSource(identity={"mirror": manifest.fingerprint}, read=read)
 
 
-def _generated(recipe: Recipe, benchmark: Benchmark, temporary: Path) -> Source:
+def _generated(recipe: Recipe, benchmark: Benchmark, temporary: Path) -> BenchmarkSource:
     from mantis import synthetic
 
     amount = recipe.evaluation.samples_per_skill
@@ -101,4 +101,4 @@ def _generated(recipe: Recipe, benchmark: Benchmark, temporary: Path) -> Source:
         "recipe": recipe.identity("seed"),
         "evaluation": recipe.evaluation.identity("samples_per_skill"),
     }
-    return Source(identity=identity, read=read)
+    return BenchmarkSource(identity=identity, read=read)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from components.evaluation.benchmarks.sample_images import Picture
 from mantis.hashing import fingerprint
-from mantis.models.conversation import IMAGE_MARK, Size
+from mantis.models.conversation import IMAGE_MARK, ImageSize
 
 BORDER = 10  # pixels between two pictures: a black line, eight white ones, a black line
 
@@ -25,13 +25,13 @@ def merged(prompt: str, pictures: tuple[Picture, ...]) -> tuple[str, tuple[Pictu
     one = Picture(
         path="merged:" + "+".join(picture.path for picture in pictures),
         sha256=fingerprint(["merged", *(picture.sha256 for picture in pictures)]),
-        size=Size(width=sum(widths) + BORDER * (len(pictures) - 1), height=height),
+        size=ImageSize(width=sum(widths) + BORDER * (len(pictures) - 1), height=height),
         load=partial(_side_by_side, pictures, height),
     )
     return f"{IMAGE_MARK}\n{prompt.replace(IMAGE_MARK, '').strip()}", (one,)
 
 
-def _width(size: Size, height: int) -> int:
+def _width(size: ImageSize, height: int) -> int:
     return max(1, size.width * height // size.height)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from mantis.hashing import sha256_bytes
-from mantis.models.conversation import Size
+from mantis.models.conversation import ImageSize
 
 JPEG_QUALITY = 95  # of video frames, which have no bytes of their own
 
@@ -22,7 +22,7 @@ class Picture:
 
     path: str
     sha256: str
-    size: Size
+    size: ImageSize
     load: Callable[[], bytes]
 
 
@@ -59,7 +59,7 @@ def encode_frame(image: Image.Image) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def grey_picture(size: Size) -> Picture:
+def grey_picture(size: ImageSize) -> Picture:
     """A picture of this size that shows nothing."""
     buffer = BytesIO()
     Image.new("RGB", (size.width, size.height), (128, 128, 128)).save(buffer, "PNG")
@@ -67,9 +67,9 @@ def grey_picture(size: Size) -> Picture:
     return Picture(path="grey", sha256=sha256_bytes(data), size=size, load=lambda: data)
 
 
-def _size(data: bytes, name: str) -> Size:
+def _size(data: bytes, name: str) -> ImageSize:
     try:
         with Image.open(BytesIO(data)) as image:
-            return Size(width=image.width, height=image.height)
+            return ImageSize(width=image.width, height=image.height)
     except (OSError, Image.DecompressionBombError):
         raise OSError(errno.EINVAL, "it is no image of a sane size", name) from None

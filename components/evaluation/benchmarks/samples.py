@@ -25,7 +25,7 @@ class RowError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class BenchmarkRow:
     """What a row says; `images` are cells as the file has them: a path, bytes, or {"bytes", "path"}."""
 
     id: str
@@ -37,7 +37,7 @@ class Row:
     images: tuple[Any, ...] = field(repr=False)
 
 
-def parse_row(raw: Column, number: int, benchmark: Benchmark) -> Row:
+def parse_row(raw: Column, number: int, benchmark: Benchmark) -> BenchmarkRow:
     """The row `number` of a benchmark.
 
     Raises:
@@ -50,7 +50,7 @@ def parse_row(raw: Column, number: int, benchmark: Benchmark) -> Row:
         known = f"Skills of {benchmark.name}: {', '.join(benchmark.skills)}."
         column = names.skill.column if isinstance(names.skill, Derived) else names.skill
         raise RowError(str(column), skill, "is not a skill of this benchmark", known)
-    return Row(
+    return BenchmarkRow(
         id=identity,
         skill=skill,
         unit=identity if names.unit is None else _derived(raw, names.unit),
@@ -79,7 +79,7 @@ def parse_target_of(raw: Column, benchmark: Benchmark) -> Target:
     return Target(kind=kind, options=options, answers=answers, details=details)
 
 
-def make_prompt(row: Row, benchmark: Benchmark) -> tuple[str, list[int]]:
+def make_prompt(row: BenchmarkRow, benchmark: Benchmark) -> tuple[str, list[int]]:
     """The user's turn with an `<image>` mark for each picture, and which of the row's pictures they are, in order.
 
     Raises:

@@ -58,7 +58,7 @@ class Inputs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoder:
+class PromptEncoder:
     """Questions to tokens; needs no weights."""
 
     tokenizer: PreTrainedTokenizerFast
@@ -92,11 +92,11 @@ class Encoder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answerer:
+class Generator:
     """A model that is ready to be asked."""
 
     model: Any  # transformers' model, which publishes no types
-    encoder: Encoder
+    encoder: PromptEncoder
     decoding: Decoding
 
     def answer(self, batches: Iterable[Sequence[Encoded]]) -> Iterator[list[str]]:
@@ -168,7 +168,7 @@ class Node:
     following: dict[int, "Node"] = field(default_factory=dict)
 
 
-def load_encoder(folder: Path, settings: ModelSettings) -> Encoder:
+def load_encoder(folder: Path, settings: ModelSettings) -> PromptEncoder:
     """The tokenizer of a Hugging Face folder with the family's way to write prompts.
 
     Raises:
@@ -178,10 +178,10 @@ def load_encoder(folder: Path, settings: ModelSettings) -> Encoder:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise _no_model(folder, error) from None
-    return Encoder(tokenizer=tokenizer, family=family(settings.family), settings=settings)
+    return PromptEncoder(tokenizer=tokenizer, family=family(settings.family), settings=settings)
 
 
-def load_answerer(folder: Path, settings: ModelSettings, decoding: Decoding, device: str = "cpu") -> Answerer:
+def load_generator(folder: Path, settings: ModelSettings, decoding: Decoding, device: str = "cpu") -> Generator:
     """The model and tokenizer of a Hugging Face folder on `device`, in fp32 on a CPU.
 
     Raises:
@@ -197,7 +197,7 @@ def load_answerer(folder: Path, settings: ModelSettings, decoding: Decoding, dev
         raise _no_model(folder, error) from None
     encoder = load_encoder(folder, settings)
     encoder.family.for_generation(model)
-    return Answerer(model=model.to(device).eval(), encoder=encoder, decoding=decoding)
+    return Generator(model=model.to(device).eval(), encoder=encoder, decoding=decoding)
 
 
 def _no_model(folder: Path, error: Exception) -> EvaluationError:

@@ -16,7 +16,7 @@ from mantis.store.base import ObjectStore, concurrently
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class JournalEntry:
     """A response and its key: the hash of model, benchmark, sample, prompt, pictures and decoding profile."""
 
     key: str
@@ -40,7 +40,7 @@ class Journal:
         """The response to `key`, the same for every reader: where two workers answered, the first object by name."""
         return self._known[key][1]
 
-    def add(self, entries: Iterable[Entry]) -> None:
+    def add(self, entries: Iterable[JournalEntry]) -> None:
         """Write the entries as one object."""
         lines = [json.dumps(versioned(Form.JOURNAL, asdict(entry)), ensure_ascii=False) for entry in entries]
         data = ("\n".join(lines) + "\n").encode()
@@ -66,7 +66,7 @@ class Journal:
             )
         self._read.add(name)
         for line in data.decode().splitlines():
-            entry = Entry(**without_version(Form.JOURNAL, json.loads(line), self._store.uri(name)))
+            entry = JournalEntry(**without_version(Form.JOURNAL, json.loads(line), self._store.uri(name)))
             known = self._known.get(entry.key)
             if known is None or name < known[0]:
                 self._known[entry.key] = (name, entry.response)

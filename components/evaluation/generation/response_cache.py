@@ -12,14 +12,14 @@ from components.evaluation.benchmarks.benchmark_source import local_copy
 from components.evaluation.generation.generation_batches import batches
 from components.evaluation.generation.generator import (
     REVISION,
-    Answerer,
     Encoded,
+    Generator,
     Question,
-    load_answerer,
     load_encoder,
+    load_generator,
 )
-from components.evaluation.generation.journal import Entry, Journal
-from components.evaluation.generation.workers import Batch, Work, answer, devices
+from components.evaluation.generation.journal import Journal, JournalEntry
+from components.evaluation.generation.workers import Batch, BatchQueue, answer, devices
 from mantis.artifacts.manifest import Manifest
 from mantis.config.recipe import EvaluationSettings
 from mantis.hashing import fingerprint
@@ -37,7 +37,7 @@ class Answered:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asking:
+class ResponseCache:
     """One model, one benchmark, one decoding profile."""
 
     run: Run
@@ -101,7 +101,7 @@ class Asking:
             say(f"{len(encoded):,} questions for {self.benchmark.title} on {', '.join(on)}")
             answer(self._work(journal, encoded), self._loader(folder), on, done)
 
-    def _work(self, journal: Journal, encoded: Sequence[Encoded]) -> Work:
+    def _work(self, journal: Journal, encoded: Sequence[Encoded]) -> BatchQueue:
         keys = {id(each): self.key(each.question) for each in encoded}
 
         def still_open(batch: Batch) -> Batch:
@@ -110,7 +110,7 @@ class Asking:
 
         def keep(batch: Batch, responses: list[str]) -> None:
             journal.add(
-                Entry(key=keys[id(each)], id=each.question.id, response=response)
+                JournalEntry(key=keys[id(each)], id=each.question.id, response=response)
                 for each, response in zip(batch, responses, strict=True)
             )
 
@@ -121,7 +121,7 @@ class Asking:
             batch_patches=self._settings.batch_patches,
         )
         asked = [[encoded[place] for place in batch] for batch in plan]
-        return Work(batches=asked, still_open=still_open, keep=keep)
+        return BatchQueue(batches=asked, still_open=still_open, keep=keep)
 
-    def _loader(self, folder: Path) -> Callable[[str], Answerer]:
-        return lambda device: load_answerer(folder, self.run.recipe.model, self.decoding, device)
+    def _loader(self, folder: Path) -> Callable[[str], Generator]:
+        return lambda device: load_generator(folder, self.run.recipe.model, self.decoding, device)

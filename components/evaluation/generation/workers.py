@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from components.evaluation.generation.generator import Answerer, Encoded
+from components.evaluation.generation.generator import Encoded, Generator
 from mantis.errors import EvaluationError, MantisError
 from mantis.processes import die_with_parent
 from mantis.progress import say
@@ -19,12 +19,12 @@ from mantis.progress import say
 SECONDS_BETWEEN_LOOKS = 1.0  # at whether a process has died
 
 Batch = Sequence[Encoded]
-Load = Callable[[str], Answerer]  # of a device: "cpu", "cuda:0"
+Load = Callable[[str], Generator]  # of a device: "cpu", "cuda:0"
 Keep = Callable[[Batch, list[str]], None]  # what a process does with the responses of a batch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class BatchQueue:
     """What is to be answered, dearest first; `still_open` drops what somebody else has answered meanwhile."""
 
     batches: Sequence[Batch]
@@ -40,7 +40,7 @@ def devices(processes: int) -> list[str]:
     return [f"cuda:{number % gpus}" for number in range(processes or gpus)]
 
 
-def answer(work: Work, load: Load, on: Sequence[str], done: Callable[[int], object]) -> None:
+def answer(work: BatchQueue, load: Load, on: Sequence[str], done: Callable[[int], object]) -> None:
     """Answer all of `work`, one process for each device of `on`; `done(n)` is told how many more were answered.
 
     Raises:
@@ -67,7 +67,7 @@ def answer(work: Work, load: Load, on: Sequence[str], done: Callable[[int], obje
             process.join()
 
 
-def _serve(work: Work, answerer: Answerer, numbers: Iterator[int], done: Callable[[int], object]) -> None:
+def _serve(work: BatchQueue, answerer: Generator, numbers: Iterator[int], done: Callable[[int], object]) -> None:
     asked: list[Batch] = []
 
     def batches() -> Iterator[Batch]:
@@ -84,7 +84,7 @@ def _serve(work: Work, answerer: Answerer, numbers: Iterator[int], done: Callabl
         done(len(batch))
 
 
-def _child(work: Work, load: Load, device: str, count: int, taken: Any, told: Any) -> None:
+def _child(work: BatchQueue, load: Load, device: str, count: int, taken: Any, told: Any) -> None:
     die_with_parent(signal.SIGKILL)
     torch.set_num_threads(max(1, torch.get_num_threads() // count))
 

@@ -10,7 +10,7 @@ from components.evaluation.benchmarks.benchmark_catalog import Benchmark
 from components.evaluation.benchmarks.benchmark_reader import Missing, Samples
 from components.evaluation.controls import Condition
 from components.evaluation.scoring.aggregate import Row, score_rows
-from components.evaluation.scoring.score_response import Scoring, judge
+from components.evaluation.scoring.score_response import Scoring, score_response
 from components.evaluation.scoring.targets import Target, parse_target
 from mantis.artifacts.responses import CORRECT, Response
 from mantis.errors import ConfigError, InputError
@@ -126,7 +126,7 @@ def benchmark_of(key: str) -> str:
 
 def _judged(line: Line, origin: str, benchmark: Benchmark, scoring: Scoring) -> Response:
     target = parse_target(line.get("target"), origin=origin)
-    judged = judge(_field(line, "response", origin), target, benchmark.metric)
+    judged = score_response(_field(line, "response", origin), target, benchmark.metric)
     score = judged.credit(scoring)
     changed = {
         "official": judged.official,
@@ -150,7 +150,7 @@ def _foreign(line: Line, origin: str, asked: Mapping[str, Asked], benchmark: Ben
         )
     sample = asked[identity]
     text = _field(line, "response", origin)
-    judged = judge(text, sample.target, benchmark.metric)
+    judged = score_response(text, sample.target, benchmark.metric)
     score = judged.credit(scoring)
     return Response(
         id=identity,

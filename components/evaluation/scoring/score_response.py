@@ -11,12 +11,12 @@ from functools import cache
 from importlib import import_module
 from typing import Literal
 
-from components.evaluation.scoring.metrics.metric_result import Reading
+from components.evaluation.scoring.metrics.metric_result import MetricResult
 from components.evaluation.scoring.targets import Target
 from mantis.errors import EvaluationError
 
 Scoring = Literal["official", "strict"]
-Rule = Callable[[str, Target], Reading]
+Rule = Callable[[str, Target], MetricResult]
 
 # Metric -> its module in metrics/, and the name of its official rule there.
 METRICS = {
@@ -47,7 +47,7 @@ class Judgement:
         return self.official if scoring == "official" else self.strict
 
 
-def judge(response: str, target: Target, metric: str) -> Judgement:
+def score_response(response: str, target: Target, metric: str) -> Judgement:
     """Both profiles' credit for a response.
 
     Raises:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from components.reporting.collect.addresses import subset_of
 from components.reporting.collect.artifact_reader import Reader
-from components.reporting.collect.report_schema import Contamination, LedgerReason, LedgerRow, Licence, Subset
+from components.reporting.collect.report_schema import Contamination, LedgerReason, LedgerRow, LicenceNotice, Subset
 from mantis.artifacts.manifest import Kind, Manifest, read_manifest
 from mantis.errors import StoreError
 from mantis.runs.step_runner import Run, read_record
@@ -54,13 +54,13 @@ def _described(reader: Reader, mixture: Manifest | None) -> list[dict[str, Any]]
     return reader.json_rows(mixture, "subsets.json", Form.MIXTURE_SUBSETS, "subsets") if mixture else []
 
 
-def licences_of(reader: Reader, mixture: Manifest | None) -> tuple[Licence, ...]:
+def licences_of(reader: Reader, mixture: Manifest | None) -> tuple[LicenceNotice, ...]:
     """The terms of the mixture's subsets, as far as they are published sets."""
     rows = [{"subset": row.get("name"), **row["licence"]} for row in _described(reader, mixture) if row.get("licence")]
-    return tuple(_valid(reader, Licence, rows, "subsets.json"))
+    return tuple(_valid(reader, LicenceNotice, rows, "subsets.json"))
 
 
-def base_licences_of(reader: Reader, manifests: Sequence[Manifest]) -> tuple[Licence, ...]:
+def base_licences_of(reader: Reader, manifests: Sequence[Manifest]) -> tuple[LicenceNotice, ...]:
     """The terms of the published weights that training began with, as they were when the weights were fetched."""
     found = [manifest.summary for manifest in manifests if manifest.kind is Kind.SOURCE and "model" in manifest.summary]
     rows = [
@@ -73,7 +73,7 @@ def base_licences_of(reader: Reader, manifests: Sequence[Manifest]) -> tuple[Lic
         }
         for summary in found
     ]
-    return tuple(_valid(reader, Licence, rows, "a base's manifest"))
+    return tuple(_valid(reader, LicenceNotice, rows, "a base's manifest"))
 
 
 def contamination_of(reader: Reader, run: Run) -> tuple[Contamination, ...]:

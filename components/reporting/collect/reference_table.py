@@ -21,7 +21,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rung:
+class ReferenceRow:
     """One model over the benchmarks, in percent; None where nothing was published. `ours` marks this run's."""
 
     model: str
@@ -30,11 +30,11 @@ class Rung:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ladder:
+class ReferenceTable:
     """Published rows and ours, best first; rows of fewer benchmarks come after those of more."""
 
     benchmarks: tuple[Score, ...]
-    rungs: tuple[Rung, ...]
+    rungs: tuple[ReferenceRow, ...]
     sources: tuple[str, ...]
 
 
@@ -56,19 +56,19 @@ def verdict_of(score: Score, reference: str) -> Verdict:
     return Verdict(score=score, word=word, published=published)
 
 
-def ladder(benchmarks: Sequence[Score], name: str) -> Ladder | None:
+def reference_table(benchmarks: Sequence[Score], name: str) -> ReferenceTable | None:
     """The ladder of the benchmarks that have published rows; None where none has. `name` is what ours is called."""
     shown = tuple(score for score in benchmarks if score.paper)
     if not shown:
         return None
     columns = [{row.model: row.accuracy for row in score.paper} for score in shown]
     models = list(dict.fromkeys(model for column in columns for model in column))
-    rungs = [Rung(model=model, accuracies=tuple(column.get(model) for column in columns)) for model in models]
-    ours = Rung(model=name, accuracies=tuple(100 * score.accuracy for score in shown), ours=True)
+    rungs = [ReferenceRow(model=model, accuracies=tuple(column.get(model) for column in columns)) for model in models]
+    ours = ReferenceRow(model=name, accuracies=tuple(100 * score.accuracy for score in shown), ours=True)
     sources = dict.fromkeys(row.source for score in shown for row in score.paper if row.source)
-    return Ladder(benchmarks=shown, rungs=tuple(sorted([*rungs, ours], key=_rank)), sources=tuple(sources))
+    return ReferenceTable(benchmarks=shown, rungs=tuple(sorted([*rungs, ours], key=_rank)), sources=tuple(sources))
 
 
-def _rank(rung: Rung) -> tuple[int, float]:
+def _rank(rung: ReferenceRow) -> tuple[int, float]:
     known = [accuracy for accuracy in rung.accuracies if accuracy is not None]
     return (-len(known), -sum(known) / len(known))

@@ -16,7 +16,7 @@ class _Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
-class Published(_Row):
+class PublishedScore(_Row):
     """A published result in percent; `comparable`: on the samples that were asked here."""
 
     model: str
@@ -44,7 +44,7 @@ class Score(_Row):
     official: float | None = None
     strict: float | None = None
     missing: int = 0
-    paper: tuple[Published, ...] = ()
+    paper: tuple[PublishedScore, ...] = ()
     unparsed: int | None = None
     blind: float | None = None
     blind_p: float | None = None
@@ -147,7 +147,7 @@ class Subset:
     tokens: int | None
 
 
-class Licence(_Row):
+class LicenceNotice(_Row):
     """The terms of a published subset, or of weights that training began with; `origin` says where they were read."""
 
     subset: str
@@ -251,7 +251,7 @@ class RunReport:
     training: Training | None
     subsets: tuple[Subset, ...]
     ledger: tuple[LedgerReason, ...]
-    licences: tuple[Licence, ...]
+    licences: tuple[LicenceNotice, ...]
     contamination: tuple[Contamination, ...]
     steps: tuple[StepTime, ...]
     answering: tuple[Answering, ...]

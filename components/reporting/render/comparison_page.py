@@ -1,6 +1,6 @@
 """A Comparison as one self-contained HTML page, and as Markdown."""
 
-from components.reporting.compare_runs import Cell, Comparison, Disagreement, Row
+from components.reporting.compare_runs import Comparison, ComparisonCell, ComparisonRow, Disagreement
 from components.reporting.render import formatting
 from components.reporting.render.markdown import escaped, table
 from components.reporting.render.page import environment
@@ -54,7 +54,7 @@ def verdicts(comparison: Comparison) -> list[str]:
     return sentences
 
 
-def difference(cell: Cell) -> str:
+def difference(cell: ComparisonCell) -> str:
     """`+3.2 (+1.1 to +5.4), p = 0.002`; empty for the run that the others are compared with."""
     if cell.paired is None:
         return ""
@@ -70,7 +70,7 @@ def _span(comparison: Comparison) -> float:
     return linear([max(LEAST_SPAN, furthest)], start=0, end=1).high
 
 
-def _tables(title: str, comparison: Comparison, rows: list[Row]) -> list[str]:
+def _tables(title: str, comparison: Comparison, rows: list[ComparisonRow]) -> list[str]:
     if not rows:
         return []
     runs = [escaped(arm.run) for arm in comparison.arms]
@@ -79,7 +79,7 @@ def _tables(title: str, comparison: Comparison, rows: list[Row]) -> list[str]:
     return [f"## {title}", table(header, lines, left=2)]
 
 
-def _cell(cell: Cell | None) -> tuple[str, str]:
+def _cell(cell: ComparisonCell | None) -> tuple[str, str]:
     return (formatting.ABSENT, "") if cell is None else (formatting.percent(cell.score.accuracy), difference(cell))
 
 

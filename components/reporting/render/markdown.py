@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from components.reporting.collect.reference_table import Verdict, ladder, verdict_of
+from components.reporting.collect.reference_table import Verdict, reference_table, verdict_of
 from components.reporting.collect.report_schema import Answer, Curve, RunReport, Score
 from components.reporting.collect.verdict import context, verdict
 from components.reporting.render import formatting
@@ -63,7 +63,7 @@ def _benchmarks(report: RunReport) -> list[str]:
     rows = [_benchmark(verdict_of(score, report.reference)) for score in report.benchmarks]
     shown = table([*header, "Not parsed", "Missing", "Samples", "Published"], rows, left=3)
     blocks = ["## Scores by benchmark", shown]
-    among = ladder(report.benchmarks, report.run)
+    among = reference_table(report.benchmarks, report.run)
     if among:
         columns = [escaped(score.title) for score in among.benchmarks]
         rungs = [[rung.model, *map(formatting.decimal, rung.accuracies)] for rung in among.rungs]

@@ -4,7 +4,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from components.reporting.collect.reference_table import ladder, verdict_of
+from components.reporting.collect.reference_table import reference_table, verdict_of
 from components.reporting.collect.report_schema import RunReport, StepTime, Training
 from components.reporting.collect.verdict import context, verdict
 from components.reporting.render import formatting, plots
@@ -19,7 +19,7 @@ def render_page(report: RunReport) -> str:
             report=report,
             verdict=verdict(report.skills),
             verdicts=[verdict_of(score, report.reference) for score in report.benchmarks],
-            ladder=ladder(report.benchmarks, report.run),
+            ladder=reference_table(report.benchmarks, report.run),
             context=context(report),
             facts=_facts(report),
             clock=_clock(report.steps),

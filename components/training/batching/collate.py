@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from mantis.config.recipe import ModelSettings
-from mantis.dataset.mixture_reader import Sample
+from mantis.dataset.mixture_reader import TrainingSample
 from mantis.errors import MantisError, TrainingError
 from mantis.models.family import IGNORE, Encoding, Family
 from mantis.models.packed_batch import PackedBatch, Pixels
@@ -24,7 +24,7 @@ class Prepared:
 
 
 def prepare(
-    sample: Sample, *, family: Family, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, tokens: int
+    sample: TrainingSample, *, family: Family, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, tokens: int
 ) -> Prepared:
     """Encode and preprocess one sample, which has `tokens` tokens by the mixture's index.
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from components.training.batching.collate import Prepared, collate, prepare
-from components.training.batching.sample_plan import Plan, Positions, StepPlan
+from components.training.batching.sample_plan import Positions, SamplePlan, StepPlan
 from mantis.config.recipe import ModelSettings
-from mantis.dataset.mixture_reader import MixtureReader, Sample
+from mantis.dataset.mixture_reader import MixtureReader, TrainingSample
 from mantis.models.family import Family
 from mantis.models.packed_batch import PackedBatch
 
@@ -29,7 +29,7 @@ Group = list[tuple[int, StepPlan]]  # consecutive steps: number from 0, plan
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class StepBatch:
     """The data of one optimizer step on one rank.
 
     Args:
@@ -48,7 +48,7 @@ class Work:
         return self.plan.samples
 
 
-class Preparer:
+class SampleProcessor:
     """Reads, encodes, preprocesses and packs the samples of an index."""
 
     def __init__(self, reader: MixtureReader, family: Family, settings: ModelSettings) -> None:
@@ -56,11 +56,11 @@ class Preparer:
         self._tokenizer = reader.tokenizer()
         self._no_pixels = family.preprocess([], settings)
 
-    def read(self, positions: Sequence[int]) -> list[Sample]:
+    def read(self, positions: Sequence[int]) -> list[TrainingSample]:
         """Read the samples at `positions` from the store."""
         return self._reader.take(positions)
 
-    def prepare_one(self, position: int, sample: Sample) -> Prepared:
+    def prepare_one(self, position: int, sample: TrainingSample) -> Prepared:
         """Encode and preprocess one sample."""
         return prepare(
             sample,
@@ -79,14 +79,14 @@ class Preparer:
         return collate(samples, no_pixels=self._no_pixels)
 
 
-class Feed:
-    """Iterates over the `Work` of step `start` (from 0) and all later ones. Use it in a `with`, or close it.
+class DataLoader:
+    """Iterates over the `StepBatch` of step `start` (from 0) and all later ones. Use it in a `with`, or close it.
 
     One thread reads samples, `threads` threads prepare them, and one thread packs them.
     """
 
     def __init__(
-        self, preparer: Preparer, plan: Plan, *, start: int, rank: int, world_size: int, threads: int = 1
+        self, preparer: SampleProcessor, plan: SamplePlan, *, start: int, rank: int, world_size: int, threads: int = 1
     ) -> None:
         self._preparer, self._plan = preparer, plan
         self._rank, self._world_size = rank, world_size
@@ -96,13 +96,13 @@ class Feed:
         self._thread = threading.Thread(target=self._fill, args=(start,), name="feed", daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> "Feed":
+    def __enter__(self) -> "DataLoader":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __iter__(self) -> Iterator[Work]:
+    def __iter__(self) -> Iterator[StepBatch]:
         while (item := self._buffer.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
@@ -124,7 +124,7 @@ class Feed:
         except BaseException as error:  # `__iter__` raises it in the main thread
             self._buffer.put(error, size=0)
 
-    def _works(self, start: int) -> Iterator[Work]:
+    def _works(self, start: int) -> Iterator[StepBatch]:
         """The work of every step; another thread reads the samples of the next group meanwhile."""
         groups = self._groups(start)
         group = next(groups, None)
@@ -153,12 +153,12 @@ class Feed:
         """Positions of this rank's samples, in the order of its micro-steps."""
         return [int(at) for _, planned in group for part in planned.ranks[self._rank] for at in part]
 
-    def _prepare(self, group: Group, read: list[Sample]) -> Iterator[Work]:
+    def _prepare(self, group: Group, read: list[TrainingSample]) -> Iterator[StepBatch]:
         samples = self._preparing.map(self._preparer.prepare_one, self._mine(group), read)
         for step, planned in group:
             parts = planned.ranks[self._rank]
             batches = tuple(pinned(self._preparer.pack([next(samples) for _ in part])) for part in parts)
-            yield Work(step=step, batches=batches, plan=planned)
+            yield StepBatch(step=step, batches=batches, plan=planned)
 
 
 class Buffer:
@@ -166,12 +166,12 @@ class Buffer:
 
     def __init__(self, *, items: int, size: int) -> None:
         self._limit_items, self._limit_size = items, size
-        self._held: deque[tuple[Work | BaseException | None, int]] = deque()
+        self._held: deque[tuple[StepBatch | BaseException | None, int]] = deque()
         self._size = 0
         self._closed = False
         self._changed = threading.Condition()
 
-    def put(self, item: Work | BaseException | None, *, size: int) -> bool:
+    def put(self, item: StepBatch | BaseException | None, *, size: int) -> bool:
         """Wait for room and add `item` of `size` bytes; returns False if the buffer is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or not self._held or self._has_room(size))
@@ -182,7 +182,7 @@ class Buffer:
             self._changed.notify_all()
             return True
 
-    def get(self) -> Work | BaseException | None:
+    def get(self) -> StepBatch | BaseException | None:
         """Wait for the oldest item and remove it."""
         with self._changed:
             self._changed.wait_for(lambda: bool(self._held))
@@ -211,7 +211,7 @@ def tensors_of(value: Any) -> Iterator[Tensor]:
             yield from tensors_of(item)
 
 
-def size_of(work: Work) -> int:
+def size_of(work: StepBatch) -> int:
     """Bytes of a step's tensors."""
     values = (getattr(batch, field.name) for batch in work.batches for field in fields(batch))
     return sum(tensor.nbytes for value in values for tensor in tensors_of(value))

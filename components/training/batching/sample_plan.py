@@ -64,7 +64,7 @@ class StepPlan:
     imageless: int
 
 
-class Plan:
+class SamplePlan:
     """The plan of a whole training, computed one step at a time."""
 
     def __init__(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from components.training.callbacks.callback import Callback, CallbackState, FinishedStep, TrainerView
-from components.training.monitoring.goodput import Beat, Cause, Clock, Heartbeat
+from components.training.monitoring.goodput import Cause, GoodputClock, Heartbeat, HeartbeatTime
 
 
 class GoodputTimer(Callback):
@@ -11,14 +11,14 @@ class GoodputTimer(Callback):
 
     name = "goodput"
 
-    def __init__(self, clock: Clock, heartbeat: Heartbeat | None) -> None:
+    def __init__(self, clock: GoodputClock, heartbeat: Heartbeat | None) -> None:
         self.clock = clock
         self._heartbeat = heartbeat
         self._earlier: dict[str, float] = {}
 
     def on_start(self, trainer: TrainerView) -> None:
         """Add the seconds of earlier attempts."""
-        last = self._heartbeat.last if self._heartbeat else Beat()
+        last = self._heartbeat.last if self._heartbeat else HeartbeatTime()
         self.clock.inherit(self._earlier, ran=last.seconds, queued=last.queued)
         self._beat()
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import torch.distributed as dist
 
-from components.training.batching.data_loader import Preparer
+from components.training.batching.data_loader import SampleProcessor
 from components.training.callbacks.callback import Callback, TrainerView
 from components.training.callbacks.goodput_timer import GoodputTimer
 from components.training.callbacks.metric_rows import MetricRows
 from components.training.checkpointing.export import PROBE_SAMPLES, leave_files, probe_tensors
 from components.training.checkpointing.training_summary import write_summary
 from components.training.engine.deepspeed_config import as_text
-from components.training.engine.deepspeed_engine import Engine, Ranks
+from components.training.engine.deepspeed_engine import DistributedContext, Engine
 from components.training.loss_spikes import LossSpikeGuard
 from components.training.monitoring.goodput import Cause
 from mantis.artifacts.manifest import Number
@@ -71,11 +71,11 @@ class ResultFiles(Callback):
     store: ObjectStore
     prefix: str
     recipe: Recipe
-    ranks: Ranks
+    ranks: DistributedContext
     family: Family
     engine: Engine
     reader: MixtureReader
-    preparer: Preparer
+    preparer: SampleProcessor
     rows: MetricRows
 
     def on_end(self, trainer: TrainerView) -> None:
@@ -116,7 +116,7 @@ class SummaryFile(Callback):
 
     store: ObjectStore
     prefix: str
-    ranks: Ranks
+    ranks: DistributedContext
     parameters: int
     rows: MetricRows
     guard: LossSpikeGuard

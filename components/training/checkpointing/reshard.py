@@ -118,7 +118,7 @@ class Shards:
         return torch.cat(found)
 
 
-def load_repartitioned(engine: Any, shards: Shards, *, rank: int, frozen: bool = True) -> None:
+def load_resharded(engine: Any, shards: Shards, *, rank: int, frozen: bool = True) -> None:
     """Put weights, frozen weights, buffers, moments and counters into the DeepSpeed engine.
 
     Args:

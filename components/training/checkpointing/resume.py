@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from components.training.checkpointing.reshard import Shards, load_repartitioned
+from components.training.checkpointing.reshard import Shards, load_resharded
 from components.training.checkpointing.saver import (
     STATE,
     Commit,
@@ -20,14 +20,14 @@ from components.training.checkpointing.saver import (
     read_commit,
     read_state,
 )
-from components.training.engine.deepspeed_engine import Ranks
+from components.training.engine.deepspeed_engine import DistributedContext
 from mantis.errors import IntegrityError, TrainingError
 from mantis.progress import say
 from mantis.store.base import ObjectStore
 
 
 def restore(
-    engine: Any, store: ObjectStore, prefix: str, ranks: Ranks, *, zero_stage: int, frozen: bool = True
+    engine: Any, store: ObjectStore, prefix: str, ranks: DistributedContext, *, zero_stage: int, frozen: bool = True
 ) -> TrainingState | None:
     """Load the newest whole checkpoint into the DeepSpeed engine; None if there is no checkpoint. Collective.
 
@@ -74,7 +74,7 @@ def restore(
     return None
 
 
-def _agreed_steps(store: ObjectStore, prefix: str, ranks: Ranks) -> list[int]:
+def _agreed_steps(store: ObjectStore, prefix: str, ranks: DistributedContext) -> list[int]:
     found: list[Any] = [None]
     if ranks.first:
         delete_uncommitted(store, prefix)
@@ -83,7 +83,7 @@ def _agreed_steps(store: ObjectStore, prefix: str, ranks: Ranks) -> list[int]:
     return list(found[0])
 
 
-def _read_commit(store: ObjectStore, prefix: str, step: int, ranks: Ranks) -> Commit | None:
+def _read_commit(store: ObjectStore, prefix: str, step: int, ranks: DistributedContext) -> Commit | None:
     """COMMIT, or None if any rank could not read it."""
     commit, problem = None, ""
     try:
@@ -94,7 +94,14 @@ def _read_commit(store: ObjectStore, prefix: str, step: int, ranks: Ranks) -> Co
 
 
 def _fetched_whole(
-    store: ObjectStore, prefix: str, commit: Commit, ranks: Ranks, folder: Path, *, rank: int | None, own: bool
+    store: ObjectStore,
+    prefix: str,
+    commit: Commit,
+    ranks: DistributedContext,
+    folder: Path,
+    *,
+    rank: int | None,
+    own: bool,
 ) -> bool:
     """Download the files of `rank` to `folder` if `own` is set; returns whether all ranks found theirs unchanged."""
     problem = ""
@@ -106,7 +113,7 @@ def _fetched_whole(
     return _agree(problem, commit.step, ranks)
 
 
-def _agree(problem: str, step: int, ranks: Ranks) -> bool:
+def _agree(problem: str, step: int, ranks: DistributedContext) -> bool:
     if problem:
         say(f"CHECKPOINT DAMAGED, rank {ranks.rank}: {problem} The one before {folder_of(step)} is used.")
     bad = torch.tensor([1 if problem else 0], device=ranks.device)
@@ -114,14 +121,16 @@ def _agree(problem: str, step: int, ranks: Ranks) -> bool:
     return not bad.item()
 
 
-def _node_folder(own: Path, ranks: Ranks) -> Path:
+def _node_folder(own: Path, ranks: DistributedContext) -> Path:
     """The folder of this node's first rank."""
     folders: list[Any] = [None] * ranks.world_size
     dist.all_gather_object(folders, str(own))
     return Path(folders[ranks.rank - ranks.local])
 
 
-def _repartition(engine: Any, commit: Commit, folder: Path, ranks: Ranks, *, zero_stage: int, frozen: bool) -> None:
+def _repartition(
+    engine: Any, commit: Commit, folder: Path, ranks: DistributedContext, *, zero_stage: int, frozen: bool
+) -> None:
     if ranks.first:
         say(
             f"THE LAYOUT CHANGED: step {commit.step} was saved by {commit.world_size} ranks with ZeRO-"
@@ -129,4 +138,4 @@ def _repartition(engine: Any, commit: Commit, folder: Path, ranks: Ranks, *, zer
             "of every step stay the same. Sums are taken in another order, so the last bits may differ."
         )
     shards = Shards(folder, world_size=commit.world_size, zero_stage=commit.zero_stage)
-    load_repartitioned(engine, shards, rank=ranks.rank, frozen=frozen)
+    load_resharded(engine, shards, rank=ranks.rank, frozen=frozen)

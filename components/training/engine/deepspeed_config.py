@@ -10,7 +10,7 @@ SMALL_PARAMETERS = 50_000_000  # below this size, calls cost more than bytes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Option:
+class ConfigOption:
     """One value of DeepSpeed's configuration; `key` is dotted if it lies in a section."""
 
     key: str
@@ -22,7 +22,7 @@ class Option:
         return asdict(self)
 
 
-def engine_options(settings: TrainingSettings, *, parameters: int, cuda: bool) -> tuple[Option, ...]:
+def deepspeed_options(settings: TrainingSettings, *, parameters: int, cuda: bool) -> tuple[ConfigOption, ...]:
     """DeepSpeed's options for a model of `parameters` parameters, on GPUs (`cuda`) or CPUs."""
     return (
         *_batch_options(settings),
@@ -32,7 +32,7 @@ def engine_options(settings: TrainingSettings, *, parameters: int, cuda: bool) -
     )
 
 
-def as_config(options: Iterable[Option]) -> dict[str, Any]:
+def as_config(options: Iterable[ConfigOption]) -> dict[str, Any]:
     """The options as DeepSpeed's nested mapping."""
     config: dict[str, Any] = {}
     for option in options:
@@ -44,28 +44,28 @@ def as_config(options: Iterable[Option]) -> dict[str, Any]:
     return config
 
 
-def as_text(options: Iterable[Option]) -> str:
+def as_text(options: Iterable[ConfigOption]) -> str:
     """A line for each option, for the log."""
     options = tuple(options)
     width = max(len(f"{option.key} = {option.value}") for option in options)
     return "\n".join(f"  {f'{option.key} = {option.value}':<{width}}  {option.why}" for option in options)
 
 
-def _batch_options(settings: TrainingSettings) -> tuple[Option, ...]:
+def _batch_options(settings: TrainingSettings) -> tuple[ConfigOption, ...]:
     plan = "the plan decides the samples of a step; the trainer marks the last micro-step"
     half = settings.precision == "bf16"
     return (
-        Option(key="train_micro_batch_size_per_gpu", value=1, why=plan),
-        Option(key="gradient_accumulation_steps", value=1, why=plan),
-        Option(key="gradient_clipping", value=settings.max_grad_norm, why="training.max_grad_norm"),
-        Option(key="steps_per_print", value=None, why="the callbacks report"),
-        Option(key="zero_allow_untested_optimizer", value=False, why="DeepSpeed's default: it knows AdamW"),
-        Option(
+        ConfigOption(key="train_micro_batch_size_per_gpu", value=1, why=plan),
+        ConfigOption(key="gradient_accumulation_steps", value=1, why=plan),
+        ConfigOption(key="gradient_clipping", value=settings.max_grad_norm, why="training.max_grad_norm"),
+        ConfigOption(key="steps_per_print", value=None, why="the callbacks report"),
+        ConfigOption(key="zero_allow_untested_optimizer", value=False, why="DeepSpeed's default: it knows AdamW"),
+        ConfigOption(
             key="bf16.enabled",
             value=half,
             why="training.precision: bf16 weights and activations, fp32 masters and moments" if half else "all in fp32",
         ),
-        Option(
+        ConfigOption(
             key="data_types.grad_accum_dtype",
             value="fp32",
             why="gradients of micro-steps are summed in fp32, whatever their own precision",
@@ -73,13 +73,13 @@ def _batch_options(settings: TrainingSettings) -> tuple[Option, ...]:
     )
 
 
-def _zero_options(settings: TrainingSettings, *, cuda: bool) -> tuple[Option, ...]:
+def _zero_options(settings: TrainingSettings, *, cuda: bool) -> tuple[ConfigOption, ...]:
     options = [
-        Option(key="zero_optimization.stage", value=settings.zero_stage, why="training.zero_stage"),
-        Option(
+        ConfigOption(key="zero_optimization.stage", value=settings.zero_stage, why="training.zero_stage"),
+        ConfigOption(
             key="zero_optimization.contiguous_gradients", value=True, why="one buffer of gradients avoids fragmentation"
         ),
-        Option(
+        ConfigOption(
             key="zero_optimization.overlap_comm",
             value=cuda,
             why="reduces during the backward pass" if cuda else "gloo has no streams to overlap on",
@@ -87,7 +87,7 @@ def _zero_options(settings: TrainingSettings, *, cuda: bool) -> tuple[Option, ..
     ]
     if settings.zero_stage == 3 and settings.nodes > 1:
         options.append(
-            Option(
+            ConfigOption(
                 key="zero_optimization.zero_hpz_partition_size",
                 value=settings.gpus_per_node,
                 why="each node holds a whole copy of the weights (hpZ): backward gathers stay within the node",
@@ -96,7 +96,7 @@ def _zero_options(settings: TrainingSettings, *, cuda: bool) -> tuple[Option, ..
     return tuple(options)
 
 
-def _small_options(stage: int, parameters: int) -> tuple[Option, ...]:
+def _small_options(stage: int, parameters: int) -> tuple[ConfigOption, ...]:
     """Options of small models, where calls cost more than bytes: one bucket, as few collectives as possible."""
     zero: list[tuple[str, Any, str]] = [
         (
@@ -121,17 +121,17 @@ def _small_options(stage: int, parameters: int) -> tuple[Option, ...]:
                 "its backward is in Python",
             ),
         ]
-    return tuple(Option(key=f"zero_optimization.{key}", value=value, why=why) for key, value, why in zero)
+    return tuple(ConfigOption(key=f"zero_optimization.{key}", value=value, why=why) for key, value, why in zero)
 
 
-def _offload_options() -> tuple[Option, ...]:
+def _offload_options() -> tuple[ConfigOption, ...]:
     return (
-        Option(
+        ConfigOption(
             key="zero_optimization.offload_optimizer",
             value={"device": "cpu", "pin_memory": True},
             why="training.cpu_offload: host memory holds masters and moments, 12 bytes per parameter",
         ),
-        Option(
+        ConfigOption(
             key="zero_force_ds_cpu_optimizer",
             value=False,
             why="torch's fused AdamW also runs on the CPU; DeepSpeed's needs nvcc to compile at the start",

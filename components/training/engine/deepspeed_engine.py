@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from components.training.engine.adapter_training import add_adapters, is_adapter
-from components.training.engine.deepspeed_config import SMALL_PARAMETERS, Option, as_config, engine_options
-from components.training.engine.zero3_leaf import treat_as_one
+from components.training.engine.deepspeed_config import SMALL_PARAMETERS, ConfigOption, as_config, deepspeed_options
+from components.training.engine.zero3_leaf import as_zero3_leaf
 from components.training.loss import LossHead
 from mantis.config.recipe import TrainingSettings
 from mantis.errors import ConfigError, TrainingError
@@ -29,7 +29,7 @@ COLLECTIVE_MINUTES = 30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ranks:
+class DistributedContext:
     """This process among all ranks of a training; its tensors live on `device`."""
 
     rank: int
@@ -55,7 +55,7 @@ class Ranks:
         return [one.tolist() for one in found]
 
 
-def join_ranks() -> Ranks:
+def join_ranks() -> DistributedContext:
     """Meet the other ranks that torchrun started, over NCCL with CUDA and gloo without.
 
     Raises:
@@ -79,7 +79,7 @@ def join_ranks() -> Ranks:
     # DeepSpeed calls collectives by deprecated names: one warning per call site and rank.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     deepspeed.init_distributed("nccl" if cuda else "gloo", verbose=False, timeout=timedelta(minutes=COLLECTIVE_MINUTES))
-    return Ranks(
+    return DistributedContext(
         rank=torch.distributed.get_rank(),
         world_size=torch.distributed.get_world_size(),
         device=device,
@@ -108,7 +108,7 @@ class Engine:
 
     deepspeed: Any  # deepspeed.DeepSpeedEngine, which publishes no types
     parameters: int
-    options: tuple[Option, ...]
+    options: tuple[ConfigOption, ...]
     trained: tuple[nn.Parameter, ...]
     head: LossHead
     zero_stage: int
@@ -145,10 +145,10 @@ def build_engine(model: PreTrainedModel, family: Family, settings: TrainingSetti
     freeze(model, family, settings)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    options = engine_options(settings, parameters=parameters, cuda=torch.cuda.is_available())
+    options = deepspeed_options(settings, parameters=parameters, cuda=torch.cuda.is_available())
     head = LossHead(model)
     if parameters < SMALL_PARAMETERS and settings.zero_stage == 3:
-        treat_as_one(model)
+        as_zero3_leaf(model)
     optimizer = torch.optim.AdamW(
         parameter_groups(model, settings.weight_decay),
         lr=settings.learning_rate,

@@ -18,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 Hook = Callable[[nn.Module, Any, Any], Any]
 
 
-def treat_as_one(model: nn.Module) -> None:
+def as_zero3_leaf(model: nn.Module) -> None:
     """Make `model`, whose output has `logits`, a leaf of ZeRO-3. Call it before deepspeed.initialize."""
     hooks: OrderedDict[int, Hook] = OrderedDict()  # a RemovableHandle takes no plain dict
 

@@ -13,7 +13,7 @@ import time
 import torch
 import torch.distributed as dist
 
-from components.training.engine.deepspeed_engine import Ranks, join_ranks, leave_ranks
+from components.training.engine.deepspeed_engine import DistributedContext, join_ranks, leave_ranks
 from mantis.errors import MantisError
 from mantis.store.base import check_store, open_store
 
@@ -49,7 +49,7 @@ def _store_problem(url: str) -> str:
     return ""
 
 
-def _seconds(ranks: Ranks, size: int) -> float:
+def _seconds(ranks: DistributedContext, size: int) -> float:
     tensor = torch.full((size // 4,), float(ranks.rank + 1), device=ranks.device)
     dist.barrier()
     start = time.perf_counter()

@@ -42,7 +42,7 @@ def beginning() -> tuple[float, float]:
     return time.monotonic() - (now - launched) - queued, queued
 
 
-class Clock:
+class GoodputClock:
     """Seconds by cause since `began` (a time.monotonic()), on top of the seconds that earlier attempts `spent`.
 
     Time that no cause claims counts as `other`.
@@ -104,7 +104,7 @@ def goodput(seconds: Mapping[str, float]) -> float:
 
 
 @dataclass(frozen=True)
-class Beat:
+class HeartbeatTime:
     """The last heartbeat: seconds that all attempts ran and queued, and the job's MANTIS_QUEUED_AT."""
 
     seconds: float = 0.0
@@ -133,7 +133,7 @@ class Heartbeat:
         now = time.monotonic()
         if now >= self._next and (self._sent is None or self._sent.done()):
             self._next = now + HEARTBEAT_SECONDS
-            beat = Beat(sum(seconds.values()), seconds[Cause.QUEUE], self._job)
+            beat = HeartbeatTime(sum(seconds.values()), seconds[Cause.QUEUE], self._job)
             self._sent = self._pool.submit(self._put, beat)
 
     def close(self) -> None:
@@ -141,7 +141,7 @@ class Heartbeat:
         self._pool.shutdown()
         self._store.delete(self._key)
 
-    def _put(self, beat: Beat) -> None:
+    def _put(self, beat: HeartbeatTime) -> None:
         try:
             self._store.put(self._key, json.dumps(versioned(Form.HEARTBEAT, vars(beat))).encode())
         except StoreError as error:  # only the goodput of a later attempt would be wrong
@@ -153,8 +153,8 @@ def seconds_so_far(store: ObjectStore, prefix: str) -> float:
     return _last_beat(store, f"{prefix}/{HEARTBEAT}").seconds
 
 
-def _last_beat(store: ObjectStore, key: str) -> Beat:
+def _last_beat(store: ObjectStore, key: str) -> HeartbeatTime:
     try:
-        return Beat(**without_version(Form.HEARTBEAT, json.loads(store.get(key)), store.uri(key)))
+        return HeartbeatTime(**without_version(Form.HEARTBEAT, json.loads(store.get(key)), store.uri(key)))
     except NotFoundError:
-        return Beat()
+        return HeartbeatTime()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from components.training.engine.deepspeed_engine import Ranks
+from components.training.engine.deepspeed_engine import DistributedContext
 from components.training.monitoring.step_metrics import Row
 from mantis.progress import say
 
@@ -63,7 +63,7 @@ class Suspect:
 class Stragglers:
     """Compares all ranks with every metrics row, and logs a slow rank once."""
 
-    ranks: Ranks
+    ranks: DistributedContext
     _times: int = TIMES
     _slow: Suspect = field(default_factory=Suspect)
     _waiting: Suspect = field(default_factory=Suspect)

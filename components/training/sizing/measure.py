@@ -135,13 +135,13 @@ def _micro_step(recipe: Recipe, tokenizer: Any, tokens: int) -> tuple[Any, int]:
     from PIL import Image
 
     from components.training.batching.collate import Prepared, collate
-    from mantis.models.conversation import IMAGE_MARK, Conversation, Size, Turn
+    from mantis.models.conversation import IMAGE_MARK, Conversation, ImageSize, Turn
     from mantis.models.registry import family
 
     kind = family(recipe.model.family)
     picture = io.BytesIO()
     Image.new("RGB", PICTURE, (90, 120, 60)).save(picture, "JPEG")
-    size = Size(width=PICTURE[0], height=PICTURE[1])
+    size = ImageSize(width=PICTURE[0], height=PICTURE[1])
     turns = (
         Turn(role="user", content=f"{IMAGE_MARK} " + "what is this " * (WORDS // 3)),
         Turn(role="assistant", content="a plain picture " * (WORDS // 3)),

@@ -15,7 +15,7 @@ from mantis.models.conversation import IMAGE_MARK, Conversation
 PROFILES = Path(__file__).with_name("chat_templates.yaml")
 
 
-class Profile(BaseModel):
+class ChatTemplate(BaseModel):
     """One entry of prompts.yaml, which explains the fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,7 +41,7 @@ class Profile(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class TextSpan:
     """A stretch of a conversation's text that is learned as a whole (`target`) or not at all."""
 
     text: str
@@ -49,7 +49,7 @@ class Piece:
 
 
 @lru_cache
-def profile(name: str) -> Profile:
+def load_chat_template(name: str) -> ChatTemplate:
     """The profile of this name.
 
     Raises:
@@ -60,10 +60,10 @@ def profile(name: str) -> Profile:
         raise ConfigError(
             f"model.prompt = {name!r} is not a prompt profile.", remedy=f"Profiles: {', '.join(sorted(profiles))}."
         )
-    return Profile.model_validate(profiles[name])
+    return ChatTemplate.model_validate(profiles[name])
 
 
-def render(conversation: Conversation, style: Profile, *, mark: str = IMAGE_MARK) -> list[Piece]:
+def render(conversation: Conversation, style: ChatTemplate, *, mark: str = IMAGE_MARK) -> list[TextSpan]:
     """The conversation's text in pieces, learned and not learned ones in turn; `mark` stands once for every image.
 
     Raises:
@@ -75,36 +75,36 @@ def render(conversation: Conversation, style: Profile, *, mark: str = IMAGE_MARK
             f"Conversation {conversation.id!r} has {len(conversation.sizes)} images and {marks} {IMAGE_MARK} marks.",
             remedy="Write one mark for each image.",
         )
-    pieces = [Piece(text=style.start.replace("{system_text}", style.system_text), target=False)]
+    pieces = [TextSpan(text=style.start.replace("{system_text}", style.system_text), target=False)]
     seen = 0
     for turn in conversation.turns:
         content, seen = _number_images(turn.content, style, mark, seen)
         if turn.role == "user":
-            pieces.append(Piece(text=style.user.replace("{content}", content), target=False))
+            pieces.append(TextSpan(text=style.user.replace("{content}", content), target=False))
         else:
-            pieces.append(Piece(text=style.assistant_start + content + style.end, target=True))
-            pieces.append(Piece(text=style.after, target=False))
+            pieces.append(TextSpan(text=style.assistant_start + content + style.end, target=True))
+            pieces.append(TextSpan(text=style.after, target=False))
     return _joined(pieces)
 
 
-def render_prompt(conversation: Conversation, style: Profile, *, mark: str = IMAGE_MARK) -> list[Piece]:
+def render_prompt(conversation: Conversation, style: ChatTemplate, *, mark: str = IMAGE_MARK) -> list[TextSpan]:
     """As `render`, up to where the assistant's next answer begins."""
     start = style.assistant_start if style.prompt_end is None else style.prompt_end
-    return _joined([*render(conversation, style, mark=mark), Piece(text=start, target=False)])
+    return _joined([*render(conversation, style, mark=mark), TextSpan(text=start, target=False)])
 
 
-def _joined(pieces: list[Piece]) -> list[Piece]:
+def _joined(pieces: list[TextSpan]) -> list[TextSpan]:
     """Neighbours that are both learned, or both not, as one: a token may cross from one to the other."""
-    joined: list[Piece] = []
+    joined: list[TextSpan] = []
     for piece in pieces:
         if joined and joined[-1].target == piece.target:
-            joined[-1] = Piece(text=joined[-1].text + piece.text, target=piece.target)
+            joined[-1] = TextSpan(text=joined[-1].text + piece.text, target=piece.target)
         elif piece.text:
             joined.append(piece)
     return joined
 
 
-def _number_images(content: str, style: Profile, mark: str, seen: int) -> tuple[str, int]:
+def _number_images(content: str, style: ChatTemplate, mark: str, seen: int) -> tuple[str, int]:
     if IMAGE_MARK not in content:
         return content, seen
     first, *rest = content.split(IMAGE_MARK)
@@ -121,7 +121,7 @@ def _number_images(content: str, style: Profile, mark: str, seen: int) -> tuple[
     return text, seen + len(rest)
 
 
-def chat_template(style: Profile) -> str:
+def jinja_template(style: ChatTemplate) -> str:
     """The profile as a Jinja chat template of transformers; a message's content is text with marks or a list of parts.
 
     The text that it gives still has one `<image>` per image: the processor expands it.

@@ -7,12 +7,12 @@ from transformers import PreTrainedTokenizerFast
 
 from mantis.config.recipe import ModelSettings
 from mantis.errors import ConfigError, InputError
-from mantis.models.conversation import IMAGE_MARK, Conversation, Size
+from mantis.models.conversation import IMAGE_MARK, Conversation, ImageSize
 from mantis.models.family import IGNORE, Encoding
-from mantis.models.processing.chat_templates import Piece, Profile, profile, render, render_prompt
+from mantis.models.processing.chat_templates import ChatTemplate, TextSpan, load_chat_template, render, render_prompt
 
 
-class Encoder(ABC):
+class TextEncoder(ABC):
     """What a family inherits; it says which tokens an image becomes.
 
     As in the official code a conversation is tokenized whole, and what is learned lies between separators: tokenizers
@@ -24,7 +24,7 @@ class Encoder(ABC):
     apart: bool = False  # whether the stretches of text between images are tokenized each on its own
 
     @abstractmethod
-    def image_ids(self, size: Size, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> list[int]:
+    def image_ids(self, size: ImageSize, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> list[int]:
         """The tokens that an image of this size becomes; nothing is decoded."""
 
     def encode(
@@ -37,7 +37,7 @@ class Encoder(ABC):
         self, conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerFast, settings: ModelSettings
     ) -> list[Encoding]:
         """See Family."""
-        style = profile(settings.prompt)
+        style = load_chat_template(settings.prompt)
         pieces = [render(conversation, style, mark=self.mark) for conversation in conversations]
         return self._encode(pieces, conversations, tokenizer, settings)
 
@@ -45,23 +45,23 @@ class Encoder(ABC):
         self, conversation: Conversation, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings
     ) -> list[int]:
         """See Family."""
-        pieces = render_prompt(conversation, profile(settings.prompt), mark=self.mark)
+        pieces = render_prompt(conversation, load_chat_template(settings.prompt), mark=self.mark)
         return self._encode([pieces], [conversation], tokenizer, settings)[0].input_ids
 
     def end_of_answer(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> int:
         """See Family."""
-        style = profile(settings.prompt)
+        style = load_chat_template(settings.prompt)
         return token_id(tokenizer, style.end if style.stop is None else style.stop)
 
     def _encode(
         self,
-        texts: Sequence[list[Piece]],
+        texts: Sequence[list[TextSpan]],
         conversations: Sequence[Conversation],
         tokenizer: PreTrainedTokenizerFast,
         settings: ModelSettings,
     ) -> list[Encoding]:
         """Every conversation's pieces as tokens."""
-        style = profile(settings.prompt)
+        style = load_chat_template(settings.prompt)
         mark = token_id(tokenizer, self.mark)
         first = [token_id(tokenizer, style.first)] if style.first else []
         whole = style.separated and tokenizer.backend_tokenizer.token_to_id(style.user_end) is not None
@@ -87,7 +87,7 @@ class Encoder(ABC):
         return text.split(self.mark) if self.apart else [text]
 
 
-def _groups(pieces: Sequence[Piece], *, whole: bool) -> list[str]:
+def _groups(pieces: Sequence[TextSpan], *, whole: bool) -> list[str]:
     """The pieces' texts, or all of them as one."""
     texts = [piece.text for piece in pieces]
     return ["".join(texts)] if whole else texts
@@ -101,7 +101,7 @@ def _joined_by(mark: int, runs: list[list[int]]) -> list[int]:
 
 
 def _cut(
-    ids: list[int], pieces: Sequence[Piece], style: Profile, tokenizer: PreTrainedTokenizerFast
+    ids: list[int], pieces: Sequence[TextSpan], style: ChatTemplate, tokenizer: PreTrainedTokenizerFast
 ) -> Iterator[list[int]]:
     """The tokens of each piece, all but the last of which end with their role's separator.
 
@@ -130,7 +130,7 @@ def _cut(
 
 def _put_together(
     conversation: Conversation,
-    pieces: Sequence[Piece],
+    pieces: Sequence[TextSpan],
     parts: Iterable[list[int]],
     *,
     mark: int,

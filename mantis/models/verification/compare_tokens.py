@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from mantis.config.recipe import ModelSettings
-from mantis.models.conversation import IMAGE_MARK, Conversation, Size, Turn
+from mantis.models.conversation import IMAGE_MARK, Conversation, ImageSize, Turn
 from mantis.models.family import Family
 from mantis.models.verification.reference_processor import expected, processor_of
 
@@ -66,7 +66,7 @@ def cases(shapes: Sequence[tuple[int, int]] = SHAPES) -> Iterator[Case]:
             conversation=Conversation(
                 id=f"{count} images",
                 turns=tuple(turns),
-                sizes=tuple(Size(width=width, height=height) for width, height in sizes),
+                sizes=tuple(ImageSize(width=width, height=height) for width, height in sizes),
             ),
             images=tuple(_picture(size, rng) for size in sizes),
         )

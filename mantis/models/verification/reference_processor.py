@@ -24,7 +24,7 @@ from mantis.models.family import IGNORE, Family
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules:
+class OfficialRules:
     """An official conversation: the token `first`, `opening`, then `{role}{content}{separator}` for every turn.
 
     `image` is what an image's mark becomes in the text, {i} and {j} counting from 1 and 0; `system` says that `opening`
@@ -42,7 +42,7 @@ class Rules:
     system: bool = False
 
 
-LLAMA3 = Rules(
+LLAMA3 = OfficialRules(
     first="<|begin_of_text|>",
     opening="<|start_header_id|>system<|end_header_id|>\n\n"
     "You are a pirate chatbot who always responds in pirate speak!<|eot_id|>",
@@ -56,7 +56,7 @@ LLAMA3 = Rules(
 RULES = {
     "llava-clip": LLAMA3,
     "llava-siglip": LLAMA3,
-    "idefics2": Rules(
+    "idefics2": OfficialRules(
         first="<s>",
         opening="",
         user="User:",
@@ -65,7 +65,7 @@ RULES = {
         assistant_separator="<end_of_utterance>",
         after="\n",
     ),
-    "fuyu": Rules(
+    "fuyu": OfficialRules(
         first="<s>",
         opening="You are a helpful language and vision assistant. You are able to understand the visual content "
         "that the user provides, and assist the user with a variety of tasks using natural language.\n",
@@ -75,7 +75,7 @@ RULES = {
         assistant_separator="|ENDOFTEXT|",
         image="image {j}: <image>",
     ),
-    "flamingo": Rules(
+    "flamingo": OfficialRules(
         first="<s>",
         opening="",
         user="User:",
@@ -124,7 +124,7 @@ def expected(
     )
 
 
-def text_of(conversation: Conversation, rules: Rules) -> str:
+def text_of(conversation: Conversation, rules: OfficialRules) -> str:
     """The conversation's text with one mark for every image."""
     text, seen = rules.opening, 0
     for turn in conversation.turns:
@@ -140,7 +140,9 @@ def text_of(conversation: Conversation, rules: Rules) -> str:
     return text
 
 
-def _labels(ids: Sequence[int], rules: Rules, tokenizer: PreTrainedTokenizerFast, positions: set[int]) -> list[int]:
+def _labels(
+    ids: Sequence[int], rules: OfficialRules, tokenizer: PreTrainedTokenizerFast, positions: set[int]
+) -> list[int]:
     """What follows each user's separator, through the assistant's; never an image's positions."""
     separators = tokenizer.convert_tokens_to_ids([rules.user_separator, rules.assistant_separator])
     labels, learning, waiting = [], False, rules.system

@@ -15,11 +15,11 @@ FILE = Path(__file__).with_name("catalog.yaml")
 FIELDS = ("base", "vision", "projector")  # of ModelSettings, which may name published weights
 
 
-class _Data(BaseModel):
+class _CatalogData(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Licence(_Data):
+class WeightsLicence(_CatalogData):
     """What a licence asks of models that are made from the weights; `identifier` is the hub's word for it."""
 
     name: str
@@ -32,7 +32,7 @@ class Licence(_Data):
     notice: str = ""
 
 
-class Base(_Data):
+class PublishedWeights(_CatalogData):
     """Published weights; `revision` is a commit, or a branch that is resolved when they are fetched."""
 
     name: Name
@@ -41,22 +41,22 @@ class Base(_Data):
     families: tuple[Name, ...]
     role: Literal["base", "vision", "projector"]
     gated: bool
-    licence: Licence
+    licence: WeightsLicence
     origin: str  # where the licence was read
 
 
 @cache
-def published_bases() -> dict[str, Base]:
+def published_bases() -> dict[str, PublishedWeights]:
     """Every one by its name, in the order of the file."""
     raw: dict[str, Any] = yaml.safe_load(FILE.read_text())
-    licences = {name: Licence.model_validate(fields) for name, fields in raw["licences"].items()}
+    licences = {name: WeightsLicence.model_validate(fields) for name, fields in raw["licences"].items()}
     return {
-        name: Base.model_validate({"name": name, **fields, "licence": licences[fields["licence"]]})
+        name: PublishedWeights.model_validate({"name": name, **fields, "licence": licences[fields["licence"]]})
         for name, fields in raw["bases"].items()
     }
 
 
-def published_base(name: str) -> Base:
+def published_base(name: str) -> PublishedWeights:
     """The weights of this name.
 
     Raises:
@@ -67,13 +67,13 @@ def published_base(name: str) -> Base:
     return published_bases()[name]
 
 
-def named_bases(settings: ModelSettings) -> dict[str, Base]:
+def named_bases(settings: ModelSettings) -> dict[str, PublishedWeights]:
     """The published weights that the settings name, by the field that names them."""
     values = {field: getattr(settings, field) for field in FIELDS}
     return {field: published_bases()[value] for field, value in values.items() if value in published_bases()}
 
 
-def warnings(bases: Iterable[Base]) -> list[str]:
+def warnings(bases: Iterable[PublishedWeights]) -> list[str]:
     """What a person should know of their terms before training on them; a line each."""
     found = {base.name: base.licence for base in bases if "commercial" in base.licence.forbids}
     return [

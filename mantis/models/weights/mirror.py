@@ -10,16 +10,16 @@ from mantis.artifacts.manifest import (
     Kind,
     Manifest,
     commit_manifest,
-    made_here,
     parse_manifest,
+    provenance,
     read_manifest,
 )
 from mantis.config.recipe import SCRATCH, ModelSettings
 from mantis.errors import ConfigError, InputError
 from mantis.hashing import fingerprint, sha256_bytes
-from mantis.hub.client import Remote, Repository, hub_errors, list_files
+from mantis.hub.client import HubFile, Repository, hub_errors, list_files
 from mantis.hub.download import fetch_files, pinned_commit
-from mantis.models.weights.catalog import FIELDS, Base, named_bases, published_base, published_bases
+from mantis.models.weights.catalog import FIELDS, PublishedWeights, named_bases, published_base, published_bases
 from mantis.progress import say
 from mantis.store.base import FOLDERS, ObjectStore, open_store
 
@@ -60,7 +60,7 @@ def fetch_model(store: ObjectStore, name: str, *, revision: str = "") -> Manifes
     return manifest
 
 
-def _files_of_a_model(listed: Iterable[Remote], repository: Repository, commit: str) -> list[Remote]:
+def _files_of_a_model(listed: Iterable[HubFile], repository: Repository, commit: str) -> list[HubFile]:
     """Texts and safetensors; the pickled weights only where there are no safetensors."""
     found = list(listed)
     weights = [remote for remote in found if SAFETENSORS.fullmatch(remote.name)]
@@ -75,14 +75,14 @@ def _files_of_a_model(listed: Iterable[Remote], repository: Repository, commit: 
     return sorted([*texts, *weights], key=lambda remote: remote.name)
 
 
-def _manifest(key: str, base: Base, commit: str, files: tuple[File, ...]) -> Manifest:
+def _manifest(key: str, base: PublishedWeights, commit: str, files: tuple[File, ...]) -> Manifest:
     config = {"repository": base.repository, "revision": commit}
     licence = base.licence
     return Manifest(
         kind=Kind.SOURCE,
         key=key,
         fingerprint=fingerprint({**config, "files": {file.name: file.sha256 for file in files}}),
-        made_by=made_here("fetch-model", REVISION, config),
+        made_by=provenance("fetch-model", REVISION, config),
         files=files,
         summary={
             "model": base.name,
@@ -101,7 +101,7 @@ def mirrors(store: ObjectStore, name: str) -> dict[str, Manifest]:
     return {revision: manifest for revision, manifest in found.items() if manifest is not None}
 
 
-def mirror_of(store: ObjectStore, base: Base) -> Manifest:
+def mirror_of(store: ObjectStore, base: PublishedWeights) -> Manifest:
     """The weights in the store: of the revision that bases.yaml pins, or, where it pins none, the only one there.
 
     Raises:

@@ -9,7 +9,7 @@ from deepspeed.runtime.zero.config import ZeroStageEnum
 from safetensors.torch import load_file
 
 from components.conversion import shard_writer
-from components.conversion.zero.byte_sources import FileSource, Source, folder_sources, store_sources
+from components.conversion.zero.byte_sources import ByteSource, FileSource, folder_sources, store_sources
 from components.conversion.zero.torch_zip import Archive
 from components.conversion.zero.zero_checkpoint import Checkpoint, read_checkpoint
 from mantis.errors import ConversionError
@@ -77,7 +77,7 @@ def test_only_the_masters_are_read(tmp_path: Path) -> None:
     read_bytes = 0
 
     class Counted:
-        def __init__(self, source: Source) -> None:
+        def __init__(self, source: ByteSource) -> None:
             self.name, self.size, self._source = source.name, source.size, source
 
         def read_into(self, start: int, target: memoryview) -> None:

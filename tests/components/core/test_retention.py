@@ -7,11 +7,11 @@ import pytest
 from mantis.artifacts.manifest import Kind, MadeBy, Manifest, commit_manifest
 from mantis.errors import NotFoundError, TrainingError
 from mantis.runs.garbage_collection import _heaps, delete, garbage
-from mantis.runs.step_runner import Task, run_step, take
+from mantis.runs.step_runner import StepSpec, record_existing, run_step
 
 
 def make(run, step, kind, folder, *, inputs=None, config=None, fails=False):
-    task = Task(
+    task = StepSpec(
         step=step,
         kind=kind,
         revision=1,
@@ -95,7 +95,7 @@ def test_a_model_that_a_run_evaluates_stays_when_the_run_that_trained_it_goes(tw
     journal = f"responses/{model.fingerprint}/b/i"
     gone = {heap.key for heap in garbage(run.store, without=frozenset({run.id}))}
     assert {key(run.store, model), key(run.store, mine), journal} <= gone
-    assert take(other, "model", lambda: model) == model
+    assert record_existing(other, "model", lambda: model) == model
     assert garbage(run.store, without=frozenset({run.id})) == []
 
 

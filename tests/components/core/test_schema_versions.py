@@ -8,7 +8,7 @@ from mantis.artifacts.manifest import Kind, Manifest, parse_manifest, read_manif
 from mantis.errors import IntegrityError
 from mantis.runs.garbage_collection import garbage
 from mantis.runs.lineage import walk
-from mantis.runs.step_runner import Run, Task, read_record, read_records, run_step
+from mantis.runs.step_runner import Run, StepSpec, read_record, read_records, run_step
 
 ROOTS = [
     "file:///home/me/.mantis",
@@ -24,7 +24,7 @@ def made(run: Run, step: str, kind: Kind, folder: str, **inputs: Manifest) -> Ma
         run.store.put(f"{prefix}/object", step.encode())
         return {"rows": 1}
 
-    task = Task(step=step, kind=kind, revision=1, config={}, inputs=inputs, address=lambda key: f"{folder}/{key}")
+    task = StepSpec(step=step, kind=kind, revision=1, config={}, inputs=inputs, address=lambda key: f"{folder}/{key}")
     return run_step(run, task, work)
 
 
@@ -92,7 +92,7 @@ def test_a_stored_reason_names_no_place(run: Run) -> None:
     def fail(prefix: str) -> dict[str, int | float | str | bool]:
         raise IntegrityError(f"{run.store.uri(prefix)}/object is missing in {run.store.url}.", remedy="Look.")
 
-    task = Task(step="convert", kind=Kind.MODEL, revision=1, config={}, address=lambda key: f"models/{key}")
+    task = StepSpec(step="convert", kind=Kind.MODEL, revision=1, config={}, address=lambda key: f"models/{key}")
     with pytest.raises(IntegrityError, match="file:"):
         run_step(run, task, fail)
     record = read_record(run.store, run.id, "convert")

@@ -3,11 +3,11 @@ import pytest
 from mantis.artifacts.manifest import Kind, Manifest, read_manifest
 from mantis.errors import IntegrityError, TrainingError
 from mantis.runs.lineage import find_artifact, walk
-from mantis.runs.step_runner import State, Task, read_record, recorded, reported, run_step, take
+from mantis.runs.step_runner import State, StepSpec, component_main, read_record, record_existing, recorded, run_step
 
 
 def make(run, step, *, inputs=None, config=None, revision=1, data=b"data"):
-    task = Task(
+    task = StepSpec(
         step=step,
         kind=Kind.DATASET,
         revision=revision,
@@ -43,7 +43,9 @@ def test_config_revision_and_inputs_each_change_the_address(run):
 
 
 def test_a_failure_commits_nothing_and_is_recorded(run):
-    task = Task(step="train", kind=Kind.CHECKPOINT, revision=1, config={}, address=lambda made: f"checkpoints/{made}")
+    task = StepSpec(
+        step="train", kind=Kind.CHECKPOINT, revision=1, config={}, address=lambda made: f"checkpoints/{made}"
+    )
 
     def work(prefix):
         run.store.put(f"{prefix}/half", b"half")
@@ -60,7 +62,7 @@ def test_a_failure_commits_nothing_and_is_recorded(run):
 
 
 def test_an_error_of_ours_ends_a_component_without_a_traceback(capfd):
-    with pytest.raises(SystemExit) as ended, reported():
+    with pytest.raises(SystemExit) as ended, component_main():
         raise TrainingError("rank 1 died.", remedy="Run it again.")
     assert ended.value.code == 1
     said = capfd.readouterr().err
@@ -69,7 +71,7 @@ def test_an_error_of_ours_ends_a_component_without_a_traceback(capfd):
 
 
 def test_a_bug_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError), reported():
+    with pytest.raises(ZeroDivisionError), component_main():
         _ = 1 / 0
 
 
@@ -81,7 +83,7 @@ def test_steps_without_artifact_are_recorded(run):
 
 def test_what_a_run_takes_from_the_store_is_named_by_its_record(run):
     made, _ = make(run, "prepare")
-    assert take(run, "model", lambda: made) == made
+    assert record_existing(run, "model", lambda: made) == made
     record = read_record(run.store, run.id, "model")
     assert (record.state, record.key, record.fingerprint) == (State.REUSED, made.key, made.fingerprint)
 
@@ -89,7 +91,7 @@ def test_what_a_run_takes_from_the_store_is_named_by_its_record(run):
         raise TrainingError("nothing there.")
 
     with pytest.raises(TrainingError):
-        take(run, "model", nothing)
+        record_existing(run, "model", nothing)
     assert read_record(run.store, run.id, "model").state is State.FAILED
 
 

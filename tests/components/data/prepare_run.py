@@ -6,13 +6,13 @@ import sys
 import lance  # noqa: F401 - what takes seconds is done before the clock of the kill starts
 
 from components.data.prepare.prepare_subset import prepare_subset
-from components.data.prepare.row_validator import Limits
+from components.data.prepare.row_validator import RowLimits
 from components.data.sources.find import open_source
 from mantis.store.base import open_store
 
 
 def main(store: str, source: str, fragment_rows: str, workers: str) -> None:
-    limits = Limits(max_images=5, max_turn_characters=10_000, max_image_pixels=10**7, max_image_bytes=10**7)
+    limits = RowLimits(max_images=5, max_turn_characters=10_000, max_image_pixels=10**7, max_image_bytes=10**7)
     print("ready", flush=True)
     summary = prepare_subset(
         open_store(store),

@@ -2,13 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.data.prepare.conversation_rules import Rules
-from components.data.prepare.rejection import Refusal
+from components.data.prepare.conversation_rules import ConversationRules
+from components.data.prepare.rejection import RowRejected
 from mantis.models.conversation import IMAGE_MARK
 
 
 def rules_of(max_images=None):
-    return Rules(max_images=max_images, max_turn_characters=1000)
+    return ConversationRules(max_images=max_images, max_turn_characters=1000)
 
 
 def check(raw, *, max_images=None, row=0):
@@ -20,7 +20,7 @@ def turns(*contents, roles=("user", "assistant")):
 
 
 def refused(raw, **options):
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(RowRejected) as caught:
         check(raw, **options)
     return caught.value
 
@@ -111,7 +111,7 @@ def test_the_second_row_of_an_id_is_refused():
     rules = rules_of()
     raw = {"id": "a", "conversation": turns("A?", "B.")}
     rules.check(0, raw)
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(RowRejected) as caught:
         rules.check(1, raw)
     assert caught.value.reason == "id-duplicate"
 
@@ -144,7 +144,7 @@ ROW = st.fixed_dictionaries(
 def test_any_row_is_refused_or_keeps_its_images_its_text_and_an_answer(raw):
     try:
         checked = check(raw)
-    except Refusal:
+    except RowRejected:
         return
     said = "".join(turn.content for turn in checked.turns)
     assert said.count(IMAGE_MARK) == len(checked.images)

@@ -5,13 +5,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from components.data.prepare.prepare_subset import prepare_subset
-from components.data.prepare.row_validator import Limits
+from components.data.prepare.row_validator import RowLimits
 from components.data.sources.find import open_source
 from mantis.errors import InputError, IntegrityError, StoreError
 from mantis.store.base import open_store
 from mantis.store.lance_tables import open_table
 
-LIMITS = Limits(max_images=None, max_turn_characters=1000, max_image_pixels=10**6, max_image_bytes=10**6)
+LIMITS = RowLimits(max_images=None, max_turn_characters=1000, max_image_pixels=10**6, max_image_bytes=10**6)
 
 
 def prepared(store, folder, *, workers=1, fragment_rows=3):

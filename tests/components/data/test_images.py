@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from components.data.prepare.image_checks import check_image
-from components.data.prepare.rejection import Refusal
+from components.data.prepare.rejection import RowRejected
 from mantis.hashing import sha256_bytes
 from mantis.images.preprocessing import decode
 
@@ -18,7 +18,7 @@ LIMIT = 1_000_000
 
 
 def refused(data, *, max_pixels=LIMIT):
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(RowRejected) as caught:
         check_image("folder/a.jpg", data, max_pixels=max_pixels)
     assert caught.value.value.startswith("folder/a.jpg: ")
     return caught.value
@@ -181,7 +181,7 @@ def test_any_bytes_are_checked_or_refused(junk, form, data):
     for candidate in (junk, broken):
         try:
             checked = check_image("a", candidate, max_pixels=LIMIT)
-        except Refusal as refusal:
+        except RowRejected as refusal:
             reasons.add(refusal.reason)
         else:
             assert decode(checked.data).shape == (checked.height, checked.width, 3)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.data.mixture.epoch_estimate import Size, plan_epoch
+from components.data.mixture.epoch_estimate import SubsetSize, plan_epoch
 from components.data.mixture.epochs import epoch_of, mixtures, samples_per_epoch, written_out
 from components.data.published.published_sets import published, warnings
 from mantis.config.recipe import DataSettings, Recipe, SubsetSettings
@@ -42,7 +42,9 @@ def shipped(name, **overrides):
 
 
 def planned(recipe):
-    sizes = {subset.name: Size(rows=published()[subset.name].rows, known="published") for subset in recipe.data.subsets}
+    sizes = {
+        subset.name: SubsetSize(rows=published()[subset.name].rows, known="published") for subset in recipe.data.subsets
+    }
     return plan_epoch(recipe, sizes, image_tokens=64)
 
 
@@ -183,7 +185,10 @@ def test_terms_that_forbid_a_use_are_said():
 
 def test_estimates_are_those_of_the_table_and_unknown_where_it_is():
     recipe = recipe_of(subsets=(SubsetSettings(name="nlvr2", repeat=2), SubsetSettings(name="mine")))
-    sizes = {"nlvr2": Size(rows=10, known="at the source"), "mine": Size(rows=5, known="prepared", images=3.0)}
+    sizes = {
+        "nlvr2": SubsetSize(rows=10, known="at the source"),
+        "mine": SubsetSize(rows=5, known="prepared", images=3.0),
+    }
     plan = plan_epoch(recipe, sizes, image_tokens=100)
     nlvr2, mine = plan.lines
     assert (nlvr2.samples, nlvr2.drawn, nlvr2.images, nlvr2.text_tokens) == (20, 10, 40, 2100)

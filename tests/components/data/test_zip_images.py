@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.data.prepare.rejection import Refusal
+from components.data.prepare.rejection import RowRejected
 from components.data.sources.find import open_source
 from components.data.sources.identity import Memory
 from components.data.sources.zip_images import ZipImages
@@ -36,7 +36,7 @@ def zipped(path, members, *, zip64=False, **options):
 
 
 def refused(images, path):
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(RowRejected) as caught:
         images.read(path, max_bytes=LIMIT)
     return caught.value
 
@@ -210,7 +210,7 @@ def test_damage_is_refused_and_never_another_image(tmp_path_factory, seed):
     for name, image in members.items():
         try:
             assert images.read(name, max_bytes=LIMIT) == image
-        except (Refusal, InputError):
+        except (RowRejected, InputError):
             continue
 
 

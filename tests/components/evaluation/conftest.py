@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from components.evaluation.benchmarks.benchmark_catalog import load_decoding
-from components.evaluation.generation.generator import Answerer, load_answerer
+from components.evaluation.generation.generator import Generator, load_generator
 from mantis.artifacts.manifest import Kind, MadeBy, Manifest
 from mantis.config.recipe import Recipe
 from mantis.models.processing.tokenizer_training import train_tokenizer
@@ -84,8 +84,8 @@ def model(run: Run) -> Manifest:
 
 
 @pytest.fixture
-def answerer(run: Run, model: Manifest) -> Answerer:
-    return load_answerer(run.store.root / "models" / "abc", run.recipe.model, load_decoding("greedy-short"))
+def answerer(run: Run, model: Manifest) -> Generator:
+    return load_generator(run.store.root / "models" / "abc", run.recipe.model, load_decoding("greedy-short"))
 
 
 @pytest.fixture(scope="session")

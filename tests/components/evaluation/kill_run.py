@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from components.evaluation import evaluator  # noqa: F401  (torch, imported once for all lives)
-from components.evaluation.generation.generator import Answerer
+from components.evaluation.generation.generator import Generator
 from components.evaluation.step import evaluate
 from mantis.artifacts.manifest import load_manifest
 from mantis.config.recipe import parse_recipe
@@ -24,7 +24,7 @@ QUESTIONS_BEFORE_THE_LAST_KILL = 100  # of 178
 
 def live(run: Run, model, asked: Path) -> None:
     """One life: evaluates, and notes in `asked` each question that it begins to answer."""
-    generate = Answerer._generate
+    generate = Generator._generate
 
     def noted(self, inputs):
         with asked.open("a") as file:
@@ -34,7 +34,7 @@ def live(run: Run, model, asked: Path) -> None:
         time.sleep(0.03)  # a model that takes its time, or it would be done before it is killed
         return generate(self, inputs)
 
-    Answerer._generate = noted
+    Generator._generate = noted
     evaluate(run, "demo-multi", model)
 
 

@@ -10,7 +10,7 @@ from components.evaluation.benchmarks.image_merge import merged
 from components.evaluation.benchmarks.sample_images import Picture
 from components.evaluation.generation.generation_batches import Cost, batches
 from components.evaluation.generation.generator import Question
-from mantis.models.conversation import Size
+from mantis.models.conversation import ImageSize
 
 COLOURS = ("red", "blue", "green", "dark grey")
 
@@ -131,7 +131,7 @@ def solid(colour, width, height):
     buffer = io.BytesIO()
     Image.new("RGB", (width, height), colour).save(buffer, "PNG")
     data = buffer.getvalue()
-    return Picture(path=colour, sha256=colour, size=Size(width=width, height=height), load=lambda: data)
+    return Picture(path=colour, sha256=colour, size=ImageSize(width=width, height=height), load=lambda: data)
 
 
 def test_merged_pictures_stand_side_by_side() -> None:

@@ -6,7 +6,7 @@ The expected credits were worked out from the official code that each metric nam
 import pytest
 
 from components.evaluation.scoring.metrics import mathvista, mementos, mmmu, vqa
-from components.evaluation.scoring.score_response import METRICS, judge
+from components.evaluation.scoring.score_response import METRICS, score_response
 from components.evaluation.scoring.targets import Target
 from mantis.errors import EvaluationError
 
@@ -205,7 +205,7 @@ CASES: dict[str, list[tuple[str, Target, float]]] = {
     ("metric", "response", "target", "expected"), [(name, *case) for name, cases in CASES.items() for case in cases]
 )
 def test_official(metric, response, target, expected) -> None:
-    assert judge(response, target, metric).official == pytest.approx(expected)
+    assert score_response(response, target, metric).official == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("metric", CASES)
@@ -216,16 +216,16 @@ def test_a_naive_metric_differs_in_at_least_ten(metric) -> None:
 def test_every_metric_has_cases() -> None:
     assert set(CASES) == set(METRICS)
     with pytest.raises(EvaluationError, match=r"bleu.*mathvista"):
-        judge("", CHOICE, "bleu")
+        score_response("", CHOICE, "bleu")
 
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("response", ["", " ", "\n", "?", "(", "I cannot see any image.", "\u7b54\u6848", "x" * 5000])
 def test_nothing_sensible_gets_nothing_and_breaks_nothing(metric, response) -> None:
     target = {"mementos": SEEN, "vqa": TEN, "vqa-evalai": TEN, "mirb": short("3", subset="count")}.get(metric, CHOICE)
-    judged = judge(response, target, metric)
+    judged = score_response(response, target, metric)
     assert (judged.official, judged.strict) == (0, 0)
-    assert 0 <= judge(response, number("7", "integer"), "mathvista").official <= 1
+    assert 0 <= score_response(response, number("7", "integer"), "mathvista").official <= 1
 
 
 def test_vqa_accuracy_leaves_each_one_out() -> None:
@@ -233,7 +233,9 @@ def test_vqa_accuracy_leaves_each_one_out() -> None:
         target = short(*["red"] * same, *["blue"] * (10 - same))
         # What the official loop does, written out.
         worth = [min(1, ([*target.answers[:i], *target.answers[i + 1 :]]).count("red") / 3) for i in range(10)]
-        assert judge("red", target, "vqa").official == pytest.approx(sum(worth) / 10) == pytest.approx(expected)
+        assert (
+            score_response("red", target, "vqa").official == pytest.approx(sum(worth) / 10) == pytest.approx(expected)
+        )
 
 
 def test_vqa_punctuation_as_the_official_code_has_it() -> None:
@@ -261,4 +263,6 @@ def test_mementos_f1_is_the_harmonic_mean() -> None:
     right, said = frozenset("abcd"), frozenset("abx")
     precision, recall = 2 / 3, 2 / 4
     assert mementos.f1(right, said) == pytest.approx(2 * precision * recall / (precision + recall))
-    assert judge("The puppy jumped", SEEN, "mementos").strict == pytest.approx(0.5 * 2 / 3)  # synonyms do not count
+    assert score_response("The puppy jumped", SEEN, "mementos").strict == pytest.approx(
+        0.5 * 2 / 3
+    )  # synonyms do not count

@@ -8,7 +8,7 @@ import pytest
 
 from components.evaluation.benchmarks import benchmark_mirror
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
-from components.evaluation.benchmarks.benchmark_source import open_source
+from components.evaluation.benchmarks.benchmark_source import open_benchmark_source
 from mantis.config.recipe import Recipe
 from mantis.errors import ConfigError, InputError, IntegrityError
 
@@ -79,7 +79,7 @@ def test_fetched_once_and_read_from_the_store(hub, kind, request) -> None:
     assert [file.name for file in manifest.files] == ["files/data/dev-00000-of-00001.parquet"]
     assert benchmark_mirror.fetch(store, benchmark) == manifest == benchmark_mirror.find_mirror(store, benchmark)
     assert len(hub) == 1
-    with open_source(recipe(), benchmark, store) as source:
+    with open_benchmark_source(recipe(), benchmark, store) as source:
         read = source.read()
         assert source.identity == {"mirror": manifest.fingerprint}
         assert [len(sample.pictures[0].load()) > 1000 for sample in read.samples] == [True, True]

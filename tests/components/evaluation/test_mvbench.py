@@ -10,7 +10,7 @@ from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
 from components.evaluation.benchmarks.benchmark_reader import read_benchmark
 from components.evaluation.readers.frames import VideoError, frame_indices, video_frames
 from components.evaluation.readers.mvbench_reader import FRAMES
-from components.evaluation.scoring.score_response import judge
+from components.evaluation.scoring.score_response import score_response
 from mantis.errors import InputError
 
 FPS, LENGTH = 10, 60  # a video whose frame number n is a photograph darkened to n / LENGTH
@@ -113,7 +113,7 @@ def test_mvbench_is_scored(mvbench) -> None:
     said = {"B": 1, "A": 0, "Looking closely, option B fits.": 0, "(B)": 1, "b": 0, "A or B": 0,
             "I cannot see any video.": 0, "": 0, "It turns right.": 0, "Die richtige Antwort: B": 0,
             "B\nOr A?": 1, "Final Answer: A\nFinal Answer: B": 1, "Best option: (B)": 1}  # fmt: skip
-    assert {response: judge(response, target, "mvbench").official for response in said} == said
+    assert {response: score_response(response, target, "mvbench").official for response in said} == said
 
 
 def test_mvbench_without_a_task_is_no_mvbench(mvbench) -> None:

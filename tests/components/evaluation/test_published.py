@@ -6,7 +6,7 @@ import pytest
 
 from components.evaluation.benchmarks.benchmark_catalog import known_benchmarks, load_benchmark
 from components.evaluation.benchmarks.benchmark_reader import read_benchmark
-from components.evaluation.scoring.score_response import judge
+from components.evaluation.scoring.score_response import score_response
 
 LEFT, RIGHT, NEITHER = "Left one", "Right one", "Neither of them"
 TEN = ["red"] * 8 + ["dark red"] * 2
@@ -165,7 +165,7 @@ def test_choices_are_scored(name, read) -> None:
     assert sample.target.answers == ("B",)
     for kind, (said, strict) in SAID.items():
         response = sample.options[1] if kind == "text" else said
-        judged = judge(response, sample.target, benchmark.metric)
+        judged = score_response(response, sample.target, benchmark.metric)
         assert judged.official == (kind in OFFICIAL[benchmark.metric]), kind
         assert judged.strict == strict, kind
 
@@ -176,7 +176,7 @@ def test_words_are_scored(name, read) -> None:
     official, strict = SHORT[metric]
     sample = next(each for each in read(name).samples if each.target.kind == "short")
     for kind, said in WORDS.items():
-        judged = judge(said, sample.target, metric)
+        judged = score_response(said, sample.target, metric)
         assert (judged.official, judged.strict) == (kind in official, kind in strict), kind
 
 
@@ -184,8 +184,8 @@ def test_numbers_are_scored(read) -> None:
     sample = read("mathvista").samples[1]
     expected = {"1.25": 1, "1.250": 1, "It is 1.25 m": 1, "Final Answer: 1.2\nFinal Answer: 1.25": 1, "1.3": 0,
                 "": 0, "one": 0, "1.25 or 1.3": 0, "I cannot see.": 0}  # fmt: skip
-    assert {said: judge(said, sample.target, "mathvista").official for said in expected} == expected
-    assert judge("It is 1.25 m", sample.target, "mathvista").strict == 0
+    assert {said: score_response(said, sample.target, "mathvista").official for said in expected} == expected
+    assert score_response("It is 1.25 m", sample.target, "mathvista").strict == 0
 
 
 def test_layout_of_text_and_images(read, jpegs) -> None:
@@ -239,4 +239,4 @@ def test_mementos_needs_its_keywords(tmp_path, jpegs, write_parquet) -> None:
             "Ein Hund rennt.": 0, "run, ball, dog": 1, "DOG": 1 / 3, "Final Answer: dog. Final Answer: ball": 1 / 2,
             "A cow sleeps.": 0, "(dog)": 1 / 3, "dog or ball": 1 / 2}  # fmt: skip
     for response, expected in said.items():
-        assert judge(response, sample.target, "mementos").official == pytest.approx(expected), response
+        assert score_response(response, sample.target, "mementos").official == pytest.approx(expected), response

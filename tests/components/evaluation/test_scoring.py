@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from components.evaluation.scoring.score_response import judge
+from components.evaluation.scoring.score_response import score_response
 from components.evaluation.scoring.targets import Target, parse_target
 from mantis.errors import InputError
 
@@ -43,7 +43,7 @@ CHOICES = [
 
 @pytest.mark.parametrize(("response", "official", "strict"), CHOICES)
 def test_multiple_choice(response, official, strict) -> None:
-    judged = judge(response, CHOICE, "mantis")
+    judged = score_response(response, CHOICE, "mantis")
     assert judged.official == official
     assert judged.understood == strict
     assert judged.strict == (strict == "B")
@@ -68,14 +68,14 @@ SHORT = [
 
 @pytest.mark.parametrize(("response", "official", "strict", "understood"), SHORT)
 def test_short_answers(response, official, strict, understood) -> None:
-    judged = judge(response, WORD, "mantis")
+    judged = score_response(response, WORD, "mantis")
     assert (judged.official, judged.strict, judged.understood is not None) == (official, strict, understood)
 
 
 def test_short_answers_without_options_are_compared_as_they_are() -> None:
     paris = Target(kind="short", answers=("paris",))
-    assert judge("Paris.", paris, "mantis").strict == 1
-    wrong = judge("London", paris, "mantis")
+    assert score_response("Paris.", paris, "mantis").strict == 1
+    wrong = score_response("London", paris, "mantis")
     assert (wrong.understood, wrong.strict) == ("london", 0)
 
 

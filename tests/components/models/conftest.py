@@ -8,7 +8,7 @@ from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
 from mantis.config.recipe import FromScratch, ModelSettings
-from mantis.models.conversation import Conversation, Size, Turn
+from mantis.models.conversation import Conversation, ImageSize, Turn
 from mantis.models.family import IGNORE, Encoding, Family
 from mantis.models.packed_batch import PackedBatch, Pixels
 from mantis.models.processing.tokenizer_training import train_tokenizer
@@ -38,7 +38,7 @@ def tokenizer(llava: Family) -> PreTrainedTokenizerFast:
 @pytest.fixture
 def conversations() -> list[Conversation]:
     """Images before, between and after text, several in a row, in a later turn, and none at all."""
-    size = Size(width=48, height=48)
+    size = ImageSize(width=48, height=48)
 
     def conversation(name: str, *contents: str) -> Conversation:
         roles = ("user", "assistant")

@@ -11,9 +11,9 @@ from transformers import AutoModelForImageTextToText
 from components.training.loss import sample_losses
 from mantis.config.recipe import FromScratch, ImageSettings, ModelSettings
 from mantis.images.preprocessing import decode
-from mantis.models.conversation import IMAGE_MARK, Conversation, Size, Turn
+from mantis.models.conversation import IMAGE_MARK, Conversation, ImageSize, Turn
 from mantis.models.family import IGNORE
-from mantis.models.processing.chat_templates import profile
+from mantis.models.processing.chat_templates import load_chat_template
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import FAMILIES, family
 from mantis.models.verification.compare_tokens import differences
@@ -65,7 +65,7 @@ def conversation(seed, images, turns=2):
     made = Conversation(
         id=str(seed),
         turns=tuple(Turn(role=roles[at % 2], content=text) for at, text in enumerate(contents)),
-        sizes=tuple(Size(width=width, height=height) for width, height in sizes),
+        sizes=tuple(ImageSize(width=width, height=height) for width, height in sizes),
     )
     return made, [jpeg(size, 100 * seed + at) for at, size in enumerate(sizes)]
 
@@ -98,7 +98,7 @@ def test_lengths_and_patches_are_known_without_decoding(kind, settings, tokenize
 
 def test_what_is_learned_is_what_the_assistant_says(kind, settings, tokenizer, samples, encoded) -> None:
     """Everything from the assistant's header through its end, and nothing of an image."""
-    style = profile(settings.prompt)
+    style = load_chat_template(settings.prompt)
     for (made, _), encoding in zip(samples, encoded[0], strict=True):
         learned = [label for label in encoding.labels if label != IGNORE]
         said = [style.assistant_start + turn.content + style.end for turn in made.turns if turn.role == "assistant"]
@@ -112,7 +112,9 @@ def test_a_prompt_is_the_beginning_of_the_training_text(kind, settings, tokenize
         asked = Conversation(id="", turns=made.turns[:-1], sizes=made.sizes)
         prompt = kind.encode_prompt(asked, tokenizer, settings)
         whole = kind.encode(made, tokenizer, settings).input_ids
-        opening = tokenizer.encode(" ", add_special_tokens=False) if profile(settings.prompt).prompt_end else []
+        opening = (
+            tokenizer.encode(" ", add_special_tokens=False) if load_chat_template(settings.prompt).prompt_end else []
+        )
         assert whole[: len(prompt)] == prompt or whole[: len(prompt) - len(opening)] == prompt[: -len(opening)]
 
 
@@ -270,7 +272,7 @@ def test_the_released_siglip_drops_a_patch(pack, tmp_path) -> None:
     shape = FromScratch(vision_width=32, text_width=32, text_layers=1)
     settings = ModelSettings(family=kind.name, prompt="llama3", image=image, from_scratch=shape)
     tokenizer = train_tokenizer([" ".join(WORDS)] * 4, vocabulary=420, special_tokens=kind.special_tokens())
-    assert kind.image_tokens(Size(width=48, height=48), settings) == 4 * 4 - 1
+    assert kind.image_tokens(ImageSize(width=48, height=48), settings) == 4 * 4 - 1
     made, images = conversation(4, 3)
     encoding, pixels = kind.encode(made, tokenizer, settings), kind.preprocess(images, settings)
     model = kind.build(tokenizer, settings, seed=0).eval()

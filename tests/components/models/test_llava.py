@@ -7,7 +7,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForCon
 
 from mantis.config.recipe import ModelSettings
 from mantis.errors import ConfigError, InputError
-from mantis.models.conversation import Conversation, Size, Turn
+from mantis.models.conversation import Conversation, ImageSize, Turn
 from mantis.models.family import IGNORE
 from mantis.models.packed_batch import Pixels
 from mantis.models.registry import family
@@ -47,7 +47,7 @@ def test_images_are_expanded_and_never_learned(llava, settings, tokenizer, conve
 
 def test_image_of_an_answer_is_not_learned(llava, settings, tokenizer) -> None:
     turns = (Turn(role="user", content="Which?"), Turn(role="assistant", content="<image> red"))
-    talk = Conversation(id="a", turns=turns, sizes=(Size(width=9, height=9),))
+    talk = Conversation(id="a", turns=turns, sizes=(ImageSize(width=9, height=9),))
     encoding = llava.encode(talk, tokenizer, settings)
     image = tokenizer.convert_tokens_to_ids("<image>")
     assert encoding.input_ids.count(image) == 4

@@ -1,10 +1,10 @@
 import pytest
 
 from mantis.errors import ConfigError, InputError
-from mantis.models.conversation import Conversation, Size, Turn
-from mantis.models.processing.chat_templates import profile, render, render_prompt
+from mantis.models.conversation import Conversation, ImageSize, Turn
+from mantis.models.processing.chat_templates import load_chat_template, render, render_prompt
 
-SIZE = Size(width=8, height=8)
+SIZE = ImageSize(width=8, height=8)
 TALK = Conversation(
     id="talk",
     turns=(
@@ -17,7 +17,7 @@ TALK = Conversation(
 
 
 def test_llama3_is_the_official_text() -> None:
-    style = profile("llama3")
+    style = load_chat_template("llama3")
     assert style.first + "".join(piece.text for piece in render_prompt(TALK, style)) == (
         "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
         "You are a pirate chatbot who always responds in pirate speak!<|eot_id|>"
@@ -30,7 +30,7 @@ def test_llama3_is_the_official_text() -> None:
 
 
 def test_compact() -> None:
-    assert [(piece.text, piece.target) for piece in render(TALK, profile("compact"))] == [
+    assert [(piece.text, piece.target) for piece in render(TALK, load_chat_template("compact"))] == [
         ("image 1<image> or image 2<image>?\n", False),
         ("the {first}<|end_of_text|>", True),
         ("And image 3<image>\n", False),
@@ -38,16 +38,16 @@ def test_compact() -> None:
 
 
 def test_the_assistants_header_and_separator_are_learned() -> None:
-    learned = [piece.text for piece in render(TALK, profile("llama3")) if piece.target]
+    learned = [piece.text for piece in render(TALK, load_chat_template("llama3")) if piece.target]
     assert learned == ["<|start_header_id|>assistant<|end_header_id|>\n\nthe {first}<|eot_id|>"]
 
 
 def test_marks_and_images_must_agree() -> None:
     broken = Conversation(id="x7", turns=TALK.turns, sizes=(SIZE,))
     with pytest.raises(InputError, match=r"x7.*1 images and 3"):
-        render(broken, profile("compact"))
+        render(broken, load_chat_template("compact"))
 
 
 def test_unknown_profile_names_those_that_exist() -> None:
     with pytest.raises(ConfigError, match=r"vicuna.*compact, flamingo, fuyu, idefics2, llama3, plain"):
-        profile("vicuna")
+        load_chat_template("vicuna")

@@ -1,12 +1,12 @@
 import pytest
 
-from components.reporting.collect.reference_table import ladder, verdict_of
-from components.reporting.collect.report_schema import Published, Score
+from components.reporting.collect.reference_table import reference_table, verdict_of
+from components.reporting.collect.report_schema import PublishedScore, Score
 
 PAPER = (
-    Published(model="GPT-4V", accuracy=51.1, source="v2"),
-    Published(model="Mantis-CLIP", accuracy=47.1, source="v2"),
-    Published(model="Other split", accuracy=40.0, source="v2", comparable=False),
+    PublishedScore(model="GPT-4V", accuracy=51.1, source="v2"),
+    PublishedScore(model="Mantis-CLIP", accuracy=47.1, source="v2"),
+    PublishedScore(model="Other split", accuracy=40.0, source="v2", comparable=False),
 )
 
 
@@ -44,12 +44,12 @@ def test_the_verdict_against_the_papers_row(accuracy, reference, word):
 
 
 def test_ours_stands_where_it_belongs():
-    other = score(0.6, benchmark="nlvr2", paper=(Published(model="GPT-4V", accuracy=88.8),))
-    found = ladder([score(0.50), other, score(0.1, paper=(), benchmark="own")], "run-1")
+    other = score(0.6, benchmark="nlvr2", paper=(PublishedScore(model="GPT-4V", accuracy=88.8),))
+    found = reference_table([score(0.50), other, score(0.1, paper=(), benchmark="own")], "run-1")
     assert [each.benchmark for each in found.benchmarks] == ["blink", "nlvr2"]
     assert [rung.model for rung in found.rungs] == ["GPT-4V", "run-1", "Mantis-CLIP", "Other split"]
     assert [rung.ours for rung in found.rungs] == [False, True, False, False]
     assert found.rungs[1].accuracies == (50, 60)
     assert found.rungs[2].accuracies == (47.1, None)
     assert found.sources == ("v2",)
-    assert ladder([score(0.1, paper=())], "run-1") is None
+    assert reference_table([score(0.1, paper=())], "run-1") is None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from components.training.checkpointing.reshard import MOMENTS, Shards, load_repartitioned
+from components.training.checkpointing.reshard import MOMENTS, Shards, load_resharded
 from components.training.checkpointing.snapshot import Snapshot, write_hashed
 from components.training.engine.deepspeed_engine import join_ranks, leave_ranks, parameter_groups
 
@@ -117,7 +117,7 @@ def load(stage: str, folder: str, world: str, saved_stage: str, out: str) -> Non
     ranks = join_ranks()
     engine = build(int(stage), seed=2)
     shards = Shards(Path(folder, TAG), world_size=int(world), zero_stage=int(saved_stage))
-    load_repartitioned(engine, shards, rank=ranks.rank)
+    load_resharded(engine, shards, rank=ranks.rank)
     before = whole_state(engine)
     steps(engine, 3, 2)
     after = whole_state(engine)

@@ -12,7 +12,7 @@ from components.training.monitoring.goodput import (
     LAUNCHED_AT,
     QUEUED_AT,
     Cause,
-    Clock,
+    GoodputClock,
     Heartbeat,
     beginning,
     goodput,
@@ -23,7 +23,7 @@ from mantis.store.local import LocalStore
 
 
 def test_causes_sum_to_the_time_since_the_start():
-    clock = Clock(time.monotonic() - 10.0)
+    clock = GoodputClock(time.monotonic() - 10.0)
     clock.add(Cause.START, 4.0)
     with clock.spend(Cause.STEP):
         pass
@@ -35,7 +35,7 @@ def test_causes_sum_to_the_time_since_the_start():
 def test_entering_a_cause_ends_the_one_before(monkeypatch):
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    clock = Clock(began=95.0)
+    clock = GoodputClock(began=95.0)
     for cause, length in ((Cause.DATA, 1.0), (Cause.STEP, 4.0), (Cause.OTHER, 2.0), (Cause.STEP, 8.0)):
         clock.enter(cause)
         now += length
@@ -70,7 +70,7 @@ def test_steps_that_were_left_out_do_not_enter_the_loss():
 
 
 def test_what_a_killed_attempt_lost_is_rework():
-    clock = Clock(time.monotonic())
+    clock = GoodputClock(time.monotonic())
     clock.inherit({"start": 3.0, "step": 7.0, "rework": 1.0}, ran=13.5, queued=0.0)
     seconds = clock.seconds()
     assert (seconds["start"], seconds["step"]) == pytest.approx((3.0, 7.0), abs=0.1)
@@ -156,18 +156,18 @@ def test_what_passed_around_the_ranks_is_accounted_for():
 HOUR = 3600.0
 
 
-def attempt(monkeypatch, store: LocalStore, *, hours: float, saved: dict[str, float]) -> tuple[Heartbeat, Clock]:
+def attempt(monkeypatch, store: LocalStore, *, hours: float, saved: dict[str, float]) -> tuple[Heartbeat, GoodputClock]:
     """A rank's accounting as the loop begins it, in a pod that was started `hours` ago."""
     monkeypatch.setenv(LAUNCHED_AT, str(time.time() - HOUR * hours))
     heartbeat = Heartbeat(store, "checkpoints/x")
     began, queued = heartbeat.queued_once(*beginning())
-    clock = Clock(began)
+    clock = GoodputClock(began)
     clock.add(Cause.QUEUE, queued)
     clock.inherit(saved, ran=heartbeat.last.seconds, queued=heartbeat.last.queued)
     return heartbeat, clock
 
 
-def beaten(heartbeat: Heartbeat, clock: Clock) -> dict[str, float]:
+def beaten(heartbeat: Heartbeat, clock: GoodputClock) -> dict[str, float]:
     heartbeat.beat(clock.seconds())
     heartbeat._pool.shutdown()
     return clock.seconds()

@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from components.training.batching.collate import prepare
-from components.training.batching.data_loader import Feed, Preparer
-from components.training.batching.sample_plan import Budgets, CostModel, Lengths, Plan
+from components.training.batching.data_loader import DataLoader, SampleProcessor
+from components.training.batching.sample_plan import Budgets, CostModel, Lengths, SamplePlan
 from components.training.loss import sample_losses, share_of_step
-from mantis.dataset.mixture_reader import MixtureReader, Sample
+from mantis.dataset.mixture_reader import MixtureReader, TrainingSample
 from mantis.errors import TrainingError
 from mantis.models.registry import family
 
@@ -15,7 +15,7 @@ def parts(make_run):
     run, mixture = make_run("collate")
     reader = MixtureReader(run.store, mixture)
     kind = family(run.recipe.model.family)
-    return run, mixture, reader, kind, Preparer(reader, kind, run.recipe.model)
+    return run, mixture, reader, kind, SampleProcessor(reader, kind, run.recipe.model)
 
 
 def test_pack_puts_samples_behind_each_other(parts):
@@ -57,7 +57,7 @@ def test_loss_is_the_mean_over_tokens_then_over_samples(parts):
 def test_a_sample_that_cannot_be_prepared_is_named(parts):
     run, _, reader, kind, _ = parts
     good = reader.take([0])[0]
-    poison = Sample(conversation=good.conversation, images=[b"no image"] * len(good.images))
+    poison = TrainingSample(conversation=good.conversation, images=[b"no image"] * len(good.images))
     with pytest.raises(TrainingError, match="Sample colours-0 cannot be prepared"):
         prepare(
             poison, family=kind, tokenizer=reader.tokenizer(), settings=run.recipe.model, tokens=int(reader.tokens[0])
@@ -68,7 +68,7 @@ def test_a_sample_that_cannot_be_prepared_is_named(parts):
 
 def test_the_feed_raises_what_its_thread_met(parts):
     _, _, reader, _, preparer = parts
-    plan = Plan(
+    plan = SamplePlan(
         Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
         seed=0,
         batch_size=8,
@@ -77,7 +77,7 @@ def test_the_feed_raises_what_its_thread_met(parts):
         budgets=Budgets(tokens=200, patches=1000),
         cost=CostModel(quadratic=0.0, patch=1.0),
     )
-    with Feed(preparer, plan, start=2, rank=0, world_size=1) as feed:
+    with DataLoader(preparer, plan, start=2, rank=0, world_size=1) as feed:
         works = list(feed)
     assert [work.step for work in works] == list(range(2, plan.steps))
     assert sum(batch.boundaries.numel() - 1 for work in works for batch in work.batches) == len(reader) - 16
@@ -87,7 +87,7 @@ def test_the_feed_raises_what_its_thread_met(parts):
     try:
         with (
             pytest.raises(TrainingError, match="Sample colours-"),
-            Feed(preparer, plan, start=0, rank=0, world_size=1) as feed,
+            DataLoader(preparer, plan, start=0, rank=0, world_size=1) as feed,
         ):
             list(feed)
     finally:

@@ -4,8 +4,8 @@ import time
 import numpy as np
 import pytest
 
-from components.training.batching.data_loader import Buffer, Feed, Preparer, size_of
-from components.training.batching.sample_plan import Budgets, CostModel, Lengths, Plan
+from components.training.batching.data_loader import Buffer, DataLoader, SampleProcessor, size_of
+from components.training.batching.sample_plan import Budgets, CostModel, Lengths, SamplePlan
 from mantis.dataset.mixture_reader import MixtureReader
 from mantis.models.registry import family
 
@@ -29,8 +29,8 @@ def test_a_buffer_holds_so_many_bytes_but_always_one_item():
 def test_threads_change_nothing_of_what_is_fed(make_run, threads):
     run, mixture = make_run("feed")
     reader = MixtureReader(run.store, mixture)
-    preparer = Preparer(reader, family(run.recipe.model.family), run.recipe.model)
-    plan = Plan(
+    preparer = SampleProcessor(reader, family(run.recipe.model.family), run.recipe.model)
+    plan = SamplePlan(
         Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
         seed=0,
         batch_size=16,
@@ -39,7 +39,7 @@ def test_threads_change_nothing_of_what_is_fed(make_run, threads):
         budgets=Budgets(tokens=300, patches=1000),
         cost=CostModel(quadratic=0.0, patch=1.0),
     )
-    with Feed(preparer, plan, start=0, rank=1, world_size=2, threads=threads) as feed:
+    with DataLoader(preparer, plan, start=0, rank=1, world_size=2, threads=threads) as feed:
         works = list(feed)
     assert [work.step for work in works] == list(range(plan.steps))
     for work in works:
@@ -54,8 +54,8 @@ def test_threads_change_nothing_of_what_is_fed(make_run, threads):
 def test_a_feed_that_is_left_early_ends_its_threads(make_run):
     run, mixture = make_run("feed")
     reader = MixtureReader(run.store, mixture)
-    preparer = Preparer(reader, family(run.recipe.model.family), run.recipe.model)
-    plan = Plan(
+    preparer = SampleProcessor(reader, family(run.recipe.model.family), run.recipe.model)
+    plan = SamplePlan(
         Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
         seed=0,
         batch_size=2,
@@ -64,7 +64,7 @@ def test_a_feed_that_is_left_early_ends_its_threads(make_run):
         budgets=Budgets(tokens=300, patches=1000),
         cost=CostModel(quadratic=0.0, patch=1.0),
     )
-    with Feed(preparer, plan, start=0, rank=0, world_size=1, threads=2) as feed:
+    with DataLoader(preparer, plan, start=0, rank=0, world_size=1, threads=2) as feed:
         next(iter(feed))
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and any(

@@ -4,7 +4,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from components.training.batching.data_loader import Preparer
+from components.training.batching.data_loader import SampleProcessor
 from components.training.engine.deepspeed_engine import freeze
 from components.training.loss import LossHead
 from components.training.sizing.flops import devices, flops_of, peak_flops
@@ -20,7 +20,7 @@ def check(run, mixture, settings: TrainingSettings) -> None:
     model = kind.build(reader.tokenizer(), run.recipe.model, seed=0)
     freeze(model, kind, settings)
     position = int(np.argmax(reader.images))
-    preparer = Preparer(reader, kind, run.recipe.model)
+    preparer = SampleProcessor(reader, kind, run.recipe.model)
     batch = preparer.pack(preparer.prepare([position]))
     # Of the attention kernels torch counts those for GPUs, and the products of the plain one.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):

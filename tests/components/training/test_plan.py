@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.training.batching.sample_plan import Budgets, CostModel, Lengths, Plan
+from components.training.batching.sample_plan import Budgets, CostModel, Lengths, SamplePlan
 from mantis.errors import ConfigError
 
 TOKENS, PATCHES = 100, 60
@@ -15,7 +15,7 @@ LENGTHS = st.lists(st.tuples(st.integers(1, 140), st.integers(0, 80)), min_size=
 
 def make_plan(lengths, *, batch_size=8, epochs=1, max_steps=None, seed=0):
     tokens, patches = (np.array(column, dtype=np.int64) for column in zip(*lengths, strict=True))
-    return Plan(
+    return SamplePlan(
         Lengths(tokens=tokens, patches=patches),
         seed=seed,
         batch_size=batch_size,
@@ -98,7 +98,7 @@ def test_max_steps_ends_the_plan():
 
 def test_no_samples_is_an_error_for_people():
     with pytest.raises(ConfigError, match="ledger"):
-        Plan(
+        SamplePlan(
             Lengths(tokens=np.array([], dtype=np.int64), patches=np.array([], dtype=np.int64)),
             seed=0,
             batch_size=1,
@@ -112,7 +112,7 @@ def test_no_samples_is_an_error_for_people():
 def test_balance_and_speed_on_lengths_like_the_real_ones():
     generator = np.random.default_rng(0)
     tokens = np.clip(generator.lognormal(6.4, 0.75, 20_000), 40, 8000).astype(np.int64)
-    plan = Plan(
+    plan = SamplePlan(
         Lengths(tokens=tokens, patches=np.clip(tokens // 2, 0, 5000)),
         seed=0,
         batch_size=128,

@@ -1,6 +1,6 @@
 import pytest
 
-from components.training.engine.deepspeed_config import as_config, engine_options
+from components.training.engine.deepspeed_config import as_config, deepspeed_options
 from components.training.loss import CHUNK_LOGITS
 from components.training.sizing import measure as fitting
 from components.training.sizing.estimate import CHUNK_LOGITS as CHUNK_LOGITS_HERE
@@ -41,7 +41,7 @@ def test_more_than_one_node_holds_the_weights_once_more_on_each():
 def test_that_is_what_the_engine_is_told():
     def hpz(nodes: int, stage: int) -> object:
         settings = TrainingSettings(nodes=nodes, gpus_per_node=8, zero_stage=stage)
-        options = as_config(engine_options(settings, parameters=8_400_000_000, cuda=True))
+        options = as_config(deepspeed_options(settings, parameters=8_400_000_000, cuda=True))
         return options["zero_optimization"].get("zero_hpz_partition_size")
 
     assert (hpz(2, 3), hpz(1, 3), hpz(2, 2)) == (8, None, None)

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from deepspeed.utils import safe_get_full_grad
 
-from components.training.batching.data_loader import Feed, Preparer
-from components.training.batching.sample_plan import Budgets, Lengths, Plan
+from components.training.batching.data_loader import DataLoader, SampleProcessor
+from components.training.batching.sample_plan import Budgets, Lengths, SamplePlan
 from components.training.engine.deepspeed_engine import build_engine, freeze, join_ranks, leave_ranks, parameter_groups
 from components.training.loss import CHUNK_LOGITS, LossHead, share_of_step
 from components.training.sizing.flops import flops_of
@@ -66,7 +66,7 @@ def train(model_settings, settings, reader, ranks, *, chunk_logits) -> list[dict
 
 
 def steps_of(engine, reference, head, kind, model_settings, settings, reader, ranks) -> list[dict]:
-    plan = Plan(
+    plan = SamplePlan(
         Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
         seed=1,
         batch_size=settings.global_batch_size,
@@ -75,9 +75,9 @@ def steps_of(engine, reference, head, kind, model_settings, settings, reader, ra
         budgets=Budgets(tokens=settings.token_budget, patches=1000),
         cost=flops_of(reference, kind, settings).cost_model(),
     )
-    preparer = Preparer(reader, kind, model_settings)
+    preparer = SampleProcessor(reader, kind, model_settings)
     adam = torch.optim.AdamW(parameter_groups(reference, settings.weight_decay), betas=settings.betas, eps=settings.eps)
-    with Feed(preparer, plan, start=0, rank=ranks.rank, world_size=ranks.world_size) as feed:
+    with DataLoader(preparer, plan, start=0, rank=ranks.rank, world_size=ranks.world_size) as feed:
         return [
             step(work, engine, reference, adam, settings, head=head, kind=kind, preparer=preparer, ranks=ranks)
             for work in feed

@@ -5,7 +5,7 @@ The response's first letter is the option, if but brackets and spaces stand befo
 
 import re
 
-from components.evaluation.scoring.metrics.metric_result import NOTHING, Reading
+from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricResult
 from components.evaluation.scoring.metrics.metric_result import strict_choice as strict
 from components.evaluation.scoring.targets import Target
 
@@ -14,10 +14,10 @@ LETTER = re.compile(r"[(\s]*([A-Z])[).\s]*", re.IGNORECASE)
 __all__ = ["official", "strict"]
 
 
-def official(response: str, target: Target) -> Reading:
+def official(response: str, target: Target) -> MetricResult:
     """As the module says."""
     found = LETTER.match(response.strip())
     if found is None:
         return NOTHING
     letter = found[1].upper()
-    return Reading(understood=letter, credit=float(letter in target.answers))
+    return MetricResult(understood=letter, credit=float(letter in target.answers))

@@ -8,18 +8,18 @@ has to hold the one word and not the other. Short answers have to be equal but f
 import re
 
 from components.evaluation.scoring.answer_extraction import after_lead, letter_of, stated
-from components.evaluation.scoring.metrics.metric_result import NOTHING, Reading, chosen, strict_choice
+from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricResult, chosen, strict_choice
 from components.evaluation.scoring.targets import CHOICES, Target
 
 TWICE = re.compile("Answer: [A-Z]")  # behind another lead: get_option looks past it
 
 
-def official(response: str, target: Target) -> Reading:
+def official(response: str, target: Target) -> MetricResult:
     """As the module says."""
     said = after_lead(response, last=False).strip()
     if target.kind not in CHOICES:
         equal = any(said.lower() == answer.lower() for answer in target.answers)
-        return Reading(understood=said or None, credit=float(equal))
+        return MetricResult(understood=said or None, credit=float(equal))
     named = said[8] if TWICE.match(said) else said
     first = next((character.upper() for character in named if character.isalpha()), "")
     if first and first in target.letters:
@@ -29,7 +29,7 @@ def official(response: str, target: Target) -> Reading:
     return chosen(letter_of(response.strip(), tuple(option.strip() for option in target.options)), target)
 
 
-def strict(response: str, target: Target) -> Reading:
+def strict(response: str, target: Target) -> MetricResult:
     """Choices as everywhere; a short answer has to be what is stated last, but for case and a full stop."""
     if target.kind in CHOICES:
         return strict_choice(response, target)
@@ -37,7 +37,7 @@ def strict(response: str, target: Target) -> Reading:
     if not said or (target.options and said not in [option.casefold() for option in target.options]):
         return NOTHING
     equal = said in [answer.strip().casefold() for answer in target.answers]
-    return Reading(understood=said, credit=float(equal))
+    return MetricResult(understood=said, credit=float(equal))
 
 
 def _true_or_false(response: str, target: Target) -> str | None:

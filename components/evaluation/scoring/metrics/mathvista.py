@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 
 from components.evaluation.scoring.answer_extraction import stated
-from components.evaluation.scoring.metrics.metric_result import NOTHING, Reading, chosen, strict_choice
+from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricResult, chosen, strict_choice
 from components.evaluation.scoring.targets import LETTERS, Target
 
 QUOTED = re.compile(r'The answer is "(.*)"\.')
@@ -21,16 +21,16 @@ LIST = re.compile(r"\[[^\[\]]*\]")
 LONGEST = 200  # characters; more is a text in which a model would have to look for the answer
 
 
-def official(response: str, target: Target) -> Reading:
+def official(response: str, target: Target) -> MetricResult:
     """As the module says."""
     if target.kind == "multiple-choice":
         return chosen(_option(response.strip(), target), target)
     said = _value(_extracted(response), target)
     right = _value(target.answers[0], target)
-    return NOTHING if said is None else Reading(understood=said, credit=float(said == right))
+    return NOTHING if said is None else MetricResult(understood=said, credit=float(said == right))
 
 
-def strict(response: str, target: Target) -> Reading:
+def strict(response: str, target: Target) -> MetricResult:
     """Choices as everywhere; a number or a list has to stand alone where the answer is stated."""
     if target.kind == "multiple-choice":
         return strict_choice(response, target)
@@ -38,7 +38,9 @@ def strict(response: str, target: Target) -> Reading:
     alone = (LIST if target.details["answer_type"] == "list" else NUMBER).fullmatch(text)
     said = _value(text, target) if alone else None
     return (
-        NOTHING if said is None else Reading(understood=said, credit=float(said == _value(target.answers[0], target)))
+        NOTHING
+        if said is None
+        else MetricResult(understood=said, credit=float(said == _value(target.answers[0], target)))
     )
 
 

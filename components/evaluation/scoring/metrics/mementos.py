@@ -9,7 +9,7 @@ response is blamed only for things that occur in some other sample: figures are 
 import re
 from functools import lru_cache
 
-from components.evaluation.scoring.metrics.metric_result import NOTHING, Reading
+from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricResult
 from components.evaluation.scoring.targets import Target
 
 LISTS = ("objects", "behaviors")
@@ -18,12 +18,12 @@ ENDINGS = re.compile(r"(?:ing|ed|es|s|e)$")
 STEM = 3  # letters that an ending must leave
 
 
-def official(response: str, target: Target) -> Reading:
+def official(response: str, target: Target) -> MetricResult:
     """Mean of the F1 of objects and of behaviours, synonyms and inflections made alike."""
     return _read(response, target, synonyms=True)
 
 
-def strict(response: str, target: Target) -> Reading:
+def strict(response: str, target: Target) -> MetricResult:
     """The same with the keywords themselves: no synonym counts."""
     return _read(response, target, synonyms=False)
 
@@ -34,7 +34,7 @@ def f1(right: frozenset[str], said: frozenset[str]) -> float:
     return 2 * common / (len(right) + len(said)) if common else 0.0
 
 
-def _read(response: str, target: Target, *, synonyms: bool) -> Reading:
+def _read(response: str, target: Target, *, synonyms: bool) -> MetricResult:
     text = " ".join(_stems(response))
     if not text:
         return NOTHING
@@ -53,7 +53,7 @@ def _read(response: str, target: Target, *, synonyms: bool) -> Reading:
         scores.append(f1(right, said))
         found += sorted(said)
     understood = ", ".join(found) or None
-    return Reading(understood=understood, credit=sum(scores) / len(scores) if scores else 0.0)
+    return MetricResult(understood=understood, credit=sum(scores) / len(scores) if scores else 0.0)
 
 
 @lru_cache(maxsize=65_536)

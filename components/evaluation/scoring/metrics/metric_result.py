@@ -7,21 +7,21 @@ from components.evaluation.scoring.targets import Target
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class MetricResult:
     """What was understood (None: nothing) and the credit for it, from 0 to 1."""
 
     understood: str | None
     credit: float
 
 
-NOTHING = Reading(understood=None, credit=0.0)
+NOTHING = MetricResult(understood=None, credit=0.0)
 
 
-def chosen(letter: str | None, target: Target) -> Reading:
+def chosen(letter: str | None, target: Target) -> MetricResult:
     """The reading of a choice."""
-    return NOTHING if letter is None else Reading(understood=letter, credit=float(letter in target.answers))
+    return NOTHING if letter is None else MetricResult(understood=letter, credit=float(letter in target.answers))
 
 
-def strict_choice(response: str, target: Target) -> Reading:
+def strict_choice(response: str, target: Target) -> MetricResult:
     """A choice is understood only where the option stands there, once; the last statement counts."""
     return chosen(strict_option(response, target.options), target)

@@ -8,7 +8,7 @@ case.
 import re
 
 from components.evaluation.scoring.answer_extraction import stated
-from components.evaluation.scoring.metrics.metric_result import NOTHING, Reading
+from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricResult
 from components.evaluation.scoring.targets import Target
 
 DIGITS = re.compile(r"\d+")
@@ -26,7 +26,7 @@ YES_NO = ("analogy", "attribute")
 CONTAINED = ("sightseeing",)
 
 
-def official(response: str, target: Target) -> Reading:
+def official(response: str, target: Target) -> MetricResult:
     """As the module says."""
     said, right = _first(response), target.answers[0].lower()
     subset = target.details["subset"]
@@ -34,16 +34,16 @@ def official(response: str, target: Target) -> Reading:
         return NOTHING
     if subset in YES_NO or (subset in CONTAINED and right in ("yes", "no")):
         meant = "yes" if "yes" in said.lower() else "no"
-        return Reading(understood=meant, credit=float(meant == right))
+        return MetricResult(understood=meant, credit=float(meant == right))
     if subset in CONTAINED:
-        return Reading(understood=said, credit=float(right in said.lower()))
+        return MetricResult(understood=said, credit=float(right in said.lower()))
     if subset in COUNTED:
         counted = _number(said)
-        return Reading(understood=counted, credit=float(counted == right))
-    return Reading(understood=said, credit=float(said.lower() == right))
+        return MetricResult(understood=counted, credit=float(counted == right))
+    return MetricResult(understood=said, credit=float(said.lower() == right))
 
 
-def strict(response: str, target: Target) -> Reading:
+def strict(response: str, target: Target) -> MetricResult:
     """What is stated last has to be the answer itself: a number may be spelt out, an option may be in brackets."""
     said = stated(response).casefold()
     if len(target.answers[0]) == 1:
@@ -52,7 +52,7 @@ def strict(response: str, target: Target) -> Reading:
         return NOTHING
     if target.details["subset"] in COUNTED:
         said = NUMBERS.get(said, said)
-    return Reading(understood=said, credit=float(said == target.answers[0].strip().casefold()))
+    return MetricResult(understood=said, credit=float(said == target.answers[0].strip().casefold()))
 
 
 def _first(response: str) -> str:

@@ -7,7 +7,7 @@ its rows are: the benchmark's `unit` sees to that.
 
 import re
 
-from components.evaluation.scoring.metrics.metric_result import NOTHING, Reading, chosen
+from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricResult, chosen
 from components.evaluation.scoring.metrics.metric_result import strict_choice as strict
 from components.evaluation.scoring.targets import Target
 
@@ -24,7 +24,7 @@ FOLLOWING = 4  # words behind the letter, at most
 __all__ = ["official", "strict"]
 
 
-def official(response: str, target: Target) -> Reading:
+def official(response: str, target: Target) -> MetricResult:
     """As the module says."""
     if any(refusal in response for refusal in REFUSALS):
         return NOTHING

@@ -7,7 +7,7 @@ import re
 from functools import lru_cache
 
 from components.evaluation.scoring.answer_extraction import stated
-from components.evaluation.scoring.metrics.metric_result import NOTHING, Reading, chosen, strict_choice
+from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricResult, chosen, strict_choice
 from components.evaluation.scoring.targets import CHOICES, Target
 
 EDGES = ",.!?;:'"
@@ -23,19 +23,19 @@ NUMBERS = (
 Value = float | str
 
 
-def official(response: str, target: Target) -> Reading:
+def official(response: str, target: Target) -> MetricResult:
     """Choices by `parse_choice`; open questions are right where one of `parse_open`'s readings is."""
     if target.kind in CHOICES:
         return chosen(parse_choice(response, target), target)
     right = [value for answer in target.answers for value in normalize(answer)]
     readings = parse_open(response)
-    return Reading(
+    return MetricResult(
         understood=response.strip() or None,
         credit=float(any(_matches(reading, right) for reading in readings)),
     )
 
 
-def strict(response: str, target: Target) -> Reading:
+def strict(response: str, target: Target) -> MetricResult:
     """Choices as everywhere; an open answer has to be what is stated last, numbers to two decimals."""
     if target.kind in CHOICES:
         return strict_choice(response, target)
@@ -43,7 +43,7 @@ def strict(response: str, target: Target) -> Reading:
     if not said:
         return NOTHING
     right = {_plain(answer) for answer in target.answers}
-    return Reading(understood=said, credit=float(_plain(said) in right))
+    return MetricResult(understood=said, credit=float(_plain(said) in right))
 
 
 def parse_choice(response: str, target: Target) -> str | None:

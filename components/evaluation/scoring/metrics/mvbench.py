@@ -4,7 +4,7 @@ The text behind the last of "the answer is", "answer:", "the option is " or "Ans
 in this order, case minded; the first letter of it has to be the right one, as a capital.
 """
 
-from components.evaluation.scoring.metrics.metric_result import NOTHING, Reading
+from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricResult
 from components.evaluation.scoring.metrics.metric_result import strict_choice as strict
 from components.evaluation.scoring.targets import Target
 
@@ -13,9 +13,9 @@ LEADS = ("the answer is", "answer:", "the option is ", "Answer:")
 __all__ = ["official", "strict"]
 
 
-def official(response: str, target: Target) -> Reading:
+def official(response: str, target: Target) -> MetricResult:
     """As the module says. A small letter is not the capital: it is understood, and wrong."""
     lead = next((lead for lead in LEADS if lead in response), None)
     said = response if lead is None else response.split(lead)[-1]
     first = next((character for character in said if character.isalpha()), None)
-    return NOTHING if first is None else Reading(understood=first, credit=float(first in target.answers))
+    return NOTHING if first is None else MetricResult(understood=first, credit=float(first in target.answers))

@@ -3,18 +3,18 @@
 The response is the letter, or begins with a capital and a full stop: "B. sample". Nothing else is right.
 """
 
-from components.evaluation.scoring.metrics.metric_result import NOTHING, Reading, chosen
+from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricResult, chosen
 from components.evaluation.scoring.metrics.metric_result import strict_choice as strict
 from components.evaluation.scoring.targets import Target
 
 __all__ = ["official", "strict"]
 
 
-def official(response: str, target: Target) -> Reading:
+def official(response: str, target: Target) -> MetricResult:
     """As the module says."""
     said = response.strip()
     if len(said) == 1 and said.upper() in target.letters:
         return chosen(said.upper(), target)
     if len(said) >= 2 and said[0].isupper() and said[1] == ".":
-        return Reading(understood=said[0], credit=float(said[0] in target.answers))
+        return MetricResult(understood=said[0], credit=float(said[0] in target.answers))
     return NOTHING

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from components.evaluation.scoring.answer_extraction import stated
-from components.evaluation.scoring.metrics.metric_result import NOTHING, Reading
+from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricResult
 from components.evaluation.scoring.targets import Target
 
 NORMALIZATION = Path(__file__).with_name("normalization.yaml")
@@ -25,7 +25,7 @@ DIGIT_COMMA = re.compile(r"\d,\d")
 FULL_STOP = re.compile(r"\.(?!\d)")
 
 
-def official(response: str, target: Target) -> Reading:
+def official(response: str, target: Target) -> MetricResult:
     """VQAv2: nothing is normalized where all ten gave the same answer."""
     said, given = _one_line(response), _tally(target, _one_line)
     if not said:
@@ -35,12 +35,12 @@ def official(response: str, target: Target) -> Reading:
     return _read(said, given)
 
 
-def official_evalai(response: str, target: Target) -> Reading:
+def official_evalai(response: str, target: Target) -> MetricResult:
     """TextVQA, OK-VQA: everything is normalized, commas and question marks go first, `'s` becomes a word."""
     return _read(evalai(response), _tally(target, evalai)) if response.strip() else NOTHING
 
 
-def strict(response: str, target: Target) -> Reading:
+def strict(response: str, target: Target) -> MetricResult:
     """The official accuracy of what is stated last: a verbose response is right if it ends in "Answer: ..."."""
     said = stated(response)
     return official_evalai(said, target) if said else NOTHING
@@ -87,8 +87,8 @@ def _tally(target: Target, alike: Callable[[str], str]) -> Counter[str]:
     return tally
 
 
-def _read(said: str, given: Counter[str]) -> Reading:
-    return Reading(understood=said or None, credit=_accuracy(given[said], given.total()))
+def _read(said: str, given: Counter[str]) -> MetricResult:
+    return MetricResult(understood=said or None, credit=_accuracy(given[said], given.total()))
 
 
 @lru_cache

@@ -24,10 +24,10 @@ from transformers.models.idefics.image_processing_idefics import IDEFICS_STANDAR
 from mantis.config.recipe import FromScratch, ModelSettings, Part
 from mantis.images.preprocessing import Normalization, normalize, resize_square
 from mantis.models import attention
-from mantis.models.conversation import IMAGE_MARK, Size
+from mantis.models.conversation import IMAGE_MARK, ImageSize
 from mantis.models.packed_batch import PackedBatch, Pixels, row_of
-from mantis.models.processing.chat_templates import chat_template, profile
-from mantis.models.processing.tokenization import Encoder, token_id
+from mantis.models.processing.chat_templates import jinja_template, load_chat_template
+from mantis.models.processing.tokenization import TextEncoder, token_id
 from mantis.models.weights import loading
 
 AROUND = "<fake_token_around_image>"
@@ -45,7 +45,7 @@ PARTS: dict[str, Part] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flamingo(Encoder):
+class Flamingo(TextEncoder):
     """See mantis/models/family.py, which says what each of these functions is for."""
 
     name: str = "flamingo"
@@ -54,13 +54,13 @@ class Flamingo(Encoder):
     def special_tokens(self) -> list[str]:
         return ["<s>", "</s>", AROUND, IMAGE_MARK, END_OF_CHUNK]
 
-    def image_ids(self, size: Size, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> list[int]:
+    def image_ids(self, size: ImageSize, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> list[int]:
         return [token_id(tokenizer, IMAGE_MARK)]  # its latents are looked at, and take no positions
 
-    def image_tokens(self, size: Size, settings: ModelSettings) -> int:
+    def image_tokens(self, size: ImageSize, settings: ModelSettings) -> int:
         return 1
 
-    def image_patches(self, size: Size, settings: ModelSettings) -> int:
+    def image_patches(self, size: ImageSize, settings: ModelSettings) -> int:
         return (settings.image.size // settings.image.patch_size) ** 2
 
     def preprocess(self, images: Sequence[bytes], settings: ModelSettings) -> Pixels:
@@ -192,7 +192,7 @@ class Flamingo(Encoder):
             tokenizer=tokenizer,
             image_size=settings.image.size,
         )
-        tokenizer.chat_template = chat_template(profile(settings.prompt))
+        tokenizer.chat_template = jinja_template(load_chat_template(settings.prompt))
         processor.save_pretrained(folder)
 
 

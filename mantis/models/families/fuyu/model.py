@@ -27,10 +27,10 @@ from transformers import (
 from mantis.config.recipe import FromScratch, ModelSettings, Part
 from mantis.images.preprocessing import Normalization, normalize, patches_of, resize_to
 from mantis.models import attention
-from mantis.models.conversation import Size
+from mantis.models.conversation import ImageSize
 from mantis.models.packed_batch import PackedBatch, Pixels, row_of
-from mantis.models.processing.chat_templates import chat_template, profile
-from mantis.models.processing.tokenization import Encoder, token_id
+from mantis.models.processing.chat_templates import jinja_template, load_chat_template
+from mantis.models.processing.tokenization import TextEncoder, token_id
 from mantis.models.weights import loading
 
 PLACEHOLDER, NEWLINE = "|SPEAKER|", "|NEWLINE|"
@@ -42,7 +42,7 @@ NORMALIZATION = Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fuyu(Encoder):
+class Fuyu(TextEncoder):
     """See mantis/models/family.py, which says what each of these functions is for."""
 
     name: str = "fuyu"
@@ -53,17 +53,17 @@ class Fuyu(Encoder):
     def special_tokens(self) -> list[str]:
         return [BEGIN_TEXT, END_OF_TEXT, PLACEHOLDER, NEWLINE, BEGIN_IMAGE, END_IMAGE, BEGIN_ANSWER]
 
-    def image_ids(self, size: Size, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> list[int]:
+    def image_ids(self, size: ImageSize, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> list[int]:
         rows, columns = grid(size, settings)
         begin, end, text = (token_id(tokenizer, token) for token in (BEGIN_IMAGE, END_IMAGE, BEGIN_TEXT))
         row = [token_id(tokenizer, PLACEHOLDER)] * columns + [token_id(tokenizer, NEWLINE)]
         return [begin, *row * rows, end, text]
 
-    def image_tokens(self, size: Size, settings: ModelSettings) -> int:
+    def image_tokens(self, size: ImageSize, settings: ModelSettings) -> int:
         rows, columns = grid(size, settings)
         return rows * (columns + 1) + 3
 
-    def image_patches(self, size: Size, settings: ModelSettings) -> int:
+    def image_patches(self, size: ImageSize, settings: ModelSettings) -> int:
         rows, columns = grid(size, settings)
         return rows * columns
 
@@ -176,7 +176,7 @@ class Fuyu(Encoder):
             ),
             tokenizer=tokenizer,
         )
-        tokenizer.chat_template = chat_template(profile(settings.prompt))
+        tokenizer.chat_template = jinja_template(load_chat_template(settings.prompt))
         processor.save_pretrained(folder)
 
 
@@ -189,7 +189,7 @@ def fit(height: int, width: int, settings: ModelSettings) -> tuple[int, int]:
     return max(1, int(height * scale)), max(1, int(width * scale))
 
 
-def grid(size: Size, settings: ModelSettings) -> tuple[int, int]:
+def grid(size: ImageSize, settings: ModelSettings) -> tuple[int, int]:
     """Rows and columns of patches of an image; one that a patch only partly covers is filled up."""
     height, width = fit(size.height, size.width, settings)
     return -(-height // settings.image.patch_size), -(-width // settings.image.patch_size)

@@ -28,10 +28,10 @@ from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_S
 from mantis.config.recipe import FromScratch, ModelSettings, Part
 from mantis.images.preprocessing import Normalization, normalize, patches_of, resize_to
 from mantis.models import attention
-from mantis.models.conversation import IMAGE_MARK, Size
+from mantis.models.conversation import IMAGE_MARK, ImageSize
 from mantis.models.packed_batch import PackedBatch, Pixels, row_of
-from mantis.models.processing.chat_templates import chat_template, profile
-from mantis.models.processing.tokenization import Encoder, token_id
+from mantis.models.processing.chat_templates import jinja_template, load_chat_template
+from mantis.models.processing.tokenization import TextEncoder, token_id
 from mantis.models.weights import loading
 
 AROUND = "<fake_token_around_image>"
@@ -44,7 +44,7 @@ NORMALIZATION = Normalization(mean=tuple(IMAGENET_STANDARD_MEAN), std=tuple(IMAG
 
 
 @dataclass(frozen=True, kw_only=True)
-class Idefics2(Encoder):
+class Idefics2(TextEncoder):
     """See mantis/models/family.py, which says what each of these functions is for."""
 
     name: str = "idefics2"
@@ -53,13 +53,13 @@ class Idefics2(Encoder):
     def special_tokens(self) -> list[str]:
         return ["<s>", "</s>", AROUND, IMAGE_MARK, END_OF_UTTERANCE]
 
-    def image_ids(self, size: Size, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> list[int]:
+    def image_ids(self, size: ImageSize, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> list[int]:
         return [token_id(tokenizer, IMAGE_MARK)] * settings.image.latents
 
-    def image_tokens(self, size: Size, settings: ModelSettings) -> int:
+    def image_tokens(self, size: ImageSize, settings: ModelSettings) -> int:
         return settings.image.latents
 
-    def image_patches(self, size: Size, settings: ModelSettings) -> int:
+    def image_patches(self, size: ImageSize, settings: ModelSettings) -> int:
         height, width = fit(size.height, size.width, settings)
         edge = settings.image.patch_size
         return (height // edge) * (width // edge)
@@ -197,7 +197,7 @@ class Idefics2(Encoder):
             ),
             tokenizer=tokenizer,
             image_seq_len=settings.image.latents,
-            chat_template=chat_template(profile(settings.prompt)),
+            chat_template=jinja_template(load_chat_template(settings.prompt)),
         )
         processor.save_pretrained(folder)
 

@@ -27,10 +27,10 @@ from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_S
 from mantis.config.recipe import FromScratch, ModelSettings, Part
 from mantis.images.preprocessing import Normalization, normalize, resize_and_crop, resize_square
 from mantis.models import attention
-from mantis.models.conversation import IMAGE_MARK, Size
+from mantis.models.conversation import IMAGE_MARK, ImageSize
 from mantis.models.packed_batch import PackedBatch, Pixels, row_of
-from mantis.models.processing.chat_templates import chat_template, profile
-from mantis.models.processing.tokenization import Encoder, token_id
+from mantis.models.processing.chat_templates import jinja_template, load_chat_template
+from mantis.models.processing.tokenization import TextEncoder, token_id
 from mantis.models.weights import loading
 
 # Of LLaMA-3's vocabulary; `<Image>` and `</Image>` of the prompt are plain text there.
@@ -42,7 +42,7 @@ LLAMA3_TOKENS = [
     "<|eot_id|>",
 ]
 MAX_POSITIONS = 8192
-ANY = Size(width=1, height=1)  # every image becomes a square of the same size
+ANY = ImageSize(width=1, height=1)  # every image becomes a square of the same size
 PARTS: dict[str, Part] = {"vision_tower": "vision", "multi_modal_projector": "projector"}
 
 
@@ -83,7 +83,7 @@ SIGLIP = Tower(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Llava(Encoder):
+class Llava(TextEncoder):
     """See mantis/models/family.py, which says what each of these functions is for."""
 
     name: str
@@ -93,17 +93,17 @@ class Llava(Encoder):
     def special_tokens(self) -> list[str]:
         return [*LLAMA3_TOKENS, IMAGE_MARK]
 
-    def image_tokens(self, size: Size, settings: ModelSettings) -> int:
+    def image_tokens(self, size: ImageSize, settings: ModelSettings) -> int:
         positions = self.image_patches(size, settings) + self.tower.class_positions
         return positions - (self._strategy(settings) == "default")
 
     def _strategy(self, settings: ModelSettings) -> str:
         return settings.image.feature_select or self.tower.strategy
 
-    def image_patches(self, size: Size, settings: ModelSettings) -> int:
+    def image_patches(self, size: ImageSize, settings: ModelSettings) -> int:
         return (settings.image.size // settings.image.patch_size) ** 2
 
-    def image_ids(self, size: Size, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> list[int]:
+    def image_ids(self, size: ImageSize, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> list[int]:
         return [token_id(tokenizer, self.mark)] * self.image_tokens(size, settings)
 
     def preprocess(self, images: Sequence[bytes], settings: ModelSettings) -> Pixels:
@@ -256,6 +256,6 @@ class Llava(Encoder):
             patch_size=settings.image.patch_size,
             vision_feature_select_strategy=self._strategy(settings),
             num_additional_image_tokens=self.tower.class_positions,
-            chat_template=chat_template(profile(settings.prompt)),
+            chat_template=jinja_template(load_chat_template(settings.prompt)),
         )
         processor.save_pretrained(folder)
