@@ -96,7 +96,7 @@ def _line(identity: str, skill: str, rng: Random, make: Callable[[Random], tuple
         strict=0.0,
         score=0.0,
         correct=False,
-        understood=False,
+        parsed=False,
     )
 
 

@@ -49,7 +49,7 @@ def main(out: str, full: str) -> None:
     """Measure every style and write the figures."""
     ranks = join_ranks()
     figures = {style.name: measure(style, ranks, REPEATS[bool(int(full))]) for style in (IDEFICS2, CLIP)}
-    if ranks.first:
+    if ranks.is_main:
         Path(out).write_text(json.dumps(figures))
     leave_ranks()
 
@@ -130,7 +130,7 @@ def measure(style: Style, ranks: DistributedContext, repeats: int) -> dict[str, 
     engine = build_engine(case.model, KIND, TRAINING)
     seconds: dict[str, list[float]] = {"peer": [], "ours": [], "compute": []}
     for repeat in range(repeats + 1):
-        if ranks.first:
+        if ranks.is_main:
             say(f"{style.name}: {repeat} of {repeats}")
         found = {
             "peer": timed(lambda: train(engine, case.single, ranks)),

@@ -27,7 +27,7 @@ def main(out: str, full: str) -> None:
     # All models first: once a Trainer has run, transformers cuts every new one for ZeRO-3.
     cases = {style.name: make_case(style, setup, ranks) for style, setup in SETUPS.items()}
     figures = {name: measure(case, ranks, STEPS[bool(int(full))]) for name, case in cases.items()}
-    if ranks.first:
+    if ranks.is_main:
         Path(out).write_text(json.dumps(figures))
     leave_ranks()
 
@@ -57,7 +57,7 @@ def through_trainer(case: Case, size: int, ranks: DistributedContext, steps: int
     options = as_config(deepspeed_options(TRAINING, parameters=model.num_parameters(), cuda=False))
     options |= {"train_micro_batch_size_per_gpu": size, "gradient_accumulation_steps": accumulated}
     options["train_batch_size"] = BATCH
-    clock = Clock(ranks.first, f"Trainer, batch {size}")
+    clock = Clock(ranks.is_main, f"Trainer, batch {size}")
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder,

@@ -40,8 +40,11 @@ class Form(StrEnum):
     REPORT_SUMMARY = "summary of a report"
 
 
-# Step records of version 2 hold keys instead of absolute URIs; training states hold each callback's memory by its name.
-CURRENT: dict[Form, int] = dict.fromkeys(Form, 1) | {Form.STEP_RECORD: 2, Form.TRAINING_STATE: 2}
+# Of version 2: step records hold keys instead of absolute URIs, training states the memory of each callback by its
+# name, and responses and gallery.json say `parsed` for `understood`.
+CURRENT: dict[Form, int] = dict.fromkeys(Form, 1) | dict.fromkeys(
+    (Form.STEP_RECORD, Form.TRAINING_STATE, Form.RESPONSE, Form.GALLERY), 2
+)
 
 
 class Versioned(BaseModel):

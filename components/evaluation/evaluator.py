@@ -81,7 +81,7 @@ class Evaluation:
 
     def _judge(self, sample: BenchmarkSample, pictures: tuple[Picture, ...], text: str) -> Response:
         judged = score_response(text, sample.target, self.benchmark.metric)
-        score = judged.credit(self._settings.scoring)
+        score = judged.score(self._settings.scoring)
         return Response(
             id=sample.id,
             skill=sample.skill,
@@ -95,5 +95,5 @@ class Evaluation:
             strict=judged.strict,
             score=score,
             correct=score >= CORRECT,
-            understood=judged.understood is not None,
+            parsed=judged.parsed is not None,
         )

@@ -1,4 +1,4 @@
-"""A few answers to look at: right, wrong and not understood ones of each skill, with small pictures inside."""
+"""A few answers to look at: right, wrong and unparsed ones of each skill, with small images inside."""
 
 import base64
 from collections import Counter
@@ -21,11 +21,11 @@ QUALITY = 80
 def gallery(
     benchmark: Benchmark, samples: Sequence[BenchmarkSample], responses: Sequence[Response]
 ) -> list[dict[str, Any]]:
-    """The first EACH right, wrong and not understood answers of every skill; images are JPEG data URIs."""
+    """The first EACH right, wrong and unparsed answers of every skill; images are JPEG data URIs."""
     taken: Counter[tuple[str, bool, bool]] = Counter()
     shown = []
     for sample, response in zip(samples, responses, strict=True):
-        kind = (sample.skill, response.correct, response.understood)
+        kind = (sample.skill, response.correct, response.parsed)
         if taken[kind] == EACH:
             continue
         taken[kind] += 1
@@ -40,7 +40,7 @@ def gallery(
                 "answer": response.answer,
                 "response": response.response,
                 "correct": response.correct,
-                "understood": response.understood,
+                "parsed": response.parsed,
                 "images": [_data_uri(picture) for picture in sample.pictures],
             }
         )

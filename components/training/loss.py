@@ -68,7 +68,7 @@ def sample_losses(logits: Tensor, batch: PackedBatch) -> Tensor:
 
 def mean_per_sample(losses: Tensor, batch: PackedBatch) -> Tensor:
     """Mean of the losses [K] over the targets of each of S samples, [S]."""
-    samples = batch.boundaries.numel() - 1
+    samples = batch.cu_seqlens.numel() - 1
     counts = torch.bincount(batch.target_samples, minlength=samples).to(losses.dtype)
     return losses.new_zeros(samples).index_add(0, batch.target_samples, losses / counts[batch.target_samples])
 

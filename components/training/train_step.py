@@ -105,7 +105,7 @@ class TrainStep:
             share = share_of_step(losses, samples_of_step=samples, world_size=self.ranks.world_size)
             local += losses.detach().sum()
             if index == last:
-                total, stops = self.ranks.add_up(local.item() / samples, float(self.stop.signal is not None))
+                total, stops = self.ranks.all_reduce_sum(local.item() / samples, float(self.stop.signal is not None))
                 problem = self._judge(total, work)
             # DeepSpeed discards a step whose gradients are not finite, and cleans up after it: make them so.
             self.engine.backward(share * math.nan if problem else share, last=index == last)

@@ -104,7 +104,7 @@ def build_trainer(
         TrainingError: there are checkpoints, but none is whole.
         IntegrityError: the checkpoint belongs to another model.
     """
-    heartbeat = Heartbeat(run.store, prefix) if ranks.first else None
+    heartbeat = Heartbeat(run.store, prefix) if ranks.is_main else None
     if heartbeat:
         began, queued = heartbeat.queued_once(began, queued)
     clock = GoodputClock(began)
@@ -113,7 +113,7 @@ def build_trainer(
     guard = LossSpikeGuard(
         spike=training.loss_spike_factor,
         skips=training.max_skipped_steps,
-        ledger=partial(record_skipped, run.store, prefix) if ranks.first else None,
+        ledger=partial(record_skipped, run.store, prefix) if ranks.is_main else None,
     )
     callbacks = _callbacks(parts, guard, GoodputTimer(clock, heartbeat), profile)
     train_step = _train_step(parts, guard, callbacks)
@@ -161,7 +161,7 @@ def _callbacks(parts: Parts, guard: LossSpikeGuard, goodput: GoodputTimer, profi
     of_node: list[Callback] = [NodeMetrics(run)]
     last: list[Callback] = [_summary_file(parts, rows, guard, goodput), goodput, WatchdogFeed(_watchdog(parts))]
     return CallbackList(
-        rows, [*everywhere, *(first if ranks.first else []), *(of_node if ranks.local == 0 else []), *last]
+        rows, [*everywhere, *(first if ranks.is_main else []), *(of_node if ranks.local_rank == 0 else []), *last]
     )
 
 
@@ -272,7 +272,7 @@ def _metric_rows(parts: Parts) -> MetricRows:
 def _peak_of_all(engine: Engine, ranks: DistributedContext) -> float | None:
     """FLOP/s of all ranks' devices together; None if one of them is unknown. Collective."""
     own = peak_flops(ranks.device, engine.dtype)
-    known, total = ranks.add_up(float(own is not None), own or 0.0)
+    known, total = ranks.all_reduce_sum(float(own is not None), own or 0.0)
     return total if known == ranks.world_size else None
 
 

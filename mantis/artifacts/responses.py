@@ -9,16 +9,16 @@ from mantis.schema_versions import Form, versioned
 from mantis.store.base import ObjectStore
 
 PART = 4096  # samples in one object
-CORRECT = 0.5  # credit from which an answer is shown as right
+CORRECT = 0.5  # score from which an answer is shown as right
 
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """A line of `responses/<condition>-<part>.jsonl`; docs/architecture.md says what each field is.
+    """A line of `responses/<condition>-<part>.jsonl`; docs/reference/artifacts.md describes each field.
 
-    `images` are the pictures that were shown: [{"path", "sha256"}]. `target` is `Target.to_json()`. `official` and
-    `strict` are credit from 0 to 1, `score` that of the recipe's scoring profile. `understood`: strict scoring could
-    make something of the response.
+    `images` are the images that the model saw: [{"path", "sha256"}]. `target` is `Target.to_json()`. `official` and
+    `strict` are scores from 0 to 1. `score` is that of the recipe's scoring profile. `parsed` says whether strict
+    scoring found an answer in the response.
     """
 
     id: str
@@ -33,7 +33,7 @@ class Response:
     strict: float
     score: float
     correct: bool
-    understood: bool
+    parsed: bool
 
 
 def put_responses(store: ObjectStore, prefix: str, condition: str, responses: Sequence[Response]) -> None:

@@ -99,7 +99,7 @@ class Family(Protocol):
         """
         ...
 
-    def part_of(self, parameter: str) -> Part:
+    def parameter_group(self, parameter: str) -> Part:
         """Which part of the model a parameter belongs to, by its name."""
         ...
 

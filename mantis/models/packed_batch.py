@@ -11,22 +11,22 @@ from torch import Tensor
 class Pixels:
     """Images as a family's vision part takes them, N of them in order.
 
-    `values` is float32: [N, 3, H, W] where a family makes all images the same size, else [P, 3 * edge * edge], the
-    patches of all images behind each other, row by row, and no padding. `grids` [N, 2] int64 has each image's rows and
-    columns of patches.
+    `values` is float32: [N, 3, H, W] where a family resizes all images to one size. Else it is [P, 3 * edge * edge],
+    the patches of all images one after another, row by row, without padding. `image_grid` [N, 2] int64 holds the rows
+    and columns of patches of each image.
     """
 
     values: Tensor
-    grids: Tensor
+    image_grid: Tensor
 
     def pick(self, places: Sequence[int]) -> "Pixels":
         """The images at `places`, one of which may come several times."""
         index = torch.tensor(places, dtype=torch.int64)
         if self.values.ndim == 4:
-            return Pixels(values=self.values[index], grids=self.grids[index])
-        parts = torch.split(self.values, self.grids.prod(1).tolist())
+            return Pixels(values=self.values[index], image_grid=self.image_grid[index])
+        parts = torch.split(self.values, self.image_grid.prod(1).tolist())
         chosen = [self.values[:0], *(parts[place] for place in places)]
-        return Pixels(values=torch.cat(chosen), grids=self.grids[index])
+        return Pixels(values=torch.cat(chosen), image_grid=self.image_grid[index])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +38,9 @@ class PackedBatch:
 
     input_ids: Tensor  # [1, T] int64, image tokens expanded
     position_ids: Tensor  # [1, T] int64
-    boundaries: Tensor  # [S + 1] int32, 0 = first, T = last (cu_seqlens)
+    cu_seqlens: Tensor  # [S + 1] int32: starts of the samples, from 0 to T
     pixel_values: Tensor  # `values` of the images' Pixels, in the order of their marks; N may be 0
-    grids: Tensor  # [N, 2] int64, `grids` of the same
+    image_grid: Tensor  # [N, 2] int64, `image_grid` of the same
     targets: Tensor  # [K] int64, the tokens to predict
     target_positions: Tensor  # [K] int64, the position whose hidden state predicts it (label's position - 1)
     target_samples: Tensor  # [K] int64, 0..S-1
@@ -61,7 +61,7 @@ def row_of(batch: PackedBatch, *, dummy: Sequence[int] = ()) -> PackedRow:
     No target sees that segment: the vision part runs and gets gradients of exactly zero. Under ZeRO-3 every rank has to
     gather its parameters in every micro-step, or all of them hang.
     """
-    segments = batch.boundaries.diff().tolist()
+    segments = batch.cu_seqlens.diff().tolist()
     if not dummy:
         return PackedRow(input_ids=batch.input_ids, position_ids=batch.position_ids, segments=segments)
     tokens = torch.tensor([list(dummy)], dtype=batch.input_ids.dtype, device=batch.input_ids.device)

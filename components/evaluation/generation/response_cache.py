@@ -104,7 +104,7 @@ class ResponseCache:
     def _work(self, journal: Journal, encoded: Sequence[Encoded]) -> BatchQueue:
         keys = {id(each): self.key(each.question) for each in encoded}
 
-        def still_open(batch: Batch) -> Batch:
+        def unanswered(batch: Batch) -> Batch:
             journal.refresh()  # another worker may have started on the same benchmark
             return [each for each in batch if keys[id(each)] not in journal]
 
@@ -121,7 +121,7 @@ class ResponseCache:
             batch_patches=self._settings.batch_patches,
         )
         asked = [[encoded[place] for place in batch] for batch in plan]
-        return BatchQueue(batches=asked, still_open=still_open, keep=keep)
+        return BatchQueue(batches=asked, unanswered=unanswered, keep=keep)
 
     def _loader(self, folder: Path) -> Callable[[str], Generator]:
         return lambda device: load_generator(folder, self.run.recipe.model, self.decoding, device)

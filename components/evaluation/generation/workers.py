@@ -25,10 +25,10 @@ Keep = Callable[[Batch, list[str]], None]  # what a process does with the respon
 
 @dataclass(frozen=True, kw_only=True)
 class BatchQueue:
-    """What is to be answered, dearest first; `still_open` drops what somebody else has answered meanwhile."""
+    """What is to be answered, dearest first; `unanswered` drops what somebody else has answered meanwhile."""
 
     batches: Sequence[Batch]
-    still_open: Callable[[Batch], Batch]
+    unanswered: Callable[[Batch], Batch]
     keep: Keep
 
 
@@ -72,7 +72,7 @@ def _serve(work: BatchQueue, answerer: Generator, numbers: Iterator[int], done: 
 
     def batches() -> Iterator[Batch]:
         for number in numbers:
-            batch = work.still_open(work.batches[number])
+            batch = work.unanswered(work.batches[number])
             done(len(work.batches[number]) - len(batch))
             if batch:
                 asked.append(batch)

@@ -91,7 +91,7 @@ def _row(
         "official": _mean([_units(stratum, "official") for stratum in actual]),
         "strict": _mean([_units(stratum, "strict") for stratum in actual]),
         "chance": chance,
-        "unparsed": sum(not response.understood for stratum in actual for response in stratum),
+        "unparsed": sum(not response.parsed for stratum in actual for response in stratum),
     }
     for control in CONTROLS:
         asked = [stratum[control] for stratum in strata if stratum.get(control)]

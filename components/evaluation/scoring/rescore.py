@@ -127,16 +127,17 @@ def benchmark_of(key: str) -> str:
 def _judged(line: Line, origin: str, benchmark: Benchmark, scoring: Scoring) -> Response:
     target = parse_target(line.get("target"), origin=origin)
     judged = score_response(_field(line, "response", origin), target, benchmark.metric)
-    score = judged.credit(scoring)
+    score = judged.score(scoring)
     changed = {
         "official": judged.official,
         "strict": judged.strict,
         "score": score,
         "correct": score >= CORRECT,
-        "understood": judged.understood is not None,
+        "parsed": judged.parsed is not None,
     }
+    kept = {name: value for name, value in line.items() if name != "understood"}  # schema version 1 of `parsed`
     try:
-        return Response(**{**line, **changed})
+        return Response(**{**kept, **changed})
     except TypeError as error:
         raise InputError(f"{origin} is no line of responses: {error}.", remedy="Evaluate again.") from None
 
@@ -151,7 +152,7 @@ def _foreign(line: Line, origin: str, asked: Mapping[str, Asked], benchmark: Ben
     sample = asked[identity]
     text = _field(line, "response", origin)
     judged = score_response(text, sample.target, benchmark.metric)
-    score = judged.credit(scoring)
+    score = judged.score(scoring)
     return Response(
         id=identity,
         skill=sample.skill,
@@ -165,7 +166,7 @@ def _foreign(line: Line, origin: str, asked: Mapping[str, Asked], benchmark: Ben
         strict=judged.strict,
         score=score,
         correct=score >= CORRECT,
-        understood=judged.understood is not None,
+        parsed=judged.parsed is not None,
     )
 
 

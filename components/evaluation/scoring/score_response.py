@@ -1,4 +1,4 @@
-"""What a response says, and what credit that gets: a pure function of the response and its target.
+"""What a response says, and what score that gets: a pure function of the response and its target.
 
 Two profiles, always both: `official` is the published implementation that a metric follows, weaknesses included, and
 what published figures were measured with. `strict` wants the answer itself: an option, once, where an answer is stated;
@@ -36,26 +36,26 @@ METRICS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """Credit from 0 to 1 by each profile, and what strict scoring understood (None: nothing)."""
+    """Scores from 0 to 1 by each profile, and the answer that strict scoring found (None: none)."""
 
     official: float
     strict: float
-    understood: str | None
+    parsed: str | None
 
-    def credit(self, scoring: Scoring) -> float:
+    def score(self, scoring: Scoring) -> float:
         """By the named profile."""
         return self.official if scoring == "official" else self.strict
 
 
 def score_response(response: str, target: Target, metric: str) -> Judgement:
-    """Both profiles' credit for a response.
+    """Score a response by both profiles.
 
     Raises:
         EvaluationError: there is no such metric.
     """
     official, strict = rules(metric)
     reading = strict(response, target)
-    return Judgement(official=official(response, target).credit, strict=reading.credit, understood=reading.understood)
+    return Judgement(official=official(response, target).score, strict=reading.score, parsed=reading.parsed)
 
 
 @cache

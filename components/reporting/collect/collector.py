@@ -132,11 +132,11 @@ def _gallery(reader: Reader, evaluations: Iterable[Manifest]) -> list[Answer]:
 
 
 def _within_budget(gallery: Sequence[Answer]) -> tuple[Answer, ...]:
-    """As many answers as fit: the first right, wrong and not understood one of every skill, then the second ones."""
+    """As many answers as fit: the first right, wrong and unparsed one of every skill, then the second ones."""
     seen: dict[tuple[str, str, bool, bool], int] = {}
     ranked = []
     for place, answer in enumerate(gallery):
-        group = (answer.benchmark, answer.skill, answer.correct, answer.understood)
+        group = (answer.benchmark, answer.skill, answer.correct, answer.parsed)
         seen[group] = seen.get(group, 0) + 1
         ranked.append((seen[group], place))
     left = GALLERY_BYTES

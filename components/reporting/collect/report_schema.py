@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from shlex import quote
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from mantis.runs.step_runner import State
 
@@ -94,7 +94,8 @@ class Answer(_Row):
     answer: str
     response: str
     correct: bool
-    understood: bool = True
+    # Schema version 1 of gallery.json said `understood`.
+    parsed: bool = Field(True, validation_alias=AliasChoices("parsed", "understood"))
     images: tuple[str, ...] = ()
 
 

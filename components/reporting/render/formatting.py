@@ -135,7 +135,7 @@ def shortened(text: str) -> str:
 
 def mark(answer: Answer) -> str:
     """Whether the answer is right; one that scoring could make nothing of says so."""
-    return "✓ Right" if answer.correct else "✗ Wrong" if answer.understood else "✗ Not parsed"
+    return "✓ Right" if answer.correct else "✗ Wrong" if answer.parsed else "✗ Not parsed"
 
 
 def response(answer: Answer) -> str:

@@ -62,9 +62,9 @@ def collate(samples: Sequence[Prepared], *, no_pixels: Pixels) -> PackedBatch:
     return PackedBatch(
         input_ids=_row([torch.tensor(sample.encoding.input_ids) for sample in samples]).unsqueeze(0),
         position_ids=_row([torch.arange(length) for length in lengths]).unsqueeze(0),
-        boundaries=torch.tensor(starts, dtype=torch.int32),
+        cu_seqlens=torch.tensor(starts, dtype=torch.int32),
         pixel_values=torch.cat([no_pixels.values, *(sample.pixels.values for sample in samples)]),
-        grids=torch.cat([no_pixels.grids, *(sample.pixels.grids for sample in samples)]),
+        image_grid=torch.cat([no_pixels.image_grid, *(sample.pixels.image_grid for sample in samples)]),
         targets=_row([label[1:][position] for label, position in zip(labels, positions, strict=True)]),
         target_positions=_row([start + position for start, position in zip(starts, positions, strict=False)]),
         target_samples=_row([torch.full_like(position, index) for index, position in enumerate(positions)]),

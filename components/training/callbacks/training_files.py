@@ -83,7 +83,7 @@ class ResultFiles(Callback):
         positions = range(min(PROBE_SAMPLES, len(self.reader)))
         packed = self.preparer.pack(self.preparer.prepare(positions))
         probe = probe_tensors(self.engine, self.family, packed, self.ranks.device)
-        if self.ranks.first:
+        if self.ranks.is_main:
             leave_files(
                 self.store,
                 self.prefix,
@@ -125,7 +125,7 @@ class SummaryFile(Callback):
     def on_end(self, trainer: TrainerView) -> None:
         """Wait for all ranks; the first rank stores the file."""
         dist.barrier()
-        if self.ranks.first:
+        if self.ranks.is_main:
             write_summary(self.store, self.prefix, self.summary(trainer))
 
     def summary(self, trainer: TrainerView) -> dict[str, Number]:

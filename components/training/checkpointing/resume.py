@@ -48,7 +48,7 @@ def restore(
             scratch = Path(own) if same else _node_folder(Path(own), ranks)
             folder = scratch / folder_of(step)
             # With another layout every rank reads the files of all ranks: one rank per node downloads them.
-            fetches = same or ranks.local == 0
+            fetches = same or ranks.local_rank == 0
             if not _fetched_whole(store, prefix, commit, ranks, folder, rank=ranks.rank if same else None, own=fetches):
                 continue
             # The load unpickles these files, which may run any code: every hash was verified above.
@@ -56,9 +56,9 @@ def restore(
                 engine.load_checkpoint(str(scratch), tag=folder_of(step), load_module_strict=frozen)
             else:
                 _repartition(engine, commit, folder, ranks, zero_stage=zero_stage, frozen=frozen)
-            if ranks.first:
+            if ranks.is_main:
                 say(f"goes on after step {step} from {store.uri(f'{prefix}/{folder_of(step)}')}")
-            if ranks.first:
+            if ranks.is_main:
                 for damaged in steps[: steps.index(step)]:
                     # A damaged checkpoint would count as one of the newest that are kept.
                     delete_checkpoint(store, prefix, folder_of(damaged))
@@ -76,7 +76,7 @@ def restore(
 
 def _agreed_steps(store: ObjectStore, prefix: str, ranks: DistributedContext) -> list[int]:
     found: list[Any] = [None]
-    if ranks.first:
+    if ranks.is_main:
         delete_uncommitted(store, prefix)
         found = [committed(store, prefix)]
     dist.broadcast_object_list(found, src=0, device=ranks.device)
@@ -125,13 +125,13 @@ def _node_folder(own: Path, ranks: DistributedContext) -> Path:
     """The folder of this node's first rank."""
     folders: list[Any] = [None] * ranks.world_size
     dist.all_gather_object(folders, str(own))
-    return Path(folders[ranks.rank - ranks.local])
+    return Path(folders[ranks.rank - ranks.local_rank])
 
 
 def _repartition(
     engine: Any, commit: Commit, folder: Path, ranks: DistributedContext, *, zero_stage: int, frozen: bool
 ) -> None:
-    if ranks.first:
+    if ranks.is_main:
         say(
             f"THE LAYOUT CHANGED: step {commit.step} was saved by {commit.world_size} ranks with ZeRO-"
             f"{commit.zero_stage}; it is resharded for {ranks.world_size} ranks with ZeRO-{zero_stage}. The samples "

@@ -72,7 +72,7 @@ def quantize(model: PreTrainedModel, family: Family, settings: TrainingSettings)
 
     adapter = _of(settings)
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-    layers = [(name, layer) for name, layer in _linear(model) if family.part_of(name) in adapter.quantized]
+    layers = [(name, layer) for name, layer in _linear(model) if family.parameter_group(name) in adapter.quantized]
     for name, layer in layers:
         small = Linear4bit(  # type: ignore[no-untyped-call]
             layer.in_features,
@@ -145,5 +145,5 @@ def _chosen(
 ) -> Iterator[str]:
     for name, _ in _linear(model):
         last = name.rsplit(".", 1)[-1]
-        if family.part_of(name) in settings.train and (not adapter.targets or last in adapter.targets):
+        if family.parameter_group(name) in settings.train and (not adapter.targets or last in adapter.targets):
             yield name

@@ -35,13 +35,13 @@ class DistributedContext:
     rank: int
     world_size: int
     device: torch.device
-    local: int = 0  # rank within its node; the ranks of a node are consecutive
+    local_rank: int = 0  # rank within its node; the ranks of a node are consecutive
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
-    def add_up(self, *values: float) -> list[float]:
+    def all_reduce_sum(self, *values: float) -> list[float]:
         """The sum of each value over all ranks; collective."""
         summed = torch.tensor(values, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(summed)
@@ -83,7 +83,7 @@ def join_ranks() -> DistributedContext:
         rank=torch.distributed.get_rank(),
         world_size=torch.distributed.get_world_size(),
         device=device,
-        local=int(os.environ["LOCAL_RANK"]),
+        local_rank=int(os.environ["LOCAL_RANK"]),
     )
 
 
@@ -175,7 +175,7 @@ def freeze(model: nn.Module, family: Family, settings: TrainingSettings) -> None
         ConfigError: the recipe trains nothing.
     """
     for name, parameter in model.named_parameters():
-        trained = is_adapter(name) if settings.adapter else family.part_of(name) in settings.train
+        trained = is_adapter(name) if settings.adapter else family.parameter_group(name) in settings.train
         parameter.requires_grad_(trained)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError(

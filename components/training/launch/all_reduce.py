@@ -28,7 +28,7 @@ def main() -> None:
     dist.all_gather_object(hosts, socket.gethostname())
     size = BYTES[ranks.device.type]
     seconds = statistics.median(_seconds(ranks, size) for _ in range(TIMES))
-    if ranks.first:
+    if ranks.is_main:
         # Each byte crosses the wire 2 (n - 1) / n times in a ring: the bus bandwidth of NCCL's own tests.
         moved = 2 * (ranks.world_size - 1) / ranks.world_size * size
         found = {"ranks": ranks.world_size, "hosts": sorted(set(map(str, hosts))), "device": ranks.device.type}

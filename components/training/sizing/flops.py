@@ -60,7 +60,7 @@ def flops_of(model: PreTrainedModel, family: Family, settings: TrainingSettings)
     pixels = 0  # weights on pixels, which need no gradient
     resampler = Resampler()
     for name, parameter in model.named_parameters():
-        part = family.part_of(name)
+        part = family.parameter_group(name)
         if resampler.takes(name, part, parameter):
             continue
         if "position_embedding" not in name:  # these are added, not multiplied

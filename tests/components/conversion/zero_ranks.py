@@ -162,9 +162,9 @@ def packed(image):
     return PackedBatch(
         input_ids=torch.tensor([first + second]),
         position_ids=torch.tensor([[*range(len(first)), *range(len(second))]]),
-        boundaries=torch.tensor([0, len(first), len(first + second)], dtype=torch.int32),
+        cu_seqlens=torch.tensor([0, len(first), len(first + second)], dtype=torch.int32),
         pixel_values=torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(1)),
-        grids=torch.tensor([[2, 2]]),
+        image_grid=torch.tensor([[2, 2]]),
         targets=torch.tensor([41, 42, 43, 51, 52]),
         target_positions=torch.tensor([4, 5, 6, 8, 9]),
         target_samples=torch.tensor([0, 0, 0, 1, 1]),

@@ -31,6 +31,18 @@ def test_stored_responses_score_as_they_did(evaluated, run) -> None:
         "actual": 60, "blind": 59, "shuffled": 59}  # fmt: skip
 
 
+def test_responses_of_the_first_schema_version_score_the_same(evaluated, run) -> None:
+    store, prefix = evaluated
+    for entry in list(store.list(f"{prefix}/responses")):
+        lines = [json.loads(line) for line in store.get(entry.key).splitlines()]
+        for line in lines:
+            line["schema_version"] = 1
+            line["understood"] = line.pop("parsed")
+        store.put(entry.key, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
+    made = rescore_evaluation(store, prefix, load_benchmark("demo-multi"), "official", seed=run.recipe.seed)
+    assert made.rows == json.loads(store.get(f"{prefix}/scores.json"))["scores"]
+
+
 def test_the_other_profile_needs_no_model(evaluated, run, model) -> None:
     store, prefix = evaluated
     strict = rescore_evaluation(store, prefix, load_benchmark("demo-multi"), "strict", seed=run.recipe.seed)

@@ -12,7 +12,7 @@ CHOICE = Target(kind="multiple-choice", options=("a", "b", "c", "d"), answers=("
 def response(number, skill, score, unit=None, target=CHOICE, strict=0.0):
     return Response(
         id=str(number), skill=skill, unit=unit or str(number), question="?", images=[], response="", answer="B",
-        target=target.to_json(), official=score, strict=strict, score=score, correct=score >= 0.5, understood=True,
+        target=target.to_json(), official=score, strict=strict, score=score, correct=score >= 0.5, parsed=True,
     )  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def test_a_question_with_rotated_options_is_right_only_as_a_whole() -> None:
 
 def test_partial_credit_is_averaged_and_nothing_is_guessed() -> None:
     ten = Target(kind="short", answers=("red",) * 10)
-    given = [response(n, "text", credit, target=ten, strict=1.0) for n, credit in enumerate((0.3, 0.6, 1.0))]
+    given = [response(n, "text", score, target=ten, strict=1.0) for n, score in enumerate((0.3, 0.6, 1.0))]
     overall, text = score_rows(load_benchmark("textvqa"), {"actual": given, "blind": given}, [], seed=0)
     assert overall["accuracy"] == pytest.approx(1.9 / 3)
     assert (overall["strict"], overall["chance"], text["blind_p"]) == (1, 0, None)

@@ -45,12 +45,12 @@ CHOICES = [
 def test_multiple_choice(response, official, strict) -> None:
     judged = score_response(response, CHOICE, "mantis")
     assert judged.official == official
-    assert judged.understood == strict
+    assert judged.parsed == strict
     assert judged.strict == (strict == "B")
-    assert judged.credit("official") == official
+    assert judged.score("official") == official
 
 
-# response, right officially, right strictly, understood strictly; the right answer is "dark grey"
+# response, right officially, right strictly, parsed strictly; the right answer is "dark grey"
 SHORT = [
     ("dark grey", True, True, True),
     ("Dark Grey", True, True, True),
@@ -66,17 +66,17 @@ SHORT = [
 ]
 
 
-@pytest.mark.parametrize(("response", "official", "strict", "understood"), SHORT)
-def test_short_answers(response, official, strict, understood) -> None:
+@pytest.mark.parametrize(("response", "official", "strict", "parsed"), SHORT)
+def test_short_answers(response, official, strict, parsed) -> None:
     judged = score_response(response, WORD, "mantis")
-    assert (judged.official, judged.strict, judged.understood is not None) == (official, strict, understood)
+    assert (judged.official, judged.strict, judged.parsed is not None) == (official, strict, parsed)
 
 
 def test_short_answers_without_options_are_compared_as_they_are() -> None:
     paris = Target(kind="short", answers=("paris",))
     assert score_response("Paris.", paris, "mantis").strict == 1
     wrong = score_response("London", paris, "mantis")
-    assert (wrong.understood, wrong.strict) == ("london", 0)
+    assert (wrong.parsed, wrong.strict) == ("london", 0)
 
 
 def test_a_target_survives_its_line() -> None:

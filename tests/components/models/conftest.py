@@ -76,9 +76,9 @@ def pack() -> Pack:
 
     def row(encodings: list[Encoding], pixels: list[Pixels]) -> PackedBatch:
         lengths = [len(encoding.input_ids) for encoding in encodings]
-        boundaries = np.cumsum([0, *lengths])
+        cu_seqlens = np.cumsum([0, *lengths])
         targets, places, samples = [], [], []
-        for sample, (encoding, start) in enumerate(zip(encodings, boundaries, strict=False)):
+        for sample, (encoding, start) in enumerate(zip(encodings, cu_seqlens, strict=False)):
             for place, label in enumerate(encoding.labels):
                 if label != IGNORE:
                     targets.append(label)
@@ -87,9 +87,9 @@ def pack() -> Pack:
         return PackedBatch(
             input_ids=torch.tensor([[token for encoding in encodings for token in encoding.input_ids]]),
             position_ids=torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0),
-            boundaries=torch.tensor(boundaries, dtype=torch.int32),
+            cu_seqlens=torch.tensor(cu_seqlens, dtype=torch.int32),
             pixel_values=torch.cat([each.values for each in pixels]),
-            grids=torch.cat([each.grids for each in pixels]),
+            image_grid=torch.cat([each.image_grid for each in pixels]),
             targets=torch.tensor(targets),
             target_positions=torch.tensor(places),
             target_samples=torch.tensor(samples),

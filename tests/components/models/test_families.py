@@ -86,7 +86,7 @@ def test_lengths_and_patches_are_known_without_decoding(kind, settings, tokenize
     for (made, _), encoding, found in zip(samples, encodings, pixels, strict=True):
         assert len(encoding.input_ids) == len(encoding.labels)
         patches = [kind.image_patches(size, settings) for size in made.sizes]
-        assert found.grids.prod(1).tolist() == patches
+        assert found.image_grid.prod(1).tolist() == patches
         without = Conversation(
             id="", turns=tuple(Turn(role=t.role, content=t.content) for t in made.turns), sizes=made.sizes
         )
@@ -163,12 +163,12 @@ def test_samples_and_rows_without_images_train(kind, settings, tokenizer, encode
     encodings, pixels = encoded
     model = kind.build(tokenizer, settings, seed=0)
     text = pack([encodings[1]], [pixels[1]])
-    assert not len(text.grids)
+    assert not len(text.image_grid)
     losses_of(kind, model, text).mean().backward()
-    seen = {kind.part_of(name) for name, p in model.named_parameters() if p.grad is not None}
-    every = {kind.part_of(name) for name, _ in model.named_parameters()}
+    seen = {kind.parameter_group(name) for name, p in model.named_parameters() if p.grad is not None}
+    every = {kind.parameter_group(name) for name, _ in model.named_parameters()}
     assert seen == every, "a part that does not run hangs the other ranks"
-    vision = [p.grad for name, p in model.named_parameters() if kind.part_of(name) in ("vision", "projector")]
+    vision = [p.grad for name, p in model.named_parameters() if kind.parameter_group(name) in ("vision", "projector")]
     assert all(grad is None or not grad.any() for grad in vision)
 
 
@@ -181,9 +181,9 @@ def test_transformers_own_class_gives_the_same_logits(kind, settings, tokenizer,
     model.save_pretrained(tmp_path)
     kind.save_processor(tokenizer, settings, tmp_path)
     plain = AutoModelForImageTextToText.from_pretrained(tmp_path, attn_implementation="eager").eval()
-    start = packed.boundaries.tolist()
+    start = packed.cu_seqlens.tolist()
     for sample, (encoding, found) in enumerate(zip(encodings, pixels, strict=True)):
-        if not len(found.grids):
+        if not len(found.image_grid):
             continue
         inputs = as_transformers(kind, plain, encoding, found, settings)
         places = packed.target_positions[packed.target_samples == sample] - start[sample]
@@ -195,18 +195,20 @@ def as_transformers(kind, model, encoding, pixels, settings):
     if kind.name == "idefics2":
         return padded(pixels, settings.image.patch_size)
     if kind.name == "flamingo":
-        return kind.generation_inputs(model, torch.tensor([encoding.input_ids]), pixels, list(range(len(pixels.grids))))
+        return kind.generation_inputs(
+            model, torch.tensor([encoding.input_ids]), pixels, list(range(len(pixels.image_grid)))
+        )
     values = pixels.values if pixels.values.ndim == 4 else pixels.values.unsqueeze(0)
     return {"pixel_values": values}
 
 
 def padded(pixels, edge):
     """Idefics2's images as transformers takes them: zeros at the right and at the bottom, and a mask."""
-    rows, columns = pixels.grids.max(0).values.tolist()
-    values = torch.zeros(1, len(pixels.grids), 3, rows * edge, columns * edge)
-    mask = torch.zeros(1, len(pixels.grids), rows * edge, columns * edge, dtype=torch.bool)
-    parts = torch.split(pixels.values, pixels.grids.prod(1).tolist())
-    for at, (part, (down, across)) in enumerate(zip(parts, pixels.grids.tolist(), strict=True)):
+    rows, columns = pixels.image_grid.max(0).values.tolist()
+    values = torch.zeros(1, len(pixels.image_grid), 3, rows * edge, columns * edge)
+    mask = torch.zeros(1, len(pixels.image_grid), rows * edge, columns * edge, dtype=torch.bool)
+    parts = torch.split(pixels.values, pixels.image_grid.prod(1).tolist())
+    for at, (part, (down, across)) in enumerate(zip(parts, pixels.image_grid.tolist(), strict=True)):
         image = part.view(down, across, 3, edge, edge).permute(2, 0, 3, 1, 4).reshape(3, down * edge, across * edge)
         values[0, at, :, : down * edge, : across * edge] = image
         mask[0, at, : down * edge, : across * edge] = True
@@ -251,7 +253,7 @@ def test_pixels_are_those_of_transformers(size) -> None:
     kind, settings = family("idefics2"), ModelSettings(family="idefics2", image=cut)
     theirs = Idefics2ImageProcessor(size={"shortest_edge": 23, "longest_edge": 60})([[opened]], return_tensors="pt")
     ours = kind.preprocess([image], settings)
-    rows, columns = ours.grids[0].tolist()
+    rows, columns = ours.image_grid[0].tolist()
     assert (rows, columns) == tuple(length // 12 for length in theirs.pixel_values.shape[-2:])
     whole = theirs.pixel_values[0, 0, :, : rows * 12, : columns * 12]
     assert (padded(ours, 12)["pixel_values"][0, 0] - whole).abs().max() <= 1e-6
@@ -260,7 +262,7 @@ def test_pixels_are_those_of_transformers(size) -> None:
     processor = FuyuImageProcessor(size={"height": 60, "width": 120}, patch_size={"height": 12, "width": 12})
     theirs = processor.preprocess([[opened]], return_tensors="pt")["images"][0][0]
     ours = kind.preprocess([image], settings)
-    rows, columns = ours.grids[0].tolist()
+    rows, columns = ours.image_grid[0].tolist()
     expected = processor.patchify_image(theirs[None, :, : rows * 12, : columns * 12])[0]
     assert (ours.values - expected).abs().max() <= 1e-6
 

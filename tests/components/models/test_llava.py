@@ -17,7 +17,7 @@ def encode_all(llava, conversations, tokenizer, settings):
     encodings = [llava.encode(conversation, tokenizer, settings) for conversation in conversations]
     generator = torch.Generator().manual_seed(0)
     values = [torch.randn(len(c.sizes), 3, 48, 48, generator=generator) for c in conversations]
-    return encodings, [Pixels(values=each, grids=torch.full((len(each), 2), 2)) for each in values]
+    return encodings, [Pixels(values=each, image_grid=torch.full((len(each), 2), 2)) for each in values]
 
 
 def sample_losses(llava, model, batch):
@@ -106,11 +106,11 @@ def test_packed_equals_plain_transformers(llava, settings, tokenizer, conversati
     model.save_pretrained(tmp_path)
     assert type(AutoModelForImageTextToText.from_pretrained(tmp_path)) is LlavaForConditionalGeneration
     plain = LlavaForConditionalGeneration.from_pretrained(tmp_path, attn_implementation="eager").train()
-    start = packed.boundaries.tolist()
+    start = packed.cu_seqlens.tolist()
     expected = []
     for sample, (encoding, images) in enumerate(zip(encodings, pixels, strict=True)):
         output = plain(
-            input_ids=torch.tensor([encoding.input_ids]), pixel_values=images.values if len(images.grids) else None
+            input_ids=torch.tensor([encoding.input_ids]), pixel_values=images.values if len(images.image_grid) else None
         )
         expected.append(output.logits[0, packed.target_positions[packed.target_samples == sample] - start[sample]])
     assert (logits - torch.cat(expected)).abs().max() <= 1e-5
@@ -131,10 +131,10 @@ def test_without_images_the_same_parameters_get_gradients(llava, settings, token
     llava.forward(model, text).sum().backward()
     grads = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert set(grads) == trained
-    parts = {llava.part_of(name) for name in trained}
+    parts = {llava.parameter_group(name) for name in trained}
     assert parts == {"vision", "projector", "text"}
     for name, grad in grads.items():
-        if llava.part_of(name) != "text":
+        if llava.parameter_group(name) != "text":
             assert torch.count_nonzero(grad) == 0, name
 
 
@@ -177,7 +177,9 @@ def test_position_embeddings_have_the_set_deviation(llava, settings, tokenizer) 
 
 
 def test_every_parameter_has_a_part(llava, settings, tokenizer) -> None:
-    parts = {name: llava.part_of(name) for name, _ in llava.build(tokenizer, settings, seed=0).named_parameters()}
+    parts = {
+        name: llava.parameter_group(name) for name, _ in llava.build(tokenizer, settings, seed=0).named_parameters()
+    }
     assert parts["model.multi_modal_projector.linear_2.bias"] == "projector"
     assert parts["model.vision_tower.embeddings.patch_embedding.weight"] == "vision"
     assert parts["lm_head.weight"] == parts["model.language_model.embed_tokens.weight"] == "text"

@@ -378,7 +378,7 @@ def published_benchmark(run: Run, model: Manifest, name: str, number: int, image
     gallery = [
         gallery_rows("coref")[0]
         | {"benchmark": name, "skill": row["skill"], "label": row["label"], "id": f"{row['skill']}-{kind}"}
-        | {"correct": kind < 2, "understood": kind < 4, "images": [image] * (1 + 7 * (number == 7))}
+        | {"correct": kind < 2, "parsed": kind < 4, "images": [image] * (1 + 7 * (number == 7))}
         for row in skills
         for kind in range(6)
     ]

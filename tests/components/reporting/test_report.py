@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from components.reporting.collect.report_schema import Answer
 from components.reporting.step import report
 from mantis.artifacts.manifest import read_manifest
 from mantis.runs.step_runner import State, read_record
@@ -307,3 +308,8 @@ def test_fifteen_benchmarks_take_seconds_and_fit(fifteen):
     assert "3,000" in page
     summary = json.loads(read(fifteen, "summary.json"))
     assert sum(row["skill"] == "overall" for row in summary["scores"]) == 15
+
+
+def test_an_answer_of_the_first_schema_version_is_read() -> None:
+    former = {"benchmark": "b", "skill": "s", "id": "1", "question": "?", "answer": "A", "response": "B"}
+    assert Answer.model_validate({**former, "correct": False, "understood": False}).parsed is False

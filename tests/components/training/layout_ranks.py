@@ -84,7 +84,7 @@ def save(stage: str, folder: str) -> None:
     before = whole_state(other)
     steps(other, 3, 2)
     after = whole_state(other)
-    if ranks.first:
+    if ranks.is_main:
         torch.save((before, after), f"{folder}/expected.pt")
     leave_ranks()
 
@@ -121,7 +121,7 @@ def load(stage: str, folder: str, world: str, saved_stage: str, out: str) -> Non
     before = whole_state(engine)
     steps(engine, 3, 2)
     after = whole_state(engine)
-    if ranks.first:
+    if ranks.is_main:
         torch.save((before, after), out)
     leave_ranks()
 

@@ -21,7 +21,7 @@ def main() -> None:
         stragglers = Stragglers(ranks)
         for _ in range(ROWS):
             row = stragglers.look({"data_seconds": 5.0 if ranks.rank == 0 else 0.0, "seconds": 20.0})
-            if ranks.first:
+            if ranks.is_main:
                 print(json.dumps(row), flush=True)
     finally:
         for other in others:

@@ -112,7 +112,7 @@ def test_a_state_of_schema_version_1_is_read_with_its_rows(tmp_path):
     (tmp_path / "state.json").write_text(OLD_STATE)
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     old = json.loads(OLD_STATE)
-    assert read_state(tmp_path) == TrainingState(
+    assert read_state(tmp_path, "a checkpoint") == TrainingState(
         schema_version=2,
         step=2,
         seed=42,
@@ -125,13 +125,13 @@ def test_a_state_of_schema_version_1_is_read_with_its_rows(tmp_path):
         },
     )
     (tmp_path / "state.json").write_text(json.dumps(old | {"schema_version": 1}))
-    assert read_state(tmp_path).callbacks["loss_spikes"]["skipped"] == [1]
+    assert read_state(tmp_path, "a checkpoint").callbacks["loss_spikes"]["skipped"] == [1]
 
 
 def test_a_state_comes_back_bit_by_bit_with_values_that_are_not_finite(tmp_path):
     values = {"loss": 0.1 + 0.2, "norm": math.inf, "bad": math.nan}
     state = TrainingState(step=3, seed=1, callbacks={"mine": {"values": values, "list": [1, "two", None]}})
     (tmp_path / "state.json").write_text(state.model_dump_json())
-    read = read_state(tmp_path)
+    read = read_state(tmp_path, "a checkpoint")
     assert (read.schema_version, read.step, read.callbacks["mine"]["list"]) == (2, 3, [1, "two", None])
     assert repr(read.callbacks["mine"]["values"]) == repr(values)

@@ -24,7 +24,7 @@ def test_pack_puts_samples_behind_each_other(parts):
     batch = preparer.pack(samples)
     lengths = [len(sample.encoding.input_ids) for sample in samples]
     assert lengths == [int(reader.tokens[at]) for at in (0, 4, 7)]
-    assert batch.boundaries.tolist() == [0, lengths[0], lengths[0] + lengths[1], sum(lengths)]
+    assert batch.cu_seqlens.tolist() == [0, lengths[0], lengths[0] + lengths[1], sum(lengths)]
     assert batch.position_ids[0].tolist() == [index for length in lengths for index in range(length)]
     assert batch.input_ids[0].tolist() == [token for sample in samples for token in sample.encoding.input_ids]
     assert batch.pixel_values.shape[0] == sum(int(reader.images[at]) for at in (0, 4, 7))
@@ -37,7 +37,7 @@ def test_a_pack_of_none_is_empty(parts):
     batch = preparer.pack([])
     assert batch.input_ids.shape == (1, 0)
     assert batch.pixel_values.shape == (0, 3, 48, 48)
-    assert batch.boundaries.tolist() == [0]
+    assert batch.cu_seqlens.tolist() == [0]
 
 
 def test_loss_is_the_mean_over_tokens_then_over_samples(parts):
@@ -80,7 +80,7 @@ def test_the_feed_raises_what_its_thread_met(parts):
     with DataLoader(preparer, plan, start=2, rank=0, world_size=1) as feed:
         works = list(feed)
     assert [work.step for work in works] == list(range(2, plan.steps))
-    assert sum(batch.boundaries.numel() - 1 for work in works for batch in work.batches) == len(reader) - 16
+    assert sum(batch.cu_seqlens.numel() - 1 for work in works for batch in work.batches) == len(reader) - 16
 
     tokens = reader.tokens
     reader.tokens = tokens + 1

@@ -46,7 +46,7 @@ def test_threads_change_nothing_of_what_is_fed(make_run, threads):
         parts = plan.step(work.step, world_size=2).ranks[1]
         assert len(work.batches) == len(parts)
         for batch, part in zip(work.batches, parts, strict=True):
-            lengths = batch.boundaries.diff().tolist()
+            lengths = batch.cu_seqlens.diff().tolist()
             assert lengths == np.asarray(reader.tokens[part]).tolist()
         assert size_of(work) > 0
 

@@ -73,7 +73,7 @@ def test_probe_holds_a_batch_and_the_trained_models_logits(trained):
     probe = load(run.store.get(f"{prefix}/probe.safetensors"))
     assert probe["logits"].dtype == torch.float32
     assert probe["logits"].shape[0] == probe["targets"].shape[0] > 0
-    assert probe["boundaries"].tolist()[-1] == probe["input_ids"].shape[1]
+    assert probe["cu_seqlens"].tolist()[-1] == probe["input_ids"].shape[1]
     assert torch.isfinite(probe["logits"]).all()
 
 

@@ -1,4 +1,4 @@
 """One module per official way of judging a response; each names the implementation that it follows.
 
-A module's `official` and `strict` take a response and a target and say what was understood and what credit it gets.
+A module's `official` and `strict` take a response and a target and say what was parsed and what score it gets.
 """

@@ -20,4 +20,4 @@ def official(response: str, target: Target) -> MetricResult:
     if found is None:
         return NOTHING
     letter = found[1].upper()
-    return MetricResult(understood=letter, credit=float(letter in target.answers))
+    return MetricResult(parsed=letter, score=float(letter in target.answers))

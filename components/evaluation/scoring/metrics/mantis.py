@@ -19,7 +19,7 @@ def official(response: str, target: Target) -> MetricResult:
     said = after_lead(response, last=False).strip()
     if target.kind not in CHOICES:
         equal = any(said.lower() == answer.lower() for answer in target.answers)
-        return MetricResult(understood=said or None, credit=float(equal))
+        return MetricResult(parsed=said or None, score=float(equal))
     named = said[8] if TWICE.match(said) else said
     first = next((character.upper() for character in named if character.isalpha()), "")
     if first and first in target.letters:
@@ -37,7 +37,7 @@ def strict(response: str, target: Target) -> MetricResult:
     if not said or (target.options and said not in [option.casefold() for option in target.options]):
         return NOTHING
     equal = said in [answer.strip().casefold() for answer in target.answers]
-    return MetricResult(understood=said, credit=float(equal))
+    return MetricResult(parsed=said, score=float(equal))
 
 
 def _true_or_false(response: str, target: Target) -> str | None:

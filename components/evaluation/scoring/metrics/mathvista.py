@@ -27,7 +27,7 @@ def official(response: str, target: Target) -> MetricResult:
         return chosen(_option(response.strip(), target), target)
     said = _value(_extracted(response), target)
     right = _value(target.answers[0], target)
-    return NOTHING if said is None else MetricResult(understood=said, credit=float(said == right))
+    return NOTHING if said is None else MetricResult(parsed=said, score=float(said == right))
 
 
 def strict(response: str, target: Target) -> MetricResult:
@@ -38,9 +38,7 @@ def strict(response: str, target: Target) -> MetricResult:
     alone = (LIST if target.details["answer_type"] == "list" else NUMBER).fullmatch(text)
     said = _value(text, target) if alone else None
     return (
-        NOTHING
-        if said is None
-        else MetricResult(understood=said, credit=float(said == _value(target.answers[0], target)))
+        NOTHING if said is None else MetricResult(parsed=said, score=float(said == _value(target.answers[0], target)))
     )
 
 

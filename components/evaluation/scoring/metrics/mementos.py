@@ -52,8 +52,8 @@ def _read(response: str, target: Target, *, synonyms: bool) -> MetricResult:
         )
         scores.append(f1(right, said))
         found += sorted(said)
-    understood = ", ".join(found) or None
-    return MetricResult(understood=understood, credit=sum(scores) / len(scores) if scores else 0.0)
+    parsed = ", ".join(found) or None
+    return MetricResult(parsed=parsed, score=sum(scores) / len(scores) if scores else 0.0)
 
 
 @lru_cache(maxsize=65_536)

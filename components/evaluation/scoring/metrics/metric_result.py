@@ -8,20 +8,20 @@ from components.evaluation.scoring.targets import Target
 
 @dataclass(frozen=True, kw_only=True)
 class MetricResult:
-    """What was understood (None: nothing) and the credit for it, from 0 to 1."""
+    """The answer that was found (None: none) and its score from 0 to 1."""
 
-    understood: str | None
-    credit: float
+    parsed: str | None
+    score: float
 
 
-NOTHING = MetricResult(understood=None, credit=0.0)
+NOTHING = MetricResult(parsed=None, score=0.0)
 
 
 def chosen(letter: str | None, target: Target) -> MetricResult:
     """The reading of a choice."""
-    return NOTHING if letter is None else MetricResult(understood=letter, credit=float(letter in target.answers))
+    return NOTHING if letter is None else MetricResult(parsed=letter, score=float(letter in target.answers))
 
 
 def strict_choice(response: str, target: Target) -> MetricResult:
-    """A choice is understood only where the option stands there, once; the last statement counts."""
+    """A choice is parsed only where the option stands there, once; the last statement counts."""
     return chosen(strict_option(response, target.options), target)

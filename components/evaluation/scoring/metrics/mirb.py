@@ -34,13 +34,13 @@ def official(response: str, target: Target) -> MetricResult:
         return NOTHING
     if subset in YES_NO or (subset in CONTAINED and right in ("yes", "no")):
         meant = "yes" if "yes" in said.lower() else "no"
-        return MetricResult(understood=meant, credit=float(meant == right))
+        return MetricResult(parsed=meant, score=float(meant == right))
     if subset in CONTAINED:
-        return MetricResult(understood=said, credit=float(right in said.lower()))
+        return MetricResult(parsed=said, score=float(right in said.lower()))
     if subset in COUNTED:
         counted = _number(said)
-        return MetricResult(understood=counted, credit=float(counted == right))
-    return MetricResult(understood=said, credit=float(said.lower() == right))
+        return MetricResult(parsed=counted, score=float(counted == right))
+    return MetricResult(parsed=said, score=float(said.lower() == right))
 
 
 def strict(response: str, target: Target) -> MetricResult:
@@ -52,7 +52,7 @@ def strict(response: str, target: Target) -> MetricResult:
         return NOTHING
     if target.details["subset"] in COUNTED:
         said = NUMBERS.get(said, said)
-    return MetricResult(understood=said, credit=float(said == target.answers[0].strip().casefold()))
+    return MetricResult(parsed=said, score=float(said == target.answers[0].strip().casefold()))
 
 
 def _first(response: str) -> str:

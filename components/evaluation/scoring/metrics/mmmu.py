@@ -1,6 +1,6 @@
 """MMMU and MuirBench, as MMMU's own code judges them (MMMU-Benchmark/MMMU, mmmu/utils/eval_utils.py).
 
-Where nothing is understood, that code draws an option at random; here it is wrong and counted as not understood.
+Where nothing is parsed, that code draws an option at random; here it is wrong and counted as not parsed.
 """
 
 import re
@@ -30,8 +30,8 @@ def official(response: str, target: Target) -> MetricResult:
     right = [value for answer in target.answers for value in normalize(answer)]
     readings = parse_open(response)
     return MetricResult(
-        understood=response.strip() or None,
-        credit=float(any(_matches(reading, right) for reading in readings)),
+        parsed=response.strip() or None,
+        score=float(any(_matches(reading, right) for reading in readings)),
     )
 
 
@@ -43,7 +43,7 @@ def strict(response: str, target: Target) -> MetricResult:
     if not said:
         return NOTHING
     right = {_plain(answer) for answer in target.answers}
-    return MetricResult(understood=said, credit=float(_plain(said) in right))
+    return MetricResult(parsed=said, score=float(_plain(said) in right))
 
 
 def parse_choice(response: str, target: Target) -> str | None:

@@ -14,8 +14,8 @@ __all__ = ["official", "strict"]
 
 
 def official(response: str, target: Target) -> MetricResult:
-    """As the module says. A small letter is not the capital: it is understood, and wrong."""
+    """As the module says. A small letter is not the capital: it is parsed, and wrong."""
     lead = next((lead for lead in LEADS if lead in response), None)
     said = response if lead is None else response.split(lead)[-1]
     first = next((character for character in said if character.isalpha()), None)
-    return NOTHING if first is None else MetricResult(understood=first, credit=float(first in target.answers))
+    return NOTHING if first is None else MetricResult(parsed=first, score=float(first in target.answers))

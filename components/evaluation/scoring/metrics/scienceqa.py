@@ -16,5 +16,5 @@ def official(response: str, target: Target) -> MetricResult:
     if len(said) == 1 and said.upper() in target.letters:
         return chosen(said.upper(), target)
     if len(said) >= 2 and said[0].isupper() and said[1] == ".":
-        return MetricResult(understood=said[0], credit=float(said[0] in target.answers))
+        return MetricResult(parsed=said[0], score=float(said[0] in target.answers))
     return NOTHING

@@ -88,7 +88,7 @@ def _tally(target: Target, alike: Callable[[str], str]) -> Counter[str]:
 
 
 def _read(said: str, given: Counter[str]) -> MetricResult:
-    return MetricResult(understood=said or None, credit=_accuracy(given[said], given.total()))
+    return MetricResult(parsed=said or None, score=_accuracy(given[said], given.total()))
 
 
 @lru_cache

@@ -65,8 +65,8 @@ class Flamingo(TextEncoder):
 
     def preprocess(self, images: Sequence[bytes], settings: ModelSettings) -> Pixels:
         image = settings.image
-        grids = torch.full((len(images), 2), image.size // image.patch_size, dtype=torch.int64)
-        return Pixels(values=normalize(resize_square(images, image.size), NORMALIZATION), grids=grids)
+        image_grid = torch.full((len(images), 2), image.size // image.patch_size, dtype=torch.int64)
+        return Pixels(values=normalize(resize_square(images, image.size), NORMALIZATION), image_grid=image_grid)
 
     def build(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, *, seed: int) -> PreTrainedModel:
         if shape := settings.scratch_shape:
@@ -162,13 +162,13 @@ class Flamingo(TextEncoder):
             "image_attention_mask": mask.long().to(model.device),
         }
 
-    def part_of(self, parameter: str) -> Part:
+    def parameter_group(self, parameter: str) -> Part:
         return next((part for name, part in PARTS.items() if name in parameter.split(".")), "text")
 
     def forward(self, model: PreTrainedModel, batch: PackedBatch) -> Tensor:
         image = getattr(model, "module", model).config.image_token_id
         pixel_values, dummy = batch.pixel_values, []
-        if not len(batch.grids):
+        if not len(batch.image_grid):
             pixel_values, dummy = pixel_values.new_zeros(1, *pixel_values.shape[1:]), [image]
         row = row_of(batch, dummy=dummy)
         seen = last_seen(row.input_ids[0], row.segments, image)

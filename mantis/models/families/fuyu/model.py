@@ -69,17 +69,17 @@ class Fuyu(TextEncoder):
 
     def preprocess(self, images: Sequence[bytes], settings: ModelSettings) -> Pixels:
         edge = settings.image.patch_size
-        parts, grids = [torch.empty(0, 3 * edge * edge)], []
+        parts, image_grid = [torch.empty(0, 3 * edge * edge)], []
         for image in images:
             pixels = resize_to(image, partial(fit, settings=settings), "bilinear")
             height, width = pixels.shape[2:]
             padded = pad(pixels, (0, -width % edge, 0, -height % edge), value=PAD_LEVEL)
             padded = padded.contiguous(memory_format=torch.channels_last)
             patches = patches_of(normalize(padded, NORMALIZATION), edge)
-            grids.append(patches.shape[:2])
+            image_grid.append(patches.shape[:2])
             # Fuyu's patches have their colours last (FuyuImageProcessor.patchify_image).
             parts.append(patches.permute(0, 1, 3, 4, 2).reshape(-1, 3 * edge * edge))
-        return Pixels(values=torch.cat(parts), grids=torch.tensor(grids, dtype=torch.int64).reshape(-1, 2))
+        return Pixels(values=torch.cat(parts), image_grid=torch.tensor(image_grid, dtype=torch.int64).reshape(-1, 2))
 
     def build(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, *, seed: int) -> PreTrainedModel:
         if shape := settings.scratch_shape:
@@ -146,12 +146,12 @@ class Fuyu(TextEncoder):
             return {}
         return {"pixel_values": pixels.pick(shown).values.unsqueeze(0).to(model.device, model.dtype)}
 
-    def part_of(self, parameter: str) -> Part:
+    def parameter_group(self, parameter: str) -> Part:
         return "projector" if "vision_embed_tokens" in parameter.split(".") else "text"
 
     def forward(self, model: PreTrainedModel, batch: PackedBatch) -> Tensor:
         pixel_values, dummy = batch.pixel_values, []
-        if not len(batch.grids):
+        if not len(batch.image_grid):
             config = getattr(model, "module", model).config
             pixel_values, dummy = pixel_values.new_zeros(1, pixel_values.shape[1]), [config.image_token_id]
         row = row_of(batch, dummy=dummy)

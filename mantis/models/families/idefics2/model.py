@@ -66,15 +66,15 @@ class Idefics2(TextEncoder):
 
     def preprocess(self, images: Sequence[bytes], settings: ModelSettings) -> Pixels:
         edge = settings.image.patch_size
-        parts, grids = [torch.empty(0, 3 * edge * edge)], []
+        parts, image_grid = [torch.empty(0, 3 * edge * edge)], []
         for image in images:
             pixels = resize_to(image, partial(fit, settings=settings), "bilinear")
             # What is left beyond the last whole patch is never seen, as in transformers.
             height, width = (length // edge * edge for length in pixels.shape[2:])
             patches = patches_of(normalize(pixels[:, :, :height, :width], NORMALIZATION), edge)
             parts.append(patches.reshape(-1, 3 * edge * edge))
-            grids.append(patches.shape[:2])
-        return Pixels(values=torch.cat(parts), grids=torch.tensor(grids, dtype=torch.int64).reshape(-1, 2))
+            image_grid.append(patches.shape[:2])
+        return Pixels(values=torch.cat(parts), image_grid=torch.tensor(image_grid, dtype=torch.int64).reshape(-1, 2))
 
     def build(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, *, seed: int) -> PreTrainedModel:
         if shape := settings.scratch_shape:
@@ -164,23 +164,23 @@ class Idefics2(TextEncoder):
             return {}
         picked = pixels.pick(shown)
         values = picked.values.to(model.device, model.dtype)
-        return {"pixel_values": values, "pixel_attention_mask": picked.grids.to(model.device)}
+        return {"pixel_values": values, "pixel_attention_mask": picked.image_grid.to(model.device)}
 
-    def part_of(self, parameter: str) -> Part:
+    def parameter_group(self, parameter: str) -> Part:
         return next((part for name, part in PARTS.items() if name in parameter.split(".")), "text")
 
     def forward(self, model: PreTrainedModel, batch: PackedBatch) -> Tensor:
-        pixel_values, grids, dummy = batch.pixel_values, batch.grids, []
-        if not len(grids):
+        pixel_values, image_grid, dummy = batch.pixel_values, batch.image_grid, []
+        if not len(image_grid):
             config = getattr(model, "module", model).config
-            pixel_values, grids = pixel_values.new_zeros(1, pixel_values.shape[1]), grids.new_ones(1, 2)
+            pixel_values, image_grid = pixel_values.new_zeros(1, pixel_values.shape[1]), image_grid.new_ones(1, 2)
             dummy = [config.image_token_id] * config.perceiver_config.resampler_n_latents
         row = row_of(batch, dummy=dummy)
         output = model(
             input_ids=row.input_ids,
             position_ids=row.position_ids,
             pixel_values=pixel_values,
-            pixel_attention_mask=grids,
+            pixel_attention_mask=image_grid,
             attention_mask=None,  # see llava.py
             use_cache=False,
             logits_to_keep=batch.target_positions,
@@ -243,17 +243,17 @@ def image_features(model: Any, pixel_values: Tensor, pixel_attention_mask: Tenso
     return SimpleNamespace(pooler_output=features.flatten(0, 1), last_hidden_state=hidden)
 
 
-def position_ids(grids: Sequence[Sequence[int]], side: int) -> Tensor:
+def position_ids(image_grid: Sequence[Sequence[int]], side: int) -> Tensor:
     """[P] int64: for each patch the position of a square of `side` x `side` that lies where it lies in its image.
 
     Source: Idefics2VisionEmbeddings of transformers, in its float32.
     """
-    boundaries = torch.arange(1 / side, 1.0, 1 / side)
+    cu_seqlens = torch.arange(1 / side, 1.0, 1 / side)
     places = []
-    for rows, columns in grids:
+    for rows, columns in image_grid:
         down, across = (
             torch.bucketize(
-                (torch.arange(count, dtype=torch.float32) / count).clamp(max=1 - 1e-6), boundaries, right=True
+                (torch.arange(count, dtype=torch.float32) / count).clamp(max=1 - 1e-6), cu_seqlens, right=True
             )
             for count in (rows, columns)
         )

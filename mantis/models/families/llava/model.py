@@ -109,8 +109,8 @@ class Llava(TextEncoder):
     def preprocess(self, images: Sequence[bytes], settings: ModelSettings) -> Pixels:
         image = settings.image
         pixels = self.tower.resize(images, image.size)
-        grids = torch.full((len(images), 2), image.size // image.patch_size, dtype=torch.int64)
-        return Pixels(values=normalize(pixels, self.tower.normalization), grids=grids)
+        image_grid = torch.full((len(images), 2), image.size // image.patch_size, dtype=torch.int64)
+        return Pixels(values=normalize(pixels, self.tower.normalization), image_grid=image_grid)
 
     def build(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, *, seed: int) -> PreTrainedModel:
         if shape := settings.scratch_shape:
@@ -205,7 +205,7 @@ class Llava(TextEncoder):
             vision_feature_select_strategy=self._strategy(settings),
         )
 
-    def part_of(self, parameter: str) -> Part:
+    def parameter_group(self, parameter: str) -> Part:
         return next((part for name, part in PARTS.items() if name in parameter.split(".")), "text")
 
     def for_packing(self, model: PreTrainedModel) -> None:
@@ -229,7 +229,7 @@ class Llava(TextEncoder):
 
     def forward(self, model: PreTrainedModel, batch: PackedBatch) -> Tensor:
         pixel_values, dummy = batch.pixel_values, []
-        if not len(batch.grids):
+        if not len(batch.image_grid):
             config = getattr(model, "module", model).config
             edge = config.vision_config.image_size
             pixel_values, dummy = (
