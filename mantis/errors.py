@@ -4,9 +4,14 @@ An error of this hierarchy is shown as one paragraph without a traceback: it nam
 value found there, and the remedy. Anything else that is raised is a bug and keeps its traceback.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class MantisError(Exception):
     """Base of all errors that are shown to a person; `remedy` says what to do next."""
+
+    exit_code = 1  # of the command that ends with it
 
     def __init__(self, problem: str, *, remedy: str = "") -> None:
         self.problem = problem
@@ -52,3 +57,9 @@ class EvaluationError(MantisError):
 
 class TrackingError(MantisError):
     """MLflow refused or is away."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`Did you mean NAME? ` with the closest known name, for the front of a remedy; empty if no name is close."""
+    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"Did you mean {close[0]}? " if close else ""

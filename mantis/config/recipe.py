@@ -24,12 +24,12 @@ from pydantic import (
 
 from mantis.config.identity import RUNTIME_ONLY, Settings
 from mantis.config.migrations import migrate, present_name
-from mantis.errors import ConfigError
+from mantis.errors import ConfigError, did_you_mean
 from mantis.hashing import fingerprint
 from mantis.progress import say
 from mantis.schema_versions import CURRENT, FIELD, Form, check_version
 
-EVERY_FIELD = "`mantis recipes demo` prints every field with its value."
+EVERY_FIELD = "`mantis recipe fields` explains every field."
 SCRATCH = "scratch"  # the value of model.base for models that are built from nothing
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
@@ -159,8 +159,8 @@ class DataSettings(Settings):
 
     source: str = Field(
         "generated",
-        description="`generated` (the demo's tasks), `fetched` (what `mantis fetch` brought into the store), a folder "
-        "or a store URL with raw data.",
+        description="`generated` (the demo's tasks), `fetched` (the sets of `mantis data fetch`), a folder, or a "
+        "store URL with raw data.",
     )
     generated_conversations: int = Field(20_000, ge=10)
     mixture: Name | None = Field(None, description="A mixture of components/data/mixture/mixtures.yaml.")
@@ -302,7 +302,7 @@ class EvaluationSettings(Settings):
 
     source: str = Field(
         "generated",
-        description="`generated`, `mirror` (of `mantis fetch-benchmark`, in the store), a folder or a store URL.",
+        description="`generated`, `mirror` (of `mantis benchmark fetch`, in the store), a folder or a store URL.",
     )
     benchmarks: tuple[Name, ...] = ()
     prompt: Name = Field("mantis", description="A prompt profile of the benchmarks' files.")
@@ -482,6 +482,8 @@ def explain(error: ValidationError, origin: str) -> str:
         field = ".".join(str(part) for part in item["loc"]) or "the whole"
         if item["type"] == "extra_forbidden":
             problems += _unknown(field, item["input"])
+        elif item["type"] == "tuple_type":
+            problems.append(f"{field} = {_short(item['input'])} is not a list; write [{item['input']}]")
         else:
             problems.append(f"{field} = {_short(item['input'])}: {item['msg'].removeprefix('Value error, ')}")
     return f"{origin}: {'; '.join(problems)}."
@@ -524,4 +526,5 @@ def _known_fields(error: ValidationError) -> str:
         if not sections:
             return EVERY_FIELD
         section = sections[0]
-    return f"Fields here: {', '.join(section.model_fields)}."
+    close = did_you_mean(str(unknown[0][-1]), section.model_fields)
+    return f"{close}Fields here: {', '.join(section.model_fields)}."

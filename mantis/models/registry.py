@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
-from mantis.errors import ConfigError
+from mantis.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from mantis.models.family import Family
@@ -70,5 +70,6 @@ def check_family(name: str) -> None:
     """
     if name not in FAMILIES:
         raise ConfigError(
-            f"model.family = {name!r} is not a model family.", remedy=f"Families: {', '.join(sorted(FAMILIES))}."
+            f"model.family = {name!r} is not a model family.",
+            remedy=f"{did_you_mean(name, FAMILIES)}Families: {', '.join(sorted(FAMILIES))}.",
         )

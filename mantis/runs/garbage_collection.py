@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mantis.artifacts.manifest import MANIFEST, read_manifest
-from mantis.errors import NotFoundError
+from mantis.errors import NotFoundError, did_you_mean
 from mantis.runs.step_runner import read_records, runs
 from mantis.store.base import ObjectStore, StoredObject, delete_tree
 
@@ -53,7 +53,8 @@ def garbage(store: ObjectStore, *, without: frozenset[str] = frozenset()) -> lis
     unknown = without - set(there)
     if unknown:
         raise NotFoundError(
-            f"{store.url} has no run {', '.join(sorted(unknown))}.", remedy="`mantis status` lists the runs."
+            f"{store.url} has no run {', '.join(sorted(unknown))}.",
+            remedy=f"{did_you_mean(min(unknown), there)}`mantis status` lists the runs.",
         )
     keys, fingerprints = _named_by(store, [run for run in there if run not in without])
     reports = {f"reports/{run}" for run in there if run not in without}

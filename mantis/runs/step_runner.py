@@ -31,7 +31,7 @@ from mantis.artifacts.manifest import (
     read_manifest,
 )
 from mantis.config.recipe import Recipe, read_stored_recipe
-from mantis.errors import ConfigError, MantisError, NotFoundError
+from mantis.errors import ConfigError, MantisError, NotFoundError, did_you_mean
 from mantis.hashing import fingerprint
 from mantis.processes import die_with_parent
 from mantis.runs.arms import parent_of
@@ -105,7 +105,8 @@ def open_run(run: str, store_url: str) -> Run:
         text = store.get(key).decode()
     except NotFoundError:
         raise ConfigError(
-            f"run = {run!r} is not in {store.url}.", remedy="`mantis status` lists the runs of a store."
+            f"run = {run!r} is not in {store.url}.",
+            remedy=f"{did_you_mean(run, runs(store))}`mantis status` lists the runs of a store.",
         ) from None
     recipe = read_stored_recipe(text, origin=store.uri(key))
     return Run(id=run, store=store, recipe=recipe, parent=parent_of(store, run))
@@ -257,9 +258,9 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, MantisError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
-        return f"{STOPPED} by Ctrl-C. The same command goes on from here."
+        return f"{STOPPED} by Ctrl-C. The same command continues from there."
     if isinstance(error, SystemExit):
-        return f"{STOPPED} with exit code {error.code}. The same command goes on from here."
+        return f"{STOPPED} with exit code {error.code}. The same command continues from there."
     return "".join(traceback.format_exception_only(error)).strip()
 
 

@@ -8,7 +8,7 @@ import yaml
 
 from components.data.mixture.epochs import written_out
 from mantis.config.recipe import SCRATCH, Recipe, parse_recipe
-from mantis.errors import ConfigError
+from mantis.errors import ConfigError, did_you_mean
 from mantis.hashing import fingerprint
 from mantis.models.weights.catalog import FIELDS
 from mantis.store.base import key_below, open_store
@@ -102,9 +102,11 @@ def _recipe_text(recipe: str) -> tuple[str, str]:
         folder, _, file = recipe.rpartition("/")
         return open_store(folder).get(file).decode(), recipe
     if recipe not in shipped_recipes():
+        shipped = shipped_recipes()
         raise ConfigError(
             f"recipe = {recipe!r} is not shipped.",
-            remedy=f"Shipped: {', '.join(shipped_recipes())}. Your own: a file (mantis run FILE.yaml) or a store URL.",
+            remedy=f"{did_you_mean(recipe, shipped)}Shipped: {', '.join(shipped)}. Your own: a file (mantis run "
+            "FILE.yaml) or a store URL.",
         )
     return (resources.files("pipelines") / "recipes" / f"{recipe}.yaml").read_text(), f"recipe {recipe}"
 

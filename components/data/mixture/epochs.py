@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from components.data.published.published_sets import published, skill_of
 from mantis.config.recipe import DataSettings, Name, Recipe, Sampling, SubsetSettings
-from mantis.errors import ConfigError
+from mantis.errors import ConfigError, did_you_mean
 from mantis.synthetic import SKILLS
 
 FILE = Path(__file__).with_name("mixtures.yaml")
@@ -69,7 +69,8 @@ def _named(data: DataSettings) -> tuple[SubsetSettings, ...]:
         return tuple(SubsetSettings(name=name) for name in generated)
     if data.mixture not in mixtures():
         raise ConfigError(
-            f"data.mixture = {data.mixture!r} is no mixture.", remedy=f"Mixtures: {', '.join(mixtures())}."
+            f"data.mixture = {data.mixture!r} is no mixture.",
+            remedy=f"{did_you_mean(data.mixture, mixtures())}Mixtures: {', '.join(mixtures())}.",
         )
     return mixtures()[data.mixture].subsets
 

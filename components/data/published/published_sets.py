@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from mantis.config.recipe import Name
-from mantis.errors import ConfigError
+from mantis.errors import ConfigError, did_you_mean
 from mantis.synthetic import SKILLS
 
 FILE = Path(__file__).with_name("subsets.yaml")
@@ -74,7 +74,10 @@ def published_subset(name: str) -> PublishedSubset:
         ConfigError: there is none; names those that exist.
     """
     if name not in published():
-        raise ConfigError(f"{name!r} is no published subset.", remedy=f"Published: {', '.join(published())}.")
+        raise ConfigError(
+            f"{name!r} is no published subset.",
+            remedy=f"{did_you_mean(name, published())}Published: {', '.join(published())}.",
+        )
     return published()[name]
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from components.evaluation.scoring.score_response import METRICS
 from components.evaluation.scoring.targets import Kind
-from mantis.errors import ConfigError, EvaluationError
+from mantis.errors import ConfigError, EvaluationError, did_you_mean
 from mantis.hashing import fingerprint
 
 FOLDER = Path(__file__).parent
@@ -150,8 +150,8 @@ def load_benchmark(name: str, *, prompt: str = DEFAULT_PROMPT) -> Benchmark:
     """
     if name not in known_benchmarks():
         raise ConfigError(
-            f"evaluation.benchmarks names {name!r}, which is no benchmark.",
-            remedy=f"Benchmarks: {', '.join(known_benchmarks())}.",
+            f"{name!r} is no benchmark.",
+            remedy=f"{did_you_mean(name, known_benchmarks())}Benchmarks: {', '.join(known_benchmarks())}.",
         )
     return parse_benchmark((FOLDER / f"{name}.yaml").read_text(), name=name, prompt=prompt)
 

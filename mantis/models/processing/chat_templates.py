@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from mantis.errors import ConfigError, InputError
+from mantis.errors import ConfigError, InputError, did_you_mean
 from mantis.models.conversation import IMAGE_MARK, Conversation
 
 PROFILES = Path(__file__).with_name("chat_templates.yaml")
@@ -58,7 +58,8 @@ def load_chat_template(name: str) -> ChatTemplate:
     profiles = yaml.safe_load(PROFILES.read_text())
     if name not in profiles:
         raise ConfigError(
-            f"model.prompt = {name!r} is not a prompt profile.", remedy=f"Profiles: {', '.join(sorted(profiles))}."
+            f"model.prompt = {name!r} is not a prompt profile.",
+            remedy=f"{did_you_mean(name, profiles)}Profiles: {', '.join(sorted(profiles))}.",
         )
     return ChatTemplate.model_validate(profiles[name])
 

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from mantis.config.recipe import ModelSettings, Name
-from mantis.errors import ConfigError
+from mantis.errors import ConfigError, did_you_mean
 
 FILE = Path(__file__).with_name("catalog.yaml")
 FIELDS = ("base", "vision", "projector")  # of ModelSettings, which may name published weights
@@ -63,7 +63,10 @@ def published_base(name: str) -> PublishedWeights:
         ConfigError: there are none; names those that exist.
     """
     if name not in published_bases():
-        raise ConfigError(f"{name!r} is no published model.", remedy=f"Published: {', '.join(published_bases())}.")
+        known = published_bases()
+        raise ConfigError(
+            f"{name!r} is no published model.", remedy=f"{did_you_mean(name, known)}Published: {', '.join(known)}."
+        )
     return published_bases()[name]
 
 
