@@ -1,75 +1,107 @@
-"""Runs side by side in the terminal; the page is reporting's."""
+"""Runs side by side: in the terminal, as data for JSON, and as pages."""
 
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
-from components.reporting.compare_runs import Comparison, ComparisonCell, ComparisonRow, compare_runs
+from components.reporting.compare_runs import Comparison, ComparisonCell, ComparisonRow
 from components.reporting.render.comparison_page import render_comparison, render_comparison_markdown, verdicts
-from mantis.runs.step_runner import open_run
 from mantis.statistics import Paired
-from mantis.store.base import ObjectStore
+from pipelines.cli.console import Cell as Shown
+from pipelines.cli.console import ids, names, note, numbers, show, show_table, tell, texts
+
+P_NOTE = "p is not corrected for the number of rows: of 20 rows without any difference, one is below 0.05 by chance."
 
 
-def compare(runs: list[str], store: ObjectStore, console: Console, page: Path | None) -> None:
-    """Print the comparison of `runs`; with `page`, write it there as HTML, and beside it as Markdown."""
-    comparison = compare_runs([open_run(run, store.url) for run in runs])
+def show_comparison(comparison: Comparison) -> None:
+    """Print the differences of the recipes, the scores, and a verdict on each run."""
+    arms = [arm.run for arm in comparison.arms]
     if comparison.settings:
-        console.print(_settings(comparison))
-        console.print()
+        show_table([*ids("recipe"), *texts(*arms)], [(name, *values) for name, values in comparison.settings])
+        show()
     for rows in (comparison.benchmarks, comparison.skills):
         if rows:
-            console.print(_scores(comparison, rows))
-            console.print()
+            _show_scores(arms, rows)
+            show()
     for sentence in verdicts(comparison):
-        console.print(sentence, markup=False)
-    for note in comparison.notes:
-        console.print(note, style="yellow", markup=False)
-    if page is not None:
-        page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(render_comparison(comparison))
-        page.with_suffix(".md").write_text(render_comparison_markdown(comparison))
-        console.print(f"page  {page}")
+        tell(sentence)
+    tell(P_NOTE)
+    for remark in comparison.notes:
+        note(remark)
 
 
-def _settings(comparison: Comparison) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("recipe")
-    for arm in comparison.arms:
-        table.add_column(arm.run, overflow="fold")
-    for name, values in comparison.settings:
-        table.add_row(name, *values)
-    return table
+def write_pages(comparison: Comparison, page: Path) -> None:
+    """Write the comparison to `page` as HTML, and beside it as Markdown."""
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(render_comparison(comparison))
+    page.with_suffix(".md").write_text(render_comparison_markdown(comparison))
 
 
-def _scores(comparison: Comparison, rows: list[ComparisonRow]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("benchmark" if rows[0].overall else "skill")
-    table.add_column("samples", justify="right")
-    for number, arm in enumerate(comparison.arms):
-        table.add_column(arm.run, justify="right", overflow="fold")
-        if number:
-            table.add_column("difference, 95 %, p", justify="right", no_wrap=True)
+def as_data(comparison: Comparison) -> dict[str, Any]:
+    """The comparison for JSON; accuracies and differences are shares from 0 to 1."""
+    return {
+        "runs": [arm.run for arm in comparison.arms],
+        "settings": {name: list(values) for name, values in comparison.settings},
+        "scores": [_row_data(comparison, row) for row in comparison.rows],
+        "verdicts": verdicts(comparison),
+        "notes": list(comparison.notes),
+    }
+
+
+def _row_data(comparison: Comparison, row: ComparisonRow) -> dict[str, Any]:
+    return {
+        "benchmark": row.benchmark,
+        "skill": row.skill,
+        "overall": row.overall,
+        "runs": [
+            None if cell is None else {"run": arm.run} | _cell_data(cell)
+            for arm, cell in zip(comparison.arms, row.cells, strict=True)
+        ],
+    }
+
+
+def _cell_data(cell: ComparisonCell) -> dict[str, Any]:
+    score, paired = cell.score, cell.paired
+    data = {"samples": score.samples, "accuracy": score.accuracy, "low": score.low, "high": score.high}
+    if paired is None:
+        return data | {"difference": None}
+    return data | {
+        "difference": {
+            "value": paired.difference,
+            "low": paired.low,
+            "high": paired.high,
+            "p": paired.p,
+            "significant": paired.significant,
+        }
+    }
+
+
+def _show_scores(arms: list[str], rows: list[ComparisonRow]) -> None:
+    overall = rows[0].overall
+    columns = [*ids("benchmark" if overall else "skill"), *([] if overall else names("of")), *numbers("samples")]
+    for number, arm in enumerate(arms):
+        columns += numbers(arm, "difference, 95 %, p") if number else numbers(arm)
+    shown = []
     for row in rows:
         samples = next(cell.score.samples for cell in row.cells if cell is not None)
-        cells = [part for number, cell in enumerate(row.cells) for part in _cell(cell, number)]
-        name = row.title if row.overall else f"{row.title} [dim]{row.benchmark}[/]"
-        table.add_row(name, f"{samples:,}", *cells)
-    return table
+        cells = [part for number, cell in enumerate(row.cells) for part in _cells(cell, number)]
+        of = [] if overall else [row.benchmark]
+        shown.append([row.title, *of, f"{samples:,}", *cells])
+    show_table(columns, shown)
 
 
-def _cell(cell: ComparisonCell | None, number: int) -> list[str]:
+def _cells(cell: ComparisonCell | None, number: int) -> list[Shown]:
     if cell is None:
-        return ["-"] + [""] * bool(number)
+        return ["-", ""] if number else ["-"]
     score = f"{100 * cell.score.accuracy:.1f}"
     return [score, _difference(cell.paired)] if number else [score]
 
 
-def _difference(paired: Paired | None) -> str:
+def _difference(paired: Paired | None) -> Text:
     if paired is None:
-        return ""
+        return Text()
     colour = "dim" if not paired.significant else "green" if paired.difference > 0 else "red"
     middle, low, high = (100 * value for value in (paired.difference, paired.low, paired.high))
     p = "p<0.001" if paired.p < 0.001 else f"p={paired.p:.3f}"
-    return f"[{colour}]{middle:+.1f}  {low:+.1f} to {high:+.1f}  {p}[/]"
+    return Text(f"{middle:+.1f}  {low:+.1f} to {high:+.1f}  {p}", style=colour)

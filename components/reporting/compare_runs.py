@@ -156,7 +156,7 @@ def _arm(run: Run, notes: list[str]) -> Arm:
     arm = Arm(
         run=run.id,
         recipe=run.recipe.name,
-        settings=_flat(run.recipe.model_dump(mode="json")),
+        settings=flat(run.recipe.model_dump(mode="json")),
         models=tuple(dict.fromkeys(manifest.inputs["model"].fingerprint for manifest in ordered)),
         scores={(score.benchmark, score.skill): score for score in scores},
         lines={name: _lines(reader, manifest) for name, manifest in evaluations.items()},
@@ -236,8 +236,9 @@ def _different_settings(arms: Sequence[Arm]) -> tuple[tuple[str, tuple[str, ...]
     return tuple((name, values) for name, values in rows.items() if len(set(values)) > 1)
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested mappings by their dotted names."""
     if not isinstance(value, dict):
         return {prefix: value}
     pairs: Iterable[tuple[str, Any]] = ((f"{prefix}.{key}" if prefix else key, inner) for key, inner in value.items())
-    return {name: leaf for key, inner in pairs for name, leaf in _flat(inner, key).items()}
+    return {name: leaf for key, inner in pairs for name, leaf in flat(inner, key).items()}

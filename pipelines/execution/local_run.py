@@ -1,34 +1,54 @@
 """What `mantis run`, `ablate` and `data prepare` share: check a recipe, then run a DAG of it on this machine."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from mantis.runs.step_runner import Run
-from mantis.store.base import default_store_url
+from rich.console import Console
+
+from mantis.runs.arms import arms_of
+from mantis.runs.step_runner import Run, State, StepRecord, read_records
+from mantis.store.base import ObjectStore
 from mantis.tracking.mlflow_runs import Status
-from pipelines.terminal import console, overrides_of, recipe_argument
 
 
-def start(
-    recipe: str, set_: list[str], source: str | None, name: str, store: str, pipeline: str = "instruction-tuning"
-) -> Run:
-    """Run `pipeline` to its end, drawing its steps; returns the run.
+def start(recipe: str, overrides: Mapping[str, str], name: str, store_url: str, console: Console, pipeline: str) -> Run:
+    """Run `pipeline` to its end, and draw its steps on `console`; returns the run.
 
     Raises:
-        MantisError: the recipe will not do, a step failed, or somebody pressed Ctrl-C.
+        MantisError: the recipe cannot be run, or a step failed.
+        InterruptedRunError: somebody pressed Ctrl-C. The error says what was saved.
     """
     from pipelines.execution.supervisor import InterruptedRunError, run_dag
 
-    overrides, text = overrides_of(set_, source), recipe_argument(recipe)
-    store_url = store or default_store_url()
-    checked = _checked(pipeline, text, overrides, name, store_url)
-    console.print(f"run [bold]{checked.id}[/]  store {checked.store.url}")
-    parameters = {"run_recipe": text, "run_overrides": overrides, "run_name": name, "store_url": store_url}
+    checked = _checked(pipeline, recipe, overrides, name, store_url)
+    console.print(f"run [bold]{checked.id}[/]  store {checked.store.url}", soft_wrap=True)
+    parameters = {"run_recipe": recipe, "run_overrides": overrides, "run_name": name, "store_url": store_url}
     try:
         run_dag(checked, parameters, console, pipeline)
-    except InterruptedRunError:
+    except InterruptedRunError as error:
         _close_killed(checked, pipeline)
-        raise
+        raise InterruptedRunError(f"{error.problem} {what_was_saved(checked)}", remedy=error.remedy) from None
     return checked
+
+
+def what_was_saved(run: Run) -> str:
+    """A sentence about the results and checkpoints that a stopped run, or its arms, left in the store."""
+    saved = []
+    for each in (run, *(replace(run, id=arm, parent=run.id) for arm in arms_of(run.store, run.id))):
+        for record in read_records(run.store, each.id):
+            if record.key and record.state in (State.DONE, State.REUSED):
+                saved.append(each.shown(record.step))
+            elif record.step == "train" and (step := last_checkpoint(run.store, record)) is not None:
+                saved.append(f"the checkpoint of {each.shown(record.step)} at step {step:,}")
+    return f"Saved: {', '.join(saved)}." if saved else "No result was finished."
+
+
+def last_checkpoint(store: ObjectStore, record: StepRecord) -> int | None:
+    """The step of the newest whole checkpoint of the training that `record` is about."""
+    prefix = f"checkpoints/{record.fingerprint}"
+    folders = store.children(prefix)[1] if record.fingerprint else ()
+    steps = [folder for folder in folders if store.stat(f"{folder}/COMMIT") is not None]
+    return int(max(steps).rpartition("step-")[2]) if steps else None
 
 
 def _checked(pipeline: str, recipe: str, overrides: Mapping[str, object], name: str, store_url: str) -> Run:

@@ -21,14 +21,16 @@ from mantis.hashing import fingerprint
 from mantis.processes import one_at_a_time
 from mantis.progress import PROGRESS_DIR
 from mantis.runs.arms import arms_of
-from mantis.runs.step_runner import Run, State, StepRecord, read_records
+from mantis.runs.step_runner import STOPPED, Run, State, StepRecord, read_records, was_stopped
 
 REFRESH_SECONDS = 0.5
 GRACE_SECONDS = 60  # training saves a checkpoint on the way out
 
 
 class InterruptedRunError(MantisError):
-    """The person pressed Ctrl-C, or the process was told to end."""
+    """The person pressed Ctrl-C, or the process got SIGTERM."""
+
+    exit_code = 130  # as shells have it
 
 
 @dataclass
@@ -72,7 +74,7 @@ class View:
             note = f"{state['label']}  {state['note']}"
             self.progress.update(task, total=total, completed=state["done"], figures=figures, note=note)
         elif state["state"] != State.STARTED:
-            words = {State.DONE: "done", State.REUSED: "result was already there", State.FAILED: "failed"}
+            words = {State.DONE: "done", State.REUSED: "result was already there", State.FAILED: _failed(state)}
             self.progress.update(task, total=1, completed=1, figures=words[State(state["state"])], note="")
             self.progress.stop_task(task)
 
@@ -83,12 +85,16 @@ class View:
             text = f"{state['label']}: {state['done']:,} of {state['total'] or '?'} {state['unit']}  {state['note']}"
             word = f"running-{state['label']}-{share}"
         else:
-            text = {"started": "started", "reused": "result was already there"}.get(word, word)
+            text = {"reused": "result was already there", "failed": _failed(state)}.get(word, word)
             if word == State.DONE:
                 text += f" in {state['seconds']:.1f} s"
         if self.shown.get(step) != word:
             self.shown[step] = word
             self.console.print(f"{step:<22} {text}", highlight=False, markup=False)
+
+
+def _failed(state: dict[str, Any]) -> str:
+    return "stopped" if state["reason"].startswith(STOPPED) else "failed"
 
 
 def run_dag(run: Run, parameters: dict[str, Any], console: Console, pipeline: str = "instruction-tuning") -> None:
@@ -114,14 +120,14 @@ def run_dag(run: Run, parameters: dict[str, Any], console: Console, pipeline: st
                     time.sleep(REFRESH_SECONDS)
                     view.update()
             except KeyboardInterrupt:
-                console.print("Stopping: training saves a checkpoint first. Ctrl-C again ends it at once.")
+                console.print("Stopping. Training saves a checkpoint first. Ctrl-C again ends it at once.")
                 _end(child)
-                raise InterruptedRunError("Stopped.", remedy="The same command goes on from here.") from None
+                raise InterruptedRunError("Stopped.", remedy="The same command continues from there.") from None
             finally:
                 _end(child)
             view.update()
         if child.returncode != 0:
-            raise MantisError(_why(run, before, log), remedy=f"Everything that was said is in {log}.")
+            raise MantisError(_why(run, before, log), remedy=f"The whole log is {log}.")
 
 
 def _why(run: Run, before: dict[str, str], log: Path) -> str:
@@ -192,9 +198,10 @@ def _only_one(run: Run) -> AbstractContextManager[None]:
 
 def explain(records: list[StepRecord]) -> str:
     """One word for a run, from its records."""
-    states = {record.state for record in records}
-    if State.FAILED in states:
+    if any(record.state is State.FAILED and not was_stopped(record) for record in records):
         return "failed"
+    if any(was_stopped(record) for record in records):
+        return "stopped"
     if any(record.step == "report" and record.state in (State.DONE, State.REUSED) for record in records):
         return "done"
     return "unfinished"

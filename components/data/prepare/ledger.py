@@ -93,6 +93,16 @@ class Ledger:
         store.put(f"{prefix}/{LEDGER}", buffer.getvalue())
 
 
+def count_reasons(store: ObjectStore, prefix: str) -> dict[Action, dict[str, int]]:
+    """Entries of `<prefix>/ledger.parquet` by action and reason, the most frequent first."""
+    table = pq.read_table(io.BytesIO(store.get(f"{prefix}/{LEDGER}")), columns=["action", "reason"])
+    counts = Counter((row["action"], row["reason"]) for row in table.to_pylist())
+    counted: dict[Action, dict[str, int]] = {"dropped": {}, "repaired": {}}
+    for (action, reason), count in counts.most_common():
+        counted[action][reason] = count
+    return counted
+
+
 def _entry(subset: str, row: int, name: str, action: Action, why: RowRejected | RowRepaired) -> LedgerEntry:
     return LedgerEntry(
         subset=subset,

@@ -1,0 +1,167 @@
+"""The arguments and options that commands share, what they mean, and how a shell completes them."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mantis.errors import ConfigError, MantisError
+from mantis.models.registry import FAMILIES
+from mantis.store.base import ObjectStore, default_store_url, open_store
+
+RECIPE_SUFFIXES = (".yaml", ".yml")
+
+Complete = Callable[[typer.Context, str], list[str]]
+
+
+def _completing(known: Callable[[typer.Context], Iterable[str]]) -> Complete:
+    """A completion that offers what begins with the typed text. It offers nothing where looking fails."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        try:
+            return [name for name in known(ctx) if name.startswith(incomplete)]
+        except (MantisError, OSError):
+            return []
+
+    return complete
+
+
+def _recipes(_: typer.Context) -> Iterable[str]:
+    from pipelines.execution.resolve import shipped_recipes
+
+    files = (str(path) for path in Path().iterdir() if path.suffix in RECIPE_SUFFIXES)
+    return [*shipped_recipes(), *sorted(files)]
+
+
+def _runs(ctx: typer.Context) -> Iterable[str]:
+    from mantis.runs.step_runner import runs
+
+    return runs(opened(ctx.params.get("store") or ""))
+
+
+def _benchmarks(_: typer.Context) -> Iterable[str]:
+    from components.evaluation.benchmarks.benchmark_catalog import known_benchmarks
+
+    return known_benchmarks()
+
+
+def _subsets(_: typer.Context) -> Iterable[str]:
+    from components.data.published.published_sets import published
+
+    return published()
+
+
+def _models(_: typer.Context) -> Iterable[str]:
+    from mantis.models.weights.catalog import published_bases
+
+    return published_bases()
+
+
+def _fields(_: typer.Context) -> Iterable[str]:
+    from mantis.config.recipe import Recipe
+    from pipelines.cli.reference_pages.recipe_fields import fields_of
+
+    return (f"{field.path}=" for field in fields_of(Recipe))
+
+
+complete_recipe = _completing(_recipes)
+complete_run = _completing(_runs)
+complete_benchmark = _completing(_benchmarks)
+complete_subset = _completing(_subsets)
+complete_model = _completing(_models)
+complete_field = _completing(_fields)
+complete_family = _completing(lambda _: sorted(FAMILIES))
+
+RECIPE_HELP = "The name of a shipped recipe, a YAML file, or a store URL."
+FAMILY_HELP = f"A model family: {', '.join(sorted(FAMILIES))}."
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE_HELP, autocompletion=complete_recipe)]
+RunId = Annotated[
+    str, typer.Argument(metavar="RUN", help="The id of a run. `mantis status` lists them.", autocompletion=complete_run)
+]
+BenchmarkName = Annotated[
+    str,
+    typer.Argument(help="A benchmark. `mantis benchmark list` shows them.", autocompletion=complete_benchmark),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Change a field of the recipe: section.field=value. May be given several times.",
+        autocompletion=complete_field,
+    ),
+]
+Source = Annotated[
+    str | None, typer.Option("--source", help="Take raw data from this folder or store URL, not from the recipe's.")
+]
+Name = Annotated[str, typer.Option("--name", help="The id of the run. Without it the recipe decides the id.")]
+Store = Annotated[
+    str, typer.Option("--store", help="file:///folder or s3://bucket/prefix.", show_default="MANTIS_STORE or ./.mantis")
+]
+PlatformFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--platform", help="A YAML file with the resources of each step, e.g. manifests/overlays/a100/steps.yaml."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+def opened(store: str) -> ObjectStore:
+    """The store that `--store` names, else the default one."""
+    return open_store(store or default_store_url())
+
+
+def recipe_argument(recipe: str) -> str:
+    """The text of a recipe file. A shipped name or a store URL is returned as it is.
+
+    Raises:
+        ConfigError: no such file, or one that cannot be read as text.
+    """
+    from pipelines.execution.resolve import shipped_recipes
+
+    path = Path(recipe)
+    if recipe in shipped_recipes() or "://" in recipe or "\n" in recipe:
+        return recipe
+    if not (path.suffix in RECIPE_SUFFIXES or "/" in recipe or path.is_file()):
+        return recipe
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        raise ConfigError(
+            f"recipe = {recipe!r}: there is no such file.", remedy="`mantis recipe list` shows the shipped recipes."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe = {recipe!r} cannot be read: {error}.", remedy="Name a YAML file.") from None
+
+
+def overrides_of(given: list[str] | None, source: str | None) -> dict[str, str]:
+    """The overrides that `--set` and `--source` mean.
+
+    A source brings its own subsets, unless the recipe names a mixture: then those are looked for at the source.
+
+    Raises:
+        ConfigError: a `--set` without `=`.
+    """
+    overrides = {}
+    if source is not None:
+        address = source if "://" in source else str(Path(source).absolute())
+        overrides = {"data.source": json.dumps(address), "data.subsets": "[]"}
+    for item in given or ():
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {item!r} has no `=`.", remedy="Write --set training.learning_rate=5e-6.")
+        overrides[key.strip()] = value
+    return overrides
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help. A line is a command, or a command and `: ` with what it does."""
+    shown = []
+    for line in lines:
+        command, _, words = line.partition(": ")
+        shown.append(f"- `{command}`{f'  {words}' if words else ''}")
+    return "**Examples**\n\n" + "\n".join(shown)

@@ -1,0 +1,229 @@
+"""`mantis benchmark` and `mantis rescore`: which benchmarks there are, fetching them, scoring responses again."""
+
+import json
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from mantis.errors import ConfigError, did_you_mean
+from mantis.store.base import ObjectStore, key_of
+from pipelines.cli.arguments import AsJson, BenchmarkName, Store, complete_benchmark, examples, opened
+from pipelines.cli.console import ids, names, numbers, show, show_json, show_table, tell, texts
+
+if TYPE_CHECKING:
+    from components.evaluation.benchmarks.benchmark_catalog import Benchmark
+    from components.evaluation.scoring.rescore import Rescored
+    from components.evaluation.scoring.score_response import Scoring
+
+benchmark = typer.Typer(help="Benchmarks: list, show, fetch.")
+
+
+@benchmark.command("list", epilog=examples("mantis benchmark list", "mantis benchmark list --json"))
+def list_(store: Store = "", as_json: AsJson = False) -> None:
+    """List the benchmarks, and which of them the store has."""
+    from components.evaluation.benchmarks.benchmark_catalog import known_benchmarks, load_benchmark
+    from components.evaluation.benchmarks.benchmark_mirror import mirrored
+
+    there = opened(store)
+    found = []
+    for each in (load_benchmark(name) for name in known_benchmarks()):
+        revisions = list(mirrored(there, each)) if each.hub is not None else []
+        found.append((each, revisions))
+    if as_json:
+        show_json({"benchmarks": [_benchmark_data(each, revisions) for each, revisions in found]})
+        return
+    rows = []
+    for each, revisions in found:
+        has = "generated" if each.hub is None else ", ".join(revision[:12] for revision in revisions) or "no"
+        comparable = sum(each.comparable(row) for row in each.paper)
+        published = str(comparable) if comparable == len(each.paper) else f"{comparable} of {len(each.paper)}"
+        tasks = str(len(each.skills))
+        rows.append((each.name, each.split, tasks, each.metric, each.aggregation or "-", published, has))
+    columns = [
+        *ids("benchmark"), *names("split"), *numbers("tasks"), *names("metric", "average"), *numbers("published"),
+        *texts("in the store"),
+    ]  # fmt: skip
+    show_table(columns, rows)
+    show()
+    tell("published: rows of published results on the same split with the same metric. Other rows get no verdict.")
+
+
+@benchmark.command("show", epilog=examples("mantis benchmark show mantis-eval", "mantis benchmark show blink --json"))
+def show_(name: BenchmarkName, store: Store = "", as_json: AsJson = False) -> None:
+    """Show the skills, prompts, revision and published results of a benchmark."""
+    from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+    from components.evaluation.benchmarks.benchmark_mirror import mirrored
+
+    each, there = load_benchmark(name), opened(store)
+    manifests = mirrored(there, each) if each.hub is not None else {}
+    if as_json:
+        show_json(_benchmark_data(each, list(manifests)) | _details(each))
+        return
+    show(f"{each.title}  split {each.split}, metric {each.metric}, revision {each.revision()}", style="bold")
+    if each.hub is not None:
+        pinned = each.hub.revision or "not pinned: `mantis benchmark fetch` resolves and records it"
+        show(f"https://huggingface.co/datasets/{each.hub.dataset}  {pinned}")
+        for revision, manifest in manifests.items():
+            show(f"mirrored {revision}  {there.uri(manifest.key)}  {len(manifest.files)} files")
+    show(f"prompts: {', '.join(each.prompts)}")
+    for skill in each.skills.values():
+        chance = "one in the number of options" if skill.chance is None else f"{skill.chance:.0%}"
+        show(f"  {skill.label}  (chance {chance})")
+    kinds = Counter((row.source, row.split) for row in each.paper)
+    for (origin, split), number in kinds.items():
+        remark = "" if split == each.split else ": no verdict against another split"
+        show(f"{number} published rows, {origin}, {split}{remark}")
+
+
+@benchmark.command(epilog=examples("mantis benchmark fetch mantis-eval"))
+def fetch(name: BenchmarkName, store: Store = "") -> None:
+    """Mirror a published benchmark into the store, with the hash of every file. Started again, it continues.
+
+    A recipe reads it with `evaluation.source: mirror`.
+    """
+    from components.evaluation.benchmarks import benchmark_mirror
+    from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+
+    there = opened(store)
+    manifest = benchmark_mirror.fetch(there, load_benchmark(name))
+    size = sum(file.size for file in manifest.files)
+    show(f"{there.uri(manifest.key)}  {len(manifest.files)} files, {size / 1e6:,.1f} MB")
+
+
+RESCORE_EXAMPLES = examples(
+    "mantis rescore evaluations/MODEL/mantis-eval/FINGERPRINT --scoring strict",
+    "mantis rescore responses.jsonl --benchmark mantis-eval --json -",
+)
+
+
+def rescore(
+    responses: Annotated[
+        str,
+        typer.Argument(metavar="FILE|ADDRESS", help="A JSONL file with id and response, or an evaluation's address."),
+    ],
+    benchmark: Annotated[
+        str,
+        typer.Option(help="With a JSONL file: the benchmark that it answers.", autocompletion=complete_benchmark),
+    ] = "",
+    source: Annotated[
+        str, typer.Option(help="With a JSONL file: `mirror`, or the folder that holds the benchmark's folder.")
+    ] = "mirror",
+    scoring: Annotated[str, typer.Option(help="The profile of the headline: official or strict.")] = "official",
+    model: Annotated[str, typer.Option(help="With --json and a JSONL file: the name of the model.")] = "",
+    out: Annotated[
+        str, typer.Option("--json", metavar="FILE|-", help="Write the scores there as JSON. - is stdout.")
+    ] = "",
+    store: Store = "",
+) -> None:
+    """Score responses again without generating any: with the current metrics, or with the other profile."""
+    from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+
+    profile, there = _profile(scoring), opened(store)
+    if benchmark:
+        described = load_benchmark(benchmark)
+        made = _rescore_file(there, Path(responses), described, source, profile)
+    elif Path(responses).is_file():
+        raise ConfigError(
+            f"{responses} is a file, and --benchmark is missing.", remedy="Name the benchmark that it answers."
+        )
+    else:
+        described, model, made = _rescore_evaluation(there, responses, profile)
+    scored = {"benchmark": described.name, "model": model, "scores": made.rows}
+    if out == "-":
+        show_json(scored)
+        return
+    _show_rows(made.rows)
+    if out:
+        _write(Path(out), json.dumps(scored, indent=1, ensure_ascii=False) + "\n")
+
+
+def _profile(scoring: str) -> "Scoring":
+    from components.evaluation.scoring.score_response import Scoring
+
+    profile: Scoring | None = next((known for known in get_args(Scoring) if known == scoring), None)
+    if profile is None:
+        raise ConfigError(
+            f"--scoring {scoring!r} is no profile.",
+            remedy=f"{did_you_mean(scoring, get_args(Scoring))}Use official or strict.",
+        )
+    return profile
+
+
+def _rescore_file(
+    store: ObjectStore, file: Path, described: "Benchmark", source: str, profile: "Scoring"
+) -> "Rescored":
+    from components.evaluation.benchmarks.benchmark_mirror import find_mirror
+    from components.evaluation.benchmarks.benchmark_source import local_copy, read_and_say
+    from components.evaluation.scoring.rescore import rescore_file
+
+    if source == "mirror" and described.hub is None:
+        raise ConfigError(
+            f"{described.name} is generated: it has no mirror.",
+            remedy="Write it with `mantis data generate FOLDER`, and name --source FOLDER/benchmarks.",
+        )
+    with tempfile.TemporaryDirectory(prefix="mantis-rescore-") as temporary:
+        root = Path(temporary)
+        if source == "mirror":
+            manifest = find_mirror(store, described)
+            folder = local_copy(store, f"{manifest.key}/files", root)
+        else:
+            folder = Path(source).expanduser() / described.name
+        samples = read_and_say(folder, described, spool=root / "pictures", pictures=False)
+    return rescore_file(file, described, samples, profile, seed=0)
+
+
+def _rescore_evaluation(store: ObjectStore, address: str, profile: "Scoring") -> "tuple[Benchmark, str, Rescored]":
+    """The benchmark, the model's fingerprint, and the scores."""
+    from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+    from components.evaluation.scoring import rescore
+
+    key = key_of(store, address)
+    described = load_benchmark(rescore.benchmark_of(key))
+    made = rescore.rescore_evaluation(store, key, described, profile, seed=0)
+    return described, key.split("/")[1], made
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}.", remedy="Name another file.") from None
+
+
+def _benchmark_data(each: "Benchmark", revisions: list[str]) -> dict[str, Any]:
+    return {
+        "name": each.name,
+        "title": each.title,
+        "split": each.split,
+        "skills": list(each.skills),
+        "metric": each.metric,
+        "aggregation": each.aggregation,
+        "generated": each.hub is None,
+        "mirrored": revisions,
+        "published": len(each.paper),
+        "comparable": sum(each.comparable(row) for row in each.paper),
+    }
+
+
+def _details(each: "Benchmark") -> dict[str, Any]:
+    return {
+        "revision": each.revision(),
+        "dataset": each.hub.dataset if each.hub else None,
+        "prompts": list(each.prompts),
+        "chance": {name: skill.chance for name, skill in each.skills.items()},
+        "results": [row.model_dump() | {"comparable": each.comparable(row)} for row in each.paper],
+    }
+
+
+def _show_rows(rows: list[dict[str, Any]]) -> None:
+    shown = []
+    for row in rows:
+        interval = f"{100 * row['low']:.1f} to {100 * row['high']:.1f}"
+        accuracy, *shares = (f"{100 * row[name]:.1f}" for name in ("accuracy", "official", "strict"))
+        counts = (str(row["samples"]), str(row["missing"]))
+        shown.append((row["label"], *counts, accuracy, interval, *shares, str(row["unparsed"])))
+    figures = numbers("samples", "missing", "accuracy", "95 % interval", "official", "strict", "unparsed")
+    show_table([*names("skill"), *figures], shown)

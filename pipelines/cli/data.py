@@ -1,0 +1,271 @@
+"""`mantis data`: what there is to train on, what an epoch holds, and how to fetch, prepare or generate data."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mantis.errors import ConfigError
+from pipelines.cli.arguments import (
+    AsJson,
+    Changes,
+    Name,
+    RecipeName,
+    Source,
+    Store,
+    complete_subset,
+    examples,
+    opened,
+    overrides_of,
+    recipe_argument,
+)
+from pipelines.cli.console import console, errors, ids, names, note, numbers, show, show_json, show_table, tell, texts
+
+if TYPE_CHECKING:
+    from mantis.runs.step_runner import Run
+
+data = typer.Typer(help="Training sets: list, fetch, plan, prepare, generate.")
+
+
+@data.command(
+    "list", epilog=examples("mantis data list", "mantis data list --source FOLDER", "mantis data list --json")
+)
+def list_(source: Source = None, store: Store = "", as_json: AsJson = False) -> None:
+    """List the published sets, and what the store or --source has of each."""
+    from components.data.published.listing import overview
+
+    found = overview(opened(store), source)
+    if as_json:
+        show_json({"subsets": [_subset_data(each) for each in found]})
+        return
+    columns = [
+        *ids("subset"), *names("skill"), *numbers("rows", "images avg/max", "messages", "text tokens"),
+        *texts("licence", "forbids", "there"),
+    ]  # fmt: skip
+    rows = []
+    for each in found:
+        known = each.published
+        if known is None:
+            rows.append((each.name, *[""] * 7, each.there))
+            continue
+        figures = (
+            f"{known.rows:,}", f"{known.images.mean:g}/{known.images.max}", f"{known.messages:g}",
+            _number(known.text_tokens),
+        )  # fmt: skip
+        terms = (known.licence.name, ", ".join(known.licence.forbids))
+        rows.append((each.name, known.skill, *figures, *terms, each.there))
+    show_table(columns, rows)
+
+
+@data.command(
+    epilog=examples("mantis data fetch nlvr2 dreamsim", "mantis data fetch nlvr2 --split train --split val"),
+)
+def fetch(
+    subsets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SUBSET", help="Published sets. `mantis data list` shows them.", autocompletion=complete_subset
+        ),
+    ],
+    split: Annotated[
+        list[str] | None, typer.Option(help="train or val. May be given twice. Without it: train.")
+    ] = None,
+    revision: Annotated[
+        str, typer.Option(help="A revision of the hub's repository. Without it: the one fetched before, or the newest.")
+    ] = "",
+    store: Store = "",
+) -> None:
+    """Fetch published sets from the hub into the store. Started again, it continues.
+
+    HF_TOKEN opens gated sets. HF_ENDPOINT names a mirror. A recipe reads fetched sets with `data.source: fetched`.
+    """
+    from components.data.published.fetch import fetch_subset
+
+    there = opened(store)
+    for subset in subsets:
+        manifest = fetch_subset(there, subset, splits=tuple(split or ["train"]), revision=revision)
+        size = sum(file.size for file in manifest.files) / 1e9
+        show(f"{subset}  {len(manifest.files)} files, {size:.2f} GB  {there.uri(manifest.key)}")
+
+
+@data.command(
+    epilog=examples(
+        "mantis data plan mantis-siglip",
+        "mantis data plan demo --source FOLDER",
+        "mantis data plan mantis-siglip --json",
+    )
+)
+def plan(
+    recipe: RecipeName,
+    set_: Changes = None,
+    source: Source = None,
+    image_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens per image. Without it: those of the recipe's model for 640 x 480 pixels."),
+    ] = None,
+    store: Store = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show what an epoch of a recipe will hold, before it is computed: rows, samples, images, tokens, steps.
+
+    Rows are counted in the prepared subset, else at the source. Else the published count is taken.
+    """
+    from components.data.mixture.epoch_estimate import plan_epoch
+    from components.data.published.listing import sizes_of
+    from components.data.published.published_sets import warnings
+    from pipelines.execution.resolve import resolve_run
+
+    _, resolved = resolve_run(recipe_argument(recipe), overrides_of(set_, source), "")
+    sizes = sizes_of(opened(store), resolved)
+    per_image = image_tokens or _image_tokens(resolved)
+    planned = plan_epoch(resolved, sizes, image_tokens=per_image)
+    if as_json:
+        show_json(_plan_data(planned, per_image, warnings(sizes)))
+        return
+    total = planned.total.samples
+    columns = [
+        *ids("subset"), *names("skill"),
+        *numbers("rows", "drawn", "samples", "share", "images", "text tokens", "tokens"), *texts("how"),
+    ]  # fmt: skip
+    rows = [(line.name, line.skill, *_figures(line, total), line.note) for line in planned.lines]
+    totals = [
+        (line.name or "no known skill", "", *_figures(line, total), "") for line in (*planned.skills, planned.total)
+    ]
+    show_table(columns, [*rows, *totals], totals=len(totals))
+    assumed = "as asked" if image_tokens else f"model.family {resolved.model.family}, base {resolved.model.base}"
+    show()
+    tell(
+        f"{total:,} samples an epoch; {planned.epochs} epoch(s) at {planned.batch_size} samples: {planned.steps:,} "
+        f"steps. Tokens are estimates from published averages, {per_image} per image ({assumed})."
+    )
+    for warning in warnings(sizes):
+        note(warning)
+
+
+@data.command(
+    epilog=examples(
+        "mantis data prepare demo",
+        "mantis data prepare demo --source FOLDER --json",
+        "mantis data prepare mantis-siglip --store s3://bucket/prefix",
+    )
+)
+def prepare(
+    recipe: RecipeName,
+    set_: Changes = None,
+    source: Source = None,
+    name: Name = "",
+    store: Store = "",
+    as_json: AsJson = False,
+) -> None:
+    """Prepare the subsets of a recipe and assemble their mixture, without training.
+
+    `mantis run` and `mantis job` of the same recipe take both from the store.
+    """
+    from pipelines.cli.run import started
+
+    to = errors if as_json else console
+    run = started(recipe, set_, source, name, store, "data-preparation", to=to)
+    subsets = prepared_subsets(run)
+    if as_json:
+        show_json({"subsets": subsets})
+        return
+    columns = [*ids("subset"), *numbers("rows", "kept"), *texts("dropped", "repaired")]
+    rows = [
+        (each["name"], f"{each['rows']:,}", f"{each['kept']:,}", _reasons(each["dropped"]), _reasons(each["repaired"]))
+        for each in subsets
+    ]
+    show_table(columns, rows)
+
+
+@data.command(
+    epilog=examples("mantis data generate FOLDER", "mantis data generate FOLDER --conversations 1000 --seed 1")
+)
+def generate(
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    seed: Annotated[int, typer.Option(help="Another seed gives other images and questions.")] = 0,
+    conversations: Annotated[int, typer.Option(min=10, help="Training rows of all subsets together.")] = 20_000,
+    samples_per_skill: Annotated[int, typer.Option(min=1, help="Held-out samples of each skill.")] = 500,
+) -> None:
+    """Write the demo's generated tasks as JPEGs and JSON, in the form that --source reads."""
+    from mantis.synthetic import write_demo_data
+
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"folder = {str(folder)!r} is a file.", remedy="Name a new folder.")
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"folder = {str(folder)!r} is not empty.", remedy="Name a new folder.")
+    write_demo_data(folder, seed=seed, conversations=conversations, samples_per_skill=samples_per_skill)
+    show(f"wrote {folder}; train on it: mantis run demo --source {folder}")
+
+
+def _subset_data(each: Any) -> dict[str, Any]:
+    known = each.published
+    return {
+        "name": each.name,
+        "there": each.there,
+        "skill": known.skill if known else None,
+        "rows": known.rows if known else None,
+        "images_mean": known.images.mean if known else None,
+        "images_max": known.images.max if known else None,
+        "messages": known.messages if known else None,
+        "text_tokens": known.text_tokens if known else None,
+        "licence": known.licence.name if known else None,
+        "forbids": list(known.licence.forbids) if known else [],
+    }
+
+
+def _plan_data(planned: Any, per_image: int, warnings: list[str]) -> dict[str, Any]:
+    return {
+        "subsets": [_line_data(line) | {"skill": line.skill, "how": line.note} for line in planned.lines],
+        "skills": [_line_data(line) for line in planned.skills],
+        "total": _line_data(planned.total),
+        "epochs": planned.epochs,
+        "batch_size": planned.batch_size,
+        "steps": planned.steps,
+        "tokens_per_image": per_image,
+        "warnings": warnings,
+    }
+
+
+def _line_data(line: Any) -> dict[str, Any]:
+    fields = ("name", "rows", "drawn", "samples", "images", "text_tokens", "tokens")
+    return {field: getattr(line, field) for field in fields}
+
+
+def prepared_subsets(run: "Run") -> list[dict[str, Any]]:
+    """What preparation kept of each subset of a run, and why it dropped or repaired the other rows."""
+    from components.data.prepare.ledger import count_reasons
+    from mantis.artifacts.manifest import Kind, read_manifest
+    from mantis.runs.step_runner import read_records
+
+    rows = []
+    for record in read_records(run.store, run.id):
+        manifest = read_manifest(run.store, record.key) if record.key else None
+        if manifest is None or manifest.kind is not Kind.DATASET:
+            continue
+        name = record.step.removeprefix("prepare-")
+        numbers = {field: manifest.summary[field] for field in ("rows", "kept")}
+        rows.append({"name": name} | numbers | count_reasons(run.store, record.key))
+    return sorted(rows, key=lambda row: str(row["name"]))
+
+
+def _reasons(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
+
+
+def _figures(line: Any, samples: int) -> tuple[str, ...]:
+    share = f"{100 * line.samples / samples:.1f} %" if samples else "-"
+    counts = (f"{line.rows:,}", f"{line.drawn:,}", f"{line.samples:,}", share)
+    return (*counts, _number(line.images), _number(line.text_tokens), _number(line.tokens))
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value / 1e6:,.1f} M" if value >= 1e6 else f"{value:,.0f}"
+
+
+def _image_tokens(recipe: Any) -> int:
+    from mantis.models.conversation import ImageSize
+    from mantis.models.registry import family
+
+    return family(recipe.model.family).image_tokens(ImageSize(width=640, height=480), recipe.model)

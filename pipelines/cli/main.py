@@ -1,0 +1,91 @@
+"""The command line `mantis`: its commands, in the order and the panels of the help."""
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from pipelines.cli import benchmark, data, job, model, pipeline, recipe, run, train, upkeep
+from pipelines.cli.arguments import examples
+from pipelines.cli.console import explained, show
+
+DAILY, THINGS, UPKEEP = PANELS = ("Every day", "Data, models, benchmarks, recipes", "Upkeep and clusters")
+
+
+class Mantis(TyperGroup):
+    """The group of all commands. It shows our errors as one paragraph."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The commands panel by panel: the help shows panels in the order of their first commands."""
+        panels = {name: getattr(command, "rich_help_panel", "") for name, command in self.commands.items()}
+        return sorted(self.commands, key=lambda name: PANELS.index(panels[name]))
+
+    def invoke(self, ctx: Any) -> Any:
+        with explained():
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    cls=Mantis,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Multi-image instruction tuning: prepare data, train, convert, evaluate, report.\n\n"
+    "**First steps**\n\n"
+    "- `mantis doctor` says what works on this machine.\n"
+    "- `mantis run demo` trains a tiny model on generated tasks and writes a report, in minutes.\n"
+    "- `mantis run demo --source FOLDER` does the same with your own conversations.\n"
+    "- `mantis ui` shows the runs in MLflow.\n\n"
+    "A *run* is a recipe (a YAML file) with the changes that `--set section.field=value` makes. The same recipe is the "
+    "same run. Started again, it continues where it stopped, and takes every result that the store already has.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        from mantis.artifacts.manifest import code_version
+
+        show(f"mantis {version('mantis-kfp')} (code {code_version()})")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True, epilog=examples("mantis run demo", "mantis run --help"))
+def main(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and the code's.")
+    ] = False,
+) -> None:
+    """Without a command: the help."""
+    _help_without_command(ctx)
+
+
+def _help_without_command(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+
+
+def _noun(group: typer.Typer, name: str, panel: str) -> None:
+    """Add a noun. Without a verb it prints its help."""
+    group.callback(invoke_without_command=True)(_help_without_command)
+    app.add_typer(group, name=name, rich_help_panel=panel)
+
+
+for command, epilog in run.COMMANDS.items():
+    app.command(rich_help_panel=DAILY, epilog=epilog)(command)
+app.command(rich_help_panel=DAILY, epilog=benchmark.RESCORE_EXAMPLES)(benchmark.rescore)
+for command, epilog in upkeep.COMMANDS.items():
+    app.command(rich_help_panel=UPKEEP, epilog=epilog)(command)
+app.command(rich_help_panel=UPKEEP, epilog=job.EXAMPLES)(job.job)
+_noun(data.data, "data", THINGS)
+_noun(model.model, "model", THINGS)
+_noun(benchmark.benchmark, "benchmark", THINGS)
+_noun(recipe.recipe, "recipe", THINGS)
+_noun(train.train, "train", THINGS)
+_noun(pipeline.pipeline, "pipeline", UPKEEP)
+
+
+if __name__ == "__main__":
+    app(prog_name="mantis")

@@ -1,0 +1,123 @@
+"""`mantis pipeline`: the pipelines for Kubeflow Pipelines, as YAML or as a run on a server."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mantis.errors import ConfigError, did_you_mean
+from pipelines.cli.arguments import Changes, Name, PlatformFile, RecipeName, examples, overrides_of, recipe_argument
+from pipelines.cli.console import show
+
+pipeline = typer.Typer(help="Kubeflow Pipelines: compile, submit.")
+
+
+@pipeline.command(
+    "compile",
+    epilog=examples(
+        "mantis pipeline compile",
+        "mantis pipeline compile --check",
+        "mantis pipeline compile --image REGISTRY/mantis/train@sha256:DIGEST FOLDER",
+    ),
+)
+def compile_(
+    folder: Annotated[Path, typer.Argument(help="The folder of the YAML files.")] = Path("pipelines/compiled"),
+    check: Annotated[bool, typer.Option("--check", help="Only say whether the files are up to date.")] = False,
+    image: Annotated[
+        str, typer.Option(help="Bind the files to name@sha256:... Without it they hold a placeholder.")
+    ] = "",
+    platform: PlatformFile = None,
+) -> None:
+    """Compile the pipelines to the YAML that Kubeflow Pipelines takes."""
+    from pipelines.execution.compile import compile_all, stale
+    from pipelines.execution.platform import platform_of
+
+    if check and (image or platform):
+        raise typer.BadParameter("--check is for files without an image and a platform: leave out --image, --platform")
+    if check:
+        old = stale(folder)
+        if old:
+            raise ConfigError(
+                f"{', '.join(old)} in {folder} differ from the code.", remedy="Run `mantis pipeline compile`."
+            )
+        show(f"{folder} is up to date")
+        return
+    for path in compile_all(folder, platform_of(image, platform)):
+        show(str(path))
+
+
+@pipeline.command(
+    epilog=examples(
+        "mantis pipeline submit demo --host http://localhost:8080 --image REF --store s3://mantis --follow",
+        "mantis pipeline submit mantis-siglip --host HOST --image REF --store STORE --pipeline data-preparation",
+    )
+)
+def submit(
+    recipe: RecipeName,
+    host: Annotated[str, typer.Option(envvar="MANTIS_KFP_HOST", help="KFP's address, e.g. http://localhost:8080.")],
+    image: Annotated[str, typer.Option(envvar="MANTIS_IMAGE", help="The image of the steps: name@sha256:...")],
+    store: Annotated[str, typer.Option(envvar="MANTIS_STORE", help="s3://bucket/prefix.")],
+    platform: PlatformFile = None,
+    namespace: Annotated[str, typer.Option(help="The namespace of the runs.")] = "kubeflow",
+    pipeline: Annotated[str, typer.Option(help="instruction-tuning, data-preparation, evaluation or ablation.")] = (
+        "instruction-tuning"
+    ),
+    model: Annotated[str, typer.Option(help="With --pipeline evaluation: the address of the model.")] = "",
+    set_: Changes = None,
+    name: Name = "",
+    experiment: Annotated[str, typer.Option(help="KFP's experiment. It is created if it does not exist.")] = "mantis",
+    account: Annotated[str, typer.Option(help="The ServiceAccount of the steps.")] = "mantis-steps",
+    token: Annotated[
+        str, typer.Option(envvar="MANTIS_KFP_TOKEN", help="Better in the environment. In a pod: its ServiceAccount's.")
+    ] = "",
+    ca: Annotated[str, typer.Option(help="A file with the CA of KFP's certificate.")] = "",
+    cron: Annotated[
+        str, typer.Option(help="Run again by this schedule: six fields, seconds first, e.g. '0 0 3 * * 1'.")
+    ] = "",
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Wait for the end. The exit code is 1 unless the run succeeds.")
+    ] = False,
+) -> None:
+    """Start a run on Kubeflow Pipelines, and print its address."""
+    from pipelines.execution import submit as kfp
+    from pipelines.execution.compile import PIPELINES
+    from pipelines.execution.platform import platform_of
+
+    if pipeline not in PIPELINES:
+        raise ConfigError(
+            f"--pipeline {pipeline!r} is unknown.",
+            remedy=f"{did_you_mean(pipeline, PIPELINES)}There are: {', '.join(PIPELINES)}.",
+        )
+    if not store.startswith("s3://"):
+        raise ConfigError(f"--store {store!r}: pods cannot reach it.", remedy="Use s3://bucket/prefix.")
+    if cron and follow:
+        raise typer.BadParameter("--cron and --follow exclude each other: leave one out")
+    kfp.check_parameters(pipeline, model)
+    text, overrides = recipe_argument(recipe), overrides_of(set_, None)
+    title = _title(pipeline, text, overrides, name, model, store)
+    parameters = {"run_recipe": text, "run_overrides": overrides, "run_name": name, "store_url": store}
+    server = kfp.Server(host=host.rstrip("/"), namespace=namespace, token=token, ca_file=ca)
+    wanted = kfp.Submission(
+        pipeline=pipeline,
+        platform=platform_of(image, platform),
+        experiment=experiment,
+        title=title,
+        parameters=parameters | ({"eval_model": model} if model else {}),
+        service_account=account,
+        cron=cron,
+    )
+    made = kfp.submit(server, wanted)
+    page = "recurringrun" if cron else "runs"
+    show(f"run {title}  {server.host}/#/{page}/details/{made}")
+    if follow and kfp.follow(server, made) != "SUCCEEDED":
+        raise kfp.SubmissionError(f"The run {title} did not succeed.", remedy=f"`mantis status {title}` says why.")
+
+
+def _title(pipeline: str, recipe: str, overrides: dict[str, str], name: str, model: str, store: str) -> str:
+    """The id of the run that the pipeline will make."""
+    from pipelines.execution.ablation_runs import resolve_parent
+    from pipelines.execution.resolve import name_of, resolve_run
+
+    if pipeline == "ablation":
+        return resolve_parent(recipe, overrides, name, store)[0]
+    return resolve_run(recipe, overrides, name_of(recipe, overrides, name, model, store), store)[0]

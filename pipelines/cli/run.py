@@ -1,0 +1,353 @@
+"""Commands about runs: start one, see how far it is, read its report, compare several."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import webbrowser
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from mantis.errors import ConfigError, MantisError
+from mantis.schema_versions import Form, without_version
+from mantis.store.base import ObjectStore
+from pipelines.cli.arguments import (
+    AsJson,
+    Changes,
+    Name,
+    RecipeName,
+    RunId,
+    Source,
+    Store,
+    complete_run,
+    examples,
+    opened,
+    overrides_of,
+    recipe_argument,
+)
+from pipelines.cli.console import addresses, console, errors, ids, names, numbers, show, show_json, show_table, texts
+
+if TYPE_CHECKING:
+    from mantis.runs.step_runner import Run, StepRecord
+
+UI_HOST = "127.0.0.1"
+
+
+def run(
+    recipe: RecipeName,
+    set_: Changes = None,
+    source: Source = None,
+    name: Name = "",
+    store: Store = "",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print only the path of summary.json on stdout, and the rest on stderr.")
+    ] = False,
+    open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser at the end.")] = False,
+) -> None:
+    """Run a recipe on this machine: prepare, assemble, train, convert, evaluate, report.
+
+    Ctrl-C stops the run after training has saved a checkpoint. The same command continues from there.
+    """
+    checked = started(recipe, set_, source, name, store, to=errors if as_json else console)
+    report = checked.store.uri(f"reports/{checked.id}/report.html")
+    summary = f"reports/{checked.id}/summary.json"
+    if as_json:
+        print(_local_path(checked.store, summary))
+    else:
+        _show_scores(_summary(checked.store, summary))
+        show(f"report  {report}")
+    if open_report:
+        webbrowser.open(report)
+
+
+def ablate(
+    recipe: RecipeName,
+    set_: Changes = None,
+    source: Source = None,
+    name: Annotated[str, typer.Option(help="The id of the run that compares. Each arm appends its skill to it.")] = "",
+    store: Store = "",
+    as_json: AsJson = False,
+) -> None:
+    """Train one model for each skill of `data.skills`, and compare them.
+
+    Each model is trained on its skill and all skills before it. Each is a run of its own.
+    """
+    from mantis.runs.arms import arms_of
+
+    checked = started(recipe, set_, source, name, store, "ablation", to=errors if as_json else console)
+    compare(arms_of(checked.store, checked.id), checked.store.url, as_json=as_json)
+    if not as_json:
+        show(f"report  {checked.store.uri(f'reports/{checked.id}/report.html')}")
+
+
+def started(
+    recipe: str,
+    set_: list[str] | None,
+    source: str | None,
+    name: str,
+    store: str,
+    pipeline: str = "instruction-tuning",
+    *,
+    to: Console,
+) -> "Run":
+    """Run `pipeline` to its end and draw its steps on `to`; returns the run."""
+    from pipelines.execution.local_run import start
+
+    text, overrides = recipe_argument(recipe), overrides_of(set_, source)
+    return start(text, overrides, name, opened(store).url, to, pipeline)
+
+
+def status(
+    run_id: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="The id of a run. Without it: every run.", autocompletion=complete_run),
+    ] = "",
+    store: Store = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show the steps of a run: done, reused, or failed and why. Without a run, list all runs."""
+    there = opened(store)
+    if run_id:
+        _show_steps(there, run_id, as_json)
+        return
+    from mantis.runs.step_runner import runs
+
+    found = [_overview(there, each) for each in runs(there)]
+    if as_json:
+        show_json({"store": there.url, "runs": found})
+        return
+    if not found:
+        raise ConfigError(f"{there.url} holds no run.", remedy="Start one: mantis run demo.")
+    rows = [
+        (each["run"], each["state"], each["started"][:16].replace("T", " "), _percent(each["accuracy"]),
+         each["recipe"], "  ".join(f"{field}={value}" for field, value in each["changed"].items()))
+        for each in found
+    ]  # fmt: skip
+    columns = [*ids("run"), *names("state"), *numbers("started (UTC)", "accuracy"), *names("recipe"), *texts("changed")]
+    show_table(columns, rows)
+
+
+def report(
+    run_id: RunId,
+    store: Store = "",
+    open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open it in a browser.")] = True,
+) -> None:
+    """Open the report of a run in a browser, and print its path."""
+    there = opened(store)
+    key = f"reports/{run_id}/report.html"
+    if there.stat(key) is None:
+        from mantis.runs.step_runner import open_run
+
+        open_run(run_id, there.url)
+        raise ConfigError(f"run = {run_id!r} has no report yet.", remedy=f"`mantis status {run_id}` says why.")
+    path = _local_path(there, key)
+    show(str(path))
+    if open_page:
+        webbrowser.open(Path(path).as_uri())
+
+
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN",
+            help="Two or more runs. The others are compared with the first.",
+            autocompletion=complete_run,
+        ),
+    ],
+    store: Store = "",
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page there, and Markdown beside it."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which run is better at which skill: paired differences on the same samples, with intervals and tests."""
+    from components.reporting.compare_runs import compare_runs
+    from mantis.runs.step_runner import open_run
+    from pipelines.comparison import as_data, show_comparison, write_pages
+
+    there = opened(store)
+    comparison = compare_runs([open_run(each, there.url) for each in runs])
+    if html is not None:
+        write_pages(comparison, html)
+    if as_json:
+        show_json(as_data(comparison))
+        return
+    show_comparison(comparison)
+    if html is not None:
+        show(f"page  {html}")
+
+
+def ui(
+    store: Store = "",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port on this machine.")] = 5000,
+) -> None:
+    """Start MLflow's web page with the runs of the store. Ctrl-C ends it."""
+    from mantis.processes import die_with_parent, sigterm_raises
+    from mantis.tracking.mlflow_database import ARTIFACTS, forget_addresses
+    from mantis.tracking.mlflow_runs import database_folder, tracking_uri
+
+    _check_port(port)
+    there = opened(store)
+    uri, folder = tracking_uri(there), database_folder(there)
+    show(f"MLflow shows {uri}")
+    # MLflow opens its page for LLM traces unless the address asks for machine learning.
+    show(f"http://{UI_HOST}:{port}/#/experiments?workflowType=machine_learning")
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", UI_HOST, "--port", str(port)]
+    if folder is not None:
+        forget_addresses(folder)
+        command += ["--artifacts-destination", str(folder / ARTIFACTS)]
+    with sigterm_raises(), subprocess.Popen(command, env=os.environ, preexec_fn=die_with_parent) as server:
+        try:
+            code = server.wait()
+        finally:
+            server.terminate()
+    if code:
+        raise MantisError(f"MLflow ended with exit code {code}.", remedy="The lines above say why.")
+
+
+COMMANDS: dict[Callable[..., None], str] = {
+    run: examples(
+        "mantis run demo",
+        "mantis run demo --source FOLDER: trains on your own conversations",
+        "mantis run mantis-siglip --set training.learning_rate=1e-5 --store s3://bucket/prefix",
+    ),
+    status: examples("mantis status", "mantis status demo-1a2b3c4d", "mantis status --json"),
+    report: examples("mantis report demo-1a2b3c4d", "mantis report demo-1a2b3c4d --no-open"),
+    compare: examples(
+        "mantis compare demo-1a2b3c4d demo-5e6f7a8b", "mantis compare demo-1a2b3c4d demo-5e6f7a8b --html compare.html"
+    ),
+    ablate: examples(
+        "mantis ablate demo --set 'data.skills=[single,multi]': takes ten minutes", "mantis ablate ablation-siglip"
+    ),
+    ui: examples("mantis ui", "mantis ui --port 5001"),
+}
+
+
+def _overview(store: ObjectStore, run_id: str) -> dict[str, Any]:
+    """A run in one row: state, start, recipe, what was changed in it, and the mean accuracy of its benchmarks."""
+    from mantis.runs.step_runner import open_run, read_records
+    from pipelines.execution.supervisor import explain
+
+    records = read_records(store, run_id)
+    scores = [float(record.summary["accuracy"]) for record in records if "accuracy" in record.summary]
+    row: dict[str, Any] = {
+        "run": run_id,
+        "state": explain(records),
+        "started": min((record.started for record in records), default=""),
+        "accuracy": sum(scores) / len(scores) if scores else None,
+        "recipe": "",
+        "changed": {},
+    }
+    try:
+        recipe = open_run(run_id, store.url).recipe
+    except ConfigError:  # the recipe of another version, or none: the run is listed all the same
+        return row
+    return row | {"recipe": recipe.name, "changed": _changed(recipe)}
+
+
+def _changed(recipe: Any) -> dict[str, str]:
+    """The fields in which a recipe differs from the shipped one of its name."""
+    from components.reporting.compare_runs import flat
+    from pipelines.execution.resolve import resolve_run, shipped_recipes
+
+    if recipe.name not in shipped_recipes():
+        return {}
+    shipped = flat(resolve_run(recipe.name, {}, "")[1].model_dump(mode="json"))
+    own = flat(recipe.model_dump(mode="json"))
+    return {field: str(value) for field, value in own.items() if shipped.get(field) != value}
+
+
+def _show_steps(store: ObjectStore, run_id: str, as_json: bool) -> None:
+    from mantis.runs.step_runner import open_run, read_records
+    from pipelines.execution.supervisor import explain
+
+    open_run(run_id, store.url)
+    records = read_records(store, run_id)
+    steps = [_step(store, record) for record in records]
+    if as_json:
+        show_json({"run": run_id, "store": store.url, "state": explain(records), "steps": steps})
+        return
+    rows = [
+        (step["step"], step["state"], f"{step['seconds']:.1f}", str(step["attempts"]), step["started"][11:19],
+         step["address"] or step["reason"])
+        for step in steps
+    ]  # fmt: skip
+    columns = [*ids("step"), *names("state"), *numbers("seconds", "attempts", "started (UTC)")]
+    show_table([*columns, *addresses("result in the store, or reason")], rows)
+
+
+def _step(store: ObjectStore, record: "StepRecord") -> dict[str, Any]:
+    from mantis.runs.step_runner import State, was_stopped
+
+    seconds, reason = record.seconds, record.reason
+    if record.state is State.STARTED:
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(record.started)).total_seconds()
+        reason = _checkpoint(store, record)
+    return {
+        "step": record.step,
+        "state": "stopped" if was_stopped(record) else record.state.value,
+        "seconds": round(seconds, 3),
+        "attempts": record.attempts,
+        "started": record.started,
+        "ended": record.ended,
+        "reason": reason,
+        "address": record.key,
+    }
+
+
+def _checkpoint(store: ObjectStore, record: "StepRecord") -> str:
+    """How far a training is that has not ended, as far as its checkpoints show."""
+    from pipelines.execution.local_run import last_checkpoint
+
+    step = last_checkpoint(store, record) if record.step == "train" else None
+    return f"last checkpoint: step {step:,}" if step is not None else ""
+
+
+def _summary(store: ObjectStore, key: str) -> dict[str, Any]:
+    return without_version(Form.REPORT_SUMMARY, json.loads(store.get(key)), store.uri(key))
+
+
+def _show_scores(summary: dict[str, Any]) -> None:
+    rows = []
+    for row in summary["scores"]:
+        accuracy = _percent(row["accuracy"])
+        controls = [_percent(row[name]) for name in ("chance", "blind", "shuffled")]
+        interval = f"{_percent(row['low'])}–{_percent(row['high'])}"
+        rows.append((row["benchmark"], row["skill"], str(row["samples"]), accuracy, interval, *controls))
+    figures = numbers("samples", "accuracy", "95 % interval", "chance", "blind", "shuffled")
+    show_table([*ids("benchmark"), *names("skill"), *figures], rows)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _local_path(store: ObjectStore, key: str) -> Path:
+    """The object as a file: in place for a local store, else a copy in the working folder."""
+    from mantis.store.local import LocalStore
+
+    if isinstance(store, LocalStore):
+        return store.root / key
+    path = Path.cwd() / ".mantis" / "fetched" / key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    store.get_file(key, path)
+    return path
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((UI_HOST, port))
+        except OSError as error:
+            raise ConfigError(
+                f"--port {port} cannot be used: {error.strerror}.", remedy="Name another one, e.g. --port 5001."
+            ) from None
