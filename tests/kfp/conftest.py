@@ -54,9 +54,9 @@ class Kfp:
         }  # the ranks' image is that of the step which launches them
 
     def submit(self, recipe: str, *options: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-        """`mantis submit`, as a person types it; settings with `__` for the dot."""
+        """`mantis pipeline submit`, as a person types it; settings with `__` for the dot."""
         given = self.ranks | {name.replace("__", "."): value for name, value in settings.items()}
-        command = [sys.executable, "-m", "pipelines.cli", "submit", recipe, "--host", self.host]
+        command = [sys.executable, "-m", "pipelines.cli", "pipeline", "submit", recipe, "--host", self.host]
         command += ["--namespace", self.namespace, "--image", self.image, "--store", self.store, *options]
         command += [f"--set={name}={value}" for name, value in given.items()]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "300", "NO_COLOR": "1"}

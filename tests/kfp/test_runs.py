@@ -20,7 +20,7 @@ EXPENSIVE = ("assemble", "train", "convert")
 
 @pytest.fixture(scope="session")
 def demo(kfp):
-    """`mantis submit demo --follow`, to its end: what it said, and the ids of the run."""
+    """`mantis pipeline submit demo --follow`, to its end: what it said, and the ids of the run."""
     began = time.monotonic()
     done = kfp.submit("demo", "--follow")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -7,7 +7,7 @@ from components.data.step import prepare
 from mantis.runs.step_runner import read_record, read_records
 from mantis.store.base import open_store
 from mantis.synthetic import write_demo_data
-from pipelines.cli import app
+from pipelines.cli.main import app
 from pipelines.execution.preflight import preflight
 
 WIDE = {"COLUMNS": "300", "NO_COLOR": "1"}
@@ -71,7 +71,7 @@ def test_list_shows_the_table_and_what_a_source_has(store, tmp_path):
 def test_what_was_not_fetched_is_refused_with_the_command_that_brings_it(store):
     done = mantis("run", "data-ablation-1-coref", "--set", "evaluation.benchmarks=[demo-single]", "--store", store)
     assert done.exit_code == 1
-    assert "mantis fetch lrv_multi llava_665k_multi" in done.output
+    assert "mantis data fetch lrv_multi llava_665k_multi" in done.output
 
 
 def test_a_source_without_the_mixture_says_how_to_train_on_what_is_there(store, tmp_path):
@@ -103,5 +103,10 @@ def test_prepare_makes_the_mixture_that_training_takes_and_needs_no_benchmark(st
     assert records["assemble"] == "done"
     assert not {"train", "report"} & set(records)
     assert json.loads(opened.get("runs/prepared/summary.json"))["status"] == "FINISHED"
-    again = mantis("data", "prepare", "demo", "--name", "prepared", *given)
-    assert "result was already there" in again.output
+    again = mantis("data", "prepare", "demo", "--name", "prepared", *given, "--json")
+    assert "result was already there" in again.stderr
+    subsets = json.loads(again.stdout)["subsets"]
+    assert [each["name"] for each in subsets] == ["demo-multi", "demo-single"]
+    assert sum(each["rows"] for each in subsets) == 40
+    for each in subsets:
+        assert each["kept"] + sum(each["dropped"].values()) == each["rows"]

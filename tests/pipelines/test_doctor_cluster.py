@@ -3,7 +3,7 @@
 from typer.testing import CliRunner
 
 from mantis.config.recipe import ClusterSettings
-from pipelines.cli import app
+from pipelines.cli.main import app
 from pipelines.doctor.cluster_checks import examine_cluster
 
 

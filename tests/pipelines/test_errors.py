@@ -72,7 +72,7 @@ def test_status_and_lineage_of_what_is_not_there(mantis, tmp_path: Path):
 
 def test_demo_data_does_not_write_into_a_full_folder(mantis, tmp_path: Path):
     (tmp_path / "mine").write_text("keep")
-    refused(mantis("demo-data", tmp_path, cwd=tmp_path), "not empty")
+    refused(mantis("data", "generate", tmp_path, cwd=tmp_path), "not empty")
     assert os.listdir(tmp_path) == ["mine"]
 
 
@@ -82,10 +82,8 @@ def test_help_teaches(mantis, tmp_path: Path):
     for word in (
         "run",
         "status",
-        "compile",
-        "demo-data",
+        "pipeline",
         "data",
-        "fetch",
         "lineage",
         "report",
         "compare",

@@ -1,7 +1,7 @@
 import yaml
 from typer.testing import CliRunner
 
-from pipelines.cli import app
+from pipelines.cli.main import app
 from pipelines.execution.resolve import resolve_run, shipped_recipes
 from pipelines.execution.trainjob_manifests import render, shipped_jobs, stale_jobs, write_jobs
 

@@ -11,7 +11,7 @@ from mantis.artifacts.manifest import Kind
 from mantis.hashing import sha256_bytes
 from mantis.runs.step_runner import StepSpec, run_step
 from mantis.synthetic import write_demo_data
-from pipelines.cli import app
+from pipelines.cli.main import app
 from pipelines.execution.preflight import preflight
 
 

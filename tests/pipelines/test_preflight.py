@@ -41,7 +41,7 @@ def test_the_demo_wants_neither_mirrors_nor_a_cluster(local_store, monkeypatch):
 def test_benchmarks_that_were_not_mirrored_are_named_all_at_once(local_store):
     with pytest.raises(InputError, match="no copy of blink, nlvr2") as caught:
         preflight("demo", MIRRORED, "", local_store.url)
-    assert "mantis fetch-benchmark blink; mantis fetch-benchmark nlvr2." in caught.value.remedy
+    assert "mantis benchmark fetch blink; mantis benchmark fetch nlvr2." in caught.value.remedy
 
 
 def test_a_published_benchmark_is_not_generated(local_store):

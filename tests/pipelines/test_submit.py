@@ -1,4 +1,4 @@
-"""`mantis submit` against an HTTP server that answers as KFP's API v2beta1 does."""
+"""`mantis pipeline submit` against an HTTP server that answers as KFP's API v2beta1 does."""
 
 import json
 import re
@@ -101,8 +101,8 @@ def submit(mantis, kfp, tmp_path):
     def call(*more: str, token: str = TOKEN, **environment: str):
         host = f"http://127.0.0.1:{kfp.server_address[1]}"
         where = ("--host", host, "--image", IMAGE, "--store", "s3://mantis/x", "--namespace", "team")
-        return mantis("submit", "demo", *where, *more, cwd=tmp_path, MANTIS_KFP_TOKEN=token, HOME=str(tmp_path),
-                      **environment)  # fmt: skip
+        given = {"MANTIS_KFP_TOKEN": token, "HOME": str(tmp_path), **environment}
+        return mantis("pipeline", "submit", "demo", *where, *more, cwd=tmp_path, **given)
 
     return call
 

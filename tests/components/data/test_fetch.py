@@ -221,10 +221,10 @@ def test_what_the_hub_lacks_is_named(hub, local_store):
 def test_the_command_line_says_what_came(hub, tmp_path):
     from typer.testing import CliRunner
 
-    from pipelines.cli import app
+    from pipelines.cli.main import app
 
     store = (tmp_path / "store").as_uri()
-    done = CliRunner().invoke(app, ["fetch", "nlvr2", "--store", store])
+    done = CliRunner().invoke(app, ["data", "fetch", "nlvr2", "--store", store])
     assert done.exit_code == 0
     assert "2 files" in done.output
     assert "nlvr2" in fetched_sets(open_store(store))

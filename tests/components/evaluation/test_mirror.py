@@ -72,7 +72,7 @@ def recipe() -> Recipe:
 @pytest.mark.parametrize("kind", ["local_store", "minio_store"])
 def test_fetched_once_and_read_from_the_store(hub, kind, request) -> None:
     store, benchmark = request.getfixturevalue(kind), load_benchmark("q-bench2")
-    with pytest.raises(InputError, match="mantis fetch-benchmark q-bench2"):
+    with pytest.raises(InputError, match="mantis benchmark fetch q-bench2"):
         benchmark_mirror.find_mirror(store, benchmark)
     manifest = benchmark_mirror.fetch(store, benchmark)
     assert manifest.key == f"sources/benchmarks/q-bench2/{REVISION}"

@@ -9,7 +9,7 @@ from components.evaluation.scoring.rescore import benchmark_of, rescore_evaluati
 from components.evaluation.step import evaluate
 from mantis.errors import ConfigError, InputError
 from mantis.runs.step_runner import Run
-from pipelines.cli import app
+from pipelines.cli.main import app
 
 
 @pytest.fixture
@@ -100,13 +100,13 @@ def test_the_commands(evaluated, source, tmp_path) -> None:
     out = tmp_path / "scores.json"
     done = mantis("rescore", store.uri(prefix), "--scoring", "strict", "--json", str(out))
     assert done.exit_code == 0, done.output
-    assert [row["skill"] for row in json.loads(out.read_text())] == ["compare", "coref", "temporal", "reason"]
+    assert [row["skill"] for row in json.loads(out.read_text())["scores"]] == ["compare", "coref", "temporal", "reason"]
     file = tmp_path / "responses.jsonl"
     file.write_text('{"id": "q1", "response": "blue"}')
     done = mantis("rescore", str(file), "--benchmark", "demo-multi", "--source", str(source))
     assert "100.0" in done.output
     assert mantis("rescore", prefix, "--scoring", "kind").exit_code == 1
-    listed = mantis("benchmarks").output
+    listed = mantis("benchmark", "list").output
     assert "mvbench" in listed
     assert "generated" in listed
-    assert "no verdict against another split" in " ".join(mantis("benchmarks", "vqav2").output.split())
+    assert "no verdict against another split" in " ".join(mantis("benchmark", "show", "vqav2").output.split())

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from mantis.models.registry import FAMILIES, family
 from mantis.models.verification.compare_tokens import as_png, cases, differences
-from pipelines.cli import app
+from pipelines.cli.main import app
 
 HERE = Path(__file__).parent
 spec = importlib.util.spec_from_file_location("make_golden", HERE / "make_golden.py")
@@ -72,7 +72,7 @@ def test_the_command_says_whether_a_folders_tokenizer_gives_the_same(name, token
     kind.save_processor(tokenizer, settings, tmp_path)
     changes = {"family": name, "prompt": settings.prompt, "image": settings.image.model_dump()}
     given = [part for key, value in changes.items() for part in ("--set", f"model.{key}={json.dumps(value)}")]
-    command = ["verify-tokenizer", name, "--base", str(tmp_path), "--recipe", "demo", *given]
+    command = ["model", "verify", name, "--base", str(tmp_path), "--recipe", "demo", *given]
     same = CliRunner().invoke(app, command)
     assert same.exit_code == 0, same.output
     assert f"{name}: tokens, labels and pixels of 11 conversations are the same" in same.output

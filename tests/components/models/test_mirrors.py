@@ -192,7 +192,7 @@ def test_a_name_means_its_mirror_and_another_revision_is_another_model(hub, loca
     settings = ModelSettings(family="idefics2", base="idefics2-8b")
     with pytest.raises(InputError, match="no copy of idefics2-8b") as caught:
         resolved(local_store, settings)
-    assert "mantis fetch-model idefics2-8b" in caught.value.remedy
+    assert "mantis model fetch idefics2-8b" in caught.value.remedy
     first = fetch_model(local_store, "idefics2-8b")
     assert resolved(local_store, settings).base == local_store.uri(first.key)
     assert weights_of(local_store, settings) == {"base": first}
@@ -249,13 +249,13 @@ def test_every_base_has_a_family_and_terms():
 def test_the_command_line_shows_terms_and_what_came(hub, tmp_path):
     from typer.testing import CliRunner
 
-    from pipelines.cli import app
+    from pipelines.cli.main import app
 
     store = (tmp_path / "store").as_uri()
-    done = CliRunner().invoke(app, ["fetch-model", FUYU, "--store", store])
+    done = CliRunner().invoke(app, ["model", "fetch", FUYU, "--store", store])
     assert done.exit_code == 0
     assert done.output.index("Name Adept as the author") < done.output.index("6 files")
-    listed = CliRunner().invoke(app, ["fetch-model", "--list", "--store", store], env={"COLUMNS": "200"})
+    listed = CliRunner().invoke(app, ["model", "list", "--store", store])
     assert "cc-by-nc-4.0, not commercial" in listed.output
     assert "f41defefdb89, 0.00 GB" in listed.output
-    assert CliRunner().invoke(app, ["fetch-model", "--store", store]).exit_code == 1
+    assert CliRunner().invoke(app, ["model", "fetch", "--store", store]).exit_code == 2

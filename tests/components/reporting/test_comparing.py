@@ -1,9 +1,8 @@
-import io
 import json
 import re
 
 import pytest
-from rich.console import Console
+from typer.testing import CliRunner
 
 from components.reporting.compare_runs import compare_runs
 from components.reporting.render.comparison_page import render_comparison, render_comparison_markdown
@@ -11,7 +10,8 @@ from mantis.artifacts.manifest import commit_manifest, describe_files
 from mantis.config.recipe import parse_recipe
 from mantis.errors import ConfigError
 from mantis.runs.step_runner import Run
-from pipelines.comparison import compare
+from pipelines.cli.main import app
+from tests.helpers.terminal import numbers_in, on_terminal
 
 RIGHT = {"first": (60, 50), "second": (85, 52), "third": (60, 50)}  # right answers of 100: compare, coref
 
@@ -161,11 +161,28 @@ def test_what_cannot_be_compared_is_refused_or_said(runs, local_store, demo_reci
 def test_the_terminal_says_it_too_and_writes_the_page(runs, local_store, tmp_path):
     for run in runs:
         local_store.put(run.key("recipe.yaml"), run.recipe.to_yaml().encode())
-    printed, page = io.StringIO(), tmp_path / "new" / "page.html"
-    compare([run.id for run in runs], local_store, Console(file=printed, width=160), page)
-    rows = [line.split() for line in printed.getvalue().splitlines() if line.startswith("Compare two images")]
+    page = tmp_path / "new" / "page.html"
+    given = ["compare", *(run.id for run in runs), "--store", local_store.url]
+    done = CliRunner().invoke(app, [*given, "--html", str(page)])
+    assert done.exit_code == 0, done.output
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("Compare two images")]
     assert "+25.0" in rows[0]
-    assert "second is better than first on 1, worse on 0 of 2 skills." in printed.getvalue()
-    assert "training.learning_rate" in printed.getvalue()
+    assert "second is better than first on 1, worse on 0 of 2 skills." in done.stdout
+    assert "training.learning_rate" in done.stdout
+    data = json.loads(CliRunner().invoke(app, [*given, "--json"]).stdout)
+    compared = next(row for row in data["scores"] if row["skill"] == "compare")
+    assert compared["runs"][0]["difference"] is None
+    assert compared["runs"][1]["difference"]["value"] == pytest.approx(0.25)
     assert "+25.0" in page.read_text()
     assert "+25.0" in page.with_suffix(".md").read_text()
+
+
+def test_the_numbers_stay_whole_at_80_columns_and_in_a_pipe(runs, local_store, tmp_path):
+    for run in runs:
+        local_store.put(run.key("recipe.yaml"), run.recipe.to_yaml().encode())
+    given = ["compare", *(run.id for run in runs), "--store", local_store.url]
+    piped = CliRunner().invoke(app, given, env={"COLUMNS": "80"}).stdout
+    narrow = on_terminal(*given, columns=80, cwd=tmp_path)
+    assert len(numbers_in(piped)) > 6
+    assert numbers_in(piped) <= numbers_in(narrow)
+    assert max(map(len, piped.splitlines())) > 80 >= max(map(len, narrow.splitlines()))
