@@ -38,15 +38,17 @@ lint: venv  ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mantis compile --check
+	$(BIN)/mantis pipeline compile --check
 	$(BIN)/mantis job --check
+	$(BIN)/python -m pipelines.cli.reference_pages --check
 
 bench: venv  ## Peer and ours side by side; NAME=... for one row
 	$(BIN)/python -m benchmarks $(NAME)
 
-compile: venv  ## Compile the pipelines to pipelines/compiled, and the recipes to manifests/jobs
-	$(BIN)/mantis compile
+compile: venv  ## Compile the pipelines to pipelines/compiled, the recipes to manifests/jobs, and the reference pages
+	$(BIN)/mantis pipeline compile
 	$(BIN)/mantis job --shipped
+	$(BIN)/python -m pipelines.cli.reference_pages
 
 images:  ## The container images mantis/{pipeline,train,mlflow}:TAG, with BUILDER (docker, podman, buildah); BUILD_ARGS for GPUs
 	for target in pipeline train mlflow; do \
