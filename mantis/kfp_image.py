@@ -1,3 +1,3 @@
-"""The container image that every component runs in; `mantis compile --image` puts a digest in its place."""
+"""The container image that every component runs in; `mantis pipeline compile --image` puts a digest in its place."""
 
 PIPELINE_IMAGE = "mantis/pipeline:placeholder"

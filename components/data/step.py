@@ -40,7 +40,7 @@ def resolve_subsets(run: Run) -> list[str]:
     if missing and data.source == FETCHED:
         raise ConfigError(
             f"data.source = fetched, but {', '.join(missing)} was not fetched into {run.store.url}.",
-            remedy=f"Bring it: mantis fetch {' '.join(missing)}. Or name where your copy lies (--source).",
+            remedy=f"Bring it: mantis data fetch {' '.join(missing)}. Or name where your copy lies (--source).",
         )
     if missing:
         raise ConfigError(

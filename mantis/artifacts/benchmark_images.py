@@ -1,7 +1,7 @@
 """The images of a recipe's benchmarks, for who must not import evaluation.
 
 A benchmark's images are the image files and the images within Parquet files below its folder, whatever its questions do
-with them. The folder is `<evaluation.source>/<benchmark>/`, or what `mantis fetch-benchmark` mirrored into the store.
+with them. The folder is `<evaluation.source>/<benchmark>/`, or what `mantis benchmark fetch` mirrored into the store.
 """
 
 import tempfile

@@ -101,7 +101,7 @@ def check_weights(store: ObjectStore, recipe: Recipe) -> None:
     if missing:
         raise InputError(
             f"{store.url} has no copy of {', '.join(missing)}, which model names.",
-            remedy=f"Bring it: mantis fetch-model {' '.join(missing)}.",
+            remedy=f"Bring it: mantis model fetch {' '.join(missing)}.",
         )
     model_identity(store, settings)
     if settings.vision and not settings.projector and recipe.training.train != ("projector",):

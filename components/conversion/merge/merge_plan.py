@@ -153,7 +153,7 @@ def _check_file(store: ObjectStore, prefix: str, file: File) -> None:
     entry = store.stat(key)
     if entry is None or entry.size != file.size or hash_object(store, key, file.size) != file.sha256:
         found = "is missing" if entry is None else "is not the file that was trained on: its size or hash differs"
-        raise ConversionError(f"{store.uri(key)} {found}.", remedy="Bring the base again: mantis fetch-model.")
+        raise ConversionError(f"{store.uri(key)} {found}.", remedy="Bring the base again: mantis model fetch.")
 
 
 def _read_base(text: bytes, origin: str) -> MergeBase:

@@ -3,7 +3,7 @@
 from mantis.artifacts.manifest import Kind, Manifest, read_manifest
 from mantis.store.base import ObjectStore
 
-FETCHED = "fetched"  # data.source: what `mantis fetch` brought into the store
+FETCHED = "fetched"  # data.source: what `mantis data fetch` brought into the store
 SOURCES = "sources"
 
 

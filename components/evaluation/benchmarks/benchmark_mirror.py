@@ -68,7 +68,7 @@ def _only(store: ObjectStore, benchmark: Benchmark, found: Mapping[str, Manifest
     remedy = (
         f"Pin one in benchmarks/{benchmark.name}.yaml: {', '.join(found)}."
         if found
-        else f"Fetch it: mantis fetch-benchmark {benchmark.name}."
+        else f"Fetch it: mantis benchmark fetch {benchmark.name}."
     )
     raise InputError(problem, remedy=remedy)
 
@@ -84,7 +84,7 @@ def check_mirrors(store: ObjectStore, benchmarks: Sequence[Benchmark]) -> None:
     if missing:
         raise InputError(
             f"evaluation.source = 'mirror', and {store.url} has no copy of {', '.join(missing)}.",
-            remedy=f"Fetch: {'; '.join(f'mantis fetch-benchmark {name}' for name in missing)}.",
+            remedy=f"Fetch: {'; '.join(f'mantis benchmark fetch {name}' for name in missing)}.",
         )
     for benchmark, revisions in found:
         _only(store, benchmark, revisions)
@@ -145,7 +145,7 @@ def fetch(store: ObjectStore, benchmark: Benchmark) -> Manifest:
 
 def _hub(benchmark: Benchmark) -> BenchmarkHub:
     if benchmark.hub is None:
-        raise ConfigError(f"{benchmark.name} is generated, not published.", remedy="evaluation.source: generated.")
+        raise ConfigError(f"{benchmark.name} is generated, not published.", remedy="Set evaluation.source: generated.")
     return benchmark.hub
 
 

@@ -80,7 +80,7 @@ def read_benchmark(folder: Path, benchmark: Benchmark, *, spool: Path, pictures:
         first = f" The first: {made.missing[0].reason}." if made.missing else ""
         raise InputError(
             f"{folder} holds no sample of {benchmark.name} that can be read.{first}",
-            remedy=f"Fetch it: mantis fetch-benchmark {benchmark.name}.",
+            remedy=f"Fetch it: mantis benchmark fetch {benchmark.name}.",
         )
     return Samples(samples=made.samples, missing=made.missing)
 
@@ -99,7 +99,7 @@ def benchmark_files(folder: Path, benchmark: Benchmark) -> tuple[str, ...]:
         if not names:
             raise InputError(
                 f"{folder} has no file {pattern} of {benchmark.name}.",
-                remedy=f"Fetch it: mantis fetch-benchmark {benchmark.name}.",
+                remedy=f"Fetch it: mantis benchmark fetch {benchmark.name}.",
             )
         found += names
     return tuple(found)

@@ -30,7 +30,7 @@ class BenchmarkSource:
 def open_benchmark_source(recipe: Recipe, benchmark: Benchmark, store: ObjectStore) -> Iterator[BenchmarkSource]:
     """The source of `benchmark`; its pictures can be read until it is closed.
 
-    `evaluation.source` is `generated`, `mirror` (what `mantis fetch-benchmark` put into `store`), or a folder or store
+    `evaluation.source` is `generated`, `mirror` (what `mantis benchmark fetch` put into `store`), or a folder or store
     URL with a folder for each benchmark.
 
     Raises:

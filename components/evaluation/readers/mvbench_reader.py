@@ -63,7 +63,7 @@ def _rows(folder: Path, task: str) -> list[dict[str, Any]]:
     try:
         rows = json.loads(file.read_bytes())
     except FileNotFoundError:
-        raise InputError(f"{file} is missing.", remedy="Fetch it: mantis fetch-benchmark mvbench.") from None
+        raise InputError(f"{file} is missing.", remedy="Fetch it: mantis benchmark fetch mvbench.") from None
     except ValueError as error:
         raise InputError(f"{file} is not JSON: {error}.", remedy="Fetch it again.") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

@@ -1,4 +1,4 @@
-"""Finds the largest micro-step that fits on the local device by trials: `mantis train fit`.
+"""Finds the largest micro-step that fits on the local device by trials: `mantis train estimate`.
 
 Each trial runs in its own process: `python -m components.training.sizing.measure RECIPE TOKENS`. A trial that runs out
 of memory ends only itself, and its peak is its own. A trial trains one micro-step (forward, backward) in plain torch.

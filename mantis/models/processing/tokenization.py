@@ -120,7 +120,7 @@ def _cut(
                 except ValueError:
                     raise ConfigError(
                         f"The tokenizer splits {separator!r}, which it knows as a token.",
-                        remedy="Add it to the tokenizer's added tokens; `mantis verify-tokenizer` shows what differs.",
+                        remedy="Add it to the tokenizer's added tokens; `mantis model verify` shows what differs.",
                     ) from None
         else:
             end = len(ids)

@@ -1,4 +1,4 @@
-"""Whether our tokens, labels and pixels are those of transformers and the official rules: `mantis verify-tokenizer`."""
+"""Whether our tokens, labels and pixels are those of transformers and the official rules: `mantis model verify`."""
 
 import io
 import random

@@ -118,7 +118,7 @@ def mirror_of(store: ObjectStore, base: PublishedWeights) -> Manifest:
     if not found:
         raise InputError(
             f"{store.url} has no copy of {base.name} ({base.repository}).",
-            remedy=f"Bring it: mantis fetch-model {base.name}.",
+            remedy=f"Bring it: mantis model fetch {base.name}.",
         )
     return next(iter(found.values()))
 
