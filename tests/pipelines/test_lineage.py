@@ -67,7 +67,7 @@ def walked(chain, *more):
 def test_an_untouched_chain_is_whole(chain):
     done = walked(chain)
     assert done.exit_code == 0, done.output
-    assert "every recorded byte is as it was" in done.output
+    assert "Every recorded byte is unchanged" in done.output
     for word in ("prediction", "evaluation", "model", "checkpoint", "mixture", "demo-multi", "demo-single"):
         assert word in done.output
 

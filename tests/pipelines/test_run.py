@@ -110,7 +110,7 @@ def test_lineage_of_a_prediction(mantis, undisturbed):
     for word in (sample["question"][:20], sample["images"][0]["sha256"], "/models/", "/checkpoints/", "/mixtures/"):
         assert word in done.stdout, done.stdout
     assert "/datasets/demo-multi/" in done.stdout
-    assert "every recorded byte is as it was" in done.stdout
+    assert "Every recorded byte is unchanged" in done.stdout
 
 
 @pytest.fixture

@@ -118,5 +118,5 @@ def test_mvbench_is_scored(mvbench) -> None:
 
 def test_mvbench_without_a_task_is_no_mvbench(mvbench) -> None:
     (mvbench / "json" / "moving_count.json").unlink()
-    with pytest.raises(InputError, match=r"moving_count.json.*fetch-benchmark"):
+    with pytest.raises(InputError, match=r"moving_count.json.*benchmark fetch"):
         read_benchmark(mvbench, load_benchmark("mvbench"), spool=mvbench / "spool")
