@@ -5,7 +5,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pipelines.cli import benchmark, data, job, model, pipeline, recipe, run, train, upkeep
+from pipelines.cli import (
+    benchmark_commands,
+    data_commands,
+    job_commands,
+    model_commands,
+    pipeline_commands,
+    recipe_commands,
+    run_commands,
+    train_commands,
+    upkeep_commands,
+)
 from pipelines.cli.arguments import examples
 from pipelines.cli.console import explained, show
 
@@ -73,18 +83,18 @@ def _noun(group: typer.Typer, name: str, panel: str) -> None:
     app.add_typer(group, name=name, rich_help_panel=panel)
 
 
-for command, epilog in run.COMMANDS.items():
+for command, epilog in run_commands.COMMANDS.items():
     app.command(rich_help_panel=DAILY, epilog=epilog)(command)
-app.command(rich_help_panel=DAILY, epilog=benchmark.RESCORE_EXAMPLES)(benchmark.rescore)
-for command, epilog in upkeep.COMMANDS.items():
+app.command(rich_help_panel=DAILY, epilog=benchmark_commands.RESCORE_EXAMPLES)(benchmark_commands.rescore)
+for command, epilog in upkeep_commands.COMMANDS.items():
     app.command(rich_help_panel=UPKEEP, epilog=epilog)(command)
-app.command(rich_help_panel=UPKEEP, epilog=job.EXAMPLES)(job.job)
-_noun(data.data, "data", THINGS)
-_noun(model.model, "model", THINGS)
-_noun(benchmark.benchmark, "benchmark", THINGS)
-_noun(recipe.recipe, "recipe", THINGS)
-_noun(train.train, "train", THINGS)
-_noun(pipeline.pipeline, "pipeline", UPKEEP)
+app.command(rich_help_panel=UPKEEP, epilog=job_commands.EXAMPLES)(job_commands.job)
+_noun(data_commands.data, "data", THINGS)
+_noun(model_commands.model, "model", THINGS)
+_noun(benchmark_commands.benchmark, "benchmark", THINGS)
+_noun(recipe_commands.recipe, "recipe", THINGS)
+_noun(train_commands.train, "train", THINGS)
+_noun(pipeline_commands.pipeline, "pipeline", UPKEEP)
 
 
 if __name__ == "__main__":

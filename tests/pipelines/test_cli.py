@@ -19,9 +19,9 @@ from mantis.models.registry import FAMILIES
 from mantis.runs.step_runner import State, StepRecord
 from mantis.store.local import LocalStore
 from mantis.synthetic import write_demo_data
-from pipelines.cli import run as run_commands
+from pipelines.cli import run_commands as run_commands
 from pipelines.cli.console import addresses, ids, names, numbers, show_table, texts
-from pipelines.cli.data import prepared_subsets
+from pipelines.cli.data_commands import prepared_subsets
 from pipelines.cli.main import app
 from pipelines.cli.reference_pages.__main__ import main as write_pages
 from pipelines.cli.reference_pages.command_page import commands

@@ -6,7 +6,7 @@ from mantis.config.migrations import RENAMED, first_name, migrate, present_name
 from mantis.config.recipe import Recipe, parse_recipe, read_stored_recipe
 from mantis.errors import ConfigError, VersionError
 from mantis.runs.step_runner import open_run, recorded
-from pipelines.cli import app
+from pipelines.cli.main import app
 from tests.golden.sections import sections
 
 FIELDS = {section.place(name) for section in sections().values() for name in section.model_fields}

@@ -161,7 +161,7 @@ def prepare(
 
     `mantis run` and `mantis job` of the same recipe take both from the store.
     """
-    from pipelines.cli.run import started
+    from pipelines.cli.run_commands import started
 
     to = errors if as_json else console
     run = started(recipe, set_, source, name, store, "data-preparation", to=to)
