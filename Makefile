@@ -3,17 +3,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-TESTS ?= tests
+PYTEST := $(BIN)/python -m pytest
+QUICK := $(PYTEST) -m "not slow" --durations=15
 BUILDER ?= docker
 BUILD_ARGS ?=
 TAG ?= dev
+MINIO_VERSION := v0.0.0-20260212201848-7aac2a2c5b7c
+MANTIS_TOOLS ?= $(HOME)/.cache/mantis-tools
+export PATH := $(PATH):$(MANTIS_TOOLS)
 CODE_VERSION := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-cluster cluster lint bench compile images clean
+.PHONY: help venv demo test test-unit test-integration test-slow test-cluster test-kfp test-gpu \
+  lint prose docs compile compile-check bench minio cluster images clean
 
 help:  ## Say what can be made
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 venv: $(STAMP)  ## The virtual environment .venv, from constraints.txt
 
@@ -25,30 +30,56 @@ $(STAMP): pyproject.toml constraints.txt
 demo: venv  ## Train a tiny model on generated multi-image tasks and open its report
 	$(BIN)/mantis run demo --open
 
-test: venv lint  ## Lint, types, and every test that takes seconds
-	$(BIN)/python -m pytest -m "not slow" --durations=15 $(TESTS)
+test: lint compile-check docs test-unit test-integration  ## Everything that a change must pass
 
-test-slow: venv  ## The tests that take minutes; with KUBECONFIG and MANTIS_TEST_IMAGE, those of tests/cluster too
-	$(BIN)/python -m pytest -m slow $(TESTS)
+test-unit: venv  ## Tests of single modules, seconds each
+	$(QUICK) tests/unit
 
-test-cluster: venv  ## The tests on the cluster of KUBECONFIG, with the image MANTIS_TEST_IMAGE
-	MANTIS_TEST_IMAGE=$${MANTIS_TEST_IMAGE:-mantis/train:$(CODE_VERSION)} $(BIN)/python -m pytest -m "not slow" --durations=15 tests/cluster
+test-integration: venv  ## Tests that run steps, ranks and pipelines on this machine
+	$(QUICK) tests/integration
 
-lint: venv  ## ruff and mypy --strict
+test-slow: venv  ## Tests that take minutes; with KUBECONFIG and MANTIS_TEST_IMAGE, those of tests/cluster too
+	$(PYTEST) -m slow tests
+
+test-cluster: venv  ## Tests on the cluster of KUBECONFIG, with the image MANTIS_TEST_IMAGE
+	MANTIS_TEST_IMAGE=$${MANTIS_TEST_IMAGE:-mantis/train:$(CODE_VERSION)} $(QUICK) tests/cluster
+
+test-kfp: venv  ## Tests on the Kubeflow Pipelines at MANTIS_KFP_HOST, with the image MANTIS_TEST_IMAGE
+	$(PYTEST) tests/kfp
+
+test-gpu: venv  ## Tests that need a CUDA device
+	$(PYTEST) tests/gpu
+
+lint: venv prose  ## ruff, mypy --strict, and the project's English
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+prose: venv  ## Sentence length and words of docs, docstrings, help texts and errors
+	$(BIN)/python docs/prose_check.py
+
+docs: venv  ## Links between the pages, and the generated reference pages
+	$(BIN)/python docs/link_check.py
+	$(BIN)/python -m pipelines.cli.reference_pages --check
+
+compile-check: venv  ## Fail if the compiled pipelines or the TrainJobs differ from the code
 	$(BIN)/mantis pipeline compile --check
 	$(BIN)/mantis job --check
-	$(BIN)/python -m pipelines.cli.reference_pages --check
 
 bench: venv  ## Peer and ours side by side; NAME=... for one row
 	$(BIN)/python -m benchmarks $(NAME)
 
-compile: venv  ## Compile the pipelines to pipelines/compiled, the recipes to manifests/jobs, and the reference pages
+compile: venv  ## Compile the pipelines to pipelines/compiled, the recipes to manifests/jobs, reference pages, golden files
 	$(BIN)/mantis pipeline compile
 	$(BIN)/mantis job --shipped
 	$(BIN)/python -m pipelines.cli.reference_pages
+	$(BIN)/python -m tests.golden.write_birth_defaults
+	$(BIN)/python -m tests.golden.write_fingerprints
+
+minio:  ## Build MinIO for the tests of the store, once; upstream publishes no binaries any more
+	command -v minio || CGO_ENABLED=0 GOBIN=$(MANTIS_TOOLS) \
+	  go install -ldflags "-s -w" github.com/minio/minio@$(MINIO_VERSION)
 
 images:  ## The container images mantis/{pipeline,train,mlflow}:TAG, with BUILDER (docker, podman, buildah); BUILD_ARGS for GPUs
 	for target in pipeline train mlflow; do \
