@@ -93,7 +93,7 @@ def test_again_takes_everything_from_the_store(ablation, mantis):
 @pytest.mark.parametrize("skills", ["[]", "[single]"])
 def test_one_arm_is_no_ablation(skills):
     with pytest.raises(ConfigError, match=r"data\.skills"):
-        resolve_parent("demo", {"data.skills": skills}, "")
+        resolve_parent("demo", {"data.skills": skills}, "", "file:///store")
 
 
 def test_a_skill_that_nobody_has_is_refused_before_anything_is_written(local_store):
@@ -103,15 +103,15 @@ def test_a_skill_that_nobody_has_is_refused_before_anything_is_written(local_sto
 
 
 def test_an_ablation_of_the_published_mixture_names_its_subsets():
-    recipe = resolve_parent("ablation-siglip", {}, "")[1]
+    recipe = resolve_parent("ablation-siglip", {}, "", "file:///store")[1]
     assert isinstance(recipe.data.subsets[0], SubsetSettings)
-    assert resolve_parent("ablation-siglip", {}, "mine")[0] == "mine"
-    assert resolve_parent("ablation-siglip", {}, "")[0] == f"{recipe.default_run_id()}-arms"
+    assert resolve_parent("ablation-siglip", {}, "mine", "file:///store")[0] == "mine"
+    assert resolve_parent("ablation-siglip", {}, "", "file:///store")[0] == f"{recipe.default_run_id()}-arms"
 
 
 def test_a_name_leaves_room_for_those_of_the_arms():
     skills = {"data.skills": "[coref,temporal]"}
-    assert resolve_parent("ablation-siglip", skills, "x" * 54)[0] == "x" * 54  # and x-temporal, of 63
+    assert resolve_parent("ablation-siglip", skills, "x" * 54, "file:///store")[0] == "x" * 54  # and x-temporal, of 63
     with pytest.raises(ConfigError, match=r"run_name \(--name\) = 'x+' is too long: the run x+-temporal") as caught:
-        resolve_parent("ablation-siglip", skills, "x" * 56)
+        resolve_parent("ablation-siglip", skills, "x" * 56, "file:///store")
     assert "Shorten it by 2" in caught.value.remedy

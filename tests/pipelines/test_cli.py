@@ -52,13 +52,13 @@ def stored(local_store: LocalStore) -> LocalStore:
     )
     key = f"datasets/demo-multi/{'a' * 64}"
     dataset = Manifest(
-        kind=ArtifactKind.DATASET, uri=local_store.uri(key), fingerprint="a" * 64, made_by=made_by,
+        kind=ArtifactKind.DATASET, key=key, fingerprint="a" * 64, made_by=made_by,
         summary={"rows": 12345, "kept": 12000},
     )  # fmt: skip
     commit_manifest(local_store, dataset)
     records = (
         StepRecord(step="prepare-demo-multi", state=State.DONE, started="2026-01-02T03:04:05+00:00", seconds=12.3,
-                   uri=dataset.uri, fingerprint="a" * 64),
+                   key=dataset.key, fingerprint="a" * 64),
         StepRecord(step="train", state=State.FAILED, started="2026-01-02T03:05:05+00:00", seconds=98765.4,
                    fingerprint="b" * 64, reason="Stopped by Ctrl-C. The same command continues from there."),
     )  # fmt: skip
