@@ -71,7 +71,7 @@ def eighth(grid: int) -> Setup:
     image = ImageSettings(size=grid * PATCH, patch_size=PATCH)
     shape = FromScratch(text_width=128, text_layers=3, vision_width=96, vision_layers=2, vocabulary=VOCABULARY)
     model = ModelSettings(image=image, from_scratch=shape)
-    # The budget is an eighth of what an A100 of 40 GB holds of mantis-idefics2 (docs/sizing.md).
+    # The budget is an eighth of what an A100 of 40 GB holds of mantis-idefics2 (docs/reference/sizing.md).
     return Setup(scale=8, grid=grid, model=model, budget=5400, batch=BATCH, training=TRAINING)
 
 

@@ -52,7 +52,7 @@ def resolve_subsets(run: Run) -> list[str]:
 
 
 def prepare(run: Run, subset: str) -> Manifest:
-    """The dataset of one subset; see docs/architecture.md for what lies at its address."""
+    """The dataset of one subset; see docs/reference/artifacts.md for its fields."""
     data = run.recipe.data
 
     def work(prefix: str) -> dict[str, Number]:

@@ -14,7 +14,7 @@ from mantis.errors import NotFoundError, did_you_mean
 from mantis.runs.step_runner import read_records, runs
 from mantis.store.base import ObjectStore, StoredObject, delete_tree
 
-# Folders of results, and how many parts an address has: docs/architecture.md.
+# Folders of results, and how many parts an address has: docs/reference/artifacts.md.
 DEPTHS = {
     "datasets": 3,
     "mixtures": 2,

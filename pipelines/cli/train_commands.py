@@ -54,7 +54,8 @@ def estimate(
     show_table([*ids("model"), *names("A100"), *figures], rows)
     show()
     tell(
-        f"On {ranks} GPUs, estimated from shapes (docs/sizing.md says how). Disk: two checkpoints over all nodes. "
+        f"On {ranks} GPUs, estimated from shapes (docs/reference/sizing.md says how). "
+        "Disk: two checkpoints over all nodes. "
         "Bandwidth: a checkpoint is uploaded in half the time to the next one, at 40 % MFU."
     )
     found = _measured(resolved, memory)

@@ -190,7 +190,7 @@ def test_mlflow_lets_nobody_in_without_a_password(services, platform):
 
 
 def test_a_new_password_reaches_everybody(kube, services):
-    """As docs/operating.md says it: the Secret and both Jobs go, and the overlay is applied again."""
+    """As docs/how-to/operate.md says it: the Secret and both Jobs go, and the overlay is applied again."""
     from minio import Minio
     from minio.error import S3Error
 

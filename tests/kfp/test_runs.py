@@ -57,7 +57,7 @@ def test_every_step_was_a_pod_of_the_image_and_training_a_job_of_two_pods(kfp, d
 
 
 def test_what_kfp_adds_to_the_steps_is_known(kfp, demo, record_property, capsys):
-    """Seconds of the run that no step of ours worked; docs/operating.md has the table."""
+    """Seconds of the run that no step of ours worked; docs/how-to/operate.md has the table."""
     nodes = kfp.workflow(demo["kfp"])["status"]["nodes"].values()
     pods = [node for node in nodes if node["type"] == "Pod"]
     ours = sum(record.seconds for record in kfp.records(demo["run"]).values() if record.key)

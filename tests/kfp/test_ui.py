@@ -33,7 +33,7 @@ def page(kfp, browser):
 
 
 def keep(page, name: str) -> None:
-    """A picture for docs/kfp-ui.md, where one is wanted."""
+    """A picture for docs/how-to/kfp-ui.md, where one is wanted."""
     folder = os.environ.get("MANTIS_SCREENSHOTS")
     if folder:
         page.wait_for_timeout(1500)

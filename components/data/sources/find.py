@@ -40,7 +40,7 @@ def find_sources(url: str) -> dict[str, RowSource]:
         raise ConfigError(
             f"data.source = {url!r} holds no subset.",
             remedy="Expected: train-*.parquet with its zips, or a JSON file with a list of rows, in it or in its "
-            "subfolders (docs/architecture.md).",
+            "subfolders (docs/how-to/bring-your-data.md).",
         )
     return _by_name(found)
 

@@ -81,7 +81,7 @@ def _columns(schema: "pa.Schema", origin: str) -> list[str]:
         if name not in schema.names:
             raise InputError(
                 f"{origin} has no column {name!r}; its columns: {', '.join(schema.names)}.",
-                remedy="Rows need id, images and conversation (docs/architecture.md).",
+                remedy="Rows need id, images and conversation (docs/how-to/bring-your-data.md).",
             )
     for name in (IMAGES, conversation):
         kind = schema.field(name).type

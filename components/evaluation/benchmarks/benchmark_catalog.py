@@ -1,4 +1,4 @@
-"""Benchmarks and decoding profiles as data: benchmarks/*.yaml (docs/adding-a-benchmark.md) and decoding.yaml."""
+"""Benchmarks and decoding profiles as data: benchmarks/*.yaml (docs/how-to/add-a-benchmark.md) and decoding.yaml."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -167,7 +167,7 @@ def parse_benchmark(text: str, *, name: str, prompt: str = DEFAULT_PROMPT) -> Be
         found = f"{field} = {first['input']!r}: " if field else ""
         raise EvaluationError(
             f"benchmarks/{name}.yaml: {found}{first['msg'].removeprefix('Value error, ')}.",
-            remedy="docs/adding-a-benchmark.md explains each field.",
+            remedy="docs/how-to/add-a-benchmark.md explains each field.",
         ) from None
     if prompt not in benchmark.prompts:
         raise ConfigError(

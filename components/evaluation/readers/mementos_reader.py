@@ -52,11 +52,14 @@ def _keywords(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(
             f"{file} is missing.",
-            remedy="Mementos' keyword lists are not published with its images: docs/adding-a-benchmark.md says how to "
-            "make the file.",
+            remedy="Mementos' keyword lists are not published with its images. docs/how-to/add-a-benchmark.md has the "
+            "form of the file.",
         ) from None
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is not as it should be: {error!r}.", remedy="docs/adding-a-benchmark.md.") from None
+        raise InputError(
+            f"{file} cannot be read as keyword lists: {error!r}.",
+            remedy="docs/how-to/add-a-benchmark.md shows the form of the file.",
+        ) from None
 
 
 def _lists(given: dict[str, Any]) -> dict[str, Any]:

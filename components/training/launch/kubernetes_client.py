@@ -116,7 +116,7 @@ class Cluster:
                 raise _unexpected(error) from None
             raise ConfigError(
                 f"This cluster has no TrainJobs ({GROUP}/{VERSION}).",
-                remedy="Install Kubeflow Trainer (docs/quickstart-kubernetes.md), or use training.launcher = local.",
+                remedy="Install Kubeflow Trainer (docs/how-to/kubernetes.md), or use training.launcher = local.",
             ) from None
         return [job for job in found["items"] if stored_in(job) == run.store.url]
 

@@ -11,8 +11,8 @@ from mantis.runs.lineage import walk
 from mantis.runs.step_runner import Run, StepSpec, read_record, read_records, run_step
 
 ROOTS = [
-    "file:///home/me/.mantis",
-    "file:///home/me/models/datasets",  # folders with the names of a store's own
+    "file:///data/me/.mantis",
+    "file:///data/me/models/datasets",  # folders with the names of a store's own
     "s3://mantis/team",
     "s3://models",
     "",  # where it is now
@@ -65,7 +65,7 @@ def test_a_store_of_version_1_is_read_at_any_address(run: Run, root: str) -> Non
     assert chain(run) == manifests  # reused
 
 
-@pytest.mark.parametrize("root", ["file:///home/me/models", "s3://mantis/datasets"])
+@pytest.mark.parametrize("root", ["file:///data/me/models", "s3://mantis/datasets"])
 def test_a_manifest_that_kfp_hands_over_tells_its_key_by_its_kind(run: Run, root: str) -> None:
     dataset, mixture, _ = chain(run)
     write_as_version_1(run, [dataset, mixture], root)

@@ -1,4 +1,4 @@
-"""A run as the other parts leave it in the store, written by the contract of docs/architecture.md."""
+"""A run as the other parts leave it in the store, with the fields of docs/reference/artifacts.md."""
 
 import base64
 import io

@@ -1,0 +1,52 @@
+"""The examples of the how-to pages work as they stand there."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from components.data.prepare.conversation_rules import ConversationRules
+from components.data.sources.find import find_sources
+from components.evaluation.benchmarks import benchmark_catalog
+from components.evaluation.benchmarks.benchmark_reader import read_benchmark
+
+HOW_TO = Path(__file__).parents[3] / "docs/how-to"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of a language, in the order of the page."""
+    text = (HOW_TO / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def draw(folder: Path, rows: list[dict[str, list[str]]]) -> None:
+    for path in [folder / name for row in rows for name in row["images"]]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), "red").save(path)
+
+
+def test_the_conversation_of_bring_your_data_is_kept(tmp_path: Path):
+    text = blocks("bring-your-data.md", "json")[0]
+    draw(tmp_path, json.loads(text))
+    (tmp_path / "train.json").write_text(text)
+    (source,) = find_sources(str(tmp_path)).values()
+    rules = ConversationRules(max_images=None, max_turn_characters=1000)
+    checked = [rules.check(number, row) for number, row in enumerate(source.rows.read(lambda _: True))]
+    assert [(row.id, len(row.turns), len(row.images), row.repairs) for row in checked] == [("cats-1", 2, 2, ())]
+    assert source.images.read("images/1.jpg", max_bytes=10_000).startswith(b"\xff\xd8")
+
+
+def test_the_benchmark_of_add_a_benchmark_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (described,) = [text for text in blocks("add-a-benchmark.md", "yaml") if text.startswith("title:")]
+    samples = blocks("add-a-benchmark.md", "json")[0]
+    (tmp_path / "pets.yaml").write_text(described)
+    monkeypatch.setattr(benchmark_catalog, "FOLDER", tmp_path)
+    draw(tmp_path / "pets", json.loads(samples))
+    (tmp_path / "pets/test.json").write_text(samples)
+    benchmark = benchmark_catalog.load_benchmark("pets")
+    (sample,) = read_benchmark(tmp_path / "pets", benchmark, spool=tmp_path).samples
+    assert sample.valid_answers(benchmark) == ("A", "B")
+    assert len(sample.pictures) == sample.prompt.count("<image>") == 2
+    assert sample.target.answers == ("A",)

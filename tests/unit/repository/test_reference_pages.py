@@ -1,0 +1,150 @@
+"""The reference pages name everything that the code has: a new metric, variable, field or reason needs its line."""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.rows import GPU_ROWS, ROWS
+from components.evaluation.benchmarks.benchmark_catalog import Benchmark
+from components.reporting.collect.report_schema import Score
+from components.training.callbacks.metric_rows import MetricRows
+from components.training.checkpointing.saver import Commit
+from components.training.monitoring.goodput import Cause
+from components.training.monitoring.step_metrics import StepFigures
+from components.training.monitoring.stragglers import Look
+from components.training.sizing import estimate
+from mantis.artifacts.manifest import Kind
+from mantis.artifacts.responses import Response
+from mantis.tracking.mlflow_runs import SCORE_FIGURES
+
+ROOT = Path(__file__).parents[3]
+DOCS = ROOT / "docs"
+CODE = ("mantis", "components", "pipelines", "benchmarks", "tests")
+VARIABLE = re.compile(r"(MANTIS|MLFLOW|AWS|HF|KF|DS|OMP|TORCH|TORCHELASTIC|XDG)_[A-Z_]*[A-Z]|TMPDIR|KUBECONFIG")
+
+
+def terms(page: str) -> set[str]:
+    """Everything that stands in backticks on the page."""
+    return set(re.findall(r"`([^`\n]+)`", (DOCS / page).read_text(encoding="utf-8")))
+
+
+def constants(*folders: str) -> Iterator[str]:
+    """Every string constant of the code in `folders`."""
+    for folder in folders:
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield node.value
+
+
+def test_the_environment_page_has_every_variable():
+    used = {text for text in constants(*CODE) if VARIABLE.fullmatch(text)}
+    assert used > {"MANTIS_STORE", "AWS_REGION"}
+    assert used - terms("reference/environment.md") == set()
+
+
+def test_the_environment_page_has_no_variable_that_nothing_reads():
+    named = {term for term in terms("reference/environment.md") if term.startswith("MANTIS_")}
+    places = [ROOT / "Makefile", ROOT / "docker/Dockerfile", *(ROOT / "manifests").rglob("*.yaml")]
+    texts = [path.read_text(encoding="utf-8") for path in places] + list(constants(*CODE))
+    assert {name for name in named if not any(name in text for text in texts)} == set()
+
+
+def test_the_metrics_page_has_every_column_of_a_row():
+    recorder = MetricRows(every=1, steps=1, peak_flops=1.0, device=torch.device("cpu"))
+    numbers = {field.name: 1 for field in fields(StepFigures)}
+    row = recorder.add(1, StepFigures(**numbers))
+    assert row is not None
+    assert {name for name in row if name != "step"} - terms("reference/metrics.md") == set()
+
+
+def test_the_metrics_page_has_what_the_ranks_are_compared_by():
+    known = terms("reference/metrics.md")
+    assert {"slowest_rank", "slowdown", "waiting_rank", "data_share_of_waiting_rank"} <= known
+    assert len(fields(Look)) == 4
+
+
+def test_the_metrics_page_has_every_cause_and_figure():
+    assert {cause.value for cause in Cause} - terms("reference/metrics.md") == set()
+    assert set(SCORE_FIGURES) - terms("reference/metrics.md") == set()
+
+
+def test_the_artifacts_page_has_every_kind():
+    text = (DOCS / "reference/artifacts.md").read_text(encoding="utf-8")
+    assert [kind.value for kind in Kind if f"| {kind.value} |" not in text] == []
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {field.name for field in fields(Response)},
+        set(Score.model_fields),
+        set(Commit.model_fields),
+    ],
+)
+def test_the_artifacts_page_has_every_field(names: set[str]):
+    assert names - terms("reference/artifacts.md") == set()
+
+
+def test_the_benchmark_page_has_every_field():
+    # `name` is the name of the file, `prompt` the profile that the recipe picks.
+    assert set(Benchmark.model_fields) - {"name", "prompt"} - terms("how-to/add-a-benchmark.md") == set()
+
+
+def test_the_data_page_has_every_reason_of_the_ledger():
+    reasons = set()
+    for folder in ("components/data", "mantis/images"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("RowRejected", "RowRepaired"):
+                    given = [*node.args[:1], *(word.value for word in node.keywords if word.arg == "reason")]
+                    reasons |= {one.value for one in given if isinstance(one, ast.Constant)}
+    assert len(reasons) > 20
+    assert reasons - terms("how-to/bring-your-data.md") == set()
+
+
+def test_the_sizing_table_is_what_the_estimates_give():
+    lines = (DOCS / "reference/sizing.md").read_text(encoding="utf-8").splitlines()
+    for name, shape in estimate.shapes().items():
+        small, large = (estimate.needs(shape, memory=memory, ranks=16, zero_stage=3) for memory in (4e10, 8e10))
+        stored = estimate.checkpoint_bytes(shape)
+        seconds = estimate.step_seconds(shape, ranks=16, peak=3.12e14, batch=128)
+        upload = estimate.upload_bandwidth(shape, ranks=16, peak=3.12e14, batch=128, every=250)
+        cells = [
+            name,
+            f"{small.states / 1e9:.1f} GB",
+            f"{small.per_token / 1e3:.0f} KB",
+            f"{small.budget:,}",
+            f"{large.budget:,}",
+            f"{stored / 1e9:.0f} GB",
+            f"{2 * stored / 1e9:.0f} GB",
+            f"{seconds:.1f} s",
+            f"{upload / 1e6:,.0f} MB/s",
+        ]
+        assert any(line.startswith(f"| {' | '.join(cells)} |") for line in lines), cells
+
+
+def test_the_architecture_page_is_short():
+    assert len((DOCS / "architecture.md").read_text(encoding="utf-8").split()) <= 900
+
+
+def test_the_decisions_are_all_listed():
+    listed = set(re.findall(r"\]\(([\w-]+\.md)\)", (DOCS / "decisions/README.md").read_text(encoding="utf-8")))
+    assert listed == {path.name for path in (DOCS / "decisions").glob("*.md")} - {"README.md"}
+
+
+def test_the_speed_page_has_every_row_with_its_goal():
+    lines = (DOCS / "reference/benchmarks.md").read_text(encoding="utf-8").splitlines()
+    goals = {line.split("|")[1].strip(" `"): line.split("|")[3].strip() for line in lines if line.startswith("| `")}
+    for name, (module, _) in (ROWS | GPU_ROWS).items():
+        names = {node.value for node in ast.walk(ast.parse(_source(module))) if isinstance(node, ast.Constant)}
+        assert goals[name].replace("≥ ", ">=").replace("≤ ", "<=").replace("< ", "<") in names, name
+
+
+def _source(module: str) -> str:
+    return (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
