@@ -97,20 +97,20 @@ def _ask(answerer: Generator, asked: Sequence[Encoded]) -> list[str]:
 def _ask_one_by_one(answerer: Generator, asked: Sequence[Encoded]) -> list[str]:
     """As the official scripts ask: load, preprocess, generate, decode, next."""
     encoder, responses = answerer.encoder, []
-    end = encoder.family.end_of_answer(encoder.tokenizer, encoder.settings)
+    end = encoder.processor.end_of_answer
     for each in asked:
         pictures = [picture.load() for picture in each.question.pictures]
         input_ids = torch.tensor([each.tokens])
         output = answerer.model.generate(
             input_ids=input_ids,
             attention_mask=torch.ones_like(input_ids),
-            pixel_values=encoder.family.preprocess(pictures, encoder.settings).values,
+            pixel_values=encoder.processor.preprocess(pictures).values,
             do_sample=False,
             max_new_tokens=NEW_TOKENS,
             eos_token_id=end,
-            pad_token_id=encoder.tokenizer.pad_token_id,
+            pad_token_id=encoder.processor.tokenizer.pad_token_id,
         )
-        text = encoder.tokenizer.decode(output[0, input_ids.shape[1] :].tolist(), skip_special_tokens=True)
+        text = encoder.processor.tokenizer.decode(output[0, input_ids.shape[1] :].tolist(), skip_special_tokens=True)
         responses.append(text.strip())
     return responses
 
@@ -157,13 +157,14 @@ def _answerer() -> Generator:
     settings = ModelSettings(prompt="compact")
     llava = family(settings.family)
     tokenizer = train_tokenizer([*ASKED, *COLOURS] * 3, vocabulary=400, special_tokens=llava.special_tokens())
-    model: Any = llava.build(tokenizer, settings, seed=1)
+    processor = llava.processor(tokenizer, settings)
+    model: Any = llava.build(processor, seed=1)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(3)
     model.set_attn_implementation("sdpa")
-    encoder = PromptEncoder(tokenizer=tokenizer, family=llava, settings=settings)
+    encoder = PromptEncoder(family=llava, processor=processor)
     return Generator(
         model=model.eval(), encoder=encoder, decoding=Decoding(name="greedy-short", max_new_tokens=NEW_TOKENS)
     )

@@ -90,7 +90,7 @@ def _alone(run: Any, mixture: Any, threads: int) -> float:
         budgets=Budgets(tokens=8192, patches=65_536),
         cost=CostModel(quadratic=0.0, patch=0.0),
     )
-    preparer = SampleProcessor(reader, family(run.recipe.model.family), run.recipe.model)
+    preparer = SampleProcessor(reader, family(run.recipe.model.family).processor(reader.tokenizer(), run.recipe.model))
     preparer.prepare([0])  # opens tables and connections
     start = time.perf_counter()
     with DataLoader(preparer, plan, start=0, rank=0, world_size=1, threads=threads) as works:

@@ -30,7 +30,7 @@ from components.training.loss import share_of_step
 from components.training.sizing.flops import Flops, flops_of, peak_flops
 from mantis.config.recipe import FromScratch, ImageSettings, ModelSettings, TrainingSettings
 from mantis.models.conversation import IMAGE_MARK
-from mantis.models.family import IGNORE, Encoding
+from mantis.models.family import IGNORE, Encoding, Processor
 from mantis.models.packed_batch import PackedBatch
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family
@@ -94,11 +94,11 @@ class Case:
 
 def make_case(style: Style, setup: Setup, ranks: DistributedContext) -> Case:
     """The same on every rank, but for its micro-steps."""
-    settings = setup.model
     tokenizer = train_tokenizer(words(), vocabulary=VOCABULARY, special_tokens=KIND.special_tokens())
-    model = KIND.build(tokenizer, settings, seed=0)
+    processor = KIND.processor(tokenizer, setup.model)
+    model = KIND.build(processor, seed=0)
     epoch = scaled(draw_epoch(style, samples=setup.batch), setup)
-    samples = prepared(epoch, tokenizer, settings)
+    samples = prepared(epoch, processor)
     flops = flops_of(model, KIND, setup.training)
     plan = SamplePlan(
         Lengths(tokens=epoch.tokens, patches=epoch.patches),
@@ -109,7 +109,7 @@ def make_case(style: Style, setup: Setup, ranks: DistributedContext) -> Case:
         budgets=Budgets(tokens=setup.budget, patches=2**20),
         cost=flops.cost_model(),
     ).step(0, world_size=ranks.world_size)
-    none = KIND.preprocess([], settings)
+    none = processor.preprocess([])
     order = plan.samples[ranks.rank :: ranks.world_size]
     return Case(
         model=model,
@@ -176,12 +176,13 @@ def words() -> list[str]:
     return [" ".join([word.tobytes().decode()] * 2) for word in letters]
 
 
-def prepared(epoch: Epoch, tokenizer: Any, settings: ModelSettings) -> list[Prepared]:
+def prepared(epoch: Epoch, processor: Processor) -> list[Prepared]:
     """Samples of these lengths: images first, random text, targets at the end."""
     generator = np.random.default_rng(0)
+    tokenizer = processor.tokenizer
     mark = tokenizer.convert_tokens_to_ids(IMAGE_MARK)
     buffer = io.BytesIO()
-    edge = settings.image.size
+    edge = processor.settings.image.size
     Image.fromarray(generator.integers(0, 256, (edge, edge, 3), dtype=np.uint8)).save(buffer, "PNG")
     samples = []
     columns = (epoch.tokens.tolist(), epoch.targets.tolist(), epoch.images.tolist(), epoch.patches.tolist())
@@ -189,7 +190,7 @@ def prepared(epoch: Epoch, tokenizer: Any, settings: ModelSettings) -> list[Prep
         text = generator.integers(mark + 1, len(tokenizer), tokens - patches).tolist()
         ids = [mark] * patches + text
         labels = [IGNORE] * (tokens - targets) + ids[tokens - targets :]
-        pixels = KIND.preprocess([buffer.getvalue()] * images, settings)
+        pixels = processor.preprocess([buffer.getvalue()] * images)
         samples.append(Prepared(id=str(number), encoding=Encoding(input_ids=ids, labels=labels), pixels=pixels))
     return samples
 

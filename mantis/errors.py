@@ -55,6 +55,10 @@ class EvaluationError(MantisError):
     """A benchmark, response or metric that cannot be evaluated."""
 
 
+class FamilyError(MantisError):
+    """A model family does not keep what the protocol Family promises."""
+
+
 class TrackingError(MantisError):
     """MLflow refused or is away."""
 

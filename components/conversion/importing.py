@@ -1,8 +1,8 @@
 """Released weights as a model of the store, so that they are evaluated as converted ones are.
 
-Read as released: a Hugging Face folder with safetensors. The layouts of LLaVA (also that of the official Mantis code,
-mantis/models/mllava, whose names are those of transformers 4's Llava), Idefics2 and Fuyu name tensors otherwise than
-transformers 5's classes do. transformers renames them when it loads them; they are checked here by its own rules.
+Read as released: a Hugging Face folder with safetensors, in a layout that some family's FamilySpec names. Layouts from
+the time of transformers 4 name tensors otherwise than transformers 5's classes do. transformers renames them when it
+loads them. They are checked here by its own rules.
 """
 
 import json
@@ -30,6 +30,8 @@ from mantis.artifacts.manifest import (
 )
 from mantis.errors import ConfigError, InputError
 from mantis.hashing import fingerprint
+from mantis.models.family_spec import ReleasedLayout
+from mantis.models.registry import family_specs
 from mantis.progress import say
 from mantis.store.base import ObjectStore, StoredObject, concurrently, delete_tree, open_store
 from mantis.store.local import LocalStore
@@ -44,13 +46,6 @@ KEPT = (
     ".jinja",
     ".md",
 )  # weights, configuration, tokenizer, card: no code, no pickles
-# Family -> the model_type of its config.json, and of the vision_config in it where several families share the first.
-TYPES = {
-    "llava-clip": ("llava", "clip_vision_model"),
-    "llava-siglip": ("llava", "siglip_vision_model"),
-    "idefics2": ("idefics2", None),
-    "fuyu": ("fuyu", None),
-}
 
 
 def import_model(store: ObjectStore, source: str, family: str) -> Manifest:
@@ -60,12 +55,11 @@ def import_model(store: ObjectStore, source: str, family: str) -> Manifest:
         ConfigError: the family has no released layout.
         InputError: the folder holds no whole model of this family; nothing was stored then.
     """
-    if family not in TYPES:
-        raise ConfigError(f"--family {family!r} has no released layout.", remedy=f"Families: {', '.join(TYPES)}.")
+    layout = _released_layout(family)
     origin = open_store(source) if "://" in source else LocalStore(Path(source).expanduser().resolve())
     entries = [entry for entry in origin.children("")[0] if entry.key.endswith(KEPT) and entry.key != MANIFEST]
     files = tuple(concurrently(lambda entry: _describe(origin, entry), entries))
-    tensors = _check(origin, files, family, source)
+    tensors = _check(origin, files, family, layout, source)
     made = fingerprint({"step": STEP, "revision": REVISION, "family": family, "files": [_identity(f) for f in files]})
     prefix = f"models/{made}"
     existing = read_manifest(store, prefix)
@@ -91,6 +85,13 @@ def import_model(store: ObjectStore, source: str, family: str) -> Manifest:
     return manifest
 
 
+def _released_layout(family: str) -> ReleasedLayout:
+    layouts = {spec.name: spec.released for spec in family_specs() if spec.released}
+    if family not in layouts:
+        raise ConfigError(f"--family {family!r} has no released layout.", remedy=f"Families: {', '.join(layouts)}.")
+    return layouts[family]
+
+
 def _describe(origin: ObjectStore, entry: StoredObject) -> File:
     return File(name=entry.key, size=entry.size, sha256=hash_object(origin, entry.key, entry.size))
 
@@ -105,7 +106,9 @@ def _copy(origin: ObjectStore, store: ObjectStore, name: str, key: str) -> None:
         store.put_file(key, Path(scratch.name))
 
 
-def _check(origin: ObjectStore, files: tuple[File, ...], family: str, source: str) -> dict[str, MasterTensor]:
+def _check(
+    origin: ObjectStore, files: tuple[File, ...], family: str, layout: ReleasedLayout, source: str
+) -> dict[str, MasterTensor]:
     """The model's tensors, after names and shapes were compared with those that its configuration wants."""
     names = {file.name for file in files}
     if "config.json" not in names or not any(name.endswith(SUFFIX) for name in names):
@@ -113,7 +116,7 @@ def _check(origin: ObjectStore, files: tuple[File, ...], family: str, source: st
             f"{source} holds no config.json with *.safetensors beside it.",
             remedy="Name a Hugging Face model folder; weights in *.bin are pickles and are not read.",
         )
-    _check_family(origin.get("config.json"), family, source)
+    _check_family(origin.get("config.json"), family, layout, source)
     stored = read_safetensors({file.name: _source(origin, file) for file in files}, origin=source)
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "config.json").write_bytes(origin.get("config.json"))
@@ -130,17 +133,15 @@ def _source(origin: ObjectStore, file: File) -> ByteSource:
     return StoreSource(origin, file.name, file.size)
 
 
-def _check_family(text: bytes, family: str, source: str) -> None:
+def _check_family(text: bytes, family: str, layout: ReleasedLayout, source: str) -> None:
     try:
         config: Any = json.loads(text)
         said = (config.get("model_type"), config.get("vision_config", {}).get("model_type"))
     except (ValueError, AttributeError):
         raise InputError(f"{source}/config.json is no model's configuration.", remedy="Copy it again.") from None
-    kind, vision = TYPES[family]
-    if said[0] != kind or (vision is not None and said[1] != vision):
-        wanted = f"model_type {kind}" + (f" with a {vision}" if vision else "")
+    if said[0] != layout.model_type or layout.vision_model_type not in (None, said[1]):
         raise InputError(
-            f"{source}/config.json says model_type {said[0]}, vision {said[1]}; {family} is {wanted}.",
+            f"{source}/config.json says model_type {said[0]}, vision {said[1]}; {family} is {layout}.",
             remedy="Give the --family that the model is of.",
         )
 

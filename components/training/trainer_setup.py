@@ -37,12 +37,12 @@ from components.training.sizing.flops import Flops, flops_of, peak_flops
 from components.training.train_step import SampleTable, TrainStep
 from components.training.trainer import Trainer
 from mantis.artifacts.manifest import Manifest
-from mantis.config.recipe import ModelSettings, Recipe
+from mantis.config.recipe import Recipe
 from mantis.dataset.mixture_reader import MixtureReader
 from mantis.errors import TrainingError
 from mantis.models import registry
 from mantis.models.conversation import ImageSize
-from mantis.models.family import Family
+from mantis.models.family import Family, Processor
 from mantis.models.weights.mirror import resolved
 from mantis.progress import say
 from mantis.runs.step_runner import Run
@@ -170,8 +170,9 @@ def _open_parts(run: Run, mixture: Manifest, ranks: DistributedContext, prefix: 
     training = recipe.training
     family = registry.family(recipe.model.family)
     reader = MixtureReader(run.store, mixture, cache_gb=recipe.data.cache_gb)
-    preparer = SampleProcessor(reader, family, recipe.model)
-    model = family.build(reader.tokenizer(), recipe.model, seed=recipe.seed)
+    processor = family.processor(reader.tokenizer(), recipe.model)
+    preparer = SampleProcessor(reader, processor)
+    model = family.build(processor, seed=recipe.seed)
     flops = flops_of(model, family, training)
     plan = SamplePlan(
         Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
@@ -216,7 +217,7 @@ def _train_step(parts: Parts, guard: LossSpikeGuard, callbacks: CallbackList) ->
         engine=parts.engine,
         family=parts.family,
         ranks=parts.ranks,
-        table=_sample_table(parts.reader, parts.flops, parts.family, parts.recipe.model),
+        table=_sample_table(parts.reader, parts.flops, parts.preparer.processor),
         guard=guard,
         stop=StopRequest(),
         learning_rate=partial(
@@ -227,14 +228,14 @@ def _train_step(parts: Parts, guard: LossSpikeGuard, callbacks: CallbackList) ->
     )
 
 
-def _sample_table(reader: MixtureReader, flops: Flops, family: Family, model: ModelSettings) -> SampleTable:
+def _sample_table(reader: MixtureReader, flops: Flops, processor: Processor) -> SampleTable:
     return SampleTable(
         ids=reader.ids,
         tokens=reader.tokens,
         patches=reader.patches,
         flops=flops(tokens=reader.tokens, targets=reader.targets, patches=reader.patches, images=reader.images),
-        dummy_tokens=family.image_tokens(DUMMY, model),
-        dummy_patches=family.image_patches(DUMMY, model),
+        dummy_tokens=processor.image_tokens(DUMMY),
+        dummy_patches=processor.image_patches(DUMMY),
     )
 
 

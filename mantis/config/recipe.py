@@ -91,14 +91,14 @@ class ModelSettings(Settings):
     base: str = Field(
         SCRATCH,
         description="`scratch`: built in the shape of `from_scratch`, with a tokenizer trained on the mixture. Else a "
-        "published model's name (mantis/models/weights/catalog.yaml), a key in the store such as models/<fingerprint>, "
-        "or the folder, file:// or s3:// URL of a model: a whole LLaVA, or with `vision` a LLaMA.",
+        "published model's name (`mantis model list`), a key in the store such as models/<fingerprint>, or the folder, "
+        "file:// or s3:// URL of a model: a whole one of the family, or with `vision` the language model alone.",
     )
     vision: str = Field(
         "", description="Name, folder or URL of the CLIP or SigLIP tower to put before the LLaMA in `base`."
     )
     projector: str = Field("", description="Name, folder or URL of the model of stage 1 whose projector is taken.")
-    prompt: Name = Field("llama3", description="A prompt profile of mantis/models/processing/chat_templates.yaml.")
+    prompt: Name = Field("llama3", description="A chat template: `compact`, or one of a family's.")
     image: ImageSettings = ImageSettings()
     from_scratch: FromScratch | None = Field(
         None,

@@ -1,6 +1,6 @@
-"""What every model family offers, under the same names."""
+"""The contract of a model family: `Family` handles the model, `Processor` makes its inputs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from mantis.config.recipe import ModelSettings, Part
 from mantis.models.conversation import Conversation, ImageSize
+from mantis.models.flop_groups import FlopGroup
 from mantis.models.packed_batch import PackedBatch, Pixels
 
 IGNORE = -100
@@ -23,93 +24,122 @@ class Encoding:
     labels: list[int]  # the token itself where it is a target, IGNORE elsewhere; not shifted
 
 
-class Family(Protocol):
-    """A model family. A new one is one module that offers these names, and one entry in models/registry.py."""
+class Processor(Protocol):
+    """Makes a model's inputs from conversations and encoded images, for one tokenizer and one set of settings.
+
+    Data preparation, training and evaluation all count and encode with it. It needs no weights.
+    """
 
     @property
-    def name(self) -> str:
-        """As in the registry and in recipes."""
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer that it was made for."""
         ...
 
     @property
-    def prompt(self) -> str:
-        """The prompt profile that the published models of this family were trained with."""
+    def settings(self) -> ModelSettings:
+        """The settings that it was made for."""
         ...
 
-    def special_tokens(self) -> list[str]:
-        """Tokens that the tokenizer must hold whole, the image token among them."""
+    @property
+    def end_of_answer(self) -> int:
+        """Id of the token that ends an assistant's turn."""
         ...
 
-    def image_tokens(self, size: ImageSize, settings: ModelSettings) -> int:
-        """Language model positions that an image of this size takes; nothing is decoded."""
-        ...
-
-    def image_ids(self, size: ImageSize, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> list[int]:
-        """The tokens at those positions, `image_tokens` of them."""
-        ...
-
-    def image_patches(self, size: ImageSize, settings: ModelSettings) -> int:
-        """Patches the vision tower computes for an image of this size."""
-        ...
-
-    def encode(
-        self, conversation: Conversation, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings
-    ) -> Encoding:
+    def encode(self, conversation: Conversation) -> Encoding:
         """Tokens and labels of a whole conversation."""
         ...
 
-    def encode_batch(
-        self, conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerFast, settings: ModelSettings
-    ) -> list[Encoding]:
-        """`encode` of each, tokenized in one call, on several cores where TOKENIZERS_PARALLELISM does not forbid it."""
+    def encode_batch(self, conversations: Sequence[Conversation]) -> list[Encoding]:
+        """`encode` of each, tokenized in one call; on several cores unless TOKENIZERS_PARALLELISM forbids it."""
         ...
 
-    def encode_prompt(
-        self, conversation: Conversation, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings
-    ) -> list[int]:
+    def encode_prompt(self, conversation: Conversation) -> list[int]:
         """Tokens up to where the assistant's next answer begins; the last turn is the user's."""
         ...
 
-    def end_of_answer(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> int:
-        """The token that ends an assistant's turn."""
+    def image_tokens(self, size: ImageSize) -> int:
+        """Positions of the language model that an image of this size takes; decodes nothing."""
         ...
 
-    def preprocess(self, images: Sequence[bytes], settings: ModelSettings) -> Pixels:
-        """Encoded images as the vision part takes them; there may be none."""
+    def image_ids(self, size: ImageSize) -> list[int]:
+        """The `image_tokens` tokens at those positions."""
         ...
 
-    def build(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, *, seed: int) -> PreTrainedModel:
-        """The model to train, fp32, on CPU, in training mode."""
+    def image_patches(self, size: ImageSize) -> int:
+        """Patches that the vision part computes for an image of this size; decodes nothing."""
+        ...
+
+    def preprocess(self, images: Sequence[bytes]) -> Pixels:
+        """Decode and resize N >= 0 encoded images (JPEG, PNG) for the vision part."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer, image processor and chat template as transformers' AutoProcessor reads them."""
+        ...
+
+
+class Family(Protocol):
+    """A model family. docs/how-to/add-a-family.md shows how to write one."""
+
+    @property
+    def name(self) -> str:
+        """As in recipes and in its FamilySpec."""
+        ...
+
+    @property
+    def template(self) -> str:
+        """Name of the chat template that the published models of this family were trained with."""
+        ...
+
+    def special_tokens(self) -> list[str]:
+        """Tokens that a tokenizer must never split, the image token among them."""
+        ...
+
+    def processor(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> Processor:
+        """The processor for this tokenizer and these settings."""
+        ...
+
+    def build(self, processor: Processor, *, seed: int) -> PreTrainedModel:
+        """The model to train, in fp32, on CPU, in training mode, ready for packed batches.
+
+        Built from nothing where `processor.settings.base` is `scratch`, else loaded. `seed` draws all new weights; the
+        caller's random state stays untouched.
+
+        Raises:
+            ConfigError: the weights have another shape than the settings say.
+            InputError: weights are missing.
+        """
+        ...
+
+    def parameter_group(self, parameter: str) -> Part:
+        """The part of the model that a parameter belongs to, by its name. `training.train` names parts."""
+        ...
+
+    def flop_groups(self) -> Mapping[str, FlopGroup]:
+        """Patterns of parameter names whose FLOPs are not simply those of a matrix; the first match counts."""
         ...
 
     def for_packing(self, model: PreTrainedModel) -> None:
-        """Make a model, however it was loaded, take packed batches: attention within segments, unpadded images."""
+        """Prepare a loaded model for packed batches: attention within segments, images without padding."""
         ...
 
     def for_generation(self, model: PreTrainedModel) -> None:
-        """Make a model, however it was loaded, take `generation_inputs`."""
+        """Prepare a loaded model for `generation_inputs`."""
         ...
 
     def generation_inputs(
         self, model: PreTrainedModel, input_ids: Tensor, pixels: Pixels, shown: Sequence[int]
     ) -> dict[str, Any]:
-        """What `generate` is given of the images, for prompts [B, T] that are padded on the left.
+        """Keyword arguments of `generate` that hold the images, for left-padded prompts `input_ids` [B, T].
 
-        Of the images in `pixels`, which differ, `shown` says for each one in the order of the marks which it is.
+        `pixels` holds each distinct image once. `shown[i]` is the index in `pixels` of the i-th image of the batch.
         """
-        ...
-
-    def parameter_group(self, parameter: str) -> Part:
-        """Which part of the model a parameter belongs to, by its name."""
         ...
 
     def forward(self, model: PreTrainedModel, batch: PackedBatch) -> Tensor:
-        """Logits [K, vocabulary] at the batch's target positions; without images the vision part runs on a dummy.
+        """Logits [K, vocabulary] at the batch's K target positions.
 
-        `model` may be wrapped by an engine: it is only called, never looked into.
+        A batch without images runs the vision part on a dummy image: under ZeRO-3 every rank has to call the same
+        modules. `model` may be wrapped by an engine, so only its `forward` may be called.
         """
-        ...
-
-    def save_processor(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, folder: Path) -> None:
-        """Tokenizer, image processor and processor files, as transformers' AutoProcessor reads them."""
         ...

@@ -1,75 +1,123 @@
-"""Every model family by its name. What a family needs is imported when it is asked for: transformers takes seconds."""
+"""Every model family by its name, found by the entry points `mantis.families`.
+
+An entry point names a `FamilySpec`. An installed package of anyone may offer some. Those of this project stand in
+pyproject.toml. A source checkout reads them there, since the metadata of its installation may be older.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tomllib
+from collections.abc import Mapping
 from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import mantis
 from mantis.errors import ConfigError, did_you_mean
+from mantis.models.family_spec import FamilySpec
 
 if TYPE_CHECKING:
     from mantis.models.family import Family
 
-
-def _llava_clip() -> Family:
-    from mantis.models.families.llava.model import CLIP, Llava
-
-    return Llava(name="llava-clip", tower=CLIP)
-
-
-def _llava_siglip() -> Family:
-    from mantis.models.families.llava.model import SIGLIP, Llava
-
-    return Llava(name="llava-siglip", tower=SIGLIP)
-
-
-def _idefics2() -> Family:
-    from mantis.models.families.idefics2.model import Idefics2
-
-    return Idefics2()
-
-
-def _fuyu() -> Family:
-    from mantis.models.families.fuyu.model import Fuyu
-
-    return Fuyu()
-
-
-def _flamingo() -> Family:
-    from mantis.models.families.flamingo.model import Flamingo
-
-    return Flamingo()
-
-
-FAMILIES: dict[str, Callable[[], Family]] = {
-    "llava-clip": _llava_clip,
-    "llava-siglip": _llava_siglip,
-    "idefics2": _idefics2,
-    "fuyu": _fuyu,
-    "flamingo": _flamingo,
-}
+GROUP = "mantis.families"
+PYPROJECT = Path(mantis.__file__).parents[1] / "pyproject.toml"  # absent where the project is installed as a wheel
 
 
 @cache
 def family(name: str) -> Family:
-    """The family of this name.
+    """The family of this name. Its code is imported here: transformers takes seconds.
 
     Raises:
-        ConfigError: there is none; names those that exist.
+        ConfigError: the family does not exist; names those that do.
+    """
+    return family_spec(name).load()
+
+
+@cache
+def family_spec(name: str) -> FamilySpec:
+    """The description of the family of this name.
+
+    Raises:
+        ConfigError: the family does not exist, or its package cannot be imported.
     """
     check_family(name)
-    return FAMILIES[name]()
+    point = _entry_points()[name]
+    try:
+        spec = point.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"The model family {name!r} cannot be imported from {point.value}: {error}.",
+            remedy="Repair or uninstall the package that offers it.",
+        ) from error
+    if not isinstance(spec, FamilySpec) or spec.name != name:
+        raise ConfigError(
+            f"The entry point {name!r} of {GROUP} names {point.value}, which is no FamilySpec with that name.",
+            remedy="Give the entry point the name of its FamilySpec.",
+        )
+    return spec
 
 
 def check_family(name: str) -> None:
-    """Refuse a name of nothing, without a look at the family itself.
+    """Check a family's name without importing anything of the family.
 
     Raises:
-        ConfigError: there is no such family; names those that exist.
+        ConfigError: the family does not exist; names those that do.
     """
-    if name not in FAMILIES:
+    if name not in family_names():
         raise ConfigError(
             f"model.family = {name!r} is not a model family.",
-            remedy=f"{did_you_mean(name, FAMILIES)}Families: {', '.join(sorted(FAMILIES))}.",
+            remedy=f"{did_you_mean(name, family_names())}Families: {', '.join(family_names())}.",
         )
+
+
+def family_names() -> tuple[str, ...]:
+    """All families in alphabetical order."""
+    return tuple(_entry_points())
+
+
+def family_specs() -> tuple[FamilySpec, ...]:
+    """The descriptions of all families in alphabetical order of their names.
+
+    Raises:
+        ConfigError: a family's package cannot be imported.
+    """
+    return tuple(map(family_spec, family_names()))
+
+
+def family_files(name: str) -> list[Traversable]:
+    """The data files of this name from all family folders that hold one. Several families may share a folder."""
+    folders = {spec.package: spec.file(name) for spec in family_specs()}
+    return [file for file in folders.values() if file.is_file()]
+
+
+@cache
+def _entry_points() -> Mapping[str, EntryPoint]:
+    """The entry points of installed packages and of this checkout, by name.
+
+    Raises:
+        ConfigError: two packages offer a family of the same name.
+    """
+    own = _own_entry_points()
+    found = dict(own)
+    for point in entry_points(group=GROUP):
+        stale = own and point.value.startswith("mantis.models.families.")
+        known = found.get(point.name)
+        if stale or (known and known.value == point.value):
+            continue
+        if known:
+            raise ConfigError(
+                f"Two packages offer the model family {point.name!r}: {known.value} and {point.value}.",
+                remedy="Uninstall one of them.",
+            )
+        found[point.name] = point
+    return dict(sorted(found.items()))
+
+
+def _own_entry_points() -> dict[str, EntryPoint]:
+    """Those of the pyproject.toml beside this package; empty where there is none."""
+    if not PYPROJECT.is_file():
+        return {}
+    declared = tomllib.loads(PYPROJECT.read_text())["project"].get("entry-points", {}).get(GROUP, {})
+    return {name: EntryPoint(name=name, value=value, group=GROUP) for name, value in declared.items()}

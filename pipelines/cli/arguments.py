@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mantis.errors import ConfigError, MantisError
-from mantis.models.registry import FAMILIES
+from mantis.models.registry import family_names
 from mantis.store.base import ObjectStore, default_store_url, open_store
 
 RECIPE_SUFFIXES = (".yaml", ".yml")
@@ -72,10 +72,10 @@ complete_benchmark = _completing(_benchmarks)
 complete_subset = _completing(_subsets)
 complete_model = _completing(_models)
 complete_field = _completing(_fields)
-complete_family = _completing(lambda _: sorted(FAMILIES))
+complete_family = _completing(lambda _: family_names())
 
 RECIPE_HELP = "The name of a shipped recipe, a YAML file, or a store URL."
-FAMILY_HELP = f"A model family: {', '.join(sorted(FAMILIES))}."
+FAMILY_HELP = f"A model family: {', '.join(family_names())}."
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE_HELP, autocompletion=complete_recipe)]
 RunId = Annotated[

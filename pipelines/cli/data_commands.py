@@ -22,8 +22,10 @@ from pipelines.cli.arguments import (
 from pipelines.cli.console import console, errors, ids, names, note, numbers, show, show_json, show_table, tell, texts
 
 if TYPE_CHECKING:
+    from mantis.config.recipe import Recipe
     from mantis.runs.step_runner import Run
 
+SMALLEST_VOCABULARY = 300  # tokens: all bytes and a family's special tokens
 data = typer.Typer(help="Training sets: list, fetch, plan, prepare, generate.")
 
 
@@ -264,8 +266,12 @@ def _number(value: float | None) -> str:
     return f"{value / 1e6:,.1f} M" if value >= 1e6 else f"{value:,.0f}"
 
 
-def _image_tokens(recipe: Any) -> int:
+def _image_tokens(recipe: "Recipe") -> int:
+    """Positions of the language model for an image of 640 x 480 pixels, which no vocabulary changes."""
     from mantis.models.conversation import ImageSize
+    from mantis.models.processing.tokenizer_training import train_tokenizer
     from mantis.models.registry import family
 
-    return family(recipe.model.family).image_tokens(ImageSize(width=640, height=480), recipe.model)
+    kind = family(recipe.model.family)
+    tokenizer = train_tokenizer([], vocabulary=SMALLEST_VOCABULARY, special_tokens=kind.special_tokens())
+    return kind.processor(tokenizer, recipe.model).image_tokens(ImageSize(width=640, height=480))

@@ -157,13 +157,12 @@ def _verify(family: str, settings: Any, store: ObjectStore) -> None:
     settings = mirror.resolved(store, settings)
     kind = registry.family(family)
     tokenizer = loading.base_tokenizer(loading.model_folder(settings.base), kind.special_tokens())
-    found = list(differences(kind, tokenizer, settings))
+    spec = registry.family_spec(family)
+    found = list(differences(kind.processor(tokenizer, settings), spec.reference()))
     for difference in found:
         errors.print(difference, markup=False)
     if found:
-        errors.print(
-            "What differs is in mantis/models/processing/chat_templates.yaml, encoding.py, or the family's module."
-        )
+        errors.print(f"The cause is in {spec.package} or mantis.models.processing.")
         raise typer.Exit(1)
     show(f"{family}: tokens, labels and pixels of {MOST_IMAGES + 1} conversations are the same")
 

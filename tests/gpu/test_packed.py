@@ -9,13 +9,13 @@ from components.training.loss import LossHead
 from mantis.config.recipe import FromScratch, ModelSettings
 from mantis.models.conversation import IMAGE_MARK, Conversation, ImageSize, Turn
 from mantis.models.processing.tokenizer_training import train_tokenizer
-from mantis.models.registry import FAMILIES, family
+from mantis.models.registry import family, family_names
 
 SETTINGS = ModelSettings(from_scratch=FromScratch(text_width=128, text_heads=2, vocabulary=1000))
 TOLERANCE = 2e-2  # of bf16
 
 
-def prepared(kind, tokenizer, count):
+def prepared(processor, count):
     picture = io.BytesIO()
     Image.new("RGB", (64, 48), (200, 40, 90)).save(picture, "PNG")
     samples = []
@@ -25,20 +25,21 @@ def prepared(kind, tokenizer, count):
             Turn(role="assistant", content=f"it is {number} " * (number + 1)),
         )
         conversation = Conversation(id=str(number), turns=turns, sizes=(ImageSize(width=64, height=48),))
-        encoding = kind.encode(conversation, tokenizer, SETTINGS)
-        pixels = kind.preprocess([picture.getvalue()], SETTINGS)
+        encoding = processor.encode(conversation)
+        pixels = processor.preprocess([picture.getvalue()])
         samples.append(Prepared(id=str(number), encoding=encoding, pixels=pixels))
     return samples
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name.startswith("llava")])
+@pytest.mark.parametrize("name", [name for name in family_names() if name.startswith("llava")])
 @pytest.mark.parametrize("chunk_logits", [500, 2**26], ids=["chunks", "whole"])
 def test_packed_equals_separate_and_a_step_lowers_the_loss(device, name, chunk_logits):
     kind = family(name)
     text = [f"{number} {number}" for number in range(2000)]
     tokenizer = train_tokenizer(text, vocabulary=1000, special_tokens=kind.special_tokens())
-    model = kind.build(tokenizer, SETTINGS, seed=0).to(device, torch.bfloat16)
-    samples, none = prepared(kind, tokenizer, 6), kind.preprocess([], SETTINGS)
+    processor = kind.processor(tokenizer, SETTINGS)
+    model = kind.build(processor, seed=0).to(device, torch.bfloat16)
+    samples, none = prepared(processor, 6), processor.preprocess([])
     head = LossHead(model, chunk_logits=chunk_logits)
 
     def losses(members):

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from components.data.step import prepare, resolve_subsets
 from mantis.artifacts.manifest import Kind as ArtifactKind
 from mantis.artifacts.manifest import MadeBy, Manifest, commit_manifest
-from mantis.models.registry import FAMILIES
+from mantis.models.registry import family_names
 from mantis.runs.step_runner import State, StepRecord
 from mantis.store.local import LocalStore
 from mantis.synthetic import write_demo_data
@@ -117,7 +117,7 @@ def test_a_noun_alone_shows_its_verbs(name):
 def test_family_names_in_help_come_from_the_registry():
     for command in (("model", "import"), ("model", "verify")):
         said = mantis(*command, "-h", COLUMNS="200").output
-        for family in FAMILIES:
+        for family in family_names():
             assert family in said
 
 

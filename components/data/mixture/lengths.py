@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from mantis.config.recipe import ModelSettings
 from mantis.dataset.mixture_reader import conversation_of
 from mantis.models.conversation import IMAGE_MARK, Conversation
-from mantis.models.family import IGNORE
+from mantis.models.family import IGNORE, Processor
 from mantis.models.registry import family
 from mantis.processes import die_with_parent
 
@@ -68,15 +68,15 @@ class Counter:
         return replace(self._measure([first_exchanges(conversation, kept)])[0], whole=length.whole)
 
     def _measure(self, conversations: list[Conversation]) -> list[Length]:
-        model = family(self.model.family)
-        encodings = model.encode_batch(conversations, _tokenizer(self.tokenizer_folder), self.model)
+        processor = _processor(self.tokenizer_folder, self.model)
+        encodings = processor.encode_batch(conversations)
         return [
             Length(
                 turns=len(conversation.turns),
                 tokens=len(encoding.input_ids),
                 targets=len(encoding.labels) - encoding.labels.count(IGNORE),
                 images=len(conversation.sizes),
-                patches=sum(model.image_patches(size, self.model) for size in conversation.sizes),
+                patches=sum(processor.image_patches(size) for size in conversation.sizes),
                 whole=len(encoding.input_ids),
             )
             for conversation, encoding in zip(conversations, encodings, strict=True)
@@ -126,5 +126,5 @@ def _begin() -> None:
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(folder: str) -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast.from_pretrained(folder)
+def _processor(tokenizer_folder: str, model: ModelSettings) -> Processor:
+    return family(model.family).processor(PreTrainedTokenizerFast.from_pretrained(tokenizer_folder), model)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
+from transformers import AutoModelForImageTextToText, AutoTokenizer, GenerationConfig
 
 from components.evaluation.benchmarks.benchmark_catalog import Decoding
 from components.evaluation.benchmarks.sample_images import Picture
@@ -19,7 +19,7 @@ from components.evaluation.generation.generation_batches import Cost
 from mantis.config.recipe import ModelSettings
 from mantis.errors import EvaluationError
 from mantis.models.conversation import Conversation, Turn
-from mantis.models.family import Family
+from mantis.models.family import Family, Processor
 from mantis.models.packed_batch import Pixels
 from mantis.models.registry import family
 
@@ -61,23 +61,22 @@ class Inputs:
 class PromptEncoder:
     """Questions to tokens; needs no weights."""
 
-    tokenizer: PreTrainedTokenizerFast
     family: Family
-    settings: ModelSettings
+    processor: Processor
 
     def encode(self, question: Question) -> Encoded:
         """The prompt's tokens, image tokens expanded."""
         turn = Turn(role="user", content=question.prompt)
         sizes = tuple(picture.size for picture in question.pictures)
         conversation = Conversation(id=question.id, turns=(turn,), sizes=sizes)
-        tokens = self.family.encode_prompt(conversation, self.tokenizer, self.settings)
-        patches = sum(self.family.image_patches(size, self.settings) for size in sizes)
+        tokens = self.processor.encode_prompt(conversation)
+        patches = sum(self.processor.image_patches(size) for size in sizes)
         first = question.pictures[0].sha256 if question.pictures else ""
         return Encoded(question=question, tokens=tokens, cost=Cost(tokens=len(tokens), patches=patches, picture=first))
 
     def inputs(self, batch: Sequence[Encoded]) -> Inputs:
         """The batch padded, every different picture decoded once."""
-        width, pad = max(len(each.tokens) for each in batch), self.tokenizer.pad_token_id
+        width, pad = max(len(each.tokens) for each in batch), self.processor.tokenizer.pad_token_id
         missing = [width - len(each.tokens) for each in batch]
         pictures = [picture for each in batch for picture in each.question.pictures]
         different = {picture.sha256: picture for picture in pictures}
@@ -86,7 +85,7 @@ class PromptEncoder:
             questions=[each.question for each in batch],
             input_ids=torch.tensor([[pad] * n + each.tokens for n, each in zip(missing, batch, strict=True)]),
             attention_mask=torch.tensor([[0] * n + [1] * (width - n) for n in missing]),
-            pixels=self.family.preprocess([picture.load() for picture in different.values()], self.settings),
+            pixels=self.processor.preprocess([picture.load() for picture in different.values()]),
             shown=[places[picture.sha256] for picture in pictures],
         )
 
@@ -112,8 +111,8 @@ class Generator:
 
     @torch.inference_mode()
     def _generate(self, inputs: Inputs) -> list[str]:
-        tokenizer, device = self.encoder.tokenizer, self.model.device
-        end = self.encoder.family.end_of_answer(tokenizer, self.encoder.settings)
+        processor, device = self.encoder.processor, self.model.device
+        end = processor.end_of_answer
         width = inputs.input_ids.shape[1]
         output: Tensor = self.model.generate(
             input_ids=inputs.input_ids.to(device),
@@ -123,7 +122,7 @@ class Generator:
                 do_sample=False,
                 max_new_tokens=self.decoding.max_new_tokens,
                 eos_token_id=end,
-                pad_token_id=tokenizer.pad_token_id,
+                pad_token_id=processor.tokenizer.pad_token_id,
             ),
             prefix_allowed_tokens_fn=self._only_allowed(inputs.questions, width, end),
         )
@@ -132,7 +131,7 @@ class Generator:
     def _text(self, tokens: list[int], end: int) -> str:
         with suppress(ValueError):  # an answer that is cut off has no end
             tokens = tokens[: tokens.index(end)]
-        return str(self.encoder.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+        return str(self.encoder.processor.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
     def _only_allowed(
         self, questions: Sequence[Question], width: int, end: int
@@ -140,7 +139,7 @@ class Generator:
         if not any(question.allowed for question in questions):
             return None
         trees = {answers: self._tree(answers, end) for answers in {question.allowed for question in questions}}
-        everything = list(range(len(self.encoder.tokenizer)))
+        everything = list(range(len(self.encoder.processor.tokenizer)))
 
         def allowed(row: int, tokens: Tensor) -> list[int]:
             if not questions[row].allowed:
@@ -156,7 +155,7 @@ class Generator:
         root = Node()
         for text in answers:
             node = root
-            for token in [*self.encoder.tokenizer.encode(text, add_special_tokens=False), end]:
+            for token in [*self.encoder.processor.tokenizer.encode(text, add_special_tokens=False), end]:
                 node = node.following.setdefault(token, Node())
         return root
 
@@ -178,7 +177,8 @@ def load_encoder(folder: Path, settings: ModelSettings) -> PromptEncoder:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise _no_model(folder, error) from None
-    return PromptEncoder(tokenizer=tokenizer, family=family(settings.family), settings=settings)
+    kind = family(settings.family)
+    return PromptEncoder(family=kind, processor=kind.processor(tokenizer, settings))
 
 
 def load_generator(folder: Path, settings: ModelSettings, decoding: Decoding, device: str = "cpu") -> Generator:

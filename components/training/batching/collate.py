@@ -5,12 +5,10 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
-from mantis.config.recipe import ModelSettings
 from mantis.dataset.mixture_reader import TrainingSample
 from mantis.errors import MantisError, TrainingError
-from mantis.models.family import IGNORE, Encoding, Family
+from mantis.models.family import IGNORE, Encoding, Processor
 from mantis.models.packed_batch import PackedBatch, Pixels
 
 
@@ -23,9 +21,7 @@ class Prepared:
     pixels: Pixels
 
 
-def prepare(
-    sample: TrainingSample, *, family: Family, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, tokens: int
-) -> Prepared:
+def prepare(sample: TrainingSample, *, processor: Processor, tokens: int) -> Prepared:
     """Encode and preprocess one sample, which has `tokens` tokens by the mixture's index.
 
     Raises:
@@ -33,8 +29,8 @@ def prepare(
     """
     name = sample.conversation.id
     try:
-        encoding = family.encode(sample.conversation, tokenizer, settings)
-        pixels = family.preprocess(sample.images, settings)
+        encoding = processor.encode(sample.conversation)
+        pixels = processor.preprocess(sample.images)
     except Exception as error:  # it passed data preparation, so any error is unexpected and needs the sample's name
         reason = str(error) if isinstance(error, MantisError) else f"{type(error).__name__}: {error}"
         raise TrainingError(f"Sample {name} cannot be prepared: {reason}", remedy=_REMEDY) from error

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from components.training.batching.collate import Prepared, collate, prepare
 from components.training.batching.sample_plan import Positions, SamplePlan, StepPlan
-from mantis.config.recipe import ModelSettings
 from mantis.dataset.mixture_reader import MixtureReader, TrainingSample
-from mantis.models.family import Family
+from mantis.models.family import Processor
 from mantis.models.packed_batch import PackedBatch
 
 AHEAD_STEPS = 8  # a slow read takes several steps of the smallest models
@@ -51,10 +50,9 @@ class StepBatch:
 class SampleProcessor:
     """Reads, encodes, preprocesses and packs the samples of an index."""
 
-    def __init__(self, reader: MixtureReader, family: Family, settings: ModelSettings) -> None:
-        self._reader, self._family, self._settings = reader, family, settings
-        self._tokenizer = reader.tokenizer()
-        self._no_pixels = family.preprocess([], settings)
+    def __init__(self, reader: MixtureReader, processor: Processor) -> None:
+        self._reader, self.processor = reader, processor
+        self._no_pixels = processor.preprocess([])
 
     def read(self, positions: Sequence[int]) -> list[TrainingSample]:
         """Read the samples at `positions` from the store."""
@@ -62,13 +60,7 @@ class SampleProcessor:
 
     def prepare_one(self, position: int, sample: TrainingSample) -> Prepared:
         """Encode and preprocess one sample."""
-        return prepare(
-            sample,
-            family=self._family,
-            tokenizer=self._tokenizer,
-            settings=self._settings,
-            tokens=int(self._reader.tokens[position]),
-        )
+        return prepare(sample, processor=self.processor, tokens=int(self._reader.tokens[position]))
 
     def prepare(self, positions: Sequence[int]) -> list[Prepared]:
         """Read, encode and preprocess samples, in the order of `positions`."""

@@ -90,7 +90,7 @@ class ResultFiles(Callback):
                 recipe=self.recipe,
                 engine=self.engine,
                 family=self.family,
-                tokenizer=self.reader.tokenizer(),
+                processor=self.preparer.processor,
                 probe=probe,
                 rows=self.rows.rows,
             )

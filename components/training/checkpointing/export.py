@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
 from components.training.batching.collate import to_device
 from components.training.checkpointing.saver import METRICS
@@ -18,7 +17,7 @@ from components.training.engine.adapter_training import leave_base, save_config
 from components.training.engine.deepspeed_engine import Engine
 from components.training.monitoring.step_metrics import Row
 from mantis.config.recipe import Recipe
-from mantis.models.family import Family
+from mantis.models.family import Family, Processor
 from mantis.models.packed_batch import PackedBatch
 from mantis.store.base import ObjectStore, upload_tree
 
@@ -46,7 +45,7 @@ def leave_files(
     recipe: Recipe,
     engine: Engine,
     family: Family,
-    tokenizer: PreTrainedTokenizerFast,
+    processor: Processor,
     probe: dict[str, Tensor],
     rows: Sequence[Row],
 ) -> None:
@@ -61,9 +60,9 @@ def leave_files(
         model = engine.deepspeed.module
         if recipe.training.adapter:
             save_config(model, folder / "model")
-            build = partial(family.build, tokenizer, recipe.model, seed=recipe.seed)
+            build = partial(family.build, processor, seed=recipe.seed)
             leave_base(store, recipe, build, folder / "model")
         model.config.save_pretrained(folder / "model")
         model.generation_config.save_pretrained(folder / "model")
-        family.save_processor(tokenizer, recipe.model, folder / "model")
+        processor.save(folder / "model")
         upload_tree(store, prefix, folder)

@@ -8,12 +8,12 @@ the input of every layer and recomputes one layer at a time. Use the estimates t
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mantis.errors import ConfigError
+from mantis.models.registry import family_files
 
 WEIGHT, GRADIENT, STATE = 2, 4, 12  # bytes per parameter: bf16; summed in fp32; fp32 master and both moments
 CHUNK_LOGITS = 2**26  # same as in components.training.loss, which imports torch
@@ -62,8 +62,10 @@ class Needs:
 
 @cache
 def shapes() -> Mapping[str, Shape]:
-    """The published models of sizes.yaml, by name."""
-    entries: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("sizes.yaml").read_text())["models"]
+    """The published models by name, from the sizes.yaml of each family."""
+    entries: dict[str, Any] = {}
+    for file in family_files("sizes.yaml"):
+        entries |= yaml.safe_load(file.read_text())["models"]
     return {
         name: Shape(
             name=name,

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from components.training.batching.sample_plan import CostModel
 from mantis.config.recipe import TrainingSettings
 from mantis.models.family import Family
+from mantis.models.flop_groups import FlopGroup, flop_group
 
 GEMM_SIZE = 768
 GEMM_REPEATS = 7
@@ -56,23 +57,12 @@ def flops_of(model: PreTrainedModel, family: Family, settings: TrainingSettings)
     A matrix of N weights costs 2 N per position in the forward pass. It costs 2 N more for the gradient of its input if
     something below it is trained, and 2 N more if it is trained itself. The adapters' own FLOP are not counted.
     """
-    counts: dict[str, int] = {"vision": 0, "projector": 0, "text": 0}
-    pixels = 0  # weights on pixels, which need no gradient
-    resampler = Resampler()
-    for name, parameter in model.named_parameters():
-        part = family.parameter_group(name)
-        if resampler.takes(name, part, parameter):
-            continue
-        if "position_embedding" not in name:  # these are added, not multiplied
-            # Cross attention and embeddings count as text model, whether trained or not.
-            counts[part if part in counts else "text"] += _size(parameter)
-        if "patch_embedding" in name:
-            pixels += _size(parameter)
+    counts = count_weights(model, family)
     head = _size(model.get_output_embeddings().weight)
     # Embeddings are looked up, which costs nothing. Tied embeddings count once, as the head.
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    body = counts["text"] - head - (0 if tied else _size(model.get_input_embeddings().weight))
-    passes = {part: 1 + (part in settings.train and not settings.adapter) for part in counts}
+    body = counts.text - head - (0 if tied else _size(model.get_input_embeddings().weight))
+    passes = {part: 1 + (part in settings.train and not settings.adapter) for part in ("vision", "projector", "text")}
     passes["text"] += 1 if {"vision", "projector", "text"} & set(settings.train) else 0
     passes["projector"] += "vision" in settings.train
     passes["vision"] += "vision" in settings.train
@@ -85,40 +75,56 @@ def flops_of(model: PreTrainedModel, family: Family, settings: TrainingSettings)
         target=2 * head * passes["text"],
         patch=2
         * (
-            counts["vision"] * passes["vision"]
-            - pixels * ("vision" in settings.train)
-            + (counts["projector"] + resampler.keys) * passes["projector"]
+            counts.vision * passes["vision"]
+            - counts.pixels * ("vision" in settings.train)
+            + (counts.projector + counts.latent_keys) * passes["projector"]
         ),
         patch_pair=pairs,
         image=2
-        * resampler.latents
-        * ((resampler.keys + resampler.rest) * passes["projector"] + resampler.crossed * passes["text"]),
+        * counts.latents
+        * ((counts.latent_keys + counts.per_latent) * passes["projector"] + counts.cross_keys * passes["text"]),
     )
 
 
-@dataclass
-class Resampler:
-    """Weights that work on a perceiver's latents. Its own keys and values are computed from every patch, too."""
+@dataclass(kw_only=True)
+class WeightCounts:
+    """Weights of a model by the vectors that they are multiplied with."""
 
-    latents: int = 0  # per image
-    keys: int = 0
-    rest: int = 0
-    crossed: int = 0  # keys and values of a language model's cross attention
+    vision: int = 0  # per patch
+    projector: int = 0  # per patch
+    text: int = 0  # per token; cross attention and embeddings belong to it, whatever of it is trained
+    pixels: int = 0  # those of `vision` and `projector` whose input are pixels, which need no gradient
+    latents: int = 0  # latents that a resampler makes of an image; not a number of weights
+    latent_keys: int = 0  # a resampler's keys and values: per latent and per patch
+    per_latent: int = 0  # a resampler's other weights
+    cross_keys: int = 0  # keys and values of a text model's cross attention, per latent
 
-    def takes(self, name: str, part: str, parameter: Any) -> bool:
-        """Count a parameter that works on latents; returns False for any other parameter."""
-        is_key = ".k_proj." in name or ".v_proj." in name
-        if part == "cross_attention" and is_key:
-            self.crossed += _size(parameter)
-        elif "perceiver" not in name:
-            return False
-        elif name.endswith("latents"):
-            self.latents = int(getattr(parameter, "ds_shape", parameter.shape)[0])
-        elif is_key:
-            self.keys += _size(parameter)
-        else:
-            self.rest += _size(parameter)
-        return True
+
+def count_weights(model: PreTrainedModel, family: Family) -> WeightCounts:
+    """The model's weights, counted by the family's parameter and FLOP groups."""
+    counts, groups = WeightCounts(), family.flop_groups()
+    for name, parameter in model.named_parameters():
+        match flop_group(name, groups):
+            case FlopGroup.ADDED:
+                pass
+            case FlopGroup.LATENTS:
+                counts.latents = int(getattr(parameter, "ds_shape", parameter.shape)[0])
+            case FlopGroup.LATENT_KEYS:
+                counts.latent_keys += _size(parameter)
+            case FlopGroup.PER_LATENT:
+                counts.per_latent += _size(parameter)
+            case FlopGroup.CROSS_KEYS:
+                counts.cross_keys += _size(parameter)
+            case found:
+                counts.pixels += _size(parameter) if found is FlopGroup.PIXELS else 0
+                match family.parameter_group(name):
+                    case "vision":
+                        counts.vision += _size(parameter)
+                    case "projector":
+                        counts.projector += _size(parameter)
+                    case _:
+                        counts.text += _size(parameter)
+    return counts
 
 
 def _size(parameter: Any) -> int:

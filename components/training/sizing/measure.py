@@ -12,12 +12,16 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.training.sizing.estimate import GRADIENT, STATE
 from mantis.config.recipe import Recipe, load_recipe_file
 from mantis.errors import ConfigError
 from mantis.progress import say
+
+if TYPE_CHECKING:
+    from mantis.models.family import Processor
+    from mantis.models.packed_batch import PackedBatch
 
 FIRST = 1024  # tokens of the first trial
 LARGEST = 2**20
@@ -102,12 +106,12 @@ def run_trial(recipe: Recipe, tokens: int) -> Trial:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if recipe.training.precision == "bf16" else torch.float32
     kind = family(recipe.model.family)
-    tokenizer = _tokenizer(recipe)
-    model = kind.build(tokenizer, recipe.model, seed=0).to(device, dtype)
+    processor = kind.processor(_tokenizer(recipe), recipe.model)
+    model = kind.build(processor, seed=0).to(device, dtype)
     freeze(model, kind, recipe.training)
     if recipe.training.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    batch, patches = _micro_step(recipe, tokenizer, tokens)
+    batch, patches = _micro_step(processor, tokens)
     held = int(batch.input_ids.numel())
     head = LossHead(model)
     head.sample_losses(kind, model, to_device(batch, device, dtype)).mean().backward()  # type: ignore[no-untyped-call]
@@ -130,15 +134,13 @@ def _tokenizer(recipe: Recipe) -> Any:
     return train_tokenizer(text, vocabulary=shape.vocabulary, special_tokens=special)
 
 
-def _micro_step(recipe: Recipe, tokenizer: Any, tokens: int) -> tuple[Any, int]:
+def _micro_step(processor: "Processor", tokens: int) -> tuple["PackedBatch", int]:
     """A packed batch of at least `tokens` positions, and the number of its patches."""
     from PIL import Image
 
     from components.training.batching.collate import Prepared, collate
     from mantis.models.conversation import IMAGE_MARK, Conversation, ImageSize, Turn
-    from mantis.models.registry import family
 
-    kind = family(recipe.model.family)
     picture = io.BytesIO()
     Image.new("RGB", PICTURE, (90, 120, 60)).save(picture, "JPEG")
     size = ImageSize(width=PICTURE[0], height=PICTURE[1])
@@ -146,11 +148,11 @@ def _micro_step(recipe: Recipe, tokenizer: Any, tokens: int) -> tuple[Any, int]:
         Turn(role="user", content=f"{IMAGE_MARK} " + "what is this " * (WORDS // 3)),
         Turn(role="assistant", content="a plain picture " * (WORDS // 3)),
     )
-    encoding = kind.encode(Conversation(id="fit", turns=turns, sizes=(size,)), tokenizer, recipe.model)
-    sample = Prepared(id="fit", encoding=encoding, pixels=kind.preprocess([picture.getvalue()], recipe.model))
+    encoding = processor.encode(Conversation(id="fit", turns=turns, sizes=(size,)))
+    sample = Prepared(id="fit", encoding=encoding, pixels=processor.preprocess([picture.getvalue()]))
     count = -(-tokens // len(encoding.input_ids))
-    batch = collate([sample] * count, no_pixels=kind.preprocess([], recipe.model))
-    return batch, count * kind.image_patches(size, recipe.model)
+    batch = collate([sample] * count, no_pixels=processor.preprocess([]))
+    return batch, count * processor.image_patches(size)
 
 
 if __name__ == "__main__":

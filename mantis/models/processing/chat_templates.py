@@ -1,22 +1,24 @@
-"""Prompt profiles: how a conversation becomes text, and which part of the text is learned."""
+"""Chat templates: how a conversation becomes text, and which part of the text is learned."""
 
 import json
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict
 
 from mantis.errors import ConfigError, InputError, did_you_mean
 from mantis.models.conversation import IMAGE_MARK, Conversation
+from mantis.models.registry import family_files
 
-PROFILES = Path(__file__).with_name("chat_templates.yaml")
+FILE = "chat_templates.yaml"  # beside this module, and in families' folders
 
 
 class ChatTemplate(BaseModel):
-    """One entry of prompts.yaml, which explains the fields."""
+    """One entry of chat_templates.yaml, which explains the fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,18 +52,34 @@ class TextSpan:
 
 @lru_cache
 def load_chat_template(name: str) -> ChatTemplate:
-    """The profile of this name.
+    """The chat template of this name.
 
     Raises:
         ConfigError: there is none; names those that exist.
     """
-    profiles = yaml.safe_load(PROFILES.read_text())
-    if name not in profiles:
+    templates = _templates()
+    if name not in templates:
         raise ConfigError(
-            f"model.prompt = {name!r} is not a prompt profile.",
-            remedy=f"{did_you_mean(name, profiles)}Profiles: {', '.join(sorted(profiles))}.",
+            f"model.prompt = {name!r} is not a chat template.",
+            remedy=f"{did_you_mean(name, templates)}Templates: {', '.join(sorted(templates))}.",
         )
-    return ChatTemplate.model_validate(profiles[name])
+    return ChatTemplate.model_validate(templates[name])
+
+
+@cache
+def _templates() -> dict[str, Any]:
+    """The fields of all chat templates by name: the shared ones and those of every family.
+
+    Raises:
+        ConfigError: two files define templates of the same name.
+    """
+    found: dict[str, Any] = yaml.safe_load(Path(__file__).with_name(FILE).read_text())
+    for file in family_files(FILE):
+        templates: dict[str, Any] = yaml.safe_load(file.read_text())
+        if twice := found.keys() & templates.keys():
+            raise ConfigError(f"{file} defines {min(twice)!r}, which exists already.", remedy="Rename the template.")
+        found |= templates
+    return found
 
 
 def render(conversation: Conversation, style: ChatTemplate, *, mark: str = IMAGE_MARK) -> list[TextSpan]:
@@ -123,7 +141,7 @@ def _number_images(content: str, style: ChatTemplate, mark: str, seen: int) -> t
 
 
 def jinja_template(style: ChatTemplate) -> str:
-    """The profile as a Jinja chat template of transformers; a message's content is text with marks or a list of parts.
+    """The template in Jinja, as transformers takes it; a message's content is text with marks or a list of parts.
 
     The text that it gives still has one `<image>` per image: the processor expands it.
     """

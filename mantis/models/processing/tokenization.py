@@ -1,7 +1,8 @@
-"""The text half of every family: a conversation, or a prompt, as tokens with labels."""
+"""The text half of every processor: a conversation, or a prompt, as tokens with labels."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar
 
 from transformers import PreTrainedTokenizerFast
 
@@ -12,79 +13,67 @@ from mantis.models.family import IGNORE, Encoding
 from mantis.models.processing.chat_templates import ChatTemplate, TextSpan, load_chat_template, render, render_prompt
 
 
-class TextEncoder(ABC):
-    """What a family inherits; it says which tokens an image becomes.
+class TextProcessor(ABC):
+    """Encodes text; a family's processor inherits it and says which tokens an image becomes.
 
-    As in the official code a conversation is tokenized whole, and what is learned lies between separators: tokenizers
-    that mark the beginning of a text would otherwise mark that of every turn. Profiles without separators, which are of
-    this project alone, are tokenized piece by piece.
+    A conversation is tokenized whole, as in the official code. The loss mask follows from the separators between turns.
+    Tokenizing each turn alone would mark the beginning of a text at every turn. Only templates without separators,
+    which are of this project alone, are tokenized piece by piece.
     """
 
-    mark: str = IMAGE_MARK  # the token of the tokenizer that stands for a whole image until it is expanded
-    apart: bool = False  # whether the stretches of text between images are tokenized each on its own
+    image_token: ClassVar[str] = IMAGE_MARK  # stands for a whole image in the text until it is expanded
+    splits_at_images: ClassVar[bool] = False  # whether each stretch of text between images is tokenized alone
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> None:
+        self.tokenizer = tokenizer
+        self.settings = settings
+        self.template: ChatTemplate = load_chat_template(settings.prompt)
 
     @abstractmethod
-    def image_ids(self, size: ImageSize, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> list[int]:
-        """The tokens that an image of this size becomes; nothing is decoded."""
+    def image_ids(self, size: ImageSize) -> list[int]:
+        """The tokens that an image of this size becomes; decodes nothing."""
 
-    def encode(
-        self, conversation: Conversation, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings
-    ) -> Encoding:
-        """See Family."""
-        return self.encode_batch([conversation], tokenizer, settings)[0]
+    @property
+    def end_of_answer(self) -> int:
+        """See Processor."""
+        return token_id(self.tokenizer, self.template.end if self.template.stop is None else self.template.stop)
 
-    def encode_batch(
-        self, conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerFast, settings: ModelSettings
-    ) -> list[Encoding]:
-        """See Family."""
-        style = load_chat_template(settings.prompt)
-        pieces = [render(conversation, style, mark=self.mark) for conversation in conversations]
-        return self._encode(pieces, conversations, tokenizer, settings)
+    def encode(self, conversation: Conversation) -> Encoding:
+        """See Processor."""
+        return self.encode_batch([conversation])[0]
 
-    def encode_prompt(
-        self, conversation: Conversation, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings
-    ) -> list[int]:
-        """See Family."""
-        pieces = render_prompt(conversation, load_chat_template(settings.prompt), mark=self.mark)
-        return self._encode([pieces], [conversation], tokenizer, settings)[0].input_ids
+    def encode_batch(self, conversations: Sequence[Conversation]) -> list[Encoding]:
+        """See Processor."""
+        pieces = [render(conversation, self.template, mark=self.image_token) for conversation in conversations]
+        return self._encode(pieces, conversations)
 
-    def end_of_answer(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> int:
-        """See Family."""
-        style = load_chat_template(settings.prompt)
-        return token_id(tokenizer, style.end if style.stop is None else style.stop)
+    def encode_prompt(self, conversation: Conversation) -> list[int]:
+        """See Processor."""
+        pieces = render_prompt(conversation, self.template, mark=self.image_token)
+        return self._encode([pieces], [conversation])[0].input_ids
 
-    def _encode(
-        self,
-        texts: Sequence[list[TextSpan]],
-        conversations: Sequence[Conversation],
-        tokenizer: PreTrainedTokenizerFast,
-        settings: ModelSettings,
-    ) -> list[Encoding]:
+    def _encode(self, texts: Sequence[list[TextSpan]], conversations: Sequence[Conversation]) -> list[Encoding]:
         """Every conversation's pieces as tokens."""
-        style = load_chat_template(settings.prompt)
-        mark = token_id(tokenizer, self.mark)
-        first = [token_id(tokenizer, style.first)] if style.first else []
-        whole = style.separated and tokenizer.backend_tokenizer.token_to_id(style.user_end) is not None
+        style, backend = self.template, self.tokenizer.backend_tokenizer
+        mark = token_id(self.tokenizer, self.image_token)
+        first = [token_id(self.tokenizer, style.first)] if style.first else []
+        whole = style.separated and backend.token_to_id(style.user_end) is not None
         groups = [_groups(pieces, whole=whole) for pieces in texts]
         runs = [self._runs(group) for sample in groups for group in sample]
         # The tokenizer's own object: the wrapper around it costs several times the tokenizing of a short text.
-        encoded = iter(
-            tokenizer.backend_tokenizer.encode_batch_fast(
-                [text for run in runs for text in run], add_special_tokens=False
-            )
-        )
+        encoded = iter(backend.encode_batch_fast([text for run in runs for text in run], add_special_tokens=False))
         tokens = iter([_joined_by(mark, [next(encoded).ids for _ in run]) for run in runs])
         encodings: list[Encoding] = []
         for pieces, group, conversation in zip(texts, groups, conversations, strict=True):
             found = [next(tokens) for _ in group]
-            parts = _cut(found[0], pieces, style, tokenizer) if whole else found
-            images = [self.image_ids(size, tokenizer, settings) for size in conversation.sizes]
+            parts = _cut(found[0], pieces, style, self.tokenizer) if whole else found
+            images = [self.image_ids(size) for size in conversation.sizes]
             encodings.append(_put_together(conversation, pieces, parts, mark=mark, images=images, first=first))
         return encodings
 
     def _runs(self, text: str) -> list[str]:
-        """What is tokenized at once."""
-        return text.split(self.mark) if self.apart else [text]
+        """The texts that are tokenized one by one."""
+        return text.split(self.image_token) if self.splits_at_images else [text]
 
 
 def _groups(pieces: Sequence[TextSpan], *, whole: bool) -> list[str]:

@@ -10,10 +10,9 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from mantis.config.recipe import ModelSettings
 from mantis.models.conversation import IMAGE_MARK, Conversation, ImageSize, Turn
-from mantis.models.family import Family
-from mantis.models.verification.reference_processor import expected, processor_of
+from mantis.models.family import Processor
+from mantis.models.verification.reference_processor import Reference, expected, saved_processor
 
 SEED = 20_240_502
 MOST_IMAGES = 10
@@ -72,16 +71,16 @@ def cases(shapes: Sequence[tuple[int, int]] = SHAPES) -> Iterator[Case]:
         )
 
 
-def differences(family: Family, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> Iterator[str]:
-    """For every case, what differs, or nothing."""
-    processor = processor_of(family, tokenizer, settings)
+def differences(processor: Processor, reference: Reference) -> Iterator[str]:
+    """A line for each case in which the processor's tokens, labels or pixels differ from the reference's."""
+    saved, tokenizer = saved_processor(processor), processor.tokenizer
     for case in cases():
-        wanted = expected(family, case.conversation, case.images, processor, settings)
-        encoding = family.encode(case.conversation, tokenizer, settings)
+        wanted = expected(reference, processor, saved, case.conversation, case.images)
+        encoding = processor.encode(case.conversation)
         name = case.conversation.id
         yield from _first_difference(f"{name}: tokens", encoding.input_ids, wanted.input_ids, tokenizer)
         yield from _first_difference(f"{name}: labels", encoding.labels, wanted.labels, tokenizer)
-        pixels = family.preprocess([as_png(image) for image in case.images], settings).values
+        pixels = processor.preprocess([as_png(image) for image in case.images]).values
         yield from _pixel_difference(f"{name}: pixels", pixels, wanted.values)
 
 

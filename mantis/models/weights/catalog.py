@@ -1,4 +1,4 @@
-"""The published weights as data: bases.yaml."""
+"""The published weights as data: catalog.yaml of every family's folder, and the licences that they share."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict
 
 from mantis.config.recipe import ModelSettings, Name
 from mantis.errors import ConfigError, did_you_mean
+from mantis.models.registry import family_files
 
-FILE = Path(__file__).with_name("catalog.yaml")
+LICENCES = Path(__file__).with_name("licences.yaml")
 FIELDS = ("base", "vision", "projector")  # of ModelSettings, which may name published weights
 
 
@@ -33,11 +34,11 @@ class WeightsLicence(_CatalogData):
 
 
 class PublishedWeights(_CatalogData):
-    """Published weights; `revision` is a commit, or a branch that is resolved when they are fetched."""
+    """Published weights, whole models as well as towers and projectors."""
 
     name: Name
-    repository: str
-    revision: str
+    repository: str  # on the hub
+    revision: str  # a commit where one could be confirmed; a branch is resolved when the weights are fetched
     families: tuple[Name, ...]
     role: Literal["base", "vision", "projector"]
     gated: bool
@@ -47,13 +48,23 @@ class PublishedWeights(_CatalogData):
 
 @cache
 def published_bases() -> dict[str, PublishedWeights]:
-    """Every one by its name, in the order of the file."""
-    raw: dict[str, Any] = yaml.safe_load(FILE.read_text())
-    licences = {name: WeightsLicence.model_validate(fields) for name, fields in raw["licences"].items()}
-    return {
-        name: PublishedWeights.model_validate({"name": name, **fields, "licence": licences[fields["licence"]]})
-        for name, fields in raw["bases"].items()
-    }
+    """The published weights of all families by their names.
+
+    Raises:
+        ConfigError: two families publish different weights under one name.
+    """
+    shared: dict[str, Any] = yaml.safe_load(LICENCES.read_text())
+    found: dict[str, PublishedWeights] = {}
+    for file in family_files("catalog.yaml"):
+        raw: dict[str, Any] = yaml.safe_load(file.read_text())
+        licences = shared | raw.get("licences", {})
+        for name, fields in raw["bases"].items():
+            base = PublishedWeights.model_validate({"name": name, **fields, "licence": licences[fields["licence"]]})
+            if found.setdefault(name, base) != base:
+                raise ConfigError(
+                    f"{file} has other weights named {name!r} than another family.", remedy="Rename them."
+                )
+    return found
 
 
 def published_base(name: str) -> PublishedWeights:

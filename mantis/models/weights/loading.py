@@ -1,4 +1,4 @@
-"""Models from weights that are there: a whole LLaVA checkpoint, or a vision tower, a LLaMA and a new projector.
+"""Models and tokenizers from weights in a folder or a store.
 
 A folder is as `save_pretrained` or the hub lays it out. Every tensor of the model has to come from it: transformers
 would fill what is missing with random numbers and warn. Nothing is asked of the hub and no remote code runs.
@@ -14,35 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import (
-    AutoConfig,
     AutoTokenizer,
-    LlamaForCausalLM,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
-from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from mantis.config.recipe import ModelSettings
 from mantis.errors import ConfigError, InputError
+from mantis.models.family import Family, Processor
 from mantis.progress import say
 from mantis.store.base import ObjectStore, download_tree, open_store
 
 PAD = "<|pad|>"  # what the official stage 1 adds to LLaMA-3's vocabulary (train_mllava.py, do_pretrain)
-# A tower's checkpoint holds the text half of CLIP or SigLIP too, and SigLIP's pooling head, which features do not use.
-NOT_THE_TOWER = (
-    "text_model.",
-    "text_projection.",
-    "visual_projection.",
-    "logit_scale",
-    "logit_bias",
-    "vision_model.head.",
-    "head.",
-)
-PROJECTOR = "multi_modal_projector."
 SHOWN = 5  # tensors that an error names
 
 
@@ -89,16 +73,16 @@ def _copy_once(store: ObjectStore, size: int, folder: Path) -> None:
             whole.rename(folder)
 
 
-def load_whole(kind: type[PreTrainedModel], folder: Path, **options: Any) -> PreTrainedModel:
+def load_whole(
+    kind: type[PreTrainedModel], folder: Path, *, ignored: tuple[str, ...] = (), **options: Any
+) -> PreTrainedModel:
     """A model of class `kind`, fp32, whose every tensor comes from `folder`.
+
+    Tensors of the folder whose names begin with one of `ignored` may be left over.
 
     Raises:
         InputError: a tensor is missing, left over or of another shape; names it, and both shapes.
     """
-    return _load(kind, folder, (), options)
-
-
-def _load(kind: type[PreTrainedModel], folder: Path, not_wanted: tuple[str, ...], options: Any) -> PreTrainedModel:
     try:
         model, found = kind.from_pretrained(
             folder,
@@ -113,16 +97,19 @@ def _load(kind: type[PreTrainedModel], folder: Path, not_wanted: tuple[str, ...]
         raise InputError(
             f"{folder} cannot be read as {kind.__name__}: {error}", remedy="Bring the folder again, whole."
         ) from None
-    extra = (
-        [name for name in found["unexpected_keys"] if not name.startswith(not_wanted)]
-        if not_wanted
-        else (found["unexpected_keys"])
-    )
-    _check(folder, kind.__name__, found["missing_keys"], extra, found["mismatched_keys"])
+    extra = [name for name in found["unexpected_keys"] if not name.startswith(ignored)]
+    check_tensors(folder, kind.__name__, found["missing_keys"], extra, found["mismatched_keys"])
     return model
 
 
-def _check(folder: Path, kind: str, missing: Iterable[str], extra: Iterable[str], wrong: Iterable[Any]) -> None:
+def check_tensors(
+    folder: Path, kind: str, missing: Iterable[str], extra: Iterable[str], wrong: Iterable[tuple[str, Any, Any]]
+) -> None:
+    """Check that a folder held exactly the tensors of a `kind`; `wrong` has name, shape there and shape expected.
+
+    Raises:
+        InputError: it did not; names the first tensors.
+    """
     problems = [
         *(f"{name} is missing" for name in sorted(missing)),
         *(f"{name} is no tensor of {kind}" for name in sorted(extra)),
@@ -136,51 +123,12 @@ def _check(folder: Path, kind: str, missing: Iterable[str], extra: Iterable[str]
         )
 
 
-def compose(
-    tower: tuple[type[PreTrainedModel], Path],
-    text: Path,
-    config: dict[str, Any],
-    *,
-    tokens: int,
-    seed: int,
-) -> LlavaForConditionalGeneration:
-    """A LLaVA of a vision tower (its class and folder), the LLaMA in `text`, and a new projector drawn by `seed`.
-
-    `config` is what LlavaConfig needs beside the two. The vocabulary grows to `tokens`. Projector and added embeddings
-    are normal with LLaMA's initializer_range and zero bias, as the official stage 1 draws them: its transformers
-    had no mean resizing (train_mllava.py, do_pretrain).
-
-    Raises:
-        InputError: a tensor is missing or of another shape.
-        ConfigError: the tokenizer has fewer tokens than the LLaMA's embedding.
-    """
-    kind, folder = tower
-    vision = _load(kind, folder, NOT_THE_TOWER, {"config": _vision_config(folder)})
-    language = load_whole(LlamaForCausalLM, text)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        grow(language, tokens)
-        whole = LlavaConfig(vision_config=vision.config, text_config=language.config, **config)
-        projector = LlavaMultiModalProjector(whole)
-        for layer in (projector.linear_1, projector.linear_2):
-            nn.init.normal_(layer.weight, std=language.config.initializer_range)
-            nn.init.zeros_(layer.bias)
-    with torch.device("meta"):  # a frame for the parts: no memory, no random numbers
-        model = LlavaForConditionalGeneration(whole)
-    model.model.vision_tower = vision
-    model.model.language_model = language.model
-    model.model.multi_modal_projector = projector
-    model.lm_head = language.lm_head
-    return model
-
-
-def _vision_config(folder: Path) -> Any:
-    """The tower's part of a CLIP or SigLIP configuration, or all of a tower's own; without the pooling head."""
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    vision = getattr(config, "vision_config", config)
-    if vision.model_type.startswith("siglip"):
-        vision.vision_use_head = False
-    return vision
+def ready_to_train(family: Family, model: PreTrainedModel, processor: Processor) -> PreTrainedModel:
+    """The model in fp32 and training mode, ready for packed batches and with the ends of answers for `generate`."""
+    family.for_packing(model)
+    model.generation_config.eos_token_id = processor.end_of_answer
+    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    return model.float().train()
 
 
 def grow(model: PreTrainedModel, tokens: int) -> None:
@@ -213,27 +161,6 @@ def check_shape(settings: ModelSettings, expected: Mapping[str, tuple[Any, Any]]
             f"model.base = {settings.base!r} is not what model.family and model.image say: {'; '.join(wrong)}.",
             remedy="Set model.family and the fields of model.image to those of the model.",
         )
-
-
-def load_projector(model: LlavaForConditionalGeneration, folder: Path) -> None:
-    """Put the projector of the LLaVA checkpoint in `folder` (the result of stage 1) into `model`.
-
-    Raises:
-        InputError: a tensor of it is missing, left over or of another shape.
-    """
-    from safetensors import safe_open
-
-    found: dict[str, torch.Tensor] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            names = [name for name in tensors.keys() if PROJECTOR in name]  # noqa: SIM118 (no mapping)
-            found |= {name.partition(PROJECTOR)[2]: tensors.get_tensor(name) for name in names}
-    projector = model.model.multi_modal_projector
-    wanted = projector.state_dict()
-    both = found.keys() & wanted.keys()
-    wrong = [(name, found[name].shape, wanted[name].shape) for name in both if found[name].shape != wanted[name].shape]
-    _check(folder, "projector", wanted.keys() - found.keys(), found.keys() - wanted.keys(), wrong)
-    projector.load_state_dict({name: tensor.float() for name, tensor in found.items()})
 
 
 def base_tokenizer(folder: Path, special_tokens: Iterable[str]) -> PreTrainedTokenizerFast:

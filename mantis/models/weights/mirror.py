@@ -102,7 +102,7 @@ def mirrors(store: ObjectStore, name: str) -> dict[str, Manifest]:
 
 
 def mirror_of(store: ObjectStore, base: PublishedWeights) -> Manifest:
-    """The weights in the store: of the revision that bases.yaml pins, or, where it pins none, the only one there.
+    """The weights in the store: of the revision that the catalog pins, else the only one there.
 
     Raises:
         InputError: they were not fetched, or in several revisions of which none is pinned.

@@ -25,11 +25,11 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
-from mantis.config.recipe import FromScratch, ImageSettings, ModelSettings
+from mantis.config.recipe import FromScratch, ModelSettings
 from mantis.models import attention
 from mantis.models.packed_batch import PackedBatch
 from mantis.models.processing.tokenizer_training import train_tokenizer
-from mantis.models.registry import FAMILIES, family
+from mantis.models.registry import family, family_names, family_spec
 
 TAG = "step-00000002"
 STAGES, WORLDS = (2, 3), (1, 2, 3, 7)
@@ -84,10 +84,9 @@ def train_odd(folder, stage):
 def save_family(folder, name):
     kind = family(name)
     tokenizer = train_tokenizer(["What colour is it? red"] * 4, vocabulary=300, special_tokens=kind.special_tokens())
-    image = ImageSettings(size=28, patch_size=14, latents=2)
     shape = FromScratch(vision_width=32, text_width=32, text_layers=2)
-    settings = ModelSettings(family=name, prompt=kind.prompt, image=image, from_scratch=shape)
-    model = kind.build(tokenizer, settings, seed=5)
+    settings = ModelSettings(family=name, prompt=kind.template, image=family_spec(name).small_image, from_scratch=shape)
+    model = kind.build(kind.processor(tokenizer, settings), seed=5)
     engine = engine_of(model, 3)
     engine.save_checkpoint(str(folder), tag=TAG)
     model.config.save_pretrained(folder)
@@ -95,12 +94,12 @@ def save_family(folder, name):
 
 def train_adapters(folder, *, dora):
     """One step of LoRA under ZeRO-3, or of DoRA on a base in nf4 under ZeRO-2."""
-    llava, tokenizer, settings = tiny_llava()
-    base = llava.build(tokenizer, settings, seed=3)
+    llava, processor = tiny_llava()
+    base = llava.build(processor, seed=3)
     torch.distributed.barrier()
     if torch.distributed.get_rank() == 0:
         base.save_pretrained(folder / "model")
-        llava.save_processor(tokenizer, settings, folder / "model")
+        processor.save(folder / "model")
     torch.distributed.barrier()
     if dora:
         quantization = BitsAndBytesConfig(
@@ -120,7 +119,7 @@ def train_adapters(folder, *, dora):
     for name, weight in model.named_parameters():
         weight.requires_grad_("lora_" in name or (not dora and "multi_modal_projector" in name))
     engine = engine_of(model, 2 if dora else 3)
-    batch = packed(tokenizer.convert_tokens_to_ids("<image>"))
+    batch = packed(processor.tokenizer.convert_tokens_to_ids("<image>"))
     for _ in range(2):
         engine.backward(torch.nn.functional.cross_entropy(llava.forward(engine, batch), batch.targets))
         engine.step()
@@ -137,13 +136,13 @@ def tiny_llava():
     llava = family("llava-clip")
     tokenizer = train_tokenizer(["What colour is it? red"] * 4, vocabulary=300, special_tokens=llava.special_tokens())
     shape = FromScratch(vision_width=32, text_width=32, text_layers=2)
-    return llava, tokenizer, ModelSettings(from_scratch=shape)
+    return llava, llava.processor(tokenizer, ModelSettings(from_scratch=shape))
 
 
 def train_llava(folder):
-    llava, tokenizer, settings = tiny_llava()
-    engine = engine_of(llava.build(tokenizer, settings, seed=3), 3)
-    batch = packed(tokenizer.convert_tokens_to_ids("<image>"))
+    llava, processor = tiny_llava()
+    engine = engine_of(llava.build(processor, seed=3), 3)
+    batch = packed(processor.tokenizer.convert_tokens_to_ids("<image>"))
     for _ in range(2):
         engine.backward(torch.nn.functional.cross_entropy(llava.forward(engine, batch), batch.targets))
         engine.step()
@@ -153,7 +152,7 @@ def train_llava(folder):
     if torch.distributed.get_rank() == 0:
         save_file(vars(batch) | {"logits": logits}, folder / "probe.safetensors")
         engine.module.config.save_pretrained(folder / "model")
-        llava.save_processor(tokenizer, settings, folder / "model")
+        processor.save(folder / "model")
 
 
 def packed(image):
@@ -224,7 +223,7 @@ def main(out):
             train_llava(out / "llava" / TRAINED)
             for dora in (False, True):
                 train_adapters(out / ("dora" if dora else "lora") / TRAINED, dora=dora)
-            for name in FAMILIES:
+            for name in family_names():
                 save_family(out / f"family-{name}", name)
 
     for world in WORLDS:

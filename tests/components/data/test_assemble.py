@@ -36,9 +36,9 @@ def test_lengths_are_those_that_the_family_encodes(two_subsets, run_on):
     assert len(reader) == 15
     assert mixture.summary["samples"] == 15
     assert (mixture.summary["rows/large"], mixture.summary["rows/small"]) == (12, 3)
-    model = family(run.recipe.model.family)
+    processor = family(run.recipe.model.family).processor(reader.tokenizer(), run.recipe.model)
     for position, sample in enumerate(reader.take(range(len(reader)))):
-        encoding = model.encode(sample.conversation, reader.tokenizer(), run.recipe.model)
+        encoding = processor.encode(sample.conversation)
         assert reader.tokens[position] == len(encoding.input_ids)
         assert reader.targets[position] == sum(label != -100 for label in encoding.labels) > 0
         assert reader.images[position] == len(sample.images) == len(sample.conversation.sizes)

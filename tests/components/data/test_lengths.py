@@ -11,13 +11,13 @@ from mantis.config.recipe import ModelSettings
 from mantis.dataset.mixture_reader import conversation_of
 from mantis.models.family import IGNORE
 from mantis.models.processing.tokenizer_training import train_tokenizer
-from mantis.models.registry import FAMILIES, family
+from mantis.models.registry import family, family_names
 
 TEXTS = ["What colour is the square in image 1? Red, blue, green, 17 of them.\n", "system user assistant\n\n"] * 4
 TEXT = st.text(alphabet=st.sampled_from("ab 1\n?é<>|"), max_size=12)
 
 
-@pytest.fixture(scope="module", params=sorted(FAMILIES))
+@pytest.fixture(scope="module", params=family_names())
 def counter(request, tmp_path_factory) -> Counter:
     folder = str(tmp_path_factory.mktemp(request.param))
     specials = family(request.param).special_tokens()
@@ -44,19 +44,19 @@ def test_counted_together_as_training_encodes_one_by_one(counter, batch) -> None
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(counter.tokenizer_folder)
-    model = family(counter.model.family)
+    processor = family(counter.model.family).processor(tokenizer, counter.model)
     for row, length in zip(batch, counter.count(batch), strict=True):
-        whole = model.encode(conversation_of(row), tokenizer, counter.model)
+        whole = processor.encode(conversation_of(row))
         assert length.whole == len(whole.input_ids)
         if not length.turns:
-            first = model.encode(conversation_of(row, turns=2), tokenizer, counter.model)
+            first = processor.encode(conversation_of(row, turns=2))
             assert len(first.input_ids) > counter.context_length
             continue
-        kept = model.encode(conversation_of(row, turns=length.turns), tokenizer, counter.model)
+        kept = processor.encode(conversation_of(row, turns=length.turns))
         assert length.tokens == len(kept.input_ids) <= counter.context_length
         assert length.targets == sum(label != IGNORE for label in kept.labels) > 0
         if length.turns < len(row["roles"]):
-            more = model.encode(conversation_of(row, turns=length.turns + 2), tokenizer, counter.model)
+            more = processor.encode(conversation_of(row, turns=length.turns + 2))
             assert len(more.input_ids) > counter.context_length
 
 
@@ -79,21 +79,22 @@ def test_processes_count_as_this_one_does(counter, test_data) -> None:
     assert counted == counter.count(batch)
 
 
-@pytest.mark.parametrize("name", sorted(FAMILIES))
+@pytest.mark.parametrize("name", family_names())
 def test_two_thousand_lengths_are_those_of_training(name, tmp_path) -> None:
     """Images of any size, the family's own prompt: what preparation counts is what training packs."""
     kind, rng = family(name), random.Random(0)
     tokenizer = train_tokenizer(TEXTS, vocabulary=400, special_tokens=kind.special_tokens())
     tokenizer.save_pretrained(tmp_path)
-    model = ModelSettings(family=name, prompt=kind.prompt)
+    model = ModelSettings(family=name, prompt=kind.template)
+    processor = kind.processor(tokenizer, model)
     counter = Counter(model=model, tokenizer_folder=str(tmp_path), context_length=100_000)
     batch = [random_row(rng) for _ in range(2000)]
     for row, length in zip(batch, counter.count(batch), strict=True):
-        encoding = kind.encode(conversation_of(row), tokenizer, model)
+        encoding = processor.encode(conversation_of(row))
         assert length.tokens == len(encoding.input_ids)
         assert length.targets == sum(label != IGNORE for label in encoding.labels)
         sizes = conversation_of(row).sizes
-        assert length.patches == sum(kind.image_patches(size, model) for size in sizes)
+        assert length.patches == sum(processor.image_patches(size) for size in sizes)
 
 
 def random_row(rng: random.Random) -> dict[str, Any]:

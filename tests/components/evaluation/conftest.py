@@ -71,14 +71,15 @@ def model(run: Run) -> Manifest:
     settings = run.recipe.model
     llava = family(settings.family)
     tokenizer = train_tokenizer(WORDS, vocabulary=400, special_tokens=llava.special_tokens())
-    built = llava.build(tokenizer, settings, seed=1)
+    processor = llava.processor(tokenizer, settings)
+    built = llava.build(processor, seed=1)
     with torch.no_grad():
         for parameter in built.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(6)
     folder = run.store.root / "models" / "abc"
     built.save_pretrained(folder)
-    llava.save_processor(tokenizer, settings, folder)
+    processor.save(folder)
     made = MadeBy(run=run.id, step="convert", revision=1, config_hash="", code_version="", image_digest="")
     return Manifest(kind=Kind.MODEL, key="models/abc", fingerprint="abc", made_by=made)
 

@@ -3,16 +3,17 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
 from mantis.config.recipe import FromScratch, ModelSettings
 from mantis.models.conversation import Conversation, ImageSize, Turn
-from mantis.models.family import IGNORE, Encoding, Family
+from mantis.models.family import Encoding, Family, Processor
 from mantis.models.packed_batch import PackedBatch, Pixels
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family
+from mantis.models.verification.family_checks import CheckSample
+from mantis.models.verification.family_checks import pack as packed_row
 
 TEXTS = ["What colour is the square in image 1? Image 2, image 3 and image 4: red, blue, green. How many?\n"] * 4
 
@@ -33,6 +34,11 @@ def settings(request: pytest.FixtureRequest, llava: Family) -> ModelSettings:
 @pytest.fixture
 def tokenizer(llava: Family) -> PreTrainedTokenizerFast:
     return train_tokenizer(TEXTS, vocabulary=400, special_tokens=llava.special_tokens())
+
+
+@pytest.fixture
+def processor(llava: Family, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> Processor:
+    return llava.processor(tokenizer, settings)
 
 
 @pytest.fixture
@@ -75,24 +81,12 @@ def pack() -> Pack:
     """Encodings and their pixels in one row."""
 
     def row(encodings: list[Encoding], pixels: list[Pixels]) -> PackedBatch:
-        lengths = [len(encoding.input_ids) for encoding in encodings]
-        cu_seqlens = np.cumsum([0, *lengths])
-        targets, places, samples = [], [], []
-        for sample, (encoding, start) in enumerate(zip(encodings, cu_seqlens, strict=False)):
-            for place, label in enumerate(encoding.labels):
-                if label != IGNORE:
-                    targets.append(label)
-                    places.append(int(start) + place - 1)
-                    samples.append(sample)
-        return PackedBatch(
-            input_ids=torch.tensor([[token for encoding in encodings for token in encoding.input_ids]]),
-            position_ids=torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0),
-            cu_seqlens=torch.tensor(cu_seqlens, dtype=torch.int32),
-            pixel_values=torch.cat([each.values for each in pixels]),
-            image_grid=torch.cat([each.image_grid for each in pixels]),
-            targets=torch.tensor(targets),
-            target_positions=torch.tensor(places),
-            target_samples=torch.tensor(samples),
+        talk = Conversation(id="", turns=(), sizes=())
+        return packed_row(
+            [
+                CheckSample(conversation=talk, images=[], encoding=encoding, pixels=each)
+                for encoding, each in zip(encodings, pixels, strict=True)
+            ]
         )
 
     return row

@@ -1,75 +1,79 @@
-"""Tokens, labels and pixels against what transformers' own processors and the official rules gave: make_golden.py."""
+"""Tokens, labels and pixels against what transformers' own processors and the official rules gave: golden.py."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from mantis.models.registry import FAMILIES, family
-from mantis.models.verification.compare_tokens import as_png, cases, differences
+from mantis.models.registry import family, family_names, family_spec
+from mantis.models.verification.compare_tokens import cases, differences
+from mantis.models.verification.golden import golden_differences, golden_settings, golden_tokenizer, main, make_golden
 from pipelines.cli.main import app
 
-HERE = Path(__file__).parent
-spec = importlib.util.spec_from_file_location("make_golden", HERE / "make_golden.py")
-make_golden = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(make_golden)
 
-
-@pytest.fixture(params=sorted(FAMILIES))
+@pytest.fixture(params=family_names())
 def name(request):
     return request.param
 
 
 @pytest.fixture
 def golden(name):
-    return json.loads((HERE / "golden" / f"{name}.json").read_text())
+    return json.loads(family_spec(name).file(f"golden/{name}.json").read_text())
 
 
 @pytest.fixture
 def tokenizer(golden):
-    backend = Tokenizer.from_str(json.dumps(golden["tokenizer"]))
-    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", bos_token="<s>")
+    return golden_tokenizer(golden)
 
 
-def test_every_case_is_as_transformers_and_the_official_rules_have_it(name, golden, tokenizer):
-    kind, settings = family(name), make_golden.settings_of(name)
-    seen = []
-    for case in cases():
-        wanted = golden["cases"][case.conversation.id]
-        found = kind.encode(case.conversation, tokenizer, settings)
-        assert make_golden.runs(found.input_ids) == wanted["tokens"], case.conversation.id
-        assert make_golden.runs(found.labels) == wanted["labels"], case.conversation.id
-        pixels = kind.preprocess([as_png(image) for image in case.images], settings).values
-        assert make_golden.picked(pixels.flatten().tolist()) == pytest.approx(wanted["pixels"], abs=2e-5, rel=1e-5)
-        seen.append(case.conversation.id)
-    assert seen == list(golden["cases"])
-    assert len(seen) == 11
+def test_every_case_is_as_transformers_and_the_official_rules_have_it(name, golden):
+    assert golden_differences(name) == []
+    assert list(golden["cases"]) == [case.conversation.id for case in cases()]
+    assert len(golden["cases"]) == 11
 
 
-def test_the_tokenizers_differ_where_those_of_the_families_do(golden, name, tokenizer):
-    """Else the golden files would compare the same thing five times."""
+def test_the_golden_file_is_what_its_module_makes(name, golden):
+    """In the same version of transformers; the file says which."""
+    made = make_golden(name)
+    assert made["tokenizer"] == golden["tokenizer"]
+    if made["transformers"] == golden["transformers"]:
+        assert made == golden
+
+
+def test_a_wrong_token_label_or_pixel_is_found(name, golden, tmp_path, monkeypatch):
+    golden["cases"]["1 images"]["tokens"][0][0] += 1
+    golden["cases"]["2 images"]["labels"][-1][0] += 1
+    golden["cases"]["3 images"]["pixels"][0] += 0.001
+    (tmp_path / "golden").mkdir()
+    (tmp_path / "golden" / f"{name}.json").write_text(json.dumps(golden))
+    monkeypatch.setattr(type(family_spec(name)), "file", lambda _, file: tmp_path / file)
+    assert golden_differences(name) == ["1 images: tokens", "2 images: labels", "3 images: pixels"]
+    main(name)
+    assert golden_differences(name) == []
+
+
+def test_the_tokenizers_differ_where_those_of_the_families_do(name, tokenizer):
+    """Else the golden files would compare the same thing for every family."""
     tokens = tokenizer.convert_ids_to_tokens(tokenizer.encode("red,<s>red,", add_special_tokens=False))
     marked = [token for token in tokens if token.startswith(("▁", "Ġ"))]
-    whole = {"llava-clip": 0, "llava-siglip": 0, "idefics2": 1, "flamingo": 2, "fuyu": 2}
-    assert len(marked) == whole[name]
+    whole = {"bytes": 0, "space-first": 1, "space-everywhere": 2}
+    assert len(marked) == whole[family_spec(name).reference().vocabulary]
 
 
 def test_a_slip_in_the_prompt_is_found(name, tokenizer):
-    settings = make_golden.settings_of(name).model_copy(update={"prompt": "compact"})
-    found = list(differences(family(name), tokenizer, settings))
+    kind, reference = family(name), family_spec(name).reference()
+    wrong = golden_settings(name).model_copy(update={"prompt": "compact"})
+    found = list(differences(kind.processor(tokenizer, wrong), reference))
     assert any("tokens" in line and "ours" in line for line in found)
-    assert list(differences(family(name), tokenizer, make_golden.settings_of(name))) == []
+    assert list(differences(kind.processor(tokenizer, golden_settings(name)), reference)) == []
 
 
 def test_the_command_says_whether_a_folders_tokenizer_gives_the_same(name, tokenizer, tmp_path):
-    settings = make_golden.settings_of(name)
+    settings = golden_settings(name)
     kind = family(name)
-    kind.build(tokenizer, settings, seed=0).config.save_pretrained(tmp_path)
-    kind.save_processor(tokenizer, settings, tmp_path)
+    processor = kind.processor(tokenizer, settings)
+    kind.build(processor, seed=0).config.save_pretrained(tmp_path)
+    processor.save(tmp_path)
     changes = {"family": name, "prompt": settings.prompt, "image": settings.image.model_dump()}
     given = [part for key, value in changes.items() for part in ("--set", f"model.{key}={json.dumps(value)}")]
     command = ["model", "verify", name, "--base", str(tmp_path), "--recipe", "demo", *given]

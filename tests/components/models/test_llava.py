@@ -6,15 +6,16 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 
 from mantis.config.recipe import ModelSettings
-from mantis.errors import ConfigError, InputError
+from mantis.errors import InputError
 from mantis.models.conversation import Conversation, ImageSize, Turn
 from mantis.models.family import IGNORE
 from mantis.models.packed_batch import Pixels
+from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family
 
 
-def encode_all(llava, conversations, tokenizer, settings):
-    encodings = [llava.encode(conversation, tokenizer, settings) for conversation in conversations]
+def encode_all(processor, conversations):
+    encodings = [processor.encode(conversation) for conversation in conversations]
     generator = torch.Generator().manual_seed(0)
     values = [torch.randn(len(c.sizes), 3, 48, 48, generator=generator) for c in conversations]
     return encodings, [Pixels(values=each, image_grid=torch.full((len(each), 2), 2)) for each in values]
@@ -26,47 +27,47 @@ def sample_losses(llava, model, batch):
     return torch.stack([losses[batch.target_samples == sample].mean() for sample in range(samples)])
 
 
-def test_labels_are_the_answers_and_their_ends(llava, settings, tokenizer, conversations) -> None:
-    encoding = llava.encode(conversations[1], tokenizer, settings)
+def test_labels_are_the_answers_and_their_ends(settings, tokenizer, processor, conversations) -> None:
+    encoding = processor.encode(conversations[1])
     assert len(encoding.input_ids) == len(encoding.labels)
     assert all(label in (IGNORE, token) for token, label in zip(encoding.input_ids, encoding.labels, strict=True))
     learned = tokenizer.decode([label for label in encoding.labels if label != IGNORE])
     header = "<|start_header_id|>assistant<|end_header_id|>\n\n" if settings.prompt == "llama3" else ""
-    end = tokenizer.decode([llava.end_of_answer(tokenizer, settings)])
+    end = tokenizer.decode([processor.end_of_answer])
     assert learned == "".join(header + answer + end for answer in ("blue", "green green", "red"))
 
 
-def test_images_are_expanded_and_never_learned(llava, settings, tokenizer, conversations) -> None:
+def test_images_are_expanded_and_never_learned(tokenizer, processor, conversations) -> None:
     image = tokenizer.convert_tokens_to_ids("<image>")
     for conversation in conversations:
-        encoding = llava.encode(conversation, tokenizer, settings)
-        expected = sum(llava.image_tokens(size, settings) for size in conversation.sizes)
+        encoding = processor.encode(conversation)
+        expected = sum(processor.image_tokens(size) for size in conversation.sizes)
         assert encoding.input_ids.count(image) == expected == 4 * len(conversation.sizes)
         assert image not in encoding.labels
 
 
-def test_image_of_an_answer_is_not_learned(llava, settings, tokenizer) -> None:
+def test_image_of_an_answer_is_not_learned(tokenizer, processor) -> None:
     turns = (Turn(role="user", content="Which?"), Turn(role="assistant", content="<image> red"))
     talk = Conversation(id="a", turns=turns, sizes=(ImageSize(width=9, height=9),))
-    encoding = llava.encode(talk, tokenizer, settings)
+    encoding = processor.encode(talk)
     image = tokenizer.convert_tokens_to_ids("<image>")
     assert encoding.input_ids.count(image) == 4
     assert image not in encoding.labels
 
 
-def test_prompt_is_what_comes_before_the_answer(llava, settings, tokenizer, conversations) -> None:
+def test_prompt_is_what_comes_before_the_answer(tokenizer, processor, conversations) -> None:
     for conversation in conversations:
         *turns, answer = conversation.turns
         asked = dataclasses.replace(conversation, turns=tuple(turns))
-        prompt = llava.encode_prompt(asked, tokenizer, settings)
+        prompt = processor.encode_prompt(asked)
         answered = tokenizer.encode(answer.content, add_special_tokens=False)
-        whole = llava.encode(conversation, tokenizer, settings).input_ids
-        assert whole == [*prompt, *answered, llava.end_of_answer(tokenizer, settings)]
+        whole = processor.encode(conversation).input_ids
+        assert whole == [*prompt, *answered, processor.end_of_answer]
 
 
-def test_encoding_equals_transformers_processor(llava, settings, tokenizer, conversations, jpegs, tmp_path) -> None:
+def test_encoding_equals_transformers_processor(processor, conversations, tmp_path) -> None:
     """The chat template and LlavaProcessor give the same tokens, for messages as text and as parts."""
-    llava.save_processor(tokenizer, settings, tmp_path)
+    processor.save(tmp_path)
     processor = AutoProcessor.from_pretrained(tmp_path)
     from PIL import Image
 
@@ -77,7 +78,7 @@ def test_encoding_equals_transformers_processor(llava, settings, tokenizer, conv
         for messages in (plain, parts):
             text = processor.apply_chat_template(messages, tokenize=False)
             inputs = processor(text=text, images=images or None, add_special_tokens=False)
-            assert inputs["input_ids"][0] == llava.encode(conversation, tokenizer, settings).input_ids
+            assert inputs["input_ids"][0] == processor.encode(conversation).input_ids
 
 
 def as_parts(content):
@@ -97,10 +98,10 @@ def assert_same_gradients(model, expected) -> None:
             assert (parameter.grad - expected[name]).norm() <= 1e-5 * norm, name
 
 
-def test_packed_equals_plain_transformers(llava, settings, tokenizer, conversations, pack, tmp_path) -> None:
+def test_packed_equals_plain_transformers(llava, processor, conversations, pack, tmp_path) -> None:
     """What is saved, loaded by transformers' own class and run one by one with its own attention, is the same model."""
-    encodings, pixels = encode_all(llava, conversations, tokenizer, settings)
-    model = llava.build(tokenizer, settings, seed=0)
+    encodings, pixels = encode_all(processor, conversations)
+    model = llava.build(processor, seed=0)
     packed = pack(encodings, pixels)
     logits = llava.forward(model, packed)
     model.save_pretrained(tmp_path)
@@ -120,9 +121,9 @@ def test_packed_equals_plain_transformers(llava, settings, tokenizer, conversati
     assert_same_gradients(model, {name: gradient for name, gradient in gradients.items() if gradient is not None})
 
 
-def test_without_images_the_same_parameters_get_gradients(llava, settings, tokenizer, conversations, pack) -> None:
-    encodings, pixels = encode_all(llava, conversations, tokenizer, settings)
-    model = llava.build(tokenizer, settings, seed=0)
+def test_without_images_the_same_parameters_get_gradients(llava, processor, conversations, pack) -> None:
+    encodings, pixels = encode_all(processor, conversations)
+    model = llava.build(processor, seed=0)
     llava.forward(model, pack(encodings, pixels)).sum().backward()
     trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     model.zero_grad()
@@ -138,20 +139,20 @@ def test_without_images_the_same_parameters_get_gradients(llava, settings, token
             assert torch.count_nonzero(grad) == 0, name
 
 
-def test_without_images_logits_are_those_of_the_text_alone(llava, settings, tokenizer, conversations, pack) -> None:
-    encodings, pixels = encode_all(llava, conversations, tokenizer, settings)
-    model = llava.build(tokenizer, settings, seed=0)
+def test_without_images_logits_are_those_of_the_text_alone(llava, processor, conversations, pack) -> None:
+    encodings, pixels = encode_all(processor, conversations)
+    model = llava.build(processor, seed=0)
     text = pack([encodings[2]], [pixels[2]])
     plain = model(input_ids=text.input_ids, segments=[text.input_ids.shape[1]], use_cache=False).logits[0]
     assert (llava.forward(model, text) - plain[text.target_positions]).abs().max() <= 1e-5
 
 
-def test_gradient_checkpointing_changes_nothing(llava, settings, tokenizer, conversations, pack) -> None:
-    encodings, pixels = encode_all(llava, conversations, tokenizer, settings)
+def test_gradient_checkpointing_changes_nothing(llava, processor, conversations, pack) -> None:
+    encodings, pixels = encode_all(processor, conversations)
     packed = pack(encodings, pixels)
     norms = []
     for checkpointing in (False, True):
-        model = llava.build(tokenizer, settings, seed=0)
+        model = llava.build(processor, seed=0)
         if checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         sample_losses(llava, model, packed).mean().backward()
@@ -159,34 +160,32 @@ def test_gradient_checkpointing_changes_nothing(llava, settings, tokenizer, conv
     assert norms[0] == pytest.approx(norms[1], rel=1e-6)
 
 
-def test_same_seed_same_weights_and_the_callers_random_numbers_are_left_alone(llava, settings, tokenizer) -> None:
+def test_same_seed_same_weights_and_the_callers_random_numbers_are_left_alone(llava, processor) -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    first = llava.build(tokenizer, settings, seed=3).state_dict()
+    first = llava.build(processor, seed=3).state_dict()
     assert torch.equal(torch.rand(3), expected)
-    second, other = (llava.build(tokenizer, settings, seed=seed).state_dict() for seed in (3, 4))
+    second, other = (llava.build(processor, seed=seed).state_dict() for seed in (3, 4))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
 
 
-def test_position_embeddings_have_the_set_deviation(llava, settings, tokenizer) -> None:
-    model = llava.build(tokenizer, settings, seed=0)
+def test_position_embeddings_have_the_set_deviation(llava, processor) -> None:
+    model = llava.build(processor, seed=0)
     (positions,) = [p for name, p in model.named_parameters() if name.endswith("position_embedding.weight")]
     assert 0.35 < positions.std().item() < 0.65
 
 
-def test_every_parameter_has_a_part(llava, settings, tokenizer) -> None:
-    parts = {
-        name: llava.parameter_group(name) for name, _ in llava.build(tokenizer, settings, seed=0).named_parameters()
-    }
+def test_every_parameter_has_a_part(llava, processor) -> None:
+    parts = {name: llava.parameter_group(name) for name, _ in llava.build(processor, seed=0).named_parameters()}
     assert parts["model.multi_modal_projector.linear_2.bias"] == "projector"
     assert parts["model.vision_tower.embeddings.patch_embedding.weight"] == "vision"
     assert parts["lm_head.weight"] == parts["model.language_model.embed_tokens.weight"] == "text"
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(ConfigError, match="flamingo, fuyu, idefics2, llava-clip, llava-siglip"):
-        family("llava")
+    kind = family("llava-clip")
+    tokenizer = train_tokenizer([], vocabulary=300, special_tokens=kind.special_tokens())
     with pytest.raises(InputError, match=r"meta/llama holds no config\.json"):
-        family("llava-clip").build(None, ModelSettings(base="meta/llama"), seed=0)
+        kind.build(kind.processor(tokenizer, ModelSettings(base="meta/llama")), seed=0)

@@ -34,7 +34,7 @@ def settings(llava: Family) -> ModelSettings:
 
 @pytest.fixture
 def whole(llava: Family, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Path:
-    llava.build(tokenizer, settings, seed=1).save_pretrained(tmp_path / "whole")
+    llava.build(llava.processor(tokenizer, settings), seed=1).save_pretrained(tmp_path / "whole")
     return tmp_path / "whole"
 
 
@@ -54,9 +54,11 @@ def parts(llava: Family, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> 
 
 
 def test_a_whole_checkpoint_is_loaded(llava, settings, tokenizer, whole):
-    built = llava.build(tokenizer, settings, seed=1).state_dict()
+    built = llava.build(llava.processor(tokenizer, settings), seed=1).state_dict()
     for address in (str(whole), whole.as_uri()):
-        loaded = llava.build(tokenizer, settings.model_copy(update={"base": address}), seed=2).state_dict()
+        loaded = llava.build(
+            llava.processor(tokenizer, settings.model_copy(update={"base": address})), seed=2
+        ).state_dict()
         assert loaded.keys() == built.keys()
         assert all(torch.equal(loaded[name], built[name]) for name in built)
 
@@ -78,7 +80,7 @@ def rewrite(folder: Path, change) -> None:
 def test_a_tensor_that_does_not_fit_stops(llava, settings, tokenizer, whole, change, words):
     rewrite(whole, change)
     with pytest.raises(InputError, match=words):
-        llava.build(tokenizer, settings.model_copy(update={"base": str(whole)}), seed=1)
+        llava.build(llava.processor(tokenizer, settings.model_copy(update={"base": str(whole)})), seed=1)
 
 
 def test_a_model_of_another_image_size_stops(llava, settings, tokenizer, whole):
@@ -86,14 +88,14 @@ def test_a_model_of_another_image_size_stops(llava, settings, tokenizer, whole):
         update={"base": str(whole), "image": settings.image.model_copy(update={"patch_size": 12})}
     )
     with pytest.raises(ConfigError, match="patch_size is 24, not 12"):
-        llava.build(tokenizer, other, seed=1)
+        llava.build(llava.processor(tokenizer, other), seed=1)
 
 
 def test_tower_and_llama_are_composed(llava, tokenizer, parts):
-    model = llava.build(tokenizer, parts, seed=1).state_dict()
-    again = llava.build(tokenizer, parts, seed=1).state_dict()
+    model = llava.build(llava.processor(tokenizer, parts), seed=1).state_dict()
+    again = llava.build(llava.processor(tokenizer, parts), seed=1).state_dict()
     assert all(torch.equal(model[name], again[name]) for name in model)
-    other = llava.build(tokenizer, parts, seed=2).state_dict()
+    other = llava.build(llava.processor(tokenizer, parts), seed=2).state_dict()
     differ = {name for name in model if not torch.equal(model[name], other[name])}
     embeddings = {"model.language_model.embed_tokens.weight", "lm_head.weight"}
     fresh = {f"model.multi_modal_projector.linear_{i}.weight" for i in (1, 2)}
@@ -113,19 +115,21 @@ def test_a_tower_without_a_tensor_stops(llava, tokenizer, parts):
     del tensors["vision_model.embeddings.patch_embedding.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"patch_embedding\.weight is missing"):
-        llava.build(tokenizer, parts, seed=1)
+        llava.build(llava.processor(tokenizer, parts), seed=1)
 
 
 def test_the_projector_of_stage_one_is_taken(llava, settings, tokenizer, whole):
-    first = llava.build(tokenizer, settings, seed=1).state_dict()
-    model = llava.build(tokenizer, settings.model_copy(update={"projector": str(whole)}), seed=2).state_dict()
+    first = llava.build(llava.processor(tokenizer, settings), seed=1).state_dict()
+    model = llava.build(
+        llava.processor(tokenizer, settings.model_copy(update={"projector": str(whole)})), seed=2
+    ).state_dict()
     same = {name for name in model if "projector" in name and torch.equal(model[name], first[name])}
     assert same == {name for name in model if "projector" in name}
     wide = settings.model_copy(
         update={"projector": str(whole), "from_scratch": settings.from_scratch.model_copy(update={"text_width": 64})}
     )
     with pytest.raises(InputError, match=r"linear_1\.weight is \[32, 32\], expected \[64, 32\]"):
-        llava.build(tokenizer, wide, seed=2)
+        llava.build(llava.processor(tokenizer, wide), seed=2)
 
 
 def test_a_folder_without_a_model_stops(tmp_path):

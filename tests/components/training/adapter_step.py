@@ -40,7 +40,8 @@ def train(model_settings, settings, reader, ranks) -> list[dict]:
     settings = settings.model_copy(
         update={"global_batch_size": BATCH, "zero_stage": 2, "train": parts, "adapter": adapter}
     )
-    model = kind.build(reader.tokenizer(), model_settings, seed=3)
+    processor = kind.processor(reader.tokenizer(), model_settings)
+    model = kind.build(processor, seed=3)
     reference = peft_alone(model, kind, adapter)
     engine = build_engine(model, kind, settings)
     learned = {name: weight for name, weight in engine.deepspeed.module.named_parameters() if weight.requires_grad}
@@ -48,7 +49,7 @@ def train(model_settings, settings, reader, ranks) -> list[dict]:
         assert weight.requires_grad == (name in learned), name
         if weight.requires_grad:
             weight.data.copy_(learned[name])
-    return steps_of(engine, reference, LossHead(model), kind, model_settings, settings, reader, ranks)
+    return steps_of(engine, reference, LossHead(model), kind, processor, settings, reader, ranks)
 
 
 def peft_alone(model, kind, adapter):

@@ -91,7 +91,7 @@ def build(run):
 
     kind = family(run.recipe.model.family)
     tokenizer = train_tokenizer(["red"], vocabulary=300, special_tokens=kind.special_tokens())
-    return kind.build(tokenizer, run.recipe.model, seed=0), kind
+    return kind.build(kind.processor(tokenizer, run.recipe.model), seed=0), kind
 
 
 def test_answering_leaves_quantized_weights_as_they_are(make_run, monkeypatch):

@@ -15,7 +15,7 @@ def parts(make_run):
     run, mixture = make_run("collate")
     reader = MixtureReader(run.store, mixture)
     kind = family(run.recipe.model.family)
-    return run, mixture, reader, kind, SampleProcessor(reader, kind, run.recipe.model)
+    return run, mixture, reader, kind, SampleProcessor(reader, kind.processor(reader.tokenizer(), run.recipe.model))
 
 
 def test_pack_puts_samples_behind_each_other(parts):
@@ -56,14 +56,13 @@ def test_loss_is_the_mean_over_tokens_then_over_samples(parts):
 
 def test_a_sample_that_cannot_be_prepared_is_named(parts):
     run, _, reader, kind, _ = parts
+    processor = kind.processor(reader.tokenizer(), run.recipe.model)
     good = reader.take([0])[0]
     poison = TrainingSample(conversation=good.conversation, images=[b"no image"] * len(good.images))
     with pytest.raises(TrainingError, match="Sample colours-0 cannot be prepared"):
-        prepare(
-            poison, family=kind, tokenizer=reader.tokenizer(), settings=run.recipe.model, tokens=int(reader.tokens[0])
-        )
+        prepare(poison, processor=processor, tokens=int(reader.tokens[0]))
     with pytest.raises(TrainingError, match="the mixture's index says 3"):
-        prepare(good, family=kind, tokenizer=reader.tokenizer(), settings=run.recipe.model, tokens=3)
+        prepare(good, processor=processor, tokens=3)
 
 
 def test_the_feed_raises_what_its_thread_met(parts):

@@ -29,7 +29,7 @@ def test_a_buffer_holds_so_many_bytes_but_always_one_item():
 def test_threads_change_nothing_of_what_is_fed(make_run, threads):
     run, mixture = make_run("feed")
     reader = MixtureReader(run.store, mixture)
-    preparer = SampleProcessor(reader, family(run.recipe.model.family), run.recipe.model)
+    preparer = SampleProcessor(reader, family(run.recipe.model.family).processor(reader.tokenizer(), run.recipe.model))
     plan = SamplePlan(
         Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
         seed=0,
@@ -54,7 +54,7 @@ def test_threads_change_nothing_of_what_is_fed(make_run, threads):
 def test_a_feed_that_is_left_early_ends_its_threads(make_run):
     run, mixture = make_run("feed")
     reader = MixtureReader(run.store, mixture)
-    preparer = SampleProcessor(reader, family(run.recipe.model.family), run.recipe.model)
+    preparer = SampleProcessor(reader, family(run.recipe.model.family).processor(reader.tokenizer(), run.recipe.model))
     plan = SamplePlan(
         Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
         seed=0,

@@ -86,7 +86,7 @@ def test_a_trial_of_a_model_from_weights_reads_its_own_tokenizer(tmp_path):
     tokenizer = train_tokenizer(
         ["what is this", "a plain picture"] * 4, vocabulary=300, special_tokens=kind.special_tokens()
     )
-    kind.build(tokenizer, recipe.model, seed=0).save_pretrained(tmp_path)
+    kind.build(kind.processor(tokenizer, recipe.model), seed=0).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     overrides = {"model.base": str(tmp_path), "model.from_scratch": "null"}
     trial = fitting.run_trial(parse_recipe(RECIPE, origin="test", overrides=overrides), 2000)

@@ -57,15 +57,16 @@ def every_variant(model_settings, training, reader, ranks) -> list[list[dict]]:
 
 def train(model_settings, settings, reader, ranks, *, chunk_logits) -> list[dict]:
     kind = family(model_settings.family)
-    model = kind.build(reader.tokenizer(), model_settings, seed=3)
+    processor = kind.processor(reader.tokenizer(), model_settings)
+    model = kind.build(processor, seed=3)
     reference = copy.deepcopy(model)
     freeze(reference, kind, settings)
     engine = build_engine(model, kind, settings)
     head = LossHead(model, chunk_logits=chunk_logits)
-    return steps_of(engine, reference, head, kind, model_settings, settings, reader, ranks)
+    return steps_of(engine, reference, head, kind, processor, settings, reader, ranks)
 
 
-def steps_of(engine, reference, head, kind, model_settings, settings, reader, ranks) -> list[dict]:
+def steps_of(engine, reference, head, kind, processor, settings, reader, ranks) -> list[dict]:
     plan = SamplePlan(
         Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
         seed=1,
@@ -75,7 +76,7 @@ def steps_of(engine, reference, head, kind, model_settings, settings, reader, ra
         budgets=Budgets(tokens=settings.token_budget, patches=1000),
         cost=flops_of(reference, kind, settings).cost_model(),
     )
-    preparer = SampleProcessor(reader, kind, model_settings)
+    preparer = SampleProcessor(reader, processor)
     adam = torch.optim.AdamW(parameter_groups(reference, settings.weight_decay), betas=settings.betas, eps=settings.eps)
     with DataLoader(preparer, plan, start=0, rank=ranks.rank, world_size=ranks.world_size) as feed:
         return [

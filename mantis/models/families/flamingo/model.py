@@ -4,30 +4,22 @@ OpenFlamingo's released weights need remote code and are out; transformers' Idef
 sees the last image before it, and before the first image none: in a packed row the same, within its sample.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import (
-    IdeficsConfig,
-    IdeficsForVisionText2Text,
-    IdeficsImageProcessor,
-    IdeficsProcessor,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
-from transformers.models.idefics.image_processing_idefics import IDEFICS_STANDARD_MEAN, IDEFICS_STANDARD_STD
+from transformers import IdeficsConfig, IdeficsForVisionText2Text, PreTrainedModel, PreTrainedTokenizerFast
 
 from mantis.config.recipe import FromScratch, ModelSettings, Part
-from mantis.images.preprocessing import Normalization, normalize, resize_square
 from mantis.models import attention
-from mantis.models.conversation import IMAGE_MARK, ImageSize
+from mantis.models.conversation import IMAGE_MARK
+from mantis.models.families.flamingo.processing import FlamingoProcessor
+from mantis.models.family import Processor
+from mantis.models.flop_groups import RESAMPLER_GROUPS, TOWER_GROUPS, FlopGroup
 from mantis.models.packed_batch import PackedBatch, Pixels, row_of
-from mantis.models.processing.chat_templates import jinja_template, load_chat_template
-from mantis.models.processing.tokenization import TextEncoder, token_id
+from mantis.models.processing.tokenization import token_id
 from mantis.models.weights import loading
 
 AROUND = "<fake_token_around_image>"
@@ -35,72 +27,60 @@ END_OF_CHUNK = "<|endofchunk|>"
 MAX_POSITIONS = 2048
 PERCEIVER_DEPTH = 2
 CROSS_LAYER_INTERVAL = 1  # from scratch: at every layer; idefics-9b has them at every fourth
-NORMALIZATION = Normalization(mean=tuple(IDEFICS_STANDARD_MEAN), std=tuple(IDEFICS_STANDARD_STD))
 PARTS: dict[str, Part] = {
     "vision_model": "vision",
     "perceiver_resampler": "projector",
     "gated_cross_attn_layers": "cross_attention",
     "embed_tokens": "embeddings",
 }
+CROSS_GROUPS: dict[str, FlopGroup] = {
+    "*.gated_cross_attn_layers.*.k_proj.*": FlopGroup.CROSS_KEYS,
+    "*.gated_cross_attn_layers.*.v_proj.*": FlopGroup.CROSS_KEYS,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flamingo(TextEncoder):
-    """See mantis/models/family.py, which says what each of these functions is for."""
+class Flamingo:
+    """See Family."""
 
     name: str = "flamingo"
-    prompt: str = "flamingo"
+    template: str = "flamingo"
 
     def special_tokens(self) -> list[str]:
         return ["<s>", "</s>", AROUND, IMAGE_MARK, END_OF_CHUNK]
 
-    def image_ids(self, size: ImageSize, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> list[int]:
-        return [token_id(tokenizer, IMAGE_MARK)]  # its latents are looked at, and take no positions
+    def processor(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> FlamingoProcessor:
+        return FlamingoProcessor(tokenizer, settings)
 
-    def image_tokens(self, size: ImageSize, settings: ModelSettings) -> int:
-        return 1
-
-    def image_patches(self, size: ImageSize, settings: ModelSettings) -> int:
-        return (settings.image.size // settings.image.patch_size) ** 2
-
-    def preprocess(self, images: Sequence[bytes], settings: ModelSettings) -> Pixels:
-        image = settings.image
-        image_grid = torch.full((len(images), 2), image.size // image.patch_size, dtype=torch.int64)
-        return Pixels(values=normalize(resize_square(images, image.size), NORMALIZATION), image_grid=image_grid)
-
-    def build(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, *, seed: int) -> PreTrainedModel:
+    def build(self, processor: Processor, *, seed: int) -> PreTrainedModel:
+        settings = processor.settings
         if shape := settings.scratch_shape:
-            model = self._build_from_scratch(tokenizer, settings, shape, seed)
+            model = self._build_from_scratch(processor, shape, seed)
         else:
             model = loading.load_whole(IdeficsForVisionText2Text, loading.model_folder(settings.base))
-            model.config.image_token_id = token_id(tokenizer, IMAGE_MARK)  # which Idefics' own does not hold
-            self._check_shape(model.config, tokenizer, settings)
-        self.for_packing(model)
-        model.generation_config.eos_token_id = self.end_of_answer(tokenizer, settings)
-        model.generation_config.pad_token_id = tokenizer.pad_token_id
-        return model.float().train()
+            model.config.image_token_id = token_id(processor.tokenizer, IMAGE_MARK)  # which Idefics' own does not hold
+            self._check_shape(model.config, processor)
+        return loading.ready_to_train(self, model, processor)
 
-    def _build_from_scratch(
-        self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, shape: FromScratch, seed: int
-    ) -> IdeficsForVisionText2Text:
+    def _build_from_scratch(self, processor: Processor, shape: FromScratch, seed: int) -> IdeficsForVisionText2Text:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = IdeficsForVisionText2Text(self._config(tokenizer, settings, shape))
+            model = IdeficsForVisionText2Text(self._config(processor, shape))
             embeddings = model.model.vision_model.embeddings
             torch.nn.init.normal_(embeddings.position_embedding.weight, std=shape.vision_position_std)
         return model
 
-    def _check_shape(self, config: Any, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> None:
-        image = settings.image
+    def _check_shape(self, config: Any, processor: Processor) -> None:
+        image = processor.settings.image
         expected = {
             "vision_config.image_size": (config.vision_config.image_size, image.size),
             "vision_config.patch_size": (config.vision_config.patch_size, image.patch_size),
             "perceiver_config.resampler_n_latents": (config.perceiver_config.resampler_n_latents, image.latents),
         }
-        loading.check_shape(settings, expected)
+        loading.check_shape(processor.settings, expected)
 
-    def _config(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, shape: FromScratch) -> IdeficsConfig:
-        image = settings.image
+    def _config(self, processor: Processor, shape: FromScratch) -> IdeficsConfig:
+        image = processor.settings.image
         vision = {
             "embed_dim": shape.vision_width,
             "image_size": image.size,
@@ -117,13 +97,13 @@ class Flamingo(TextEncoder):
             "resampler_head_dim": shape.vision_width // shape.vision_heads,
         }
         return IdeficsConfig(
-            vocab_size=len(tokenizer),
+            vocab_size=len(processor.tokenizer),
             hidden_size=shape.text_width,
             intermediate_size=round(shape.text_mlp_ratio * shape.text_width),
             num_hidden_layers=shape.text_layers,
             num_attention_heads=shape.text_heads,
             max_position_embeddings=MAX_POSITIONS,
-            initializer_range=shape.text_width**-0.5,  # as in llava.py
+            initializer_range=shape.text_width**-0.5,  # as in families/llava/model.py
             cross_layer_interval=CROSS_LAYER_INTERVAL,
             alpha_initializer="ones",  # zeros, as published weights began, protect a language model; here is none
             alpha_type="float",
@@ -133,11 +113,14 @@ class Flamingo(TextEncoder):
             freeze_vision_layers=False,
             vision_config=vision,
             perceiver_config=perceiver,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=self.end_of_answer(tokenizer, settings),
-            image_token_id=token_id(tokenizer, IMAGE_MARK),
+            pad_token_id=processor.tokenizer.pad_token_id,
+            bos_token_id=processor.tokenizer.bos_token_id,
+            eos_token_id=processor.end_of_answer,
+            image_token_id=token_id(processor.tokenizer, IMAGE_MARK),
         )
+
+    def flop_groups(self) -> Mapping[str, FlopGroup]:
+        return CROSS_GROUPS | RESAMPLER_GROUPS | TOWER_GROUPS
 
     def for_packing(self, model: PreTrainedModel) -> None:
         attention.register()
@@ -178,22 +161,13 @@ class Flamingo(TextEncoder):
             position_ids=row.position_ids,
             pixel_values=pixel_values.unsqueeze(0),
             image_attention_mask=mask.unsqueeze(0),
-            attention_mask=None,  # see llava.py
+            attention_mask=None,  # as in families/llava/model.py
             use_cache=False,
             logits_to_keep=batch.target_positions,
             segments=row.segments,
         )
         logits: Tensor = output.logits[0]
         return logits
-
-    def save_processor(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, folder: Path) -> None:
-        processor = IdeficsProcessor(
-            image_processor=IdeficsImageProcessor(image_size=settings.image.size),
-            tokenizer=tokenizer,
-            image_size=settings.image.size,
-        )
-        tokenizer.chat_template = jinja_template(load_chat_template(settings.prompt))
-        processor.save_pretrained(folder)
 
 
 def last_seen(tokens: Tensor, segments: Sequence[int], image: int) -> Tensor:

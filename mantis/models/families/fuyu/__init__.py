@@ -1,1 +1,34 @@
 """Fuyu."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mantis.config.recipe import ImageSettings
+from mantis.models.family_spec import FamilySpec, ReleasedLayout
+
+if TYPE_CHECKING:
+    from mantis.models.family import Family
+    from mantis.models.verification.reference_processor import Reference
+
+
+def _load() -> Family:
+    from mantis.models.families.fuyu.model import Fuyu
+
+    return Fuyu()
+
+
+def _reference() -> Reference:
+    from mantis.models.families.fuyu.reference import REFERENCE
+
+    return REFERENCE
+
+
+FUYU = FamilySpec(
+    name="fuyu",
+    package=__name__,
+    load=_load,
+    reference=_reference,
+    small_image=ImageSettings(size=120, width=240, patch_size=30),
+    released=ReleasedLayout(model_type="fuyu"),
+)

@@ -5,113 +5,79 @@ each other in one row and attend within their image: the same features (tests/co
 without computing a patch that nobody needs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import (
-    Idefics2Config,
-    Idefics2ForConditionalGeneration,
-    Idefics2ImageProcessor,
-    Idefics2Processor,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
-from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
+from transformers import Idefics2Config, Idefics2ForConditionalGeneration, PreTrainedModel, PreTrainedTokenizerFast
 
 from mantis.config.recipe import FromScratch, ModelSettings, Part
-from mantis.images.preprocessing import Normalization, normalize, patches_of, resize_to
 from mantis.models import attention
-from mantis.models.conversation import IMAGE_MARK, ImageSize
+from mantis.models.conversation import IMAGE_MARK
+from mantis.models.families.idefics2.processing import Idefics2Processor
+from mantis.models.family import Processor
+from mantis.models.flop_groups import RESAMPLER_GROUPS, TOWER_GROUPS, FlopGroup
 from mantis.models.packed_batch import PackedBatch, Pixels, row_of
-from mantis.models.processing.chat_templates import jinja_template, load_chat_template
-from mantis.models.processing.tokenization import TextEncoder, token_id
+from mantis.models.processing.tokenization import token_id
 from mantis.models.weights import loading
 
 AROUND = "<fake_token_around_image>"
 END_OF_UTTERANCE = "<end_of_utterance>"
 MAX_POSITIONS = 32_768
-SHORTEST = 378 / 980  # of the longest edge, to which small images are enlarged (idefics2-8b, preprocessor_config.json)
 RESAMPLER_DEPTH = 3
 PARTS: dict[str, Part] = {"vision_model": "vision", "connector": "projector"}
-NORMALIZATION = Normalization(mean=tuple(IMAGENET_STANDARD_MEAN), std=tuple(IMAGENET_STANDARD_STD))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Idefics2(TextEncoder):
-    """See mantis/models/family.py, which says what each of these functions is for."""
+class Idefics2:
+    """See Family."""
 
     name: str = "idefics2"
-    prompt: str = "idefics2"
+    template: str = "idefics2"
 
     def special_tokens(self) -> list[str]:
         return ["<s>", "</s>", AROUND, IMAGE_MARK, END_OF_UTTERANCE]
 
-    def image_ids(self, size: ImageSize, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> list[int]:
-        return [token_id(tokenizer, IMAGE_MARK)] * settings.image.latents
+    def processor(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> Idefics2Processor:
+        return Idefics2Processor(tokenizer, settings)
 
-    def image_tokens(self, size: ImageSize, settings: ModelSettings) -> int:
-        return settings.image.latents
-
-    def image_patches(self, size: ImageSize, settings: ModelSettings) -> int:
-        height, width = fit(size.height, size.width, settings)
-        edge = settings.image.patch_size
-        return (height // edge) * (width // edge)
-
-    def preprocess(self, images: Sequence[bytes], settings: ModelSettings) -> Pixels:
-        edge = settings.image.patch_size
-        parts, image_grid = [torch.empty(0, 3 * edge * edge)], []
-        for image in images:
-            pixels = resize_to(image, partial(fit, settings=settings), "bilinear")
-            # What is left beyond the last whole patch is never seen, as in transformers.
-            height, width = (length // edge * edge for length in pixels.shape[2:])
-            patches = patches_of(normalize(pixels[:, :, :height, :width], NORMALIZATION), edge)
-            parts.append(patches.reshape(-1, 3 * edge * edge))
-            image_grid.append(patches.shape[:2])
-        return Pixels(values=torch.cat(parts), image_grid=torch.tensor(image_grid, dtype=torch.int64).reshape(-1, 2))
-
-    def build(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, *, seed: int) -> PreTrainedModel:
+    def build(self, processor: Processor, *, seed: int) -> PreTrainedModel:
+        settings = processor.settings
         if shape := settings.scratch_shape:
-            model = self._build_from_scratch(tokenizer, settings, shape, seed)
+            model = self._build_from_scratch(processor, shape, seed)
         else:
             model = loading.load_whole(Idefics2ForConditionalGeneration, loading.model_folder(settings.base))
-            self._check_shape(model.config, tokenizer, settings)
-        self.for_packing(model)
-        model.generation_config.eos_token_id = self.end_of_answer(tokenizer, settings)
-        model.generation_config.pad_token_id = tokenizer.pad_token_id
-        return model.float().train()
+            self._check_shape(model.config, processor)
+        return loading.ready_to_train(self, model, processor)
 
     def _build_from_scratch(
-        self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, shape: FromScratch, seed: int
+        self, processor: Processor, shape: FromScratch, seed: int
     ) -> Idefics2ForConditionalGeneration:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = Idefics2ForConditionalGeneration(self._config(tokenizer, settings, shape))
+            model = Idefics2ForConditionalGeneration(self._config(processor, shape))
             vision, resampler = model.model.vision_model, model.model.connector.perceiver_resampler
             torch.nn.init.normal_(vision.embeddings.position_embedding.weight, std=shape.vision_position_std)
             torch.nn.init.normal_(resampler.latents)  # all ones, as published weights began, never come apart
         return model
 
-    def _check_shape(self, config: Any, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> None:
-        image = settings.image
+    def _check_shape(self, config: Any, processor: Processor) -> None:
+        image = processor.settings.image
         expected = {
             "vision_config.image_size": (config.vision_config.image_size, image.size),
             "vision_config.patch_size": (config.vision_config.patch_size, image.patch_size),
             "perceiver_config.resampler_n_latents": (config.perceiver_config.resampler_n_latents, image.latents),
-            "image_token_id": (config.image_token_id, token_id(tokenizer, IMAGE_MARK)),
+            "image_token_id": (config.image_token_id, token_id(processor.tokenizer, IMAGE_MARK)),
         }
-        loading.check_shape(settings, expected)
+        loading.check_shape(processor.settings, expected)
 
-    def _config(
-        self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, shape: FromScratch
-    ) -> Idefics2Config:
-        image = settings.image
+    def _config(self, processor: Processor, shape: FromScratch) -> Idefics2Config:
+        image = processor.settings.image
         vision = {
             "image_size": image.size,
             "patch_size": image.patch_size,
@@ -131,7 +97,7 @@ class Idefics2(TextEncoder):
         }
         text = {
             "model_type": "mistral",
-            "vocab_size": len(tokenizer),
+            "vocab_size": len(processor.tokenizer),
             "hidden_size": shape.text_width,
             "intermediate_size": round(shape.text_mlp_ratio * shape.text_width),
             "num_hidden_layers": shape.text_layers,
@@ -139,13 +105,16 @@ class Idefics2(TextEncoder):
             "num_key_value_heads": shape.text_heads,
             "max_position_embeddings": MAX_POSITIONS,
             "sliding_window": None,
-            "initializer_range": shape.text_width**-0.5,  # as in llava.py
-            "pad_token_id": tokenizer.pad_token_id,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": self.end_of_answer(tokenizer, settings),
+            "initializer_range": shape.text_width**-0.5,  # as in families/llava/model.py
+            "pad_token_id": processor.tokenizer.pad_token_id,
+            "bos_token_id": processor.tokenizer.bos_token_id,
+            "eos_token_id": processor.end_of_answer,
         }
-        mark = token_id(tokenizer, IMAGE_MARK)
+        mark = token_id(processor.tokenizer, IMAGE_MARK)
         return Idefics2Config(vision_config=vision, perceiver_config=resampler, text_config=text, image_token_id=mark)
+
+    def flop_groups(self) -> Mapping[str, FlopGroup]:
+        return RESAMPLER_GROUPS | TOWER_GROUPS
 
     def for_packing(self, model: PreTrainedModel) -> None:
         self.for_generation(model)
@@ -181,41 +150,13 @@ class Idefics2(TextEncoder):
             position_ids=row.position_ids,
             pixel_values=pixel_values,
             pixel_attention_mask=image_grid,
-            attention_mask=None,  # see llava.py
+            attention_mask=None,  # as in families/llava/model.py
             use_cache=False,
             logits_to_keep=batch.target_positions,
             segments=row.segments,
         )
         logits: Tensor = output.logits[0]
         return logits
-
-    def save_processor(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, folder: Path) -> None:
-        edge = settings.image.size
-        processor = Idefics2Processor(
-            image_processor=Idefics2ImageProcessor(
-                size={"shortest_edge": round(SHORTEST * edge), "longest_edge": edge}, do_image_splitting=False
-            ),
-            tokenizer=tokenizer,
-            image_seq_len=settings.image.latents,
-            chat_template=jinja_template(load_chat_template(settings.prompt)),
-        )
-        processor.save_pretrained(folder)
-
-
-def fit(height: int, width: int, settings: ModelSettings) -> tuple[int, int]:
-    """An image's height and width after the resize: the longest edge at most, the shortest at least what is allowed.
-
-    As transformers' Idefics2ImageProcessor does it, roundings included. An image keeps at least one patch, however
-    small `model.image.size` is.
-    """
-    longest = settings.image.size
-    shortest = max(round(SHORTEST * longest), settings.image.patch_size)
-    ratio = width / height
-    if width >= height and width > longest:
-        height, width = int(longest / ratio), longest
-    elif height > width and height > longest:
-        height, width = longest, int(longest * ratio)
-    return max(height, shortest), max(width, shortest)
 
 
 def image_features(model: Any, pixel_values: Tensor, pixel_attention_mask: Tensor, **_: Any) -> SimpleNamespace:

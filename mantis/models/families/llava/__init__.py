@@ -1,1 +1,52 @@
 """LLaVA over CLIP or SigLIP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mantis.config.recipe import ImageSettings
+from mantis.models.family_spec import FamilySpec, ReleasedLayout
+
+if TYPE_CHECKING:
+    from mantis.models.family import Family
+    from mantis.models.verification.reference_processor import Reference
+
+SMALL_IMAGE = ImageSettings(size=48, patch_size=12)
+
+
+def _clip() -> Family:
+    from mantis.models.families.llava.model import Llava
+    from mantis.models.families.llava.processing import CLIP
+
+    return Llava(name="llava-clip", tower=CLIP)
+
+
+def _siglip() -> Family:
+    from mantis.models.families.llava.model import Llava
+    from mantis.models.families.llava.processing import SIGLIP
+
+    return Llava(name="llava-siglip", tower=SIGLIP)
+
+
+def _reference() -> Reference:
+    from mantis.models.families.llava.reference import REFERENCE
+
+    return REFERENCE
+
+
+LLAVA_CLIP = FamilySpec(
+    name="llava-clip",
+    package=__name__,
+    load=_clip,
+    reference=_reference,
+    small_image=SMALL_IMAGE,
+    released=ReleasedLayout(model_type="llava", vision_model_type="clip_vision_model"),
+)
+LLAVA_SIGLIP = FamilySpec(
+    name="llava-siglip",
+    package=__name__,
+    load=_siglip,
+    reference=_reference,
+    small_image=SMALL_IMAGE,
+    released=ReleasedLayout(model_type="llava", vision_model_type="siglip_vision_model"),
+)

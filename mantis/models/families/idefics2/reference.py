@@ -1,0 +1,52 @@
+"""Idefics2 by Idefics2Processor and the official Mantis rules."""
+
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from mantis.config.recipe import ModelSettings
+from mantis.images.preprocessing import patches_of
+from mantis.models.packed_batch import Pixels
+from mantis.models.verification.reference_processor import OfficialRules, Reference
+
+RULES = OfficialRules(
+    first="<s>",
+    opening="",
+    user="User:",
+    assistant="\nAssistant:",
+    user_separator="<end_of_utterance>",
+    assistant_separator="<end_of_utterance>",
+    after="\n",
+)
+
+
+def read(processor: Any, text: str, images: list[Image.Image], settings: ModelSettings) -> tuple[list[int], Tensor]:
+    """Idefics2Processor pads the images; here the padding is cut off again."""
+    processor.image_seq_len = settings.image.latents
+    found = processor(text=[text], images=[images] if images else None, add_special_tokens=False, return_tensors="pt")
+    edge, patches = settings.image.patch_size, [torch.empty(0)]
+    for values, mask in zip(found["pixel_values"][0], found["pixel_attention_mask"][0], strict=True) if images else ():
+        rows, columns = int(mask.any(1).sum()) // edge, int(mask.any(0).sum()) // edge
+        cut = patches_of(values[None, :, : rows * edge, : columns * edge], edge)
+        patches.append(cut.flatten())
+    return found["input_ids"][0].tolist(), torch.cat(patches)
+
+
+def padded_images(model: PreTrainedModel, input_ids: Tensor, pixels: Pixels) -> dict[str, Tensor]:
+    """Images as transformers pads them: zeros at the right and at the bottom, and a mask of what is no padding."""
+    edge = model.config.vision_config.patch_size
+    rows, columns = pixels.image_grid.max(0).values.tolist()
+    values = torch.zeros(1, len(pixels.image_grid), 3, rows * edge, columns * edge)
+    mask = torch.zeros(1, len(pixels.image_grid), rows * edge, columns * edge, dtype=torch.bool)
+    parts = torch.split(pixels.values, pixels.image_grid.prod(1).tolist())
+    for at, (part, (down, across)) in enumerate(zip(parts, pixels.image_grid.tolist(), strict=True)):
+        image = part.view(down, across, 3, edge, edge).permute(2, 0, 3, 1, 4).reshape(3, down * edge, across * edge)
+        values[0, at, :, : down * edge, : across * edge] = image
+        mask[0, at, : down * edge, : across * edge] = True
+    return {"pixel_values": values, "pixel_attention_mask": mask}
+
+
+REFERENCE = Reference(rules=RULES, read=read, model_inputs=padded_images, vocabulary="space-first")

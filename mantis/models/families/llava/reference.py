@@ -1,0 +1,32 @@
+"""LLaVA by LlavaProcessor and the official Mantis rules for LLaMA-3."""
+
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mantis.config.recipe import ModelSettings
+from mantis.models.verification.reference_processor import OfficialRules, Reference
+
+RULES = OfficialRules(
+    first="<|begin_of_text|>",
+    opening="<|start_header_id|>system<|end_header_id|>\n\n"
+    "You are a pirate chatbot who always responds in pirate speak!<|eot_id|>",
+    user="<|start_header_id|>user<|end_header_id|>\n\n",
+    assistant="<|start_header_id|>assistant<|end_header_id|>\n\n",
+    user_separator="<|eot_id|>",
+    assistant_separator="<|eot_id|>",
+    image="(image {i}: <Image><image></Image>)",
+    system=True,
+)
+
+
+def read(processor: Any, text: str, images: list[Image.Image], _: ModelSettings) -> tuple[list[int], Tensor]:
+    """LlavaProcessor as it is."""
+    """LlavaProcessor as it is."""
+    found = processor(text=[text], images=images or None, add_special_tokens=False, return_tensors="pt")
+    return found["input_ids"][0].tolist(), found["pixel_values"] if images else torch.empty(0)
+
+
+REFERENCE = Reference(rules=RULES, read=read)

@@ -1,0 +1,46 @@
+"""The description of a model family: what is known of it before its code is imported.
+
+A family's folder sets a `FamilySpec` in its `__init__.py`. That file imports neither torch nor transformers, so listing
+all families stays fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import TYPE_CHECKING
+
+from mantis.config.recipe import ImageSettings
+
+if TYPE_CHECKING:
+    from mantis.models.family import Family
+    from mantis.models.verification.reference_processor import Reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleasedLayout:
+    """How the config.json of released weights names a family. `mantis import-model` reads only such weights."""
+
+    model_type: str  # of the whole model
+    vision_model_type: str | None = None  # of its vision_config, where several families share `model_type`
+
+    def __str__(self) -> str:
+        return f"model_type {self.model_type}" + (f" with a {self.vision_model_type}" if self.vision_model_type else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilySpec:
+    """One model family. docs/how-to/add-a-family.md lists the files of its folder."""
+
+    name: str  # in recipes, and of its entry point
+    package: str  # the import path of its folder
+    load: Callable[[], Family]  # imports model.py
+    reference: Callable[[], Reference]  # imports reference.py
+    small_image: ImageSettings  # the image settings of tests and of the golden file: a few patches per image
+    released: ReleasedLayout | None = None  # None: released weights cannot be imported
+
+    def file(self, name: str) -> Traversable:
+        """A data file of the family's folder, which may be absent."""
+        return resources.files(self.package) / name
