@@ -93,7 +93,7 @@ class Fuyu:
         )
 
     def flop_groups(self) -> Mapping[str, FlopGroup]:
-        return {}
+        return {"*vision_embed_tokens.weight": FlopGroup.PIXELS}
 
     def for_packing(self, model: PreTrainedModel) -> None:
         attention.register()
