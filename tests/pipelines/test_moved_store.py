@@ -108,7 +108,7 @@ def test_everything_works_at_the_new_address(moved: Moved, made: Path) -> None:
     commands = re.findall(r"mantis (lineage [^<\n]+)", page)
     assert any("#" in command for command in commands)
     for command in commands:
-        assert "every recorded byte is as it was" in call(*shlex.split(html.unescape(command)))
+        assert "Every recorded byte is unchanged" in call(*shlex.split(html.unescape(command)))
     assert "0 results" in call("gc")
     assert call("report", "first", "--no-open")
     assert "models/" in call("status", "first")

@@ -107,9 +107,9 @@ def test_lineage_of_a_prediction(mantis, undisturbed):
     uri = part.parent.parent.as_uri()
     done = mantis("lineage", f"{uri}#{sample['id']}", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    for word in (sample["question"][:20], sample["images"][0]["sha256"], "/models/", "/checkpoints/", "/mixtures/"):
+    for word in (sample["question"][:20], sample["images"][0]["sha256"], " models/", " checkpoints/", " mixtures/"):
         assert word in done.stdout, done.stdout
-    assert "/datasets/demo-multi/" in done.stdout
+    assert " datasets/demo-multi/" in done.stdout
     assert "Every recorded byte is unchanged" in done.stdout
 
 
