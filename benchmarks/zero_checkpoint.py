@@ -1,6 +1,6 @@
 """ZeRO-3 checkpoints of any size, written as DeepSpeed writes them but without its ranks.
 
-tests/components/conversion/test_zero_checkpoint.py holds this format to what DeepSpeed itself wrote.
+tests/integration/benchmarks/test_zero_checkpoint.py holds this format to what DeepSpeed itself wrote.
 """
 
 import math

@@ -1,6 +1,6 @@
 """One address for every artifact: `file:///path` on a laptop, `s3://bucket/prefix` on MinIO.
 
-Both implementations are held to one contract test (tests/components/core/test_store.py).
+Both implementations are held to one contract test (tests/integration/mantis/store/test_store_contract.py).
 """
 
 import os

@@ -163,7 +163,7 @@ def test_cancelled(training, undisturbed, kube):
 
 def test_a_training_that_cannot_succeed_is_not_tried_again(training):
     """A rank's own error comes back as it is; the restarts that the platform would allow are not used up."""
-    one = training(training__learning_rate="1.0e+30", training__max_grad_norm="1.0e+30")
+    one = training({"training.learning_rate": "1.0e+30", "training.max_grad_norm": "1.0e+30"})
     one.start()
     said = one.ends(status=1)
     assert "Lower training.learning_rate" in said

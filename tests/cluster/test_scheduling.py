@@ -69,7 +69,7 @@ def said(capfd):
 
 @pytest.mark.parametrize("nodes", [2, 16])
 def test_a_pod_on_each_node_of_eight(kube, gpu_nodes, run_in_bucket, said, nodes):
-    run = run_in_bucket(training__nodes=str(nodes), training__gpus_per_node="8", cluster__runtime=RUNTIME)
+    run = run_in_bucket({"training.nodes": str(nodes), "training.gpus_per_node": "8", "cluster.runtime": RUNTIME})
     following = Following(run)
     label = f"jobset.sigs.k8s.io/jobset-name={following.name}"
     placed: set[str] = set()
@@ -90,7 +90,7 @@ def test_a_pod_on_each_node_of_eight(kube, gpu_nodes, run_in_bucket, said, nodes
 
 
 def test_a_job_that_does_not_fit_waits_and_says_why(kube, gpu_nodes, run_in_bucket, said):
-    run = run_in_bucket(training__nodes="17", training__gpus_per_node="8", cluster__runtime=RUNTIME)
+    run = run_in_bucket({"training.nodes": "17", "training.gpus_per_node": "8", "cluster.runtime": RUNTIME})
     following = Following(run)
     text = said("nodes are available")
     assert re.search(r"waiting: 0/17 nodes are available: .*Insufficient nvidia.com/gpu", text)
@@ -103,7 +103,7 @@ def test_a_job_that_does_not_fit_waits_and_says_why(kube, gpu_nodes, run_in_buck
 def test_a_suspended_job_waits_in_its_queue(kube, gpu_nodes, run_in_bucket, said):
     """As Kueue does it: the job is suspended from its beginning, and resumed when it is admitted."""
     run = run_in_bucket(
-        training__nodes="2", training__gpus_per_node="8", cluster__runtime=RUNTIME, cluster__queue="a100"
+        {"training.nodes": "2", "training.gpus_per_node": "8", "cluster.runtime": RUNTIME, "cluster.queue": "a100"}
     )
     job = train_job(run, MADE)
     job["spec"]["suspend"] = True

@@ -80,7 +80,7 @@ def test_what_kfp_adds_to_the_steps_is_known(kfp, demo, record_property, capsys)
 def test_run_again_everything_expensive_comes_from_the_store(kfp, small, little):
     before = kfp.records(small[0])
     began = time.monotonic()
-    _, theirs = kfp.started("demo", **little)
+    _, theirs = kfp.started("demo", overrides=little)
     assert kfp.ends(theirs) == "SUCCEEDED"
     assert time.monotonic() - began < 420
     after = kfp.records(small[0])
@@ -101,7 +101,7 @@ def test_a_clone_with_another_learning_rate_trains_again_on_the_same_data(kfp, s
 
 
 def test_the_data_alone(kfp):
-    ours, theirs = kfp.started("demo", "--pipeline=data-preparation", data__generated_conversations="170")
+    ours, theirs = kfp.started("demo", "--pipeline=data-preparation", overrides={"data.generated_conversations": "170"})
     assert kfp.ends(theirs) == "SUCCEEDED"
     records = kfp.records(ours)
     assert records["assemble"].state is State.DONE
@@ -110,15 +110,15 @@ def test_the_data_alone(kfp):
 
 def test_a_model_of_the_store_is_evaluated(kfp, small):
     model = kfp.records(small[0])["convert"].key
-    given = {"evaluation__samples_per_skill": "5", "evaluation__benchmarks": "[demo-single]"}
-    ours, theirs = kfp.started("demo", "--pipeline=evaluation", f"--model={model}", **given)
+    given = {"evaluation.samples_per_skill": "5", "evaluation.benchmarks": "[demo-single]"}
+    ours, theirs = kfp.started("demo", "--pipeline=evaluation", f"--model={model}", overrides=given)
     assert kfp.ends(theirs) == "SUCCEEDED"
     assert {row["benchmark"] for row in kfp.summary(ours)["scores"]} == {"demo-single"}
 
 
 def test_an_ablation_trains_its_arms_and_compares_them(kfp, little, tracked):
-    given = little | {"data__skills": "[single,multi]", "evaluation__benchmarks": "[demo-single]"}
-    ours, theirs = kfp.started("demo", "--pipeline=ablation", **given)
+    given = little | {"data.skills": "[single,multi]", "evaluation.benchmarks": "[demo-single]"}
+    ours, theirs = kfp.started("demo", "--pipeline=ablation", overrides=given)
     assert kfp.ends(theirs) == "SUCCEEDED"
     summary = kfp.summary(ours)
     assert summary["arms"] == [f"{ours}-single", f"{ours}-multi"]
@@ -129,7 +129,7 @@ def test_an_ablation_trains_its_arms_and_compares_them(kfp, little, tracked):
 
 
 def test_a_recurring_run_runs(kfp, small, little):
-    done = kfp.submit("demo", "--cron=0 * * * * *", **little)
+    done = kfp.submit("demo", "--cron=0 * * * * *", overrides=little)
     assert done.returncode == 0, done.stdout + done.stderr
     recurring = next(line for line in done.stdout.splitlines() if line.startswith("run ")).rsplit("/", 1)[-1].strip()
     try:
@@ -146,7 +146,9 @@ def test_a_recurring_run_runs(kfp, small, little):
 
 
 def test_a_step_that_fails_says_why_where_people_look(kfp, small, little, mantis_status, tracked):
-    ours, theirs = kfp.started("demo", cluster__runtime="no-such-runtime", **little | {"training__seed": "7"})
+    ours, theirs = kfp.started(
+        "demo", overrides={"cluster.runtime": "no-such-runtime", **little | {"training.seed": "7"}}
+    )
     assert kfp.ends(theirs) == "FAILED"
     log = "".join(map(kfp.log, kfp.pods(theirs, "train")))
     (said,) = [line for line in log.splitlines() if line.startswith("train: failed: ")]
@@ -163,8 +165,8 @@ def test_a_recipe_that_will_not_do_is_refused_by_the_first_step(kfp, small):
 
 
 def test_terminating_deletes_the_job_and_closes_the_run_as_killed(kfp, small, little, kube, tracked):
-    given = little | {"training__epochs": "400", "training__checkpoint_every": "20", "training__seed": "8"}
-    ours, theirs = kfp.started("demo", **given)
+    given = little | {"training.epochs": "400", "training.checkpoint_every": "20", "training.seed": "8"}
+    ours, theirs = kfp.started("demo", overrides=given)
 
     def jobs() -> str:
         return str(kube.kubectl("-n", "mantis", "get", "trainjobs,pods", "-l", f"mantis-kfp/run={ours}", "-o", "name"))
@@ -195,7 +197,9 @@ def test_a_step_asks_for_what_the_platform_says(kfp, tmp_path):
     }
     (tmp_path / "steps.yaml").write_text(yaml.safe_dump(asked))
     options = ("--pipeline", "data-preparation", "--platform", str(tmp_path / "steps.yaml"))
-    _, theirs = kfp.started("demo", *options, "--name", f"asked-{uuid4().hex[:8]}", data__generated_conversations="160")
+    _, theirs = kfp.started(
+        "demo", *options, "--name", f"asked-{uuid4().hex[:8]}", overrides={"data.generated_conversations": "160"}
+    )
 
     def waiting():
         return [pod for name in kfp.pods(theirs, "assemble") if (pod := kfp.pod(name))["status"]["phase"] == "Pending"]
@@ -215,8 +219,8 @@ def test_a_step_asks_for_what_the_platform_says(kfp, tmp_path):
 
 def test_a_step_whose_pod_is_lost_does_not_lose_the_run(kfp, small, little, kube):
     """As when a node goes: the pod is gone without a word, and Argo starts another."""
-    given = little | {"data__generated_conversations": "4000", "training__max_steps": "10"}
-    ours, theirs = kfp.started("demo", **given)
+    given = little | {"data.generated_conversations": "4000", "training.max_steps": "10"}
+    ours, theirs = kfp.started("demo", overrides=given)
     step = "prepare-demo-multi"
 
     def working() -> bool:

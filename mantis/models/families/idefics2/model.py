@@ -1,7 +1,7 @@
 """Idefics2: a SigLIP tower at the images' own shapes, a perceiver resampler, a Mistral. Mantis-Idefics2.
 
 transformers pads every image of a batch to the largest before its tower. Here the patches of all images stand behind
-each other in one row and attend within their image: the same features (tests/components/models/test_families.py)
+each other in one row and attend within their image: the same features (tests/unit/mantis/models/families/test_families.py)
 without computing a patch that nobody needs.
 """
 

@@ -1,0 +1,1 @@
+"""Tests: unit, integration, cluster, kfp and gpu, one folder each."""

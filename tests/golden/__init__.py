@@ -1,0 +1,1 @@
+"""Expected files and the programs that write them."""

@@ -1,0 +1,1 @@
+"""Programs that ranks and subprocesses run, and code that tests share."""

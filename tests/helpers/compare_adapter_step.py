@@ -1,0 +1,80 @@
+"""On every rank: steps of QLoRA + DoRA through the engine, beside transformers and peft alone in plain torch.
+
+Arguments: store URL, file for the figures, ids of runs.
+"""
+
+import sys
+import tempfile
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+
+from components.training.engine.deepspeed_engine import build_engine
+from components.training.loss import LossHead
+from mantis.config.recipe import AdapterSettings
+from mantis.models.registry import family
+from tests.helpers.compare_zero_step import BATCH, main, steps_of
+
+TARGETS = {
+    "llava-clip": r".*language_model.*\.(q|k|v|o|gate|up|down)_proj",
+    "idefics2": r".*(text_model|modality_projection|perceiver_resampler).*\.(down|gate|up|k|q|v|o)_proj",
+}
+PUBLISHED = {
+    "llava-clip": AdapterSettings(rank=8, alpha=16, quantized=("projector", "text")),
+    "idefics2": AdapterSettings(
+        rank=4,
+        alpha=4,
+        init="gaussian",
+        targets=("down_proj", "gate_proj", "up_proj", "k_proj", "q_proj", "v_proj", "o_proj"),
+        quantized=("vision", "projector", "text"),
+    ),
+}
+UNQUANTIZED = {"llava-clip": ["model.vision_tower", "lm_head"], "idefics2": ["lm_head"]}
+
+
+def train(model_settings, settings, reader, ranks) -> list[dict]:
+    kind = family(model_settings.family)
+    parts = ("text",) if kind.name == "llava-clip" else ("projector", "text")
+    adapter = PUBLISHED[kind.name]
+    settings = settings.model_copy(
+        update={"global_batch_size": BATCH, "zero_stage": 2, "train": parts, "adapter": adapter}
+    )
+    processor = kind.processor(reader.tokenizer(), model_settings)
+    model = kind.build(processor, seed=3)
+    reference = peft_alone(model, kind, adapter)
+    engine = build_engine(model, kind, settings)
+    learned = {name: weight for name, weight in engine.deepspeed.module.named_parameters() if weight.requires_grad}
+    for name, weight in reference.named_parameters():
+        assert weight.requires_grad == (name in learned), name
+        if weight.requires_grad:
+            weight.data.copy_(learned[name])
+    return steps_of(engine, reference, LossHead(model), kind, processor, settings, reader, ranks)
+
+
+def peft_alone(model, kind, adapter):
+    """The model as transformers quantizes it when it loads it, with peft's adapters."""
+    with tempfile.TemporaryDirectory() as own:
+        folders = [own]
+        torch.distributed.broadcast_object_list(folders)  # transformers saves on the first rank alone
+        folder = folders[0]
+        model.save_pretrained(folder)
+        torch.distributed.barrier()
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32,
+            llm_int8_skip_modules=UNQUANTIZED[kind.name],
+        )
+        loaded = AutoModelForImageTextToText.from_pretrained(
+            folder, quantization_config=config, device_map="cpu", dtype=torch.float32
+        )
+        torch.distributed.barrier()
+    kind.for_packing(loaded)
+    lora = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, use_dora=True, target_modules=TARGETS[kind.name])
+    return get_peft_model(loaded, lora).base_model.model.train()
+
+
+if __name__ == "__main__":
+    main(train, *sys.argv[1:])

@@ -1,0 +1,121 @@
+"""Preparation that is killed at random points and started again gives what an undisturbed one gives."""
+
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+
+import pyarrow.parquet as pq
+import pytest
+
+from mantis.store.base import open_store
+from mantis.store.lance_tables import open_table
+
+ROWS, FRAGMENT_ROWS = 120, 7
+
+
+@pytest.fixture
+def raw(raw_folder, test_data, make_jpeg):
+    """Real conversations over and over, with rows that are dropped or repaired in between."""
+    folder = test_data / "mantis-chat"
+    rows = json.loads((folder / "train.json").read_text())
+    images = sorted({path for row in rows for path in row["images"]})
+    for path in images:
+        raw_folder.image(path, (folder / path).read_bytes())
+    raw_folder.image("cut.jpg", make_jpeg()[:100])
+    made = [{**rows[number % len(rows)], "id": f"row-{number}"} for number in range(ROWS)]
+    for number in range(0, ROWS, 11):
+        made[number] = raw_folder.row(f"bad-{number}", ["cut.jpg", "nowhere.jpg"][number % 2])
+    for number in range(40, ROWS, 13):
+        made[number]["id"] = made[number - 31]["id"]  # of another fragment
+    return raw_folder.write(made)
+
+
+def begin(store, raw, workers):
+    command = [sys.executable, "-m", "tests.helpers.prepare_raw_subset", store, str(raw), str(FRAGMENT_ROWS)]
+    process = subprocess.Popen([*command, str(workers)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def finish(process):
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return json.loads(out.splitlines()[-1])  # behind lines of progress, where the machine is slow
+
+
+def killed_at(process, seconds):
+    """True where it was killed before it was done."""
+    time.sleep(seconds)
+    process.kill()
+    process.communicate()
+    return process.returncode != 0
+
+
+def content(url):
+    store = open_store(url)
+    table = open_table(store, "made/data.lance")
+    named = {file.path for fragment in table.get_fragments() for file in fragment.metadata.files}
+    there = {entry.key.removeprefix("made/data.lance/data/") for entry in store.list("made/data.lance/data")}
+    assert there == named, "what killed writers left is gone"
+    return table.to_table().to_pylist(), pq.read_table(io.BytesIO(store.get("made/ledger.parquet"))).to_pylist()
+
+
+def kill_and_compare(url, raw, kills, seed):
+    """Kill at random times until `kills` have hit; each time it is done, compare and begin with an empty store."""
+    generator = random.Random(seed)
+    store = f"{url}/undisturbed"
+    undisturbed = begin(store, raw, 1)
+    start = time.monotonic()
+    expected = finish(undisturbed)
+    seconds = time.monotonic() - start
+    reference = content(store)
+    assert expected["rows"] == ROWS
+    assert expected["dropped"] > 10
+    hits, number, went_on = 0, 0, 0
+    while hits < kills:
+        store = f"{url}/attempt-{number}"
+        number += 1
+        while hits < kills and killed_at(begin(store, raw, generator.choice([1, 2])), generator.uniform(0, seconds)):
+            hits += 1
+        went_on += len(list(open_store(store).list("made/fragments"))) > 0
+        assert finish(begin(store, raw, 2)) == expected
+        assert content(store) == reference
+    return went_on
+
+
+def test_three_kills(raw, tmp_path):
+    kill_and_compare(tmp_path.as_uri(), raw, 3, seed=os.getpid())
+
+
+@pytest.mark.slow
+def test_twenty_kills(raw, tmp_path):
+    assert kill_and_compare(tmp_path.as_uri(), raw, 20, seed=os.getpid()) > 0
+
+
+@pytest.mark.slow
+def test_five_kills_in_minio(raw, minio_store):
+    kill_and_compare(minio_store.url, raw, 5, seed=os.getpid())
+
+
+def test_a_recorded_fragment_is_not_done_again(raw, tmp_path):
+    url = f"{tmp_path.as_uri()}/store"
+    expected = finish(begin(url, raw, 2))
+    store = open_store(url)
+    records = [entry.key for entry in store.list("made/fragments")]
+    assert len(records) == -(-ROWS // FRAGMENT_ROWS)
+    before = {entry.key for entry in store.list("made/data.lance/data")}
+    for lost in (records[3], records[10]):
+        store.delete(lost)
+    process = begin(url, raw, 1)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert json.loads(out) == expected
+    done_before = ROWS - 2 * FRAGMENT_ROWS
+    assert f"raw: goes on; {done_before} rows were prepared before" in err
+    after = {entry.key for entry in store.list("made/data.lance/data")}
+    assert len(before & after) == len(before) - 2

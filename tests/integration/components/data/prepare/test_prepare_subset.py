@@ -1,0 +1,9 @@
+from components.data.step import prepare
+
+
+def test_prepared_in_minio(raw_folder, run_on, minio_store, data_of):
+    raw_folder.image("a.jpg")
+    run = run_on(raw_folder.write([raw_folder.row("a", "a.jpg"), raw_folder.row("b")]), store=minio_store)
+    dataset = prepare(run, "raw")
+    assert [row["id"] for row in data_of(run, dataset)] == ["a", "b"]
+    assert dataset.fingerprint in dataset.key

@@ -1,0 +1,128 @@
+import pytest
+
+from components.data.step import assemble, prepare
+from mantis.dataset.mixture_reader import MixtureReader
+from mantis.errors import InputError
+from mantis.models.registry import family
+from mantis.store.lance_tables import open_table
+
+
+def index_of(run, mixture):
+    return open_table(run.store, f"{mixture.key}/index.lance").to_table().to_pylist()
+
+
+@pytest.fixture
+def two_subsets(raw_folder, make_jpeg):
+    """`large` with 12 rows of 0 to 3 images, `small` with 3."""
+    kind, root = type(raw_folder), raw_folder.folder
+    for name, count in (("large", 12), ("small", 3)):
+        subset = kind(root / name)
+        rows = []
+        for number in range(count):
+            images = [subset.image(f"{number}-{at}.jpg", make_jpeg((number, at, 9))) for at in range(number % 4)]
+            rows.append(subset.row(f"{name}-{number}", *images))
+        subset.write(rows)
+    return root
+
+
+def mixed(run):
+    return assemble(run, [prepare(run, subset) for subset in ("small", "large")])
+
+
+def test_lengths_are_those_that_the_family_encodes(two_subsets, run_on):
+    run = run_on(two_subsets)
+    mixture = mixed(run)
+    reader = MixtureReader(run.store, mixture)
+    assert len(reader) == 15
+    assert mixture.summary["samples"] == 15
+    assert (mixture.summary["rows/large"], mixture.summary["rows/small"]) == (12, 3)
+    processor = family(run.recipe.model.family).processor(reader.tokenizer(), run.recipe.model)
+    for position, sample in enumerate(reader.take(range(len(reader)))):
+        encoding = processor.encode(sample.conversation)
+        assert reader.tokens[position] == len(encoding.input_ids)
+        assert reader.targets[position] == sum(label != -100 for label in encoding.labels) > 0
+        assert reader.images[position] == len(sample.images) == len(sample.conversation.sizes)
+        assert reader.patches[position] == 4 * len(sample.images)
+        assert reader.ids[position] == sample.conversation.id
+    assert mixture.summary["tokens"] == reader.tokens.sum()
+    assert mixture.summary["images"] == reader.images.sum()
+
+
+def test_samples_are_read_at_random_in_the_order_asked_for(two_subsets, run_on):
+    run = run_on(two_subsets)
+    reader = MixtureReader(run.store, mixed(run))
+    positions = [14, 0, 7, 7, 3]
+    samples = reader.take(positions)
+    assert [sample.conversation.id for sample in samples] == [reader.ids[position] for position in positions]
+    sample = samples[positions.index(7)]
+    number = sample.conversation.id.removeprefix("large-")
+    files = [two_subsets / "large" / f"{number}-{at}.jpg" for at in range(len(sample.images))]
+    assert sample.images == [file.read_bytes() for file in files]
+    assert reader.take([]) == []
+
+
+def test_caps_are_drawn_by_the_seed_and_repeats_repeat(two_subsets, run_on):
+    subsets = "[{name: large, cap: 5}, {name: small, repeat: 3}]"
+    run = run_on(two_subsets, {"data.subsets": subsets})
+    first = index_of(run, mixed(run))
+    chosen = [row["id"] for row in first if row["subset"] == "large"]
+    assert len(set(chosen)) == len(chosen) == 5
+    assert [row["id"] for row in first if row["subset"] == "small"] == ["small-0", "small-1", "small-2"] * 3
+    other = index_of(run, mixed(run_on(two_subsets, {"data.subsets": subsets, "seed": "1"})))
+    assert chosen != [row["id"] for row in other if row["subset"] == "large"]
+
+
+def test_a_long_conversation_loses_whole_exchanges_from_its_end(raw_folder, run_on, ledger_of):
+    exchange = [{"role": "user", "content": "<image>And this?"}, {"role": "assistant", "content": "A red thing."}]
+    images = [raw_folder.image(f"{number}.jpg") for number in range(12)]
+    monster = [{"role": "user", "content": "what " * 3000}, {"role": "assistant", "content": "Yes."}]
+    rows = [
+        raw_folder.row("short", images[0]),
+        raw_folder.row("long", *images, conversation=exchange * 12),
+        raw_folder.row("monster", conversation=monster),
+    ]
+    run = run_on(raw_folder.write(rows), {"data.context_length": "64"})
+    mixture = assemble(run, [prepare(run, "raw")])
+    reader = MixtureReader(run.store, mixture)
+    assert reader.ids == ["short", "long"]
+    assert reader.tokens.max() <= 64
+    (cut,) = reader.take([1])
+    turns = len(cut.conversation.turns)
+    assert turns % 2 == 0
+    assert 2 <= turns < 24
+    assert len(cut.images) == turns // 2
+    per_exchange = reader.tokens[1] // (turns // 2)
+    assert reader.tokens[1] + per_exchange > 64, "one more exchange would have fitted"
+    entries = {entry["id"]: entry for entry in ledger_of(run, mixture)}
+    assert (entries["long"]["action"], entries["long"]["reason"]) == ("repaired", "truncated")
+    assert (entries["monster"]["action"], entries["monster"]["reason"]) == ("dropped", "too-long")
+    assert (entries["monster"]["row"], entries["monster"]["threshold"]) == (2, "64")
+    assert int(entries["long"]["value"]) > 64
+    assert (mixture.summary["dropped"], mixture.summary["repaired"]) == (1, 1)
+
+
+def test_a_context_that_nothing_fits_is_refused(raw_folder, run_on):
+    monster = [{"role": "user", "content": "what " * 3000}, {"role": "assistant", "content": "Yes."}]
+    run = run_on(raw_folder.write([raw_folder.row("a", conversation=monster)]), {"data.context_length": "32"})
+    with pytest.raises(InputError, match=r"data\.context_length = 32"):
+        assemble(run, [prepare(run, "raw")])
+
+
+def test_the_tokenizer_is_trained_on_the_text_and_keeps_special_tokens_whole(two_subsets, run_on):
+    run = run_on(two_subsets)
+    tokenizer = MixtureReader(run.store, mixed(run)).tokenizer()
+    assert len(tokenizer) < 600
+    for token in family(run.recipe.model.family).special_tokens():
+        assert len(tokenizer.backend_tokenizer.encode(token, add_special_tokens=False).ids) == 1
+    text = "What is this? A picture."
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert len(tokenizer.encode(text)) <= 10
+
+
+def test_only_what_decides_the_mixture_changes_its_address(two_subsets, run_on):
+    base = mixed(run_on(two_subsets))
+    assert (
+        mixed(run_on(two_subsets, {"training.learning_rate": "0.5", "data.workers": "1", "seed": "3"})).key == base.key
+    )
+    assert mixed(run_on(two_subsets, {"data.context_length": "512"})).key != base.key
+    assert mixed(run_on(two_subsets, {"model.prompt": "llama3"})).key != base.key

@@ -1,0 +1,147 @@
+import io
+import threading
+
+import pytest
+from PIL import Image
+
+from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+from components.evaluation.benchmarks.benchmark_reader import read_benchmark
+from components.evaluation.benchmarks.image_merge import merged
+from components.evaluation.benchmarks.sample_images import Picture
+from components.evaluation.generation.generation_batches import Cost, batches
+from components.evaluation.generation.generator import Question
+from mantis.models.conversation import ImageSize
+
+COLOURS = ("red", "blue", "green", "dark grey")
+
+
+@pytest.fixture
+def questions(eval_source):
+    samples = read_benchmark(eval_source / "demo-multi", load_benchmark("demo-multi"), spool=eval_source).samples
+
+    def make(allowed=()):
+        return [
+            Question(id=sample.id, prompt=sample.prompt, pictures=sample.pictures, allowed=allowed)
+            for sample in samples
+        ]
+
+    return make
+
+
+def ask(answerer, asked, batch_tokens=300, batch_patches=1000):
+    encoded = [answerer.encoder.encode(question) for question in asked]
+    plan = batches(
+        [each.cost for each in encoded],
+        new_tokens=answerer.decoding.max_new_tokens,
+        batch_tokens=batch_tokens,
+        batch_patches=batch_patches,
+    )
+    answers = {}
+    for batch, responses in zip(
+        plan, answerer.answer([encoded[place] for place in batch] for batch in plan), strict=True
+    ):
+        answers |= dict(zip(batch, responses, strict=True))
+    return [answers[place] for place in range(len(asked))]
+
+
+def test_batched_equals_one_at_a_time(generator, questions) -> None:
+    asked = questions()
+    alone = ask(generator, asked, 1)
+    assert len(set(alone)) > 10  # answers that are all alike would prove nothing
+    assert ask(generator, asked, 400) == alone
+    assert ask(generator, asked[::-1], 100_000, 10_000) == alone[::-1]
+
+
+def test_repeated_pictures_are_encoded_once_and_change_nothing(generator, questions) -> None:
+    asked = questions()
+    pictures = tuple(dict.fromkeys(picture for question in asked[:6] for picture in question.pictures))
+    repeated = [
+        Question(
+            id=question.id,
+            prompt=question.prompt,
+            pictures=tuple(pictures[(number + place) % len(pictures)] for place in range(len(question.pictures))),
+            allowed=(),
+        )
+        for number, question in enumerate(asked)
+    ]
+    alone = ask(generator, repeated, 1)
+    assert len(set(alone)) > 5
+    encoded, original = [], generator.model.base_model.vision_tower.forward
+    generator.model.base_model.vision_tower.forward = lambda *a, **k: (
+        encoded.append(len(k.get("pixel_values", a[0] if a else None))) or original(*a, **k)
+    )
+    assert ask(generator, repeated, 100_000) == alone
+    assert encoded == [len(pictures)]
+
+
+def test_restricted_answers_are_valid_ones(generator, questions) -> None:
+    answers = ask(generator, questions(COLOURS), 500)
+    assert set(answers) <= set(COLOURS)
+    assert len(set(answers)) > 1
+    assert answers == ask(generator, questions(COLOURS), 1)
+
+
+def test_one_option_may_begin_another(generator, questions) -> None:
+    for allowed in (("red", "red blue"), ("red",)):
+        assert set(ask(generator, questions(allowed)[:20], 500)) <= set(allowed)
+
+
+def test_pictures_are_decoded_ahead_in_other_threads(generator, questions) -> None:
+    seen = set()
+
+    def watched(picture):
+        def load():
+            seen.add(threading.current_thread().name)
+            return picture.load()
+
+        return Picture(path=picture.path, sha256=picture.sha256, size=picture.size, load=load)
+
+    asked = [
+        Question(id=q.id, prompt=q.prompt, pictures=tuple(map(watched, q.pictures)), allowed=()) for q in questions()
+    ]
+    ask(generator, asked)
+    assert seen
+    assert all(name.startswith("decode") for name in seen)
+
+
+def cost(tokens, patches=1, picture=""):
+    return Cost(tokens=tokens, patches=patches, picture=picture)
+
+
+def test_batches_keep_to_both_budgets_and_begin_with_the_longest() -> None:
+    costs = [cost(tokens, patches=tokens % 7) for tokens in (5, 90, 17, 33, 50, 12, 8, 61, 40, 22, 300)]
+    plan = batches(costs, new_tokens=4, batch_tokens=200, batch_patches=12)
+    assert sorted(place for batch in plan for place in batch) == list(range(len(costs)))
+    assert plan[0] == [10]  # over the budget by itself
+    widths = [max(costs[place].tokens for place in batch) for batch in plan]
+    assert widths == sorted(widths, reverse=True)
+    for batch, width in list(zip(plan, widths, strict=True))[1:]:
+        assert len(batch) * (width + 4) <= 200
+        assert sum(costs[place].patches for place in batch) <= 12
+    assert len(plan) <= 6
+
+
+def test_questions_about_one_picture_meet() -> None:
+    costs = [cost(20, picture="ab"[place % 2]) for place in range(8)]
+    plan = batches(costs, new_tokens=0, batch_tokens=80, batch_patches=100)
+    assert [{costs[place].picture for place in batch} for batch in plan] == [{"a"}, {"b"}]
+
+
+def solid(colour, width, height):
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), colour).save(buffer, "PNG")
+    data = buffer.getvalue()
+    return Picture(path=colour, sha256=colour, size=ImageSize(width=width, height=height), load=lambda: data)
+
+
+def test_merged_pictures_stand_side_by_side() -> None:
+    """As merge_images of the official code: the mean height, a border of ten pixels, the mark in front."""
+    prompt, (picture,) = merged("Is <image> like <image>?", (solid("red", 40, 20), solid("blue", 30, 60)))
+    assert prompt == "<image>\nIs  like ?"
+    with Image.open(io.BytesIO(picture.load())) as image:
+        assert image.size == (picture.size.width, picture.size.height) == (80 + 10 + 20, 40)
+        row = [image.getpixel((x, 20)) for x in (0, 79, 80, 81, 88, 89, 90, 109)]
+    red, blue, black, white = (255, 0, 0), (0, 0, 255), (0, 0, 0), (255, 255, 255)
+    assert row == [red, red, black, white, white, black, blue, blue]
+    one = (solid("red", 40, 20),)
+    assert merged("<image>What?", one) == ("<image>What?", one)

@@ -1,0 +1,118 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+from components.evaluation.benchmarks.benchmark_reader import Samples, read_benchmark
+from components.evaluation.scoring.rescore import benchmark_of, rescore_evaluation, rescore_file
+from components.evaluation.step import evaluate
+from mantis.errors import ConfigError, InputError
+from mantis.runs.step_runner import Run
+from pipelines.cli.main import app
+
+
+@pytest.fixture
+def evaluated(eval_run, stored_model):
+    manifest = evaluate(eval_run, "demo-multi", stored_model)
+    return eval_run.store, manifest.key
+
+
+@pytest.fixture
+def samples(eval_source):
+    return read_benchmark(eval_source / "demo-multi", load_benchmark("demo-multi"), spool=eval_source, pictures=False)
+
+
+def test_stored_responses_score_as_they_did(evaluated, eval_run) -> None:
+    store, prefix = evaluated
+    made = rescore_evaluation(store, prefix, load_benchmark("demo-multi"), "official", seed=eval_run.recipe.seed)
+    assert made.rows == json.loads(store.get(f"{prefix}/scores.json"))["scores"]
+    assert {condition: len(lines) for condition, lines in made.responses.items()} == {
+        "actual": 60, "blind": 59, "shuffled": 59}  # fmt: skip
+
+
+def test_responses_of_the_first_schema_version_score_the_same(evaluated, eval_run) -> None:
+    store, prefix = evaluated
+    for entry in list(store.list(f"{prefix}/responses")):
+        lines = [json.loads(line) for line in store.get(entry.key).splitlines()]
+        for line in lines:
+            line["schema_version"] = 1
+            line["understood"] = line.pop("parsed")
+        store.put(entry.key, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
+    made = rescore_evaluation(store, prefix, load_benchmark("demo-multi"), "official", seed=eval_run.recipe.seed)
+    assert made.rows == json.loads(store.get(f"{prefix}/scores.json"))["scores"]
+
+
+def test_the_other_profile_needs_no_model(evaluated, eval_run, stored_model) -> None:
+    store, prefix = evaluated
+    strict = rescore_evaluation(store, prefix, load_benchmark("demo-multi"), "strict", seed=eval_run.recipe.seed)
+    settings = eval_run.recipe.evaluation.model_copy(update={"scoring": "strict"})
+    again = Run(id=eval_run.id, store=store, recipe=eval_run.recipe.model_copy(update={"evaluation": settings}))
+    anew = evaluate(again, "demo-multi", stored_model)
+    assert strict.rows == json.loads(store.get(f"{anew.key}/scores.json"))["scores"]
+
+
+def test_a_file_from_elsewhere(tmp_path, samples) -> None:
+    lines = [{"id": f"q{number}", "response": "red" if number % 4 == 0 else "BLUE"} for number in range(40)]
+    file = tmp_path / "responses.jsonl"
+    file.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
+    made = rescore_file(file, load_benchmark("demo-multi"), samples, "official", seed=0)
+    assert sum(row["samples"] for row in made.rows) == 40
+    assert sum(row["missing"] for row in made.rows) == 20  # without a response
+    assert sum(response.correct for response in made.responses["actual"]) == 20
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "line 1 is not JSON"),
+        ("[]", "line 1 is list"),
+        ('{"id": "q1"}', "line 1: response = None is no text"),
+        ('{"id": "x", "response": "red"}', r"id = 'x' is no sample of demo-multi.*'q0'"),
+        ('{"id": "q1", "response": ""}\n{"id": "q1", "response": ""}', "line 2: id = 'q1' was answered before"),
+        ("", "holds no response"),
+    ],
+)
+def test_wrong_files_are_explained(tmp_path, samples, text, message) -> None:
+    file = tmp_path / "responses.jsonl"
+    file.write_text(text)
+    with pytest.raises(InputError, match=message):
+        rescore_file(file, load_benchmark("demo-multi"), samples, "official", seed=0)
+
+
+def test_other_addresses_are_refused(eval_run) -> None:
+    with pytest.raises(ConfigError, match="evaluations/<model>"):
+        benchmark_of("models/abc")
+    with pytest.raises(InputError, match="holds no responses"):
+        rescore_evaluation(
+            eval_run.store, "evaluations/a/demo-multi/b", load_benchmark("demo-multi"), "official", seed=0
+        )
+    with pytest.raises(InputError, match="cannot be read"):
+        rescore_file(
+            eval_run.store.root / "no",
+            load_benchmark("demo-multi"),
+            Samples(samples=[], missing=[]),
+            "official",
+            seed=0,
+        )
+
+
+def test_the_commands(evaluated, eval_source, tmp_path) -> None:
+    store, prefix = evaluated
+
+    def mantis(*arguments):
+        return CliRunner().invoke(app, [*arguments, "--store", store.url])
+
+    out = tmp_path / "scores.json"
+    done = mantis("rescore", store.uri(prefix), "--scoring", "strict", "--json", str(out))
+    assert done.exit_code == 0, done.output
+    assert [row["skill"] for row in json.loads(out.read_text())["scores"]] == ["compare", "coref", "temporal", "reason"]
+    file = tmp_path / "responses.jsonl"
+    file.write_text('{"id": "q1", "response": "blue"}')
+    done = mantis("rescore", str(file), "--benchmark", "demo-multi", "--source", str(eval_source))
+    assert "100.0" in done.output
+    assert mantis("rescore", prefix, "--scoring", "kind").exit_code == 1
+    listed = mantis("benchmark", "list").output
+    assert "mvbench" in listed
+    assert "generated" in listed
+    assert "no verdict against another split" in " ".join(mantis("benchmark", "show", "vqav2").output.split())

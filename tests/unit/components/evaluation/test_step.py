@@ -1,0 +1,188 @@
+import base64
+import io
+import json
+
+import pytest
+from PIL import Image
+
+from components.evaluation.benchmarks import benchmark_catalog
+from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+from components.evaluation.step import evaluate, resolve_benchmarks
+from mantis.errors import ConfigError, IntegrityError
+from mantis.runs.step_runner import Run
+
+
+def lines(store, prefix, name):
+    return [json.loads(line) for line in store.get(f"{prefix}/responses/{name}").decode().splitlines()]
+
+
+def changed(run, **evaluation):
+    settings = run.recipe.evaluation.model_copy(update=evaluation)
+    return Run(id=run.id, store=run.store, recipe=run.recipe.model_copy(update={"evaluation": settings}))
+
+
+def test_what_is_written(eval_run, stored_model) -> None:
+    manifest = evaluate(eval_run, "demo-multi", stored_model)
+    prefix = manifest.key
+    assert manifest.key.startswith("evaluations/abc/demo-multi/")
+    assert manifest.inputs["model"].fingerprint == "abc"
+    actual = lines(eval_run.store, prefix, "actual-00000.jsonl")
+    assert [line["id"] for line in actual] == [f"q{number}" for number in range(60)]
+    assert {"id", "skill", "question", "images", "response", "answer", "correct", "strict"} <= set(actual[0])
+    assert len(lines(eval_run.store, prefix, "blind-00000.jsonl")) == 59
+    rows = json.loads(eval_run.store.get(f"{prefix}/scores.json"))["scores"]
+    assert [row["skill"] for row in rows] == ["compare", "coref", "temporal", "reason"]
+    assert sum(row["samples"] for row in rows) == 60
+    for row in rows:
+        own = [line for line in actual if line["skill"] == row["skill"]]
+        assert row["accuracy"] == sum(line["correct"] for line in own) / len(own)
+        assert row["low"] <= row["accuracy"] <= row["high"]
+        assert 0 <= row["blind_p"] <= 1
+        assert manifest.summary[f"{row['skill']}/accuracy_low"] == row["low"]
+    shuffled = lines(eval_run.store, prefix, "shuffled-00000.jsonl")
+    assert {line["response"] for line in shuffled} <= {"red", "blue", "green", "dark grey"}
+    shown = {line["id"]: line["images"] for line in actual}
+    assert all(line["images"] != shown[line["id"]] for line in shuffled)
+
+
+def test_gallery_has_small_pictures_inside(eval_run, stored_model) -> None:
+    manifest = evaluate(eval_run, "demo-multi", stored_model)
+    gallery = json.loads(gallery_of(eval_run, manifest))["answers"]
+    kinds = [(item["skill"], item["correct"]) for item in gallery]
+    assert 4 <= len(kinds) <= 16
+    assert all(kinds.count(kind) <= 2 for kind in kinds)
+    pictures = [uri for item in gallery for uri in item["images"]]
+    for uri in pictures:
+        header, data = uri.split(",")
+        assert header == "data:image/jpeg;base64"
+        assert Image.open(io.BytesIO(base64.b64decode(data))).size == (48, 48)
+
+
+def journal_of(run):
+    """Every raw response as it lies in the store, by object."""
+    folder = run.store.root / "responses"
+    return {path: [json.loads(line) for line in path.read_text().splitlines()] for path in folder.rglob("*.jsonl")}
+
+
+def test_a_rerun_makes_only_what_is_missing(eval_run, stored_model) -> None:
+    prefix = evaluate(eval_run, "demo-multi", stored_model).key
+    folder = eval_run.store.root / prefix
+    before = {path.name: path.read_bytes() for path in folder.rglob("*.json*")}
+    kept = journal_of(eval_run)
+    assert len(kept) > 5
+    lost = next(iter(kept))
+    (folder / "manifest.json").unlink()
+    lost.unlink()
+    again = evaluate(eval_run, "demo-multi", stored_model)
+    assert again.summary["answers_generated"] == len(kept[lost])
+    after = {path.name: path.read_bytes() for path in folder.rglob("*.json*")}
+    assert {name for name in before if before[name] != after[name]} == {"manifest.json"}
+    keys = [line["key"] for lines in journal_of(eval_run).values() for line in lines]
+    assert len(keys) == len(set(keys)) == 60 + 59 + len(lines(eval_run.store, prefix, "shuffled-00000.jsonl"))
+
+
+def test_responses_are_reused_only_where_nothing_that_decides_them_changed(
+    eval_run, stored_model, eval_source, tmp_path, monkeypatch
+) -> None:
+    profiles = tmp_path / "decoding.yaml"
+    profiles.write_text("greedy-short: {max_new_tokens: 8}\nshorter: {max_new_tokens: 7}\n")
+    monkeypatch.setattr(benchmark_catalog, "DECODING", profiles)
+
+    def generated(changed_run, changed_model=stored_model):
+        return evaluate(changed_run, "demo-multi", changed_model).summary["answers_generated"]
+
+    plain = changed(eval_run, controls=())
+    assert generated(plain) == 60
+    assert generated(changed(plain, scoring="strict")) == 0
+    assert generated(changed(plain, controls=("blind",))) == 59
+    assert generated(changed(plain, decoding="shorter")) == 60
+    assert generated(changed(plain, layout="merge")) == 45  # a sample of one picture, or of none, is asked the same
+    assert generated(plain, stored_model.model_copy(update={"fingerprint": "another"})) == 60
+    prompt = eval_run.recipe.model.model_copy(update={"prompt": "llama3"})
+    recipe = plain.recipe.model_copy(update={"model": prompt})
+    assert generated(Run(id=eval_run.id, store=eval_run.store, recipe=recipe)) == 60
+    file = eval_source / "demo-multi" / "test.json"
+    rows = json.loads(file.read_text())
+    rows[3]["question"] = rows[3]["question"].replace("What", "Which")
+    file.write_text(json.dumps(rows))
+    assert generated(plain) == 1
+    picture = eval_source / "demo-multi" / rows[5]["images"][0]
+    Image.new("RGB", (48, 48), "red").save(picture)
+    assert generated(plain) == 1
+
+
+def test_processes_share_the_work_and_give_the_same(eval_run, stored_model) -> None:
+    alone = evaluate(eval_run, "demo-multi", stored_model)
+    first = {path.name: path.read_bytes() for path in (eval_run.store.root / alone.key).rglob("*.jsonl")}
+    for path in [*journal_of(eval_run), eval_run.store.root / alone.key / "manifest.json"]:
+        path.unlink()
+    together = evaluate(changed(eval_run, processes=3), "demo-multi", stored_model)
+    folder = eval_run.store.root / together.key
+    assert together.key == alone.key
+    assert {path.name: path.read_bytes() for path in folder.rglob("*.jsonl")} == first
+    keys = [line["key"] for lines in journal_of(eval_run).values() for line in lines]
+    assert len(keys) == len(set(keys))
+
+
+def test_a_committed_result_is_reused(eval_run, stored_model) -> None:
+    first = evaluate(eval_run, "demo-multi", stored_model)
+    again = evaluate(changed(eval_run, batch_tokens=64), "demo-multi", stored_model)  # how, not what
+    assert again == first
+
+
+def test_what_decides_the_result_changes_its_address(eval_run, stored_model, eval_source) -> None:
+    uris = {evaluate(eval_run, "demo-multi", stored_model).key}
+    uris.add(evaluate(changed(eval_run, scoring="strict"), "demo-multi", stored_model).key)
+    uris.add(evaluate(changed(eval_run, controls=()), "demo-multi", stored_model).key)
+    file = eval_source / "demo-multi" / "test.json"
+    file.write_text(file.read_text().replace("What colour", "Which colour"))
+    uris.add(evaluate(eval_run, "demo-multi", stored_model).key)
+    assert len(uris) == 4
+
+
+def test_without_controls_they_are_not_scored(eval_run, stored_model) -> None:
+    manifest = evaluate(changed(eval_run, controls=()), "demo-multi", stored_model)
+    rows = json.loads(eval_run.store.get(f"{manifest.key}/scores.json"))["scores"]
+    assert all(row["blind"] is row["shuffled_p"] is None for row in rows)
+    assert not any("blind" in name for name in manifest.summary)
+
+
+def test_a_damaged_response_is_not_taken_for_one(eval_run, stored_model) -> None:
+    manifest = evaluate(eval_run, "demo-multi", stored_model)
+    (eval_run.store.root / manifest.key / "manifest.json").unlink()
+    damaged = next(iter(journal_of(eval_run)))
+    damaged.write_text("\n".join(damaged.read_text().splitlines()[:1]))
+    with pytest.raises(IntegrityError, match=damaged.name):
+        evaluate(eval_run, "demo-multi", stored_model)
+
+
+@pytest.mark.parametrize("benchmark", ["demo-multi", "demo-single"])
+def test_generated_benchmarks(eval_run, stored_model, benchmark) -> None:
+    generated = changed(eval_run, source="generated", samples_per_skill=8)
+    manifest = evaluate(generated, benchmark, stored_model)
+    rows = json.loads(eval_run.store.get(f"{manifest.key}/scores.json"))["scores"]
+    assert {row["skill"] for row in rows} == set(load_benchmark(benchmark).skills)
+    for row in rows:
+        assert row["samples"] == 8
+        options = {
+            len(item["options"])
+            for item in json.loads(gallery_of(eval_run, manifest))["answers"]
+            if item["skill"] == row["skill"]
+        }
+        assert options == {round(1 / row["chance"])}
+    assert evaluate(generated, benchmark, stored_model) == manifest
+    assert evaluate(changed(generated, samples_per_skill=9), benchmark, stored_model).key != manifest.key
+
+
+def gallery_of(run, manifest):
+    return run.store.get(f"{manifest.key}/gallery.json")
+
+
+def test_resolve(eval_run) -> None:
+    assert resolve_benchmarks(eval_run) == ["demo-multi"]
+    with pytest.raises(ConfigError, match=r"evaluation.benchmarks.*demo-multi, demo-single"):
+        resolve_benchmarks(changed(eval_run, benchmarks=()))
+    with pytest.raises(ConfigError, match=r"no-such.*demo-multi"):
+        resolve_benchmarks(changed(eval_run, benchmarks=("no-such",)))
+    with pytest.raises(ConfigError, match="decoding"):
+        resolve_benchmarks(changed(eval_run, decoding="beam"))

@@ -1,0 +1,315 @@
+import json
+import re
+import time
+from html.parser import HTMLParser
+
+import pytest
+
+from components.reporting.collect.report_schema import Answer
+from components.reporting.step import report
+from mantis.artifacts.manifest import read_manifest
+from mantis.runs.step_runner import State, read_record
+
+ADDRESS = "reports/demo-3f9a1c07"
+HOSTILE = '<script>alert(1)</script><img src="https://example.com/x.png"> | [click](javascript:alert) `` ``` *x* &lt;'
+
+
+def read(stored, name):
+    return stored.run.store.get(f"{ADDRESS}/{name}").decode()
+
+
+def made(stored, evaluations=None):
+    """Page and Markdown of the run."""
+    report(stored.run, stored.evaluations if evaluations is None else evaluations)
+    return read(stored, "report.html"), read(stored, "report.md")
+
+
+class Page(HTMLParser):
+    """Every tag with its attributes, the text of table cells, and what is never closed."""
+
+    VOID = ("meta", "link", "br", "img")
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.cells = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag in ("td", "th"):
+            self.cells.append("")
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "td" in self.open and "title" not in self.open:
+            self.cells[-1] += data.strip()
+
+
+def test_the_report_lies_where_the_contract_says_and_is_reused(stored):
+    manifest = report(stored.run, stored.evaluations)
+    assert manifest.key.endswith(ADDRESS)
+    assert {file.name for file in manifest.files} == {"report.html", "report.md", "summary.json"}
+    assert set(manifest.inputs) == {"demo-multi", "demo-single"}
+    page = read(stored, "report.html")
+    assert report(stored.run, stored.evaluations) == manifest
+    assert read(stored, "report.html") == page
+    assert read_record(stored.run.store, stored.run.id, "report").state is State.REUSED
+
+
+def test_other_evaluations_make_the_report_anew(stored):
+    first = report(stored.run, stored.evaluations)
+    second = report(stored.run, stored.evaluations[:1])
+    assert second.fingerprint != first.fingerprint
+    assert read_manifest(stored.run.store, ADDRESS) == second
+    assert len(json.loads(read(stored, "summary.json"))["scores"]) == 4
+
+
+def test_summary_has_exactly_the_keys_that_machines_read(stored):
+    made(stored)
+    summary = json.loads(read(stored, "summary.json"))
+    assert list(summary) == ["schema_version", "run", "recipe", "fingerprints", "scores", "training", "seconds"]
+    assert (summary["run"], summary["recipe"]) == ("demo-3f9a1c07", "demo")
+    names = ["benchmark", "skill", "samples", "accuracy", "low", "high", "chance", "blind", "shuffled"]
+    assert summary["scores"] == [{name: row[name] for name in names} for row in stored.scores]
+    checkpoint = stored.artifacts["checkpoint"]
+    names = ["steps", "first_loss", "last_loss", "samples_per_second", "goodput"]
+    assert summary["training"] == {name: checkpoint.summary[name] for name in names}
+    assert summary["fingerprints"]["train"] == checkpoint.fingerprint
+    assert set(summary["fingerprints"]) == {artifact.made_by.step for artifact in stored.artifacts.values()}
+    assert summary["seconds"]["train"] == 261.2
+    assert summary["seconds"]["prepare-demo-multi"] == 21.3  # reused: of the attempt that made it
+    assert "report" not in summary["seconds"]
+
+
+def test_the_rank_that_others_wait_for_is_named(stored):
+    page, markdown = made(stored)
+    assert "rank 0, 1.08 times the median for the same work" in page
+    assert "| Slowest rank | rank 0, 1.08 times the median for the same work |" in markdown
+
+
+def test_the_numbers_of_the_page_are_those_of_the_scores(stored):
+    page, markdown = made(stored)
+    cells = Page(page).cells
+    for row in stored.scores:
+        begin = cells.index(row["label"] + row["benchmark"])
+        interval = f"{100 * row['low']:.1f}–{100 * row['high']:.1f}"
+        above = f"{100 * (row['accuracy'] - row['chance']):+.1f}"
+        expected = [f"{100 * row['accuracy']:.1f}", interval, f"{100 * row['chance']:.1f}", above]
+        assert cells[begin + 2 : begin + 6] == expected
+        assert cells[begin + 6].startswith(f"{100 * row['blind']:.1f}p = ")
+        assert cells[begin + 7].startswith(f"{100 * row['shuffled']:.1f}p = ")
+        assert cells[begin + 8 : begin + 11] == [f"{100 * row['strict']:.1f}", str(row["unparsed"]), "500"]
+        assert f"| {row['label']} | {row['benchmark']} | 500 | {expected[0]} | {interval} |" in markdown
+
+
+def test_the_page_fetches_nothing_and_is_well_formed(stored):
+    page, _ = made(stored)
+    parsed = Page(page)
+    assert parsed.open == []
+    for tag, attributes in parsed.tags:
+        assert tag not in ("script", "iframe", "object", "embed", "base", "form")
+        for name in ("src", "href", "srcset", "data", "xlink:href", "action"):
+            assert attributes.get(name, "data:").startswith("data:")
+        assert not any(name.startswith("on") for name in attributes)
+    assert "url(" not in page
+    assert "@import" not in page
+    images = [attributes["src"] for tag, attributes in parsed.tags if tag == "img"]
+    assert len(images) == 4 * (2 + 4 + 4 + 4) + 2
+
+
+def test_hostile_text_stays_text(stored):
+    gallery = json.loads(stored.run.store.get(stored.key("evaluate-demo-multi", "gallery.json")))
+    for name in ("question", "answer", "response", "label", "id"):
+        gallery[0][name] = HOSTILE
+    gallery[0]["options"] = [HOSTILE]
+    gallery[0]["images"] = ["https://example.com/a.png", "data:text/html;base64,PHNjcmlwdD4="]
+    stored.put("evaluate-demo-multi", "gallery.json", gallery)
+    scores = [{**row, "label": HOSTILE} for row in stored.scores if row["benchmark"] == "demo-multi"]
+    stored.put("evaluate-demo-multi", "scores.json", scores)
+    page, markdown = made(stored)
+    parsed = Page(page)
+    assert "script" not in {tag for tag, _ in parsed.tags}
+    assert not [attributes for tag, attributes in parsed.tags if tag == "img" and "example" in attributes["src"]]
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "images that are not inline are left out" in page
+    prose = without_code(markdown)
+    assert "<" not in prose
+    assert not re.search(r"(?<!\\)\]\(", prose)
+    assert all(line.endswith(" |") for line in prose.splitlines() if line.startswith("|"))
+
+
+def without_code(markdown):
+    return re.sub(r"^(`{3,})[^`\n]*\n.*?^\1$", "", markdown, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_markdown_is_the_twin_without_html(stored):
+    page, markdown = made(stored)
+    for heading in re.findall(r"<h2>(.*?)</h2>", page):
+        assert f"## {heading}" in markdown
+    assert "<" not in without_code(markdown)
+    assert "name: demo" in markdown
+    columns = [line.count("|") for line in markdown.splitlines() if line.startswith("| Compare two images")]
+    assert columns == [12]
+
+
+def test_fifteen_benchmarks_with_large_galleries_stay_small(stored):
+    answer = json.loads(stored.run.store.get(stored.key("evaluate-demo-multi", "gallery.json")))[0]
+    row = stored.scores[0]
+    image = "data:image/jpeg;base64," + "A" * 12_000
+    scores, gallery = [], []
+    for number in range(100):
+        skill = f"skill-{number:03d}"
+        scores.append({**row, "skill": skill, "label": skill})
+        for correct in (True, True, False, False):
+            shown = {"skill": skill, "label": skill, "images": [image] * 8, "correct": correct, "response": "x" * 5000}
+            gallery.append({**answer, **shown, "id": f"{skill}-{len(gallery)}"})
+    stored.put("evaluate-demo-multi", "scores.json", scores)
+    stored.put("evaluate-demo-multi", "gallery.json", gallery)
+    page, markdown = made(stored)
+    assert len(page.encode()) < 5_000_000
+    assert len(markdown) < 400_000
+    assert len(re.findall("<article", page)) >= 30
+    assert "more lie in the evaluations" in page
+
+
+def test_a_reused_step_is_told_from_one_that_worked(stored):
+    page, _ = made(stored)
+    times = page[page.index("<h2>Time by step") : page.index("<h3>Training time")]
+    rows = {row.split("</td>")[0].removeprefix("<tr><td>"): row for row in re.findall("<tr><td>.*", times)}
+    assert "was already there" in rows["prepare-demo-multi"]
+    assert 'class="reused"' in rows["prepare-demo-multi"]
+    assert 'class="bar done"' in rows["train"]
+    assert "done, attempt 2" in rows["train"]
+    assert "report" not in rows
+
+
+def test_data_and_ledger(stored):
+    page, _ = made(stored)
+    cells = Page(page).cells
+    begin = cells.index("demo-multi")
+    assert cells[begin : begin + 9] == ["demo-multi", "coref", "1,600", "1,598", "2", "1", "1,597", "4,791", "106,999"]
+    begin = cells.index("All")
+    assert cells[begin : begin + 9] == ["All", "", "2,000", "1,998", "2", "1", "1,996", "5,190", "133,732"]
+    begin = cells.index("image-missingdropped")
+    assert cells[begin + 1 : begin + 4] == ["demo-multi", "prepare-demo-multi", "2"]
+    assert "images/00003-2.jpg" in cells[begin + 4]
+
+
+def test_benchmark_images_in_training_and_licences(stored):
+    page, markdown = made(stored)
+    cells = Page(page).cells
+    begin = cells.index("7,000")
+    assert cells[begin - 1 : begin + 5] == ["demo-multi", "7,000", "1", "1", "1", "0"]
+    for text in (page, markdown.replace("\\_", "_")):
+        assert "images/a.jpg is images/17.jpg of demo-multi, row 17" in text
+        assert "images/b.jpg resembles (11 of 256 bits differ) images/17.jpg" in text
+        assert "CC-BY-NC-4.0" in text
+        assert "Research &lt;only&gt;." in text
+        assert "commercial" in text
+
+
+def test_lineage_names_every_artifact_and_the_commands(stored):
+    page, markdown = made(stored)
+    for artifact in stored.artifacts.values():
+        assert artifact.fingerprint in page
+        assert artifact.fingerprint in markdown
+    for evaluation in stored.evaluations:
+        assert f"mantis lineage {evaluation.key}" in page
+    assert f"{stored.evaluations[0].key}#compare-0000" in page
+
+
+@pytest.mark.parametrize(
+    ("artifact", "file", "said"),
+    [
+        ("evaluate-demo-multi", "gallery.json", "gallery.json is not there"),
+        ("evaluate-demo-multi", "scores.json", "scores.json is not there"),
+        ("checkpoint", "metrics.jsonl", "metrics.jsonl is not there"),
+        ("mixture", "ledger.parquet", "ledger.parquet is not there"),
+        ("mixture", "subsets.json", "subsets.json is not there"),
+        ("demo-multi", "manifest.json", "is missing: it is an input of"),
+        ("mixture", "manifest.json", "No mixture was found"),
+        ("model", "manifest.json", "No checkpoint was found"),
+    ],
+)
+def test_what_is_missing_is_said(stored, artifact, file, said):
+    stored.run.store.delete(stored.key(artifact, file))
+    for text in made(stored):
+        assert said in text.replace("\\_", "_")
+
+
+@pytest.mark.parametrize(
+    ("artifact", "file", "content", "said"),
+    [
+        ("evaluate-demo-multi", "scores.json", b"[{", "scores.json is not a JSON list of objects"),
+        ("evaluate-demo-multi", "scores.json", b'[{"skill": "x"}]', "scores.json, row 0: benchmark: Field required"),
+        ("evaluate-demo-multi", "gallery.json", b"{}", "gallery.json is not a JSON list"),
+        ("checkpoint", "metrics.jsonl", b"{\n", "metrics.jsonl is not JSON, line by line"),
+        ("checkpoint", "metrics.jsonl", b'{"step": 1}\n', "metrics.jsonl has no loss"),
+        ("demo-multi", "ledger.parquet", b"PAR1", "ledger.parquet is not a Parquet file"),
+        ("mixture", "subsets.json", b'[{"name": "x", "licence": {"name": 1}}]', "subsets.json, row 0"),
+        ("model", "manifest.json", b"{}", "is no manifest of schema version 1"),
+    ],
+)
+def test_what_is_broken_is_said(stored, artifact, file, content, said):
+    stored.run.store.put(stored.key(artifact, file), content)
+    page, _ = made(stored)
+    assert said in page
+
+
+def test_an_index_that_is_gone_leaves_the_prepared_rows(stored):
+    prefix = stored.key("mixture", "index.lance")
+    for entry in list(stored.run.store.list(prefix)):
+        stored.run.store.delete(entry.key)
+    page, _ = made(stored)
+    assert "index.lance cannot be read" in page
+    begin = Page(page).cells.index("demo-multi")
+    assert Page(page).cells[begin : begin + 9] == ["demo-multi", "coref", "1,600", "1,598", "2", "1", "–", "–", "–"]
+
+
+def test_a_run_without_evaluations_or_records(stored):
+    for entry in list(stored.run.store.list(stored.run.key("steps"))):
+        stored.run.store.delete(entry.key)
+    page, markdown = made(stored, [])
+    for text in (page, markdown):
+        assert "There are no scores" in text
+        assert "Nothing was evaluated." in text
+        assert "The run has no records of its steps." in text
+    summary = json.loads(read(stored, "summary.json"))
+    assert summary["scores"] == []
+    assert summary["training"]["steps"] is None
+
+
+def test_a_run_that_learned_nothing_says_so(make_stored):
+    accuracies = {"compare": 0.51, "coref": 0.27, "temporal": 0.23, "reason": 0.19, "single": 0.26}
+    page, markdown = made(make_stored(**accuracies))
+    for text in (page, markdown):
+        assert "None of the 5 skills is above chance: the model cannot be told from guessing." in text
+    assert "0 of 5" in page
+
+
+def test_fifteen_benchmarks_take_seconds_and_fit(fifteen_benchmarks):
+    began = time.process_time()  # of this process: the machine may be busy with others
+    page, markdown = made(fifteen_benchmarks, fifteen_benchmarks.evaluations)
+    assert time.process_time() - began < 10
+    assert len(page.encode()) < 5_000_000
+    assert len(markdown) < 400_000
+    for text in (page, markdown):
+        for word in ("reproduced", "above", "below", "no paper figure", "Mantis-CLIP", "VILA-8B"):
+            assert word in text
+    assert "150 of 150" in page  # skills: the rows of whole benchmarks are not counted
+    assert page.count("Not parsed") > 15
+    assert "3,000" in page
+    summary = json.loads(read(fifteen_benchmarks, "summary.json"))
+    assert sum(row["skill"] == "overall" for row in summary["scores"]) == 15
+
+
+def test_an_answer_of_the_first_schema_version_is_read() -> None:
+    former = {"benchmark": "b", "skill": "s", "id": "1", "question": "?", "answer": "A", "response": "B"}
+    assert Answer.model_validate({**former, "correct": False, "understood": False}).parsed is False

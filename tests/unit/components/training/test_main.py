@@ -1,0 +1,48 @@
+import time
+
+import pytest
+
+from components.training.__main__ import _train
+from components.training.step import training_task
+from mantis.errors import ConfigError
+from mantis.runs.garbage_collection import garbage
+from mantis.runs.step_runner import State, read_record, run_step
+
+
+def ranks_begin(run) -> None:
+    """As far as everything that can be refused has been."""
+    with pytest.raises(ConfigError, match="nonsense"):
+        _train(run, began=time.monotonic(), queued=0.0, profile_steps="nonsense")
+
+
+def test_the_first_rank_of_a_job_that_a_person_applied_says_what_it_is_at(make_run, monkeypatch):
+    run, mixture = make_run("applied", {"training.learning_rate": "1.1e-3"})
+    task = training_task(run, mixture)
+    run.store.put(f"{task.address(task.fingerprint())}/step-00000008/rank-0", b"half")
+    unnamed = {heap.key for heap in garbage(run.store)}
+    assert task.address(task.fingerprint()) in unnamed
+    monkeypatch.setenv("RANK", "1")
+    ranks_begin(run)
+    assert read_record(run.store, run.id, "train") is None
+    monkeypatch.setenv("RANK", "0")
+    ranks_begin(run)
+    record = read_record(run.store, run.id, "train")
+    assert (record.state, record.fingerprint, record.attempts) == (State.STARTED, task.fingerprint(), 0)
+    assert {heap.key for heap in garbage(run.store)} == unnamed - {task.address(task.fingerprint())}
+
+
+def test_the_record_of_a_launcher_stays_as_it_is(make_run, monkeypatch):
+    run, mixture = make_run("launched", {"training.learning_rate": "1.2e-3"})
+    monkeypatch.setenv("RANK", "0")
+    seen = []
+
+    def work(prefix: str):
+        seen.append(read_record(run.store, run.id, "train"))
+        ranks_begin(run)
+        seen.append(read_record(run.store, run.id, "train"))
+        return {}
+
+    run_step(run, training_task(run, mixture), work)
+    assert seen[0] == seen[1]
+    ranks_begin(run)  # of a second job, applied by a person who did not look
+    assert read_record(run.store, run.id, "train").state is State.DONE

@@ -1,0 +1,104 @@
+import io
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mantis.config.recipe import ModelSettings
+from mantis.errors import InputError
+from mantis.images.preprocessing import Normalization, decode, normalize, resize_square
+from mantis.models.processing.tokenizer_training import train_tokenizer
+from mantis.models.registry import family
+
+SIZES = [(48, 48), (64, 48), (48, 200), (333, 127), (20, 31), (1000, 700), (49, 48)]
+
+
+def reference(ours, images, folder):
+    from transformers import AutoImageProcessor
+
+    ours.save(folder)
+    processor = AutoImageProcessor.from_pretrained(folder)
+    return processor(images=[Image.open(io.BytesIO(data)) for data in images], return_tensors="pt").pixel_values
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGBA", "PNG"), ("P", "PNG")]
+)
+def test_same_pixels_as_transformers(llava, processor, make_jpegs, tmp_path, mode, kind) -> None:
+    images = make_jpegs(SIZES, mode=mode, kind=kind)
+    expected = reference(processor, images, tmp_path)
+    values = processor.preprocess(images).values
+    assert values.shape == expected.shape == (len(SIZES), 3, 48, 48)
+    std = torch.tensor(llava.tower.normalization.std).view(3, 1, 1)
+    assert ((values - expected).abs() * std).max() <= 1.001 / 255
+
+
+@pytest.fixture
+def real_jpegs(test_data) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(test_data.glob("mantis-chat/train_images/**/*.jpg"))[:40]]
+
+
+def values_of(processor, image: bytes) -> torch.Tensor:
+    return processor([[Image.open(io.BytesIO(image))]], return_tensors="pt").pixel_values.reshape(-1, 3, 384, 384)
+
+
+def test_real_jpegs_as_the_idefics2_processor_makes_them(real_jpegs) -> None:
+    from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
+
+    processor = Idefics2ImageProcessorPil(size={"height": 384, "width": 384}, do_image_splitting=False)
+    half = Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    values = normalize(resize_square(real_jpegs, 384, "bilinear"), half)
+    expected = torch.cat([values_of(processor, image) for image in real_jpegs])
+    assert (values - expected).abs().max() * 0.5 <= 1.001 / 255
+
+
+def test_real_jpegs_as_the_siglip_processor_makes_them(real_jpegs) -> None:
+    from transformers import SiglipImageProcessor
+
+    processor = SiglipImageProcessor(size={"height": 384, "width": 384})
+    opened = [Image.open(io.BytesIO(image)) for image in real_jpegs]
+    pixels = processor(images=opened, do_normalize=False, do_rescale=False, return_tensors="pt").pixel_values
+    assert resize_square(real_jpegs, 384).equal(pixels.to(torch.uint8))
+
+
+def test_bicubic_is_that_of_pillow_with_the_horizontal_pass_first(real_jpegs) -> None:
+    """Pillow 13 takes the cheaper order; the official models were trained on an earlier one."""
+    beyond = 0
+    for image in real_jpegs:
+        with Image.open(io.BytesIO(image)) as opened:
+            rgb = opened.convert("RGB")
+        across = rgb.resize((384, rgb.height), Image.Resampling.BICUBIC)
+        expected = np.asarray(across.resize((384, 384), Image.Resampling.BICUBIC)).astype(int)
+        difference = np.abs(resize_square([image], 384)[0].permute(1, 2, 0).numpy() - expected)
+        assert difference.max() <= 2
+        beyond += int((difference > 1).sum())
+    assert beyond / (40 * 3 * 384 * 384) < 1e-5
+
+
+def test_no_images(processor) -> None:
+    values = processor.preprocess([]).values
+    assert values.shape == (0, 3, 48, 48)
+    assert values.dtype == torch.float32
+
+
+def test_bytes_that_are_no_image() -> None:
+    with pytest.raises(InputError, match="cannot be decoded"):
+        decode(b"not an image")
+
+
+def test_thousands_of_small_images_per_second(make_jpegs) -> None:
+    kind = family("llava-clip")
+    tokenizer = train_tokenizer([], vocabulary=300, special_tokens=kind.special_tokens())
+    processor = kind.processor(tokenizer, ModelSettings())
+    images = make_jpegs([(48, 48)]) * 2000
+    start = time.process_time()
+    processor.preprocess(images)
+    assert 2000 / (time.process_time() - start) > 2000
+
+
+def test_an_image_of_the_right_size_is_not_resampled(make_jpegs) -> None:
+    (image,) = make_jpegs([(48, 48)])
+    with Image.open(io.BytesIO(image)) as opened:
+        assert np.abs(decode(image).astype(int) - np.asarray(opened).astype(int)).max() <= 1

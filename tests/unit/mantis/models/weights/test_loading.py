@@ -1,0 +1,143 @@
+"""Small real checkpoints, written by transformers, then broken."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    SiglipConfig,
+    SiglipModel,
+    SiglipTextConfig,
+)
+
+from mantis.config.recipe import FromScratch, ModelSettings
+from mantis.errors import ConfigError, InputError
+from mantis.models.family import Family
+from mantis.models.weights.loading import base_tokenizer, model_folder
+
+NORM = "language_model.norm.weight"
+
+
+@pytest.fixture
+def settings(llava: Family) -> ModelSettings:
+    shape = FromScratch(vision_width=32, text_width=32, text_layers=2)
+    return ModelSettings(family=llava.name, from_scratch=shape)
+
+
+@pytest.fixture
+def whole(llava: Family, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Path:
+    llava.build(llava.processor(tokenizer, settings), seed=1).save_pretrained(tmp_path / "whole")
+    return tmp_path / "whole"
+
+
+@pytest.fixture
+def parts(llava: Family, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> ModelSettings:
+    """A joint CLIP or SigLIP model and a LLaMA whose vocabulary lacks the last two tokens."""
+    narrow = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    vision = {**narrow, "image_size": 48, "patch_size": 24}
+    if llava.name == "llava-clip":
+        joint = CLIPModel(CLIPConfig(text_config=CLIPTextConfig(**narrow).to_dict(), vision_config=vision))
+    else:
+        joint = SiglipModel(SiglipConfig(text_config=SiglipTextConfig(**narrow).to_dict(), vision_config=vision))
+    joint.save_pretrained(tmp_path / "tower")
+    text = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer) - 2, **narrow))
+    text.save_pretrained(tmp_path / "text")
+    return ModelSettings(family=llava.name, base=str(tmp_path / "text"), vision=str(tmp_path / "tower"))
+
+
+def test_a_whole_checkpoint_is_loaded(llava, settings, tokenizer, whole):
+    built = llava.build(llava.processor(tokenizer, settings), seed=1).state_dict()
+    for address in (str(whole), whole.as_uri()):
+        loaded = llava.build(
+            llava.processor(tokenizer, settings.model_copy(update={"base": address})), seed=2
+        ).state_dict()
+        assert loaded.keys() == built.keys()
+        assert all(torch.equal(loaded[name], built[name]) for name in built)
+
+
+def rewrite(folder: Path, change) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors, next(name for name in tensors if name.endswith(("model.norm.weight", NORM))))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tensors, name: tensors.pop(name), r"norm\.weight is missing"),
+        (lambda tensors, name: tensors.update({name: torch.ones(33)}), r"norm\.weight is \[33\], expected \[32\]"),
+        (lambda tensors, name: tensors.update({"stranger.weight": torch.ones(3)}), "stranger.weight is no tensor of"),
+    ],
+)
+def test_a_tensor_that_does_not_fit_stops(llava, settings, tokenizer, whole, change, words):
+    rewrite(whole, change)
+    with pytest.raises(InputError, match=words):
+        llava.build(llava.processor(tokenizer, settings.model_copy(update={"base": str(whole)})), seed=1)
+
+
+def test_a_model_of_another_image_size_stops(llava, settings, tokenizer, whole):
+    other = settings.model_copy(
+        update={"base": str(whole), "image": settings.image.model_copy(update={"patch_size": 12})}
+    )
+    with pytest.raises(ConfigError, match="patch_size is 24, not 12"):
+        llava.build(llava.processor(tokenizer, other), seed=1)
+
+
+def test_tower_and_llama_are_composed(llava, tokenizer, parts):
+    model = llava.build(llava.processor(tokenizer, parts), seed=1).state_dict()
+    again = llava.build(llava.processor(tokenizer, parts), seed=1).state_dict()
+    assert all(torch.equal(model[name], again[name]) for name in model)
+    other = llava.build(llava.processor(tokenizer, parts), seed=2).state_dict()
+    differ = {name for name in model if not torch.equal(model[name], other[name])}
+    embeddings = {"model.language_model.embed_tokens.weight", "lm_head.weight"}
+    fresh = {f"model.multi_modal_projector.linear_{i}.weight" for i in (1, 2)}
+    assert differ == embeddings | fresh
+    text = load_file(Path(parts.base) / "model.safetensors")
+    for name, stored in (("model.language_model.embed_tokens.weight", "model.embed_tokens.weight"),):
+        assert torch.equal(model[name][:-2], text[stored])
+    tower = load_file(Path(parts.vision) / "model.safetensors")
+    patches = next(name for name in model if name.endswith("patch_embedding.weight"))
+    assert torch.equal(model[patches], tower["vision_model.embeddings.patch_embedding.weight"])
+    assert not any(parameter.is_meta for parameter in model.values())
+
+
+def test_a_tower_without_a_tensor_stops(llava, tokenizer, parts):
+    folder = Path(parts.vision)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["vision_model.embeddings.patch_embedding.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"patch_embedding\.weight is missing"):
+        llava.build(llava.processor(tokenizer, parts), seed=1)
+
+
+def test_the_projector_of_stage_one_is_taken(llava, settings, tokenizer, whole):
+    first = llava.build(llava.processor(tokenizer, settings), seed=1).state_dict()
+    model = llava.build(
+        llava.processor(tokenizer, settings.model_copy(update={"projector": str(whole)})), seed=2
+    ).state_dict()
+    same = {name for name in model if "projector" in name and torch.equal(model[name], first[name])}
+    assert same == {name for name in model if "projector" in name}
+    wide = settings.model_copy(
+        update={"projector": str(whole), "from_scratch": settings.from_scratch.model_copy(update={"text_width": 64})}
+    )
+    with pytest.raises(InputError, match=r"linear_1\.weight is \[32, 32\], expected \[64, 32\]"):
+        llava.build(llava.processor(tokenizer, wide), seed=2)
+
+
+def test_a_folder_without_a_model_stops(tmp_path):
+    with pytest.raises(InputError, match=r"no config\.json"):
+        model_folder(str(tmp_path))
+
+
+def test_the_base_tokenizer_gets_what_it_lacks(llava, tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    grown = base_tokenizer(tmp_path, [*llava.special_tokens(), "<new>"])
+    assert len(grown) == len(tokenizer) + 1
+    assert grown.backend_tokenizer.token_to_id("<new>") == len(tokenizer)

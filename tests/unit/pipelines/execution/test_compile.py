@@ -1,0 +1,117 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mantis.errors import ConfigError
+from pipelines.execution.compile import PIPELINES, compile_all, stale
+from pipelines.execution.platform import Platform, platform_of
+
+ROOT = Path(__file__).parents[4]
+COMPILED = ROOT / "pipelines" / "compiled"
+
+
+def test_the_kept_files_are_up_to_date():
+    assert stale(COMPILED) == []
+
+
+def test_a_changed_file_is_found(tmp_path: Path):
+    path = compile_all(tmp_path, Platform())[0]
+    path.write_text(path.read_text().replace("preflight", "preflite", 1))
+    assert stale(tmp_path) == [path.name]
+
+
+def test_every_task_is_uncached_and_installs_nothing():
+    for name in PIPELINES:
+        documents = list(yaml.safe_load_all((COMPILED / f"{name}.yaml").read_text()))
+        specification = documents[0]
+        dags = [specification["root"], *specification["components"].values()]
+        tasks = [task for dag in dags for task in dag.get("dag", {}).get("tasks", {}).values()]
+        assert tasks
+        for task in tasks:
+            if task["componentRef"]["name"].startswith("comp-") and "for-loop" not in task["componentRef"]["name"]:
+                assert not task.get("cachingOptions", {}).get("enableCache", False), task["taskInfo"]
+        for executor in specification["deploymentSpec"]["executors"].values():
+            assert "pip install" not in " ".join(executor["container"]["command"])
+
+
+def test_parameters_have_defaults_that_are_not_null_and_names_that_sort_together():
+    for name in PIPELINES:
+        specification = next(yaml.safe_load_all((COMPILED / f"{name}.yaml").read_text()))
+        parameters = specification["root"]["inputDefinitions"]["parameters"]
+        for parameter, definition in parameters.items():
+            assert "defaultValue" in definition, parameter
+            assert parameter.partition("_")[0] in ("run", "store", "train", "eval")
+
+
+def test_every_task_has_the_keys_of_the_store_from_a_secret():
+    for name in PIPELINES:
+        specification, platform = yaml.safe_load_all((COMPILED / f"{name}.yaml").read_text())
+        executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        assert executors.keys() == specification["deploymentSpec"]["executors"].keys()
+        for executor in executors.values():
+            secrets = {secret["secretName"]: secret.get("optional", False) for secret in executor["secretAsEnv"]}
+            assert secrets.keys() == {"mantis-store", "mantis-mlflow", "mantis-hub"}
+            needed = {key["envVar"] for s in executor["secretAsEnv"] if not s.get("optional") for key in s["keyToEnv"]}
+            assert needed == {"AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+            assert executor["securityContext"] == {"runAsNonRoot": True}
+
+
+def test_an_image_is_bound_everywhere_and_only_by_its_digest(tmp_path: Path):
+    image = "registry:5000/mantis/pipeline@sha256:" + "0" * 64
+    for path in compile_all(tmp_path, Platform(image=image)):
+        executors = next(yaml.safe_load_all(path.read_text()))["deploymentSpec"]["executors"]
+        for executor in executors.values():
+            assert executor["container"]["image"] == image
+            # What the ranks of a TrainJob run in, and what lineage records.
+            assert executor["container"]["env"] == [{"name": "MANTIS_IMAGE", "value": image}]
+    with pytest.raises(ConfigError, match="has no digest"):
+        compile_all(tmp_path, Platform(image="mantis/pipeline:1.0"))
+
+
+def test_the_steps_ask_for_what_the_platform_says(tmp_path: Path):
+    """By the file of the overlay a100, with a queue on top; only the steps that it names."""
+    written = tmp_path / "steps.yaml"
+    text = (ROOT / "manifests" / "overlays" / "a100" / "steps.yaml").read_text()
+    written.write_text(text + "  queue: research\n  timeout_seconds: 86400\n")
+    for path in compile_all(tmp_path / "compiled", platform_of("", written)):
+        pipeline, platform = yaml.safe_load_all(path.read_text())
+        if path.stem == "data-preparation":
+            continue
+        asked = {name: one["container"].get("resources") for name, one in
+                 pipeline["deploymentSpec"]["executors"].items()}  # fmt: skip
+        given = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        evaluate = asked["exec-evaluate"]
+        assert evaluate["accelerator"]["resourceType"] == "nvidia.com/gpu"
+        assert evaluate["accelerator"]["resourceCount"] == "8"
+        assert evaluate["resourceMemoryLimit"] == evaluate["resourceMemoryRequest"] == "256Gi"
+        evaluate = given["exec-evaluate"]
+        assert evaluate["nodeSelector"] == {"labels": {"nvidia.com/gpu.count": "8"}}
+        assert evaluate["podMetadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "research"}
+        assert evaluate["tolerations"][0]["key"] == "nvidia.com/gpu"
+        assert evaluate["activeDeadlineSeconds"] == "86400"
+        assert evaluate["emptyDirMounts"][0]["sizeLimit"] == "32Gi"
+        assert asked["exec-finish" if "exec-finish" in asked else "exec-finish-arms"] is None
+        if path.stem != "evaluation":
+            assert "accelerator" not in asked["exec-convert"]
+            assert asked["exec-convert"]["resourceMemoryLimit"] == "64Gi"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("evaluate: {gpu: 8}", "evaluate.gpu = 8 is not a field"),
+        ("evaluate: {memory: much}", "evaluate.memory = 'much'"),
+        ("launch: {gpus: 8}", "launch = {'gpus': 8} is not a field"),
+        ("evaluate: [", "while parsing"),
+        ("", "the whole = None"),
+    ],
+)
+def test_a_wrong_platform_is_explained(tmp_path: Path, text: str, said: str):
+    path = tmp_path / "steps.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        platform_of("", path)
+    assert said in refused.value.problem
+    assert "gpus" in refused.value.remedy
+    assert "evaluate" in refused.value.remedy

@@ -1,0 +1,104 @@
+"""What is refused before anything is computed: it would be found after hours, by the step that needs it."""
+
+import pytest
+
+from components.training.checkpointing.training_summary import write_summary
+from components.training.step import training_task
+from mantis.artifacts.manifest import Kind, MadeBy, Manifest, commit_manifest
+from mantis.config.recipe import parse_recipe
+from mantis.errors import ConfigError, InputError, MantisError
+from mantis.runs.step_runner import Run, State, StepRecord, read_record
+from mantis.store.s3 import MinioStore
+from pipelines.execution import preflight as module
+from pipelines.execution.preflight import check_launcher, preflight
+
+MIRRORED = {"evaluation.source": "mirror", "evaluation.benchmarks": "[blink, nlvr2]"}
+ON_A_CLUSTER = {"training.launcher": "trainjob", "cluster.image": "mantis/train:1"}
+
+
+@pytest.fixture(autouse=True)
+def _no_image_of_this_pod(monkeypatch):
+    monkeypatch.delenv("MANTIS_IMAGE", raising=False)
+
+
+@pytest.fixture
+def in_a_bucket():
+    """A run whose store is named and never asked."""
+
+    def make(**overrides: str) -> Run:
+        given = ON_A_CLUSTER | {name.replace("__", "."): value for name, value in overrides.items()}
+        recipe = parse_recipe("name: x", origin="test", overrides=given)
+        return Run(id="x", store=MinioStore(bucket="mantis", prefix="here"), recipe=recipe)
+
+    return make
+
+
+def test_the_demo_wants_neither_mirrors_nor_a_cluster(local_store, monkeypatch):
+    monkeypatch.setenv("KUBECONFIG", "/no/such/file")
+    assert read_record(local_store, preflight("demo", {}, "", local_store.url).id, "preflight").state is State.DONE
+
+
+def test_benchmarks_that_were_not_mirrored_are_named_all_at_once(local_store):
+    with pytest.raises(InputError, match="no copy of blink, nlvr2") as caught:
+        preflight("demo", MIRRORED, "", local_store.url)
+    assert "mantis benchmark fetch blink; mantis benchmark fetch nlvr2." in caught.value.remedy
+
+
+def test_a_published_benchmark_is_not_generated(local_store):
+    with pytest.raises(ConfigError, match=r"evaluation\.source = 'generated', and nlvr2 cannot"):
+        preflight("demo", {"evaluation.benchmarks": "[nlvr2, demo-multi]"}, "", local_store.url)
+
+
+def test_data_preparation_wants_neither_benchmarks_nor_a_launcher(local_store, monkeypatch):
+    monkeypatch.setenv("KUBECONFIG", "/no/such/file")
+    preflight("demo", MIRRORED | ON_A_CLUSTER, "", local_store.url, evaluates=False)
+
+
+def test_a_model_that_is_not_there_is_refused_first(local_store):
+    with pytest.raises(MantisError, match="no committed artifact"):
+        preflight("demo", {}, "named", local_store.url, model=local_store.uri("models/0123"))
+    with pytest.raises(ConfigError, match="s3://elsewhere/models/0123 is not an address of the store"):
+        preflight("demo", {}, "named", local_store.url, model="s3://elsewhere/models/0123")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"training.nodes": "2"}, r"training\.nodes = 2"),
+        ({"training.launcher": "trainjob"}, "pods of a TrainJob cannot reach it"),
+    ],
+)
+def test_a_launcher_that_cannot_do_it(local_store, overrides, words):
+    with pytest.raises(ConfigError, match=words):
+        preflight("demo", overrides, "", local_store.url)
+
+
+def test_a_job_without_an_image(in_a_bucket):
+    with pytest.raises(ConfigError, match=r"cluster\.image = ''"):
+        check_launcher(in_a_bucket({"cluster.image": "''"}))
+
+
+def test_no_cluster_and_one_that_is_away(in_a_bucket, kubeconfig, monkeypatch):
+    monkeypatch.setattr(module, "CLUSTER_SECONDS", 0.0)
+    kubeconfig(9)
+    with pytest.raises(ConfigError, match=r"launcher = 'trainjob': The API server does not answer") as caught:
+        check_launcher(in_a_bucket())
+    assert "KUBECONFIG" in caught.value.remedy
+    monkeypatch.setenv("KUBECONFIG", "/no/such/file")
+    with pytest.raises(ConfigError, match="no cluster is known"):
+        check_launcher(in_a_bucket())
+
+
+def test_where_the_checkpoint_is_whole_no_cluster_is_wanted(local_store, monkeypatch):
+    monkeypatch.setenv("KUBECONFIG", "/no/such/file")
+    run = preflight("demo", ON_A_CLUSTER, "", local_store.url, evaluates=False)
+    made_by = MadeBy(run=run.id, step="assemble", revision=1, config_hash="", code_version="", image_digest="")
+    mixture = Manifest(kind=Kind.MIXTURE, key="mixtures/0123", fingerprint="0123", made_by=made_by)
+    commit_manifest(local_store, mixture)
+    record = StepRecord(step="assemble", state=State.DONE, started="2026-01-01", key=mixture.key)
+    local_store.put(run.key("steps/assemble.json"), record.model_dump_json().encode())
+    with pytest.raises(ConfigError, match="cannot reach"):
+        preflight("demo", ON_A_CLUSTER, "", local_store.url)
+    task = training_task(run, mixture)
+    write_summary(local_store, task.address(task.fingerprint()), {})
+    preflight("demo", ON_A_CLUSTER, "", local_store.url)
