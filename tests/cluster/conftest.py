@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -18,8 +17,9 @@ from mantis.config.recipe import parse_recipe
 from mantis.errors import NotFoundError
 from mantis.runs.step_runner import Run
 from mantis.store.base import open_store
+from tests.helpers.kubectl import Kube
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 RECIPE = (Path(__file__).parent / "thirty-steps.yaml").read_text()
 
 
@@ -46,7 +46,7 @@ def test_cluster() -> Callable[..., None]:
 
 
 @pytest.fixture
-def namespace(kube) -> Iterator[str]:
+def namespace(kube: Kube) -> Iterator[str]:
     """A namespace of its own, under Pod Security "restricted"."""
     name = f"mantis-test-{uuid4().hex[:8]}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -55,12 +55,15 @@ def namespace(kube) -> Iterator[str]:
     kube.core.delete_namespace(name)
 
 
-@pytest.fixture
-def run_in_bucket(services, image) -> Callable[..., Run]:
-    """A run for the launcher alone, with a store that is there; overrides with `__` for the dot."""
+RunInBucket = Callable[..., Run]
 
-    def make(**overrides: str) -> Run:
-        given = {"cluster.image": image} | {name.replace("__", "."): value for name, value in overrides.items()}
+
+@pytest.fixture
+def run_in_bucket(services: dict[str, str], image: str) -> RunInBucket:
+    """Make a run for the launcher alone, with a store that exists."""
+
+    def make(overrides: dict[str, str] | None = None) -> Run:
+        given = {"cluster.image": image} | (overrides or {})
         recipe = parse_recipe(RECIPE, origin="test", overrides=given)
         return Run(id=f"test-{uuid4().hex[:8]}", store=open_store("s3://mantis/test"), recipe=recipe)
 
@@ -70,7 +73,7 @@ def run_in_bucket(services, image) -> Callable[..., Run]:
 class Training:
     """The recipe of thirty steps in a store of its own, up to its mixture; then the launcher, as often as one likes."""
 
-    def __init__(self, kube: SimpleNamespace, image: str, logs: Path, **overrides: str) -> None:
+    def __init__(self, kube: Kube, image: str, logs: Path, overrides: dict[str, str]) -> None:
         from components.data.step import assemble, prepare, resolve_subsets
         from components.training.step import training_task
 
@@ -96,7 +99,7 @@ class Training:
 
     def start(self) -> "subprocess.Popen[bytes]":
         log = (self.logs / f"launcher-{len(self.started)}.log").open("wb")
-        command = [sys.executable, str(Path(__file__).parent / "launch_run.py"), self.store.url, self.run.id]
+        command = [sys.executable, "-m", "tests.helpers.train_stored_run", self.store.url, self.run.id]
         self.started.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT))
         return self.started[-1]
 
@@ -144,16 +147,18 @@ class Training:
         )
 
 
+MakeTraining = Callable[..., Training]
+
+
 @pytest.fixture
-def training(kube, services, image, tmp_path) -> Iterator[Callable[..., Training]]:
+def training(kube: Kube, services: dict[str, str], image: str, tmp_path: Path) -> Iterator[MakeTraining]:
+    """Make a training from overrides of the recipe; its processes and its job end with the test."""
     made: list[Training] = []
 
-    def make(**overrides: str) -> Training:
+    def make(overrides: dict[str, str] | None = None) -> Training:
         logs = tmp_path / str(len(made))
         logs.mkdir()
-        made.append(
-            Training(kube, image, logs, **{name.replace("__", "."): value for name, value in overrides.items()})
-        )
+        made.append(Training(kube, image, logs, overrides or {}))
         return made[-1]
 
     yield make

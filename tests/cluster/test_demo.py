@@ -12,13 +12,14 @@ from uuid import uuid4
 import pytest
 
 from mantis.store.base import open_store
+from tests.helpers.demo_scores import assert_above_chance
+from tests.helpers.paths import ROOT
 
 SECONDS = 1500
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.timeout(SECONDS + 60)
-def test_the_demo_clears_its_bars(kube, services, image, clears_its_bars, mlflow_contents, tmp_path):
+def test_the_demo_clears_its_bars(kube, services, image, mlflow_contents, tmp_path):
     """Data from here, the job applied with kubectl; `mantis run` follows it, converts, evaluates and reports."""
     store = f"s3://mantis/demo-{uuid4().hex[:8]}"
     settings = {
@@ -36,7 +37,7 @@ def test_the_demo_clears_its_bars(kube, services, image, clears_its_bars, mlflow
     assert "was applied for this run and is followed" in logs
     assert re.search(r"training: [\d,]+ of 2,500 steps .* loss", logs)  # what `kubectl logs` shows
     summary = json.loads(Path(said.splitlines()[-1]).read_text())
-    clears_its_bars(summary["scores"])
+    assert_above_chance(summary["scores"])
     assert "trainjob" not in kube.kubectl("-n", "mantis", "get", "trainjobs", "-o", "name")
     hosts = {name.split("/")[1] for name in in_mlflow(summary["run"], store) if name.startswith("system/")}
     assert len(hosts) == 2  # what each rank's pod did

@@ -3,12 +3,11 @@
 import shutil
 import subprocess
 import time
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers.paths import ROOT
 
 SECURITY = {
     "allowPrivilegeEscalation": False,

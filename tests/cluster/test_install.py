@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers.paths import ROOT
+
 OVERLAYS = sorted(path.name for path in (ROOT / "manifests" / "overlays").iterdir())
 
 

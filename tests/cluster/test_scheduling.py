@@ -3,7 +3,6 @@
 import re
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import yaml
@@ -11,6 +10,7 @@ import yaml
 from components.training.launch.trainjob import TrainJobLauncher
 from components.training.launch.trainjob_spec import train_job
 from mantis.errors import TrainingError
+from tests.helpers.paths import ROOT
 
 RUNTIME = "mantis-deepspeed-a100"  # beside the one of the overlay that is applied
 MADE = "1" * 64
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(240)
 @pytest.fixture(scope="module")
 def gpu_nodes(kube, platform, test_cluster):
     """Sixteen nodes of eight A100 with a network card each, and the a100 overlay's runtime under its own name."""
-    built = kube.kubectl("kustomize", Path(__file__).parents[2] / "manifests" / "overlays" / "a100")
+    built = kube.kubectl("kustomize", ROOT / "manifests" / "overlays" / "a100")
     (runtime,) = [item for item in yaml.safe_load_all(built) if item["kind"] == "ClusterTrainingRuntime"]
     runtime["metadata"]["name"] = RUNTIME
     kube.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(runtime))

@@ -1,6 +1,7 @@
-"""Evaluates again and again, killed by SIGKILL at random moments, and once to the end. Prints what happened as JSON.
+"""Evaluate again and again, with SIGKILL at random moments, then once to the end; print the events as JSON.
 
-evaluate_with_kills.py STORE RECIPE MODEL_MANIFEST KILLS WORKERS: every life is WORKERS forked processes that evaluate the same.
+`python -m tests.helpers.evaluate_with_kills STORE RECIPE MODEL_MANIFEST KILLS WORKERS`. Each life is WORKERS forked
+processes that evaluate the same.
 """
 
 import json

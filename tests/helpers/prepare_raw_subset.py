@@ -1,4 +1,7 @@
-"""`python prepare_raw_subset.py STORE SOURCE FRAGMENT_ROWS WORKERS`: prepares the subset `raw`, for tests that kill it."""
+"""Prepare the subset `raw`, for tests that kill it.
+
+`python -m tests.helpers.prepare_raw_subset STORE SOURCE FRAGMENT_ROWS WORKERS`
+"""
 
 import json
 import sys

@@ -1,4 +1,7 @@
-"""Train a run that is in the store, as its step would: `train_stored_run.py STORE RUN`; errors for people end it with 1."""
+"""Train a run that is in the store, as its step does, in a process that tests kill.
+
+`python -m tests.helpers.train_stored_run STORE RUN`. An error for people ends it with status 1.
+"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Writes real DeepSpeed checkpoints: `python write_zero_checkpoints.py OUT`.
+"""Write real DeepSpeed checkpoints: `python -m tests.helpers.write_zero_checkpoints OUT`.
 
 DeepSpeed is imported once and the ranks of every layout are forked from there: an import for each takes a minute.
 

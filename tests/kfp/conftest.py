@@ -13,8 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import pytest
@@ -22,16 +21,24 @@ import pytest
 from mantis.runs.step_runner import StepRecord, open_run, read_records
 from mantis.store.base import ObjectStore, open_store
 from pipelines.execution.submit import ENDED
+from tests.helpers.kubectl import Kube
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 OVERLAY = ROOT / "manifests" / "overlays" / "local-kfp"
 SECONDS = 2400
-# A run of everything in little: ten steps of training, ten samples of each skill. `__` is the dot of a field's name.
+# A run of everything in little: ten steps of training, ten samples of each skill.
 SMALL = {
-    "data__generated_conversations": "160",
-    "evaluation__samples_per_skill": "10",
-    "training__epochs": "1",
+    "data.generated_conversations": "160",
+    "evaluation.samples_per_skill": "10",
+    "training.epochs": "1",
 }
+
+
+class SubmittedRun(NamedTuple):
+    """A run's id, ours and that of KFP."""
+
+    ours: str
+    theirs: str
 
 
 @dataclass
@@ -42,7 +49,7 @@ class Kfp:
     namespace: str
     image: str
     client: Any
-    kube: Any
+    kube: Kube
     store: str
     ranks: dict[str, str] = field(init=False)
 
@@ -53,21 +60,23 @@ class Kfp:
             "training.gpus_per_node": "1",
         }  # the ranks' image is that of the step which launches them
 
-    def submit(self, recipe: str, *options: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-        """`mantis pipeline submit`, as a person types it; settings with `__` for the dot."""
-        given = self.ranks | {name.replace("__", "."): value for name, value in settings.items()}
+    def submit(
+        self, recipe: str, *options: str, overrides: dict[str, str] | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """`mantis pipeline submit`, as a person types it."""
+        given = self.ranks | (overrides or {})
         command = [sys.executable, "-m", "pipelines.cli", "pipeline", "submit", recipe, "--host", self.host]
         command += ["--namespace", self.namespace, "--image", self.image, "--store", self.store, *options]
         command += [f"--set={name}={value}" for name, value in given.items()]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "300", "NO_COLOR": "1"}
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
 
-    def started(self, recipe: str, *options: str, **settings: str) -> tuple[str, str]:
+    def started(self, recipe: str, *options: str, overrides: dict[str, str] | None = None) -> SubmittedRun:
         """Ids of a run that was submitted: ours and KFP's."""
-        done = self.submit(recipe, *options, **settings)
+        done = self.submit(recipe, *options, overrides=overrides)
         assert done.returncode == 0, done.stdout + done.stderr
         words = next(line for line in done.stdout.splitlines() if line.startswith("run ")).split()
-        return words[1], words[2].rsplit("/", 1)[-1]
+        return SubmittedRun(words[1], words[2].rsplit("/", 1)[-1])
 
     def ends(self, run: str, seconds: float = SECONDS) -> str:
         """The state in which KFP's run ends."""
@@ -85,11 +94,11 @@ class Kfp:
     def opened(self) -> ObjectStore:
         return open_store(self.store)
 
-    def again(self, run: str, title: str, **overrides: str) -> str:
+    def again(self, run: str, title: str, overrides: dict[str, str]) -> str:
         """What *Clone run* of the UI does: the same version and parameters, some overrides changed; KFP's id."""
         original = self.client.get_run(run)
         parameters = dict(original.runtime_config.parameters)
-        parameters["run_overrides"] = {**parameters["run_overrides"], **overrides}
+        parameters["run_overrides"] = parameters["run_overrides"] | overrides
         version = original.pipeline_version_reference
         made = self.client.run_pipeline(
             experiment_id=original.experiment_id,
@@ -147,7 +156,7 @@ def kfp_host() -> str:
 
 
 @pytest.fixture(scope="session")
-def platform(kfp_host, kube) -> None:
+def platform(kfp_host: str, kube: Kube) -> None:
     """MinIO, MLflow, accounts and Secrets, for the namespace of KFP's steps, too; instead of the overlay `local`."""
     kube.kubectl("-n", "mantis", "delete", "job", "make-secrets", "--ignore-not-found", check=False)
     kube.kubectl("apply", "-k", OVERLAY)
@@ -155,7 +164,7 @@ def platform(kfp_host, kube) -> None:
 
 
 @pytest.fixture(scope="session")
-def kfp(kfp_host, services, kube) -> Kfp:
+def kfp(kfp_host: str, services: dict[str, str], kube: Kube) -> Kfp:
     import kfp
 
     image = os.environ.get("MANTIS_TEST_IMAGE", "")
@@ -174,15 +183,15 @@ def little() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def small(kfp) -> tuple[str, str]:
-    """A small run that has succeeded: our id and KFP's."""
-    ours, theirs = kfp.started("demo", **SMALL)
-    assert kfp.ends(theirs) == "SUCCEEDED"
-    return ours, theirs
+def small(kfp: Kfp) -> SubmittedRun:
+    """A small run that has succeeded."""
+    started = kfp.started("demo", overrides=SMALL)
+    assert kfp.ends(started.theirs) == "SUCCEEDED"
+    return started
 
 
 @pytest.fixture(scope="session")
-def tracked(kfp) -> Callable[[str], Any]:
+def tracked(kfp: Kfp) -> Callable[[str], Any]:
     """The MLflow run of one of our runs."""
     from mlflow import MlflowClient
 

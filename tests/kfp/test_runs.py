@@ -13,6 +13,7 @@ import yaml
 from components.training.checkpointing.saver import committed
 from mantis.runs.step_runner import State, runs
 from pipelines.execution.submit import ENDED
+from tests.helpers.demo_scores import assert_above_chance
 
 pytestmark = pytest.mark.timeout(2700)
 EXPENSIVE = ("assemble", "train", "convert")
@@ -28,9 +29,9 @@ def demo(kfp):
     return {"said": done, "seconds": time.monotonic() - began, "run": words[1], "kfp": words[2].rsplit("/", 1)[-1]}
 
 
-def test_the_demo_succeeds_and_clears_its_bars(kfp, demo, clears_its_bars):
+def test_the_demo_succeeds_and_clears_its_bars(kfp, demo):
     assert "SUCCEEDED" in demo["said"].stderr
-    clears_its_bars(kfp.summary(demo["run"])["scores"])
+    assert_above_chance(kfp.summary(demo["run"])["scores"])
 
 
 def test_everything_is_in_mlflow(demo, tracked):
@@ -78,12 +79,12 @@ def test_what_kfp_adds_to_the_steps_is_known(kfp, demo, record_property, capsys)
 
 
 def test_run_again_everything_expensive_comes_from_the_store(kfp, small, little):
-    before = kfp.records(small[0])
+    before = kfp.records(small.ours)
     began = time.monotonic()
     _, theirs = kfp.started("demo", overrides=little)
     assert kfp.ends(theirs) == "SUCCEEDED"
     assert time.monotonic() - began < 420
-    after = kfp.records(small[0])
+    after = kfp.records(small.ours)
     for step in EXPENSIVE:
         assert after[step].state is State.REUSED
         assert after[step].key == before[step].key
@@ -91,10 +92,10 @@ def test_run_again_everything_expensive_comes_from_the_store(kfp, small, little)
 
 def test_a_clone_with_another_learning_rate_trains_again_on_the_same_data(kfp, small):
     """What *Clone run* of the UI does: the same version and parameters, one of them changed."""
-    theirs = kfp.again(small[1], "another learning rate", **{"training.learning_rate": "2e-4"})
+    theirs = kfp.again(small.theirs, "another learning rate", {"training.learning_rate": "2e-4"})
     assert kfp.ends(theirs) == "SUCCEEDED"
     (clone,) = [run for run in runs(kfp.opened) if kfp.recipe(run).training.learning_rate == 2e-4]
-    before, after = kfp.records(small[0]), kfp.records(clone)
+    before, after = kfp.records(small.ours), kfp.records(clone)
     assert after["assemble"].state is State.REUSED
     assert after["train"].state is State.DONE
     assert after["train"].key != before["train"].key
@@ -109,7 +110,7 @@ def test_the_data_alone(kfp):
 
 
 def test_a_model_of_the_store_is_evaluated(kfp, small):
-    model = kfp.records(small[0])["convert"].key
+    model = kfp.records(small.ours)["convert"].key
     given = {"evaluation.samples_per_skill": "5", "evaluation.benchmarks": "[demo-single]"}
     ours, theirs = kfp.started("demo", "--pipeline=evaluation", f"--model={model}", overrides=given)
     assert kfp.ends(theirs) == "SUCCEEDED"
@@ -159,7 +160,7 @@ def test_a_step_that_fails_says_why_where_people_look(kfp, small, little, mantis
 
 
 def test_a_recipe_that_will_not_do_is_refused_by_the_first_step(kfp, small):
-    theirs = kfp.again(small[1], "refused", **{"training.learning_rat": "1"})
+    theirs = kfp.again(small.theirs, "refused", {"training.learning_rat": "1"})
     assert kfp.ends(theirs) == "FAILED"
     assert "training.learning_rat" in "".join(map(kfp.log, kfp.pods(theirs, "preflight")))
 

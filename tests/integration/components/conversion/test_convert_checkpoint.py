@@ -13,9 +13,9 @@ from components.conversion.step import convert
 from mantis.artifacts.manifest import Manifest, check_files
 from mantis.errors import ConversionError
 from mantis.runs.step_runner import Run, State, read_record
+from tests.fixtures.conversion import MakeTrainedRun
 
 TAG = "step-00000002"
-Start = Callable[..., tuple[Run, Manifest]]
 
 
 def folder_of(run: Run, model: Manifest) -> Path:
@@ -26,7 +26,7 @@ def models(run: Run) -> list[str]:
     return [entry.key for entry in run.store.list("models")]
 
 
-def test_a_converted_model_loads_with_transformers_alone_and_has_the_same_logits(trained_run: Start) -> None:
+def test_a_converted_model_loads_with_transformers_alone_and_has_the_same_logits(trained_run: MakeTrainedRun) -> None:
     run, checkpoint = trained_run()
     model = convert(run, checkpoint)
     assert model.summary["largest_logit_difference"] == 0.0
@@ -43,7 +43,7 @@ def test_a_converted_model_loads_with_transformers_alone_and_has_the_same_logits
     assert checkpoint.fingerprint in card
 
 
-def test_a_result_that_is_there_is_reused(trained_run: Start) -> None:
+def test_a_result_that_is_there_is_reused(trained_run: MakeTrainedRun) -> None:
     run, checkpoint = trained_run()
     first = convert(run, checkpoint)
     assert convert(run, checkpoint) == first
@@ -52,7 +52,7 @@ def test_a_result_that_is_there_is_reused(trained_run: Start) -> None:
     assert record.state is State.REUSED
 
 
-def test_bf16_is_each_weight_rounded(trained_run: Start) -> None:
+def test_bf16_is_each_weight_rounded(trained_run: MakeTrainedRun) -> None:
     run, checkpoint = trained_run("bf16")
     model = convert(run, checkpoint)
     assert float(model.summary["largest_logit_difference"]) > 0.0
@@ -65,7 +65,7 @@ def test_bf16_is_each_weight_rounded(trained_run: Start) -> None:
 
 
 def test_one_changed_bit_of_one_written_tensor_stops_the_step(
-    trained_run: Start, monkeypatch: pytest.MonkeyPatch
+    trained_run: MakeTrainedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, checkpoint = trained_run()
     write = convert_checkpoint.write_shards
@@ -86,7 +86,7 @@ def test_one_changed_bit_of_one_written_tensor_stops_the_step(
     assert models(run) == []
 
 
-def test_one_changed_weight_of_the_checkpoint_shows_in_the_logits(trained_run: Start) -> None:
+def test_one_changed_weight_of_the_checkpoint_shows_in_the_logits(trained_run: MakeTrainedRun) -> None:
     def damage(folder: Path) -> None:
         path = folder / TAG / "zero_pp_rank_1_mp_rank_00_optim_states.pt"
         saved = torch.load(path, weights_only=False)
@@ -148,7 +148,7 @@ def nan_logits(folder: Path) -> None:
     ],
 )
 def test_damage_is_named_and_nothing_is_committed(
-    trained_run: Start, damage: Callable[[Path], None], says: str
+    trained_run: MakeTrainedRun, damage: Callable[[Path], None], says: str
 ) -> None:
     run, checkpoint = trained_run(damage=damage)
     with pytest.raises(ConversionError, match=says):
@@ -159,7 +159,7 @@ def test_damage_is_named_and_nothing_is_committed(
     assert record.state is State.FAILED
 
 
-def test_a_later_step_that_was_not_committed_is_not_converted(trained_run: Start) -> None:
+def test_a_later_step_that_was_not_committed_is_not_converted(trained_run: MakeTrainedRun) -> None:
     def damage(folder: Path) -> None:
         shutil.copytree(folder / TAG, folder / "step-00000005")
         (folder / "step-00000005" / "COMMIT").unlink()
@@ -168,7 +168,7 @@ def test_a_later_step_that_was_not_committed_is_not_converted(trained_run: Start
     assert convert(run, checkpoint).summary["step"] == 2
 
 
-def test_tied_weights_are_left_out(trained_run: Start, tmp_path: Path) -> None:
+def test_tied_weights_are_left_out(trained_run: MakeTrainedRun, tmp_path: Path) -> None:
     run, checkpoint = trained_run()
     zero = convert_checkpoint.read_last_step(run.store, checkpoint)
     config = json.loads(run.store.get("checkpoints/trained/model/config.json"))
@@ -184,7 +184,7 @@ def test_tied_weights_are_left_out(trained_run: Start, tmp_path: Path) -> None:
     assert head in {tensor.name for tensor in convert_checkpoint.tensors_to_write(zero, tmp_path)}
 
 
-def test_a_model_trained_in_bf16_is_compared_in_bf16(trained_run: Start) -> None:
+def test_a_model_trained_in_bf16_is_compared_in_bf16(trained_run: MakeTrainedRun) -> None:
     run, checkpoint = trained_run()
     model = convert(run, checkpoint)
     probe = run.store.get("checkpoints/trained/probe.safetensors")

@@ -7,18 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from components.conversion.step import convert
-from mantis.artifacts.manifest import Manifest, check_files, read_manifest
+from mantis.artifacts.manifest import check_files, read_manifest
 from mantis.errors import ConversionError, MantisError
-from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore
-
-Start = Callable[..., tuple[Run, Manifest]]
+from tests.fixtures.conversion import MakeTrainedRun
 
 
 @pytest.fixture
@@ -38,7 +36,7 @@ def models(store: LocalStore) -> list[str]:
 
 
 def test_a_full_scratch_disk_is_said_and_a_rerun_completes(
-    trained_run: Start, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+    trained_run: MakeTrainedRun, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, checkpoint = trained_run()
     monkeypatch.setattr("tempfile.tempdir", str(small_disk))
@@ -50,7 +48,7 @@ def test_a_full_scratch_disk_is_said_and_a_rerun_completes(
 
 
 def test_a_full_store_is_said_and_a_rerun_completes(
-    trained_run: Start, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+    trained_run: MakeTrainedRun, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, checkpoint = trained_run()
     (run.store.root / "models").symlink_to(small_disk)  # type: ignore[attr-defined]
@@ -73,7 +71,7 @@ convert(run, checkpoint)
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_time_leaves_no_model_and_a_rerun_completes(trained_run: Start, tmp_path: Path) -> None:
+def test_a_kill_at_any_time_leaves_no_model_and_a_rerun_completes(trained_run: MakeTrainedRun, tmp_path: Path) -> None:
     import pickle
 
     run, checkpoint = trained_run()

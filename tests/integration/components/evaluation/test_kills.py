@@ -3,15 +3,14 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from components.evaluation.step import evaluate
 from mantis.artifacts.manifest import save_manifest
 from mantis.store.base import key_of
+from tests.helpers.paths import ROOT
 
-SCRIPT = Path(__file__).with_name("evaluate_with_kills.py")
 LARGEST_BATCH = 12
 
 
@@ -20,7 +19,13 @@ def killed(run, model, tmp_path, kills, workers):
     recipe.write_text(run.recipe.to_yaml())
     save_manifest(model, str(tmp_path / "model.json"))
     arguments = [run.store.url, str(recipe), str(tmp_path / "model.json"), str(kills), str(workers)]
-    done = subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.helpers.evaluate_with_kills", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 

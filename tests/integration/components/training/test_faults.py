@@ -21,6 +21,7 @@ from mantis.hashing import sha256_bytes
 from mantis.runs.step_runner import Run
 from mantis.store.base import delete_tree
 from mantis.tracking.mlflow_runs import RUN_TAG
+from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.slow
 STEPS = 42
@@ -195,7 +196,7 @@ def final_digest(store, prefix) -> str:
 def start(run, **environment: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "tests.helpers.train_stored_run", run.store.url, run.id]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | environment
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | environment
     )
 
 

@@ -18,6 +18,7 @@ from components.training.step import train, training_task
 from mantis.artifacts.manifest import check_files
 from mantis.hashing import sha256_bytes
 from mantis.store.base import delete_tree
+from tests.helpers.paths import ROOT
 
 EPOCHS, STEPS, SAMPLES = 2, 84, 500  # long enough to be disturbed three times
 
@@ -206,7 +207,7 @@ def test_a_killed_launcher_leaves_no_rank_behind_and_a_stopped_rank_is_named(tra
 
 def start(run) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "tests.helpers.train_stored_run", run.store.url, run.id]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def ranks_under(process) -> list[psutil.Process]:

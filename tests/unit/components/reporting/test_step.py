@@ -288,7 +288,7 @@ def test_a_run_without_evaluations_or_records(stored):
 
 def test_a_run_that_learned_nothing_says_so(make_stored):
     accuracies = {"compare": 0.51, "coref": 0.27, "temporal": 0.23, "reason": 0.19, "single": 0.26}
-    page, markdown = made(make_stored(**accuracies))
+    page, markdown = made(make_stored(accuracies=accuracies))
     for text in (page, markdown):
         assert "None of the 5 skills is above chance: the model cannot be told from guessing." in text
     assert "0 of 5" in page

@@ -6,8 +6,8 @@ import yaml
 from mantis.errors import ConfigError
 from pipelines.execution.compile import PIPELINES, compile_all, stale
 from pipelines.execution.platform import Platform, platform_of
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[4]
 COMPILED = ROOT / "pipelines" / "compiled"
 
 

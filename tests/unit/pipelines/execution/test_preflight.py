@@ -5,10 +5,8 @@ import pytest
 from components.training.checkpointing.training_summary import write_summary
 from components.training.step import training_task
 from mantis.artifacts.manifest import Kind, MadeBy, Manifest, commit_manifest
-from mantis.config.recipe import parse_recipe
 from mantis.errors import ConfigError, InputError, MantisError
-from mantis.runs.step_runner import Run, State, StepRecord, read_record
-from mantis.store.s3 import MinioStore
+from mantis.runs.step_runner import State, StepRecord, read_record
 from pipelines.execution import preflight as module
 from pipelines.execution.preflight import check_launcher, preflight
 
@@ -19,18 +17,6 @@ ON_A_CLUSTER = {"training.launcher": "trainjob", "cluster.image": "mantis/train:
 @pytest.fixture(autouse=True)
 def _no_image_of_this_pod(monkeypatch):
     monkeypatch.delenv("MANTIS_IMAGE", raising=False)
-
-
-@pytest.fixture
-def in_a_bucket():
-    """A run whose store is named and never asked."""
-
-    def make(**overrides: str) -> Run:
-        given = ON_A_CLUSTER | {name.replace("__", "."): value for name, value in overrides.items()}
-        recipe = parse_recipe("name: x", origin="test", overrides=given)
-        return Run(id="x", store=MinioStore(bucket="mantis", prefix="here"), recipe=recipe)
-
-    return make
 
 
 def test_the_demo_wants_neither_mirrors_nor_a_cluster(local_store, monkeypatch):
@@ -73,20 +59,20 @@ def test_a_launcher_that_cannot_do_it(local_store, overrides, words):
         preflight("demo", overrides, "", local_store.url)
 
 
-def test_a_job_without_an_image(in_a_bucket):
+def test_a_job_without_an_image(trainjob_run):
     with pytest.raises(ConfigError, match=r"cluster\.image = ''"):
-        check_launcher(in_a_bucket({"cluster.image": "''"}))
+        check_launcher(trainjob_run({"cluster.image": "''"}))
 
 
-def test_no_cluster_and_one_that_is_away(in_a_bucket, kubeconfig, monkeypatch):
+def test_no_cluster_and_one_that_is_away(trainjob_run, kubeconfig, monkeypatch):
     monkeypatch.setattr(module, "CLUSTER_SECONDS", 0.0)
     kubeconfig(9)
     with pytest.raises(ConfigError, match=r"launcher = 'trainjob': The API server does not answer") as caught:
-        check_launcher(in_a_bucket())
+        check_launcher(trainjob_run())
     assert "KUBECONFIG" in caught.value.remedy
     monkeypatch.setenv("KUBECONFIG", "/no/such/file")
     with pytest.raises(ConfigError, match="no cluster is known"):
-        check_launcher(in_a_bucket())
+        check_launcher(trainjob_run())
 
 
 def test_where_the_checkpoint_is_whole_no_cluster_is_wanted(local_store, monkeypatch):

@@ -1,6 +1,5 @@
 """Adapters that DeepSpeed trained, through the whole step."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,12 @@ from transformers import AutoModelForImageTextToText
 from components.conversion.merge import adapter_merge
 from components.conversion.step import convert
 from components.conversion.zero.checkpoint_reader import read_last_step
-from mantis.artifacts.manifest import Manifest, key_of
 from mantis.errors import ConversionError
 from mantis.runs.step_runner import Run
+from mantis.store.base import key_of
+from tests.fixtures.conversion import MakeTrainedRun
 
 FOLDER = "checkpoints/trained"
-Start = Callable[..., tuple[Run, Manifest]]
 
 
 def folder_of(run: Run, uri: str) -> Path:
@@ -25,7 +24,7 @@ def folder_of(run: Run, uri: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora"])
-def test_trained_adapters_are_merged_into_the_unquantized_base(trained_run: Start, kind: str) -> None:
+def test_trained_adapters_are_merged_into_the_unquantized_base(trained_run: MakeTrainedRun, kind: str) -> None:
     run, checkpoint = trained_run(what=kind)
     model = convert(run, checkpoint)
     assert 0.0 <= float(model.summary["largest_logit_difference"]) < 1e-3
@@ -53,7 +52,7 @@ def base_of(folder: Path) -> dict[str, torch.Tensor]:
     return dict(AutoModelForImageTextToText.from_pretrained(folder).state_dict())
 
 
-def test_a_wrong_merge_shows_against_peft(trained_run: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_merge_shows_against_peft(trained_run: MakeTrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     run, checkpoint = trained_run(what="dora")
     scaling = adapter_merge.AdapterConfig.scaling.fget  # type: ignore[attr-defined]
     monkeypatch.setattr(adapter_merge.AdapterConfig, "scaling", property(lambda config: 1.5 * scaling(config)))
@@ -62,7 +61,7 @@ def test_a_wrong_merge_shows_against_peft(trained_run: Start, monkeypatch: pytes
     assert list(run.store.list("models")) == []
 
 
-def test_another_base_is_refused(trained_run: Start) -> None:
+def test_another_base_is_refused(trained_run: MakeTrainedRun) -> None:
     run, checkpoint = trained_run(what="lora")
     path = folder_of(run, checkpoint.key) / "model" / "model.safetensors"
     data = bytearray(path.read_bytes())

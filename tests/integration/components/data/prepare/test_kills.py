@@ -13,6 +13,7 @@ import pytest
 
 from mantis.store.base import open_store
 from mantis.store.lance_tables import open_table
+from tests.helpers.paths import ROOT
 
 ROWS, FRAGMENT_ROWS = 120, 7
 
@@ -36,7 +37,9 @@ def raw(raw_folder, test_data, make_jpeg):
 
 def begin(store, raw, workers):
     command = [sys.executable, "-m", "tests.helpers.prepare_raw_subset", store, str(raw), str(FRAGMENT_ROWS)]
-    process = subprocess.Popen([*command, str(workers)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, str(workers)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process

@@ -111,8 +111,8 @@ def compared(raw_folder, tmp_path, run_on):
     (folder / "test.json").write_text("[]")
     benchmarks = json.dumps(str(folder.parent))
 
-    def compare(**overrides):
-        given = {"evaluation.benchmarks": "[demo-single]", "evaluation.source": benchmarks} | overrides
+    def compare(overrides=None):
+        given = {"evaluation.benchmarks": "[demo-single]", "evaluation.source": benchmarks} | (overrides or {})
         run = run_on(raw_folder.folder, given)
         mixture = assemble(run, [prepare(run, "raw")])
         record = read_record(run.store, "test", "contamination")

@@ -25,7 +25,7 @@ def test_a_name_is_a_label_leaves_room_for_its_pods_and_follows_from_the_address
 
 
 def test_two_runs_that_train_the_same_share_a_job(trainjob_run):
-    one, other = (train_job(trainjob_run(run), MADE)["metadata"] for run in ("demo-1a2b3c4d", "9-of.many"))
+    one, other = (train_job(trainjob_run(run_id=run), MADE)["metadata"] for run in ("demo-1a2b3c4d", "9-of.many"))
     assert (one["name"], one["annotations"]) == (other["name"], other["annotations"])
     assert other["labels"]["mantis-kfp/run"] == "9-of.many"
 
@@ -84,7 +84,7 @@ def test_the_ranks_log_to_the_run_that_kfp_made_where_it_made_it(trainjob_run, m
 
 
 def test_the_same_is_recognized_and_another_is_not(trainjob_run, monkeypatch):
-    def asked(**overrides):
+    def asked(overrides: dict[str, str] | None = None) -> str:
         return train_job(trainjob_run(overrides), MADE)["metadata"]["annotations"][ASKED_ANNOTATION]
 
     first = asked()

@@ -1,0 +1,75 @@
+"""kubectl on the cluster of KUBECONFIG, and waiting for what it changes."""
+
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+Found = TypeVar("Found")
+
+
+def kubectl(*arguments: object, stdin: str | None = None, check: bool = True) -> str:
+    """Output of kubectl, both streams; with `check` a failure is an AssertionError."""
+    command = ["kubectl", *map(str, arguments)]
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 or not check, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def until(what: str, ready: Callable[[], Found], seconds: float) -> Found:
+    """Wait for a true result of `ready`, and return it; AssertionError after `seconds`."""
+    end = time.monotonic() + seconds
+    while not (found := ready()):
+        assert time.monotonic() < end, f"{what}: not after {seconds:.0f} s"
+        time.sleep(0.5)
+    return found
+
+
+def jobs_are_done() -> bool:
+    """Whether each Job is complete; one that ended long ago is tidied away at any time."""
+    each = "jsonpath={range .items[*]}{.metadata.name}={.status.succeeded} {end}"
+    return all(job.endswith("=1") for job in kubectl("-n", "mantis", "get", "jobs", "-o", each).split())
+
+
+@contextmanager
+def forwarded(service: str, port: int, namespace: str = "mantis") -> Iterator[int]:
+    """A port of this machine that leads to a service; connected anew whenever the connection ends."""
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        here = free.getsockname()[1]
+    leave, current = threading.Event(), []
+
+    def work() -> None:
+        while not leave.is_set():
+            command = ["kubectl", "-n", namespace, "port-forward", f"service/{service}", f"{here}:{port}"]
+            current[:] = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)]
+            current[0].wait()
+            leave.wait(0.3)
+
+    def answers() -> bool:
+        with closing(socket.socket()) as probe:
+            return probe.connect_ex(("127.0.0.1", here)) == 0
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    until(f"the port of {service}", answers, 60)
+    yield here
+    leave.set()
+    current[0].terminate()
+    thread.join(10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kube:
+    """Clients of the cluster, and the functions of this module."""
+
+    core: Any
+    batch: Any
+    kubectl = staticmethod(kubectl)
+    until = staticmethod(until)
+    jobs_are_done = staticmethod(jobs_are_done)
+    forwarded = staticmethod(forwarded)
