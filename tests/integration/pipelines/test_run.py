@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -33,17 +34,25 @@ def committed_steps(store: Path) -> list[int]:
     return sorted(int(path.parent.name.removeprefix("step-")) for path in store.glob("checkpoints/*/step-*/COMMIT"))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Undisturbed:
+    """A small run that has ended."""
+
+    folder: Path
+    done: "subprocess.CompletedProcess[str]"
+
+
 @pytest.fixture(scope="module")
-def undisturbed(mantis, tmp_path_factory):
+def undisturbed(mantis, tmp_path_factory) -> Undisturbed:
     """A small run from nothing to its report."""
     folder = tmp_path_factory.mktemp("undisturbed")
     done = mantis("run", "demo", *SMALL, "--json", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    return folder, done
+    return Undisturbed(folder=folder, done=done)
 
 
 def test_a_run_ends_with_a_report_and_a_summary(undisturbed):
-    _, done = undisturbed
+    done = undisturbed.done
     path = Path(done.stdout.splitlines()[-1])
     summary = json.loads(path.read_text())
     assert {row["skill"] for row in summary["scores"]} == {"compare", "coref", "temporal", "reason", "single"}
@@ -57,7 +66,7 @@ def test_a_run_ends_with_a_report_and_a_summary(undisturbed):
 
 
 def test_the_same_run_again_takes_everything_from_the_store(mantis, undisturbed):
-    folder, _ = undisturbed
+    folder = undisturbed.folder
     began = time.monotonic()
     done = mantis("run", "demo", *SMALL, cwd=folder)
     seconds = time.monotonic() - began
@@ -69,7 +78,7 @@ def test_the_same_run_again_takes_everything_from_the_store(mantis, undisturbed)
 
 @pytest.mark.slow
 def test_a_changed_learning_rate_trains_again_on_the_same_data(mantis, undisturbed):
-    folder, _ = undisturbed
+    folder = undisturbed.folder
     done = mantis("run", "demo", *SMALL, "--set=training.learning_rate=1e-3", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     for step in ("prepare-demo-multi", "assemble"):
@@ -83,7 +92,7 @@ def test_a_changed_learning_rate_trains_again_on_the_same_data(mantis, undisturb
 def test_mlflow_shows_the_run(undisturbed):
     import mlflow
 
-    folder, _ = undisturbed
+    folder = undisturbed.folder
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{folder}/.mantis/mlflow.db")
     experiment = client.get_experiment_by_name("mantis")
     runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
@@ -100,7 +109,7 @@ def test_mlflow_shows_the_run(undisturbed):
 
 
 def test_lineage_of_a_prediction(mantis, undisturbed):
-    folder, _ = undisturbed
+    folder = undisturbed.folder
     store = folder / ".mantis"
     part = next(iter(sorted(store.glob("evaluations/*/demo-multi/*/responses/actual*.jsonl"))))
     sample = json.loads(part.read_text().splitlines()[0])
@@ -188,7 +197,7 @@ def test_a_killed_rank_and_ctrl_c_change_nothing_in_the_result(mantis, undisturb
     done = mantis("run", "demo", *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     # The undisturbed store may hold a second model (of another learning rate); ours must be one of them, bit by bit.
-    others = [path.read_bytes() for path in (undisturbed[0] / ".mantis").glob("models/*/*.safetensors")]
+    others = [path.read_bytes() for path in (undisturbed.folder / ".mantis").glob("models/*/*.safetensors")]
     assert all(weights in others for weights in model_bytes(store).values())
 
 

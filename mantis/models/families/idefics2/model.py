@@ -1,8 +1,8 @@
 """Idefics2: a SigLIP tower at the images' own shapes, a perceiver resampler, a Mistral. Mantis-Idefics2.
 
 transformers pads every image of a batch to the largest before its tower. Here the patches of all images stand behind
-each other in one row and attend within their image: the same features (tests/unit/mantis/models/families/test_families.py)
-without computing a patch that nobody needs.
+each other in one row and attend within their image: the same features without computing a patch that nobody needs
+(tests/unit/mantis/models/families/test_families.py).
 """
 
 from collections.abc import Mapping, Sequence

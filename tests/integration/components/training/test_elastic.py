@@ -1,6 +1,8 @@
 """Going on in mid-epoch on another number of ranks and another ZeRO stage, with a frozen tower."""
 
 import json
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -17,12 +19,25 @@ RECIPE = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Undisturbed:
+    """The rows and objects of a training that nothing disturbs."""
+
+    prefix: str
+    rows: list[dict[str, Any]]
+    objects: dict[str, bytes]
+
+
 @pytest.fixture(scope="module")
-def undisturbed(make_run):
+def undisturbed(make_run) -> Undisturbed:
     """Rows of a training on two ranks with ZeRO-3, which is left with its checkpoints."""
     run, mixture = make_run("elastic", RECIPE)
     prefix = train(run, mixture).key
-    return prefix, rows_of(run.store, prefix), {entry.key: run.store.get(entry.key) for entry in run.store.list(prefix)}
+    return Undisturbed(
+        prefix=prefix,
+        rows=rows_of(run.store, prefix),
+        objects={entry.key: run.store.get(entry.key) for entry in run.store.list(prefix)},
+    )
 
 
 def rows_of(store, prefix):
@@ -39,7 +54,7 @@ def rows_of(store, prefix):
     ],
 )
 def test_the_same_samples_and_losses_on_another_layout(undisturbed, make_run, capfd, ranks, stage):
-    prefix, rows, objects = undisturbed
+    prefix, rows, objects = undisturbed.prefix, undisturbed.rows, undisturbed.objects
     layout = {"training.gpus_per_node": str(ranks), "training.zero_stage": str(stage)}
     run, mixture = make_run(f"elastic-{ranks}-{stage}", {**RECIPE, **layout})
     delete_tree(run.store, prefix)

@@ -9,6 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import pytest
@@ -17,6 +20,7 @@ import torch
 from components.data.step import assemble, prepare
 from components.training.checkpointing.saver import committed, folder_of
 from components.training.step import train, training_task
+from mantis.artifacts.manifest import Manifest
 from mantis.hashing import sha256_bytes
 from mantis.runs.step_runner import Run
 from mantis.store.base import delete_tree
@@ -82,19 +86,36 @@ class Proxy:
         self._listen(self.port)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Quiet:
+    """Digest of weights and moments, and rows, of a training that nothing disturbs."""
+
+    digest: str
+    rows: list[dict[str, Any]]
+
+
 @pytest.fixture(scope="module")
-def quiet(make_run):
+def quiet(make_run) -> Quiet:
     """Digest of weights and moments, and rows, of a training that nothing disturbs."""
     run, mixture = make_run("quiet")
     manifest = train(run, mixture)
     prefix = manifest.key
-    found = final_digest(run.store, prefix), rows_of(run.store, prefix)
+    found = Quiet(digest=final_digest(run.store, prefix), rows=rows_of(run.store, prefix))
     delete_tree(run.store, prefix)
     return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class Proxied:
+    """A run whose store is MinIO, reached through the proxy."""
+
+    run: Run
+    mixture: Manifest
+    proxy: Proxy
+
+
 @pytest.fixture
-def proxied(minio_store, minio_url, monkeypatch, raw_source, make_run):
+def proxied(minio_store, minio_url, monkeypatch, raw_source, make_run) -> Iterator[Proxied]:
     """(run, mixture, proxy): the run's store is MinIO, reached through the proxy."""
     host, port = minio_url.removeprefix("http://").split(":")
     proxy = Proxy((host, int(port)))
@@ -103,7 +124,7 @@ def proxied(minio_store, minio_url, monkeypatch, raw_source, make_run):
     run.store.put(run.key("recipe.yaml"), recipe.to_yaml().encode())
     mixture = assemble(run, [prepare(run, "colours")])
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
-    yield run, mixture, proxy
+    yield Proxied(run=run, mixture=mixture, proxy=proxy)
     proxy.cut()
 
 
@@ -131,13 +152,13 @@ def test_a_full_disk_ends_it_with_a_message_and_with_room_it_ends_bit_identical(
     assert committed(run.store, prefix) == []
 
     assert train(run, mixture).key == prefix
-    assert final_digest(run.store, prefix) == quiet[0]
+    assert final_digest(run.store, prefix) == quiet.digest
 
 
 def test_killed_then_cut_off_from_store_and_mlflow_it_ends_bit_identical(quiet, proxied, mlflow_server, monkeypatch):
     import mlflow
 
-    run, mixture, proxy = proxied
+    run, mixture, proxy = proxied.run, proxied.mixture, proxied.proxy
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.url)
     task = training_task(run, mixture)
     prefix = task.address(task.fingerprint())
@@ -164,10 +185,10 @@ def test_killed_then_cut_off_from_store_and_mlflow_it_ends_bit_identical(quiet, 
         out = start(run).communicate(timeout=240)[0]
     assert "Traceback" not in out, out
 
-    assert final_digest(run.store, prefix) == quiet[0]
+    assert final_digest(run.store, prefix) == quiet.digest
     rows = rows_of(run.store, prefix)
     figures = ("step", "loss", "samples", "tokens", "learning_rate", "gradient_norm")
-    assert [[row[name] for name in figures] for row in rows] == [[row[name] for name in figures] for row in quiet[1]]
+    assert [[row[name] for name in figures] for row in rows] == [[row[name] for name in figures] for row in quiet.rows]
     client = mlflow.MlflowClient(tracking_uri=mlflow_server.url)
     experiment = client.get_experiment_by_name("mantis").experiment_id
     (shown,) = client.search_runs([experiment], filter_string=f"tags.`{RUN_TAG}` = '{run.id}'")

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -15,21 +17,41 @@ from safetensors.torch import load
 
 from components.training.checkpointing.saver import committed, folder_of
 from components.training.step import train, training_task
-from mantis.artifacts.manifest import check_files
+from mantis.artifacts.manifest import Manifest, check_files
 from mantis.hashing import sha256_bytes
+from mantis.runs.step_runner import Run
 from mantis.store.base import delete_tree
 from tests.helpers.paths import ROOT
 
 EPOCHS, STEPS, SAMPLES = 2, 84, 500  # long enough to be disturbed three times
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """An undisturbed training; `digest` is of weights and optimizer."""
+
+    run: Run
+    mixture: Manifest
+    prefix: str
+    manifest: Manifest
+    digest: str
+    rows: list[dict[str, Any]]
+
+
 @pytest.fixture(scope="module")
-def trained(make_run):
+def trained(make_run) -> Trained:
     """(run, mixture, prefix, manifest, digest of weights and optimizer, rows) of an undisturbed training."""
     run, mixture = make_run("train", {"training.epochs": str(EPOCHS)})
     manifest = train(run, mixture)
     prefix = manifest.key
-    return run, mixture, prefix, manifest, final_digest(run.store, prefix), rows_of(run.store, prefix)
+    return Trained(
+        run=run,
+        mixture=mixture,
+        prefix=prefix,
+        manifest=manifest,
+        digest=final_digest(run.store, prefix),
+        rows=rows_of(run.store, prefix),
+    )
 
 
 def rows_of(store, prefix):
@@ -51,7 +73,7 @@ def final_digest(store, prefix) -> str:
 
 
 def test_leaves_what_the_architecture_says(trained):
-    run, mixture, prefix, manifest, _, rows = trained
+    run, mixture, prefix, manifest, rows = trained.run, trained.mixture, trained.prefix, trained.manifest, trained.rows
     task = training_task(run, mixture)
     assert prefix == task.address(task.fingerprint())
     assert check_files(run.store, manifest) == []
@@ -70,7 +92,7 @@ def test_leaves_what_the_architecture_says(trained):
 
 
 def test_probe_holds_a_batch_and_the_trained_models_logits(trained):
-    run, _, prefix, *_ = trained
+    run, prefix = trained.run, trained.prefix
     probe = load(run.store.get(f"{prefix}/probe.safetensors"))
     assert probe["logits"].dtype == torch.float32
     assert probe["logits"].shape[0] == probe["targets"].shape[0] > 0
@@ -79,7 +101,7 @@ def test_probe_holds_a_batch_and_the_trained_models_logits(trained):
 
 
 def test_time_by_cause_sums_to_the_wall_time(trained):
-    run, _, _, manifest, *_ = trained
+    run, manifest = trained.run, trained.manifest
     accounted = sum(value for name, value in manifest.summary.items() if name.startswith("seconds_"))
     record = json.loads(run.store.get(run.key("steps/train.json")))
     # The step's own seconds hold the launcher's start and end too, which are outside of the ranks.
@@ -125,7 +147,7 @@ def store_as_schema_1(store, base: str) -> None:
 
 
 def test_hurt_in_every_way_it_ends_bit_identical(trained):
-    run, _, prefix, _, digest, rows = trained
+    run, prefix, digest, rows = trained.run, trained.prefix, trained.digest, trained.rows
     delete_tree(run.store, prefix)
 
     hurt = start(run)
@@ -170,7 +192,7 @@ def test_hurt_in_every_way_it_ends_bit_identical(trained):
 
 @pytest.mark.slow
 def test_a_killed_launcher_leaves_no_rank_behind_and_a_stopped_rank_is_named(trained):
-    run, _, prefix, _, digest, _ = trained
+    run, prefix, digest = trained.run, trained.prefix, trained.digest
     delete_tree(run.store, prefix)
     killed = start(run)
     wait_for(run.store, prefix, step=8, process=killed)

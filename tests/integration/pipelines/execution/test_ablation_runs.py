@@ -1,6 +1,9 @@
 """The skill ablation, whole, on this machine: two arms of the demo."""
 
 import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
@@ -9,7 +12,7 @@ from mantis.config.recipe import SubsetSettings
 from mantis.errors import ConfigError
 from mantis.runs.arms import arms_of
 from mantis.runs.step_runner import State, open_run, read_record, read_records
-from mantis.store.base import open_store
+from mantis.store.base import ObjectStore, open_store
 from pipelines.execution.ablation_runs import preflight_arms, resolve_parent
 
 SMALL = {
@@ -21,17 +24,26 @@ SMALL = {
 GIVEN = [f"--set={field}={value}" for field, value in SMALL.items()]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """An ablation that has ended."""
+
+    store: ObjectStore
+    done: "subprocess.CompletedProcess[str]"
+    folder: Path
+
+
 @pytest.fixture(scope="module")
-def ablation(mantis, tmp_path_factory):
+def ablation(mantis, tmp_path_factory) -> Ablation:
     folder = tmp_path_factory.mktemp("ablation")
     done = mantis("ablate", "demo", *GIVEN, "--name=abl", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    return open_store(f"file://{folder}/.mantis"), done, folder
+    return Ablation(store=open_store(f"file://{folder}/.mantis"), done=done, folder=folder)
 
 
 @pytest.mark.slow
 def test_each_arm_is_a_run_with_one_skill_more(ablation):
-    store, done, _ = ablation
+    store, done = ablation.store, ablation.done
     assert arms_of(store, "abl") == ["abl-single", "abl-multi"]
     named = [[s.name for s in open_run(arm, store.url).recipe.data.subsets] for arm in arms_of(store, "abl")]
     assert named == [["demo-single"], ["demo-multi", "demo-single"]]
@@ -43,7 +55,7 @@ def test_each_arm_is_a_run_with_one_skill_more(ablation):
 
 @pytest.mark.slow
 def test_subsets_are_prepared_once(ablation):
-    store, _, _ = ablation
+    store = ablation.store
     assert {record.step: record.state for record in read_records(store, "abl") if "prepare" in record.step} == {
         "prepare-demo-single": State.DONE,
         "prepare-demo-multi": State.DONE,
@@ -54,7 +66,7 @@ def test_subsets_are_prepared_once(ablation):
 
 @pytest.mark.slow
 def test_one_report_compares_the_arms_on_the_same_samples(ablation):
-    store, done, _ = ablation
+    store, done = ablation.store, ablation.done
     summary = json.loads(store.get("reports/abl/summary.json"))
     assert summary["arms"] == ["abl-single", "abl-multi"]
     rows = [row for row in summary["scores"] if row["run"] == "abl-multi"]
@@ -69,7 +81,7 @@ def test_one_report_compares_the_arms_on_the_same_samples(ablation):
 
 @pytest.mark.slow
 def test_the_arms_are_nested_in_mlflow(ablation):
-    _, _, folder = ablation
+    folder = ablation.folder
     client = MlflowClient(tracking_uri=f"sqlite:///{folder}/.mantis/mlflow.db")
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     runs = {run.info.run_name: run for run in client.search_runs(experiments)}
@@ -82,7 +94,7 @@ def test_the_arms_are_nested_in_mlflow(ablation):
 
 @pytest.mark.slow
 def test_again_takes_everything_from_the_store(ablation, mantis):
-    store, _, folder = ablation
+    store, folder = ablation.store, ablation.folder
     done = mantis("ablate", "demo", *GIVEN, "--name=abl", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     for run in ("abl", *arms_of(store, "abl")):

@@ -1,13 +1,13 @@
 import os
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
 from mantis.artifacts.manifest import Kind, MadeBy, Manifest, commit_manifest
 from mantis.errors import NotFoundError, TrainingError
 from mantis.runs.garbage_collection import _heaps, delete, garbage
-from mantis.runs.step_runner import StepSpec, record_existing, run_step
+from mantis.runs.step_runner import Run, StepSpec, record_existing, run_step
 
 
 def make(run, step, kind, folder, *, inputs=None, config=None, fails=False):
@@ -29,15 +29,25 @@ def make(run, step, kind, folder, *, inputs=None, config=None, fails=False):
     return run_step(run, task, work)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TwoRuns:
+    """Two runs that share their data, with a checkpoint each."""
+
+    run: Run
+    other: Run
+    mine: Manifest
+    theirs: Manifest
+
+
 @pytest.fixture
-def two_runs(run):
+def two_runs(run) -> TwoRuns:
     """Two runs that share their data, and of which each has trained its own checkpoint."""
     other = replace(run, id="other")
     data = make(run, "prepare-a", Kind.DATASET, "datasets/a")
     make(other, "prepare-a", Kind.DATASET, "datasets/a")
     mine = make(run, "train", Kind.CHECKPOINT, "checkpoints", inputs={"a": data}, config={"rate": 1})
     theirs = make(other, "train", Kind.CHECKPOINT, "checkpoints", inputs={"a": data}, config={"rate": 2})
-    return run, other, mine, theirs
+    return TwoRuns(run=run, other=other, mine=mine, theirs=theirs)
 
 
 def key(store, manifest):
@@ -45,11 +55,11 @@ def key(store, manifest):
 
 
 def test_nothing_of_a_run_is_garbage(two_runs):
-    assert garbage(two_runs[0].store) == []
+    assert garbage(two_runs.run.store) == []
 
 
 def test_what_is_forgotten_leaves_what_others_share(two_runs):
-    run, other, mine, theirs = two_runs
+    run, other, mine, theirs = two_runs.run, two_runs.other, two_runs.mine, two_runs.theirs
     (heap,) = garbage(run.store, without=frozenset({other.id}))
     assert heap.key == key(run.store, theirs)
     assert (heap.objects, heap.whole) == (2, True)
@@ -59,7 +69,7 @@ def test_what_is_forgotten_leaves_what_others_share(two_runs):
 
 
 def test_what_is_under_way_stays_and_what_was_given_up_goes(two_runs):
-    run, other, *_ = two_runs
+    run, other = two_runs.run, two_runs.other
     with pytest.raises(TrainingError):
         make(other, "train", Kind.CHECKPOINT, "checkpoints", config={"rate": 3}, fails=True)
     # Its record is the newest of `other`'s training: the one before is what nothing names now.
@@ -89,7 +99,7 @@ def test_what_is_unfinished_and_young_is_kept(run):
 
 
 def test_a_model_that_a_run_evaluates_stays_when_the_run_that_trained_it_goes(two_runs):
-    run, other, mine, _ = two_runs
+    run, other, mine = two_runs.run, two_runs.other, two_runs.mine
     model = make(run, "convert", Kind.MODEL, "models", inputs={"checkpoint": mine})
     run.store.put(f"responses/{model.fingerprint}/b/i/1.jsonl", b"")
     journal = f"responses/{model.fingerprint}/b/i"

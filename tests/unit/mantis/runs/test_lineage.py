@@ -1,6 +1,7 @@
 """A byte changed anywhere between a prediction and its source row is found, and the object is named."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 from components.data.step import assemble, prepare, resolve_subsets
 from mantis.artifacts.manifest import Kind
 from mantis.hashing import sha256_bytes
-from mantis.runs.step_runner import StepSpec, run_step
+from mantis.runs.step_runner import Run, StepSpec, run_step
 from mantis.synthetic import write_demo_data
 from pipelines.cli.main import app
 from pipelines.execution.preflight import preflight
@@ -27,8 +28,18 @@ def made(run, step, kind, address, inputs, files):
     return run_step(run, task, work)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """A run in `folder`, a prediction of it, and an image that the model was shown."""
+
+    run: Run
+    folder: Path
+    prediction: str
+    image: str
+
+
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory):
+def chain(tmp_path_factory) -> Chain:
     """Raw data, datasets and mixture as the steps make them; behind them a checkpoint, a model and a prediction."""
     folder = tmp_path_factory.mktemp("chain")
     raw = folder / "raw"
@@ -56,11 +67,11 @@ def chain(tmp_path_factory):
         {"model": model},
         {"responses/actual-0000.jsonl": json.dumps(response).encode() + b"\n", "scores.json": b"[]"},
     )
-    return run, folder, f"{evaluation.key}#{sample['id']}", shown[0]["path"]
+    return Chain(run=run, folder=folder, prediction=f"{evaluation.key}#{sample['id']}", image=shown[0]["path"])
 
 
 def walked(chain, *more):
-    run, _, prediction, _ = chain
+    run, prediction = chain.run, chain.prediction
     return CliRunner().invoke(app, ["lineage", prediction, "--store", run.store.url, *more], env={"COLUMNS": "300"})
 
 
@@ -87,18 +98,18 @@ OBJECTS = {
 
 @pytest.mark.parametrize("pattern", OBJECTS.values(), ids=OBJECTS)
 def test_a_flipped_byte_is_found_and_its_object_named(chain, pattern):
-    _, folder, _, _ = chain
+    folder = chain.folder
     path = sorted(folder.glob(pattern))[0]
     flipped(path, lambda: named(chain, path.relative_to(folder).as_posix().split("/", 1)[1]))
 
 
 def test_a_flipped_byte_in_what_the_model_was_shown(chain):
-    _, folder, _, image = chain
+    folder, image = chain.folder, chain.image
     flipped(folder / "benchmarks" / "demo-multi" / image, lambda: named(chain, f"demo-multi/{image}"))
 
 
 def test_a_changed_word_in_the_source(chain):
-    _, folder, _, _ = chain
+    folder = chain.folder
     path = folder / "raw" / "demo-single" / "train.json"
     before = path.read_text()
     rows = json.loads(before)
@@ -114,7 +125,7 @@ def test_a_changed_word_in_the_source(chain):
 
 
 def test_a_source_that_is_gone_is_said_and_is_no_change(chain):
-    _, folder, _, _ = chain
+    folder = chain.folder
     (folder / "raw").rename(folder / "away")
     try:
         done = walked(chain)

@@ -2,7 +2,9 @@
 
 import json
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,12 +24,20 @@ SCHEMA = pa.schema(
 ROWS = 24
 
 
+@dataclass(frozen=True, kw_only=True)
+class RealRows:
+    """Real rows, and their images by path."""
+
+    rows: list[dict[str, Any]]
+    images: dict[str, bytes]
+
+
 @pytest.fixture(scope="module")
-def real(test_data):
+def real(test_data) -> RealRows:
     """The first rows of the real conversations, and their images' bytes by path."""
     folder = test_data / "mantis-chat"
     rows = json.loads((folder / "train.json").read_text())[:ROWS]
-    return rows, {path: (folder / path).read_bytes() for row in rows for path in row["images"]}
+    return RealRows(rows=rows, images={path: (folder / path).read_bytes() for row in rows for path in row["images"]})
 
 
 def published(folder: Path, rows, *, split="train", parts=2, name=lambda path: path, data=lambda path: None):
@@ -106,7 +116,7 @@ def bucket_with(store, folder: Path) -> str:
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
 def test_a_disk_and_a_bucket_give_the_same_dataset(layout, real, tmp_path, run_on, minio_store, data_of):
-    rows, images = real
+    rows, images = real.rows, real.images
     layout(tmp_path / "raw", rows, images)
     at_home = run_on(tmp_path / "raw")
     away = run_on(bucket_with(minio_store, tmp_path / "raw"), store=open_store((tmp_path / "other").as_uri()))
@@ -121,7 +131,7 @@ def test_a_disk_and_a_bucket_give_the_same_dataset(layout, real, tmp_path, run_o
 
 
 def test_a_validation_split_is_a_subset_that_has_to_be_named(real, tmp_path, run_on, data_of):
-    rows, images = real
+    rows, images = real.rows, real.images
     with_val(tmp_path / "raw", rows, images)
     run = run_on(tmp_path / "raw", {"data.subsets": "[{name: nlvr2-val}]"})
     assert resolve_subsets(run) == ["nlvr2-val"]
@@ -130,7 +140,7 @@ def test_a_validation_split_is_a_subset_that_has_to_be_named(real, tmp_path, run
 
 
 def test_what_is_there_is_told_without_reading_an_image(real, tmp_path, minio_store):
-    rows, images = real
+    rows, images = real.rows, real.images
     with_val(tmp_path / "raw", rows, images)
     raw_json(tmp_path / "json", rows, images)
     for url in (str(tmp_path / "raw"), bucket_with(minio_store, tmp_path / "raw")):
@@ -145,7 +155,7 @@ def test_what_is_there_is_told_without_reading_an_image(real, tmp_path, minio_st
 
 def test_a_source_is_hashed_once_and_again_when_a_byte_has_changed(real, tmp_path, local_store, monkeypatch):
     monkeypatch.setattr("mantis.store.local.YOUNG_SECONDS", -1.0)
-    rows, images = real
+    rows, images = real.rows, real.images
     raw_json(tmp_path / "raw", rows, images)
     read = []
     monkeypatch.setattr(
@@ -169,7 +179,7 @@ def test_a_source_is_hashed_once_and_again_when_a_byte_has_changed(real, tmp_pat
 
 @pytest.mark.parametrize("layout", [bytes_in_rows, one_zip], ids=lambda layout: layout.__name__)
 def test_a_changed_image_changes_the_address(layout, real, tmp_path, run_on):
-    rows, images = real
+    rows, images = real.rows, real.images
     layout(tmp_path / "raw", rows[:3], images)
     layout(tmp_path / "changed", rows[:3], images | {rows[0]["images"][0]: images[rows[2]["images"][0]]})
     assert prepare(run_on(tmp_path / "raw"), "nlvr2").key != prepare(run_on(tmp_path / "changed"), "nlvr2").key
@@ -177,7 +187,7 @@ def test_a_changed_image_changes_the_address(layout, real, tmp_path, run_on):
 
 @pytest.mark.parametrize("column", ["id", "images", "conversation"])
 def test_a_missing_column_is_named_with_its_file(column, real, tmp_path, run_on):
-    rows, images = real
+    rows, images = real.rows, real.images
     bytes_in_rows(tmp_path / "raw", rows, images)
     file = tmp_path / "raw" / "nlvr2" / "train-00001-of-00002.parquet"
     pq.write_table(pq.read_table(file).drop_columns([column]), file)
@@ -186,7 +196,7 @@ def test_a_missing_column_is_named_with_its_file(column, real, tmp_path, run_on)
 
 
 def test_a_cut_off_parquet_file_is_named(real, tmp_path, run_on):
-    rows, images = real
+    rows, images = real.rows, real.images
     bytes_in_rows(tmp_path / "raw", rows, images)
     file = tmp_path / "raw" / "nlvr2" / "train-00001-of-00002.parquet"
     file.write_bytes(file.read_bytes()[:-10])
@@ -195,7 +205,7 @@ def test_a_cut_off_parquet_file_is_named(real, tmp_path, run_on):
 
 
 def test_text_that_is_not_utf8_costs_its_row_alone(real, tmp_path, run_on, ledger_of, data_of):
-    rows, images = real
+    rows, images = real.rows, real.images
     bytes_in_rows(tmp_path / "raw", rows[:6], images)
     file = tmp_path / "raw" / "nlvr2" / "train-00000-of-00002.parquet"
     content = rows[1]["conversation"][1]["content"].encode()
@@ -212,7 +222,7 @@ def test_text_that_is_not_utf8_costs_its_row_alone(real, tmp_path, run_on, ledge
 
 
 def test_two_folders_of_one_name_are_refused(real, tmp_path):
-    rows, images = real
+    rows, images = real.rows, real.images
     with_val(tmp_path / "raw", rows[:3], images)
     published(tmp_path / "raw" / "nlvr2-val", rows[:3], data=images.get)
     with pytest.raises(ConfigError, match="both the subset 'nlvr2-val'"):

@@ -1,5 +1,9 @@
 import io
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import imagehash
 import numpy as np
@@ -10,9 +14,9 @@ from PIL import Image, ImageEnhance
 
 from components.data.contamination.perceptual_hash import ALIKE, alike, grey_levels, perceptual_hashes
 from components.data.step import assemble, prepare
-from mantis.artifacts.manifest import Kind
+from mantis.artifacts.manifest import Kind, Manifest
 from mantis.errors import InputError
-from mantis.runs.step_runner import State, read_record
+from mantis.runs.step_runner import Run, State, StepRecord, read_record
 
 
 def jpeg_of(image, quality=90):
@@ -82,8 +86,27 @@ def test_small_and_plain_images_have_no_hash():
     assert grey_levels(png.getvalue()) is not None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A finished step `contamination` and what it found."""
+
+    run: Run
+    mixture: Manifest
+    record: StepRecord
+    hits: list[dict[str, Any]]
+    counts: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """A benchmark whose images partly occur in the training data; `compare` runs the steps with overrides."""
+
+    compare: Callable[..., Comparison]
+    images: Path
+
+
 @pytest.fixture
-def compared(raw_folder, tmp_path, run_on):
+def compared(raw_folder, tmp_path, run_on) -> Benchmark:
     """A mixture of six training images and a benchmark of five, of which three were trained on in some way."""
     exact, resized, tiny, plain = noise(1), noise(2), noise(3, (40, 40)), Image.new("RGB", (200, 200), "white")
     training = {
@@ -111,21 +134,23 @@ def compared(raw_folder, tmp_path, run_on):
     (folder / "test.json").write_text("[]")
     benchmarks = json.dumps(str(folder.parent))
 
-    def compare(overrides=None):
+    def compare(overrides: dict[str, str] | None = None) -> Comparison:
         given = {"evaluation.benchmarks": "[demo-single]", "evaluation.source": benchmarks} | (overrides or {})
         run = run_on(raw_folder.folder, given)
         mixture = assemble(run, [prepare(run, "raw")])
         record = read_record(run.store, "test", "contamination")
         prefix = record.key
         hits = pq.read_table(io.BytesIO(run.store.get(f"{prefix}/hits.parquet"))).to_pylist()
-        return run, mixture, record, hits, json.loads(run.store.get(f"{prefix}/benchmarks.json"))["benchmarks"]
+        counts = json.loads(run.store.get(f"{prefix}/benchmarks.json"))
+        return Comparison(run=run, mixture=mixture, record=record, hits=hits, counts=counts)
 
-    return compare, folder / "images"
+    return Benchmark(compare=compare, images=folder / "images")
 
 
 def test_hits_are_exact_or_alike_and_name_every_training_row(compared):
-    compare, _ = compared
-    _, _, record, hits, counts = compare()
+    compare = compared.compare
+    done = compare()
+    record, hits, counts = done.record, done.hits, done.counts
     found = {(hit["image"], hit["match"], hit["id"], hit["row"], hit["path"]) for hit in hits}
     assert found == {
         ("images/same.jpg", "exact", "exact.jpg", 0, "exact.jpg"),
@@ -149,11 +174,13 @@ def test_hits_are_exact_or_alike_and_name_every_training_row(compared):
 
 
 def test_another_benchmark_is_compared_anew_and_the_mixture_stays(compared):
-    compare, images = compared
-    _, mixture, first, _, _ = compare()
-    assert compare()[2].state is State.REUSED
+    compare, images = compared.compare, compared.images
+    before = compare()
+    mixture, first = before.mixture, before.record
+    assert compare().record.state is State.REUSED
     (images / "same.jpg").unlink()
-    _, again, second, hits, _ = compare()
+    after = compare()
+    again, second, hits = after.mixture, after.record, after.hits
     assert again == mixture
     assert mixture.kind is Kind.MIXTURE
     assert second.fingerprint != first.fingerprint
@@ -161,8 +188,8 @@ def test_another_benchmark_is_compared_anew_and_the_mixture_stays(compared):
 
 
 def test_only_rows_of_the_mixture_count(compared):
-    compare, _ = compared
-    *_, hits, _ = compare({"data.subsets": "[{name: raw, cap: 1}]"})
+    compare = compared.compare
+    hits = compare({"data.subsets": "[{name: raw, cap: 1}]"}).hits
     assert len({hit["row"] for hit in hits}) <= 1
 
 
@@ -182,26 +209,27 @@ def test_generated_benchmarks_share_no_image_with_generated_training(run_on):
 
 
 def test_images_within_parquet_files_are_compared_from_a_folder_and_from_a_mirror(compared):
-    compare, images = compared
+    compare, images = compared.compare, compared.images
     rows = [
         {"id": "0", "image": {"bytes": b"not of the mixture", "path": "a.jpg"}, "images": []},
         {"id": "1", "image": None, "images": [{"bytes": (images / "same.jpg").read_bytes(), "path": "b.jpg"}]},
     ]
     pq.write_table(pa.Table.from_pylist(rows), images.parent / "val-0.parquet")
-    run, *_, hits, _ = compare()
+    done = compare()
+    run, hits = done.run, done.hits
     within = {(hit["image"], hit["id"]) for hit in hits if "#" in hit["image"]}
     assert within == {("val-0.parquet#1/images/0/bytes", "exact.jpg"), ("val-0.parquet#1/images/0/bytes", "again")}
 
     mirror = "sources/benchmarks/demo-single/abc"
     run.store.put_file(f"{mirror}/files/val-0.parquet", images.parent / "val-0.parquet")
-    assert compare({"evaluation.source": "mirror"})[3] == [], "a mirror without a manifest is not whole"
+    assert compare({"evaluation.source": "mirror"}).hits == [], "a mirror without a manifest is not whole"
     run.store.put(f"{mirror}/manifest.json", b"{}")
-    hits = compare({"evaluation.source": "mirror"})[3]
+    hits = compare({"evaluation.source": "mirror"}).hits
     assert {hit["image"] for hit in hits} == {"abc/files/val-0.parquet#1/images/0/bytes"}
 
 
 def test_a_parquet_file_that_is_none_is_named(compared):
-    compare, images = compared
+    compare, images = compared.compare, compared.images
     (images.parent / "val-0.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"val-0\.parquet cannot be read as Parquet"):
         compare()

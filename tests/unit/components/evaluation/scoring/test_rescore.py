@@ -1,4 +1,5 @@
 import json
+from dataclasses import dataclass
 
 import pytest
 from typer.testing import CliRunner
@@ -9,13 +10,23 @@ from components.evaluation.scoring.rescore import benchmark_of, rescore_evaluati
 from components.evaluation.step import evaluate
 from mantis.errors import ConfigError, InputError
 from mantis.runs.step_runner import Run
+from mantis.store.base import ObjectStore
+from pipelines.cli import app
 from pipelines.cli.main import app
 
 
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """A store with an evaluation."""
+
+    store: ObjectStore
+    prefix: str
+
+
 @pytest.fixture
-def evaluated(eval_run, stored_model):
+def evaluated(eval_run, stored_model) -> Evaluated:
     manifest = evaluate(eval_run, "demo-multi", stored_model)
-    return eval_run.store, manifest.key
+    return Evaluated(store=eval_run.store, prefix=manifest.key)
 
 
 @pytest.fixture
@@ -24,7 +35,7 @@ def samples(eval_source):
 
 
 def test_stored_responses_score_as_they_did(evaluated, eval_run) -> None:
-    store, prefix = evaluated
+    store, prefix = evaluated.store, evaluated.prefix
     made = rescore_evaluation(store, prefix, load_benchmark("demo-multi"), "official", seed=eval_run.recipe.seed)
     assert made.rows == json.loads(store.get(f"{prefix}/scores.json"))["scores"]
     assert {condition: len(lines) for condition, lines in made.responses.items()} == {
@@ -44,7 +55,7 @@ def test_responses_of_the_first_schema_version_score_the_same(evaluated, eval_ru
 
 
 def test_the_other_profile_needs_no_model(evaluated, eval_run, stored_model) -> None:
-    store, prefix = evaluated
+    store, prefix = evaluated.store, evaluated.prefix
     strict = rescore_evaluation(store, prefix, load_benchmark("demo-multi"), "strict", seed=eval_run.recipe.seed)
     settings = eval_run.recipe.evaluation.model_copy(update={"scoring": "strict"})
     again = Run(id=eval_run.id, store=store, recipe=eval_run.recipe.model_copy(update={"evaluation": settings}))
@@ -98,7 +109,7 @@ def test_other_addresses_are_refused(eval_run) -> None:
 
 
 def test_the_commands(evaluated, eval_source, tmp_path) -> None:
-    store, prefix = evaluated
+    store, prefix = evaluated.store, evaluated.prefix
 
     def mantis(*arguments):
         return CliRunner().invoke(app, [*arguments, "--store", store.url])

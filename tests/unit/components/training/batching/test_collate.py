@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
 
@@ -5,13 +7,27 @@ from components.training.batching.collate import prepare
 from components.training.batching.data_loader import DataLoader, SampleProcessor
 from components.training.batching.sample_plan import Budgets, CostModel, Lengths, SamplePlan
 from components.training.loss import sample_losses, share_of_step
+from mantis.artifacts.manifest import Manifest
 from mantis.dataset.mixture_reader import MixtureReader, TrainingSample
 from mantis.errors import TrainingError
+from mantis.models.family import Family
 from mantis.models.registry import family
+from mantis.runs.step_runner import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """A run with all that a collator needs."""
+
+    run: Run
+    mixture: Manifest
+    reader: MixtureReader
+    kind: Family
+    preparer: SampleProcessor
 
 
 @pytest.fixture(scope="module")
-def parts(make_run):
+def parts(make_run) -> Parts:
     run, mixture = make_run("collate")
     reader = MixtureReader(run.store, mixture)
     kind = family(run.recipe.model.family)
@@ -19,7 +35,7 @@ def parts(make_run):
 
 
 def test_pack_puts_samples_behind_each_other(parts):
-    _, _, reader, _, preparer = parts
+    reader, preparer = parts.reader, parts.preparer
     samples = preparer.prepare([0, 4, 7])
     batch = preparer.pack(samples)
     lengths = [len(sample.encoding.input_ids) for sample in samples]
@@ -33,7 +49,7 @@ def test_pack_puts_samples_behind_each_other(parts):
 
 
 def test_a_pack_of_none_is_empty(parts):
-    *_, preparer = parts
+    preparer = parts.preparer
     batch = preparer.pack([])
     assert batch.input_ids.shape == (1, 0)
     assert batch.pixel_values.shape == (0, 3, 48, 48)
@@ -41,7 +57,7 @@ def test_a_pack_of_none_is_empty(parts):
 
 
 def test_loss_is_the_mean_over_tokens_then_over_samples(parts):
-    *_, preparer = parts
+    preparer = parts.preparer
     batch = preparer.pack(preparer.prepare([0, 4, 7]))
     logits = torch.randn(len(batch.targets), 400, generator=torch.Generator().manual_seed(0))
     losses = sample_losses(logits, batch)
@@ -66,7 +82,7 @@ def test_a_sample_that_cannot_be_prepared_is_named(parts):
 
 
 def test_the_feed_raises_what_its_thread_met(parts):
-    _, _, reader, _, preparer = parts
+    reader, preparer = parts.reader, parts.preparer
     plan = SamplePlan(
         Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
         seed=0,
