@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from components.training.launch.trainjob_spec import train_job
+from tests.cluster.conftest import RunInBucket
+from tests.helpers.kubectl import Kube
 
 ACCOUNTS = ("mantis:mantis-launcher", "mantis-steps:mantis-steps")
 REFUSED = {
@@ -25,16 +27,16 @@ REFUSED = {
 
 
 @pytest.fixture(params=ACCOUNTS)
-def account(request, platform) -> str:
+def account(request: pytest.FixtureRequest, platform: float) -> str:
     return f"--as=system:serviceaccount:{request.param}"
 
 
-def test_what_launching_needs(kube, account, run_in_bucket):
+def test_what_launching_needs(kube: Kube, account: str, run_in_bucket: RunInBucket) -> None:
     job = train_job(run_in_bucket(), "0" * 64)
     job["spec"]["suspend"] = True
     name = job["metadata"]["name"]
 
-    def call(*arguments, stdin=None):
+    def call(*arguments: Any, stdin: Any = None) -> Any:
         return kube.kubectl(account, "-n", "mantis", *arguments, stdin=stdin)
 
     assert "created" in call("create", "-f", "-", stdin=json.dumps(job))
@@ -74,7 +76,9 @@ WANTS_MORE = {
 
 
 @pytest.mark.parametrize("what", WANTS_MORE)
-def test_a_job_sees_what_its_runtime_gives_it_and_nothing_else(kube, account, run_in_bucket, what):
+def test_a_job_sees_what_its_runtime_gives_it_and_nothing_else(
+    kube: Kube, account: str, run_in_bucket: RunInBucket, what: Any
+) -> None:
     """Else who may create one reads with it what `get secret` is refused."""
     job = train_job(run_in_bucket(), "0" * 64)
     spec = job["spec"]
@@ -94,12 +98,12 @@ def test_a_job_sees_what_its_runtime_gives_it_and_nothing_else(kube, account, ru
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_is_refused(kube, account, what):
+def test_what_is_refused(kube: Kube, account: str, what: Any) -> None:
     said = kube.kubectl(account, *REFUSED[what], check=False)
     assert "is forbidden" in said or "Forbidden" in said, said
 
 
-def test_the_ranks_account_may_do_nothing(kube, platform):
+def test_the_ranks_account_may_do_nothing(kube: Kube, platform: float) -> None:
     for verb, kind in (("get", "pods"), ("get", "secrets"), ("create", "trainjobs"), ("list", "nodes")):
         said = kube.kubectl(
             "auth", "can-i", verb, kind, "-n", "mantis", "--as=system:serviceaccount:mantis:mantis-trainer", check=False

@@ -6,20 +6,29 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from mantis.store.base import open_store
 from tests.helpers.demo_scores import assert_above_chance
+from tests.helpers.kubectl import Kube
 from tests.helpers.paths import ROOT
 
 SECONDS = 1500
 
 
 @pytest.mark.timeout(SECONDS + 60)
-def test_the_demo_clears_its_bars(kube, services, image, mlflow_contents, tmp_path):
+def test_the_demo_clears_its_bars(
+    kube: Kube,
+    services: dict[str, str],
+    image: str,
+    mlflow_contents: Callable[[], Iterator[tuple[str, bytes]]],
+    tmp_path: Path,
+) -> None:
     """Data from here, the job applied with kubectl; `mantis run` follows it, converts, evaluates and reports."""
     store = f"s3://mantis/demo-{uuid4().hex[:8]}"
     settings = {
@@ -48,7 +57,7 @@ def test_the_demo_clears_its_bars(kube, services, image, mlflow_contents, tmp_pa
 
 
 @pytest.mark.timeout(SECONDS)
-def test_the_whole_dag_from_one_command(kube, services, image, tmp_path):
+def test_the_whole_dag_from_one_command(kube: Kube, services: dict[str, str], image: str, tmp_path: Path) -> None:
     """In little, to its report: nobody applies anything, and nothing of the job is left."""
     store = f"s3://mantis/little-{uuid4().hex[:8]}"
     little = {
@@ -73,7 +82,7 @@ def test_the_whole_dag_from_one_command(kube, services, image, tmp_path):
     assert "trainjob" not in kube.kubectl("-n", "mantis", "get", "trainjobs", "-o", "name")
 
 
-def of_namespace(kube) -> dict[str, bytes]:
+def of_namespace(kube: Any) -> dict[str, bytes]:
     """What anybody may read there: objects that are no Secrets, and what the pods have said."""
     kinds = "pods,jobs,statefulsets,configmaps,trainjobs,jobsets,events"
     found = {"objects": kube.kubectl("-n", "mantis", "get", kinds, "-o", "json").encode()}
@@ -82,7 +91,7 @@ def of_namespace(kube) -> dict[str, bytes]:
     return found
 
 
-def no_credential_is_in(left: dict[str, bytes], kube, run: str) -> None:
+def no_credential_is_in(left: dict[str, bytes], kube: Any, run: str) -> None:
     """Of what is in Secrets, the servers' own passwords among it, nothing is anywhere else."""
     secrets = kube.core.list_namespaced_secret("mantis", label_selector="app.kubernetes.io/part-of=mantis-kfp").items
     words = {

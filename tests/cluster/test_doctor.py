@@ -4,9 +4,10 @@ import time
 
 from mantis.config.recipe import ClusterSettings
 from pipelines.doctor.cluster_checks import examine_cluster
+from tests.helpers.kubectl import Kube
 
 
-def test_everything_that_launching_needs_is_there(kube, services, image):
+def test_everything_that_launching_needs_is_there(kube: Kube, services: dict[str, str], image: str) -> None:
     settings = ClusterSettings(image=image)
     found = {finding.what: finding for finding in examine_cluster(settings, "s3://mantis/doctor", nodes=2)}
     for what in ("API server", "trainjobs", "clustertrainingruntimes", "jobsets", "runtime", "rights", "MLflow"):
@@ -18,7 +19,7 @@ def test_everything_that_launching_needs_is_there(kube, services, image):
     assert "doctor-" not in kube.kubectl("-n", "mantis", "get", "trainjobs,pods", "-o", "name")
 
 
-def test_what_is_missing_is_named_with_its_remedy(kube, services, image):
+def test_what_is_missing_is_named_with_its_remedy(kube: Kube, services: dict[str, str], image: str) -> None:
     settings = ClusterSettings(image=image, runtime="nobodys", namespace="default")
     began = time.monotonic()
     found = {finding.what: finding for finding in examine_cluster(settings, "s3://mantis/doctor", nodes=2)}

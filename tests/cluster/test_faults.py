@@ -3,7 +3,9 @@
 import os
 import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,6 +14,8 @@ from components.training.launch.trainjob_spec import applied_job
 from mantis.runs.step_runner import read_record
 from mantis.tracking.mlflow_runs import Status
 from pipelines.execution.finalize import close_run
+from tests.cluster.conftest import MakeTraining
+from tests.helpers.kubectl import Kube
 
 pytestmark = pytest.mark.timeout(600)
 STEPS = list(range(1, 31))
@@ -23,7 +27,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     return {}
 
 
-def check(training, undisturbed) -> None:
+def check(training: Any, undisturbed: Any) -> None:
     """Trained once, recorded once, the very same losses, and nothing left on the cluster."""
     assert training.is_done()
     losses = training.losses()
@@ -35,7 +39,7 @@ def check(training, undisturbed) -> None:
     assert training.left_over() == ""
 
 
-def logged_steps(training) -> list[int]:
+def logged_steps(training: Any) -> list[int]:
     """The steps that MLflow has a loss for, as often as it has one."""
     from mantis.tracking.mlflow_runs import MARKER_METRIC, open_tracked_run
 
@@ -43,13 +47,13 @@ def logged_steps(training) -> list[int]:
     return [metric.step for metric in tracked.client.get_metric_history(tracked.id, MARKER_METRIC)]
 
 
-def deletion(kube, job: str) -> str:
+def deletion(kube: Any, job: str) -> str:
     """When a TrainJob was asked to end; not empty either where it is gone."""
     path = "jsonpath={.metadata.deletionTimestamp}"
     return kube.kubectl("-n", "mantis", "get", "trainjob", job, "-o", path, check=False)
 
 
-def test_applied_twice_it_is_trained_once(training, undisturbed):
+def test_applied_twice_it_is_trained_once(training: MakeTraining, undisturbed: dict[str, object]) -> None:
     """Two launchers at the same time: one creates the job, the other follows it, and both report its end."""
     one = training()
     first, second = one.start(), one.start()
@@ -63,7 +67,9 @@ def test_applied_twice_it_is_trained_once(training, undisturbed):
 
 
 @pytest.mark.slow
-def test_a_job_that_a_person_applied_is_followed_and_what_it_trained_is_taken(training, undisturbed, kube):
+def test_a_job_that_a_person_applied_is_followed_and_what_it_trained_is_taken(
+    training: MakeTraining, undisturbed: dict[str, object], kube: Kube
+) -> None:
     one = training()
     job = applied_job(one.run)
     for _ in range(2):  # applied twice it is one
@@ -81,7 +87,9 @@ KILLED = pytest.param(("--grace-period=0", "--force"), id="killed", marks=pytest
 
 
 @pytest.mark.parametrize("how", [DRAINED, KILLED])
-def test_a_pod_is_deleted_in_mid_training(training, undisturbed, kube, how):
+def test_a_pod_is_deleted_in_mid_training(
+    training: MakeTraining, undisturbed: dict[str, object], kube: Kube, how: Any
+) -> None:
     one = training()
     one.start()
     one.wait_for_step(10)
@@ -94,7 +102,7 @@ def test_a_pod_is_deleted_in_mid_training(training, undisturbed, kube, how):
     check(one, undisturbed)
 
 
-def test_the_launcher_is_killed(training, undisturbed):
+def test_the_launcher_is_killed(training: MakeTraining, undisturbed: dict[str, object]) -> None:
     """The job goes on without it; the same command follows it to its end."""
     one = training()
     process = one.start()
@@ -108,7 +116,7 @@ def test_the_launcher_is_killed(training, undisturbed):
     check(one, undisturbed)
 
 
-def test_minio_is_restarted(training, undisturbed, kube):
+def test_minio_is_restarted(training: MakeTraining, undisturbed: dict[str, object], kube: Kube) -> None:
     one = training()
     one.start()
     one.wait_for_step(10)
@@ -118,7 +126,9 @@ def test_minio_is_restarted(training, undisturbed, kube):
     check(one, undisturbed)
 
 
-def test_the_api_server_is_restarted(training, undisturbed, test_cluster):
+def test_the_api_server_is_restarted(
+    training: MakeTraining, undisturbed: dict[str, object], test_cluster: Callable[..., None]
+) -> None:
     one = training()
     one.start()
     one.wait_for_step(5)
@@ -132,7 +142,7 @@ def test_the_api_server_is_restarted(training, undisturbed, test_cluster):
     test_cluster("up")  # kube-proxy ends by itself where its configuration was written anew; now it starts again
 
 
-def test_a_job_whose_launcher_was_killed_is_deleted_when_the_run_is_closed(training, kube):
+def test_a_job_whose_launcher_was_killed_is_deleted_when_the_run_is_closed(training: MakeTraining, kube: Kube) -> None:
     one = training()
     launcher = one.start()
     one.wait_for_step(5)
@@ -143,7 +153,7 @@ def test_a_job_whose_launcher_was_killed_is_deleted_when_the_run_is_closed(train
     assert one.steps_saved() >= 5
 
 
-def test_cancelled(training, undisturbed, kube):
+def test_cancelled(training: MakeTraining, undisturbed: dict[str, object], kube: Kube) -> None:
     """SIGTERM of the launcher saves, deletes the job and leaves nothing; the same command goes on from there."""
     one = training()
     process = one.start()
@@ -161,7 +171,7 @@ def test_cancelled(training, undisturbed, kube):
     check(one, undisturbed)
 
 
-def test_a_training_that_cannot_succeed_is_not_tried_again(training):
+def test_a_training_that_cannot_succeed_is_not_tried_again(training: MakeTraining) -> None:
     """A rank's own error comes back as it is; the restarts that the platform would allow are not used up."""
     one = training({"training.learning_rate": "1.0e+30", "training.max_grad_norm": "1.0e+30"})
     one.start()

@@ -3,10 +3,13 @@
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from tests.helpers.kubectl import Kube
 from tests.helpers.paths import ROOT
 
 SECURITY = {
@@ -31,7 +34,7 @@ DEADLINE = 600  # seconds; most of it is the first pull of the image
 
 @pytest.mark.slow
 @pytest.mark.timeout(DEADLINE + 60)
-def test_the_whole_job_in_one_pod(kube, image, namespace):
+def test_the_whole_job_in_one_pod(kube: Kube, image: str, namespace: str) -> None:
     from kubernetes import client
 
     core, batch = client.CoreV1Api(), client.BatchV1Api()
@@ -64,7 +67,9 @@ def test_the_whole_job_in_one_pod(kube, image, namespace):
     assert "report  file:///store/reports/" in said
 
 
-def test_a_change_of_the_code_runs_in_a_pod_within_90_seconds(kube, image, test_cluster, namespace, tmp_path):
+def test_a_change_of_the_code_runs_in_a_pod_within_90_seconds(
+    kube: Kube, image: str, test_cluster: Callable[..., None], namespace: str, tmp_path: Path
+) -> None:
     """Changed here, built, pushed, pulled: what a developer waits for."""
     from kubernetes import client
 

@@ -6,20 +6,22 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from tests.helpers.kubectl import Kube
 from tests.helpers.paths import ROOT
 
 OVERLAYS = sorted(path.name for path in (ROOT / "manifests" / "overlays").iterdir())
 
 
-def test_everything_is_ready_within_five_minutes(platform):
+def test_everything_is_ready_within_five_minutes(platform: float) -> None:
     assert platform < 300
 
 
-def pods_of(overlay: str, kube) -> dict[str, dict]:
+def pods_of(overlay: str, kube: Any) -> dict[str, dict]:
     """The pods that an overlay leads to, by the object that makes them: templates, and the runtime's of the ranks."""
     found = {}
     for item in yaml.safe_load_all(kube.kubectl("kustomize", ROOT / "manifests" / "overlays" / overlay)):
@@ -33,7 +35,7 @@ def pods_of(overlay: str, kube) -> dict[str, dict]:
     return found
 
 
-def create(kube, namespace: str, name: str, spec: dict) -> str:
+def create(kube: Any, namespace: str, name: str, spec: dict) -> str:
     """What the API server says to a pod; its account is another namespace's and does not count here."""
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}}
     pod["spec"] = {key: value for key, value in spec.items() if key != "serviceAccountName"}
@@ -41,7 +43,7 @@ def create(kube, namespace: str, name: str, spec: dict) -> str:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_pod_is_restricted(kube, platform, namespace, overlay):
+def test_every_pod_is_restricted(kube: Kube, platform: float, namespace: str, overlay: Any) -> None:
     """Each is taken in a namespace that enforces it, as ours do; with one right more it would not be."""
     for ours in ("mantis", "mantis-steps"):
         labels = kube.core.read_namespace(ours).metadata.labels
@@ -55,15 +57,15 @@ def test_every_pod_is_restricted(kube, platform, namespace, overlay):
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_ranks_that_save_are_given_all_of_the_pods_time(kube, overlay):
+def test_ranks_that_save_are_given_all_of_the_pods_time(kube: Kube, overlay: Any) -> None:
     """torchrun kills them after its own, which has to be the shorter one, and not by much."""
     ranks = pods_of(overlay, kube)["ranks"]
     given = {entry["name"]: entry.get("value") for entry in ranks["containers"][0]["env"]}
     assert 0 < ranks["terminationGracePeriodSeconds"] - int(given["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) <= 30
 
 
-def test_applied_again_nothing_is_restarted_and_no_password_changes(kube, platform):
-    def state():
+def test_applied_again_nothing_is_restarted_and_no_password_changes(kube: Kube, platform: float) -> None:
+    def state() -> Any:
         listed = json.loads(kube.kubectl("-n", "mantis", "get", "statefulsets,pods", "-o", "json"))["items"]
         kept = [item["metadata"] for item in listed if item["metadata"]["name"].startswith(("minio", "mlflow"))]
         return {item["name"]: (item["uid"], item.get("generation")) for item in kept}
@@ -75,7 +77,7 @@ def test_applied_again_nothing_is_restarted_and_no_password_changes(kube, platfo
     assert kube.core.read_namespaced_secret("mantis-store", "mantis").data == password
 
 
-def takes(kube, namespace: str, folder: Path) -> str:
+def takes(kube: Any, namespace: str, folder: Path) -> str:
     """What the API server says to a kustomization, as if it were applied to an empty namespace.
 
     Another overlay's volumes could not be changed in place.
@@ -88,13 +90,13 @@ def takes(kube, namespace: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_api_server_takes_every_overlay(kube, namespace, overlay):
+def test_the_api_server_takes_every_overlay(kube: Kube, namespace: str, overlay: Any) -> None:
     said = takes(kube, namespace, ROOT / "manifests" / "overlays" / overlay)
     assert "clustertrainingruntime.trainer.kubeflow.org/mantis-deepspeed" in said
     assert "would violate" not in said
 
 
-def test_an_s3_and_a_database_of_ones_own_take_the_place_of_ours(kube, namespace, tmp_path):
+def test_an_s3_and_a_database_of_ones_own_take_the_place_of_ours(kube: Kube, namespace: str, tmp_path: Path) -> None:
     manifests = os.path.relpath(ROOT / "manifests", tmp_path)
     overlay = {
         "resources": [f"{manifests}/overlays/a100"],
@@ -108,7 +110,7 @@ def test_an_s3_and_a_database_of_ones_own_take_the_place_of_ours(kube, namespace
         assert f"networkpolicy.networking.k8s.io/{policy} created" in said
 
 
-def test_a_store_that_is_not_ours_gets_no_users(tmp_path):
+def test_a_store_that_is_not_ours_gets_no_users(tmp_path: Path) -> None:
     for name, address in (("store", "https://s3.example.org"), ("mlflow", "https://minio.mlflow.example.org")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "endpoint").write_text(address)
@@ -121,7 +123,7 @@ def test_a_store_that_is_not_ours_gets_no_users(tmp_path):
     assert done.stdout.count("is not ours and is left alone") == 2
 
 
-def test_the_api_server_takes_every_job(kube, platform, namespace):
+def test_the_api_server_takes_every_job(kube: Kube, platform: float, namespace: str) -> None:
     """And Trainer's webhook, which knows the runtime; in a namespace where none of them is at work."""
     jobs = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "manifests" / "jobs").glob("*.yaml"))]
     for job in jobs:
@@ -133,7 +135,7 @@ def test_the_api_server_takes_every_job(kube, platform, namespace):
 @pytest.mark.parametrize(
     "pipeline", sorted((ROOT / "pipelines" / "compiled").glob("*.yaml")), ids=lambda path: path.stem
 )
-def test_the_api_server_takes_every_compiled_pipeline(kube, namespace, pipeline):
+def test_the_api_server_takes_every_compiled_pipeline(kube: Kube, namespace: str, pipeline: Any) -> None:
     """As the PipelineVersion that KFP keeps of it where pipelines are objects of Kubernetes."""
     if "pipelineversions" not in kube.kubectl("api-resources", "--api-group=pipelines.kubeflow.org", "-o", "name"):
         pytest.skip("no PipelineVersion in this cluster: KFP's CRDs are not installed")
@@ -149,12 +151,12 @@ def test_the_api_server_takes_every_compiled_pipeline(kube, namespace, pipeline)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_no_password_is_in_the_repository(kube, overlay):
+def test_no_password_is_in_the_repository(kube: Kube, overlay: Any) -> None:
     built = kube.kubectl("kustomize", ROOT / "manifests" / "overlays" / overlay)
     assert "kind: Secret\n" not in built
 
 
-def test_the_users_can_do_no_more_than_they_should(services, platform, kube):
+def test_the_users_can_do_no_more_than_they_should(services: dict[str, str], platform: float, kube: Kube) -> None:
     """The keys of steps and ranks read and write one bucket; the reader's only read."""
     from minio import Minio, MinioAdmin
     from minio.credentials import StaticProvider
@@ -176,7 +178,7 @@ def test_the_users_can_do_no_more_than_they_should(services, platform, kube):
         MinioAdmin(endpoint=host, credentials=StaticProvider(*keys["mantis-store"]), secure=False).user_list()
 
 
-def test_mlflow_lets_nobody_in_without_a_password(services, platform):
+def test_mlflow_lets_nobody_in_without_a_password(services: dict[str, str], platform: float) -> None:
     import urllib.error
     import urllib.request
 
@@ -190,7 +192,7 @@ def test_mlflow_lets_nobody_in_without_a_password(services, platform):
     assert refused.value.code == 401
 
 
-def test_a_new_password_reaches_everybody(kube, services):
+def test_a_new_password_reaches_everybody(kube: Kube, services: dict[str, str]) -> None:
     """As docs/how-to/operate.md says it: the Secret and both Jobs go, and the overlay is applied again."""
     from minio import Minio
     from minio.error import S3Error

@@ -3,6 +3,8 @@
 import re
 import threading
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import yaml
@@ -10,6 +12,8 @@ import yaml
 from components.training.launch.trainjob import TrainJobLauncher
 from components.training.launch.trainjob_spec import train_job
 from mantis.errors import TrainingError
+from tests.cluster.conftest import RunInBucket
+from tests.helpers.kubectl import Kube
 from tests.helpers.paths import ROOT
 
 RUNTIME = "mantis-deepspeed-a100"  # beside the one of the overlay that is applied
@@ -18,7 +22,7 @@ pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module")
-def gpu_nodes(kube, platform, test_cluster):
+def gpu_nodes(kube: Kube, platform: float, test_cluster: Callable[..., None]) -> Iterator[Any]:
     """Sixteen nodes of eight A100 with a network card each, and the a100 overlay's runtime under its own name."""
     built = kube.kubectl("kustomize", ROOT / "manifests" / "overlays" / "a100")
     (runtime,) = [item for item in yaml.safe_load_all(built) if item["kind"] == "ClusterTrainingRuntime"]
@@ -33,13 +37,13 @@ def gpu_nodes(kube, platform, test_cluster):
 class Following:
     """The launcher in a thread, so that a test can look at the job meanwhile."""
 
-    def __init__(self, run) -> None:
+    def __init__(self, run: Any) -> None:
         self.error: BaseException | None = None
         self.name = train_job(run, MADE)["metadata"]["name"]
         self._thread = threading.Thread(target=self._work, args=(run,), daemon=True)
         self._thread.start()
 
-    def _work(self, run) -> None:
+    def _work(self, run: Any) -> None:
         try:
             TrainJobLauncher().launch(run, f"checkpoints/{MADE}")
         except BaseException as error:
@@ -52,7 +56,7 @@ class Following:
 
 
 @pytest.fixture
-def said(capfd):
+def said(capfd: pytest.CaptureFixture[str]) -> Any:
     """Wait for words of the launcher; returns all that it said."""
     heard = []
 
@@ -68,7 +72,9 @@ def said(capfd):
 
 
 @pytest.mark.parametrize("nodes", [2, 16])
-def test_a_pod_on_each_node_of_eight(kube, gpu_nodes, run_in_bucket, said, nodes):
+def test_a_pod_on_each_node_of_eight(
+    kube: Kube, gpu_nodes: Any, run_in_bucket: RunInBucket, said: Any, nodes: int
+) -> None:
     run = run_in_bucket({"training.nodes": str(nodes), "training.gpus_per_node": "8", "cluster.runtime": RUNTIME})
     following = Following(run)
     label = f"jobset.sigs.k8s.io/jobset-name={following.name}"
@@ -89,7 +95,9 @@ def test_a_pod_on_each_node_of_eight(kube, gpu_nodes, run_in_bucket, said, nodes
     )
 
 
-def test_a_job_that_does_not_fit_waits_and_says_why(kube, gpu_nodes, run_in_bucket, said):
+def test_a_job_that_does_not_fit_waits_and_says_why(
+    kube: Kube, gpu_nodes: Any, run_in_bucket: RunInBucket, said: Any
+) -> None:
     run = run_in_bucket({"training.nodes": "17", "training.gpus_per_node": "8", "cluster.runtime": RUNTIME})
     following = Following(run)
     text = said("nodes are available")
@@ -100,7 +108,7 @@ def test_a_job_that_does_not_fit_waits_and_says_why(kube, gpu_nodes, run_in_buck
     assert "was deleted while it ran" in str(error)
 
 
-def test_a_suspended_job_waits_in_its_queue(kube, gpu_nodes, run_in_bucket, said):
+def test_a_suspended_job_waits_in_its_queue(kube: Kube, gpu_nodes: Any, run_in_bucket: RunInBucket, said: Any) -> None:
     """As Kueue does it: the job is suspended from its beginning, and resumed when it is admitted."""
     run = run_in_bucket(
         {"training.nodes": "2", "training.gpus_per_node": "8", "cluster.runtime": RUNTIME, "cluster.queue": "a100"}

@@ -1,8 +1,10 @@
+from typing import Any
+
 import pytest
 import torch
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(items: Any) -> None:
     """Skip by name: these run wherever CUDA is there."""
     if not torch.cuda.is_available():
         for item in items:

@@ -1,4 +1,5 @@
 import importlib.util
+from typing import Any
 
 import pytest
 import torch
@@ -10,13 +11,13 @@ HEADS, WIDTH = 8, 64
 TOLERANCE = 2e-2  # of bf16: 8 bits of mantissa, sums of a few hundred terms
 
 
-def row(device, *, key_heads=HEADS, dtype=torch.bfloat16):
+def row(device: Any, *, key_heads: Any = HEADS, dtype: Any = torch.bfloat16) -> Any:
     generator = torch.Generator(device).manual_seed(0)
     shapes = [(1, heads, sum(SEGMENTS), WIDTH) for heads in (HEADS, key_heads, key_heads)]
     return [torch.randn(shape, generator=generator, device=device).to(dtype).requires_grad_() for shape in shapes]
 
 
-def gradients(kernel, tensors):
+def gradients(kernel: Any, tensors: Any) -> Any:
     output = kernel(*tensors, SEGMENTS, None)
     weights = torch.linspace(-1, 1, output.numel(), device=output.device).view_as(output)
     return output, torch.autograd.grad((output.float() * weights).sum(), tensors)
@@ -24,7 +25,7 @@ def gradients(kernel, tensors):
 
 @pytest.mark.parametrize("key_heads", [HEADS, HEADS // 4], ids=["all heads", "grouped"])
 @pytest.mark.parametrize("kernel", [varlen, flash], ids=["varlen", "flash"])
-def test_one_call_equals_segment_by_segment(device, kernel, key_heads):
+def test_one_call_equals_segment_by_segment(device: torch.device, kernel: Any, key_heads: Any) -> None:
     if kernel is flash and importlib.util.find_spec("flash_attn") is None:
         pytest.skip("flash_attn is not installed")
     tensors = row(device, key_heads=key_heads)
@@ -35,6 +36,6 @@ def test_one_call_equals_segment_by_segment(device, kernel, key_heads):
         assert (one.float() - other).norm() / other.norm() < TOLERANCE
 
 
-def test_half_precision_takes_one_call_and_fp32_does_not(device):
+def test_half_precision_takes_one_call_and_fp32_does_not(device: torch.device) -> None:
     assert kernel_for(device, torch.bfloat16) in (varlen, flash)
     assert kernel_for(device, torch.float32) is by_segment

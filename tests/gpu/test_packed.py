@@ -1,4 +1,5 @@
 import io
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ SETTINGS = ModelSettings(from_scratch=FromScratch(text_width=128, text_heads=2, 
 TOLERANCE = 2e-2  # of bf16
 
 
-def prepared(processor, count):
+def prepared(processor: Any, count: Any) -> Any:
     picture = io.BytesIO()
     Image.new("RGB", (64, 48), (200, 40, 90)).save(picture, "PNG")
     samples = []
@@ -33,7 +34,7 @@ def prepared(processor, count):
 
 @pytest.mark.parametrize("name", [name for name in family_names() if name.startswith("llava")])
 @pytest.mark.parametrize("chunk_logits", [500, 2**26], ids=["chunks", "whole"])
-def test_packed_equals_separate_and_a_step_lowers_the_loss(device, name, chunk_logits):
+def test_packed_equals_separate_and_a_step_lowers_the_loss(device: torch.device, name: Any, chunk_logits: int) -> None:
     kind = family(name)
     text = [f"{number} {number}" for number in range(2000)]
     tokenizer = train_tokenizer(text, vocabulary=1000, special_tokens=kind.special_tokens())
@@ -42,7 +43,7 @@ def test_packed_equals_separate_and_a_step_lowers_the_loss(device, name, chunk_l
     samples, none = prepared(processor, 6), processor.preprocess([])
     head = LossHead(model, chunk_logits=chunk_logits)
 
-    def losses(members):
+    def losses(members: Any) -> Any:
         batch = to_device(collate(members, no_pixels=none), device, torch.bfloat16)
         return head.sample_losses(kind, model, batch)
 

@@ -5,14 +5,17 @@ Arguments: store URL, file for the figures, ids of runs.
 
 import sys
 import tempfile
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
-from components.training.engine.deepspeed_engine import build_engine
+from components.training.engine.deepspeed_engine import DistributedContext, build_engine
 from components.training.loss import LossHead
-from mantis.config.recipe import AdapterSettings
+from mantis.config.recipe import AdapterSettings, ModelSettings, TrainingSettings
+from mantis.dataset.mixture_reader import MixtureReader
+from mantis.models.family import Family
 from mantis.models.registry import family
 from tests.helpers.compare_zero_step import BATCH, main, steps_of
 
@@ -33,7 +36,9 @@ PUBLISHED = {
 UNQUANTIZED = {"llava-clip": ["model.vision_tower", "lm_head"], "idefics2": ["lm_head"]}
 
 
-def train(model_settings, settings, reader, ranks) -> list[dict]:
+def train(
+    model_settings: ModelSettings, settings: TrainingSettings, reader: MixtureReader, ranks: DistributedContext
+) -> list[dict]:
     kind = family(model_settings.family)
     parts = ("text",) if kind.name == "llava-clip" else ("projector", "text")
     adapter = PUBLISHED[kind.name]
@@ -52,7 +57,7 @@ def train(model_settings, settings, reader, ranks) -> list[dict]:
     return steps_of(engine, reference, LossHead(model), kind, processor, settings, reader, ranks)
 
 
-def peft_alone(model, kind, adapter):
+def peft_alone(model: torch.nn.Module, kind: Family, adapter: AdapterSettings) -> Any:
     """The model as transformers quantizes it when it loads it, with peft's adapters."""
     with tempfile.TemporaryDirectory() as own:
         folders = [own]

@@ -7,17 +7,27 @@ import copy
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from deepspeed.utils import safe_get_full_grad
 
 from components.training.batching.data_loader import DataLoader, SampleProcessor
 from components.training.batching.sample_plan import Budgets, Lengths, SamplePlan
-from components.training.engine.deepspeed_engine import build_engine, freeze, join_ranks, leave_ranks, parameter_groups
+from components.training.engine.deepspeed_engine import (
+    DistributedContext,
+    build_engine,
+    freeze,
+    join_ranks,
+    leave_ranks,
+    parameter_groups,
+)
 from components.training.loss import CHUNK_LOGITS, LossHead, share_of_step
 from components.training.sizing.flops import flops_of
 from mantis.artifacts.manifest import read_manifest
+from mantis.config.recipe import ModelSettings, TrainingSettings
 from mantis.dataset.mixture_reader import MixtureReader
+from mantis.models.family import Family
 from mantis.models.registry import family
 from mantis.runs.step_runner import open_run, read_record
 
@@ -33,7 +43,7 @@ VARIANTS = [
 ]
 
 
-def main(work, store_url: str, out: str, *run_ids: str) -> None:
+def main(work: Any, store_url: str, out: str, *run_ids: str) -> None:
     ranks = join_ranks()
     figures = {}
     for run_id in run_ids:
@@ -45,7 +55,9 @@ def main(work, store_url: str, out: str, *run_ids: str) -> None:
     leave_ranks()
 
 
-def every_variant(model_settings, training, reader, ranks) -> list[list[dict]]:
+def every_variant(
+    model_settings: ModelSettings, training: TrainingSettings, reader: MixtureReader, ranks: DistributedContext
+) -> list[list[dict]]:
     figures = []
     for variant in VARIANTS:
         changes = {"max_grad_norm": 0.5, "global_batch_size": BATCH, **variant}
@@ -55,7 +67,14 @@ def every_variant(model_settings, training, reader, ranks) -> list[list[dict]]:
     return figures
 
 
-def train(model_settings, settings, reader, ranks, *, chunk_logits) -> list[dict]:
+def train(
+    model_settings: ModelSettings,
+    settings: TrainingSettings,
+    reader: MixtureReader,
+    ranks: DistributedContext,
+    *,
+    chunk_logits: Any,
+) -> list[dict]:
     kind = family(model_settings.family)
     processor = kind.processor(reader.tokenizer(), model_settings)
     model = kind.build(processor, seed=3)
@@ -66,7 +85,16 @@ def train(model_settings, settings, reader, ranks, *, chunk_logits) -> list[dict
     return steps_of(engine, reference, head, kind, processor, settings, reader, ranks)
 
 
-def steps_of(engine, reference, head, kind, processor, settings, reader, ranks) -> list[dict]:
+def steps_of(
+    engine: Any,
+    reference: torch.nn.Module,
+    head: LossHead,
+    kind: Family,
+    processor: Any,
+    settings: TrainingSettings,
+    reader: MixtureReader,
+    ranks: DistributedContext,
+) -> list[dict]:
     plan = SamplePlan(
         Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
         seed=1,
@@ -85,7 +113,18 @@ def steps_of(engine, reference, head, kind, processor, settings, reader, ranks) 
         ]
 
 
-def step(work, engine, reference, adam, settings, *, head, kind, preparer, ranks) -> dict:
+def step(
+    work: Any,
+    engine: Any,
+    reference: torch.nn.Module,
+    adam: torch.optim.Optimizer,
+    settings: TrainingSettings,
+    *,
+    head: LossHead,
+    kind: Family,
+    preparer: SampleProcessor,
+    ranks: DistributedContext,
+) -> dict:
     expected = one_by_one(reference, kind, preparer, work.samples)
     loss = torch.zeros(())
     for index, batch in enumerate(work.batches):
@@ -106,7 +145,7 @@ def step(work, engine, reference, adam, settings, *, head, kind, preparer, ranks
     }
 
 
-def one_by_one(model, kind, preparer, positions) -> float:
+def one_by_one(model: torch.nn.Module, kind: Family, preparer: SampleProcessor, positions: Any) -> float:
     total = 0.0
     for position in positions:
         batch = preparer.pack(preparer.prepare([int(position)]))
@@ -117,7 +156,7 @@ def one_by_one(model, kind, preparer, positions) -> float:
     return total
 
 
-def gradient_error(module, reference) -> float:
+def gradient_error(module: torch.nn.Module, reference: torch.nn.Module) -> float:
     difference = size = 0.0
     named = dict(reference.named_parameters())
     for name, parameter in module.named_parameters():
@@ -129,7 +168,7 @@ def gradient_error(module, reference) -> float:
     return (difference / size) ** 0.5
 
 
-def step_by_hand(model, adam, clipping: float) -> float:
+def step_by_hand(model: torch.nn.Module, adam: torch.optim.Optimizer, clipping: float) -> float:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     norm = float(torch.nn.utils.clip_grad_norm_(trained, clipping))
     for group in adam.param_groups:

@@ -11,6 +11,9 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from components.evaluation import evaluator  # noqa: F401  (torch, imported once for all lives)
 from components.evaluation.generation.generator import Generator
@@ -23,11 +26,11 @@ from mantis.store.base import open_store
 QUESTIONS_BEFORE_THE_LAST_KILL = 100  # of 178
 
 
-def live(run: Run, model, asked: Path) -> None:
+def live(run: Run, model: torch.nn.Module, asked: Path) -> None:
     """One life: evaluates, and notes in `asked` each question that it begins to answer."""
     generate = Generator._generate
 
-    def noted(self, inputs):
+    def noted(self: Any, inputs: Any) -> Any:
         with asked.open("a") as file:
             file.write(
                 "".join(f"{question.id} {question.allowed} {len(inputs.questions)}\n" for question in inputs.questions)
@@ -39,7 +42,7 @@ def live(run: Run, model, asked: Path) -> None:
     evaluate(run, "demo-multi", model)
 
 
-def fork(run: Run, model, asked: Path) -> int:
+def fork(run: Run, model: torch.nn.Module, asked: Path) -> int:
     child = os.fork()
     if child:
         return child

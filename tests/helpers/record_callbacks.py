@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from typing import Any
 
 from components.training.callbacks.callback import Callback
 from components.training.engine.deepspeed_engine import join_ranks, leave_ranks
@@ -24,31 +25,31 @@ class LossSum(Callback):
 
     name = "loss_sum"
 
-    def __init__(self, stop_after=None) -> None:
+    def __init__(self, stop_after: Any = None) -> None:
         self.stop_after, self.sum = stop_after, 0.0
 
-    def on_start(self, trainer):
+    def on_start(self, trainer: Any) -> None:
         print(json.dumps({"hook": "on_start", "step": trainer.state.step, "sum": self.sum}), flush=True)
 
-    def after_step(self, finished):
+    def after_step(self, finished: Any) -> Any:
         self.sum += finished.figures.loss
         if finished.step == self.stop_after:
             os.kill(os.getpid(), signal.SIGTERM)
         return {"loss_sum": self.sum}
 
-    def on_row(self, row):
+    def on_row(self, row: Any) -> None:
         print(json.dumps({"hook": "on_row", "step": row["step"], "sum": row["loss_sum"]}), flush=True)
 
-    def on_save(self, step):
+    def on_save(self, step: Any) -> None:
         print(json.dumps({"hook": "on_save", "step": step, "sum": self.sum}), flush=True)
 
-    def on_end(self, trainer):
+    def on_end(self, trainer: Any) -> None:
         print(json.dumps({"hook": "on_end", "step": trainer.state.step, "sum": self.sum}), flush=True)
 
-    def state_dict(self):
+    def state_dict(self) -> Any:
         return {"sum": self.sum}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Any) -> None:
         self.sum = state["sum"]
 
 

@@ -5,6 +5,7 @@ Arguments: save | load, ZeRO stage, folder, and for load the saving world size, 
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,11 +27,11 @@ class Model(torch.nn.Module):
         self.frozen.requires_grad_(False)
         self.register_buffer("seen", torch.full((5,), float(seed)))
 
-    def forward(self, values):
+    def forward(self, values: Any) -> Any:
         return self.last(self.norm(self.frozen(torch.tanh(self.first(values))))).square().mean()
 
 
-def build(stage: int, seed: int):
+def build(stage: int, seed: int) -> Any:
     import deepspeed
 
     model = Model(seed)
@@ -39,7 +40,7 @@ def build(stage: int, seed: int):
     return deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
 
 
-def steps(engine, first: int, count: int) -> None:
+def steps(engine: Any, first: int, count: int) -> None:
     """The same samples on every rank, so that the world size changes nothing."""
     for step in range(first, first + count):
         torch.manual_seed(100 + step)
@@ -47,7 +48,7 @@ def steps(engine, first: int, count: int) -> None:
         engine.step()
 
 
-def whole_state(engine) -> dict[str, torch.Tensor]:
+def whole_state(engine: Any) -> dict[str, torch.Tensor]:
     """Everything that training goes on from, gathered: weights, masters, moments, buffers."""
     import deepspeed
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
@@ -89,7 +90,7 @@ def save(stage: str, folder: str) -> None:
     leave_ranks()
 
 
-def save_at_once(engine, folder: Path) -> dict[str, str]:
+def save_at_once(engine: Any, folder: Path) -> dict[str, str]:
     """Hashes of the files of a synchronous save."""
     usual = engine.checkpoint_engine
     engine.checkpoint_engine = direct = Direct(usual, folder / "direct")
@@ -101,15 +102,15 @@ def save_at_once(engine, folder: Path) -> dict[str, str]:
 class Direct:
     """DeepSpeed's checkpoint engine, writing at once what Snapshot writes later."""
 
-    def __init__(self, usual, folder: Path) -> None:
+    def __init__(self, usual: Any, folder: Path) -> None:
         self.usual, self.folder, self.digests = usual, folder, {}
         folder.mkdir(exist_ok=True)
 
-    def save(self, state_dict, path) -> None:
+    def save(self, state_dict: Any, path: Any) -> None:
         name = Path(path).name
         self.digests[name] = write_hashed(state_dict, self.folder / name).sha256
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: Any) -> Any:
         return getattr(self.usual, name)
 
 

@@ -15,6 +15,7 @@ import socket
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import deepspeed
 import deepspeed.ops
@@ -40,7 +41,7 @@ TRAINED = Path("checkpoints", "trained")
 class Odd(torch.nn.Module):
     """Sizes that divide by no world size, frozen and tied weights, buffers of two types."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.embed = torch.nn.Embedding(7, 5)
         self.frozen = torch.nn.Linear(5, 5).requires_grad_(False)
@@ -50,12 +51,12 @@ class Odd(torch.nn.Module):
         self.head = torch.nn.Linear(5, 7, bias=False)
         self.head.weight = self.embed.weight
 
-    def forward(self, tokens):
+    def forward(self, tokens: Any) -> Any:
         hidden = self.norm(self.middle(self.frozen(self.embed(tokens)))) * self.scale
         return torch.nn.functional.cross_entropy(self.head(hidden), tokens)
 
 
-def engine_of(model, stage):
+def engine_of(model: torch.nn.Module, stage: Any) -> Any:
     """Two parameter groups, as weight decay makes them; the last elements of each rank's part are padding."""
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     groups = [
@@ -72,7 +73,7 @@ def engine_of(model, stage):
     return engine
 
 
-def train_odd(folder, stage):
+def train_odd(folder: Any, stage: Any) -> None:
     torch.manual_seed(7)
     engine = engine_of(Odd(), stage)
     for step in range(2):
@@ -81,7 +82,7 @@ def train_odd(folder, stage):
     engine.save_checkpoint(str(folder), tag=TAG)
 
 
-def save_family(folder, name):
+def save_family(folder: Any, name: Any) -> None:
     kind = family(name)
     tokenizer = train_tokenizer(["What colour is it? red"] * 4, vocabulary=300, special_tokens=kind.special_tokens())
     shape = FromScratch(vision_width=32, text_width=32, text_layers=2)
@@ -92,7 +93,7 @@ def save_family(folder, name):
     model.config.save_pretrained(folder)
 
 
-def train_adapters(folder, *, dora):
+def train_adapters(folder: Any, *, dora: Any) -> None:
     """One step of LoRA under ZeRO-3, or of DoRA on a base in nf4 under ZeRO-2."""
     llava, processor = tiny_llava()
     base = llava.build(processor, seed=3)
@@ -132,14 +133,14 @@ def train_adapters(folder, *, dora):
         config.save_pretrained(folder / "model")
 
 
-def tiny_llava():
+def tiny_llava() -> Any:
     llava = family("llava-clip")
     tokenizer = train_tokenizer(["What colour is it? red"] * 4, vocabulary=300, special_tokens=llava.special_tokens())
     shape = FromScratch(vision_width=32, text_width=32, text_layers=2)
     return llava, llava.processor(tokenizer, ModelSettings(from_scratch=shape))
 
 
-def train_llava(folder):
+def train_llava(folder: Any) -> None:
     llava, processor = tiny_llava()
     engine = engine_of(llava.build(processor, seed=3), 3)
     batch = packed(processor.tokenizer.convert_tokens_to_ids("<image>"))
@@ -155,7 +156,7 @@ def train_llava(folder):
         processor.save(folder / "model")
 
 
-def packed(image):
+def packed(image: Any) -> Any:
     """A sample with an image and one without, in one row."""
     first, second = [image] * 4 + [40, 41, 42, 43], [50, 51, 52]
     return PackedBatch(
@@ -170,7 +171,7 @@ def packed(image):
     )
 
 
-def commit(folder):
+def commit(folder: Any) -> None:
     files = [
         {"name": path.name, "size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         for path in sorted((folder / TAG).iterdir())
@@ -178,7 +179,7 @@ def commit(folder):
     (folder / TAG / "COMMIT").write_text(json.dumps({"step": 2, "world_size": LLAVA_WORLD, "files": files}))
 
 
-def fork_ranks(world, work):
+def fork_ranks(world: Any, work: Any) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -193,7 +194,7 @@ def fork_ranks(world, work):
         sys.exit("a rank failed")
 
 
-def run_rank(rank, world, port, work):
+def run_rank(rank: Any, world: Any, port: Any, work: Any) -> None:
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -212,11 +213,11 @@ def run_rank(rank, world, port, work):
     os._exit(0)
 
 
-def main(out):
+def main(out: Any) -> None:
     torch.set_num_threads(1)
     deepspeed.ops.__compatible_ops__ = {}  # as in deepspeed_engine.py: otherwise it compiles for a minute
 
-    def work(world):
+    def work(world: Any) -> None:
         for stage in STAGES:
             train_odd(out / f"zero{stage}-{world}", stage)
         if world == LLAVA_WORLD:

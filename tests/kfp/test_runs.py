@@ -5,6 +5,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -14,13 +17,15 @@ from components.training.checkpointing.saver import committed
 from mantis.runs.step_runner import State, runs
 from pipelines.execution.submit import ENDED
 from tests.helpers.demo_scores import assert_above_chance
+from tests.helpers.kubectl import Kube
+from tests.kfp.conftest import Kfp, SubmittedRun
 
 pytestmark = pytest.mark.timeout(2700)
 EXPENSIVE = ("assemble", "train", "convert")
 
 
 @pytest.fixture(scope="session")
-def demo(kfp):
+def demo(kfp: Kfp) -> Any:
     """`mantis pipeline submit demo --follow`, to its end: what it said, and the ids of the run."""
     began = time.monotonic()
     done = kfp.submit("demo", "--follow")
@@ -29,12 +34,12 @@ def demo(kfp):
     return {"said": done, "seconds": time.monotonic() - began, "run": words[1], "kfp": words[2].rsplit("/", 1)[-1]}
 
 
-def test_the_demo_succeeds_and_clears_its_bars(kfp, demo):
+def test_the_demo_succeeds_and_clears_its_bars(kfp: Kfp, demo: Any) -> None:
     assert "SUCCEEDED" in demo["said"].stderr
     assert_above_chance(kfp.summary(demo["run"])["scores"])
 
 
-def test_everything_is_in_mlflow(demo, tracked):
+def test_everything_is_in_mlflow(demo: Any, tracked: Callable[[str], Any]) -> None:
     from mlflow import MlflowClient
 
     found = tracked(demo["run"])
@@ -43,7 +48,7 @@ def test_everything_is_in_mlflow(demo, tracked):
     assert "report.html" in {item.path for item in MlflowClient().list_artifacts(found.info.run_id)}
 
 
-def test_every_step_was_a_pod_of_the_image_and_training_a_job_of_two_pods(kfp, demo, kube):
+def test_every_step_was_a_pod_of_the_image_and_training_a_job_of_two_pods(kfp: Kfp, demo: Any, kube: Kube) -> None:
     workflow = kfp.workflow(demo["kfp"])
     pods = [node for node in workflow["status"]["nodes"].values() if node["type"] == "Pod"]
     assert pods
@@ -57,7 +62,9 @@ def test_every_step_was_a_pod_of_the_image_and_training_a_job_of_two_pods(kfp, d
     assert "trainjob" not in kube.kubectl("-n", "mantis", "get", "trainjobs", "-o", "name")
 
 
-def test_what_kfp_adds_to_the_steps_is_known(kfp, demo, record_property, capsys):
+def test_what_kfp_adds_to_the_steps_is_known(
+    kfp: Kfp, demo: Any, record_property: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Seconds of the run that no step of ours worked; docs/how-to/operate.md has the table."""
     nodes = kfp.workflow(demo["kfp"])["status"]["nodes"].values()
     pods = [node for node in nodes if node["type"] == "Pod"]
@@ -78,7 +85,9 @@ def test_what_kfp_adds_to_the_steps_is_known(kfp, demo, record_property, capsys)
     assert whole - ours < 600
 
 
-def test_run_again_everything_expensive_comes_from_the_store(kfp, small, little):
+def test_run_again_everything_expensive_comes_from_the_store(
+    kfp: Kfp, small: SubmittedRun, little: dict[str, str]
+) -> None:
     before = kfp.records(small.ours)
     began = time.monotonic()
     _, theirs = kfp.started("demo", overrides=little)
@@ -90,7 +99,7 @@ def test_run_again_everything_expensive_comes_from_the_store(kfp, small, little)
         assert after[step].key == before[step].key
 
 
-def test_a_clone_with_another_learning_rate_trains_again_on_the_same_data(kfp, small):
+def test_a_clone_with_another_learning_rate_trains_again_on_the_same_data(kfp: Kfp, small: SubmittedRun) -> None:
     """What *Clone run* of the UI does: the same version and parameters, one of them changed."""
     theirs = kfp.again(small.theirs, "another learning rate", {"training.learning_rate": "2e-4"})
     assert kfp.ends(theirs) == "SUCCEEDED"
@@ -101,7 +110,7 @@ def test_a_clone_with_another_learning_rate_trains_again_on_the_same_data(kfp, s
     assert after["train"].key != before["train"].key
 
 
-def test_the_data_alone(kfp):
+def test_the_data_alone(kfp: Kfp) -> None:
     ours, theirs = kfp.started("demo", "--pipeline=data-preparation", overrides={"data.generated_conversations": "170"})
     assert kfp.ends(theirs) == "SUCCEEDED"
     records = kfp.records(ours)
@@ -109,7 +118,7 @@ def test_the_data_alone(kfp):
     assert "train" not in records
 
 
-def test_a_model_of_the_store_is_evaluated(kfp, small):
+def test_a_model_of_the_store_is_evaluated(kfp: Kfp, small: SubmittedRun) -> None:
     model = kfp.records(small.ours)["convert"].key
     given = {"evaluation.samples_per_skill": "5", "evaluation.benchmarks": "[demo-single]"}
     ours, theirs = kfp.started("demo", "--pipeline=evaluation", f"--model={model}", overrides=given)
@@ -117,7 +126,9 @@ def test_a_model_of_the_store_is_evaluated(kfp, small):
     assert {row["benchmark"] for row in kfp.summary(ours)["scores"]} == {"demo-single"}
 
 
-def test_an_ablation_trains_its_arms_and_compares_them(kfp, little, tracked):
+def test_an_ablation_trains_its_arms_and_compares_them(
+    kfp: Kfp, little: dict[str, str], tracked: Callable[[str], Any]
+) -> None:
     given = little | {"data.skills": "[single,multi]", "evaluation.benchmarks": "[demo-single]"}
     ours, theirs = kfp.started("demo", "--pipeline=ablation", overrides=given)
     assert kfp.ends(theirs) == "SUCCEEDED"
@@ -129,7 +140,7 @@ def test_an_ablation_trains_its_arms_and_compares_them(kfp, little, tracked):
         assert tracked(arm).info.status == "FINISHED"
 
 
-def test_a_recurring_run_runs(kfp, small, little):
+def test_a_recurring_run_runs(kfp: Kfp, small: SubmittedRun, little: dict[str, str]) -> None:
     done = kfp.submit("demo", "--cron=0 * * * * *", overrides=little)
     assert done.returncode == 0, done.stdout + done.stderr
     recurring = next(line for line in done.stdout.splitlines() if line.startswith("run ")).rsplit("/", 1)[-1].strip()
@@ -146,7 +157,9 @@ def test_a_recurring_run_runs(kfp, small, little):
     kfp.client.delete_recurring_run(recurring)
 
 
-def test_a_step_that_fails_says_why_where_people_look(kfp, small, little, mantis_status, tracked):
+def test_a_step_that_fails_says_why_where_people_look(
+    kfp: Kfp, small: SubmittedRun, little: dict[str, str], mantis_status: Any, tracked: Callable[[str], Any]
+) -> None:
     ours, theirs = kfp.started(
         "demo", overrides={"cluster.runtime": "no-such-runtime", **little | {"training.seed": "7"}}
     )
@@ -159,13 +172,15 @@ def test_a_step_that_fails_says_why_where_people_look(kfp, small, little, mantis
     assert "no-such-runtime" in mantis_status(ours)
 
 
-def test_a_recipe_that_will_not_do_is_refused_by_the_first_step(kfp, small):
+def test_a_recipe_that_will_not_do_is_refused_by_the_first_step(kfp: Kfp, small: SubmittedRun) -> None:
     theirs = kfp.again(small.theirs, "refused", {"training.learning_rat": "1"})
     assert kfp.ends(theirs) == "FAILED"
     assert "training.learning_rat" in "".join(map(kfp.log, kfp.pods(theirs, "preflight")))
 
 
-def test_terminating_deletes_the_job_and_closes_the_run_as_killed(kfp, small, little, kube, tracked):
+def test_terminating_deletes_the_job_and_closes_the_run_as_killed(
+    kfp: Kfp, small: SubmittedRun, little: dict[str, str], kube: Kube, tracked: Callable[[str], Any]
+) -> None:
     given = little | {"training.epochs": "400", "training.checkpoint_every": "20", "training.seed": "8"}
     ours, theirs = kfp.started("demo", overrides=given)
 
@@ -185,7 +200,7 @@ def test_terminating_deletes_the_job_and_closes_the_run_as_killed(kfp, small, li
     assert kfp.ends(theirs) in ("FAILED", "CANCELED")
 
 
-def test_a_step_asks_for_what_the_platform_says(kfp, tmp_path):
+def test_a_step_asks_for_what_the_platform_says(kfp: Kfp, tmp_path: Path) -> None:
     """A queue and a node for the one; for the other a GPU, which this cluster does not have: it waits, and says so."""
     asked = {
         "prepare": {
@@ -202,7 +217,7 @@ def test_a_step_asks_for_what_the_platform_says(kfp, tmp_path):
         "demo", *options, "--name", f"asked-{uuid4().hex[:8]}", overrides={"data.generated_conversations": "160"}
     )
 
-    def waiting():
+    def waiting() -> Any:
         return [pod for name in kfp.pods(theirs, "assemble") if (pod := kfp.pod(name))["status"]["phase"] == "Pending"]
 
     (pod,) = kfp.kube.until("a pod that waits for a GPU", waiting, 600)
@@ -218,7 +233,9 @@ def test_a_step_asks_for_what_the_platform_says(kfp, tmp_path):
     assert kfp.ends(theirs, 300) != "SUCCEEDED"
 
 
-def test_a_step_whose_pod_is_lost_does_not_lose_the_run(kfp, small, little, kube):
+def test_a_step_whose_pod_is_lost_does_not_lose_the_run(
+    kfp: Kfp, small: SubmittedRun, little: dict[str, str], kube: Kube
+) -> None:
     """As when a node goes: the pod is gone without a word, and Argo starts another."""
     given = little | {"data.generated_conversations": "4000", "training.max_steps": "10"}
     ours, theirs = kfp.started("demo", overrides=given)
@@ -236,7 +253,7 @@ def test_a_step_whose_pod_is_lost_does_not_lose_the_run(kfp, small, little, kube
 
 
 @pytest.fixture
-def mantis_status(kfp):
+def mantis_status(kfp: Kfp) -> Any:
     def call(run: str) -> str:
         command = [sys.executable, "-m", "pipelines.cli", "status", run, "--store", kfp.store]
         return subprocess.run(command, env=os.environ | {"COLUMNS": "300"}, capture_output=True, text=True).stdout

@@ -2,16 +2,20 @@
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+
+from tests.helpers.kubectl import Kube
+from tests.kfp.conftest import Kfp, SubmittedRun
 
 pytestmark = pytest.mark.timeout(2700)
 OURS = ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD")
 
 
 @pytest.fixture(scope="module")
-def credentials(kube) -> dict[str, bytes]:
+def credentials(kube: Kube) -> dict[str, bytes]:
     found = {}
     for name in ("mantis-store", "mantis-mlflow"):
         data = kube.core.read_namespaced_secret(name, "mantis").data
@@ -20,7 +24,7 @@ def credentials(kube) -> dict[str, bytes]:
     return found
 
 
-def bucket_of_kfp(kfp, kube) -> Iterator[tuple[str, bytes]]:
+def bucket_of_kfp(kfp: Any, kube: Any) -> Iterator[tuple[str, bytes]]:
     """Every object of the bucket in which KFP keeps artifacts and logs."""
     from minio import Minio
 
@@ -39,7 +43,7 @@ def bucket_of_kfp(kfp, kube) -> Iterator[tuple[str, bytes]]:
                     yield f"{bucket.name}/{item.object_name}", reply.read()
 
 
-def everything(kfp, kube, mlflow_contents) -> Iterator[tuple[str, bytes]]:
+def everything(kfp: Any, kube: Any, mlflow_contents: Any) -> Iterator[tuple[str, bytes]]:
     for entry in kfp.opened.list(""):
         yield f"store {entry.key}", kfp.opened.get(entry.key)
     yield from bucket_of_kfp(kfp, kube)
@@ -52,7 +56,13 @@ def everything(kfp, kube, mlflow_contents) -> Iterator[tuple[str, bytes]]:
             yield f"log {namespace} {pod}", log.encode()
 
 
-def test_no_credential_is_left_anywhere(kfp, small, kube, credentials, mlflow_contents):
+def test_no_credential_is_left_anywhere(
+    kfp: Kfp,
+    small: SubmittedRun,
+    kube: Kube,
+    credentials: dict[str, bytes],
+    mlflow_contents: Callable[[], Iterator[tuple[str, bytes]]],
+) -> None:
     looked, kinds = 0, set()
     known, seen = small[0].encode(), 0
     for name, data in everything(kfp, kube, mlflow_contents):

@@ -3,11 +3,13 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines.execution.compile import compile_all
 from pipelines.execution.platform import Platform
+from tests.kfp.conftest import Kfp, SubmittedRun
 
 pytestmark = pytest.mark.timeout(1800)
 STEPS = (
@@ -26,13 +28,13 @@ SLOW = 60_000  # ms
 
 
 @pytest.fixture(scope="module")
-def page(kfp, browser):
+def page(kfp: Kfp, browser: Any) -> Any:
     opened = browser.new_page(viewport={"width": 1500, "height": 1250})
     opened.set_default_timeout(SLOW)
     return opened
 
 
-def keep(page, name: str) -> None:
+def keep(page: Any, name: str) -> None:
     """A picture for docs/how-to/kfp-ui.md, where one is wanted."""
     folder = os.environ.get("MANTIS_SCREENSHOTS")
     if folder:
@@ -40,17 +42,17 @@ def keep(page, name: str) -> None:
         page.screenshot(path=Path(folder) / f"{name}.png")
 
 
-def node(page, name: str):
+def node(page: Any, name: str) -> Any:
     """A task or an artifact of the graph."""
     return page.locator(".react-flow__node").filter(has_text=re.compile(rf"^{name}$")).first
 
 
-def fit(page) -> None:
+def fit(page: Any) -> None:
     page.locator(".react-flow__controls-fitview").click()
 
 
 @pytest.fixture(scope="module")
-def run(page, kfp, little, tmp_path_factory) -> str:
+def run(page: Any, kfp: Kfp, little: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
     """Uploaded, filled in and started by hand; KFP's id of the run."""
     folder = tmp_path_factory.mktemp("compiled")
     paths = {path.stem: path for path in compile_all(folder, Platform(image=kfp.image))}
@@ -88,12 +90,12 @@ def run(page, kfp, little, tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="module")
-def ended(run, kfp) -> str:
+def ended(run: str, kfp: Kfp) -> str:
     assert kfp.ends(run) == "SUCCEEDED"
     return run
 
 
-def enter(page, kfp, run: str) -> None:
+def enter(page: Any, kfp: Any, run: str) -> None:
     """The graph below the exit handler: our steps."""
     page.goto(f"{kfp.host}/#/runs")
     page.goto(f"{kfp.host}/#/runs/details/{run}")
@@ -103,14 +105,14 @@ def enter(page, kfp, run: str) -> None:
     fit(page)
 
 
-def test_the_graph_is_readable(page, kfp, ended):
+def test_the_graph_is_readable(page: Any, kfp: Kfp, ended: str) -> None:
     enter(page, kfp, ended)
     for step in STEPS:
         assert node(page, step).is_visible(), step
     keep(page, "kfp-run")
 
 
-def test_the_report_is_shown_as_a_page_and_as_markdown(page, kfp, ended):
+def test_the_report_is_shown_as_a_page_and_as_markdown(page: Any, kfp: Kfp, ended: str) -> None:
     for artifact in ("page", "text"):
         enter(page, kfp, ended)
         node(page, artifact).click()
@@ -123,7 +125,7 @@ def test_the_report_is_shown_as_a_page_and_as_markdown(page, kfp, ended):
         keep(page, f"kfp-report-{artifact}")
 
 
-def test_the_scores_are_a_table(page, kfp, ended):
+def test_the_scores_are_a_table(page: Any, kfp: Kfp, ended: str) -> None:
     enter(page, kfp, ended)
     node(page, "each-benchmark").click()
     page.get_by_role("button", name="Open sub-DAG").click()
@@ -136,13 +138,13 @@ def test_the_scores_are_a_table(page, kfp, ended):
     keep(page, "kfp-metrics")
 
 
-def test_two_recipes_are_compared(page, kfp, small, ended):
+def test_two_recipes_are_compared(page: Any, kfp: Kfp, small: SubmittedRun, ended: str) -> None:
     page.goto(f"{kfp.host}/#/compare?runlist={small[1]},{ended}")
     page.get_by_text("Run overview").wait_for()
     keep(page, "kfp-compare")
 
 
-def test_the_log_of_a_step_is_there(page, kfp, ended):
+def test_the_log_of_a_step_is_there(page: Any, kfp: Kfp, ended: str) -> None:
     enter(page, kfp, ended)
     node(page, "report").click()
     page.get_by_role("button", name="Logs").click()

@@ -7,6 +7,8 @@ import shlex
 import socket
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -39,7 +41,7 @@ LISTINGS = {
 VERBS = {"list", "show", "fields", "plan", "status", "lineage", "gc", "doctor", "estimate"}
 
 
-def mantis(*arguments, **environment):
+def mantis(*arguments: Any, **environment: Any) -> Any:
     return CliRunner().invoke(app, [str(argument) for argument in arguments], env=environment)
 
 
@@ -70,7 +72,7 @@ def stored(local_store: LocalStore) -> LocalStore:
     return local_store
 
 
-def test_the_commands_are_those_of_the_table():
+def test_the_commands_are_those_of_the_table() -> None:
     assert set(EVERY) == {
         "mantis run", "mantis status", "mantis report", "mantis compare", "mantis ablate", "mantis ui",
         "mantis rescore", "mantis lineage", "mantis doctor", "mantis gc", "mantis job", "mantis train estimate",
@@ -82,7 +84,7 @@ def test_the_commands_are_those_of_the_table():
     }  # fmt: skip
 
 
-def test_the_help_begins_with_the_daily_commands():
+def test_the_help_begins_with_the_daily_commands() -> None:
     said = mantis("-h").output
     panels = re.findall(r"╭─ (\S.*?) ─", said)
     assert panels == ["Options", "Every day", "Data, models, benchmarks, recipes", "Upkeep and clusters"]
@@ -91,7 +93,7 @@ def test_the_help_begins_with_the_daily_commands():
 
 
 @pytest.mark.parametrize("name", sorted(EVERY))
-def test_every_command_has_an_example_that_parses(name):
+def test_every_command_has_an_example_that_parses(name: Any) -> None:
     command = EVERY[name]
     shown = re.findall(r"- `(.*?)`", command.epilog or "")
     assert shown, name
@@ -106,7 +108,7 @@ def test_every_command_has_an_example_that_parses(name):
 
 
 @pytest.mark.parametrize("name", ["data", "model", "benchmark", "recipe", "train", "pipeline"])
-def test_a_noun_alone_shows_its_verbs(name):
+def test_a_noun_alone_shows_its_verbs(name: str) -> None:
     done = mantis(name)
     assert done.exit_code == 0
     for command in EVERY:
@@ -114,20 +116,20 @@ def test_a_noun_alone_shows_its_verbs(name):
             assert f"│ {command.split()[-1]} " in done.output
 
 
-def test_family_names_in_help_come_from_the_registry():
+def test_family_names_in_help_come_from_the_registry() -> None:
     for command in (("model", "import"), ("model", "verify")):
         said = mantis(*command, "-h", COLUMNS="200").output
         for family in family_names():
             assert family in said
 
 
-def test_version_names_package_and_code():
+def test_version_names_package_and_code() -> None:
     done = mantis("--version", MANTIS_CODE_VERSION="0123456789ab")
     assert done.exit_code == 0
     assert re.fullmatch(r"mantis \d+\.\d+\.\d+\S* \(code 0123456789ab\)\n", done.output)
 
 
-def test_help_and_version_import_nothing_heavy():
+def test_help_and_version_import_nothing_heavy() -> None:
     heavy = ["torch", "deepspeed", "kfp", "transformers", "mlflow", "numpy", "pyarrow", "kubernetes"]
     code = (
         "import sys; from typer.testing import CliRunner; from pipelines.cli.main import app\n"
@@ -139,7 +141,7 @@ def test_help_and_version_import_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-def test_every_listing_has_json():
+def test_every_listing_has_json() -> None:
     for name in EVERY:
         if name.split()[-1] in VERBS:
             assert name in LISTINGS, f"{name} has no --json"
@@ -155,7 +157,7 @@ ARGUMENTS = {
 
 
 @pytest.mark.parametrize("name", sorted(LISTINGS))
-def test_json_is_one_document_alone_on_stdout(name, stored):
+def test_json_is_one_document_alone_on_stdout(name: Any, stored: LocalStore) -> None:
     takes_store = any("--store" in param.opts for param in EVERY[name].params)
     given = [*name.split()[1:], *ARGUMENTS.get(name, []), *(["--store", stored.url] if takes_store else []), "--json"]
     done = mantis(*given)
@@ -166,7 +168,7 @@ def test_json_is_one_document_alone_on_stdout(name, stored):
     assert all(re.fullmatch(r"[a-z_]+", key) for key in data)
 
 
-def test_json_of_a_run(stored):
+def test_json_of_a_run(stored: LocalStore) -> None:
     data = json.loads(mantis("status", "--store", stored.url, "--json").stdout)
     (run,) = data["runs"]
     assert (run["run"], run["state"], run["recipe"]) == ("stopped-run", "stopped", "demo")
@@ -178,7 +180,7 @@ def test_json_of_a_run(stored):
     assert steps[0]["address"] == f"datasets/demo-multi/{'a' * 64}"
 
 
-def test_prepared_data_is_counted_with_its_reasons(tmp_path):
+def test_prepared_data_is_counted_with_its_reasons(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     write_demo_data(raw, seed=0, conversations=20, samples_per_skill=1, workers=1)
     rows = json.loads((raw / "demo-single" / "train.json").read_text())
@@ -206,7 +208,7 @@ def listing(name: str, store: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["data plan", "data list", "benchmark list", "status", "runs"])
-def test_numbers_stay_whole_at_80_columns_and_in_a_pipe(name, stored, tmp_path):
+def test_numbers_stay_whole_at_80_columns_and_in_a_pipe(name: str, stored: LocalStore, tmp_path: Path) -> None:
     given = listing(name, stored.url)
     wide = on_terminal(*given, columns=400, cwd=tmp_path)
     narrow = on_terminal(*given, columns=80, cwd=tmp_path)
@@ -222,12 +224,19 @@ def test_numbers_stay_whole_at_80_columns_and_in_a_pipe(name, stored, tmp_path):
     assert [line for line in narrow.splitlines() if len(line) > 80 and "a" * 64 not in line] == []
 
 
-def test_an_address_can_be_copied_at_80_columns(stored, tmp_path):
+def test_an_address_can_be_copied_at_80_columns(stored: LocalStore, tmp_path: Path) -> None:
     said = on_terminal("status", "stopped-run", "--store", stored.url, columns=80, cwd=tmp_path)
     assert f"prepare-demo-multi  datasets/demo-multi/{'a' * 64}" in said
 
 
-def shown(columns, rows, capsys, width, monkeypatch, **more):
+def shown(
+    columns: Any,
+    rows: Any,
+    capsys: pytest.CaptureFixture[str],
+    width: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    **more: Any,
+) -> Any:
     monkeypatch.setattr("pipelines.cli.console.console", FakeTerminal(width=width))
     show_table(columns, rows, **more)
     return capsys.readouterr().out.splitlines()
@@ -236,25 +245,27 @@ def shown(columns, rows, capsys, width, monkeypatch, **more):
 class FakeTerminal:
     """Prints as a terminal of this width."""
 
-    def __init__(self, width):
+    def __init__(self, width: Any) -> None:
         from rich.console import Console
 
         self.width, self.is_terminal, self.inner = width, True, Console(highlight=False, width=width)
 
-    def print(self, *arguments, **more):
+    def print(self, *arguments: Any, **more: Any) -> None:
         self.inner.print(*arguments, **more)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: Any) -> Any:
         return getattr(self.inner, name)
 
 
-def test_a_table_that_fits_is_one_block(capsys, monkeypatch):
+def test_a_table_that_fits_is_one_block(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     lines = shown([*ids("run"), *numbers("rows"), *texts("note")], [("a", "1", "x"), ("bb", "1,234", "y")], capsys, 40,
                   monkeypatch)  # fmt: skip
     assert lines == ["run   rows  note", "a        1  x", "bb   1,234  y"]
 
 
-def test_a_table_that_does_not_fit_continues_in_blocks(capsys, monkeypatch):
+def test_a_table_that_does_not_fit_continues_in_blocks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     columns = [*ids("run"), *names("title"), *numbers("one", "two"), *texts("words"), *addresses("address")]
     rows = [("first-run", "a title of many words", "123,456,789", "987,654,321", "words " * 12, "models/" + "c" * 40)]
     lines = shown(columns, rows, capsys, 40, monkeypatch)
@@ -285,7 +296,15 @@ def test_a_table_that_does_not_fit_continues_in_blocks(capsys, monkeypatch):
         ("mantis run", "recipe", "nothing-like-it", []),
     ],
 )
-def test_the_shell_completes(command, place, typed, expected, stored, monkeypatch, tmp_path):
+def test_the_shell_completes(
+    command: str,
+    place: str,
+    typed: str,
+    expected: Any,
+    stored: LocalStore,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
     (tmp_path / "mine.yaml").write_text("name: mine")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MANTIS_STORE", stored.url)
@@ -294,13 +313,13 @@ def test_the_shell_completes(command, place, typed, expected, stored, monkeypatc
     assert [item.value for item in param.shell_complete(context, typed)] == expected
 
 
-def test_completion_of_a_store_that_is_away_is_silent(monkeypatch):
+def test_completion_of_a_store_that_is_away_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MANTIS_STORE", "ftp://nowhere")
     param = next(each for each in EVERY["mantis status"].params if each.name == "run_id")
     assert param.shell_complete(typer.Context(EVERY["mantis status"]), "") == []
 
 
-def test_bash_gets_completions_from_the_command_itself(mantis_environment, tmp_path):
+def test_bash_gets_completions_from_the_command_itself(mantis_environment: dict[str, str], tmp_path: Path) -> None:
     asked = {"_MANTIS_COMPLETE": "complete_bash", "COMP_WORDS": "mantis run dem", "COMP_CWORD": "2"}
     code = "from pipelines.cli.main import app; app(prog_name='mantis')"
     done = subprocess.run(
@@ -338,7 +357,9 @@ def test_bash_gets_completions_from_the_command_itself(mantis_environment, tmp_p
         (["data", "generate", __file__], "is a file", 1),
     ],
 )
-def test_wrong_input_is_explained(given, suggestion, code, stored, monkeypatch):
+def test_wrong_input_is_explained(
+    given: Any, suggestion: str, code: int, stored: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MANTIS_STORE", stored.url)
     done = mantis(*given, COLUMNS="200")
     assert done.exit_code == code, done.output
@@ -347,8 +368,8 @@ def test_wrong_input_is_explained(given, suggestion, code, stored, monkeypatch):
     assert isinstance(done.exception, SystemExit)
 
 
-def test_ctrl_c_ends_any_command_with_130(monkeypatch):
-    def interrupted(_store):
+def test_ctrl_c_ends_any_command_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_store: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run_commands, "opened", interrupted)
@@ -357,7 +378,7 @@ def test_ctrl_c_ends_any_command_with_130(monkeypatch):
     assert "Stopped." in done.stderr
 
 
-def test_ctrl_c_says_what_was_saved(stored):
+def test_ctrl_c_says_what_was_saved(stored: LocalStore) -> None:
     from mantis.runs.step_runner import open_run
     from pipelines.execution.local_run import what_was_saved
     from pipelines.execution.supervisor import InterruptedRunError
@@ -367,7 +388,7 @@ def test_ctrl_c_says_what_was_saved(stored):
     assert InterruptedRunError("Stopped.").exit_code == 130
 
 
-def test_a_port_in_use_is_an_error(stored):
+def test_a_port_in_use_is_an_error(stored: LocalStore) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -376,7 +397,7 @@ def test_a_port_in_use_is_an_error(stored):
     assert "cannot be used" in done.stderr
 
 
-def test_lineage_takes_a_key_and_a_run(stored):
+def test_lineage_takes_a_key_and_a_run(stored: LocalStore) -> None:
     by_key = mantis("lineage", f"datasets/demo-multi/{'a' * 64}", "--no-sources", "--store", stored.url)
     by_run = mantis("lineage", "stopped-run", "--no-sources", "--store", stored.url)
     assert by_key.exit_code == 0, by_key.output
@@ -384,7 +405,7 @@ def test_lineage_takes_a_key_and_a_run(stored):
     assert "rows=12345" in by_key.output
 
 
-def test_recipe_fields_are_those_of_the_classes():
+def test_recipe_fields_are_those_of_the_classes() -> None:
     from mantis.config.recipe import Recipe
 
     fields = {field.path: field for field in fields_of(Recipe)}
@@ -402,7 +423,9 @@ def test_recipe_fields_are_those_of_the_classes():
                 assert any(path.startswith(f"{section}.{key}") for path in fields), f"{section}.{key}"
 
 
-def test_the_reference_pages_are_current_and_a_change_is_found(tmp_path, capsys):
+def test_the_reference_pages_are_current_and_a_change_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert write_pages(["--check"]) == 0, "run: make compile"
     assert write_pages([str(tmp_path)]) == 0
     assert write_pages(["--check", str(tmp_path)]) == 0

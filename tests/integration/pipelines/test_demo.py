@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.cli import Mantis
 from tests.helpers.demo_scores import assert_above_chance
 
 CONTROL_P = 0.001  # one-sided, that a control is above chance
@@ -15,7 +16,7 @@ DAG_MINUTES = 12
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_every_skill_is_learned(mantis, tmp_path, seed):
+def test_every_skill_is_learned(mantis: Mantis, tmp_path: Path, seed: int) -> None:
     began = time.monotonic()
     seeds = (f"--set=seed={seed}", f"--set=training.seed={42 + seed}")
     done = mantis("run", "demo", *seeds, "--json", cwd=tmp_path, timeout=2400)

@@ -2,12 +2,16 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.fixtures.cli import Mantis
 
-def refused(done, *words: str) -> None:
+
+def refused(done: "subprocess.CompletedProcess[str]", *words: str) -> None:
     said = done.stdout + done.stderr
     assert done.returncode == 1, said
     assert "Traceback" not in said
@@ -30,12 +34,14 @@ def refused(done, *words: str) -> None:
     ],
     ids=lambda value: " ".join(value)[:50] if isinstance(value, tuple) else None,
 )
-def test_what_a_recipe_cannot_mean(mantis, tmp_path: Path, arguments, words):
+def test_what_a_recipe_cannot_mean(
+    mantis: Mantis, tmp_path: Path, arguments: tuple[Any, ...], words: tuple[Any, ...]
+) -> None:
     refused(mantis("run", *arguments, cwd=tmp_path), *words)
     assert not (tmp_path / ".mantis" / "datasets").exists()  # before anything is computed
 
 
-def test_a_store_that_cannot_be_written(mantis, tmp_path: Path):
+def test_a_store_that_cannot_be_written(mantis: Mantis, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file where a folder should be")
     refused(
         mantis("run", "demo", "--store", (tmp_path / "file").as_uri(), cwd=tmp_path), "cannot be written", "--store"
@@ -51,7 +57,7 @@ def test_a_store_that_cannot_be_written(mantis, tmp_path: Path):
     ],
     ids=["broken JSON", "no list", "nothing kept"],
 )
-def test_a_source_that_cannot_be_read(mantis, tmp_path: Path, text, words):
+def test_a_source_that_cannot_be_read(mantis: Mantis, tmp_path: Path, text: str, words: tuple[Any, ...]) -> None:
     source = tmp_path / "source"
     source.mkdir()
     (source / "train.json").write_text(text)
@@ -62,7 +68,7 @@ def test_a_source_that_cannot_be_read(mantis, tmp_path: Path, text, words):
         assert "done" not in listed.stdout
 
 
-def test_status_and_lineage_of_what_is_not_there(mantis, tmp_path: Path):
+def test_status_and_lineage_of_what_is_not_there(mantis: Mantis, tmp_path: Path) -> None:
     refused(mantis("status", cwd=tmp_path), "holds no run")
     refused(mantis("status", "nothing", cwd=tmp_path), "nothing")
     refused(mantis("report", "nothing", cwd=tmp_path), "nothing")
@@ -70,13 +76,13 @@ def test_status_and_lineage_of_what_is_not_there(mantis, tmp_path: Path):
     refused(mantis("lineage", (tmp_path / ".mantis" / "models" / "x").as_uri(), cwd=tmp_path), "no committed artifact")
 
 
-def test_demo_data_does_not_write_into_a_full_folder(mantis, tmp_path: Path):
+def test_demo_data_does_not_write_into_a_full_folder(mantis: Mantis, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("keep")
     refused(mantis("data", "generate", tmp_path, cwd=tmp_path), "not empty")
     assert os.listdir(tmp_path) == ["mine"]
 
 
-def test_help_teaches(mantis, tmp_path: Path):
+def test_help_teaches(mantis: Mantis, tmp_path: Path) -> None:
     done = mantis("--help", cwd=tmp_path)
     assert done.returncode == 0
     for word in (

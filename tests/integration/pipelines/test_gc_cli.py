@@ -1,14 +1,17 @@
 """`mantis gc` as a person calls it."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 from mantis.artifacts.manifest import Kind, MadeBy, Manifest, commit_manifest
 from mantis.runs.step_runner import read_record
+from mantis.store.local import LocalStore
 from pipelines.component import existing_model
 from pipelines.execution.preflight import preflight
+from tests.fixtures.cli import Mantis
 
 
-def test_unfinished_work_of_today_is_listed_and_kept(mantis, local_store, tmp_path):
+def test_unfinished_work_of_today_is_listed_and_kept(mantis: Mantis, local_store: LocalStore, tmp_path: Path) -> None:
     local_store.put("models/4567/half.safetensors", b"")
     given = ("gc", "--delete", "--store", local_store.url)
     done = mantis(*given, cwd=tmp_path)
@@ -20,7 +23,7 @@ def test_unfinished_work_of_today_is_listed_and_kept(mantis, local_store, tmp_pa
     assert local_store.stat("models/4567/half.safetensors") is None
 
 
-def test_the_record_of_an_evaluation_names_its_model(local_store, tmp_path):
+def test_the_record_of_an_evaluation_names_its_model(local_store: LocalStore, tmp_path: Path) -> None:
     made_by = MadeBy(run="", step="import-model", revision=1, config_hash="", code_version="", image_digest="")
     uri = local_store.uri("models/0123")
     commit_manifest(local_store, Manifest(kind=Kind.MODEL, key="models/0123", fingerprint="0123", made_by=made_by))

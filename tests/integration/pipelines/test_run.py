@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.fixtures.cli import Mantis
+
 SMALL = (
     "--set=data.generated_conversations=320",
     "--set=evaluation.samples_per_skill=20",
@@ -43,7 +45,7 @@ class Undisturbed:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(mantis, tmp_path_factory) -> Undisturbed:
+def undisturbed(mantis: Mantis, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """A small run from nothing to its report."""
     folder = tmp_path_factory.mktemp("undisturbed")
     done = mantis("run", "demo", *SMALL, "--json", cwd=folder)
@@ -51,7 +53,7 @@ def undisturbed(mantis, tmp_path_factory) -> Undisturbed:
     return Undisturbed(folder=folder, done=done)
 
 
-def test_a_run_ends_with_a_report_and_a_summary(undisturbed):
+def test_a_run_ends_with_a_report_and_a_summary(undisturbed: Undisturbed) -> None:
     done = undisturbed.done
     path = Path(done.stdout.splitlines()[-1])
     summary = json.loads(path.read_text())
@@ -65,7 +67,7 @@ def test_a_run_ends_with_a_report_and_a_summary(undisturbed):
     assert (path.parent / "report.md").stat().st_size > 1_000
 
 
-def test_the_same_run_again_takes_everything_from_the_store(mantis, undisturbed):
+def test_the_same_run_again_takes_everything_from_the_store(mantis: Mantis, undisturbed: Undisturbed) -> None:
     folder = undisturbed.folder
     began = time.monotonic()
     done = mantis("run", "demo", *SMALL, cwd=folder)
@@ -77,7 +79,7 @@ def test_the_same_run_again_takes_everything_from_the_store(mantis, undisturbed)
 
 
 @pytest.mark.slow
-def test_a_changed_learning_rate_trains_again_on_the_same_data(mantis, undisturbed):
+def test_a_changed_learning_rate_trains_again_on_the_same_data(mantis: Mantis, undisturbed: Undisturbed) -> None:
     folder = undisturbed.folder
     done = mantis("run", "demo", *SMALL, "--set=training.learning_rate=1e-3", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -89,7 +91,7 @@ def test_a_changed_learning_rate_trains_again_on_the_same_data(mantis, undisturb
     assert len(list((folder / ".mantis").glob("models/*/manifest.json"))) == 2
 
 
-def test_mlflow_shows_the_run(undisturbed):
+def test_mlflow_shows_the_run(undisturbed: Undisturbed) -> None:
     import mlflow
 
     folder = undisturbed.folder
@@ -108,7 +110,7 @@ def test_mlflow_shows_the_run(undisturbed):
     assert steps[-1] == STEPS
 
 
-def test_lineage_of_a_prediction(mantis, undisturbed):
+def test_lineage_of_a_prediction(mantis: Mantis, undisturbed: Undisturbed) -> None:
     folder = undisturbed.folder
     store = folder / ".mantis"
     part = next(iter(sorted(store.glob("evaluations/*/demo-multi/*/responses/actual*.jsonl"))))
@@ -123,7 +125,7 @@ def test_lineage_of_a_prediction(mantis, undisturbed):
 
 
 @pytest.fixture
-def started(mantis_environment) -> Iterator:
+def started(mantis_environment: dict[str, str]) -> Iterator:
     """Start `mantis run`, to be hurt."""
     children: list[subprocess.Popen[str]] = []
 
@@ -167,7 +169,9 @@ def until_committed(child: "subprocess.Popen[str]", store: Path, step: int) -> N
 
 
 @pytest.mark.slow
-def test_a_killed_rank_and_ctrl_c_change_nothing_in_the_result(mantis, undisturbed, started, tmp_path):
+def test_a_killed_rank_and_ctrl_c_change_nothing_in_the_result(
+    mantis: Mantis, undisturbed: Undisturbed, started: Iterator, tmp_path: Path
+) -> None:
     store = tmp_path / ".mantis"
 
     first = started(tmp_path)
@@ -208,7 +212,7 @@ def is_rank_of(process: psutil.Process, store: Path) -> bool:
         return False
 
 
-def test_real_conversations(mantis, test_data, tmp_path):
+def test_real_conversations(mantis: Mantis, test_data: Path, tmp_path: Path) -> None:
     source = test_data / "mantis-chat"
     done = mantis("run", "demo", "--source", source, "--set=evaluation.samples_per_skill=10", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

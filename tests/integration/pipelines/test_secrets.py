@@ -1,8 +1,13 @@
 """A whole run on a real MinIO with credentials in its environment: none of them is anywhere afterwards."""
 
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
+
+from mantis.store.base import ObjectStore
+from tests.fixtures.cli import Mantis
 
 SECRETS = {
     "HF_TOKEN": "hf_0123456789abcdef",
@@ -19,7 +24,7 @@ SMALL = (
 
 
 @pytest.fixture
-def left(minio_store, mantis, tmp_path):
+def left(minio_store: ObjectStore, mantis: Mantis, tmp_path: Path) -> Any:
     """Name -> bytes of everything that a run leaves: objects, files, MLflow's database and artifacts, what it said."""
     given = [part for field in SMALL for part in ("--set", field)]
     environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
@@ -33,7 +38,7 @@ def left(minio_store, mantis, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_no_credential_is_left_anywhere(left):
+def test_no_credential_is_left_anywhere(left: Any) -> None:
     kinds = {name.split("/")[0] for name in left}
     assert {"object checkpoints", "object models", "object reports", "object runs"} <= kinds
     assert [name for name, data in left.items() if b"whole" in data], "a search that finds nothing proves nothing"

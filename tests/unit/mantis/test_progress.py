@@ -1,5 +1,8 @@
 """Lines for logs: every ten seconds, and a last one of work that took a while."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from mantis import progress
@@ -7,7 +10,7 @@ from mantis.progress import Progress
 
 
 @pytest.fixture
-def clock(monkeypatch):
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Moves time by seconds."""
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
@@ -18,7 +21,9 @@ def clock(monkeypatch):
     return move
 
 
-def test_the_last_line_is_said_once_however_short_the_training(clock, capsys):
+def test_the_last_line_is_said_once_however_short_the_training(
+    clock: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     bar = Progress(label="training", total=30, unit="steps")
     for _ in range(30):
         clock(0.2)
@@ -28,7 +33,9 @@ def test_the_last_line_is_said_once_however_short_the_training(clock, capsys):
     assert line.endswith("training: 30 of 30 steps  5.0 steps/s  0:00 left  loss 0.5")
 
 
-def test_work_of_a_moment_says_nothing_and_long_work_every_ten_seconds(clock, capsys):
+def test_work_of_a_moment_says_nothing_and_long_work_every_ten_seconds(
+    clock: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     bar = Progress(label="rows", total=3, unit="rows")
     for _ in range(3):
         clock(0.1)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
@@ -8,7 +10,7 @@ DRAWS = 2000
 
 
 @pytest.mark.parametrize(("size", "chance"), [(100, 0.5), (217, 0.8)])
-def test_an_interval_covers_the_truth_as_often_as_it_says(size, chance):
+def test_an_interval_covers_the_truth_as_often_as_it_says(size: int, chance: float) -> None:
     rng = np.random.default_rng(7)
     covered = 0
     for draw in range(DRAWS):
@@ -17,7 +19,7 @@ def test_an_interval_covers_the_truth_as_often_as_it_says(size, chance):
     assert 0.935 <= covered / DRAWS <= 0.965
 
 
-def test_an_interval_of_partial_credit_covers_the_truth():
+def test_an_interval_of_partial_credit_covers_the_truth() -> None:
     rng = np.random.default_rng(8)
     shares, credits = [0.3, 0.1, 0.1, 0.1, 0.4], np.array([0.0, 0.3, 0.6, 0.9, 1.0])  # VQA accuracies
     truth = float(np.dot(shares, credits))
@@ -28,7 +30,7 @@ def test_an_interval_of_partial_credit_covers_the_truth():
     assert 0.935 <= covered / DRAWS <= 0.965
 
 
-def test_an_interval_of_a_macro_average_covers_the_truth():
+def test_an_interval_of_a_macro_average_covers_the_truth() -> None:
     """Tasks of unequal size and difficulty; the small ones are where it would fail."""
     rng = np.random.default_rng(9)
     sizes = [20, 25, 40, 60, 100, 120, 150]
@@ -42,13 +44,13 @@ def test_an_interval_of_a_macro_average_covers_the_truth():
 
 
 @pytest.mark.parametrize("kind", ["right or wrong", "partial credit", "macro average"])
-def test_equal_runs_are_rarely_called_different(kind):
+def test_equal_runs_are_rarely_called_different(kind: str) -> None:
     rng = np.random.default_rng(10)
     found = 0
     for draw in range(DRAWS):
         hardness = rng.random(150)
 
-        def answers(hardness=hardness):
+        def answers(hardness: Any = hardness) -> Any:
             right = (rng.random(150) < 0.2 + 0.6 * hardness).astype(float)
             return right * rng.choice([0.3, 0.6, 1.0], 150) if kind == "partial credit" else right
 
@@ -58,7 +60,7 @@ def test_equal_runs_are_rarely_called_different(kind):
     assert 0.02 <= found / DRAWS <= 0.065
 
 
-def test_a_real_difference_is_found_and_has_a_sign():
+def test_a_real_difference_is_found_and_has_a_sign() -> None:
     rng = np.random.default_rng(11)
     first = (rng.random(500) < 0.6).astype(float)
     second = np.where(rng.random(500) < 0.3, 1.0, first)
@@ -72,7 +74,7 @@ def test_a_real_difference_is_found_and_has_a_sign():
     assert back.p == found.p
 
 
-def test_the_same_answers_do_not_differ():
+def test_the_same_answers_do_not_differ() -> None:
     right = [1.0, 0.0, 1.0]
     same = compare([right], [right], seed=0)
     assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
@@ -82,7 +84,7 @@ def test_the_same_answers_do_not_differ():
         compare([right], [right[:2]], seed=0)
 
 
-def test_mid_p_is_mcnemars():
+def test_mid_p_is_mcnemars() -> None:
     """Fagerland, Lydersen and Laake (2013), table 2: 1 against 7 discordant pairs; exact p 0.070, mid-p 0.039."""
     assert binomtest(1, 8).pvalue == pytest.approx(0.0703, abs=1e-4)
     assert mcnemar_mid_p(1, 7) == pytest.approx(0.0391, abs=1e-4)
@@ -92,7 +94,7 @@ def test_mid_p_is_mcnemars():
     assert mcnemar_mid_p(3000, 3200) == pytest.approx(binomtest(3000, 6200).pvalue, rel=0.05)
 
 
-def test_an_interval_narrows_and_is_reproducible():
+def test_an_interval_narrows_and_is_reproducible() -> None:
     few, many = [0.0, 1.0] * 50, [0.0, 1.0] * 5000
     assert bootstrap_interval(few, seed=3) == bootstrap_interval(few, seed=3)
     widths = [high - low for low, high in (bootstrap_interval(few, seed=0), bootstrap_interval(many, seed=0))]
@@ -100,7 +102,7 @@ def test_an_interval_narrows_and_is_reproducible():
     assert widths[1] == pytest.approx(2 * 1.96 * 0.005, rel=0.1)
 
 
-def test_all_right_is_not_certain():
+def test_all_right_is_not_certain() -> None:
     assert bootstrap_interval([1.0] * 20, seed=0) == (pytest.approx(binomtest(20, 20).proportion_ci().low), 1.0)
     assert bootstrap_interval([0.0] * 20, seed=0) == (0.0, pytest.approx(binomtest(0, 20).proportion_ci().high))
 
@@ -108,12 +110,12 @@ def test_all_right_is_not_certain():
 @pytest.mark.parametrize(
     ("right", "total", "chance"), [(0, 10, 0.5), (10, 10, 0.5), (140, 500, 0.25), (300, 500, 0.5), (61, 300, 0.2)]
 )
-def test_p_is_the_binomial_tests(right, total, chance):
+def test_p_is_the_binomial_tests(right: int, total: int, chance: float) -> None:
     expected = binomtest(right, total, chance, alternative="greater").pvalue
     assert p_above_chance(right, total, chance) == pytest.approx(expected, rel=1e-9)
 
 
-def test_impossible_values_are_refused():
+def test_impossible_values_are_refused() -> None:
     with pytest.raises(ValueError, match="7 of 5"):
         p_above_chance(7, 5, 0.5)
     with pytest.raises(ValueError, match="no values"):

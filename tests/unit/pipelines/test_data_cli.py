@@ -1,6 +1,9 @@
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import Result
 from typer.testing import CliRunner
 
 from components.data.step import prepare
@@ -13,20 +16,20 @@ from pipelines.execution.preflight import preflight
 WIDE = {"COLUMNS": "300", "NO_COLOR": "1"}
 
 
-def mantis(*arguments):
+def mantis(*arguments: Any) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments], env=WIDE)
 
 
-def line_of(done, name):
+def line_of(done: Result, name: str) -> list[str]:
     return next(line.split() for line in done.output.splitlines() if line.startswith(name))
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path: Path) -> str:
     return (tmp_path / "store").as_uri()
 
 
-def test_plan_prints_the_epoch_before_anything_is_there(store, tmp_path):
+def test_plan_prints_the_epoch_before_anything_is_there(store: str, tmp_path: Path) -> None:
     done = mantis("data", "plan", "data-mantis-instruct-balanced", "--image-tokens", 64, "--store", store)
     assert done.exit_code == 0, done.output
     assert "844,121 samples an epoch; 1 epoch(s) at 128 samples: 6,595 steps" in done.output
@@ -38,7 +41,7 @@ def test_plan_prints_the_epoch_before_anything_is_there(store, tmp_path):
     assert "321,064 samples an epoch" in fewer.output
 
 
-def test_plan_counts_the_source_and_then_what_was_prepared(store, tmp_path):
+def test_plan_counts_the_source_and_then_what_was_prepared(store: str, tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     write_demo_data(raw, seed=0, conversations=20, samples_per_skill=1, workers=1)
     rows = json.loads((raw / "demo-single" / "train.json").read_text())
@@ -58,7 +61,7 @@ def test_plan_counts_the_source_and_then_what_was_prepared(store, tmp_path):
     assert f"{len(rows) - 1} of {len(rows)} rows kept" in listed.output
 
 
-def test_list_shows_the_table_and_what_a_source_has(store, tmp_path):
+def test_list_shows_the_table_and_what_a_source_has(store: str, tmp_path: Path) -> None:
     write_demo_data(tmp_path / "raw" / "x", seed=0, conversations=20, samples_per_skill=1, workers=1)
     (tmp_path / "raw" / "x" / "demo-multi").rename(tmp_path / "raw" / "nlvr2")
     done = mantis("data", "list", "--source", tmp_path / "raw", "--store", store)
@@ -68,13 +71,13 @@ def test_list_shows_the_table_and_what_a_source_has(store, tmp_path):
     assert line_of(done, "chartqa")[-1] == "GPL-3.0"
 
 
-def test_what_was_not_fetched_is_refused_with_the_command_that_brings_it(store):
+def test_what_was_not_fetched_is_refused_with_the_command_that_brings_it(store: str) -> None:
     done = mantis("run", "data-ablation-1-coref", "--set", "evaluation.benchmarks=[demo-single]", "--store", store)
     assert done.exit_code == 1
     assert "mantis data fetch lrv_multi llava_665k_multi" in done.output
 
 
-def test_a_source_without_the_mixture_says_how_to_train_on_what_is_there(store, tmp_path):
+def test_a_source_without_the_mixture_says_how_to_train_on_what_is_there(store: str, tmp_path: Path) -> None:
     write_demo_data(tmp_path / "raw", seed=0, conversations=20, samples_per_skill=1, workers=1)
     (tmp_path / "raw" / "demo-single").rename(tmp_path / "raw" / "mine")
     benchmarks = "evaluation.benchmarks=[demo-single]"
@@ -85,7 +88,7 @@ def test_a_source_without_the_mixture_says_how_to_train_on_what_is_there(store, 
     assert "no known skill" in mantis("data", "plan", "data-pretrain", *given, "--set", "data.mixture=null").output
 
 
-def test_preflight_warns_of_terms(store, tmp_path, capsys):
+def test_preflight_warns_of_terms(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_demo_data(tmp_path / "raw", seed=0, conversations=20, samples_per_skill=1, workers=1)
     (tmp_path / "raw" / "demo-single").rename(tmp_path / "raw" / "nlvr2")
     overrides = {"data.source": str(tmp_path / "raw"), "data.subsets": "[{name: nlvr2}]"}
@@ -94,7 +97,7 @@ def test_preflight_warns_of_terms(store, tmp_path, capsys):
     assert read_record(run.store, run.id, "preflight").state == "done"
 
 
-def test_prepare_makes_the_mixture_that_training_takes_and_needs_no_benchmark(store):
+def test_prepare_makes_the_mixture_that_training_takes_and_needs_no_benchmark(store: str) -> None:
     given = ("--set", "data.generated_conversations=40", "--set", "evaluation.benchmarks=[]", "--store", store)
     done = mantis("data", "prepare", "demo", "--name", "prepared", *given)
     assert done.exit_code == 0, done.output

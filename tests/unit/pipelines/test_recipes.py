@@ -1,5 +1,8 @@
 """The shipped recipes hold the paper's values, and name only what exists."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import yaml
 from pydantic import Field
@@ -48,7 +51,7 @@ def shipped(name: str) -> Recipe:
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_a_shipped_recipe_names_what_exists(name):
+def test_a_shipped_recipe_names_what_exists(name: str) -> None:
     recipe = shipped(name)
     assert recipe.name == name
     assert recipe.description
@@ -66,7 +69,7 @@ def test_a_shipped_recipe_names_what_exists(name):
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_the_numbers_are_the_papers(name):
+def test_the_numbers_are_the_papers(name: str) -> None:
     recipe = shipped(name)
     training = recipe.training
     first = name.startswith("pretrain")
@@ -84,7 +87,7 @@ def test_the_numbers_are_the_papers(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_shapes_are_the_bases(name):
+def test_the_shapes_are_the_bases(name: str) -> None:
     model = shipped(name).model
     base, vision, tokens = MODELS[name]
     assert (model.base, model.vision) == (base, vision)
@@ -116,7 +119,9 @@ class TunedRecipe(Recipe):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_tuned_default_of_from_scratch_moves_no_published_model(name, local_store, tmp_path):
+def test_a_tuned_default_of_from_scratch_moves_no_published_model(
+    name: Any, local_store: LocalStore, tmp_path: Path
+) -> None:
     recipe = shipped(name)
     tuned = TunedRecipe.model_validate(yaml.safe_load(recipe.to_yaml()))
     assert TunedRecipe(name="x").model.from_scratch.text_layers == 7
@@ -131,7 +136,7 @@ def test_a_tuned_default_of_from_scratch_moves_no_published_model(name, local_st
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_published_model_says_nothing_of_from_scratch(name):
+def test_a_published_model_says_nothing_of_from_scratch(name: Any) -> None:
     recipe = shipped(name)
     assert recipe.model.from_scratch is None
     printed = yaml.safe_load(recipe.to_yaml())
@@ -145,7 +150,7 @@ def test_a_published_model_says_nothing_of_from_scratch(name):
         resolve_run(name, {"model.from_scratch.text_layers": "4"}, "")
 
 
-def test_the_demo_prints_every_field():
+def test_the_demo_prints_every_field() -> None:
     printed = yaml.safe_load(shipped("demo").to_yaml())
     assert printed["model"]["from_scratch"].keys() == FromScratch.model_fields.keys()
     assert printed["model"]["image"].keys() == ImageSettings.model_fields.keys()
@@ -153,20 +158,20 @@ def test_the_demo_prints_every_field():
     assert changed != resolve_run("demo", {}, "")[0]
 
 
-def test_preflight_names_every_model_that_was_not_fetched(local_store: LocalStore):
+def test_preflight_names_every_model_that_was_not_fetched(local_store: LocalStore) -> None:
     with pytest.raises(InputError) as caught:
         check_weights(local_store, shipped("mantis-clip"))
     wanted = "mantis model fetch llama3-8b-instruct clip-vit-large-patch14-336 mantis-8b-clip-llama3-pretrained."
     assert wanted in caught.value.remedy
 
 
-def test_preflight_refuses_weights_of_another_family(local_store: LocalStore):
+def test_preflight_refuses_weights_of_another_family(local_store: LocalStore) -> None:
     recipe = parse_recipe("name: x\nmodel: {family: llava-clip, base: fuyu-8b}", origin="x")
     with pytest.raises(ConfigError, match=r"model\.base = 'fuyu-8b' is for fuyu, not llava-clip"):
         check_weights(local_store, recipe)
 
 
-def test_the_ablations_have_the_two_published_adapters():
+def test_the_ablations_have_the_two_published_adapters() -> None:
     """QLoRA and DoRA on one node of 8 GPUs under ZeRO-2; train_idefics2.py and train_mllava.py."""
     recipes = {name: shipped(f"ablation-{name}") for name in ("idefics2", "siglip")}
     idefics2, llama = (recipes[name].training.adapter for name in ("idefics2", "siglip"))
@@ -183,6 +188,6 @@ def test_the_ablations_have_the_two_published_adapters():
 
 
 @pytest.mark.parametrize("name", family_names())
-def test_every_family_has_a_recipe_with_its_own_prompt(name):
+def test_every_family_has_a_recipe_with_its_own_prompt(name: str) -> None:
     recipe = shipped(published_recipe(name))
     assert recipe.model.prompt == family(name).template

@@ -56,42 +56,42 @@ def called_by_workflow() -> set[str]:
     return {target for job in WORKFLOW["jobs"].values() for run in commands_of(job) for target in targets_of(run)}
 
 
-def test_both_do_the_same_work():
+def test_both_do_the_same_work() -> None:
     here, there = work(targets_of(RUN.read_text())), work(called_by_workflow())
     assert here == there
     assert {"lint", "prose", "docs", "compile-check", "test-unit", "test-integration", "test-cluster", "minio"} <= here
 
 
-def test_every_called_target_exists():
+def test_every_called_target_exists() -> None:
     called = targets_of(RUN.read_text()) | called_by_workflow()
     assert called
     assert called <= rules(MAKEFILE).keys()
 
 
-def test_a_check_of_the_workflow_is_a_make_target():
+def test_a_check_of_the_workflow_is_a_make_target() -> None:
     for name, job in WORKFLOW["jobs"].items():
         if name != "cluster":
             assert all(run.startswith("make ") and "\n" not in run for run in commands_of(job)), name
 
 
-def test_the_cluster_joins_in_only_on_request():
+def test_the_cluster_joins_in_only_on_request() -> None:
     conditional = {name for name, job in WORKFLOW["jobs"].items() if "if" in job}
     assert conditional == {"cluster"}
 
 
-def test_unit_tests_run_on_every_supported_python():
+def test_unit_tests_run_on_every_supported_python() -> None:
     bounds = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     first, end = (int(minor) for minor in re.findall(r"3\.(\d+)", bounds))
     versions = WORKFLOW["jobs"]["unit"]["strategy"]["matrix"]["python-version"]
     assert versions == [f"3.{minor}" for minor in range(first, end)]
 
 
-def test_the_script_stops_at_the_first_error():
+def test_the_script_stops_at_the_first_error() -> None:
     assert "\nset -euo pipefail\n" in RUN.read_text()
     subprocess.run(["bash", "-n", str(RUN)], check=True)
 
 
-def test_every_target_is_phony_and_explained():
+def test_every_target_is_phony_and_explained() -> None:
     phony = re.search(r"^\.PHONY:((?:.*\\\n)*.*)$", MAKEFILE, re.MULTILINE)
     assert phony is not None
     named = set(phony[1].replace("\\", " ").split())

@@ -27,7 +27,7 @@ def placed(root: Path) -> set[str]:
     return names
 
 
-def test_every_component_is_in_a_pipeline():
+def test_every_component_is_in_a_pipeline() -> None:
     written = components(ROOT)
     assert {"prepare", "train", "preflight"} <= written.keys()
     missing = {name: path for name, path in written.items() if name.replace("_", "-") not in placed(ROOT)}

@@ -32,7 +32,7 @@ def machine_paths(name: str, text: str) -> list[str]:
     return [found for found in MACHINE_PATH.findall(text) if not (expected and re.match(expected, found))]
 
 
-def test_no_file_names_a_path_of_a_machine():
+def test_no_file_names_a_path_of_a_machine() -> None:
     texts = tracked()
     assert len(texts) > 100
     assert {name: found for name, text in texts.items() if (found := machine_paths(name, text))} == {}
@@ -41,18 +41,18 @@ def test_no_file_names_a_path_of_a_machine():
 @pytest.mark.parametrize(
     "path", ["/wor" + "k/main/x.py", "/home" + "/ann/data", "../share" + "d/data", "/User" + "s/ann/x"]
 )
-def test_a_path_of_a_machine_is_found(path: str):
+def test_a_path_of_a_machine_is_found(path: str) -> None:
     assert machine_paths("README.md", f"see {path}, please") != []
     assert machine_paths("README.md", "see mantis/home/x and /tmp/x and framework/main") == []
 
 
-def test_every_file_ends_with_one_newline_and_no_line_with_a_blank():
+def test_every_file_ends_with_one_newline_and_no_line_with_a_blank() -> None:
     for name, text in tracked().items():
         assert not text or (text.endswith("\n") and not text.endswith("\n\n")), name
         assert not re.search(r"[ \t]+$", text, re.MULTILINE), name
 
 
-def test_the_citation_has_the_version_and_licence_of_the_project():
+def test_the_citation_has_the_version_and_licence_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert (citation["version"], citation["license"]) == (project["version"], project["license"])

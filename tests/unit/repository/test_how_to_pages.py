@@ -27,7 +27,7 @@ def draw(folder: Path, rows: list[dict[str, list[str]]]) -> None:
         Image.new("RGB", (64, 64), "red").save(path)
 
 
-def test_the_conversation_of_bring_your_data_is_kept(tmp_path: Path):
+def test_the_conversation_of_bring_your_data_is_kept(tmp_path: Path) -> None:
     text = blocks("bring-your-data.md", "json")[0]
     draw(tmp_path, json.loads(text))
     (tmp_path / "train.json").write_text(text)
@@ -38,7 +38,7 @@ def test_the_conversation_of_bring_your_data_is_kept(tmp_path: Path):
     assert source.images.read("images/1.jpg", max_bytes=10_000).startswith(b"\xff\xd8")
 
 
-def test_the_benchmark_of_add_a_benchmark_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_benchmark_of_add_a_benchmark_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (described,) = [text for text in blocks("add-a-benchmark.md", "yaml") if text.startswith("title:")]
     samples = blocks("add-a-benchmark.md", "json")[0]
     (tmp_path / "pets.yaml").write_text(described)

@@ -16,16 +16,16 @@ def repository(ending: str) -> dict[str, Any]:
     return next(found for found in REPOSITORIES if found["repo"].endswith(ending))
 
 
-def test_the_file_is_valid():
+def test_the_file_is_valid() -> None:
     load_config(CONFIG)
 
 
-def test_ruff_and_mypy_have_the_versions_of_the_constraints():
+def test_ruff_and_mypy_have_the_versions_of_the_constraints() -> None:
     assert repository("ruff-pre-commit")["rev"] == f"v{PINS['ruff']}"
     assert repository("mirrors-mypy")["rev"] == f"v{PINS['mypy']}"
 
 
-def test_mypy_reads_types_from_the_versions_of_the_constraints():
+def test_mypy_reads_types_from_the_versions_of_the_constraints() -> None:
     (hook,) = repository("mirrors-mypy")["hooks"]
     packages = [package.lower().split("==") for package in hook["additional_dependencies"]]
     assert packages
@@ -33,7 +33,7 @@ def test_mypy_reads_types_from_the_versions_of_the_constraints():
         assert version == PINS[name], name
 
 
-def test_no_hook_needs_the_virtual_environment():
+def test_no_hook_needs_the_virtual_environment() -> None:
     assert ".venv/" not in CONFIG.read_text()
     local = repository("local")["hooks"]
     assert {hook["language"] for hook in local} == {"python", "system"}

@@ -42,11 +42,11 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_project_has_no_more_problems_than_allowed():
+def test_the_project_has_no_more_problems_than_allowed() -> None:
     assert complaints(ROOT) == []
 
 
-def test_a_sentence_ends_at_a_full_stop_a_list_item_or_a_paragraph():
+def test_a_sentence_ends_at_a_full_stop_a_list_item_or_a_paragraph() -> None:
     assert texts("One step. Two ranks, e.g. four.\n\n- an item\n- another\n  line\n\nLast") == [
         "One step.",
         "Two ranks, e.g. four.",
@@ -56,25 +56,25 @@ def test_a_sentence_ends_at_a_full_stop_a_list_item_or_a_paragraph():
     ]
 
 
-def test_code_tables_headings_and_comments_are_left_out():
+def test_code_tables_headings_and_comments_are_left_out() -> None:
     page = (
         "# What is it\n\n```\nwhoever\n```\n\n| whoever | anew |\n|---|---|\n\n    whoever\n\n<!-- whoever\nanew -->\n"
     )
     assert texts(page) == []
 
 
-def test_a_code_span_and_the_target_of_a_link_are_one_word():
+def test_a_code_span_and_the_target_of_a_link_are_one_word() -> None:
     (sentence,) = sentences("Run `make test, twice` as [the page](docs/whoever.md) says.")
     assert sentence.words == 6
     assert sentence.commas == 0
 
 
-def test_commas_inside_of_numbers_do_not_count():
+def test_commas_inside_of_numbers_do_not_count() -> None:
     (sentence,) = sentences("It reads 20,000 rows, then stops; it writes.")
     assert sentence.commas == 2
 
 
-def test_a_long_sentence_is_found_with_its_line():
+def test_a_long_sentence_is_found_with_its_line() -> None:
     (problem,) = problems(sentences(f"Short.\n\n{LONG}"))
     assert problem.line == 3
     assert problem.what == f"{MAX_WORDS + 3} words, at most {MAX_WORDS}"
@@ -96,11 +96,11 @@ def test_a_long_sentence_is_found_with_its_line():
         ('The words `whoever` and "anew" are forbidden.', []),
     ],
 )
-def test_words_that_make_a_riddle(text: str, found: list[str]):
+def test_words_that_make_a_riddle(text: str, found: list[str]) -> None:
     assert words_of(text) == found
 
 
-def test_docstrings_help_texts_and_errors_of_a_module_are_read():
+def test_docstrings_help_texts_and_errors_of_a_module_are_read() -> None:
     module = '''
 """Module."""
 
@@ -129,21 +129,21 @@ class Step:
     }
 
 
-def test_a_generated_page_is_checked_for_words_alone(tmp_path: Path):
+def test_a_generated_page_is_checked_for_words_alone(tmp_path: Path) -> None:
     page = tmp_path / "cli.md"
     page.write_text(f"Whoever.\n\n{LONG}")
     assert len(check_file(page, "docs/reference/cli.md")) == 1
     assert len(check_file(page, "docs/cli.md")) == 2
 
 
-def test_problems_fail_without_an_allowance_and_pass_with_it(project: Path):
+def test_problems_fail_without_an_allowance_and_pass_with_it(project: Path) -> None:
     assert "docs/old.md: 2 problems, 0 are allowed." in complaints(project)
     update(project)
     assert complaints(project) == []
     assert Allowance.read(project / ALLOWED).problems == {"docs/old.md": 2, "pipelines/a.py": 1}
 
 
-def test_one_more_problem_fails_and_cannot_be_updated_away(project: Path):
+def test_one_more_problem_fails_and_cannot_be_updated_away(project: Path) -> None:
     update(project)
     (project / "docs/clean.md").write_text("It starts anew.")
     assert complaints(project)[-1] == "docs/clean.md: 1 problems, 0 are allowed."
@@ -151,7 +151,7 @@ def test_one_more_problem_fails_and_cannot_be_updated_away(project: Path):
         update(project)
 
 
-def test_an_allowance_that_is_too_high_fails_until_it_is_lowered(project: Path):
+def test_an_allowance_that_is_too_high_fails_until_it_is_lowered(project: Path) -> None:
     update(project)
     (project / "docs/old.md").write_text("The first rank waits.")
     assert complaints(project) == [
@@ -162,7 +162,7 @@ def test_an_allowance_that_is_too_high_fails_until_it_is_lowered(project: Path):
     assert Allowance.read(project / ALLOWED).problems == {"pipelines/a.py": 1}
 
 
-def test_a_file_may_move_with_its_problems(project: Path):
+def test_a_file_may_move_with_its_problems(project: Path) -> None:
     update(project)
     (project / "docs/old.md").rename(project / "docs/new.md")
     assert complaints(project) != []
@@ -170,7 +170,7 @@ def test_a_file_may_move_with_its_problems(project: Path):
     assert complaints(project) == []
 
 
-def test_the_mean_over_docs_has_bounds_of_its_own(project: Path):
+def test_the_mean_over_docs_has_bounds_of_its_own(project: Path) -> None:
     (project / "docs/old.md").write_text("One, two, three; four. Five, six, seven.\n")
     assert means(project) == {"words": 3.4, "commas": 1.7}  # three sentences with clean.md: 10 words, 5 commas
     assert "docs/ has 1.7 commas per sentence, 1.2 are allowed." in complaints(project)

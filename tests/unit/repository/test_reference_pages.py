@@ -42,20 +42,20 @@ def constants(*folders: str) -> Iterator[str]:
                     yield node.value
 
 
-def test_the_environment_page_has_every_variable():
+def test_the_environment_page_has_every_variable() -> None:
     used = {text for text in constants(*CODE) if VARIABLE.fullmatch(text)}
     assert used > {"MANTIS_STORE", "AWS_REGION"}
     assert used - terms("reference/environment.md") == set()
 
 
-def test_the_environment_page_has_no_variable_that_nothing_reads():
+def test_the_environment_page_has_no_variable_that_nothing_reads() -> None:
     named = {term for term in terms("reference/environment.md") if term.startswith("MANTIS_")}
     places = [ROOT / "Makefile", ROOT / "docker/Dockerfile", *(ROOT / "manifests").rglob("*.yaml")]
     texts = [path.read_text(encoding="utf-8") for path in places] + list(constants(*CODE))
     assert {name for name in named if not any(name in text for text in texts)} == set()
 
 
-def test_the_metrics_page_has_every_column_of_a_row():
+def test_the_metrics_page_has_every_column_of_a_row() -> None:
     recorder = MetricRows(every=1, steps=1, peak_flops=1.0, device=torch.device("cpu"))
     numbers = {field.name: 1 for field in fields(StepFigures)}
     row = recorder.add(1, StepFigures(**numbers))
@@ -63,18 +63,18 @@ def test_the_metrics_page_has_every_column_of_a_row():
     assert {name for name in row if name != "step"} - terms("reference/metrics.md") == set()
 
 
-def test_the_metrics_page_has_what_the_ranks_are_compared_by():
+def test_the_metrics_page_has_what_the_ranks_are_compared_by() -> None:
     known = terms("reference/metrics.md")
     assert {"slowest_rank", "slowdown", "waiting_rank", "data_share_of_waiting_rank"} <= known
     assert len(fields(Look)) == 4
 
 
-def test_the_metrics_page_has_every_cause_and_figure():
+def test_the_metrics_page_has_every_cause_and_figure() -> None:
     assert {cause.value for cause in Cause} - terms("reference/metrics.md") == set()
     assert set(SCORE_FIGURES) - terms("reference/metrics.md") == set()
 
 
-def test_the_artifacts_page_has_every_kind():
+def test_the_artifacts_page_has_every_kind() -> None:
     text = (DOCS / "reference/artifacts.md").read_text(encoding="utf-8")
     assert [kind.value for kind in Kind if f"| {kind.value} |" not in text] == []
 
@@ -87,16 +87,16 @@ def test_the_artifacts_page_has_every_kind():
         set(Commit.model_fields),
     ],
 )
-def test_the_artifacts_page_has_every_field(names: set[str]):
+def test_the_artifacts_page_has_every_field(names: set[str]) -> None:
     assert names - terms("reference/artifacts.md") == set()
 
 
-def test_the_benchmark_page_has_every_field():
+def test_the_benchmark_page_has_every_field() -> None:
     # `name` is the name of the file, `prompt` the profile that the recipe picks.
     assert set(Benchmark.model_fields) - {"name", "prompt"} - terms("how-to/add-a-benchmark.md") == set()
 
 
-def test_the_data_page_has_every_reason_of_the_ledger():
+def test_the_data_page_has_every_reason_of_the_ledger() -> None:
     reasons = set()
     for folder in ("components/data", "mantis/images"):
         for path in (ROOT / folder).rglob("*.py"):
@@ -108,7 +108,7 @@ def test_the_data_page_has_every_reason_of_the_ledger():
     assert reasons - terms("how-to/bring-your-data.md") == set()
 
 
-def test_the_sizing_table_is_what_the_estimates_give():
+def test_the_sizing_table_is_what_the_estimates_give() -> None:
     lines = (DOCS / "reference/sizing.md").read_text(encoding="utf-8").splitlines()
     for name, shape in estimate.shapes().items():
         small, large = (estimate.needs(shape, memory=memory, ranks=16, zero_stage=3) for memory in (4e10, 8e10))
@@ -129,16 +129,16 @@ def test_the_sizing_table_is_what_the_estimates_give():
         assert any(line.startswith(f"| {' | '.join(cells)} |") for line in lines), cells
 
 
-def test_the_architecture_page_is_short():
+def test_the_architecture_page_is_short() -> None:
     assert len((DOCS / "architecture.md").read_text(encoding="utf-8").split()) <= 900
 
 
-def test_the_decisions_are_all_listed():
+def test_the_decisions_are_all_listed() -> None:
     listed = set(re.findall(r"\]\(([\w-]+\.md)\)", (DOCS / "decisions/README.md").read_text(encoding="utf-8")))
     assert listed == {path.name for path in (DOCS / "decisions").glob("*.md")} - {"README.md"}
 
 
-def test_the_speed_page_has_every_row_with_its_goal():
+def test_the_speed_page_has_every_row_with_its_goal() -> None:
     lines = (DOCS / "reference/benchmarks.md").read_text(encoding="utf-8").splitlines()
     goals = {line.split("|")[1].strip(" `"): line.split("|")[3].strip() for line in lines if line.startswith("| `")}
     for name, (module, _) in (ROWS | GPU_ROWS).items():

@@ -3,18 +3,21 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from components.evaluation.step import evaluate
-from mantis.artifacts.manifest import save_manifest
-from mantis.store.base import key_of
+from mantis.artifacts.manifest import Manifest, save_manifest
+from mantis.runs.step_runner import Run
+from mantis.store.base import ObjectStore, key_of
 from tests.helpers.paths import ROOT
 
 LARGEST_BATCH = 12
 
 
-def killed(run, model, tmp_path, kills, workers):
+def killed(run: Run, model: Manifest, tmp_path: Path, kills: int, workers: int) -> dict[str, Any]:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(run.recipe.to_yaml())
     save_manifest(model, str(tmp_path / "model.json"))
@@ -29,20 +32,22 @@ def killed(run, model, tmp_path, kills, workers):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def results(store, uri):
+def results(store: ObjectStore, uri: str) -> dict[str, bytes]:
     """Responses, scores and gallery, byte by byte."""
     prefix = key_of(store, uri)
     return {entry.key: store.get(entry.key) for entry in store.list(prefix) if not entry.key.endswith("manifest.json")}
 
 
-def keys(run):
+def keys(run: Run) -> list[str]:
     """Of every response that is stored."""
     paths = (run.store.root / "responses").rglob("*.jsonl")
     return [json.loads(line)["key"] for path in paths for line in path.read_text().splitlines()]
 
 
 @pytest.mark.parametrize(("kills", "workers"), [(4, 1), (3, 2), pytest.param(20, 1, marks=pytest.mark.slow)])
-def test_killed_at_random_it_ends_with_the_same(eval_run, stored_model, tmp_path, kills, workers) -> None:
+def test_killed_at_random_it_ends_with_the_same(
+    eval_run: Run, stored_model: Manifest, tmp_path: Path, kills: int, workers: int
+) -> None:
     told = killed(eval_run, stored_model, tmp_path, kills, workers)
     assert told["killed"] == kills * workers
     assert told["codes"] == [0] * workers

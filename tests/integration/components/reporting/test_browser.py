@@ -2,15 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from components.reporting.compare_runs import compare_runs
 from components.reporting.render.comparison_page import render_comparison
 from components.reporting.step import report
 from mantis.artifacts.manifest import commit_manifest, describe_files
+from mantis.config.recipe import Recipe
 from mantis.runs.step_runner import Run
+from mantis.store.local import LocalStore
+from tests.fixtures.reporting import MakeStored, Stored
 
 
-def look(browser, path: Path):
+def look(browser: Any, path: Path) -> Any:
     """The open page and what went wrong while it loaded."""
     said, asked = [], []
     page = browser.new_page(viewport={"width": 1280, "height": 900})
@@ -22,7 +26,7 @@ def look(browser, path: Path):
     return page, said, fetched
 
 
-def sound(browser, path: Path) -> int:
+def sound(browser: Any, path: Path) -> int:
     """Check the page and give the number of its images."""
     page, said, fetched = look(browser, path)
     assert not said
@@ -35,13 +39,13 @@ def sound(browser, path: Path) -> int:
     return len(widths)
 
 
-def test_the_report_of_a_run(browser, stored):
+def test_the_report_of_a_run(browser: Any, stored: Stored) -> None:
     report(stored.run, stored.evaluations)
     path = stored.run.store.root / "reports" / stored.run.id / "report.html"
     assert sound(browser, path) == 4 * (2 + 4 + 4 + 4) + 2
 
 
-def test_the_report_of_fifteen_benchmarks(browser, fifteen_benchmarks):
+def test_the_report_of_fifteen_benchmarks(browser: Any, fifteen_benchmarks: Stored) -> None:
     report(fifteen_benchmarks.run, fifteen_benchmarks.evaluations)
     path = fifteen_benchmarks.run.store.root / "reports" / fifteen_benchmarks.run.id / "report.html"
     assert sound(browser, path) > 150
@@ -52,7 +56,9 @@ def test_the_report_of_fifteen_benchmarks(browser, fifteen_benchmarks):
     assert page.locator("text=Not parsed").count() >= 15
 
 
-def test_a_comparison(browser, make_stored, local_store, demo_recipe, tmp_path):
+def test_a_comparison(
+    browser: Any, make_stored: MakeStored, local_store: LocalStore, demo_recipe: Recipe, tmp_path: Path
+) -> None:
     runs = []
     for name in ("first-run", "second-run"):
         runs.append(Run(id=name, store=local_store, recipe=demo_recipe))

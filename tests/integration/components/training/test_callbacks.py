@@ -2,6 +2,7 @@
 
 import json
 from itertools import accumulate
+from typing import Any
 
 import pytest
 import torch
@@ -12,11 +13,12 @@ from components.training.callbacks.metric_rows import MetricRows
 from components.training.monitoring.step_metrics import StepFigures
 from components.training.step import training_task
 from mantis.tracking.mlflow_runs import find_tracked_run
+from tests.fixtures.training import MakeRun, Torchrun
 
 STEPS, STOPPED = 12, 8  # the signal comes after step 7, and all ranks learn of it in step 8
 
 
-def test_a_new_concern_is_one_callback_and_one_line(make_run, torchrun):
+def test_a_new_concern_is_one_callback_and_one_line(make_run: MakeRun, torchrun: Torchrun) -> None:
     run, mixture = make_run("callback", {"training.max_steps": str(STEPS), "training.log_every": "1"})
     done = torchrun("record_callbacks", 1, run.store.url, run.id)
     assert done.returncode == 0, done.stderr
@@ -54,17 +56,17 @@ class Counter(Callback):
     def __init__(self) -> None:
         self.count, self.seen = 0, []
 
-    def after_step(self, finished):
+    def after_step(self, finished: Any) -> Any:
         self.count += 1
         return {"count": self.count} if finished.step % 2 == 0 else {}
 
-    def on_row(self, row):
+    def on_row(self, row: Any) -> None:
         self.seen.append((row["step"], row.get("count")))
 
-    def state_dict(self):
+    def state_dict(self) -> Any:
         return {"count": self.count}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Any) -> None:
         self.count = state["count"]
 
 
@@ -96,7 +98,7 @@ def listed(counter: Counter) -> CallbackList:
     return CallbackList(rows, [Silent(), counter])
 
 
-def test_figures_of_a_step_without_a_row_wait_for_the_next_one_also_across_a_resume():
+def test_figures_of_a_step_without_a_row_wait_for_the_next_one_also_across_a_resume() -> None:
     before = Counter()
     callbacks = listed(before)
     for step in range(1, 5):
@@ -113,7 +115,7 @@ def test_figures_of_a_step_without_a_row_wait_for_the_next_one_also_across_a_res
     assert after.seen == [(5, 4), (10, 10), (15, 14)]
 
 
-def test_a_callback_that_the_checkpoint_does_not_know_starts_fresh():
+def test_a_callback_that_the_checkpoint_does_not_know_starts_fresh() -> None:
     counter = Counter()
     callbacks = listed(counter)
     callbacks.load_state_dict({"metric_rows": {"rows": [], "window": {}, "pending": {}}})
@@ -121,7 +123,7 @@ def test_a_callback_that_the_checkpoint_does_not_know_starts_fresh():
     assert counter.count == 1
 
 
-def test_two_callbacks_of_one_name_are_refused():
+def test_two_callbacks_of_one_name_are_refused() -> None:
     callbacks = listed(Counter())
     with pytest.raises(ValueError, match="two callbacks are named 'counter'"):
         callbacks.add(Counter())

@@ -9,6 +9,7 @@ import pytest
 from components.training.checkpointing.saver import committed, folder_of
 from components.training.step import train
 from mantis.store.base import delete_tree
+from tests.fixtures.training import MakeRun
 
 RESUMED, COMPARED = 8, 20
 RECIPE = {
@@ -29,7 +30,7 @@ class Undisturbed:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(make_run) -> Undisturbed:
+def undisturbed(make_run: MakeRun) -> Undisturbed:
     """Rows of a training on two ranks with ZeRO-3, which is left with its checkpoints."""
     run, mixture = make_run("elastic", RECIPE)
     prefix = train(run, mixture).key
@@ -40,7 +41,7 @@ def undisturbed(make_run) -> Undisturbed:
     )
 
 
-def rows_of(store, prefix):
+def rows_of(store: Any, prefix: str) -> Any:
     return [json.loads(line) for line in store.get(f"{prefix}/metrics.jsonl").splitlines()]
 
 
@@ -53,7 +54,9 @@ def rows_of(store, prefix):
         pytest.param(2, 2, marks=pytest.mark.slow),
     ],
 )
-def test_the_same_samples_and_losses_on_another_layout(undisturbed, make_run, capfd, ranks, stage):
+def test_the_same_samples_and_losses_on_another_layout(
+    undisturbed: Undisturbed, make_run: MakeRun, capfd: pytest.CaptureFixture[str], ranks: int, stage: int
+) -> None:
     prefix, rows, objects = undisturbed.prefix, undisturbed.rows, undisturbed.objects
     layout = {"training.gpus_per_node": str(ranks), "training.zero_stage": str(stage)}
     run, mixture = make_run(f"elastic-{ranks}-{stage}", {**RECIPE, **layout})

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -23,8 +24,10 @@ from components.training.step import train, training_task
 from mantis.artifacts.manifest import Manifest
 from mantis.hashing import sha256_bytes
 from mantis.runs.step_runner import Run
-from mantis.store.base import delete_tree
+from mantis.store.base import ObjectStore, delete_tree
 from mantis.tracking.mlflow_runs import RUN_TAG
+from tests.fixtures.mlflow import MlflowServer
+from tests.fixtures.training import MakeRun
 from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.slow
@@ -95,7 +98,7 @@ class Quiet:
 
 
 @pytest.fixture(scope="module")
-def quiet(make_run) -> Quiet:
+def quiet(make_run: MakeRun) -> Quiet:
     """Digest of weights and moments, and rows, of a training that nothing disturbs."""
     run, mixture = make_run("quiet")
     manifest = train(run, mixture)
@@ -115,7 +118,9 @@ class Proxied:
 
 
 @pytest.fixture
-def proxied(minio_store, minio_url, monkeypatch, raw_source, make_run) -> Iterator[Proxied]:
+def proxied(
+    minio_store: ObjectStore, minio_url: str, monkeypatch: pytest.MonkeyPatch, raw_source: Path, make_run: MakeRun
+) -> Iterator[Proxied]:
     """(run, mixture, proxy): the run's store is MinIO, reached through the proxy."""
     host, port = minio_url.removeprefix("http://").split(":")
     proxy = Proxy((host, int(port)))
@@ -129,7 +134,7 @@ def proxied(minio_store, minio_url, monkeypatch, raw_source, make_run) -> Iterat
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(tmp_path: Path) -> Iterator[Any]:
     """A file system that is too small for a checkpoint."""
     folder = tmp_path / "small"
     folder.mkdir()
@@ -140,7 +145,9 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_a_full_disk_ends_it_with_a_message_and_with_room_it_ends_bit_identical(quiet, make_run, small_disk):
+def test_a_full_disk_ends_it_with_a_message_and_with_room_it_ends_bit_identical(
+    quiet: Quiet, make_run: MakeRun, small_disk: Any
+) -> None:
     run, mixture = make_run("full-disk")
     process = start(run, TMPDIR=str(small_disk))
     out = process.communicate(timeout=240)[0]
@@ -155,7 +162,9 @@ def test_a_full_disk_ends_it_with_a_message_and_with_room_it_ends_bit_identical(
     assert final_digest(run.store, prefix) == quiet.digest
 
 
-def test_killed_then_cut_off_from_store_and_mlflow_it_ends_bit_identical(quiet, proxied, mlflow_server, monkeypatch):
+def test_killed_then_cut_off_from_store_and_mlflow_it_ends_bit_identical(
+    quiet: Quiet, proxied: Proxied, mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlflow
 
     run, mixture, proxy = proxied.run, proxied.mixture, proxied.proxy
@@ -196,11 +205,11 @@ def test_killed_then_cut_off_from_store_and_mlflow_it_ends_bit_identical(quiet, 
     assert sorted(metric.step for metric in history) == [row["step"] for row in rows]
 
 
-def rows_of(store, prefix):
+def rows_of(store: Any, prefix: str) -> Any:
     return [json.loads(line) for line in store.get(f"{prefix}/metrics.jsonl").splitlines()]
 
 
-def final_digest(store, prefix) -> str:
+def final_digest(store: Any, prefix: str) -> str:
     """SHA-256 over fp32 weights and both moments of every rank."""
     parts = []
     for entry in store.list(f"{prefix}/{folder_of(STEPS)}"):
@@ -214,14 +223,14 @@ def final_digest(store, prefix) -> str:
     return sha256_bytes(b"".join(parts))
 
 
-def start(run, **environment: str) -> "subprocess.Popen[str]":
+def start(run: Run, **environment: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "tests.helpers.train_stored_run", run.store.url, run.id]
     return subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | environment
     )
 
 
-def follow(process, *, until: str) -> list[str]:
+def follow(process: "subprocess.Popen[str]", *, until: str) -> list[str]:
     """The lines up to the one with `until`."""
     lines: list[str] = []
     for line in process.stdout:
@@ -231,7 +240,7 @@ def follow(process, *, until: str) -> list[str]:
     raise AssertionError("".join(lines))
 
 
-def kill_all(process) -> None:
+def kill_all(process: "subprocess.Popen[str]") -> None:
     """Launcher, torchrun and ranks at once."""
     everybody = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for one in everybody:
@@ -241,7 +250,7 @@ def kill_all(process) -> None:
     process.stdout.close()
 
 
-def wait_for(store, prefix, *, step, process) -> None:
+def wait_for(store: Any, prefix: str, *, step: Any, process: "subprocess.Popen[str]") -> None:
     until = time.monotonic() + 240
     while time.monotonic() < until:
         if any(found >= step for found in committed(store, prefix)):

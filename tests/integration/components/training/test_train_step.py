@@ -1,12 +1,14 @@
 import json
+from typing import Any
 
 import pytest
 
 from mantis.models.registry import family_names
+from tests.fixtures.training import MakeRun, Torchrun
 
 
 @pytest.fixture(scope="module")
-def figures(make_run, torchrun, tmp_path_factory):
+def figures(make_run: MakeRun, torchrun: Torchrun, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What compare_zero_step.py found: for each rank, family and variant, a row per step."""
     made = {name: make_run(name, {"model.family": name})[0] for name in family_names()}
     out = tmp_path_factory.mktemp("zero-step") / "figures"
@@ -21,7 +23,7 @@ def figures(make_run, torchrun, tmp_path_factory):
     range(5),
     ids=["zero-3", "zero-2", "zero-3 frozen tower, checkpointing", "stage 1, 128 samples", "stage 2, 128 samples"],
 )
-def test_step_equals_official_accumulation(figures, name, variant):
+def test_step_equals_official_accumulation(figures: Any, name: Any, variant: int) -> None:
     """To 1e-5 before the first update; behind it AdamW has made whole steps of rounding where a true gradient is zero.
 
     How much that is differs from one processor to the next: 1e-4 was seen.
@@ -35,7 +37,7 @@ def test_step_equals_official_accumulation(figures, name, variant):
         assert row["gradient_error"] < 1e-3
 
 
-def test_ranks_take_the_same_number_of_micro_steps_and_one_was_empty(figures):
+def test_ranks_take_the_same_number_of_micro_steps_and_one_was_empty(figures: Any) -> None:
     first, second = (rank["llava-clip"][0] for rank in figures)
     assert [row["micro_steps"] for row in first] == [row["micro_steps"] for row in second]
     assert max(row["micro_steps"] for row in first) > 1

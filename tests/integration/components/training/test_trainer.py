@@ -21,6 +21,7 @@ from mantis.artifacts.manifest import Manifest, check_files
 from mantis.hashing import sha256_bytes
 from mantis.runs.step_runner import Run
 from mantis.store.base import delete_tree
+from tests.fixtures.training import MakeRun
 from tests.helpers.paths import ROOT
 
 EPOCHS, STEPS, SAMPLES = 2, 84, 500  # long enough to be disturbed three times
@@ -39,7 +40,7 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
-def trained(make_run) -> Trained:
+def trained(make_run: MakeRun) -> Trained:
     """(run, mixture, prefix, manifest, digest of weights and optimizer, rows) of an undisturbed training."""
     run, mixture = make_run("train", {"training.epochs": str(EPOCHS)})
     manifest = train(run, mixture)
@@ -54,11 +55,11 @@ def trained(make_run) -> Trained:
     )
 
 
-def rows_of(store, prefix):
+def rows_of(store: Any, prefix: str) -> Any:
     return [json.loads(line) for line in store.get(f"{prefix}/metrics.jsonl").splitlines()]
 
 
-def final_digest(store, prefix) -> str:
+def final_digest(store: Any, prefix: str) -> str:
     """SHA-256 over every tensor of the last checkpoint's optimizer shards: fp32 weights and both moments."""
     folder = Path(store.lance_uri(f"{prefix}/{folder_of(STEPS)}"))
     parts = []
@@ -72,7 +73,7 @@ def final_digest(store, prefix) -> str:
     return sha256_bytes(b"".join(parts))
 
 
-def test_leaves_what_the_architecture_says(trained):
+def test_leaves_what_the_architecture_says(trained: Trained) -> None:
     run, mixture, prefix, manifest, rows = trained.run, trained.mixture, trained.prefix, trained.manifest, trained.rows
     task = training_task(run, mixture)
     assert prefix == task.address(task.fingerprint())
@@ -91,7 +92,7 @@ def test_leaves_what_the_architecture_says(trained):
     assert sum(row["tokens"] for row in rows) == summary["tokens"]
 
 
-def test_probe_holds_a_batch_and_the_trained_models_logits(trained):
+def test_probe_holds_a_batch_and_the_trained_models_logits(trained: Trained) -> None:
     run, prefix = trained.run, trained.prefix
     probe = load(run.store.get(f"{prefix}/probe.safetensors"))
     assert probe["logits"].dtype == torch.float32
@@ -100,7 +101,7 @@ def test_probe_holds_a_batch_and_the_trained_models_logits(trained):
     assert torch.isfinite(probe["logits"]).all()
 
 
-def test_time_by_cause_sums_to_the_wall_time(trained):
+def test_time_by_cause_sums_to_the_wall_time(trained: Trained) -> None:
     run, manifest = trained.run, trained.manifest
     accounted = sum(value for name, value in manifest.summary.items() if name.startswith("seconds_"))
     record = json.loads(run.store.get(run.key("steps/train.json")))
@@ -108,7 +109,7 @@ def test_time_by_cause_sums_to_the_wall_time(trained):
     assert 0.8 * record["seconds"] < accounted <= record["seconds"] + 0.5
 
 
-def test_goes_on_from_a_checkpoint_of_schema_version_1_bit_identical(trained):
+def test_goes_on_from_a_checkpoint_of_schema_version_1_bit_identical(trained: Trained) -> None:
     run, _, prefix, _, digest, rows = trained
     old = committed(run.store, prefix)[-1]
     for entry in list(run.store.list(prefix)):
@@ -127,7 +128,7 @@ def test_goes_on_from_a_checkpoint_of_schema_version_1_bit_identical(trained):
     ]
 
 
-def store_as_schema_1(store, base: str) -> None:
+def store_as_schema_1(store: Any, base: str) -> None:
     """Rewrite a checkpoint's state into the older form, and its COMMIT with the new files."""
     state = json.loads(store.get(f"{base}/state.json"))
     rows, spikes = state["callbacks"]["metric_rows"], state["callbacks"]["loss_spikes"]
@@ -146,7 +147,7 @@ def store_as_schema_1(store, base: str) -> None:
     store.put(f"{base}/COMMIT", json.dumps(commit).encode())
 
 
-def test_hurt_in_every_way_it_ends_bit_identical(trained):
+def test_hurt_in_every_way_it_ends_bit_identical(trained: Trained) -> None:
     run, prefix, digest, rows = trained.run, trained.prefix, trained.digest, trained.rows
     delete_tree(run.store, prefix)
 
@@ -191,7 +192,7 @@ def test_hurt_in_every_way_it_ends_bit_identical(trained):
 
 
 @pytest.mark.slow
-def test_a_killed_launcher_leaves_no_rank_behind_and_a_stopped_rank_is_named(trained):
+def test_a_killed_launcher_leaves_no_rank_behind_and_a_stopped_rank_is_named(trained: Trained) -> None:
     run, prefix, digest = trained.run, trained.prefix, trained.digest
     delete_tree(run.store, prefix)
     killed = start(run)
@@ -227,12 +228,12 @@ def test_a_killed_launcher_leaves_no_rank_behind_and_a_stopped_rank_is_named(tra
     assert final_digest(run.store, prefix) == digest
 
 
-def start(run) -> "subprocess.Popen[str]":
+def start(run: Run) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "tests.helpers.train_stored_run", run.store.url, run.id]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def ranks_under(process) -> list[psutil.Process]:
+def ranks_under(process: "subprocess.Popen[str]") -> list[psutil.Process]:
     """The rank processes below a training, in the order of their pids."""
     try:
         below = psutil.Process(process.pid).children(recursive=True)
@@ -242,7 +243,7 @@ def ranks_under(process) -> list[psutil.Process]:
     return sorted((child for child in found if child.parent().pid != process.pid), key=lambda child: child.pid)
 
 
-def wait_for(store, prefix, *, step, process) -> None:
+def wait_for(store: Any, prefix: str, *, step: Any, process: "subprocess.Popen[str]") -> None:
     """Until a checkpoint of `step` or later is committed."""
     until = time.monotonic() + 120
     while time.monotonic() < until:

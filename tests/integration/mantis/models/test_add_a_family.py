@@ -35,7 +35,7 @@ def write_package(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory) -> Path:
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("example")
     write_package(folder)
     return folder
@@ -53,13 +53,13 @@ def output(done: subprocess.CompletedProcess) -> str:
     return done.stdout
 
 
-def test_the_page_has_every_file_that_its_table_lists(package):
+def test_the_page_has_every_file_that_its_table_lists(package: Path) -> None:
     table = re.findall(r"^\| `([\w/]+\.\w+)` \|", PAGE.read_text(), re.MULTILINE)
     written = {path.name for path in (package / "mantis_example").iterdir()}
     assert set(table) - {"golden/NAME.json"} == written
 
 
-def test_the_pages_commands_make_the_golden_file_and_pass(package):
+def test_the_pages_commands_make_the_golden_file_and_pass(package: Path) -> None:
     commands = [line.split() for text in COMMANDS.findall(PAGE.read_text()) for line in text.splitlines()]
     assert [command[:2] for command in commands] == [["python", "-m"]] * 2
     golden, tests = (command[1:] for command in commands)
@@ -69,7 +69,7 @@ def test_the_pages_commands_make_the_golden_file_and_pass(package):
     assert f"{len(CHECKS)} passed" in passed
 
 
-def test_the_family_is_listed_with_its_weights_and_sizes(package):
+def test_the_family_is_listed_with_its_weights_and_sizes(package: Path) -> None:
     code = (
         "from mantis.models.registry import family_names; print(*family_names());"
         "from components.training.sizing.estimate import shape; print(shape('example-1b').parameters)"
@@ -81,7 +81,7 @@ def test_the_family_is_listed_with_its_weights_and_sizes(package):
     assert "example-1b" in output(run(package, "-m", "pipelines.cli", "fetch-model", "--list", "--store", store))
 
 
-def test_a_slip_in_the_pages_family_fails_its_tests(package, tmp_path):
+def test_a_slip_in_the_pages_family_fails_its_tests(package: Path, tmp_path: Path) -> None:
     """The page's tests can fail: they do where attention crosses samples."""
     write_package(tmp_path)
     model = tmp_path / "mantis_example" / "model.py"

@@ -3,8 +3,10 @@
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +27,7 @@ def forget() -> None:
 
 
 @pytest.fixture
-def installed(monkeypatch):
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Entry points of other packages, as if installed."""
 
     def install(*points: tuple[str, str]) -> None:
@@ -38,7 +40,7 @@ def installed(monkeypatch):
     forget()
 
 
-def test_our_families_stand_in_pyproject():
+def test_our_families_stand_in_pyproject() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][GROUP]
     assert set(OWN) <= set(declared) <= set(family_names())
     folders = {spec.package.rpartition(".")[2] for spec in map(family_spec, declared)}
@@ -46,7 +48,7 @@ def test_our_families_stand_in_pyproject():
     assert folders == here, "a folder that no entry point names, or the other way round"
 
 
-def test_each_family_is_what_its_spec_says():
+def test_each_family_is_what_its_spec_says() -> None:
     for spec in family_specs():
         kind = family(spec.name)
         assert kind.name == spec.name
@@ -54,7 +56,7 @@ def test_each_family_is_what_its_spec_says():
         assert spec.file("chat_templates.yaml").is_file()
 
 
-def test_listing_families_imports_neither_torch_nor_transformers():
+def test_listing_families_imports_neither_torch_nor_transformers() -> None:
     code = (
         "import sys; from mantis.models.registry import family_specs, family_files;"
         "from mantis.models.weights.catalog import published_bases;"
@@ -66,7 +68,7 @@ def test_listing_families_imports_neither_torch_nor_transformers():
     assert done.stdout.strip() == "[]"
 
 
-def test_an_unknown_family_names_those_that_exist_and_the_nearest():
+def test_an_unknown_family_names_those_that_exist_and_the_nearest() -> None:
     with pytest.raises(
         ConfigError, match=r"'llava-sigl' is not a model family\. Did you mean llava-siglip\?"
     ) as caught:
@@ -74,7 +76,9 @@ def test_an_unknown_family_names_those_that_exist_and_the_nearest():
     assert ", ".join(family_names()) in str(caught.value)
 
 
-def test_installed_metadata_of_ours_is_only_read_without_pyproject(installed, monkeypatch, tmp_path):
+def test_installed_metadata_of_ours_is_only_read_without_pyproject(
+    installed: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """An older installation may still name a folder that is gone."""
     old = ("llava-clip", "mantis.models.families.gone:GONE")
     installed(old)
@@ -84,7 +88,7 @@ def test_installed_metadata_of_ours_is_only_read_without_pyproject(installed, mo
     assert family_names() == ("fuyu",)
 
 
-def test_two_packages_with_one_family_are_refused(installed):
+def test_two_packages_with_one_family_are_refused(installed: Any) -> None:
     installed(("fuyu", "other.fuyu:FUYU"))
     with pytest.raises(ConfigError, match=r"Two packages offer the model family 'fuyu'.*other\.fuyu:FUYU"):
         family_names()
@@ -99,7 +103,9 @@ def test_two_packages_with_one_family_are_refused(installed):
         ("mantis.models.registry:GROUP", "is no FamilySpec"),
     ],
 )
-def test_an_entry_point_that_is_wrong_is_named(installed, monkeypatch, value, words):
+def test_an_entry_point_that_is_wrong_is_named(
+    installed: Any, monkeypatch: pytest.MonkeyPatch, value: str, words: str
+) -> None:
     monkeypatch.setattr(registry, "RENAMED", family_spec("fuyu"), raising=False)
     installed(("mine", value))
     assert "mine" in family_names()
@@ -107,6 +113,6 @@ def test_an_entry_point_that_is_wrong_is_named(installed, monkeypatch, value, wo
         family_spec("mine")
 
 
-def test_every_file_of_every_folder_is_read_once():
+def test_every_file_of_every_folder_is_read_once() -> None:
     assert len(family_files("catalog.yaml")) == len({spec.package for spec in family_specs()})
     assert len(published_bases()) == len({base.repository for base in published_bases().values()})

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from mantis.errors import ConfigError, NotFoundError, StoreError
-from mantis.store.base import delete_tree, download_tree, key_below, key_of, open_store, upload_tree
+from mantis.store.base import ObjectStore, delete_tree, download_tree, key_below, key_of, open_store, upload_tree
+from mantis.store.local import LocalStore
 
 
 @pytest.fixture(params=["local_store", "minio_store"])
-def store(request: pytest.FixtureRequest):
+def store(request: pytest.FixtureRequest) -> ObjectStore:
     return request.getfixturevalue(request.param)
 
 
-def test_what_is_put_is_got(store):
+def test_what_is_put_is_got(store: ObjectStore) -> None:
     store.put("a/b/object", b"0123456789")
     assert store.get("a/b/object") == b"0123456789"
     assert store.stat("a/b/object").size == 10
@@ -23,40 +24,40 @@ def test_what_is_put_is_got(store):
     assert store.get("a/b/object") == b"new"
 
 
-def test_ranges(store):
+def test_ranges(store: ObjectStore) -> None:
     store.put("object", bytes(range(100)))
     assert store.get_range("object", 0, 1) == b"\x00"
     assert store.get_range("object", 40, 3) == bytes([40, 41, 42])
     assert store.get_range("object", 98, 50) == bytes([98, 99])
 
 
-def test_ranges_beyond_the_end_are_empty(store):
+def test_ranges_beyond_the_end_are_empty(store: ObjectStore) -> None:
     store.put("object", b"0123")
     store.put("nothing", b"")
     assert store.get_range("object", 4, 10) == store.get_range("object", 40, 1) == b""
     assert store.get_range("object", 1, 0) == store.get_range("nothing", 0, 10) == b""
 
 
-def test_empty_object(store):
+def test_empty_object(store: ObjectStore) -> None:
     store.put("nothing", b"")
     assert store.get("nothing") == b""
     assert store.stat("nothing").size == 0
 
 
-def test_missing_object(store):
+def test_missing_object(store: ObjectStore) -> None:
     assert store.stat("missing") is None
     for read in (store.get, lambda key: store.get_range(key, 0, 1)):
         with pytest.raises(NotFoundError, match="missing"):
             read("missing")
 
 
-def test_missing_object_leaves_no_file(store, tmp_path: Path):
+def test_missing_object_leaves_no_file(store: ObjectStore, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         store.get_file("missing", tmp_path / "target")
     assert not (tmp_path / "target").exists()
 
 
-def test_list_is_sorted_and_bounded_by_the_folder(store):
+def test_list_is_sorted_and_bounded_by_the_folder(store: ObjectStore) -> None:
     for key in ("runs/b/2", "runs/b/1", "runs/a/1", "runs2/x", "runs-other"):
         store.put(key, b"x")
     assert [entry.key for entry in store.list("runs")] == ["runs/a/1", "runs/b/1", "runs/b/2"]
@@ -64,7 +65,7 @@ def test_list_is_sorted_and_bounded_by_the_folder(store):
     assert {"runs/a/1", "runs/b/1", "runs/b/2"} <= {entry.key for entry in store.list("")}
 
 
-def test_children_are_those_directly_below(store):
+def test_children_are_those_directly_below(store: ObjectStore) -> None:
     for key in ("b/2", "b/1", "b/inner/1", "a/1", "top", "b2/x"):
         store.put(key, b"x")
     files, folders = store.children("")
@@ -74,7 +75,7 @@ def test_children_are_those_directly_below(store):
     assert store.children("nowhere") == ((), ())
 
 
-def test_a_version_changes_with_the_bytes(store, monkeypatch):
+def test_a_version_changes_with_the_bytes(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mantis.store.local.YOUNG_SECONDS", -1.0)
     store.put("object", b"before")
     first = store.stat("object")
@@ -84,7 +85,7 @@ def test_a_version_changes_with_the_bytes(store, monkeypatch):
     assert store.stat("object").version != first.version
 
 
-def test_when_an_object_was_written_is_known(store):
+def test_when_an_object_was_written_is_known(store: ObjectStore) -> None:
     store.put("object", b"x")
     written = [store.stat("object").written, *(entry.written for entry in store.list(""))]
     assert written[0] > 0
@@ -92,19 +93,19 @@ def test_when_an_object_was_written_is_known(store):
     assert written == pytest.approx([written[0]] * len(written), abs=1.0)
 
 
-def test_a_file_just_written_has_no_version(local_store):
+def test_a_file_just_written_has_no_version(local_store: LocalStore) -> None:
     local_store.put("object", b"x")
     assert local_store.stat("object").version == ""
 
 
-def test_delete(store):
+def test_delete(store: ObjectStore) -> None:
     store.put("gone", b"x")
     store.delete("gone")
     store.delete("gone")
     assert store.stat("gone") is None
 
 
-def test_odd_names(store):
+def test_odd_names(store: ObjectStore) -> None:
     for key in ("with space/ä ö.json", "percent%20", "plus+and=equal"):
         store.put(key, key.encode())
         assert store.get(key) == key.encode()
@@ -112,7 +113,7 @@ def test_odd_names(store):
     assert [entry.key for entry in store.list("with space")] == ["with space/ä ö.json"]
 
 
-def test_a_key_is_named_by_itself_or_by_its_address(store):
+def test_a_key_is_named_by_itself_or_by_its_address(store: ObjectStore) -> None:
     assert key_of(store, "models/0123") == "models/0123"
     assert key_of(store, store.uri("models/0123") + "/") == "models/0123"
     with pytest.raises(ConfigError, match="is not an address of the store") as caught:
@@ -120,21 +121,21 @@ def test_a_key_is_named_by_itself_or_by_its_address(store):
     assert caught.value.remedy == "Name the store that holds it (--store)."
 
 
-def test_the_remedy_names_the_key_of_an_object_that_moved_here(store):
+def test_the_remedy_names_the_key_of_an_object_that_moved_here(store: ObjectStore) -> None:
     store.put("models/0123/config.json", b"{}")
     with pytest.raises(ConfigError) as caught:
         key_of(store, "file:///former/models/place/models/0123")
     assert "name models/0123." in caught.value.remedy
 
 
-def test_keys_below_a_url_are_found_without_opening_the_store(store):
+def test_keys_below_a_url_are_found_without_opening_the_store(store: ObjectStore) -> None:
     assert key_below(store.url + "/", store.uri("models/0123")) == "models/0123"
     assert key_below(store.url, store.url + "2/models/0123") == store.url + "2/models/0123"
     for named in ("idefics2-8b", "tiny", "", "/elsewhere/model"):
         assert key_below(store.url, named) == named
 
 
-def test_trees(store, tmp_path: Path):
+def test_trees(store: ObjectStore, tmp_path: Path) -> None:
     source = tmp_path / "source"
     for index in range(40):
         path = source / f"folder-{index % 3}" / f"{index}.bin"
@@ -148,7 +149,7 @@ def test_trees(store, tmp_path: Path):
     assert not list(store.list("tree"))
 
 
-def test_a_reader_never_sees_half_an_object(store):
+def test_a_reader_never_sees_half_an_object(store: ObjectStore) -> None:
     values = [bytes([value]) * 300_000 for value in range(6)]
     store.put("object", values[0])
     seen: set[bytes] = set()
@@ -168,30 +169,30 @@ def test_a_reader_never_sees_half_an_object(store):
     assert seen <= set(values)
 
 
-def test_a_key_cannot_leave_a_local_store(local_store):
+def test_a_key_cannot_leave_a_local_store(local_store: LocalStore) -> None:
     with pytest.raises(StoreError, match="leaves the store"):
         local_store.put("../outside", b"x")
 
 
-def test_a_local_store_that_cannot_be_written_says_so(tmp_path: Path):
+def test_a_local_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     store = open_store((tmp_path / "file").as_uri())
     with pytest.raises(StoreError, match="--store"):
         store.put("key", b"x")
 
 
-def test_wrong_credentials(minio_store, monkeypatch):
+def test_wrong_credentials(minio_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(StoreError, match="AWS_SECRET_ACCESS_KEY"):
         open_store(minio_store.url).get("key")
 
 
-def test_a_missing_bucket_is_named(minio_store):
+def test_a_missing_bucket_is_named(minio_store: ObjectStore) -> None:
     with pytest.raises(StoreError, match="no-such-bucket"):
         open_store("s3://no-such-bucket/x").put("key", b"x")
 
 
 @pytest.mark.parametrize("url", ["ftp://host/x", "s3:///x", "gs://bucket"])
-def test_an_unknown_store_is_refused(url):
+def test_an_unknown_store_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="store ="):
         open_store(url)

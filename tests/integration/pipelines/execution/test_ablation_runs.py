@@ -13,7 +13,9 @@ from mantis.errors import ConfigError
 from mantis.runs.arms import arms_of
 from mantis.runs.step_runner import State, open_run, read_record, read_records
 from mantis.store.base import ObjectStore, open_store
+from mantis.store.local import LocalStore
 from pipelines.execution.ablation_runs import preflight_arms, resolve_parent
+from tests.fixtures.cli import Mantis
 
 SMALL = {
     "data.skills": "[single,multi]",
@@ -34,7 +36,7 @@ class Ablation:
 
 
 @pytest.fixture(scope="module")
-def ablation(mantis, tmp_path_factory) -> Ablation:
+def ablation(mantis: Mantis, tmp_path_factory: pytest.TempPathFactory) -> Ablation:
     folder = tmp_path_factory.mktemp("ablation")
     done = mantis("ablate", "demo", *GIVEN, "--name=abl", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -42,7 +44,7 @@ def ablation(mantis, tmp_path_factory) -> Ablation:
 
 
 @pytest.mark.slow
-def test_each_arm_is_a_run_with_one_skill_more(ablation):
+def test_each_arm_is_a_run_with_one_skill_more(ablation: Ablation) -> None:
     store, done = ablation.store, ablation.done
     assert arms_of(store, "abl") == ["abl-single", "abl-multi"]
     named = [[s.name for s in open_run(arm, store.url).recipe.data.subsets] for arm in arms_of(store, "abl")]
@@ -54,7 +56,7 @@ def test_each_arm_is_a_run_with_one_skill_more(ablation):
 
 
 @pytest.mark.slow
-def test_subsets_are_prepared_once(ablation):
+def test_subsets_are_prepared_once(ablation: Ablation) -> None:
     store = ablation.store
     assert {record.step: record.state for record in read_records(store, "abl") if "prepare" in record.step} == {
         "prepare-demo-single": State.DONE,
@@ -65,7 +67,7 @@ def test_subsets_are_prepared_once(ablation):
 
 
 @pytest.mark.slow
-def test_one_report_compares_the_arms_on_the_same_samples(ablation):
+def test_one_report_compares_the_arms_on_the_same_samples(ablation: Ablation) -> None:
     store, done = ablation.store, ablation.done
     summary = json.loads(store.get("reports/abl/summary.json"))
     assert summary["arms"] == ["abl-single", "abl-multi"]
@@ -80,7 +82,7 @@ def test_one_report_compares_the_arms_on_the_same_samples(ablation):
 
 
 @pytest.mark.slow
-def test_the_arms_are_nested_in_mlflow(ablation):
+def test_the_arms_are_nested_in_mlflow(ablation: Ablation) -> None:
     folder = ablation.folder
     client = MlflowClient(tracking_uri=f"sqlite:///{folder}/.mantis/mlflow.db")
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
@@ -93,7 +95,7 @@ def test_the_arms_are_nested_in_mlflow(ablation):
 
 
 @pytest.mark.slow
-def test_again_takes_everything_from_the_store(ablation, mantis):
+def test_again_takes_everything_from_the_store(ablation: Ablation, mantis: Mantis) -> None:
     store, folder = ablation.store, ablation.folder
     done = mantis("ablate", "demo", *GIVEN, "--name=abl", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -103,25 +105,25 @@ def test_again_takes_everything_from_the_store(ablation, mantis):
 
 
 @pytest.mark.parametrize("skills", ["[]", "[single]"])
-def test_one_arm_is_no_ablation(skills):
+def test_one_arm_is_no_ablation(skills: str) -> None:
     with pytest.raises(ConfigError, match=r"data\.skills"):
         resolve_parent("demo", {"data.skills": skills}, "", "file:///store")
 
 
-def test_a_skill_that_nobody_has_is_refused_before_anything_is_written(local_store):
+def test_a_skill_that_nobody_has_is_refused_before_anything_is_written(local_store: LocalStore) -> None:
     with pytest.raises(ConfigError, match="no-such"):
         preflight_arms("demo", SMALL | {"data.skills": "[single,no-such]"}, "", local_store.url)
     assert not list(local_store.list("runs"))
 
 
-def test_an_ablation_of_the_published_mixture_names_its_subsets():
+def test_an_ablation_of_the_published_mixture_names_its_subsets() -> None:
     recipe = resolve_parent("ablation-siglip", {}, "", "file:///store")[1]
     assert isinstance(recipe.data.subsets[0], SubsetSettings)
     assert resolve_parent("ablation-siglip", {}, "mine", "file:///store")[0] == "mine"
     assert resolve_parent("ablation-siglip", {}, "", "file:///store")[0] == f"{recipe.default_run_id()}-arms"
 
 
-def test_a_name_leaves_room_for_those_of_the_arms():
+def test_a_name_leaves_room_for_those_of_the_arms() -> None:
     skills = {"data.skills": "[coref,temporal]"}
     assert resolve_parent("ablation-siglip", skills, "x" * 54, "file:///store")[0] == "x" * 54  # and x-temporal, of 63
     with pytest.raises(ConfigError, match=r"run_name \(--name\) = 'x+' is too long: the run x+-temporal") as caught:

@@ -1,5 +1,7 @@
 import socket
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -15,19 +17,22 @@ from mantis.tracking.mlflow_runs import RUN_TAG, Status, tracking_uri
 from pipelines.execution import finalize
 from pipelines.execution.ablation_runs import close_arms, finish_arms, preflight_arms
 from pipelines.execution.preflight import preflight
+from tests.fixtures.api_server import ApiServer, Kubeconfig
 
 ARMS = "name: x\ntraining: {launcher: trainjob}\ndata: {skills: [single, multi]}\n"
 
 
 @pytest.fixture
-def nowhere(kubeconfig):
+def nowhere(kubeconfig: Kubeconfig) -> None:
     """KUBECONFIG of an API server that is away."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     kubeconfig(port)
 
 
-def test_a_cluster_that_is_away_keeps_no_run_from_being_closed(nowhere, tmp_path, monkeypatch, capfd):
+def test_a_cluster_that_is_away_keeps_no_run_from_being_closed(
+    nowhere: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(finalize, "CLUSTER_SECONDS", 1.0)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     recipe = parse_recipe("name: x\ntraining: {launcher: trainjob}\n", origin="test")
@@ -38,7 +43,7 @@ def test_a_cluster_that_is_away_keeps_no_run_from_being_closed(nowhere, tmp_path
 
 
 @pytest.fixture
-def parent(tmp_path, monkeypatch) -> Run:
+def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """An ablation of two arms as preflight leaves it, with MLflow beside the store."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
         monkeypatch.delenv(name, raising=False)
@@ -61,14 +66,18 @@ def in_mlflow(run: Run) -> dict[str, str]:
     return {one.data.tags[RUN_TAG]: one.info.status for one in found}
 
 
-def test_a_cluster_without_trainer_keeps_no_run_from_being_closed(api_server, parent, capfd):
+def test_a_cluster_without_trainer_keeps_no_run_from_being_closed(
+    api_server: ApiServer, parent: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
     api_server.trainer = False
     finalize.close_run(parent, Status.KILLED)
     assert in_mlflow(parent) == {"abl": "KILLED"}
     assert "has no TrainJobs" in capfd.readouterr().err
 
 
-def test_what_mlflow_refuses_leaves_no_run_open(parent, monkeypatch, capfd):
+def test_what_mlflow_refuses_leaves_no_run_open(
+    parent: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(finalize, "record_run", lambda *_, **__: MlflowClient("sqlite://").get_run("nobody"))
     run = replace(parent, recipe=parse_recipe("name: x\n", origin="test"))
     finalize.close_run(run, Status.FAILED)
@@ -77,14 +86,14 @@ def test_what_mlflow_refuses_leaves_no_run_open(parent, monkeypatch, capfd):
 
 
 @pytest.fixture
-def store_away(monkeypatch) -> str:
+def store_away(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(s3, "RETRIES", 0)
     for name, value in (("ENDPOINT_URL", "http://127.0.0.1:9"), ("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", "x")):
         monkeypatch.setenv(f"AWS_{name}", value)
     return "s3://mantis"
 
 
-def test_jobs_are_deleted_while_the_store_is_away(api_server, store_away):
+def test_jobs_are_deleted_while_the_store_is_away(api_server: ApiServer, store_away: str) -> None:
     api_server.has("train-0123", "mine", store_away)
     api_server.has("train-mine", "mine", store_away)  # as a person applied it
     with pytest.raises(StoreError):
@@ -92,7 +101,7 @@ def test_jobs_are_deleted_while_the_store_is_away(api_server, store_away):
     assert api_server.deleted == ["train-0123"]
 
 
-def test_jobs_of_every_arm_are_deleted_while_the_store_is_away(api_server, store_away):
+def test_jobs_of_every_arm_are_deleted_while_the_store_is_away(api_server: ApiServer, store_away: str) -> None:
     for arm in ("abl-single", "abl-multi"):
         api_server.has(f"train-of-{arm}", arm, store_away)
     with pytest.raises(StoreError):
@@ -100,14 +109,18 @@ def test_jobs_of_every_arm_are_deleted_while_the_store_is_away(api_server, store
     assert api_server.deleted == ["train-of-abl-single", "train-of-abl-multi"]
 
 
-def test_a_run_that_was_refused_is_closed_in_neither_pipeline(local_store, capfd):
+def test_a_run_that_was_refused_is_closed_in_neither_pipeline(
+    local_store: LocalStore, capfd: pytest.CaptureFixture[str]
+) -> None:
     finalize.finish("demo", {}, "mine", local_store.url)
     finish_arms("demo", {"data.skills": "[single,multi]"}, "mine", local_store.url)
     assert capfd.readouterr().err.count("no run was started") == 2
     assert not list(local_store.list("runs"))
 
 
-def test_the_run_that_has_the_name_is_left_alone(api_server, local_store, capfd):
+def test_the_run_that_has_the_name_is_left_alone(
+    api_server: ApiServer, local_store: LocalStore, capfd: pytest.CaptureFixture[str]
+) -> None:
     """preflight refuses another recipe under its name; what follows must not end it, nor its job."""
     running = parse_recipe("name: x\ntraining: {launcher: trainjob}\n", origin="test")
     local_store.put("runs/mine/recipe.yaml", running.to_yaml().encode())
@@ -121,7 +134,9 @@ def test_the_run_that_has_the_name_is_left_alone(api_server, local_store, capfd)
     assert {entry.key for entry in local_store.list("runs")} == {"runs/mine/recipe.yaml"}
 
 
-def test_the_run_that_has_an_arms_name_is_left_alone(api_server, local_store, capfd):
+def test_the_run_that_has_an_arms_name_is_left_alone(
+    api_server: ApiServer, local_store: LocalStore, capfd: pytest.CaptureFixture[str]
+) -> None:
     running = parse_recipe("name: x\ntraining: {launcher: trainjob}\n", origin="test")
     local_store.put("runs/abl-single/recipe.yaml", running.to_yaml().encode())
     api_server.has("train-0123", "abl-single", local_store.url)
@@ -134,7 +149,7 @@ def test_the_run_that_has_an_arms_name_is_left_alone(api_server, local_store, ca
     assert {entry.key for entry in local_store.list("runs")} == {"runs/abl-single/recipe.yaml"}
 
 
-def test_an_arm_that_cannot_be_closed_keeps_no_other_open(api_server, parent):
+def test_an_arm_that_cannot_be_closed_keeps_no_other_open(api_server: ApiServer, parent: Run) -> None:
     api_server.has("train-of-multi", "abl-multi", parent.store.url)
     parent.store.put("runs/abl-single/steps/train.json", b"cut off")
     with pytest.raises(ValidationError):
@@ -151,8 +166,8 @@ def test_an_arm_that_cannot_be_closed_keeps_no_other_open(api_server, parent):
     ],
 )
 def test_an_ablation_that_somebody_ended_is_killed_and_one_with_an_arm_that_failed_is_failed(
-    api_server, parent, reason, ends
-):
+    api_server: ApiServer, parent: Run, reason: str, ends: dict[str, str]
+) -> None:
     record(parent, "abl-single", "report", State.DONE)
     record(parent, "abl-multi", "train", State.FAILED, reason)
     close_arms(parent)

@@ -3,12 +3,15 @@
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+
+from tests.fixtures.cli import Mantis
 
 IMAGE = "registry/mantis@sha256:" + "a" * 64
 TOKEN = "a-token-that-nobody-may-see"
@@ -97,8 +100,8 @@ def kfp() -> Iterator[Kfp]:
 
 
 @pytest.fixture
-def submit(mantis, kfp, tmp_path):
-    def call(*more: str, token: str = TOKEN, **environment: str):
+def submit(mantis: Mantis, kfp: Kfp, tmp_path: Path) -> Callable[..., Any]:
+    def call(*more: str, token: str = TOKEN, **environment: str) -> Any:
         host = f"http://127.0.0.1:{kfp.server_address[1]}"
         where = ("--host", host, "--image", IMAGE, "--store", "s3://mantis/x", "--namespace", "team")
         given = {"MANTIS_KFP_TOKEN": token, "HOME": str(tmp_path), **environment}
@@ -107,7 +110,7 @@ def submit(mantis, kfp, tmp_path):
     return call
 
 
-def test_a_submission_passes_everything_and_uploads_a_version_once(kfp, submit):
+def test_a_submission_passes_everything_and_uploads_a_version_once(kfp: Kfp, submit: Callable[..., Any]) -> None:
     done = submit("--set=training.learning_rate=5e-6")
     assert done.returncode == 0, done.stdout + done.stderr
     path, run = kfp.created[0]
@@ -132,7 +135,7 @@ def test_a_submission_passes_everything_and_uploads_a_version_once(kfp, submit):
     assert TOKEN not in done.stdout + done.stderr + again.stdout + again.stderr
 
 
-def test_a_pod_is_let_in_by_its_service_account(kfp, submit, tmp_path):
+def test_a_pod_is_let_in_by_its_service_account(kfp: Kfp, submit: Callable[..., Any], tmp_path: Path) -> None:
     """Whose token is a file, for the audience of KFP."""
     mounted = tmp_path / "token"
     mounted.write_text(TOKEN)
@@ -145,7 +148,7 @@ def test_a_pod_is_let_in_by_its_service_account(kfp, submit, tmp_path):
     assert "KF_PIPELINES_SA_TOKEN_PATH" in refused.stderr
 
 
-def test_a_schedule_is_a_recurring_run(kfp, submit):
+def test_a_schedule_is_a_recurring_run(kfp: Kfp, submit: Callable[..., Any]) -> None:
     done = submit("--cron", "0 0 3 * * 1")
     assert done.returncode == 0, done.stdout + done.stderr
     path, made = kfp.created[0]
@@ -154,7 +157,7 @@ def test_a_schedule_is_a_recurring_run(kfp, submit):
     assert made["no_catchup"] is True
 
 
-def test_a_run_that_fails_makes_follow_fail(kfp, submit):
+def test_a_run_that_fails_makes_follow_fail(kfp: Kfp, submit: Callable[..., Any]) -> None:
     kfp.states = ["FAILED"]
     done = submit("--follow")
     assert done.returncode == 1
@@ -172,7 +175,9 @@ def test_a_run_that_fails_makes_follow_fail(kfp, submit):
         (("--host", "http://127.0.0.1:9"), TOKEN, "does not answer"),
     ],
 )
-def test_what_cannot_be_submitted_is_explained(kfp, submit, more, token, said):
+def test_what_cannot_be_submitted_is_explained(
+    kfp: Kfp, submit: Callable[..., Any], more: tuple[str, str], token: str, said: str
+) -> None:
     done = submit(*more, token=token)
     assert done.returncode == 1
     assert said in done.stderr

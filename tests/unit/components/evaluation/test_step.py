@@ -1,6 +1,8 @@
 import base64
 import io
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -8,20 +10,22 @@ from PIL import Image
 from components.evaluation.benchmarks import benchmark_catalog
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
 from components.evaluation.step import evaluate, resolve_benchmarks
+from mantis.artifacts.manifest import Manifest
 from mantis.errors import ConfigError, IntegrityError
 from mantis.runs.step_runner import Run
+from mantis.store.base import ObjectStore
 
 
-def lines(store, prefix, name):
+def lines(store: ObjectStore, prefix: str, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in store.get(f"{prefix}/responses/{name}").decode().splitlines()]
 
 
-def changed(run, **evaluation):
+def changed(run: Run, **evaluation: Any) -> Run:
     settings = run.recipe.evaluation.model_copy(update=evaluation)
     return Run(id=run.id, store=run.store, recipe=run.recipe.model_copy(update={"evaluation": settings}))
 
 
-def test_what_is_written(eval_run, stored_model) -> None:
+def test_what_is_written(eval_run: Run, stored_model: Manifest) -> None:
     manifest = evaluate(eval_run, "demo-multi", stored_model)
     prefix = manifest.key
     assert manifest.key.startswith("evaluations/abc/demo-multi/")
@@ -45,7 +49,7 @@ def test_what_is_written(eval_run, stored_model) -> None:
     assert all(line["images"] != shown[line["id"]] for line in shuffled)
 
 
-def test_gallery_has_small_pictures_inside(eval_run, stored_model) -> None:
+def test_gallery_has_small_pictures_inside(eval_run: Run, stored_model: Manifest) -> None:
     manifest = evaluate(eval_run, "demo-multi", stored_model)
     gallery = json.loads(gallery_of(eval_run, manifest))["answers"]
     kinds = [(item["skill"], item["correct"]) for item in gallery]
@@ -58,13 +62,13 @@ def test_gallery_has_small_pictures_inside(eval_run, stored_model) -> None:
         assert Image.open(io.BytesIO(base64.b64decode(data))).size == (48, 48)
 
 
-def journal_of(run):
+def journal_of(run: Run) -> dict[Path, list[dict[str, Any]]]:
     """Every raw response as it lies in the store, by object."""
     folder = run.store.root / "responses"
     return {path: [json.loads(line) for line in path.read_text().splitlines()] for path in folder.rglob("*.jsonl")}
 
 
-def test_a_rerun_makes_only_what_is_missing(eval_run, stored_model) -> None:
+def test_a_rerun_makes_only_what_is_missing(eval_run: Run, stored_model: Manifest) -> None:
     prefix = evaluate(eval_run, "demo-multi", stored_model).key
     folder = eval_run.store.root / prefix
     before = {path.name: path.read_bytes() for path in folder.rglob("*.json*")}
@@ -82,13 +86,13 @@ def test_a_rerun_makes_only_what_is_missing(eval_run, stored_model) -> None:
 
 
 def test_responses_are_reused_only_where_nothing_that_decides_them_changed(
-    eval_run, stored_model, eval_source, tmp_path, monkeypatch
+    eval_run: Run, stored_model: Manifest, eval_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     profiles = tmp_path / "decoding.yaml"
     profiles.write_text("greedy-short: {max_new_tokens: 8}\nshorter: {max_new_tokens: 7}\n")
     monkeypatch.setattr(benchmark_catalog, "DECODING", profiles)
 
-    def generated(changed_run, changed_model=stored_model):
+    def generated(changed_run: Any, changed_model: Any = stored_model) -> Any:
         return evaluate(changed_run, "demo-multi", changed_model).summary["answers_generated"]
 
     plain = changed(eval_run, controls=())
@@ -111,7 +115,7 @@ def test_responses_are_reused_only_where_nothing_that_decides_them_changed(
     assert generated(plain) == 1
 
 
-def test_processes_share_the_work_and_give_the_same(eval_run, stored_model) -> None:
+def test_processes_share_the_work_and_give_the_same(eval_run: Run, stored_model: Manifest) -> None:
     alone = evaluate(eval_run, "demo-multi", stored_model)
     first = {path.name: path.read_bytes() for path in (eval_run.store.root / alone.key).rglob("*.jsonl")}
     for path in [*journal_of(eval_run), eval_run.store.root / alone.key / "manifest.json"]:
@@ -124,13 +128,13 @@ def test_processes_share_the_work_and_give_the_same(eval_run, stored_model) -> N
     assert len(keys) == len(set(keys))
 
 
-def test_a_committed_result_is_reused(eval_run, stored_model) -> None:
+def test_a_committed_result_is_reused(eval_run: Run, stored_model: Manifest) -> None:
     first = evaluate(eval_run, "demo-multi", stored_model)
     again = evaluate(changed(eval_run, batch_tokens=64), "demo-multi", stored_model)  # how, not what
     assert again == first
 
 
-def test_what_decides_the_result_changes_its_address(eval_run, stored_model, eval_source) -> None:
+def test_what_decides_the_result_changes_its_address(eval_run: Run, stored_model: Manifest, eval_source: Path) -> None:
     uris = {evaluate(eval_run, "demo-multi", stored_model).key}
     uris.add(evaluate(changed(eval_run, scoring="strict"), "demo-multi", stored_model).key)
     uris.add(evaluate(changed(eval_run, controls=()), "demo-multi", stored_model).key)
@@ -140,14 +144,14 @@ def test_what_decides_the_result_changes_its_address(eval_run, stored_model, eva
     assert len(uris) == 4
 
 
-def test_without_controls_they_are_not_scored(eval_run, stored_model) -> None:
+def test_without_controls_they_are_not_scored(eval_run: Run, stored_model: Manifest) -> None:
     manifest = evaluate(changed(eval_run, controls=()), "demo-multi", stored_model)
     rows = json.loads(eval_run.store.get(f"{manifest.key}/scores.json"))["scores"]
     assert all(row["blind"] is row["shuffled_p"] is None for row in rows)
     assert not any("blind" in name for name in manifest.summary)
 
 
-def test_a_damaged_response_is_not_taken_for_one(eval_run, stored_model) -> None:
+def test_a_damaged_response_is_not_taken_for_one(eval_run: Run, stored_model: Manifest) -> None:
     manifest = evaluate(eval_run, "demo-multi", stored_model)
     (eval_run.store.root / manifest.key / "manifest.json").unlink()
     damaged = next(iter(journal_of(eval_run)))
@@ -157,7 +161,7 @@ def test_a_damaged_response_is_not_taken_for_one(eval_run, stored_model) -> None
 
 
 @pytest.mark.parametrize("benchmark", ["demo-multi", "demo-single"])
-def test_generated_benchmarks(eval_run, stored_model, benchmark) -> None:
+def test_generated_benchmarks(eval_run: Run, stored_model: Manifest, benchmark: str) -> None:
     generated = changed(eval_run, source="generated", samples_per_skill=8)
     manifest = evaluate(generated, benchmark, stored_model)
     rows = json.loads(eval_run.store.get(f"{manifest.key}/scores.json"))["scores"]
@@ -174,11 +178,11 @@ def test_generated_benchmarks(eval_run, stored_model, benchmark) -> None:
     assert evaluate(changed(generated, samples_per_skill=9), benchmark, stored_model).key != manifest.key
 
 
-def gallery_of(run, manifest):
+def gallery_of(run: Run, manifest: Manifest) -> bytes:
     return run.store.get(f"{manifest.key}/gallery.json")
 
 
-def test_resolve(eval_run) -> None:
+def test_resolve(eval_run: Run) -> None:
     assert resolve_benchmarks(eval_run) == ["demo-multi"]
     with pytest.raises(ConfigError, match=r"evaluation.benchmarks.*demo-multi, demo-single"):
         resolve_benchmarks(changed(eval_run, benchmarks=()))

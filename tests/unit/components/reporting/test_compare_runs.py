@@ -1,23 +1,29 @@
 import json
 import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from components.reporting.compare_runs import compare_runs
+from components.reporting.compare_runs import Comparison, compare_runs
 from components.reporting.render.comparison_page import render_comparison, render_comparison_markdown
-from mantis.artifacts.manifest import commit_manifest, describe_files
-from mantis.config.recipe import parse_recipe
+from mantis.artifacts.manifest import Manifest, commit_manifest, describe_files
+from mantis.config.recipe import Recipe, parse_recipe
 from mantis.errors import ConfigError
 from mantis.runs.step_runner import Run
+from mantis.store.base import ObjectStore
+from mantis.store.local import LocalStore
 from pipelines.cli.main import app
+from tests.fixtures.reporting import MakeStored
 from tests.helpers.terminal import numbers_in, on_terminal
 
 RIGHT = {"first": (60, 50), "second": (85, 52), "third": (60, 50)}  # right answers of 100: compare, coref
 
 
 @pytest.fixture
-def runs(make_stored, local_store, demo_recipe):
+def runs(make_stored: MakeStored, local_store: LocalStore, demo_recipe: Recipe) -> list[Run]:
     """Three runs over the same 200 samples of demo-multi; the second is better at comparing."""
     made = []
     for name, right in RIGHT.items():
@@ -36,7 +42,7 @@ def runs(make_stored, local_store, demo_recipe):
     return made
 
 
-def line(sample, skill, correct, **more):
+def line(sample: str, skill: str, correct: bool, **more: Any) -> dict[str, Any]:
     said = "same" if correct else "different"
     return {
         "id": sample,
@@ -50,17 +56,17 @@ def line(sample, skill, correct, **more):
     } | more
 
 
-def put_lines(store, evaluation, lines):
+def put_lines(store: ObjectStore, evaluation: Manifest, lines: list[dict[str, Any]]) -> None:
     prefix = evaluation.key
     store.put(f"{prefix}/responses/actual-00000.jsonl", "".join(json.dumps(each) + "\n" for each in lines).encode())
     commit_manifest(store, evaluation.model_copy(update={"files": describe_files(store, prefix)}))
 
 
-def cells(comparison, skill):
+def cells(comparison: Comparison, skill: str) -> tuple[Any, ...]:
     return next(row.cells for row in comparison.rows if row.skill == skill)
 
 
-def test_the_same_samples_are_compared_pairwise(runs):
+def test_the_same_samples_are_compared_pairwise(runs: list[Run]) -> None:
     comparison = compare_runs(runs)
     first, second, third = cells(comparison, "compare")
     assert first.paired is None
@@ -75,7 +81,7 @@ def test_the_same_samples_are_compared_pairwise(runs):
     assert ("training.learning_rate", ("0.0004", "0.001", "0.0004")) in comparison.settings
 
 
-def test_the_page_and_its_twin_say_who_is_better_on_what(runs):
+def test_the_page_and_its_twin_say_who_is_better_on_what(runs: list[Run]) -> None:
     comparison = compare_runs(runs)
     page, markdown = render_comparison(comparison), render_comparison_markdown(comparison)
     for text in (page, markdown):
@@ -88,7 +94,7 @@ def test_the_page_and_its_twin_say_who_is_better_on_what(runs):
     assert len(comparison.disagreements) == 0  # the galleries show the first samples, which all got right
 
 
-def test_answers_on_which_runs_disagree_are_shown(runs):
+def test_answers_on_which_runs_disagree_are_shown(runs: list[Run]) -> None:
     store = runs[0].store
     evaluation = next(manifest for manifest in evaluations(runs[1]))
     wrong = [line(f"{skill}-{number:04d}", skill, False) for skill in ("compare", "coref") for number in range(100)]
@@ -102,7 +108,7 @@ def test_answers_on_which_runs_disagree_are_shown(runs):
     assert comparison.tally(1) == (0, 0, 2)
 
 
-def evaluations(run):
+def evaluations(run: Run) -> Iterator[Any]:
     from mantis.artifacts.manifest import read_manifest
     from mantis.runs.step_runner import read_records
 
@@ -111,7 +117,7 @@ def evaluations(run):
             yield read_manifest(run.store, record.key)
 
 
-def test_other_samples_are_left_out_and_said(runs):
+def test_other_samples_are_left_out_and_said(runs: list[Run]) -> None:
     evaluation = next(evaluations(runs[1]))
     put_lines(runs[0].store, evaluation, [line(f"compare-{number:04d}", "compare", True) for number in range(50, 150)])
     comparison = compare_runs(runs[:2])
@@ -120,7 +126,7 @@ def test_other_samples_are_left_out_and_said(runs):
     assert any("share 50 samples" in note for note in comparison.notes)
 
 
-def test_an_id_that_means_another_sample_is_not_compared(runs):
+def test_an_id_that_means_another_sample_is_not_compared(runs: list[Run]) -> None:
     other = [
         line(f"{skill}-{number:04d}", skill, True, question="Another?")
         for skill in ("compare", "coref")
@@ -133,7 +139,7 @@ def test_an_id_that_means_another_sample_is_not_compared(runs):
     assert not comparison.disagreements
 
 
-def test_all_samples_of_a_unit_have_to_be_right(runs):
+def test_all_samples_of_a_unit_have_to_be_right(runs: list[Run]) -> None:
     for run, second_right in zip(runs[:2], (False, True), strict=True):
         lines = [
             line(f"compare-{number}-{turn}", "compare", turn == 0 or second_right, unit=f"compare-{number}")
@@ -145,7 +151,9 @@ def test_all_samples_of_a_unit_have_to_be_right(runs):
     assert (paired.samples, paired.difference) == (30, 1)
 
 
-def test_what_cannot_be_compared_is_refused_or_said(runs, local_store, demo_recipe):
+def test_what_cannot_be_compared_is_refused_or_said(
+    runs: list[Run], local_store: LocalStore, demo_recipe: Recipe
+) -> None:
     with pytest.raises(ConfigError, match="two or more"):
         compare_runs([runs[0], runs[0]])
     empty = Run(id="empty", store=local_store, recipe=demo_recipe)
@@ -158,7 +166,7 @@ def test_what_cannot_be_compared_is_refused_or_said(runs, local_store, demo_reci
     assert "cannot be compared" in render_comparison(comparison)
 
 
-def test_the_terminal_says_it_too_and_writes_the_page(runs, local_store, tmp_path):
+def test_the_terminal_says_it_too_and_writes_the_page(runs: list[Run], local_store: LocalStore, tmp_path: Path) -> None:
     for run in runs:
         local_store.put(run.key("recipe.yaml"), run.recipe.to_yaml().encode())
     page = tmp_path / "new" / "page.html"
@@ -177,7 +185,9 @@ def test_the_terminal_says_it_too_and_writes_the_page(runs, local_store, tmp_pat
     assert "+25.0" in page.with_suffix(".md").read_text()
 
 
-def test_the_numbers_stay_whole_at_80_columns_and_in_a_pipe(runs, local_store, tmp_path):
+def test_the_numbers_stay_whole_at_80_columns_and_in_a_pipe(
+    runs: list[Run], local_store: LocalStore, tmp_path: Path
+) -> None:
     for run in runs:
         local_store.put(run.key("recipe.yaml"), run.recipe.to_yaml().encode())
     given = ["compare", *(run.id for run in runs), "--store", local_store.url]

@@ -7,18 +7,19 @@ import pytest
 
 from components.reporting.collect.report_schema import Answer
 from components.reporting.step import report
-from mantis.artifacts.manifest import read_manifest
+from mantis.artifacts.manifest import Manifest, read_manifest
 from mantis.runs.step_runner import State, read_record
+from tests.fixtures.reporting import MakeStored, Stored
 
 ADDRESS = "reports/demo-3f9a1c07"
 HOSTILE = '<script>alert(1)</script><img src="https://example.com/x.png"> | [click](javascript:alert) `` ``` *x* &lt;'
 
 
-def read(stored, name):
+def read(stored: Stored, name: str) -> str:
     return stored.run.store.get(f"{ADDRESS}/{name}").decode()
 
 
-def made(stored, evaluations=None):
+def made(stored: Stored, evaluations: list[Manifest] | None = None) -> tuple[str, str]:
     """Page and Markdown of the run."""
     report(stored.run, stored.evaluations if evaluations is None else evaluations)
     return read(stored, "report.html"), read(stored, "report.md")
@@ -29,30 +30,30 @@ class Page(HTMLParser):
 
     VOID = ("meta", "link", "br", "img")
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         super().__init__()
         self.tags, self.open, self.cells = [], [], []
         self.feed(text)
 
-    def handle_starttag(self, tag, attributes):
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str]]) -> None:
         self.tags.append((tag, dict(attributes)))
         if tag not in self.VOID:
             self.open.append(tag)
         if tag in ("td", "th"):
             self.cells.append("")
 
-    def handle_startendtag(self, tag, attributes):
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str]]) -> None:
         self.tags.append((tag, dict(attributes)))
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         if "td" in self.open and "title" not in self.open:
             self.cells[-1] += data.strip()
 
 
-def test_the_report_lies_where_the_contract_says_and_is_reused(stored):
+def test_the_report_lies_where_the_contract_says_and_is_reused(stored: Stored) -> None:
     manifest = report(stored.run, stored.evaluations)
     assert manifest.key.endswith(ADDRESS)
     assert {file.name for file in manifest.files} == {"report.html", "report.md", "summary.json"}
@@ -63,7 +64,7 @@ def test_the_report_lies_where_the_contract_says_and_is_reused(stored):
     assert read_record(stored.run.store, stored.run.id, "report").state is State.REUSED
 
 
-def test_other_evaluations_make_the_report_anew(stored):
+def test_other_evaluations_make_the_report_anew(stored: Stored) -> None:
     first = report(stored.run, stored.evaluations)
     second = report(stored.run, stored.evaluations[:1])
     assert second.fingerprint != first.fingerprint
@@ -71,7 +72,7 @@ def test_other_evaluations_make_the_report_anew(stored):
     assert len(json.loads(read(stored, "summary.json"))["scores"]) == 4
 
 
-def test_summary_has_exactly_the_keys_that_machines_read(stored):
+def test_summary_has_exactly_the_keys_that_machines_read(stored: Stored) -> None:
     made(stored)
     summary = json.loads(read(stored, "summary.json"))
     assert list(summary) == ["schema_version", "run", "recipe", "fingerprints", "scores", "training", "seconds"]
@@ -88,13 +89,13 @@ def test_summary_has_exactly_the_keys_that_machines_read(stored):
     assert "report" not in summary["seconds"]
 
 
-def test_the_rank_that_others_wait_for_is_named(stored):
+def test_the_rank_that_others_wait_for_is_named(stored: Stored) -> None:
     page, markdown = made(stored)
     assert "rank 0, 1.08 times the median for the same work" in page
     assert "| Slowest rank | rank 0, 1.08 times the median for the same work |" in markdown
 
 
-def test_the_numbers_of_the_page_are_those_of_the_scores(stored):
+def test_the_numbers_of_the_page_are_those_of_the_scores(stored: Stored) -> None:
     page, markdown = made(stored)
     cells = Page(page).cells
     for row in stored.scores:
@@ -109,7 +110,7 @@ def test_the_numbers_of_the_page_are_those_of_the_scores(stored):
         assert f"| {row['label']} | {row['benchmark']} | 500 | {expected[0]} | {interval} |" in markdown
 
 
-def test_the_page_fetches_nothing_and_is_well_formed(stored):
+def test_the_page_fetches_nothing_and_is_well_formed(stored: Stored) -> None:
     page, _ = made(stored)
     parsed = Page(page)
     assert parsed.open == []
@@ -124,7 +125,7 @@ def test_the_page_fetches_nothing_and_is_well_formed(stored):
     assert len(images) == 4 * (2 + 4 + 4 + 4) + 2
 
 
-def test_hostile_text_stays_text(stored):
+def test_hostile_text_stays_text(stored: Stored) -> None:
     gallery = json.loads(stored.run.store.get(stored.key("evaluate-demo-multi", "gallery.json")))
     for name in ("question", "answer", "response", "label", "id"):
         gallery[0][name] = HOSTILE
@@ -145,11 +146,11 @@ def test_hostile_text_stays_text(stored):
     assert all(line.endswith(" |") for line in prose.splitlines() if line.startswith("|"))
 
 
-def without_code(markdown):
+def without_code(markdown: str) -> str:
     return re.sub(r"^(`{3,})[^`\n]*\n.*?^\1$", "", markdown, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_markdown_is_the_twin_without_html(stored):
+def test_markdown_is_the_twin_without_html(stored: Stored) -> None:
     page, markdown = made(stored)
     for heading in re.findall(r"<h2>(.*?)</h2>", page):
         assert f"## {heading}" in markdown
@@ -159,7 +160,7 @@ def test_markdown_is_the_twin_without_html(stored):
     assert columns == [12]
 
 
-def test_fifteen_benchmarks_with_large_galleries_stay_small(stored):
+def test_fifteen_benchmarks_with_large_galleries_stay_small(stored: Stored) -> None:
     answer = json.loads(stored.run.store.get(stored.key("evaluate-demo-multi", "gallery.json")))[0]
     row = stored.scores[0]
     image = "data:image/jpeg;base64," + "A" * 12_000
@@ -179,7 +180,7 @@ def test_fifteen_benchmarks_with_large_galleries_stay_small(stored):
     assert "more lie in the evaluations" in page
 
 
-def test_a_reused_step_is_told_from_one_that_worked(stored):
+def test_a_reused_step_is_told_from_one_that_worked(stored: Stored) -> None:
     page, _ = made(stored)
     times = page[page.index("<h2>Time by step") : page.index("<h3>Training time")]
     rows = {row.split("</td>")[0].removeprefix("<tr><td>"): row for row in re.findall("<tr><td>.*", times)}
@@ -190,7 +191,7 @@ def test_a_reused_step_is_told_from_one_that_worked(stored):
     assert "report" not in rows
 
 
-def test_data_and_ledger(stored):
+def test_data_and_ledger(stored: Stored) -> None:
     page, _ = made(stored)
     cells = Page(page).cells
     begin = cells.index("demo-multi")
@@ -202,7 +203,7 @@ def test_data_and_ledger(stored):
     assert "images/00003-2.jpg" in cells[begin + 4]
 
 
-def test_benchmark_images_in_training_and_licences(stored):
+def test_benchmark_images_in_training_and_licences(stored: Stored) -> None:
     page, markdown = made(stored)
     cells = Page(page).cells
     begin = cells.index("7,000")
@@ -215,7 +216,7 @@ def test_benchmark_images_in_training_and_licences(stored):
         assert "commercial" in text
 
 
-def test_lineage_names_every_artifact_and_the_commands(stored):
+def test_lineage_names_every_artifact_and_the_commands(stored: Stored) -> None:
     page, markdown = made(stored)
     for artifact in stored.artifacts.values():
         assert artifact.fingerprint in page
@@ -238,7 +239,7 @@ def test_lineage_names_every_artifact_and_the_commands(stored):
         ("model", "manifest.json", "No checkpoint was found"),
     ],
 )
-def test_what_is_missing_is_said(stored, artifact, file, said):
+def test_what_is_missing_is_said(stored: Stored, artifact: str, file: str, said: str) -> None:
     stored.run.store.delete(stored.key(artifact, file))
     for text in made(stored):
         assert said in text.replace("\\_", "_")
@@ -257,13 +258,13 @@ def test_what_is_missing_is_said(stored, artifact, file, said):
         ("model", "manifest.json", b"{}", "is no manifest of schema version 1"),
     ],
 )
-def test_what_is_broken_is_said(stored, artifact, file, content, said):
+def test_what_is_broken_is_said(stored: Stored, artifact: str, file: str, content: bytes, said: str) -> None:
     stored.run.store.put(stored.key(artifact, file), content)
     page, _ = made(stored)
     assert said in page
 
 
-def test_an_index_that_is_gone_leaves_the_prepared_rows(stored):
+def test_an_index_that_is_gone_leaves_the_prepared_rows(stored: Stored) -> None:
     prefix = stored.key("mixture", "index.lance")
     for entry in list(stored.run.store.list(prefix)):
         stored.run.store.delete(entry.key)
@@ -273,7 +274,7 @@ def test_an_index_that_is_gone_leaves_the_prepared_rows(stored):
     assert Page(page).cells[begin : begin + 9] == ["demo-multi", "coref", "1,600", "1,598", "2", "1", "–", "–", "–"]
 
 
-def test_a_run_without_evaluations_or_records(stored):
+def test_a_run_without_evaluations_or_records(stored: Stored) -> None:
     for entry in list(stored.run.store.list(stored.run.key("steps"))):
         stored.run.store.delete(entry.key)
     page, markdown = made(stored, [])
@@ -286,7 +287,7 @@ def test_a_run_without_evaluations_or_records(stored):
     assert summary["training"]["steps"] is None
 
 
-def test_a_run_that_learned_nothing_says_so(make_stored):
+def test_a_run_that_learned_nothing_says_so(make_stored: MakeStored) -> None:
     accuracies = {"compare": 0.51, "coref": 0.27, "temporal": 0.23, "reason": 0.19, "single": 0.26}
     page, markdown = made(make_stored(accuracies=accuracies))
     for text in (page, markdown):
@@ -294,7 +295,7 @@ def test_a_run_that_learned_nothing_says_so(make_stored):
     assert "0 of 5" in page
 
 
-def test_fifteen_benchmarks_take_seconds_and_fit(fifteen_benchmarks):
+def test_fifteen_benchmarks_take_seconds_and_fit(fifteen_benchmarks: Stored) -> None:
     began = time.process_time()  # of this process: the machine may be busy with others
     page, markdown = made(fifteen_benchmarks, fifteen_benchmarks.evaluations)
     assert time.process_time() - began < 10

@@ -1,13 +1,15 @@
 import json
 import math
+from typing import Any
 
 import pytest
 
 from components.training.loss_spikes import LOSSES_NEEDED, SKIPPED, LossSpikeGuard, record_skipped
 from mantis.errors import TrainingError
+from mantis.store.local import LocalStore
 
 
-def warmed(**options) -> LossSpikeGuard:
+def warmed(**options: Any) -> LossSpikeGuard:
     guard = LossSpikeGuard(**({"spike": 3.0, "skips": 1} | options))
     for _ in range(LOSSES_NEEDED):
         guard.accept(2.0)
@@ -15,11 +17,11 @@ def warmed(**options) -> LossSpikeGuard:
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
-def test_what_is_not_finite_is_bad_from_the_first_step_on(loss):
+def test_what_is_not_finite_is_bad_from_the_first_step_on(loss: float) -> None:
     assert LossSpikeGuard(spike=None, skips=0).problem(loss) == f"is {loss}"
 
 
-def test_a_spike_is_measured_by_the_median_of_the_steps_before():
+def test_a_spike_is_measured_by_the_median_of_the_steps_before() -> None:
     guard = warmed()
     assert guard.problem(6.0) == ""
     assert guard.problem(6.1) == "is 6.1, 3.0 times the usual 2"
@@ -27,7 +29,7 @@ def test_a_spike_is_measured_by_the_median_of_the_steps_before():
     assert LossSpikeGuard(spike=3.0, skips=0, recent=warmed().recent.__class__([1.0])).problem(100.0) == ""
 
 
-def test_so_many_are_left_out_and_the_next_one_names_its_samples():
+def test_so_many_are_left_out_and_the_next_one_names_its_samples() -> None:
     guard = warmed()
     guard.skip(17, "the loss is nan", ["a"])
     with pytest.raises(TrainingError) as raised:
@@ -38,7 +40,7 @@ def test_so_many_are_left_out_and_the_next_one_names_its_samples():
     assert "training.max_skipped_steps" in text
 
 
-def test_a_resumed_guard_judges_the_same():
+def test_a_resumed_guard_judges_the_same() -> None:
     guard = warmed()
     guard.accept(1.0)
     guard.skip(17, "x", [])
@@ -50,7 +52,7 @@ def test_a_resumed_guard_judges_the_same():
         again.skip(18, "x", [])
 
 
-def test_the_ledger_has_a_row_for_each_skipped_step_once(local_store):
+def test_the_ledger_has_a_row_for_each_skipped_step_once(local_store: LocalStore) -> None:
     for step in (9, 4, 9):  # a killed attempt repeats what came after its checkpoint
         record_skipped(local_store, "checkpoints/x", {"step": step, "reason": "the loss is nan", "samples": ["a"]})
     rows = [json.loads(line) for line in local_store.get(f"checkpoints/x/{SKIPPED}").splitlines()]

@@ -1,14 +1,16 @@
+from typing import Any
+
 import pytest
 
 from components.training.lr_schedule import learning_rate
 from mantis.config.recipe import ScheduleSettings
 
 
-def rates(steps: int, **schedule) -> list[float]:
+def rates(steps: int, **schedule: Any) -> list[float]:
     return [learning_rate(step, steps=steps, peak=2.0, schedule=ScheduleSettings(**schedule)) for step in range(steps)]
 
 
-def test_cosine_warms_up_peaks_and_ends_near_zero():
+def test_cosine_warms_up_peaks_and_ends_near_zero() -> None:
     found = rates(100, kind="cosine", warmup_ratio=0.1)
     assert found[:10] == pytest.approx([0.2 * step for step in range(1, 11)])
     assert found[10] == max(found) == 2.0
@@ -17,16 +19,16 @@ def test_cosine_warms_up_peaks_and_ends_near_zero():
     assert 0 < found[-1] < 0.01
 
 
-def test_linear_is_flat_and_then_falls_to_zero():
+def test_linear_is_flat_and_then_falls_to_zero() -> None:
     found = rates(100, kind="linear", warmup_ratio=0.05, flat_ratio=0.6)
     assert set(found[5:61]) == {2.0}
     assert found[80] == pytest.approx(1.0)
     assert found[-1] == pytest.approx(2.0 / 40)
 
 
-def test_without_warmup_the_first_step_has_the_full_rate():
+def test_without_warmup_the_first_step_has_the_full_rate() -> None:
     assert rates(10, kind="linear", warmup_ratio=0.0)[0] == 2.0
 
 
-def test_one_step():
+def test_one_step() -> None:
     assert rates(1, kind="cosine") == [2.0]

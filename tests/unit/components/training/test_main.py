@@ -1,4 +1,5 @@
 import time
+from typing import Any
 
 import pytest
 
@@ -6,16 +7,19 @@ from components.training.__main__ import _train
 from components.training.step import training_task
 from mantis.errors import ConfigError
 from mantis.runs.garbage_collection import garbage
-from mantis.runs.step_runner import State, read_record, run_step
+from mantis.runs.step_runner import Run, State, read_record, run_step
+from tests.fixtures.training import MakeRun
 
 
-def ranks_begin(run) -> None:
+def ranks_begin(run: Run) -> None:
     """As far as everything that can be refused has been."""
     with pytest.raises(ConfigError, match="nonsense"):
         _train(run, began=time.monotonic(), queued=0.0, profile_steps="nonsense")
 
 
-def test_the_first_rank_of_a_job_that_a_person_applied_says_what_it_is_at(make_run, monkeypatch):
+def test_the_first_rank_of_a_job_that_a_person_applied_says_what_it_is_at(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, mixture = make_run("applied", {"training.learning_rate": "1.1e-3"})
     task = training_task(run, mixture)
     run.store.put(f"{task.address(task.fingerprint())}/step-00000008/rank-0", b"half")
@@ -31,12 +35,12 @@ def test_the_first_rank_of_a_job_that_a_person_applied_says_what_it_is_at(make_r
     assert {heap.key for heap in garbage(run.store)} == unnamed - {task.address(task.fingerprint())}
 
 
-def test_the_record_of_a_launcher_stays_as_it_is(make_run, monkeypatch):
+def test_the_record_of_a_launcher_stays_as_it_is(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     run, mixture = make_run("launched", {"training.learning_rate": "1.2e-3"})
     monkeypatch.setenv("RANK", "0")
     seen = []
 
-    def work(prefix: str):
+    def work(prefix: str) -> Any:
         seen.append(read_record(run.store, run.id, "train"))
         ranks_begin(run)
         seen.append(read_record(run.store, run.id, "train"))

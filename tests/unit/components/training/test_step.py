@@ -12,7 +12,7 @@ def committed(run: Run, kind: Kind, key: str, fingerprint: str) -> Manifest:
     return manifest
 
 
-def test_other_weights_under_the_same_name_are_another_checkpoint(run: Run):
+def test_other_weights_under_the_same_name_are_another_checkpoint(run: Run) -> None:
     mixture = committed(run, Kind.MIXTURE, "mixtures/m", "m")
     named = run.recipe.model.model_copy(update={"base": "mantis-8b-clip-llama3"})
     run = Run(id=run.id, store=run.store, recipe=run.recipe.model_copy(update={"model": named}))
@@ -24,6 +24,6 @@ def test_other_weights_under_the_same_name_are_another_checkpoint(run: Run):
     assert training_task(run, mixture).fingerprint() != task.fingerprint()
 
 
-def test_a_tiny_model_has_no_other_input_than_the_mixture(run: Run):
+def test_a_tiny_model_has_no_other_input_than_the_mixture(run: Run) -> None:
     mixture = committed(run, Kind.MIXTURE, "mixtures/m", "m")
     assert training_task(run, mixture).inputs == {"mixture": mixture}

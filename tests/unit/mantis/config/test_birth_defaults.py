@@ -10,7 +10,7 @@ from tests.golden.birth_defaults import COMMAND, FILE, birth_defaults, changed, 
 KNOWN = json.loads(FILE.read_text())
 
 
-def test_no_birth_default_has_changed():
+def test_no_birth_default_has_changed() -> None:
     lines = changed(KNOWN, birth_defaults())
     assert not lines, "\n  ".join(
         [
@@ -21,17 +21,17 @@ def test_no_birth_default_has_changed():
     )
 
 
-def test_every_field_is_recorded():
+def test_every_field_is_recorded() -> None:
     assert merged(KNOWN, birth_defaults()) == KNOWN, f"Recipe fields are not in {FILE.name}: run `{COMMAND}`."
 
 
-def test_a_changed_default_is_noticed():
+def test_a_changed_default_is_noticed() -> None:
     found = birth_defaults()
     other = {**found, "defaults": {**found["defaults"], "training.weight_decay": 0.1}}
     assert changed(KNOWN, other) == ["training.weight_decay: 0.0 -> 0.1"]
 
 
-def test_the_recorded_default_decides_when_the_default_has_changed():
+def test_the_recorded_default_decides_when_the_default_has_changed() -> None:
     class Section(Settings):
         section = "section"
         rate: float = Field(2.0, json_schema_extra=born_with(1.0))

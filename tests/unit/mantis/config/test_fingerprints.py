@@ -10,12 +10,12 @@ MEANING = (
 )
 
 
-def test_no_run_id_and_no_fingerprint_has_changed():
+def test_no_run_id_and_no_fingerprint_has_changed() -> None:
     changed = changes(json.loads(FILE.read_text()), golden_fingerprints())
     assert not changed, "\n  ".join([MEANING, *changed])
 
 
-def test_a_change_is_told_by_recipe_and_step():
+def test_a_change_is_told_by_recipe_and_step() -> None:
     before = {"demo": {"run": "demo-1", "train": "a"}, "gone": {"run": "gone-1"}}
     after = {"demo": {"run": "demo-1", "train": "b", "convert": "c"}}
     assert changes(before, after) == [

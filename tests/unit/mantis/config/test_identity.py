@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -6,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from mantis.config.identity import Settings, birth_default, is_runtime_only
 from mantis.config.recipe import AdapterSettings, Recipe, SubsetSettings, TrainingSettings
 from mantis.runs.step_runner import Run
+from mantis.store.local import LocalStore
 from pipelines.execution.resolve import resolve_run
 from tests.golden.fingerprints import fingerprints_of, put_inputs
 from tests.golden.sections import sections, with_unused_field
@@ -14,7 +17,7 @@ from tests.helpers.recipe_strategies import fields_of, recipes, value_of, with_v
 SECTIONS = sections()
 
 
-def content(value):
+def content(value: Any) -> Any:
     """A section without what is runtime only, whole: what an identity has to tell apart."""
     if isinstance(value, Settings):
         fields = type(value).model_fields.items()
@@ -24,7 +27,7 @@ def content(value):
 
 @given(st.data())
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
-def test_another_value_of_any_field_is_another_identity_unless_the_field_is_runtime_only(data):
+def test_another_value_of_any_field_is_another_identity_unless_the_field_is_runtime_only(data: Any) -> None:
     recipe = data.draw(recipes())
     path, field = data.draw(st.sampled_from(fields_of(recipe)))
     try:
@@ -38,7 +41,7 @@ def test_another_value_of_any_field_is_another_identity_unless_the_field_is_runt
 
 
 @pytest.mark.parametrize("place", SECTIONS)
-def test_a_birth_default_that_is_written_out_changes_nothing(place):
+def test_a_birth_default_that_is_written_out_changes_nothing(place: Any) -> None:
     required = {"": {"name": "x"}, "data.subsets": {"name": "x"}}.get(place, {})
     section = SECTIONS[place]
     for name, field in section.model_fields.items():
@@ -48,13 +51,13 @@ def test_a_birth_default_that_is_written_out_changes_nothing(place):
         assert section(**{**required, name: default}).identity() == section(**required).identity()
 
 
-def test_a_section_that_may_be_absent_is_not_the_same_with_its_defaults():
+def test_a_section_that_may_be_absent_is_not_the_same_with_its_defaults() -> None:
     absent, present = TrainingSettings(), TrainingSettings(adapter=AdapterSettings())
     assert absent.identity() == {}
     assert present.identity() == {"training.adapter": {}}
 
 
-def test_items_of_a_list_keep_their_place_and_number():
+def test_items_of_a_list_keep_their_place_and_number() -> None:
     def recipe(*subsets: SubsetSettings) -> Recipe:
         return Recipe.model_validate({"name": "x", "data": {"subsets": subsets}})
 
@@ -64,11 +67,11 @@ def test_items_of_a_list_keep_their_place_and_number():
 
 
 @pytest.mark.parametrize("place", SECTIONS)
-def test_every_section_knows_its_place(place):
+def test_every_section_knows_its_place(place: Any) -> None:
     assert SECTIONS[place].section == place
 
 
-def test_a_section_at_another_place_than_its_class_says_is_refused():
+def test_a_section_at_another_place_than_its_class_says_is_refused() -> None:
     class Twice(Settings):
         section = "one"
 
@@ -79,7 +82,7 @@ def test_a_section_at_another_place_than_its_class_says_is_refused():
         Holder().identity()
 
 
-def test_a_default_section_that_sets_fields_is_refused():
+def test_a_default_section_that_sets_fields_is_refused() -> None:
     class Inner(Settings):
         section = "inner"
         rate: float = 1.0
@@ -91,14 +94,14 @@ def test_a_default_section_that_sets_fields_is_refused():
         Holder().identity()
 
 
-def test_an_identity_of_unknown_fields_is_refused():
+def test_an_identity_of_unknown_fields_is_refused() -> None:
     with pytest.raises(TypeError, match="no learning_rat"):
         TrainingSettings().identity("learning_rat")
 
 
 @pytest.mark.parametrize("name", ["demo", "ablation-siglip"])
 @pytest.mark.parametrize("place", SECTIONS)
-def test_a_new_field_changes_no_run_id_and_no_address(place, name, local_store):
+def test_a_new_field_changes_no_run_id_and_no_address(place: Any, name: str, local_store: LocalStore) -> None:
     run_id, recipe = resolve_run(name, {}, "")
     wider = with_unused_field(SECTIONS[place]).model_validate(recipe.model_dump())
     assert "'unused': 7" in str(wider.model_dump()) or not holds(recipe, place)

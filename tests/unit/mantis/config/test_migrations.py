@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -6,6 +8,7 @@ from mantis.config.migrations import RENAMED, first_name, migrate, present_name
 from mantis.config.recipe import Recipe, parse_recipe, read_stored_recipe
 from mantis.errors import ConfigError, VersionError
 from mantis.runs.step_runner import open_run, recorded
+from mantis.store.local import LocalStore
 from pipelines.cli.main import app
 from tests.golden.sections import sections
 
@@ -25,13 +28,13 @@ training: {global_batch_size: 16, gpus_per_node: 1, keep_last: 3, keep_every: 50
 """
 
 
-def test_a_stored_recipe_of_old_names_is_the_same_run():
+def test_a_stored_recipe_of_old_names_is_the_same_run() -> None:
     stored = read_stored_recipe(OLD, origin="old")
     assert stored == parse_recipe(NOW, origin="now")
     assert stored.to_yaml().startswith("schema_version: 1\n")
 
 
-def test_the_identity_has_the_first_names():
+def test_the_identity_has_the_first_names() -> None:
     identity = parse_recipe(NOW, origin="now").identity()
     assert identity["training.batch_size"] == 16
     assert identity["training.epsilon"] == 1e-6
@@ -40,18 +43,18 @@ def test_the_identity_has_the_first_names():
 
 
 @pytest.mark.parametrize("old", RENAMED)
-def test_a_new_recipe_with_an_old_name_is_told_the_new_one(old):
+def test_a_new_recipe_with_an_old_name_is_told_the_new_one(old: Any) -> None:
     with pytest.raises(ConfigError, match=rf"{old} = 1 is not a field any more: it is {present_name(old)} now"):
         parse_recipe("name: x", origin="r", overrides={old: "1"})
 
 
-def test_renamed_fields_exist_and_no_field_takes_a_used_name():
+def test_renamed_fields_exist_and_no_field_takes_a_used_name() -> None:
     assert not FIELDS & RENAMED.keys()
     assert {present_name(old) for old in RENAMED} <= FIELDS
     assert len({first_name(field) for field in FIELDS}) == len(FIELDS)
 
 
-def test_a_store_with_an_old_run_opens(local_store):
+def test_a_store_with_an_old_run_opens(local_store: LocalStore) -> None:
     local_store.put("runs/old/recipe.yaml", OLD.encode())
     run = open_run("old", local_store.url)
     with recorded(run, "preflight"):
@@ -62,7 +65,9 @@ def test_a_store_with_an_old_run_opens(local_store):
     assert "preflight" in shown.output
 
 
-def test_a_field_that_a_later_version_removed_is_left_out_and_named(local_store, capfd):
+def test_a_field_that_a_later_version_removed_is_left_out_and_named(
+    local_store: LocalStore, capfd: pytest.CaptureFixture[str]
+) -> None:
     removed = OLD + "evaluation: {gone: 5}\nlost: {a: 1}\n"
     local_store.put("runs/old/recipe.yaml", removed.encode())
     assert open_run("old", local_store.url).recipe == parse_recipe(NOW, origin="now")
@@ -71,29 +76,29 @@ def test_a_field_that_a_later_version_removed_is_left_out_and_named(local_store,
     assert "lost = {'a': 1} is not a field any more and is ignored" in said
 
 
-def test_a_removed_field_in_an_item_of_a_list_is_left_out():
+def test_a_removed_field_in_an_item_of_a_list_is_left_out() -> None:
     text = "name: x\ndata: {subsets: [{name: a}, {name: b, gone: 1}]}"
     assert [subset.name for subset in read_stored_recipe(text, origin="old").data.subsets] == ["a", "b"]
 
 
-def test_a_wrong_value_of_a_stored_recipe_is_named():
+def test_a_wrong_value_of_a_stored_recipe_is_named() -> None:
     with pytest.raises(ConfigError, match=r"training\.max_skipped_steps = -1"):
         read_stored_recipe("name: x\ntraining: {skip_bad_steps: -1, gone: 1}", origin="old")
 
 
 @pytest.mark.parametrize("version", [2, 0, "new", True, None])
 @pytest.mark.parametrize("read", [parse_recipe, read_stored_recipe])
-def test_an_unknown_schema_version_is_refused(read, version):
+def test_an_unknown_schema_version_is_refused(read: Any, version: Any) -> None:
     text = yaml.safe_dump({"schema_version": version, "name": "x"})
     with pytest.raises(VersionError, match=r"^r\.yaml says schema_version = .*up to version 1\. Use the version"):
         read(text, origin="r.yaml")
 
 
-def test_the_version_is_no_part_of_the_identity():
+def test_the_version_is_no_part_of_the_identity() -> None:
     assert "schema_version" not in Recipe(name="x").identity()
 
 
-def test_renames_in_several_steps_of_fields_sections_and_items():
+def test_renames_in_several_steps_of_fields_sections_and_items() -> None:
     renamed = {"a.x": "a.y", "a.y": "b.c.z", "list.old": "list.new", "section": "part"}
     raw = {"a": {"x": 1, "k": 2}, "list": [{"old": 3}, {"new": 4}], "section": {"f": 5}}
     migrate(raw, origin="r", renamed=renamed)
@@ -104,7 +109,7 @@ def test_renames_in_several_steps_of_fields_sections_and_items():
     assert first_name("partial.f", renamed) == "partial.f"
 
 
-def test_a_field_under_both_names_is_refused():
+def test_a_field_under_both_names_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"training\.batch_size and training\.global_batch_size are the same field"):
         read_stored_recipe("name: x\ntraining: {batch_size: 1, global_batch_size: 2}", origin="old")
 
@@ -117,7 +122,7 @@ model:
 """
 
 
-def test_the_shape_of_a_model_from_scratch_is_split():
+def test_the_shape_of_a_model_from_scratch_is_split() -> None:
     recipe = read_stored_recipe(TINY.replace("BASE", "tiny"), origin="r")
     assert recipe.model.base == "scratch"
     assert (recipe.model.image.size, recipe.model.image.patch_size) == (336, 14)
@@ -125,7 +130,7 @@ def test_the_shape_of_a_model_from_scratch_is_split():
     assert recipe.model.from_scratch.text_layers == 5
 
 
-def test_a_shape_that_published_weights_did_not_read_is_dropped():
+def test_a_shape_that_published_weights_did_not_read_is_dropped() -> None:
     recipe = read_stored_recipe(TINY.replace("BASE", "llama3-8b-instruct"), origin="r")
     assert recipe.model.image.size == 336
     assert recipe.model.from_scratch is None

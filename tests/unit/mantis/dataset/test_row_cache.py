@@ -1,4 +1,6 @@
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,24 +12,24 @@ ROW = {"id": "a", "contents": ["hello"], "images": [b"x" * 1000], "widths": [3]}
 class Table:
     """Counts what is read of it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.asked = []
 
-    def read(self, numbers):
+    def read(self, numbers: list[int]) -> list[dict[str, Any]]:
         self.asked += numbers
         return [ROW | {"id": str(number)} for number in numbers]
 
 
 @pytest.fixture
-def table():
+def table() -> Table:
     return Table()
 
 
-def files(folder):
+def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def test_what_was_read_is_not_read_again(tmp_path, table):
+def test_what_was_read_is_not_read_again(tmp_path: Path, table: Table) -> None:
     first = RowCache(tmp_path, limit=10**6).rows("here", [3, 1], table.read)
     again = RowCache(tmp_path, limit=10**6).rows("here", [1, 2, 3], table.read)
     assert table.asked == [3, 1, 2]
@@ -38,14 +40,14 @@ def test_what_was_read_is_not_read_again(tmp_path, table):
     assert table.asked[-1] == 1
 
 
-def test_without_a_size_nothing_is_kept(tmp_path, table):
+def test_without_a_size_nothing_is_kept(tmp_path: Path, table: Table) -> None:
     cache = RowCache(tmp_path, limit=0)
     assert cache.rows("here", [1], table.read) == cache.rows("here", [1], table.read)
     assert table.asked == [1, 1]
     assert not files(tmp_path)
 
 
-def test_it_stays_within_its_size_and_forgets_what_was_used_longest_ago(tmp_path, table):
+def test_it_stays_within_its_size_and_forgets_what_was_used_longest_ago(tmp_path: Path, table: Table) -> None:
     RowCache(tmp_path / "one", limit=10**6).rows("here", [0], table.read)
     size = files(tmp_path / "one")[0].stat().st_size
     cache = RowCache(tmp_path / "many", limit=20 * size)
@@ -63,7 +65,7 @@ def test_it_stays_within_its_size_and_forgets_what_was_used_longest_ago(tmp_path
     assert 1 not in kept
 
 
-def test_a_damaged_row_is_read_from_the_store(tmp_path, table):
+def test_a_damaged_row_is_read_from_the_store(tmp_path: Path, table: Table) -> None:
     cache = RowCache(tmp_path, limit=10**6)
     whole = cache.rows("here", [1], table.read)
     (path,) = files(tmp_path)

@@ -1,5 +1,7 @@
 import io
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,13 +11,15 @@ from PIL import Image
 from mantis.config.recipe import ModelSettings
 from mantis.errors import InputError
 from mantis.images.preprocessing import Normalization, decode, normalize, resize_square
+from mantis.models.family import Family, Processor
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family
+from tests.fixtures.models import MakeJpegs
 
 SIZES = [(48, 48), (64, 48), (48, 200), (333, 127), (20, 31), (1000, 700), (49, 48)]
 
 
-def reference(ours, images, folder):
+def reference(ours: Any, images: list[bytes], folder: Path) -> torch.Tensor:
     from transformers import AutoImageProcessor
 
     ours.save(folder)
@@ -26,7 +30,9 @@ def reference(ours, images, folder):
 @pytest.mark.parametrize(
     ("mode", "kind"), [("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGBA", "PNG"), ("P", "PNG")]
 )
-def test_same_pixels_as_transformers(llava, processor, make_jpegs, tmp_path, mode, kind) -> None:
+def test_same_pixels_as_transformers(
+    llava: Family, processor: Processor, make_jpegs: MakeJpegs, tmp_path: Path, mode: str, kind: str
+) -> None:
     images = make_jpegs(SIZES, mode=mode, kind=kind)
     expected = reference(processor, images, tmp_path)
     values = processor.preprocess(images).values
@@ -36,15 +42,15 @@ def test_same_pixels_as_transformers(llava, processor, make_jpegs, tmp_path, mod
 
 
 @pytest.fixture
-def real_jpegs(test_data) -> list[bytes]:
+def real_jpegs(test_data: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(test_data.glob("mantis-chat/train_images/**/*.jpg"))[:40]]
 
 
-def values_of(processor, image: bytes) -> torch.Tensor:
+def values_of(processor: Any, image: bytes) -> torch.Tensor:
     return processor([[Image.open(io.BytesIO(image))]], return_tensors="pt").pixel_values.reshape(-1, 3, 384, 384)
 
 
-def test_real_jpegs_as_the_idefics2_processor_makes_them(real_jpegs) -> None:
+def test_real_jpegs_as_the_idefics2_processor_makes_them(real_jpegs: list[bytes]) -> None:
     from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
 
     processor = Idefics2ImageProcessorPil(size={"height": 384, "width": 384}, do_image_splitting=False)
@@ -54,7 +60,7 @@ def test_real_jpegs_as_the_idefics2_processor_makes_them(real_jpegs) -> None:
     assert (values - expected).abs().max() * 0.5 <= 1.001 / 255
 
 
-def test_real_jpegs_as_the_siglip_processor_makes_them(real_jpegs) -> None:
+def test_real_jpegs_as_the_siglip_processor_makes_them(real_jpegs: list[bytes]) -> None:
     from transformers import SiglipImageProcessor
 
     processor = SiglipImageProcessor(size={"height": 384, "width": 384})
@@ -63,7 +69,7 @@ def test_real_jpegs_as_the_siglip_processor_makes_them(real_jpegs) -> None:
     assert resize_square(real_jpegs, 384).equal(pixels.to(torch.uint8))
 
 
-def test_bicubic_is_that_of_pillow_with_the_horizontal_pass_first(real_jpegs) -> None:
+def test_bicubic_is_that_of_pillow_with_the_horizontal_pass_first(real_jpegs: list[bytes]) -> None:
     """Pillow 13 takes the cheaper order; the official models were trained on an earlier one."""
     beyond = 0
     for image in real_jpegs:
@@ -77,7 +83,7 @@ def test_bicubic_is_that_of_pillow_with_the_horizontal_pass_first(real_jpegs) ->
     assert beyond / (40 * 3 * 384 * 384) < 1e-5
 
 
-def test_no_images(processor) -> None:
+def test_no_images(processor: Processor) -> None:
     values = processor.preprocess([]).values
     assert values.shape == (0, 3, 48, 48)
     assert values.dtype == torch.float32
@@ -88,7 +94,7 @@ def test_bytes_that_are_no_image() -> None:
         decode(b"not an image")
 
 
-def test_thousands_of_small_images_per_second(make_jpegs) -> None:
+def test_thousands_of_small_images_per_second(make_jpegs: MakeJpegs) -> None:
     kind = family("llava-clip")
     tokenizer = train_tokenizer([], vocabulary=300, special_tokens=kind.special_tokens())
     processor = kind.processor(tokenizer, ModelSettings())
@@ -98,7 +104,7 @@ def test_thousands_of_small_images_per_second(make_jpegs) -> None:
     assert 2000 / (time.process_time() - start) > 2000
 
 
-def test_an_image_of_the_right_size_is_not_resampled(make_jpegs) -> None:
+def test_an_image_of_the_right_size_is_not_resampled(make_jpegs: MakeJpegs) -> None:
     (image,) = make_jpegs([(48, 48)])
     with Image.open(io.BytesIO(image)) as opened:
         assert np.abs(decode(image).astype(int) - np.asarray(opened).astype(int)).max() <= 1

@@ -6,13 +6,13 @@ from mantis.models.attention import _cu_seqlens, kernel_for, segment_attention
 SEGMENTS = [3, 1, 6]
 
 
-def parts(key_heads):
+def parts(key_heads: int) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(1, heads, sum(SEGMENTS), 8, generator=generator) for heads in (4, key_heads, key_heads)]
 
 
 @pytest.mark.parametrize("key_heads", [4, 2])
-def test_a_segment_sees_itself_alone_and_nothing_behind(key_heads):
+def test_a_segment_sees_itself_alone_and_nothing_behind(key_heads: int) -> None:
     query, key, value = parts(key_heads)
     found, _ = segment_attention(torch.nn.Identity(), query, key, value, None, segments=SEGMENTS)
     owner = torch.repeat_interleave(torch.arange(len(SEGMENTS)), torch.tensor(SEGMENTS))
@@ -23,11 +23,11 @@ def test_a_segment_sees_itself_alone_and_nothing_behind(key_heads):
     torch.testing.assert_close(found, expected)
 
 
-def test_a_cpu_takes_segment_by_segment():
+def test_a_cpu_takes_segment_by_segment() -> None:
     assert kernel_for(torch.device("cpu"), torch.bfloat16).__name__ == "by_segment"
 
 
-def test_ends_of_segments_are_cumulative():
+def test_ends_of_segments_are_cumulative() -> None:
     ends = _cu_seqlens(tuple(SEGMENTS), torch.device("cpu"))
     assert ends.tolist() == [0, 3, 4, 10]
     assert ends.dtype == torch.int32

@@ -1,6 +1,7 @@
 import os
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -8,9 +9,19 @@ from mantis.artifacts.manifest import Kind, MadeBy, Manifest, commit_manifest
 from mantis.errors import NotFoundError, TrainingError
 from mantis.runs.garbage_collection import _heaps, delete, garbage
 from mantis.runs.step_runner import Run, StepSpec, record_existing, run_step
+from mantis.store.base import ObjectStore
 
 
-def make(run, step, kind, folder, *, inputs=None, config=None, fails=False):
+def make(
+    run: Run,
+    step: str,
+    kind: Kind,
+    folder: str,
+    *,
+    inputs: dict[str, Manifest] | None = None,
+    config: dict[str, Any] | None = None,
+    fails: bool = False,
+) -> Manifest:
     task = StepSpec(
         step=step,
         kind=kind,
@@ -20,7 +31,7 @@ def make(run, step, kind, folder, *, inputs=None, config=None, fails=False):
         address=lambda made: f"{folder}/{made}",
     )
 
-    def work(prefix):
+    def work(prefix: str) -> Any:
         run.store.put(f"{prefix}/object", b"four")
         if fails:
             raise TrainingError("killed", remedy="")
@@ -40,7 +51,7 @@ class TwoRuns:
 
 
 @pytest.fixture
-def two_runs(run) -> TwoRuns:
+def two_runs(run: Run) -> TwoRuns:
     """Two runs that share their data, and of which each has trained its own checkpoint."""
     other = replace(run, id="other")
     data = make(run, "prepare-a", Kind.DATASET, "datasets/a")
@@ -50,15 +61,15 @@ def two_runs(run) -> TwoRuns:
     return TwoRuns(run=run, other=other, mine=mine, theirs=theirs)
 
 
-def key(store, manifest):
+def key(store: ObjectStore, manifest: Manifest) -> str:
     return manifest.key
 
 
-def test_nothing_of_a_run_is_garbage(two_runs):
+def test_nothing_of_a_run_is_garbage(two_runs: TwoRuns) -> None:
     assert garbage(two_runs.run.store) == []
 
 
-def test_what_is_forgotten_leaves_what_others_share(two_runs):
+def test_what_is_forgotten_leaves_what_others_share(two_runs: TwoRuns) -> None:
     run, other, mine, theirs = two_runs.run, two_runs.other, two_runs.mine, two_runs.theirs
     (heap,) = garbage(run.store, without=frozenset({other.id}))
     assert heap.key == key(run.store, theirs)
@@ -68,7 +79,7 @@ def test_what_is_forgotten_leaves_what_others_share(two_runs):
     assert run.store.stat(f"{key(run.store, mine)}/manifest.json")
 
 
-def test_what_is_under_way_stays_and_what_was_given_up_goes(two_runs):
+def test_what_is_under_way_stays_and_what_was_given_up_goes(two_runs: TwoRuns) -> None:
     run, other = two_runs.run, two_runs.other
     with pytest.raises(TrainingError):
         make(other, "train", Kind.CHECKPOINT, "checkpoints", config={"rate": 3}, fails=True)
@@ -79,7 +90,7 @@ def test_what_is_under_way_stays_and_what_was_given_up_goes(two_runs):
     assert [heap.objects for heap in unfinished] == [1]
 
 
-def test_what_a_person_brought_stays(run):
+def test_what_a_person_brought_stays(run: Run) -> None:
     made = MadeBy(step="import-model", revision=1, run="", config_hash="", code_version="", image_digest="")
     commit_manifest(run.store, Manifest(kind=Kind.MODEL, key="models/0123", fingerprint="0123", made_by=made))
     run.store.put("models/bases/x/commit/config.json", b"{}")
@@ -87,7 +98,7 @@ def test_what_a_person_brought_stays(run):
     assert [heap.key for heap in garbage(run.store)] == ["models/4567"]
 
 
-def test_what_is_unfinished_and_young_is_kept(run):
+def test_what_is_unfinished_and_young_is_kept(run: Run) -> None:
     run.store.put("models/4567/first.safetensors", b"")
     run.store.put("models/4567/second.safetensors", b"")
     run.store.put("models/whole/manifest.json", b"")
@@ -98,7 +109,7 @@ def test_what_is_unfinished_and_young_is_kept(run):
     assert not whole.kept(24)
 
 
-def test_a_model_that_a_run_evaluates_stays_when_the_run_that_trained_it_goes(two_runs):
+def test_a_model_that_a_run_evaluates_stays_when_the_run_that_trained_it_goes(two_runs: TwoRuns) -> None:
     run, other, mine = two_runs.run, two_runs.other, two_runs.mine
     model = make(run, "convert", Kind.MODEL, "models", inputs={"checkpoint": mine})
     run.store.put(f"responses/{model.fingerprint}/b/i/1.jsonl", b"")
@@ -109,6 +120,6 @@ def test_a_model_that_a_run_evaluates_stays_when_the_run_that_trained_it_goes(tw
     assert garbage(run.store, without=frozenset({run.id})) == []
 
 
-def test_a_run_that_is_not_there_cannot_be_forgotten(run):
+def test_a_run_that_is_not_there_cannot_be_forgotten(run: Run) -> None:
     with pytest.raises(NotFoundError, match="has no run nobody"):
         garbage(run.store, without=frozenset({"nobody"}))

@@ -1,14 +1,17 @@
 """A byte changed anywhere between a prediction and its source row is found, and the object is named."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import Result
 from typer.testing import CliRunner
 
 from components.data.step import assemble, prepare, resolve_subsets
-from mantis.artifacts.manifest import Kind
+from mantis.artifacts.manifest import Kind, Manifest
 from mantis.hashing import sha256_bytes
 from mantis.runs.step_runner import Run, StepSpec, run_step
 from mantis.synthetic import write_demo_data
@@ -16,11 +19,13 @@ from pipelines.cli.main import app
 from pipelines.execution.preflight import preflight
 
 
-def made(run, step, kind, address, inputs, files):
+def made(
+    run: Run, step: str, kind: Kind, address: str, inputs: dict[str, Manifest], files: dict[str, bytes]
+) -> Manifest:
     """An artifact of a step that writes `files`: what lineage sees of training, conversion and evaluation."""
     task = StepSpec(step=step, kind=kind, revision=1, config={}, inputs=inputs, address=lambda key: f"{address}/{key}")
 
-    def work(prefix):
+    def work(prefix: str) -> Any:
         for name, data in files.items():
             run.store.put(f"{prefix}/{name}", data)
         return {}
@@ -39,7 +44,7 @@ class Chain:
 
 
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory) -> Chain:
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     """Raw data, datasets and mixture as the steps make them; behind them a checkpoint, a model and a prediction."""
     folder = tmp_path_factory.mktemp("chain")
     raw = folder / "raw"
@@ -70,12 +75,12 @@ def chain(tmp_path_factory) -> Chain:
     return Chain(run=run, folder=folder, prediction=f"{evaluation.key}#{sample['id']}", image=shown[0]["path"])
 
 
-def walked(chain, *more):
+def walked(chain: Chain, *more: Any) -> Result:
     run, prediction = chain.run, chain.prediction
     return CliRunner().invoke(app, ["lineage", prediction, "--store", run.store.url, *more], env={"COLUMNS": "300"})
 
 
-def test_an_untouched_chain_is_whole(chain):
+def test_an_untouched_chain_is_whole(chain: Chain) -> None:
     done = walked(chain)
     assert done.exit_code == 0, done.output
     assert "Every recorded byte is unchanged" in done.output
@@ -97,18 +102,18 @@ OBJECTS = {
 
 
 @pytest.mark.parametrize("pattern", OBJECTS.values(), ids=OBJECTS)
-def test_a_flipped_byte_is_found_and_its_object_named(chain, pattern):
+def test_a_flipped_byte_is_found_and_its_object_named(chain: Chain, pattern: str) -> None:
     folder = chain.folder
     path = sorted(folder.glob(pattern))[0]
     flipped(path, lambda: named(chain, path.relative_to(folder).as_posix().split("/", 1)[1]))
 
 
-def test_a_flipped_byte_in_what_the_model_was_shown(chain):
+def test_a_flipped_byte_in_what_the_model_was_shown(chain: Chain) -> None:
     folder, image = chain.folder, chain.image
     flipped(folder / "benchmarks" / "demo-multi" / image, lambda: named(chain, f"demo-multi/{image}"))
 
 
-def test_a_changed_word_in_the_source(chain):
+def test_a_changed_word_in_the_source(chain: Chain) -> None:
     folder = chain.folder
     path = folder / "raw" / "demo-single" / "train.json"
     before = path.read_text()
@@ -124,7 +129,7 @@ def test_a_changed_word_in_the_source(chain):
         path.write_text(before)
 
 
-def test_a_source_that_is_gone_is_said_and_is_no_change(chain):
+def test_a_source_that_is_gone_is_said_and_is_no_change(chain: Chain) -> None:
     folder = chain.folder
     (folder / "raw").rename(folder / "away")
     try:
@@ -135,14 +140,14 @@ def test_a_source_that_is_gone_is_said_and_is_no_change(chain):
         (folder / "away").rename(folder / "raw")
 
 
-def named(chain, name: str) -> None:
+def named(chain: Chain, name: str) -> None:
     done = walked(chain)
     assert done.exit_code == 1, done.output
     said = [line for line in done.output.splitlines() if "changed" in line and name.rpartition("/")[2] in line]
     assert said, done.output
 
 
-def flipped(path: Path, check) -> None:
+def flipped(path: Path, check: Callable[..., Any]) -> None:
     """Run `check` while one bit in the middle of the file is another."""
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1

@@ -1,12 +1,31 @@
+from typing import Any
+
 import pytest
 
 from mantis.artifacts.manifest import Kind, Manifest, read_manifest
 from mantis.errors import IntegrityError, TrainingError
 from mantis.runs.lineage import find_artifact, walk
-from mantis.runs.step_runner import State, StepSpec, component_main, read_record, record_existing, recorded, run_step
+from mantis.runs.step_runner import (
+    Run,
+    State,
+    StepSpec,
+    component_main,
+    read_record,
+    record_existing,
+    recorded,
+    run_step,
+)
 
 
-def make(run, step, *, inputs=None, config=None, revision=1, data=b"data"):
+def make(
+    run: Run,
+    step: str,
+    *,
+    inputs: dict[str, Manifest] | None = None,
+    config: dict[str, Any] | None = None,
+    revision: int = 1,
+    data: bytes = b"data",
+) -> tuple[Manifest, list[str]]:
     task = StepSpec(
         step=step,
         kind=Kind.DATASET,
@@ -17,7 +36,7 @@ def make(run, step, *, inputs=None, config=None, revision=1, data=b"data"):
     )
     calls = []
 
-    def work(prefix):
+    def work(prefix: str) -> Any:
         calls.append(prefix)
         run.store.put(f"{prefix}/object", data)
         return {"rows": 1}
@@ -25,7 +44,7 @@ def make(run, step, *, inputs=None, config=None, revision=1, data=b"data"):
     return run_step(run, task, work), calls
 
 
-def test_a_result_is_made_once(run):
+def test_a_result_is_made_once(run: Run) -> None:
     first, made = make(run, "prepare")
     again, reused = make(run, "prepare")
     assert len(made) == 1
@@ -34,7 +53,7 @@ def test_a_result_is_made_once(run):
     assert read_record(run.store, run.id, "prepare").state is State.REUSED
 
 
-def test_config_revision_and_inputs_each_change_the_address(run):
+def test_config_revision_and_inputs_each_change_the_address(run: Run) -> None:
     base, _ = make(run, "prepare")
     config, _ = make(run, "prepare", config={"x": 1})
     revision, _ = make(run, "prepare", revision=2)
@@ -42,12 +61,12 @@ def test_config_revision_and_inputs_each_change_the_address(run):
     assert len({base.key, config.key, revision.key, inputs.key}) == 4
 
 
-def test_a_failure_commits_nothing_and_is_recorded(run):
+def test_a_failure_commits_nothing_and_is_recorded(run: Run) -> None:
     task = StepSpec(
         step="train", kind=Kind.CHECKPOINT, revision=1, config={}, address=lambda made: f"checkpoints/{made}"
     )
 
-    def work(prefix):
+    def work(prefix: str) -> None:
         run.store.put(f"{prefix}/half", b"half")
         raise TrainingError("rank 1 died.", remedy="Run it again.")
 
@@ -61,7 +80,7 @@ def test_a_failure_commits_nothing_and_is_recorded(run):
     assert read_manifest(run.store, task.address(task.fingerprint())) is None
 
 
-def test_an_error_of_ours_ends_a_component_without_a_traceback(capfd):
+def test_an_error_of_ours_ends_a_component_without_a_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended, component_main():
         raise TrainingError("rank 1 died.", remedy="Run it again.")
     assert ended.value.code == 1
@@ -70,18 +89,18 @@ def test_an_error_of_ours_ends_a_component_without_a_traceback(capfd):
     assert "Traceback" not in said
 
 
-def test_a_bug_keeps_its_traceback():
+def test_a_bug_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError), component_main():
         _ = 1 / 0
 
 
-def test_steps_without_artifact_are_recorded(run):
+def test_steps_without_artifact_are_recorded(run: Run) -> None:
     with recorded(run, "preflight"):
         assert read_record(run.store, run.id, "preflight").state is State.STARTED
     assert read_record(run.store, run.id, "preflight").state is State.DONE
 
 
-def test_what_a_run_takes_from_the_store_is_named_by_its_record(run):
+def test_what_a_run_takes_from_the_store_is_named_by_its_record(run: Run) -> None:
     made, _ = make(run, "prepare")
     assert record_existing(run, "model", lambda: made) == made
     record = read_record(run.store, run.id, "model")
@@ -95,7 +114,7 @@ def test_what_a_run_takes_from_the_store_is_named_by_its_record(run):
     assert read_record(run.store, run.id, "model").state is State.FAILED
 
 
-def test_lineage_walks_to_the_root_and_finds_a_changed_byte(run):
+def test_lineage_walks_to_the_root_and_finds_a_changed_byte(run: Run) -> None:
     source, _ = make(run, "source")
     middle, _ = make(run, "middle", inputs={"source": source})
     last, _ = make(run, "last", inputs={"middle": middle})
@@ -113,7 +132,7 @@ def test_lineage_walks_to_the_root_and_finds_a_changed_byte(run):
     assert problems == [f"{source.key}/object is missing"]
 
 
-def test_lineage_finds_a_missing_input(run):
+def test_lineage_finds_a_missing_input(run: Run) -> None:
     source, _ = make(run, "source")
     last, _ = make(run, "last", inputs={"source": source})
     run.store.delete(source.key + "/manifest.json")
@@ -122,7 +141,7 @@ def test_lineage_finds_a_missing_input(run):
     assert source.key in problems[0]
 
 
-def test_a_manifest_of_another_schema_is_refused(run):
+def test_a_manifest_of_another_schema_is_refused(run: Run) -> None:
     made, _ = make(run, "prepare")
     prefix = made.key
     run.store.put(f"{prefix}/manifest.json", b'{"schema_version": 2}')

@@ -1,6 +1,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,22 +17,22 @@ SAMPLES = 40
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     write_demo_data(folder, seed=0, conversations=400, samples_per_skill=SAMPLES)
     return folder
 
 
-def training(folder):
+def training(folder: Path) -> dict[str, Any]:
     return {subset: json.loads((folder / subset / "train.json").read_text()) for subset in SUBSETS}
 
 
-def held_out(folder):
+def held_out(folder: Path) -> dict[str, Any]:
     tests = folder / "benchmarks"
     return {benchmark: json.loads((tests / benchmark / "test.json").read_text()) for benchmark in BENCHMARKS}
 
 
-def contents(folder):
+def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -64,7 +65,7 @@ def right_answer(question: str, pictures: list[tuple[str, str]]) -> str:
     return colours[image] if "colour" in question else places[image]
 
 
-def test_every_answer_is_what_the_pictures_show(folder):
+def test_every_answer_is_what_the_pictures_show(folder: Path) -> None:
     for subset, rows in training(folder).items():
         for row in rows[:60]:
             pictures = [shown(folder / subset / path) for path in row["images"]]
@@ -77,7 +78,7 @@ def test_every_answer_is_what_the_pictures_show(folder):
             assert row["answer"] == right_answer(row["question"].replace("<image>", ""), pictures), row
 
 
-def test_the_same_arguments_give_the_same_bytes_on_any_number_of_processes(tmp_path):
+def test_the_same_arguments_give_the_same_bytes_on_any_number_of_processes(tmp_path: Path) -> None:
     for name, workers in (("one", 1), ("two", 2)):
         write_demo_data(tmp_path / name, seed=3, conversations=500, samples_per_skill=4, workers=workers)
     write_demo_data(tmp_path / "other", seed=4, conversations=500, samples_per_skill=4)
@@ -85,26 +86,26 @@ def test_the_same_arguments_give_the_same_bytes_on_any_number_of_processes(tmp_p
     assert contents(tmp_path / "one") != contents(tmp_path / "other")
 
 
-def test_one_subset_and_one_benchmark_are_the_same_alone(folder, tmp_path):
+def test_one_subset_and_one_benchmark_are_the_same_alone(folder: Path, tmp_path: Path) -> None:
     write_demo_subset(tmp_path, "demo-single", seed=0, conversations=400)
     assert contents(tmp_path / "demo-single") == contents(folder / "demo-single")
     write_demo_benchmark(tmp_path, "demo-multi", seed=0, samples_per_skill=SAMPLES)
     assert contents(tmp_path / "demo-multi") == contents(folder / "benchmarks" / "demo-multi")
 
 
-def test_names_that_are_not_generated_are_refused(tmp_path):
+def test_names_that_are_not_generated_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"demo-multi, demo-single"):
         write_demo_subset(tmp_path, "demo", seed=0, conversations=10)
     with pytest.raises(ConfigError, match=r"demo-multi, demo-single"):
         write_demo_benchmark(tmp_path, "demo", seed=0, samples_per_skill=10)
 
 
-def test_the_subsets_share_all_conversations(folder):
+def test_the_subsets_share_all_conversations(folder: Path) -> None:
     assert sum(shares(20_000).values()) == 20_000
     assert {subset: len(rows) for subset, rows in training(folder).items()} == shares(400)
 
 
-def test_answers_are_balanced_and_every_skill_has_its_samples(folder):
+def test_answers_are_balanced_and_every_skill_has_its_samples(folder: Path) -> None:
     skills = {}
     for rows in held_out(folder).values():
         for row in rows:
@@ -119,7 +120,7 @@ def test_answers_are_balanced_and_every_skill_has_its_samples(folder):
         assert max(counts.values()) - min(counts.values()) <= 1, skill
 
 
-def test_no_answer_follows_from_one_image_where_several_are_needed(folder):
+def test_no_answer_follows_from_one_image_where_several_are_needed(folder: Path) -> None:
     """Where all images agree, or a first frame gives the motion away, one image would do."""
     moves = Counter()
     for row in held_out(folder)["demo-multi"]:
@@ -132,7 +133,7 @@ def test_no_answer_follows_from_one_image_where_several_are_needed(folder):
         assert len([answer for first, answer in moves if first == place]) == 2
 
 
-def test_questions_and_answers_vary_little_and_conversations_have_up_to_six_exchanges(folder):
+def test_questions_and_answers_vary_little_and_conversations_have_up_to_six_exchanges(folder: Path) -> None:
     rows = training(folder)["demo-multi"]
     exchanges = [len(row["conversation"]) // 2 for row in rows]
     assert max(exchanges) == 6
@@ -140,8 +141,8 @@ def test_questions_and_answers_vary_little_and_conversations_have_up_to_six_exch
     assert {len(row["images"]) for row in rows} == {2, 4}
 
 
-def test_no_held_out_picture_is_in_training(folder):
-    def images(rows, root):
+def test_no_held_out_picture_is_in_training(folder: Path) -> None:
+    def images(rows: Any, root: Any) -> Any:
         return {sha256_bytes((root / path).read_bytes()) for row in rows for path in row["images"]}
 
     seen = {image for subset, rows in training(folder).items() for image in images(rows, folder / subset)}
@@ -149,7 +150,7 @@ def test_no_held_out_picture_is_in_training(folder):
         assert not seen & images(rows, folder / "benchmarks" / benchmark)
 
 
-def test_held_out_pictures_differ_by_construction(folder):
+def test_held_out_pictures_differ_by_construction(folder: Path) -> None:
     """Not by luck: most of a picture is ground, even in training and odd in benchmarks, and the JPEG keeps it."""
     for root, held_out in ((folder / "demo-multi", 0), (folder / "benchmarks" / "demo-multi", 1)):
         grounds = {int(np.median(simplejpeg.decode_jpeg(path.read_bytes()))) for path in root.rglob("*.jpg")}

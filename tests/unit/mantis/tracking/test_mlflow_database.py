@@ -4,11 +4,12 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
+from mantis.runs.step_runner import Run
 from mantis.tracking.mlflow_database import artifact_folder, forget_addresses
 from mantis.tracking.mlflow_runs import RUN_TAG, open_tracked_run, record_run
 
 
-def test_a_database_with_addresses_follows_its_store(run, tmp_path: Path) -> None:
+def test_a_database_with_addresses_follows_its_store(run: Run, tmp_path: Path) -> None:
     folder = run.store.root
     folder.mkdir()
     former = "file:///former/place/models/.mantis"

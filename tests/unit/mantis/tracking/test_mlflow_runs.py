@@ -4,9 +4,12 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore
 from mantis.tracking.mlflow_runs import (
     RUN_TAG,
@@ -23,7 +26,7 @@ mlflow = pytest.importorskip("mlflow")
 
 
 @pytest.fixture(autouse=True)
-def _sqlite_only(monkeypatch):
+def _sqlite_only(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
         monkeypatch.delenv(name, raising=False)
 
@@ -32,7 +35,7 @@ def rows(first: int, last: int) -> list[dict[str, float]]:
     return [{"step": step, "train/loss": 1.0 / step, "train/learning_rate": 0.1} for step in range(first, last)]
 
 
-def test_a_run_in_mlflow(run, tmp_path):
+def test_a_run_in_mlflow(run: Run, tmp_path: Path) -> None:
     sender = CurveSender(run)
     for row in rows(1, 11):
         sender.add(int(row["step"]), {key: value for key, value in row.items() if key != "step"})
@@ -66,7 +69,7 @@ def test_a_run_in_mlflow(run, tmp_path):
     assert [file.name for file in kept.iterdir()] == ["report.html"]
 
 
-def test_processes_that_open_a_run_at_the_same_moment_open_one(run):
+def test_processes_that_open_a_run_at_the_same_moment_open_one(run: Run) -> None:
     open_tracked_run(replace(run, id="before"))  # the database is made
     with ThreadPoolExecutor(6) as pool:
         opened = list(pool.map(lambda _: open_tracked_run(run), range(6)))
@@ -76,13 +79,15 @@ def test_processes_that_open_a_run_at_the_same_moment_open_one(run):
     assert [one.info.run_id for one in listed] == [again.id]
 
 
-def test_an_older_run_of_another_machine_that_is_written_later_is_the_one(run, tmp_path, monkeypatch):
+def test_an_older_run_of_another_machine_that_is_written_later_is_the_one(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     open_tracked_run(replace(run, id="before"))  # the database is made
     create = mlflow.MlflowClient.create_run
     theirs = []
 
-    def create_with_another(client, experiment, **given):
+    def create_with_another(client: Any, experiment: Any, **given: Any) -> Any:
         mine = create(client, experiment, **given)
         older = mine.info.start_time - 500
         late = threading.Timer(0.3, lambda: theirs.append(create(client, experiment, start_time=older, **given)))
@@ -95,12 +100,14 @@ def test_an_older_run_of_another_machine_that_is_written_later_is_the_one(run, t
     assert len(opened.client.search_runs([opened.experiment], f"tags.`{RUN_TAG}` = '{run.id}'")) == 1
 
 
-def test_processes_that_make_the_experiment_at_the_same_moment_make_one(run, monkeypatch):
+def test_processes_that_make_the_experiment_at_the_same_moment_make_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     open_tracked_run(run)  # the database is made
     together, looked = threading.Barrier(3, timeout=30), threading.local()
     ask = mlflow.MlflowClient.get_experiment_by_name
 
-    def ask_together(client, name):
+    def ask_together(client: Any, name: Any) -> Any:
         found = ask(client, name)
         if not getattr(looked, "once", False):
             looked.once = True
@@ -115,20 +122,20 @@ def test_processes_that_make_the_experiment_at_the_same_moment_make_one(run, mon
     assert len({(one.experiment, one.id) for one in opened}) == 1
 
 
-def test_the_same_id_in_another_store_is_another_run(run, tmp_path, monkeypatch):
+def test_the_same_id_in_another_store_is_another_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     other = replace(run, store=LocalStore(tmp_path / "other"))
     assert open_tracked_run(run).id != open_tracked_run(other).id
     assert open_tracked_run(run).id == open_tracked_run(run).id
 
 
-def test_a_run_that_nobody_opened_is_not_found_and_not_made(run):
+def test_a_run_that_nobody_opened_is_not_found_and_not_made(run: Run) -> None:
     assert find_tracked_run(run) is None
     opened = open_tracked_run(run)
     assert find_tracked_run(run).id == opened.id
 
 
-def test_kfps_own_mlflow_run_is_used_and_an_arm_is_nested_in_it(run, monkeypatch):
+def test_kfps_own_mlflow_run_is_used_and_an_arm_is_nested_in_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     made = open_tracked_run(replace(run, id="made by KFP"))
     monkeypatch.setenv("MLFLOW_RUN_ID", made.id)
     assert open_tracked_run(run).id == made.id
@@ -137,7 +144,9 @@ def test_kfps_own_mlflow_run_is_used_and_an_arm_is_nested_in_it(run, monkeypatch
     assert arm.client.get_run(arm.id).data.tags["mlflow.parentRunId"] == made.id
 
 
-def test_tasks_to_which_kfp_gave_runs_of_their_own_share_the_one_around_them(run, monkeypatch):
+def test_tasks_to_which_kfp_gave_runs_of_their_own_share_the_one_around_them(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = open_tracked_run(replace(run, id="made by KFP"))
     opened = set()
     for task in ("train", "finish"):
@@ -150,7 +159,7 @@ def test_tasks_to_which_kfp_gave_runs_of_their_own_share_the_one_around_them(run
     assert arm.client.get_run(arm.id).data.tags["mlflow.parentRunId"] == root.id
 
 
-def test_an_outage_costs_training_nothing(run, monkeypatch):
+def test_an_outage_costs_training_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     sender = CurveSender(run)
@@ -158,7 +167,7 @@ def test_an_outage_costs_training_nothing(run, monkeypatch):
     sender.close(seconds=30)
 
 
-def test_scores_have_names_that_runs_share():
+def test_scores_have_names_that_runs_share() -> None:
     base = {"accuracy": 0.6, "low": 0.5, "high": 0.7, "strict": 0.55, "blind": None, "unparsed": 3}
     rows = [
         {**base, "benchmark": "blink", "skill": "overall", "aggregation": "macro"},

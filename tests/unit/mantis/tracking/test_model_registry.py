@@ -42,7 +42,9 @@ def test_an_outage_is_said_and_not_raised(
     assert "the model is not registered in MLflow" in captured.out + captured.err
 
 
-def test_a_model_that_moved_has_a_version_with_its_new_address(run: Run, tmp_path: Path, monkeypatch) -> None:
+def test_a_model_that_moved_has_a_version_with_its_new_address(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On a server; MLflow cannot change the address of a version."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/server.db")
     moved = replace(run, store=LocalStore(tmp_path / "moved"))

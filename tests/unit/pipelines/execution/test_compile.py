@@ -11,17 +11,17 @@ from tests.helpers.paths import ROOT
 COMPILED = ROOT / "pipelines" / "compiled"
 
 
-def test_the_kept_files_are_up_to_date():
+def test_the_kept_files_are_up_to_date() -> None:
     assert stale(COMPILED) == []
 
 
-def test_a_changed_file_is_found(tmp_path: Path):
+def test_a_changed_file_is_found(tmp_path: Path) -> None:
     path = compile_all(tmp_path, Platform())[0]
     path.write_text(path.read_text().replace("preflight", "preflite", 1))
     assert stale(tmp_path) == [path.name]
 
 
-def test_every_task_is_uncached_and_installs_nothing():
+def test_every_task_is_uncached_and_installs_nothing() -> None:
     for name in PIPELINES:
         documents = list(yaml.safe_load_all((COMPILED / f"{name}.yaml").read_text()))
         specification = documents[0]
@@ -35,7 +35,7 @@ def test_every_task_is_uncached_and_installs_nothing():
             assert "pip install" not in " ".join(executor["container"]["command"])
 
 
-def test_parameters_have_defaults_that_are_not_null_and_names_that_sort_together():
+def test_parameters_have_defaults_that_are_not_null_and_names_that_sort_together() -> None:
     for name in PIPELINES:
         specification = next(yaml.safe_load_all((COMPILED / f"{name}.yaml").read_text()))
         parameters = specification["root"]["inputDefinitions"]["parameters"]
@@ -44,7 +44,7 @@ def test_parameters_have_defaults_that_are_not_null_and_names_that_sort_together
             assert parameter.partition("_")[0] in ("run", "store", "train", "eval")
 
 
-def test_every_task_has_the_keys_of_the_store_from_a_secret():
+def test_every_task_has_the_keys_of_the_store_from_a_secret() -> None:
     for name in PIPELINES:
         specification, platform = yaml.safe_load_all((COMPILED / f"{name}.yaml").read_text())
         executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
@@ -57,7 +57,7 @@ def test_every_task_has_the_keys_of_the_store_from_a_secret():
             assert executor["securityContext"] == {"runAsNonRoot": True}
 
 
-def test_an_image_is_bound_everywhere_and_only_by_its_digest(tmp_path: Path):
+def test_an_image_is_bound_everywhere_and_only_by_its_digest(tmp_path: Path) -> None:
     image = "registry:5000/mantis/pipeline@sha256:" + "0" * 64
     for path in compile_all(tmp_path, Platform(image=image)):
         executors = next(yaml.safe_load_all(path.read_text()))["deploymentSpec"]["executors"]
@@ -69,7 +69,7 @@ def test_an_image_is_bound_everywhere_and_only_by_its_digest(tmp_path: Path):
         compile_all(tmp_path, Platform(image="mantis/pipeline:1.0"))
 
 
-def test_the_steps_ask_for_what_the_platform_says(tmp_path: Path):
+def test_the_steps_ask_for_what_the_platform_says(tmp_path: Path) -> None:
     """By the file of the overlay a100, with a queue on top; only the steps that it names."""
     written = tmp_path / "steps.yaml"
     text = (ROOT / "manifests" / "overlays" / "a100" / "steps.yaml").read_text()
@@ -107,7 +107,7 @@ def test_the_steps_ask_for_what_the_platform_says(tmp_path: Path):
         ("", "the whole = None"),
     ],
 )
-def test_a_wrong_platform_is_explained(tmp_path: Path, text: str, said: str):
+def test_a_wrong_platform_is_explained(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "steps.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as refused:

@@ -7,40 +7,45 @@ from components.training.step import training_task
 from mantis.artifacts.manifest import Kind, MadeBy, Manifest, commit_manifest
 from mantis.errors import ConfigError, InputError, MantisError
 from mantis.runs.step_runner import State, StepRecord, read_record
+from mantis.store.local import LocalStore
 from pipelines.execution import preflight as module
 from pipelines.execution.preflight import check_launcher, preflight
+from tests.fixtures.api_server import Kubeconfig
+from tests.fixtures.trainjobs import TrainjobRun
 
 MIRRORED = {"evaluation.source": "mirror", "evaluation.benchmarks": "[blink, nlvr2]"}
 ON_A_CLUSTER = {"training.launcher": "trainjob", "cluster.image": "mantis/train:1"}
 
 
 @pytest.fixture(autouse=True)
-def _no_image_of_this_pod(monkeypatch):
+def _no_image_of_this_pod(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MANTIS_IMAGE", raising=False)
 
 
-def test_the_demo_wants_neither_mirrors_nor_a_cluster(local_store, monkeypatch):
+def test_the_demo_wants_neither_mirrors_nor_a_cluster(local_store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", "/no/such/file")
     assert read_record(local_store, preflight("demo", {}, "", local_store.url).id, "preflight").state is State.DONE
 
 
-def test_benchmarks_that_were_not_mirrored_are_named_all_at_once(local_store):
+def test_benchmarks_that_were_not_mirrored_are_named_all_at_once(local_store: LocalStore) -> None:
     with pytest.raises(InputError, match="no copy of blink, nlvr2") as caught:
         preflight("demo", MIRRORED, "", local_store.url)
     assert "mantis benchmark fetch blink; mantis benchmark fetch nlvr2." in caught.value.remedy
 
 
-def test_a_published_benchmark_is_not_generated(local_store):
+def test_a_published_benchmark_is_not_generated(local_store: LocalStore) -> None:
     with pytest.raises(ConfigError, match=r"evaluation\.source = 'generated', and nlvr2 cannot"):
         preflight("demo", {"evaluation.benchmarks": "[nlvr2, demo-multi]"}, "", local_store.url)
 
 
-def test_data_preparation_wants_neither_benchmarks_nor_a_launcher(local_store, monkeypatch):
+def test_data_preparation_wants_neither_benchmarks_nor_a_launcher(
+    local_store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("KUBECONFIG", "/no/such/file")
     preflight("demo", MIRRORED | ON_A_CLUSTER, "", local_store.url, evaluates=False)
 
 
-def test_a_model_that_is_not_there_is_refused_first(local_store):
+def test_a_model_that_is_not_there_is_refused_first(local_store: LocalStore) -> None:
     with pytest.raises(MantisError, match="no committed artifact"):
         preflight("demo", {}, "named", local_store.url, model=local_store.uri("models/0123"))
     with pytest.raises(ConfigError, match="s3://elsewhere/models/0123 is not an address of the store"):
@@ -54,17 +59,19 @@ def test_a_model_that_is_not_there_is_refused_first(local_store):
         ({"training.launcher": "trainjob"}, "pods of a TrainJob cannot reach it"),
     ],
 )
-def test_a_launcher_that_cannot_do_it(local_store, overrides, words):
+def test_a_launcher_that_cannot_do_it(local_store: LocalStore, overrides: dict[str, str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         preflight("demo", overrides, "", local_store.url)
 
 
-def test_a_job_without_an_image(trainjob_run):
+def test_a_job_without_an_image(trainjob_run: TrainjobRun) -> None:
     with pytest.raises(ConfigError, match=r"cluster\.image = ''"):
         check_launcher(trainjob_run({"cluster.image": "''"}))
 
 
-def test_no_cluster_and_one_that_is_away(trainjob_run, kubeconfig, monkeypatch):
+def test_no_cluster_and_one_that_is_away(
+    trainjob_run: TrainjobRun, kubeconfig: Kubeconfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "CLUSTER_SECONDS", 0.0)
     kubeconfig(9)
     with pytest.raises(ConfigError, match=r"launcher = 'trainjob': The API server does not answer") as caught:
@@ -75,7 +82,9 @@ def test_no_cluster_and_one_that_is_away(trainjob_run, kubeconfig, monkeypatch):
         check_launcher(trainjob_run())
 
 
-def test_where_the_checkpoint_is_whole_no_cluster_is_wanted(local_store, monkeypatch):
+def test_where_the_checkpoint_is_whole_no_cluster_is_wanted(
+    local_store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("KUBECONFIG", "/no/such/file")
     run = preflight("demo", ON_A_CLUSTER, "", local_store.url, evaluates=False)
     made_by = MadeBy(run=run.id, step="assemble", revision=1, config_hash="", code_version="", image_digest="")

@@ -4,17 +4,18 @@ import pytest
 
 from mantis.errors import ConfigError
 from mantis.runs.step_runner import runs
+from mantis.store.local import LocalStore
 from pipelines.execution.preflight import preflight
 from pipelines.execution.resolve import name_of, resolve_run
 
 
 @pytest.mark.parametrize("name", ["x", "My.Run_1-a", "0" * 63])
-def test_a_name_of_ones_own(name):
+def test_a_name_of_ones_own(name: str) -> None:
     assert resolve_run("demo", {}, name)[0] == name
 
 
 @pytest.mark.parametrize("name", ["My Run", "a/b", "../a", "-a", "a-", ".a", "a.", "ä", "a\n", "0" * 64])
-def test_what_is_no_name_is_refused_before_anything_is_written(local_store, name):
+def test_what_is_no_name_is_refused_before_anything_is_written(local_store: LocalStore, name: str) -> None:
     with pytest.raises(ConfigError, match=r"run_name \(--name\) = ") as caught:
         preflight("demo", {}, name, local_store.url)
     assert repr(name) in caught.value.problem
@@ -22,7 +23,7 @@ def test_what_is_no_name_is_refused_before_anything_is_written(local_store, name
     assert runs(local_store) == []
 
 
-def test_a_recipe_whose_name_makes_too_long_a_one():
+def test_a_recipe_whose_name_makes_too_long_a_one() -> None:
     named = {"name": "x" * 55}
     with pytest.raises(ConfigError, match=r"name = 'x+' is too long.* of 64 characters") as caught:
         resolve_run("demo", named, "")
@@ -36,7 +37,7 @@ def weights(base: str) -> dict[str, str]:
     return {"model.base": base, "model.from_scratch": "null"}
 
 
-def test_a_model_of_the_store_is_known_by_its_key_wherever_the_store_lies():
+def test_a_model_of_the_store_is_known_by_its_key_wherever_the_store_lies() -> None:
     given = [
         ("models/0123", "file:///here"),
         ("file:///here/models/0123", "file:///here"),

@@ -1,7 +1,9 @@
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -99,7 +101,7 @@ def test_only_the_masters_are_read(tmp_path: Path) -> None:
         ("zero2-2", "mp_rank_00_model_states.pt", "lacks mp_rank_00_model_states.pt"),
     ],
 )
-def test_a_missing_shard_is_named(checkpoint_copy, name: str, file: str, says: str) -> None:
+def test_a_missing_shard_is_named(checkpoint_copy: Callable[[str], Path], name: str, file: str, says: str) -> None:
     folder = checkpoint_copy(name)
     (folder / TAG / file).unlink()
     with pytest.raises(ConversionError, match=says):
@@ -107,7 +109,7 @@ def test_a_missing_shard_is_named(checkpoint_copy, name: str, file: str, says: s
 
 
 @pytest.mark.parametrize("keep", [0, 100, 3000, -1])
-def test_a_truncated_shard_is_named(checkpoint_copy, keep: int) -> None:
+def test_a_truncated_shard_is_named(checkpoint_copy: Callable[[str], Path], keep: int) -> None:
     folder = checkpoint_copy("zero3-2")
     path = folder / TAG / "zero_pp_rank_1_mp_rank_00_optim_states.pt"
     path.write_bytes(path.read_bytes()[:keep])
@@ -115,7 +117,7 @@ def test_a_truncated_shard_is_named(checkpoint_copy, keep: int) -> None:
         read(folder)
 
 
-def test_shards_of_two_steps_are_refused(checkpoint_copy) -> None:
+def test_shards_of_two_steps_are_refused(checkpoint_copy: Callable[[str], Path]) -> None:
     folder = checkpoint_copy("zero3-2")
     path = folder / TAG / "zero_pp_rank_1_mp_rank_00_optim_states.pt"
     saved = torch.load(path, weights_only=False)
@@ -126,7 +128,9 @@ def test_shards_of_two_steps_are_refused(checkpoint_copy) -> None:
         read(folder)
 
 
-def test_a_shard_of_another_world_size_is_refused(checkpoint_copy, zero_checkpoints: Path) -> None:
+def test_a_shard_of_another_world_size_is_refused(
+    checkpoint_copy: Callable[[str], Path], zero_checkpoints: Path
+) -> None:
     folder = checkpoint_copy("zero3-2")
     name = "zero_pp_rank_1_mp_rank_00_optim_states.pt"
     shutil.copy(zero_checkpoints / "zero3-3" / TAG / name, folder / TAG / name)
@@ -140,11 +144,13 @@ class Foreign:
     def __init__(self, marker: Path) -> None:
         self.marker = marker
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return (os.system, (f"touch {self.marker}",))
 
 
-def test_a_foreign_pickle_is_refused_by_name_and_not_run(checkpoint_copy, tmp_path: Path) -> None:
+def test_a_foreign_pickle_is_refused_by_name_and_not_run(
+    checkpoint_copy: Callable[[str], Path], tmp_path: Path
+) -> None:
     folder = checkpoint_copy("zero2-1")
     path = folder / TAG / "mp_rank_00_model_states.pt"
     saved = torch.load(path, weights_only=False)
@@ -161,7 +167,7 @@ class ByName:
     def __init__(self, of: object, name: str) -> None:
         self.of, self.name = of, name
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return (getattr, (self.of, self.name))
 
 

@@ -1,8 +1,12 @@
+from pathlib import Path
+
 import pytest
+
+from tests.fixtures.data import MakeJpeg, RawFolder, RunOn
 
 
 @pytest.fixture
-def two_subsets(raw_folder, make_jpeg):
+def two_subsets(raw_folder: RawFolder, make_jpeg: MakeJpeg) -> Path:
     """`large` with 12 rows of 0 to 3 images, `small` with 3."""
     kind, root = type(raw_folder), raw_folder.folder
     for name, count in (("large", 12), ("small", 3)):
@@ -15,7 +19,7 @@ def two_subsets(raw_folder, make_jpeg):
     return root
 
 
-def test_reuse_imports_nothing_heavy(two_subsets, run_on):
+def test_reuse_imports_nothing_heavy(two_subsets: Path, run_on: RunOn) -> None:
     import subprocess
     import sys
 

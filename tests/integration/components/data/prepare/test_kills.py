@@ -7,19 +7,22 @@ import random
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from mantis.store.base import open_store
+from mantis.store.base import ObjectStore, open_store
 from mantis.store.lance_tables import open_table
+from tests.fixtures.data import MakeJpeg, RawFolder
 from tests.helpers.paths import ROOT
 
 ROWS, FRAGMENT_ROWS = 120, 7
 
 
 @pytest.fixture
-def raw(raw_folder, test_data, make_jpeg):
+def raw(raw_folder: RawFolder, test_data: Path, make_jpeg: MakeJpeg) -> Path:
     """Real conversations over and over, with rows that are dropped or repaired in between."""
     folder = test_data / "mantis-chat"
     rows = json.loads((folder / "train.json").read_text())
@@ -35,7 +38,7 @@ def raw(raw_folder, test_data, make_jpeg):
     return raw_folder.write(made)
 
 
-def begin(store, raw, workers):
+def begin(store: str, raw: Path, workers: int) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "tests.helpers.prepare_raw_subset", store, str(raw), str(FRAGMENT_ROWS)]
     process = subprocess.Popen(
         [*command, str(workers)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -45,13 +48,13 @@ def begin(store, raw, workers):
     return process
 
 
-def finish(process):
+def finish(process: "subprocess.Popen[str]") -> dict[str, Any]:
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     return json.loads(out.splitlines()[-1])  # behind lines of progress, where the machine is slow
 
 
-def killed_at(process, seconds):
+def killed_at(process: "subprocess.Popen[str]", seconds: float) -> bool:
     """True where it was killed before it was done."""
     time.sleep(seconds)
     process.kill()
@@ -59,7 +62,7 @@ def killed_at(process, seconds):
     return process.returncode != 0
 
 
-def content(url):
+def content(url: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     store = open_store(url)
     table = open_table(store, "made/data.lance")
     named = {file.path for fragment in table.get_fragments() for file in fragment.metadata.files}
@@ -68,7 +71,7 @@ def content(url):
     return table.to_table().to_pylist(), pq.read_table(io.BytesIO(store.get("made/ledger.parquet"))).to_pylist()
 
 
-def kill_and_compare(url, raw, kills, seed):
+def kill_and_compare(url: str, raw: Path, kills: int, seed: int) -> int:
     """Kill at random times until `kills` have hit; each time it is done, compare and begin with an empty store."""
     generator = random.Random(seed)
     store = f"{url}/undisturbed"
@@ -91,21 +94,21 @@ def kill_and_compare(url, raw, kills, seed):
     return went_on
 
 
-def test_three_kills(raw, tmp_path):
+def test_three_kills(raw: Path, tmp_path: Path) -> None:
     kill_and_compare(tmp_path.as_uri(), raw, 3, seed=os.getpid())
 
 
 @pytest.mark.slow
-def test_twenty_kills(raw, tmp_path):
+def test_twenty_kills(raw: Path, tmp_path: Path) -> None:
     assert kill_and_compare(tmp_path.as_uri(), raw, 20, seed=os.getpid()) > 0
 
 
 @pytest.mark.slow
-def test_five_kills_in_minio(raw, minio_store):
+def test_five_kills_in_minio(raw: Path, minio_store: ObjectStore) -> None:
     kill_and_compare(minio_store.url, raw, 5, seed=os.getpid())
 
 
-def test_a_recorded_fragment_is_not_done_again(raw, tmp_path):
+def test_a_recorded_fragment_is_not_done_again(raw: Path, tmp_path: Path) -> None:
     url = f"{tmp_path.as_uri()}/store"
     expected = finish(begin(url, raw, 2))
     store = open_store(url)

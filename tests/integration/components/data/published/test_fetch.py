@@ -1,7 +1,10 @@
 import hashlib
 import json
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlparse
 
 import pytest
@@ -13,6 +16,7 @@ from mantis.errors import ConfigError, InputError, IntegrityError, StoreError
 from mantis.hub import download
 from mantis.hub.client import ATTEMPTS
 from mantis.store.base import open_store
+from mantis.store.local import LocalStore
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = "TIGER-Lab/Mantis-Instruct"
@@ -48,10 +52,10 @@ class Hub(ThreadingHTTPServer):
 class Answer(BaseHTTPRequestHandler):
     server: Hub
 
-    def log_message(self, *_):
+    def log_message(self, *_: str) -> None:
         pass
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         path = unquote(urlparse(self.path).path)
         if self.server.gated and self.headers.get("Authorization") != "Bearer let-me-in":
             return self._error(403, "GatedRepo")
@@ -65,7 +69,7 @@ class Answer(BaseHTTPRequestHandler):
             return self._send(path.rpartition(f"{COMMIT}/")[2])
         return self._error(404, "RepoNotFound")
 
-    def _entry(self, name, data):
+    def _entry(self, name: str, data: bytes) -> dict[str, Any]:
         git = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
         entry = {"type": "file", "path": name, "size": len(data), "oid": git}
         if name != SMALL:
@@ -73,7 +77,7 @@ class Answer(BaseHTTPRequestHandler):
             entry["lfs"] = {"oid": sha256, "size": len(data), "pointerSize": 130}
         return entry
 
-    def _send(self, name):
+    def _send(self, name: str) -> None:
         data = self.server.files[name]
         asked = self.headers.get("Range", "")
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.server.ranges else 0
@@ -87,7 +91,7 @@ class Answer(BaseHTTPRequestHandler):
         self.wfile.write(part)
         self.server.sent.append((name, asked, len(part)))
 
-    def _json(self, value):
+    def _json(self, value: dict[str, Any] | list[dict[str, Any]]) -> None:
         body = json.dumps(value).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -95,7 +99,7 @@ class Answer(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _error(self, status, code):
+    def _error(self, status: int, code: str) -> None:
         self.send_response(status)
         self.send_header("X-Error-Code", code)
         self.send_header("Content-Length", "0")
@@ -103,7 +107,7 @@ class Answer(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def hub(monkeypatch):
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     server = Hub()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("HF_ENDPOINT", server.url)
@@ -114,7 +118,9 @@ def hub(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["local_store", "minio_store"])
-def test_a_subset_comes_whole_and_once(hub, kind, request, monkeypatch, tmp_path):
+def test_a_subset_comes_whole_and_once(
+    hub: Hub, kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     store = request.getfixturevalue(kind)
     manifest = fetch_subset(store, "nlvr2")
@@ -134,7 +140,7 @@ def test_a_subset_comes_whole_and_once(hub, kind, request, monkeypatch, tmp_path
     assert not list(tmp_path.rglob(".fetching/*"))
 
 
-def test_a_connection_that_breaks_is_taken_up_where_it_broke(hub, local_store):
+def test_a_connection_that_breaks_is_taken_up_where_it_broke(hub: Hub, local_store: LocalStore) -> None:
     hub.breaks = [1000, 1000, 3_000_000, 70_000]
     fetch_subset(local_store, "nlvr2")
     starts = [asked for name, asked, _ in hub.sent if name.endswith("train_images.zip")]
@@ -143,7 +149,7 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(hub, local_store):
     assert sum(sent for _, _, sent in hub.sent) == sum(map(len, list(FILES.values())[:2])), "no byte came twice"
 
 
-def test_what_an_earlier_attempt_left_is_used_at_the_same_revision(hub, local_store):
+def test_what_an_earlier_attempt_left_is_used_at_the_same_revision(hub: Hub, local_store: LocalStore) -> None:
     hub.breaks = [2000, 2_000_000, *[0] * ATTEMPTS]
     with pytest.raises(InputError, match="breaks off"):
         fetch_subset(local_store, "nlvr2")
@@ -156,14 +162,14 @@ def test_what_an_earlier_attempt_left_is_used_at_the_same_revision(hub, local_st
     assert again[0][1] == "bytes=2000000-"
 
 
-def test_a_server_without_ranges_is_read_from_the_start(hub, local_store):
+def test_a_server_without_ranges_is_read_from_the_start(hub: Hub, local_store: LocalStore) -> None:
     hub.ranges = False
     hub.breaks = [100, 2000, 100_000]
     manifest = fetch_subset(local_store, "nlvr2")
     assert check_files(local_store, manifest) == []
 
 
-def test_other_bytes_than_promised_never_reach_the_store(hub, local_store):
+def test_other_bytes_than_promised_never_reach_the_store(hub: Hub, local_store: LocalStore) -> None:
     name = "nlvr2/train_images.zip"
     hub.files[name] = b"!" + FILES[name][1:]
     with pytest.raises(IntegrityError, match=r"train_images\.zip"):
@@ -173,7 +179,7 @@ def test_other_bytes_than_promised_never_reach_the_store(hub, local_store):
     fetch_subset(local_store, "nlvr2")
 
 
-def test_a_damaged_file_in_the_store_is_fetched_again(hub, local_store):
+def test_a_damaged_file_in_the_store_is_fetched_again(hub: Hub, local_store: LocalStore) -> None:
     fetch_subset(local_store, "nlvr2")
     local_store.delete("sources/nlvr2/manifest.json")
     data = local_store.get("sources/nlvr2/train_images.zip")
@@ -182,7 +188,7 @@ def test_a_damaged_file_in_the_store_is_fetched_again(hub, local_store):
     assert local_store.get("sources/nlvr2/train_images.zip") == data
 
 
-def test_a_gated_set_says_how_to_get_in(hub, local_store, monkeypatch):
+def test_a_gated_set_says_how_to_get_in(hub: Hub, local_store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.gated = True
     with pytest.raises(InputError, match="gated") as caught:
         fetch_subset(local_store, "nlvr2")
@@ -192,21 +198,23 @@ def test_a_gated_set_says_how_to_get_in(hub, local_store, monkeypatch):
     fetch_subset(local_store, "nlvr2")
 
 
-def test_without_a_network_the_remedy_is_plain(local_store, monkeypatch):
+def test_without_a_network_the_remedy_is_plain(local_store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(InputError, match="cannot be reached") as caught:
         fetch_subset(local_store, "nlvr2")
     assert "--source" in caught.value.remedy
 
 
-def test_too_little_disk_is_said_before_the_first_byte(hub, local_store, monkeypatch):
+def test_too_little_disk_is_said_before_the_first_byte(
+    hub: Hub, local_store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(download, "SPARE", 1 << 60)
     with pytest.raises(StoreError, match="GB free"):
         fetch_subset(local_store, "nlvr2")
     assert hub.sent == []
 
 
-def test_what_the_hub_lacks_is_named(hub, local_store):
+def test_what_the_hub_lacks_is_named(hub: Hub, local_store: LocalStore) -> None:
     hub.files = {}
     with pytest.raises(InputError, match="no files of train in star"):
         fetch_subset(local_store, "star")
@@ -218,7 +226,7 @@ def test_what_the_hub_lacks_is_named(hub, local_store):
         fetch_subset(local_store, "nonsense")
 
 
-def test_the_command_line_says_what_came(hub, tmp_path):
+def test_the_command_line_says_what_came(hub: Hub, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
     from pipelines.cli.main import app

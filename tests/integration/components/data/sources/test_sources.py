@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from components.data.sources.find import find_sources, open_source
 from components.data.sources.identity import Memory
 from components.data.step import prepare, resolve_subsets
 from mantis.errors import ConfigError, InputError
-from mantis.store.base import open_store, upload_tree
+from mantis.store.base import ObjectStore, open_store, upload_tree
+from mantis.store.local import LocalStore
+from tests.fixtures.data import RowsOf, RunOn
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 TURN = pa.struct([("role", pa.string()), ("content", pa.string())])
@@ -33,14 +36,22 @@ class RealRows:
 
 
 @pytest.fixture(scope="module")
-def real(test_data) -> RealRows:
+def real(test_data: Path) -> RealRows:
     """The first rows of the real conversations, and their images' bytes by path."""
     folder = test_data / "mantis-chat"
     rows = json.loads((folder / "train.json").read_text())[:ROWS]
     return RealRows(rows=rows, images={path: (folder / path).read_bytes() for row in rows for path in row["images"]})
 
 
-def published(folder: Path, rows, *, split="train", parts=2, name=lambda path: path, data=lambda path: None):
+def published(
+    folder: Path,
+    rows: list[dict[str, Any]],
+    *,
+    split: str = "train",
+    parts: int = 2,
+    name: Callable[..., Any] = lambda path: path,
+    data: Callable[..., Any] = lambda path: None,
+) -> None:
     """The rows as `parts` Parquet files with small row groups; `name` and `data` say what they hold of an image."""
     folder.mkdir(parents=True, exist_ok=True)
     size = -(-len(rows) // parts)
@@ -53,23 +64,23 @@ def published(folder: Path, rows, *, split="train", parts=2, name=lambda path: p
         pq.write_table(table, folder / f"{split}-{part:05d}-of-{parts:05d}.parquet", row_group_size=5)
 
 
-def zipped(path: Path, members, **options):
+def zipped(path: Path, members: Iterable[Any] | list[tuple[str, bytes]], **options: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w", **options) as archive:
         for name, data in members:
             archive.writestr(name, data)
 
 
-def bytes_in_rows(folder, rows, images):
+def bytes_in_rows(folder: Path, rows: list[dict[str, Any]], images: dict[str, bytes]) -> None:
     published(folder / "nlvr2", rows, data=images.get)
 
 
-def one_zip(folder, rows, images):
+def one_zip(folder: Path, rows: list[dict[str, Any]], images: dict[str, bytes]) -> None:
     published(folder / "nlvr2", rows)
     zipped(folder / "nlvr2" / "train_images.zip", images.items())
 
 
-def five_parts(folder, rows, images):
+def five_parts(folder: Any, rows: Any, images: Any) -> None:
     published(folder / "nlvr2", rows, parts=3)
     every = list(images.items())
     for part in range(5):
@@ -77,7 +88,7 @@ def five_parts(folder, rows, images):
         zipped(folder / "nlvr2" / f"train_images_part{part + 1}.zip", every[part::5], compression=kind)
 
 
-def nested_folders(folder, rows, images):
+def nested_folders(folder: Any, rows: Any, images: Any) -> None:
     """The zip holds the folder that the official loader unpacks it into; rows do not name that folder."""
     published(folder / "nlvr2", rows, name=lambda path: path.removeprefix("train_images/"))
     with zipfile.ZipFile(folder / "nlvr2" / "train_images.zip", "w") as archive:
@@ -86,13 +97,13 @@ def nested_folders(folder, rows, images):
             archive.writestr(path, data)
 
 
-def with_val(folder, rows, images):
+def with_val(folder: Path, rows: list[dict[str, Any]], images: dict[str, bytes]) -> None:
     one_zip(folder, rows, images)
     published(folder / "nlvr2", rows[:3], split="val", parts=1)
     zipped(folder / "nlvr2" / "val_images.zip", [(path, images[path]) for row in rows[:3] for path in row["images"]])
 
 
-def raw_json(folder, rows, images):
+def raw_json(folder: Path, rows: list[dict[str, Any]], images: dict[str, bytes]) -> None:
     for path, data in images.items():
         target = folder / "nlvr2" / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +111,7 @@ def raw_json(folder, rows, images):
     (folder / "nlvr2" / "train.json").write_text(json.dumps(rows))
 
 
-def json_and_zip(folder, rows, images):
+def json_and_zip(folder: Any, rows: Any, images: Any) -> None:
     """As LLaVA-Pretrain is published."""
     zipped(folder / "nlvr2" / "images.zip", images.items())
     (folder / "nlvr2" / "train.json").write_text(json.dumps(rows))
@@ -109,13 +120,15 @@ def json_and_zip(folder, rows, images):
 LAYOUTS = [bytes_in_rows, one_zip, five_parts, nested_folders, with_val, raw_json, json_and_zip]
 
 
-def bucket_with(store, folder: Path) -> str:
+def bucket_with(store: ObjectStore, folder: Path) -> str:
     upload_tree(store, "raw", folder)
     return store.uri("raw")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
-def test_a_disk_and_a_bucket_give_the_same_dataset(layout, real, tmp_path, run_on, minio_store, data_of):
+def test_a_disk_and_a_bucket_give_the_same_dataset(
+    layout: Callable[..., Any], real: RealRows, tmp_path: Path, run_on: RunOn, minio_store: ObjectStore, data_of: RowsOf
+) -> None:
     rows, images = real.rows, real.images
     layout(tmp_path / "raw", rows, images)
     at_home = run_on(tmp_path / "raw")
@@ -130,7 +143,9 @@ def test_a_disk_and_a_bucket_give_the_same_dataset(layout, real, tmp_path, run_o
     assert data_of(away, second) == kept
 
 
-def test_a_validation_split_is_a_subset_that_has_to_be_named(real, tmp_path, run_on, data_of):
+def test_a_validation_split_is_a_subset_that_has_to_be_named(
+    real: RealRows, tmp_path: Path, run_on: RunOn, data_of: RowsOf
+) -> None:
     rows, images = real.rows, real.images
     with_val(tmp_path / "raw", rows, images)
     run = run_on(tmp_path / "raw", {"data.subsets": "[{name: nlvr2-val}]"})
@@ -139,7 +154,9 @@ def test_a_validation_split_is_a_subset_that_has_to_be_named(real, tmp_path, run
     assert resolve_subsets(run_on(tmp_path / "raw")) == ["nlvr2"]
 
 
-def test_what_is_there_is_told_without_reading_an_image(real, tmp_path, minio_store):
+def test_what_is_there_is_told_without_reading_an_image(
+    real: RealRows, tmp_path: Path, minio_store: ObjectStore
+) -> None:
     rows, images = real.rows, real.images
     with_val(tmp_path / "raw", rows, images)
     raw_json(tmp_path / "json", rows, images)
@@ -153,7 +170,9 @@ def test_what_is_there_is_told_without_reading_an_image(real, tmp_path, minio_st
     assert extent.bytes == sum(file.stat().st_size for file in (tmp_path / "json").rglob("*") if file.is_file())
 
 
-def test_a_source_is_hashed_once_and_again_when_a_byte_has_changed(real, tmp_path, local_store, monkeypatch):
+def test_a_source_is_hashed_once_and_again_when_a_byte_has_changed(
+    real: RealRows, tmp_path: Path, local_store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("mantis.store.local.YOUNG_SECONDS", -1.0)
     rows, images = real.rows, real.images
     raw_json(tmp_path / "raw", rows, images)
@@ -163,7 +182,7 @@ def test_a_source_is_hashed_once_and_again_when_a_byte_has_changed(real, tmp_pat
         lambda store, key, size: read.append(key) or store.get(key).hex()[:64],
     )
 
-    def identity():
+    def identity() -> Any:
         read.clear()
         return open_source(str(tmp_path / "raw"), "nlvr2").fingerprint(Memory(store=local_store))
 
@@ -178,7 +197,9 @@ def test_a_source_is_hashed_once_and_again_when_a_byte_has_changed(real, tmp_pat
 
 
 @pytest.mark.parametrize("layout", [bytes_in_rows, one_zip], ids=lambda layout: layout.__name__)
-def test_a_changed_image_changes_the_address(layout, real, tmp_path, run_on):
+def test_a_changed_image_changes_the_address(
+    layout: Callable[..., Any], real: RealRows, tmp_path: Path, run_on: RunOn
+) -> None:
     rows, images = real.rows, real.images
     layout(tmp_path / "raw", rows[:3], images)
     layout(tmp_path / "changed", rows[:3], images | {rows[0]["images"][0]: images[rows[2]["images"][0]]})
@@ -186,7 +207,7 @@ def test_a_changed_image_changes_the_address(layout, real, tmp_path, run_on):
 
 
 @pytest.mark.parametrize("column", ["id", "images", "conversation"])
-def test_a_missing_column_is_named_with_its_file(column, real, tmp_path, run_on):
+def test_a_missing_column_is_named_with_its_file(column: str, real: RealRows, tmp_path: Path, run_on: RunOn) -> None:
     rows, images = real.rows, real.images
     bytes_in_rows(tmp_path / "raw", rows, images)
     file = tmp_path / "raw" / "nlvr2" / "train-00001-of-00002.parquet"
@@ -195,7 +216,7 @@ def test_a_missing_column_is_named_with_its_file(column, real, tmp_path, run_on)
         prepare(run_on(tmp_path / "raw"), "nlvr2")
 
 
-def test_a_cut_off_parquet_file_is_named(real, tmp_path, run_on):
+def test_a_cut_off_parquet_file_is_named(real: RealRows, tmp_path: Path, run_on: RunOn) -> None:
     rows, images = real.rows, real.images
     bytes_in_rows(tmp_path / "raw", rows, images)
     file = tmp_path / "raw" / "nlvr2" / "train-00001-of-00002.parquet"
@@ -204,7 +225,9 @@ def test_a_cut_off_parquet_file_is_named(real, tmp_path, run_on):
         prepare(run_on(tmp_path / "raw"), "nlvr2")
 
 
-def test_text_that_is_not_utf8_costs_its_row_alone(real, tmp_path, run_on, ledger_of, data_of):
+def test_text_that_is_not_utf8_costs_its_row_alone(
+    real: RealRows, tmp_path: Path, run_on: RunOn, ledger_of: RowsOf, data_of: RowsOf
+) -> None:
     rows, images = real.rows, real.images
     bytes_in_rows(tmp_path / "raw", rows[:6], images)
     file = tmp_path / "raw" / "nlvr2" / "train-00000-of-00002.parquet"
@@ -221,7 +244,7 @@ def test_text_that_is_not_utf8_costs_its_row_alone(real, tmp_path, run_on, ledge
     assert [row["images"] for row in kept] == [[images[path] for path in rows[at]["images"]] for at in (0, 2, 3, 4, 5)]
 
 
-def test_two_folders_of_one_name_are_refused(real, tmp_path):
+def test_two_folders_of_one_name_are_refused(real: RealRows, tmp_path: Path) -> None:
     rows, images = real.rows, real.images
     with_val(tmp_path / "raw", rows[:3], images)
     published(tmp_path / "raw" / "nlvr2-val", rows[:3], data=images.get)
@@ -229,6 +252,6 @@ def test_two_folders_of_one_name_are_refused(real, tmp_path):
         find_sources(str(tmp_path / "raw"))
 
 
-def test_no_such_bucket_is_said_plainly(minio_store, run_on):
+def test_no_such_bucket_is_said_plainly(minio_store: ObjectStore, run_on: RunOn) -> None:
     with pytest.raises(ConfigError, match=r"data\.source = 's3://no-such-bucket/raw'"):
         resolve_subsets(run_on("s3://no-such-bucket/raw"))

@@ -2,7 +2,10 @@ import hashlib
 import http.server
 import json
 import threading
+from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +14,8 @@ from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
 from components.evaluation.benchmarks.benchmark_source import open_benchmark_source
 from mantis.config.recipe import Recipe
 from mantis.errors import ConfigError, InputError, IntegrityError
+from mantis.store.local import LocalStore
+from tests.fixtures.evaluation import WriteParquet
 
 REVISION = "4c210bb7cf20e313376407b545523836b69e4f1c"
 
@@ -18,7 +23,7 @@ REVISION = "4c210bb7cf20e313376407b545523836b69e4f1c"
 class Hub(http.server.BaseHTTPRequestHandler):
     """Answers as the hub does: a dataset's listing, and its files."""
 
-    def __init__(self, files, fetched, *arguments):
+    def __init__(self, files: dict[str, bytes], fetched: list[str], *arguments: Any) -> None:
         self.files, self.fetched = files, fetched
         super().__init__(*arguments)
 
@@ -44,12 +49,14 @@ class Hub(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, *arguments) -> None:
+    def log_message(self, *arguments: int | str) -> None:
         pass
 
 
 @pytest.fixture
-def hub(tmp_path, photographs, write_parquet, monkeypatch):
+def hub(
+    tmp_path: Path, photographs: list[bytes], write_parquet: WriteParquet, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[list[Any]]:
     """A hub on loopback with two rows of Q-Bench2; yields the names of the files that were fetched."""
     row = {"image1": {"bytes": photographs[0], "path": None}, "image2": {"bytes": photographs[1], "path": None},
            "question": "Which is clearer?", "option0": "First", "option1": "Second", "option2": "N/A",
@@ -70,7 +77,7 @@ def recipe() -> Recipe:
 
 
 @pytest.mark.parametrize("kind", ["local_store", "minio_store"])
-def test_fetched_once_and_read_from_the_store(hub, kind, request) -> None:
+def test_fetched_once_and_read_from_the_store(hub: list[Any], kind: str, request: pytest.FixtureRequest) -> None:
     store, benchmark = request.getfixturevalue(kind), load_benchmark("q-bench2")
     with pytest.raises(InputError, match="mantis benchmark fetch q-bench2"):
         benchmark_mirror.find_mirror(store, benchmark)
@@ -85,7 +92,7 @@ def test_fetched_once_and_read_from_the_store(hub, kind, request) -> None:
         assert [len(sample.pictures[0].load()) > 1000 for sample in read.samples] == [True, True]
 
 
-def test_a_changed_file_is_fetched_again(hub, local_store) -> None:
+def test_a_changed_file_is_fetched_again(hub: list[Any], local_store: LocalStore) -> None:
     benchmark = load_benchmark("q-bench2")
     before = benchmark_mirror.fetch(local_store, benchmark)
     key = f"sources/benchmarks/q-bench2/{REVISION}/files/data/dev-00000-of-00001.parquet"
@@ -100,7 +107,7 @@ def test_a_changed_file_is_fetched_again(hub, local_store) -> None:
         benchmark_mirror.fetch(local_store, benchmark)
 
 
-def test_what_goes_wrong_is_said(hub, local_store, monkeypatch) -> None:
+def test_what_goes_wrong_is_said(hub: list[Any], local_store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"403.*HF_TOKEN"):
         benchmark_mirror.fetch(local_store, load_benchmark("mantis-eval"))
     with pytest.raises(ConfigError, match="generated, not published"):

@@ -1,14 +1,19 @@
 """Checkpoints in another layout than they were saved in: frozen and trained weights, moments, buffers, what follows."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
+from tests.fixtures.training import Torchrun
+
 
 @pytest.fixture(scope="module")
-def saved(torchrun, tmp_path_factory):
+def saved(torchrun: Torchrun, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """stage -> folder with a checkpoint of two ranks, and the state before and two steps after."""
 
-    def save(stage: int):
+    def save(stage: int) -> Any:
         folder = tmp_path_factory.mktemp(f"zero-{stage}")
         done = torchrun("reshard_checkpoint", 2, "save", stage, folder)
         assert done.returncode == 0, done.stderr[-3000:]
@@ -29,7 +34,9 @@ def saved(torchrun, tmp_path_factory):
         pytest.param(2, 2, 1, marks=pytest.mark.slow),
     ],
 )
-def test_everything_is_there_on_another_layout(saved, torchrun, tmp_path, saved_stage, stage, ranks):
+def test_everything_is_there_on_another_layout(
+    saved: Any, torchrun: Torchrun, tmp_path: Path, saved_stage: int, stage: int, ranks: int
+) -> None:
     folder, out = saved(saved_stage), tmp_path / "state.pt"
     done = torchrun("reshard_checkpoint", ranks, "load", stage, folder, 2, saved_stage, out)
     assert done.returncode == 0, done.stderr[-3000:]

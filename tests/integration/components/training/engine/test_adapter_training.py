@@ -1,6 +1,7 @@
 """QLoRA, LoRA and DoRA: the step against peft alone, and the whole way to a merged model."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -13,12 +14,15 @@ from components.training.step import train
 from mantis.config.recipe import AdapterSettings, TrainingSettings
 from mantis.errors import MantisError
 from mantis.models.registry import family
+from mantis.runs.step_runner import Run
+from mantis.store.local import LocalStore
+from tests.fixtures.training import MakeRun, Torchrun
 
 DORA = "{rank: 4, alpha: 8, dropout: 0.1, quantized: [projector, text]}"
 
 
 @pytest.fixture(scope="module")
-def figures(make_run, torchrun, tmp_path_factory):
+def figures(make_run: MakeRun, torchrun: Torchrun, tmp_path_factory: pytest.TempPathFactory) -> Any:
     made = {name: make_run(name, {"model.family": name})[0] for name in ("llava-clip", "idefics2")}
     out = tmp_path_factory.mktemp("adapter-step") / "figures"
     done = torchrun("compare_adapter_step", 2, made["idefics2"].store.url, out, *made)
@@ -27,7 +31,7 @@ def figures(make_run, torchrun, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["llava-clip", "idefics2"])
-def test_qlora_and_dora_step_equals_peft_alone(figures, name):
+def test_qlora_and_dora_step_equals_peft_alone(figures: Any, name: str) -> None:
     first, *others = figures[name]
     assert first["loss"] == pytest.approx(first["expected_loss"], rel=1e-5)
     assert first["gradient_error"] < 1e-5
@@ -44,7 +48,7 @@ def test_qlora_and_dora_step_equals_peft_alone(figures, name):
         pytest.param("{kind: lora, rank: 4}", 3, id="lora", marks=pytest.mark.slow),
     ],
 )
-def test_trained_adapters_become_a_model_that_transformers_loads(make_run, adapter, stage):
+def test_trained_adapters_become_a_model_that_transformers_loads(make_run: MakeRun, adapter: str, stage: int) -> None:
     run, mixture = make_run(
         f"adapter-{stage}", {"training.adapter": adapter, "training.zero_stage": str(stage), "training.max_steps": "12"}
     )
@@ -62,7 +66,7 @@ def test_trained_adapters_become_a_model_that_transformers_loads(make_run, adapt
 
 
 @pytest.mark.slow
-def test_a_base_of_the_store_is_named_and_not_copied(make_run, shared_store):
+def test_a_base_of_the_store_is_named_and_not_copied(make_run: MakeRun, shared_store: LocalStore) -> None:
     run, mixture = make_run("base-of-adapter", {"training.max_steps": "4"})
     base = convert(run, train(run, mixture)).key
     changes = {"model.base": shared_store.uri(base), "training.adapter": "{rank: 4}", "training.max_steps": "4"}
@@ -80,12 +84,12 @@ def test_a_base_of_the_store_is_named_and_not_copied(make_run, shared_store):
         convert(changed, checkpoint)
 
 
-def test_quantized_weights_and_zero_3_exclude_each_other():
+def test_quantized_weights_and_zero_3_exclude_each_other() -> None:
     with pytest.raises(ValidationError, match=r"adapter\.quantized needs zero_stage: 2"):
         TrainingSettings(zero_stage=3, adapter=AdapterSettings(quantized=("text",)))
 
 
-def build(run):
+def build(run: Run) -> Any:
     """The run's tiny model and its family."""
     from mantis.models.processing.tokenizer_training import train_tokenizer
 
@@ -94,7 +98,7 @@ def build(run):
     return kind.build(kind.processor(tokenizer, run.recipe.model), seed=0), kind
 
 
-def test_answering_leaves_quantized_weights_as_they_are(make_run, monkeypatch):
+def test_answering_leaves_quantized_weights_as_they_are(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a CPU for which bitsandbytes has a kernel of its own, whose weights are others."""
     from bitsandbytes.nn import modules
 
@@ -111,7 +115,7 @@ def test_answering_leaves_quantized_weights_as_they_are(make_run, monkeypatch):
         assert torch.equal(layer.weight.data, before)
 
 
-def test_targets_that_name_nothing_are_refused(make_run):
+def test_targets_that_name_nothing_are_refused(make_run: MakeRun) -> None:
     run, _ = make_run("none", {"training.adapter": "{targets: [query]}"})
     model, kind = build(run)
     with pytest.raises(MantisError, match=r"targets = \['query'\] name no linear layer"):

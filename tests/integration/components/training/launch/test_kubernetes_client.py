@@ -1,6 +1,7 @@
 """What is made of the API server's answers: from a server on loopback that gives them one after the other."""
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import pytest
 
@@ -8,6 +9,8 @@ from components.training.launch import kubernetes_client
 from components.training.launch.kubernetes_client import Cluster
 from components.training.launch.trainjob_spec import train_job
 from mantis.errors import ConfigError, TrainingError
+from tests.fixtures.api_server import JsonServer, Kubeconfig
+from tests.fixtures.trainjobs import TrainjobRun
 
 
 class Answers:
@@ -23,7 +26,7 @@ class Answers:
 
 
 @pytest.fixture
-def answering(kubeconfig, json_server, monkeypatch):
+def answering(kubeconfig: Kubeconfig, json_server: JsonServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     monkeypatch.setattr(kubernetes_client, "PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(kubernetes_client, "LONGEST_PAUSE_SECONDS", 0.01)
     kubeconfig(json_server(Answers.give))
@@ -39,7 +42,9 @@ def says(message: str) -> dict[str, str]:
     return {"kind": "Status", "message": message}
 
 
-def test_a_run_of_the_same_id_in_another_store_is_another(answering, trainjob_run):
+def test_a_run_of_the_same_id_in_another_store_is_another(
+    answering: Callable[..., Any], trainjob_run: TrainjobRun
+) -> None:
     run = trainjob_run()
     ours, theirs = train_job(run, "0" * 64), train_job(run, "1" * 64)
     theirs["spec"]["trainer"]["command"][-3] = "s3://mantis/there"
@@ -47,29 +52,37 @@ def test_a_run_of_the_same_id_in_another_store_is_another(answering, trainjob_ru
     assert "labelSelector=mantis-kfp%2Frun%3Ddemo-1a2b3c4d" in Answers.asked[0]
 
 
-def test_a_cluster_without_trainer_is_told_what_to_install(answering, trainjob_run):
+def test_a_cluster_without_trainer_is_told_what_to_install(
+    answering: Callable[..., Any], trainjob_run: TrainjobRun
+) -> None:
     with pytest.raises(ConfigError, match=r"has no TrainJobs.*Install Kubeflow Trainer"):
         answering((404, says("the server could not find the requested resource"))).of_run(trainjob_run())
 
 
-def test_a_node_that_does_not_answer_keeps_no_reason_back(answering, monkeypatch):
+def test_a_node_that_does_not_answer_keeps_no_reason_back(
+    answering: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(kubernetes_client, "TAIL_SECONDS", 0.1)
     assert answering((500, says("dial tcp 10.0.0.9:10250: i/o timeout"))).tail("p", 9) == []
 
 
-def test_a_missing_right_is_said_after_a_while(answering, monkeypatch):
+def test_a_missing_right_is_said_after_a_while(answering: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubernetes_client, "REFUSED_SECONDS", 0.1)
     with pytest.raises(ConfigError, match=r"does not let this account read a TrainJob.*is forbidden"):
         answering((403, says("trainjobs is forbidden"))).read("x")
 
 
-def test_who_is_short_of_time_is_told_of_a_missing_right_too(answering, kubeconfig):
+def test_who_is_short_of_time_is_told_of_a_missing_right_too(
+    answering: Callable[..., Any], kubeconfig: Kubeconfig
+) -> None:
     answering((403, says("trainjobs is forbidden")))
     with pytest.raises(ConfigError, match="does not let this account"):
         Cluster("mantis", patience=0.05).read("x")
 
 
-def test_a_server_that_comes_back_may_refuse_for_a_while(answering, monkeypatch):
+def test_a_server_that_comes_back_may_refuse_for_a_while(
+    answering: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its refusals count from the first one, however long it was away before, and longer for whom it knows."""
     monkeypatch.setattr(kubernetes_client, "REFUSED_SECONDS", 0.2)
     away, refused, found = (503, says("away")), (403, says("forbidden")), (200, {"kind": "TrainJob"})
@@ -80,14 +93,16 @@ def test_a_server_that_comes_back_may_refuse_for_a_while(answering, monkeypatch)
     assert cluster.read("x") == {"kind": "TrainJob"}
 
 
-def test_creating_is_given_up_where_a_webhook_is_broken(answering, trainjob_run, monkeypatch):
+def test_creating_is_given_up_where_a_webhook_is_broken(
+    answering: Callable[..., Any], trainjob_run: TrainjobRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(kubernetes_client, "CREATE_SECONDS", 0.1)
     cluster = answering((500, says("failed calling webhook: connection refused")))
     with pytest.raises(TrainingError, match="failed calling webhook"):
         cluster.create(train_job(trainjob_run(), "0" * 64))
 
 
-def test_the_newest_warning_about_a_job_is_found(answering):
+def test_the_newest_warning_about_a_job_is_found(answering: Callable[..., Any]) -> None:
     def event(name: str, message: str, at: str) -> dict[str, object]:
         about = {"name": name, "namespace": "mantis", "kind": "Job"}
         return {"metadata": {"name": "e"}, "involvedObject": about, "reason": "FailedCreate", "message": message,

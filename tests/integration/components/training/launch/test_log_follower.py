@@ -1,6 +1,7 @@
 """The followed log over connections that break: from a server that answers as the API server's log endpoint does."""
 
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 from urllib.parse import parse_qs, urlparse
@@ -10,6 +11,7 @@ import pytest
 from components.training.launch.kubernetes_client import Cluster, Pod
 from components.training.launch.log_follower import STEPS, FollowedLog, comparable
 from mantis.progress import Progress
+from tests.fixtures.api_server import Kubeconfig
 
 POD = Pod(name="p", uid="u", node=0, attempt=0, created="2026-01-01", phase="Running", waiting="")
 LINES = [f"2026-11-23T06:00:0{index}.{fraction}Z line {index}" for index, fraction in enumerate(["1", "12", "0", "99"])]
@@ -37,7 +39,7 @@ class Answers(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def cluster(kubeconfig):
+def cluster(kubeconfig: Kubeconfig) -> Iterator[Cluster]:
     Answers.asked = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -46,7 +48,7 @@ def cluster(kubeconfig):
     server.shutdown()
 
 
-def test_every_line_comes_once(cluster):
+def test_every_line_comes_once(cluster: Cluster) -> None:
     heard: list[str] = []
     enough = threading.Event()
 
@@ -63,7 +65,7 @@ def test_every_line_comes_once(cluster):
     assert all(int(asked["sinceSeconds"][0]) >= 30 for asked in Answers.asked[1:])
 
 
-def test_times_compare_as_text():
+def test_times_compare_as_text() -> None:
     stamps = [
         "2026-11-23T06:00:00Z",
         "2026-11-23T06:00:00.000000001Z",
@@ -74,7 +76,7 @@ def test_times_compare_as_text():
     assert comparable("2026-11-23T06:00:00.1Z") == comparable("2026-11-23T06:00:00.100Z")
 
 
-def test_what_progress_says_is_understood(capsys, monkeypatch):
+def test_what_progress_says_is_understood(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The two are in different parts; this is what holds them together."""
     monkeypatch.setattr("mantis.progress.LINE_SECONDS", 0.0)
     bar = Progress(label="training", total=5000, unit="steps")

@@ -3,9 +3,11 @@ import os
 
 import pytest
 
+from tests.fixtures.training import Torchrun
+
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two ranks need a core each to be told apart")
-def test_a_rank_that_shares_its_core_is_named(torchrun):
+def test_a_rank_that_shares_its_core_is_named(torchrun: Torchrun) -> None:
     done = torchrun("measure_stragglers", 2)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

@@ -3,26 +3,29 @@
 import os
 import socket
 import time
+from typing import Any
 
 import pytest
 
 from components.training.monitoring import system_metrics
 from components.training.monitoring.system_metrics import SystemMetrics
-from mantis.tracking.mlflow_runs import Status, open_tracked_run
+from mantis.runs.step_runner import Run
+from mantis.tracking.mlflow_runs import Status, TrackedRun, open_tracked_run
+from tests.fixtures.mlflow import MlflowServer
 
 
 @pytest.fixture
-def server(mlflow_server, monkeypatch):
+def server(mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.url)
     mlflow_server.until_ready()
 
 
-def logged(run):
+def logged(run: Run) -> tuple[TrackedRun, set[str]]:
     tracked = open_tracked_run(run)
     return tracked, {name for name in tracked.client.get_run(tracked.id).data.metrics if name.startswith("system/")}
 
 
-def test_a_node_shows_what_it_does(server, run, monkeypatch):
+def test_a_node_shows_what_it_does(server: Any, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system_metrics, "SAMPLING_SECONDS", 0.5)
     metrics = SystemMetrics(run)
     name = f"system/{socket.gethostname()}/cpu_utilization_percentage"
@@ -34,7 +37,7 @@ def test_a_node_shows_what_it_does(server, run, monkeypatch):
     assert not metrics._thread.is_alive()
 
 
-def test_a_run_that_was_closed_stays_closed(server, run, monkeypatch):
+def test_a_run_that_was_closed_stays_closed(server: Any, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system_metrics, "SAMPLING_SECONDS", 0.2)
     monkeypatch.setattr(system_metrics, "AGAIN_SECONDS", 0.1)
     tracked, _ = logged(run)
@@ -46,7 +49,9 @@ def test_a_run_that_was_closed_stays_closed(server, run, monkeypatch):
     assert tracked.client.get_run(tracked.id).info.status == "KILLED"
 
 
-def test_a_server_that_is_away_is_said_and_closing_is_quick(run, monkeypatch, capfd):
+def test_a_server_that_is_away_is_said_and_closing_is_quick(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     metrics = SystemMetrics(run)
@@ -60,7 +65,7 @@ def test_a_server_that_is_away_is_said_and_closing_is_quick(run, monkeypatch, ca
     assert time.monotonic() - began < 5
 
 
-def test_without_a_server_nothing_is_started(run, monkeypatch):
+def test_without_a_server_nothing_is_started(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     metrics = SystemMetrics(run)
     metrics.close()

@@ -1,9 +1,15 @@
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
 
 from mantis.models.weights.loading import model_folder
+from mantis.store.base import ObjectStore
 
 
-def test_the_ranks_of_a_node_copy_a_model_once(minio_store, tmp_path, monkeypatch, capsys):
+def test_the_ranks_of_a_node_copy_a_model_once(
+    minio_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("MANTIS_CACHE", str(tmp_path / "cache"))
     minio_store.put("models/m/config.json", b"{}")
     minio_store.put("models/m/model.safetensors", b"w" * 1_000_000)

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlparse
 
 import pytest
@@ -16,6 +18,7 @@ from mantis.hub import download
 from mantis.hub.client import ATTEMPTS
 from mantis.models.weights.catalog import named_bases, published_base, published_bases, warnings
 from mantis.models.weights.mirror import fetch_model, mirror_of, mirrors, model_identity, resolved, weights_of
+from mantis.store.local import LocalStore
 
 FUYU = "fuyu-8b"
 FILES = {
@@ -62,10 +65,10 @@ class Hub(ThreadingHTTPServer):
 class Answer(BaseHTTPRequestHandler):
     server: Hub
 
-    def log_message(self, *_):
+    def log_message(self, *_: str) -> None:
         pass
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         path = unquote(urlparse(self.path).path)
         if self.server.gated and self.headers.get("Authorization") != "Bearer let-me-in":
             return self._answer(403, b"", {"X-Error-Code": "GatedRepo"})
@@ -79,7 +82,7 @@ class Answer(BaseHTTPRequestHandler):
             return self._send(path.rpartition("/")[2])
         return self._answer(404, b"", {"X-Error-Code": "RepoNotFound"})
 
-    def _entry(self, name, data):
+    def _entry(self, name: str, data: bytes) -> dict[str, Any]:
         git = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
         entry = {"type": "file", "path": name, "size": len(data), "oid": git}
         if name.endswith((".safetensors", ".bin")):
@@ -87,7 +90,7 @@ class Answer(BaseHTTPRequestHandler):
             entry["lfs"] = {"oid": sha256, "size": len(data), "pointerSize": 130}
         return entry
 
-    def _send(self, name):
+    def _send(self, name: str) -> None:
         data = self.server.files[name]
         asked = self.headers.get("Range", "bytes=0-")
         start = int(asked.removeprefix("bytes=").removesuffix("-"))
@@ -101,10 +104,10 @@ class Answer(BaseHTTPRequestHandler):
         self.wfile.write(part)
         self.server.sent.append((name, asked))
 
-    def _json(self, value):
+    def _json(self, value: dict[str, Any] | list[dict[str, Any]]) -> None:
         self._answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
-    def _answer(self, status, body, headers):
+    def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
@@ -113,7 +116,7 @@ class Answer(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def hub(monkeypatch):
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     server = Hub()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("HF_ENDPOINT", server.url)
@@ -124,7 +127,9 @@ def hub(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["local_store", "minio_store"])
-def test_a_model_comes_whole_and_once(hub, kind, request, monkeypatch, tmp_path):
+def test_a_model_comes_whole_and_once(
+    hub: Hub, kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     store = request.getfixturevalue(kind)
     manifest = fetch_model(store, FUYU)
@@ -140,7 +145,7 @@ def test_a_model_comes_whole_and_once(hub, kind, request, monkeypatch, tmp_path)
     assert not list(tmp_path.rglob(".fetching/*"))
 
 
-def test_it_goes_on_where_it_broke_at_the_same_revision(hub, local_store):
+def test_it_goes_on_where_it_broke_at_the_same_revision(hub: Hub, local_store: LocalStore) -> None:
     hub.breaks = [9**9, 9**9, 1_000_000, *[0] * ATTEMPTS]
     with pytest.raises(InputError, match="breaks off at 1,000,000"):
         fetch_model(local_store, "idefics2-8b")
@@ -151,7 +156,7 @@ def test_it_goes_on_where_it_broke_at_the_same_revision(hub, local_store):
     assert hub.sent[before] == ("model-00001-of-00002.safetensors", "bytes=1000000-")
 
 
-def test_pickled_weights_come_only_where_there_are_no_safetensors(hub, local_store):
+def test_pickled_weights_come_only_where_there_are_no_safetensors(hub: Hub, local_store: LocalStore) -> None:
     hub.files = {name: data for name, data in FILES.items() if "safetensors" not in name}
     manifest = fetch_model(local_store, FUYU)
     names = [file.name for file in manifest.files]
@@ -161,7 +166,7 @@ def test_pickled_weights_come_only_where_there_are_no_safetensors(hub, local_sto
         fetch_model(local_store, "idefics-9b")
 
 
-def test_other_bytes_than_promised_are_no_model(hub, local_store):
+def test_other_bytes_than_promised_are_no_model(hub: Hub, local_store: LocalStore) -> None:
     name = "model-00002-of-00002.safetensors"
     hub.files[name] = b"!" + FILES[name][1:]
     with pytest.raises(IntegrityError, match=name):
@@ -169,7 +174,9 @@ def test_other_bytes_than_promised_are_no_model(hub, local_store):
     assert mirrors(local_store, FUYU) == {}
 
 
-def test_what_stands_in_the_way_is_said_with_its_remedy(hub, local_store, monkeypatch):
+def test_what_stands_in_the_way_is_said_with_its_remedy(
+    hub: Hub, local_store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub.gated = True
     with pytest.raises(InputError, match="gated") as caught:
         fetch_model(local_store, "llama3-8b-instruct")
@@ -188,7 +195,7 @@ def test_what_stands_in_the_way_is_said_with_its_remedy(hub, local_store, monkey
         fetch_model(local_store, "nonsense")
 
 
-def test_a_name_means_its_mirror_and_another_revision_is_another_model(hub, local_store):
+def test_a_name_means_its_mirror_and_another_revision_is_another_model(hub: Hub, local_store: LocalStore) -> None:
     settings = ModelSettings(family="idefics2", base="idefics2-8b")
     with pytest.raises(InputError, match="no copy of idefics2-8b") as caught:
         resolved(local_store, settings)
@@ -211,7 +218,7 @@ def test_a_name_means_its_mirror_and_another_revision_is_another_model(hub, loca
     assert second.fingerprint != first.fingerprint
 
 
-def test_a_folder_is_known_by_what_it_holds(local_store, tmp_path: Path):
+def test_a_folder_is_known_by_what_it_holds(local_store: LocalStore, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
@@ -229,12 +236,12 @@ def test_a_folder_is_known_by_what_it_holds(local_store, tmp_path: Path):
         model_identity(local_store, ModelSettings(vision=str(tmp_path)))
 
 
-def test_nothing_is_added_to_what_a_model_from_scratch_is(local_store):
+def test_nothing_is_added_to_what_a_model_from_scratch_is(local_store: LocalStore) -> None:
     assert model_identity(local_store, ModelSettings()) == ModelSettings().identity()
     assert weights_of(local_store, ModelSettings()) == {}
 
 
-def test_every_base_has_a_family_and_terms():
+def test_every_base_has_a_family_and_terms() -> None:
     from mantis.models.registry import family_names
 
     for base in published_bases().values():
@@ -246,7 +253,7 @@ def test_every_base_has_a_family_and_terms():
     assert "forbid commercial use" in warnings(found.values())[0]
 
 
-def test_the_command_line_shows_terms_and_what_came(hub, tmp_path):
+def test_the_command_line_shows_terms_and_what_came(hub: Hub, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
     from pipelines.cli.main import app

@@ -17,30 +17,31 @@ from components.data.step import assemble, prepare
 from mantis.artifacts.manifest import Kind, Manifest
 from mantis.errors import InputError
 from mantis.runs.step_runner import Run, State, StepRecord, read_record
+from tests.fixtures.data import RawFolder, RunOn
 
 
-def jpeg_of(image, quality=90):
+def jpeg_of(image: Any, quality: int = 90) -> bytes:
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 
-def noise(seed, size=(160, 120)):
+def noise(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
     """A picture with something in it, unlike any other."""
     coarse = np.random.default_rng(seed).integers(0, 255, (9, 12, 3), np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
 
 @pytest.fixture(scope="session")
-def photographs(test_data):
+def photographs(test_data: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(test_data.rglob("*.jpg"))[:120]]
 
 
-def hashes_of(images):
+def hashes_of(images: list[bytes]) -> np.ndarray:
     return perceptual_hashes([grey_levels(image) for image in images])
 
 
-def test_the_hash_is_that_of_imagehash(photographs):
+def test_the_hash_is_that_of_imagehash(photographs: list[bytes]) -> None:
     for data in photographs[:20]:
         levels = grey_levels(data)
         ours = perceptual_hashes([levels])
@@ -58,7 +59,7 @@ def test_the_hash_is_that_of_imagehash(photographs):
     ],
     ids=["recompressed", "halved", "squeezed", "brighter"],
 )
-def test_photographs_are_known_again(photographs, change, share):
+def test_photographs_are_known_again(photographs: list[bytes], change: Callable[..., Any], share: float) -> None:
     kept = [data for data in photographs if grey_levels(data) is not None]
     changed = [change(Image.open(io.BytesIO(data))) for data in kept]
     ours, theirs, distances = alike(hashes_of(kept), hashes_of(changed))
@@ -67,7 +68,7 @@ def test_photographs_are_known_again(photographs, change, share):
     assert (distances <= ALIKE).all()
 
 
-def test_distances_are_counted_bit_by_bit():
+def test_distances_are_counted_bit_by_bit() -> None:
     generator = np.random.default_rng(0)
     ours = generator.integers(0, 2**63, (50, 4), np.uint64)
     theirs = ours[:10] ^ np.array([1, 0, 7, 0], np.uint64)
@@ -77,7 +78,7 @@ def test_distances_are_counted_bit_by_bit():
     assert not len(alike(ours, theirs[:0])[0])
 
 
-def test_small_and_plain_images_have_no_hash():
+def test_small_and_plain_images_have_no_hash() -> None:
     assert grey_levels(jpeg_of(noise(0, (63, 200)))) is None
     assert grey_levels(jpeg_of(Image.new("RGB", (200, 200), "white"))) is None
     assert grey_levels(jpeg_of(noise(0, (64, 64)))) is not None
@@ -106,7 +107,7 @@ class Benchmark:
 
 
 @pytest.fixture
-def compared(raw_folder, tmp_path, run_on) -> Benchmark:
+def compared(raw_folder: RawFolder, tmp_path: Path, run_on: RunOn) -> Benchmark:
     """A mixture of six training images and a benchmark of five, of which three were trained on in some way."""
     exact, resized, tiny, plain = noise(1), noise(2), noise(3, (40, 40)), Image.new("RGB", (200, 200), "white")
     training = {
@@ -147,7 +148,7 @@ def compared(raw_folder, tmp_path, run_on) -> Benchmark:
     return Benchmark(compare=compare, images=folder / "images")
 
 
-def test_hits_are_exact_or_alike_and_name_every_training_row(compared):
+def test_hits_are_exact_or_alike_and_name_every_training_row(compared: Benchmark) -> None:
     compare = compared.compare
     done = compare()
     record, hits, counts = done.record, done.hits, done.counts
@@ -173,7 +174,7 @@ def test_hits_are_exact_or_alike_and_name_every_training_row(compared):
     assert (record.summary["images"], record.summary["seen"], record.summary["seen/demo-single"]) == (6, 3, 3)
 
 
-def test_another_benchmark_is_compared_anew_and_the_mixture_stays(compared):
+def test_another_benchmark_is_compared_anew_and_the_mixture_stays(compared: Benchmark) -> None:
     compare, images = compared.compare, compared.images
     before = compare()
     mixture, first = before.mixture, before.record
@@ -187,13 +188,13 @@ def test_another_benchmark_is_compared_anew_and_the_mixture_stays(compared):
     assert not [hit for hit in hits if hit["image"] == "images/same.jpg"]
 
 
-def test_only_rows_of_the_mixture_count(compared):
+def test_only_rows_of_the_mixture_count(compared: Benchmark) -> None:
     compare = compared.compare
     hits = compare({"data.subsets": "[{name: raw, cap: 1}]"}).hits
     assert len({hit["row"] for hit in hits}) <= 1
 
 
-def test_generated_benchmarks_share_no_image_with_generated_training(run_on):
+def test_generated_benchmarks_share_no_image_with_generated_training(run_on: RunOn) -> None:
     run = run_on(
         "generated",
         {
@@ -208,7 +209,7 @@ def test_generated_benchmarks_share_no_image_with_generated_training(run_on):
     assert summary["seen"] == 0
 
 
-def test_images_within_parquet_files_are_compared_from_a_folder_and_from_a_mirror(compared):
+def test_images_within_parquet_files_are_compared_from_a_folder_and_from_a_mirror(compared: Benchmark) -> None:
     compare, images = compared.compare, compared.images
     rows = [
         {"id": "0", "image": {"bytes": b"not of the mixture", "path": "a.jpg"}, "images": []},
@@ -228,7 +229,7 @@ def test_images_within_parquet_files_are_compared_from_a_folder_and_from_a_mirro
     assert {hit["image"] for hit in hits} == {"abc/files/val-0.parquet#1/images/0/bytes"}
 
 
-def test_a_parquet_file_that_is_none_is_named(compared):
+def test_a_parquet_file_that_is_none_is_named(compared: Benchmark) -> None:
     compare, images = compared.compare, compared.images
     (images.parent / "val-0.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"val-0\.parquet cannot be read as Parquet"):

@@ -1,18 +1,24 @@
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from components.data.step import assemble, prepare
+from mantis.artifacts.manifest import Manifest
 from mantis.dataset.mixture_reader import MixtureReader
 from mantis.errors import InputError
 from mantis.models.registry import family
+from mantis.runs.step_runner import Run
 from mantis.store.lance_tables import open_table
+from tests.fixtures.data import MakeJpeg, RawFolder, RowsOf, RunOn
 
 
-def index_of(run, mixture):
+def index_of(run: Run, mixture: Manifest) -> list[dict[str, Any]]:
     return open_table(run.store, f"{mixture.key}/index.lance").to_table().to_pylist()
 
 
 @pytest.fixture
-def two_subsets(raw_folder, make_jpeg):
+def two_subsets(raw_folder: RawFolder, make_jpeg: MakeJpeg) -> Path:
     """`large` with 12 rows of 0 to 3 images, `small` with 3."""
     kind, root = type(raw_folder), raw_folder.folder
     for name, count in (("large", 12), ("small", 3)):
@@ -25,11 +31,11 @@ def two_subsets(raw_folder, make_jpeg):
     return root
 
 
-def mixed(run):
+def mixed(run: Run) -> Manifest:
     return assemble(run, [prepare(run, subset) for subset in ("small", "large")])
 
 
-def test_lengths_are_those_that_the_family_encodes(two_subsets, run_on):
+def test_lengths_are_those_that_the_family_encodes(two_subsets: Path, run_on: RunOn) -> None:
     run = run_on(two_subsets)
     mixture = mixed(run)
     reader = MixtureReader(run.store, mixture)
@@ -48,7 +54,7 @@ def test_lengths_are_those_that_the_family_encodes(two_subsets, run_on):
     assert mixture.summary["images"] == reader.images.sum()
 
 
-def test_samples_are_read_at_random_in_the_order_asked_for(two_subsets, run_on):
+def test_samples_are_read_at_random_in_the_order_asked_for(two_subsets: Path, run_on: RunOn) -> None:
     run = run_on(two_subsets)
     reader = MixtureReader(run.store, mixed(run))
     positions = [14, 0, 7, 7, 3]
@@ -61,7 +67,7 @@ def test_samples_are_read_at_random_in_the_order_asked_for(two_subsets, run_on):
     assert reader.take([]) == []
 
 
-def test_caps_are_drawn_by_the_seed_and_repeats_repeat(two_subsets, run_on):
+def test_caps_are_drawn_by_the_seed_and_repeats_repeat(two_subsets: Path, run_on: RunOn) -> None:
     subsets = "[{name: large, cap: 5}, {name: small, repeat: 3}]"
     run = run_on(two_subsets, {"data.subsets": subsets})
     first = index_of(run, mixed(run))
@@ -72,7 +78,9 @@ def test_caps_are_drawn_by_the_seed_and_repeats_repeat(two_subsets, run_on):
     assert chosen != [row["id"] for row in other if row["subset"] == "large"]
 
 
-def test_a_long_conversation_loses_whole_exchanges_from_its_end(raw_folder, run_on, ledger_of):
+def test_a_long_conversation_loses_whole_exchanges_from_its_end(
+    raw_folder: RawFolder, run_on: RunOn, ledger_of: RowsOf
+) -> None:
     exchange = [{"role": "user", "content": "<image>And this?"}, {"role": "assistant", "content": "A red thing."}]
     images = [raw_folder.image(f"{number}.jpg") for number in range(12)]
     monster = [{"role": "user", "content": "what " * 3000}, {"role": "assistant", "content": "Yes."}]
@@ -101,14 +109,14 @@ def test_a_long_conversation_loses_whole_exchanges_from_its_end(raw_folder, run_
     assert (mixture.summary["dropped"], mixture.summary["repaired"]) == (1, 1)
 
 
-def test_a_context_that_nothing_fits_is_refused(raw_folder, run_on):
+def test_a_context_that_nothing_fits_is_refused(raw_folder: RawFolder, run_on: RunOn) -> None:
     monster = [{"role": "user", "content": "what " * 3000}, {"role": "assistant", "content": "Yes."}]
     run = run_on(raw_folder.write([raw_folder.row("a", conversation=monster)]), {"data.context_length": "32"})
     with pytest.raises(InputError, match=r"data\.context_length = 32"):
         assemble(run, [prepare(run, "raw")])
 
 
-def test_the_tokenizer_is_trained_on_the_text_and_keeps_special_tokens_whole(two_subsets, run_on):
+def test_the_tokenizer_is_trained_on_the_text_and_keeps_special_tokens_whole(two_subsets: Path, run_on: RunOn) -> None:
     run = run_on(two_subsets)
     tokenizer = MixtureReader(run.store, mixed(run)).tokenizer()
     assert len(tokenizer) < 600
@@ -119,7 +127,7 @@ def test_the_tokenizer_is_trained_on_the_text_and_keeps_special_tokens_whole(two
     assert len(tokenizer.encode(text)) <= 10
 
 
-def test_only_what_decides_the_mixture_changes_its_address(two_subsets, run_on):
+def test_only_what_decides_the_mixture_changes_its_address(two_subsets: Path, run_on: RunOn) -> None:
     base = mixed(run_on(two_subsets))
     assert (
         mixed(run_on(two_subsets, {"training.learning_rate": "0.5", "data.workers": "1", "seed": "3"})).key == base.key

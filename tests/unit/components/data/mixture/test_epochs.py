@@ -1,12 +1,13 @@
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.data.mixture.epoch_estimate import SubsetSize, plan_epoch
+from components.data.mixture.epoch_estimate import EpochEstimate, SubsetSize, plan_epoch
 from components.data.mixture.epochs import epoch_of, mixtures, samples_per_epoch, written_out
 from components.data.published.published_sets import published, warnings
 from mantis.config.recipe import DataSettings, Recipe, SubsetSettings
@@ -33,22 +34,22 @@ MIXED_IN = {"dvqa": 200_000, "docvqa": 39_463, "chartqa": 28_299}
 SKILLS = {"coref": 321_064, "compare": 177_515, "reason": 208_406, "temporal": 13_563}
 
 
-def recipe_of(**data):
+def recipe_of(**data: Any) -> Recipe:
     return written_out(Recipe(name="test", data=DataSettings(**data)))
 
 
-def shipped(name, **overrides):
+def shipped(name: str, **overrides: Any) -> Recipe:
     return resolve_run(name, overrides, "")[1]
 
 
-def planned(recipe):
+def planned(recipe: Recipe) -> EpochEstimate:
     sizes = {
         subset.name: SubsetSize(rows=published()[subset.name].rows, known="published") for subset in recipe.data.subsets
     }
     return plan_epoch(recipe, sizes, image_tokens=64)
 
 
-def test_the_table_is_that_of_the_paper():
+def test_the_table_is_that_of_the_paper() -> None:
     rows = {name: subset.rows for name, subset in published().items()}
     assert {name: rows[name] for name in THE_14} == THE_14
     assert {name: rows[name] for name in MIXED_IN} == MIXED_IN
@@ -62,7 +63,7 @@ def test_the_table_is_that_of_the_paper():
         assert subset.images.mean <= subset.images.max
 
 
-def test_mantis_instruct_unbalanced_is_767k_samples_and_6_0k_steps():
+def test_mantis_instruct_unbalanced_is_767k_samples_and_6_0k_steps() -> None:
     plan = planned(shipped("data-mantis-instruct"))
     assert plan.total.samples == 767_392
     assert plan.steps == 5_996
@@ -73,7 +74,7 @@ def test_mantis_instruct_unbalanced_is_767k_samples_and_6_0k_steps():
     ]
 
 
-def test_mantis_instruct_balanced_is_844k_samples_and_6_6k_steps():
+def test_mantis_instruct_balanced_is_844k_samples_and_6_6k_steps() -> None:
     plan = planned(shipped("data-mantis-instruct-balanced"))
     assert plan.total.samples == 844_121
     assert plan.steps == 6_595
@@ -84,7 +85,7 @@ def test_mantis_instruct_balanced_is_844k_samples_and_6_6k_steps():
         assert line.samples == pytest.approx(767_392 * share, abs=1)
 
 
-def test_the_skill_ablation_is_cumulative_and_capped():
+def test_the_skill_ablation_is_cumulative_and_capped() -> None:
     names = [name for name in shipped_recipes() if name.startswith("data-ablation-")]
     arms = [planned(shipped(name)) for name in names]
     skills = ["coref", "compare", "reason", "temporal"]
@@ -101,24 +102,24 @@ def test_the_skill_ablation_is_cumulative_and_capped():
         }.items()
 
 
-def test_stage_1_is_llava_pretrain():
+def test_stage_1_is_llava_pretrain() -> None:
     plan = planned(shipped("data-pretrain"))
     assert (plan.total.samples, plan.batch_size, plan.steps) == (558_128, 256, 2_181)
 
 
 @pytest.mark.parametrize("name", list(mixtures()))
-def test_mixtures_name_published_subsets(name):
+def test_mixtures_name_published_subsets(name: str) -> None:
     assert {subset.name for subset in mixtures()[name].subsets} <= set(published())
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_a_resolved_recipe_means_the_same_again(name):
+def test_a_resolved_recipe_means_the_same_again(name: str) -> None:
     recipe = shipped(name)
     assert written_out(recipe) == recipe
     assert resolve_run(recipe.to_yaml(), {}, "")[1] == recipe
 
 
-def test_a_mixture_is_overridden_field_by_field():
+def test_a_mixture_is_overridden_field_by_field() -> None:
     recipe = shipped("data-mantis-instruct", **{"data.skills": "[coref]", "data.sampling": "sqrt"})
     assert [subset.name for subset in recipe.data.subsets] == ["lrv_multi", "llava_665k_multi"]
     assert shipped("data-mantis-instruct", **{"data.mixture": "null"}).data.subsets == ()
@@ -134,7 +135,7 @@ def test_a_mixture_is_overridden_field_by_field():
         ({"skills": ("coref",), "subsets": (SubsetSettings(name="mine"),)}, "mine has none"),
     ],
 )
-def test_what_means_nothing_is_refused(data, said):
+def test_what_means_nothing_is_refused(data: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         recipe_of(**data)
 
@@ -146,7 +147,7 @@ def test_what_means_nothing_is_refused(data, said):
     st.integers(1, 3),
     st.integers(0, 2**32),
 )
-def test_rows_are_seen_as_evenly_as_can_be(sizes, balance, cap, repeat, seed):
+def test_rows_are_seen_as_evenly_as_can_be(sizes: Any, balance: Any, cap: Any, repeat: Any, seed: Any) -> None:
     data = DataSettings(subsets=(SubsetSettings(name="a", cap=cap, repeat=repeat),), sampling=balance)
     epoch = epoch_of(sizes, data, seed=seed)
     lengths = {name: min(rows, cap) * repeat if name == "a" else rows for name, rows in sizes.items()}
@@ -166,7 +167,7 @@ def test_rows_are_seen_as_evenly_as_can_be(sizes, balance, cap, repeat, seed):
     assert all((epoch[name] == again[name]).all() for name in sizes)
 
 
-def test_only_a_draw_depends_on_the_seed():
+def test_only_a_draw_depends_on_the_seed() -> None:
     sizes = {"a": 1000, "b": 10}
     whole = DataSettings()
     assert all((epoch_of(sizes, whole, seed=0)[name] == epoch_of(sizes, whole, seed=1)[name]).all() for name in sizes)
@@ -174,7 +175,7 @@ def test_only_a_draw_depends_on_the_seed():
     assert (epoch_of(sizes, balanced, seed=0)["a"] != epoch_of(sizes, balanced, seed=1)["a"]).any()
 
 
-def test_terms_that_forbid_a_use_are_said():
+def test_terms_that_forbid_a_use_are_said() -> None:
     said = "\n".join(warnings(["nlvr2", "iconqa", "dvqa", "mine"]))
     assert "forbid commercial use: nlvr2 (images under their owners' copyright), iconqa (CC-BY-NC-SA-4.0)" in said
     assert "forbid passing them on: nlvr2" in said
@@ -183,7 +184,7 @@ def test_terms_that_forbid_a_use_are_said():
     assert warnings(["dreamsim"]) == []
 
 
-def test_estimates_are_those_of_the_table_and_unknown_where_it_is():
+def test_estimates_are_those_of_the_table_and_unknown_where_it_is() -> None:
     recipe = recipe_of(subsets=(SubsetSettings(name="nlvr2", repeat=2), SubsetSettings(name="mine")))
     sizes = {
         "nlvr2": SubsetSize(rows=10, known="at the source"),

@@ -1,5 +1,6 @@
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ TEXT = st.text(alphabet=st.sampled_from("ab 1\n?é<>|"), max_size=12)
 
 
 @pytest.fixture(scope="module", params=family_names())
-def counter(request, tmp_path_factory) -> Counter:
+def counter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Counter:
     folder = str(tmp_path_factory.mktemp(request.param))
     specials = family(request.param).special_tokens()
     train_tokenizer(TEXTS, vocabulary=400, special_tokens=specials).save_pretrained(folder)
@@ -27,7 +28,7 @@ def counter(request, tmp_path_factory) -> Counter:
 
 
 @st.composite
-def rows(draw) -> dict[str, Any]:
+def rows(draw: Any) -> dict[str, Any]:
     contents = draw(st.lists(TEXT, min_size=2, max_size=8).filter(lambda texts: len(texts) % 2 == 0))
     marked = [
         "<image>".join(draw(st.lists(TEXT, min_size=1, max_size=3))) if at % 2 == 0 else text
@@ -40,7 +41,7 @@ def rows(draw) -> dict[str, Any]:
 
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batch=st.lists(rows(), min_size=1, max_size=6))
-def test_counted_together_as_training_encodes_one_by_one(counter, batch) -> None:
+def test_counted_together_as_training_encodes_one_by_one(counter: Counter, batch: Any) -> None:
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(counter.tokenizer_folder)
@@ -60,7 +61,7 @@ def test_counted_together_as_training_encodes_one_by_one(counter, batch) -> None
             assert len(more.input_ids) > counter.context_length
 
 
-def test_processes_count_as_this_one_does(counter, test_data) -> None:
+def test_processes_count_as_this_one_does(counter: Counter, test_data: Path) -> None:
     raw = json.loads((test_data / "mantis-chat" / "train.json").read_text())[:40]
     batch = [
         {
@@ -80,7 +81,7 @@ def test_processes_count_as_this_one_does(counter, test_data) -> None:
 
 
 @pytest.mark.parametrize("name", family_names())
-def test_two_thousand_lengths_are_those_of_training(name, tmp_path) -> None:
+def test_two_thousand_lengths_are_those_of_training(name: str, tmp_path: Path) -> None:
     """Images of any size, the family's own prompt: what preparation counts is what training packs."""
     kind, rng = family(name), random.Random(0)
     tokenizer = train_tokenizer(TEXTS, vocabulary=400, special_tokens=kind.special_tokens())

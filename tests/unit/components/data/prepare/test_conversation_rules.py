@@ -1,31 +1,33 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.data.prepare.conversation_rules import ConversationRules
+from components.data.prepare.conversation_rules import Checked, ConversationRules
 from components.data.prepare.rejection import RowRejected
 from mantis.models.conversation import IMAGE_MARK
 
 
-def rules_of(max_images=None):
+def rules_of(max_images: int | None = None) -> ConversationRules:
     return ConversationRules(max_images=max_images, max_turn_characters=1000)
 
 
-def check(raw, *, max_images=None, row=0):
+def check(raw: Any, *, max_images: int | None = None, row: int = 0) -> Checked:
     return rules_of(max_images).check(row, raw)
 
 
-def turns(*contents, roles=("user", "assistant")):
+def turns(*contents: str, roles: tuple[str, str] = ("user", "assistant")) -> list[dict[str, str]]:
     return [{"role": roles[number % 2], "content": content} for number, content in enumerate(contents)]
 
 
-def refused(raw, **options):
+def refused(raw: Any, **options: Any) -> RowRejected:
     with pytest.raises(RowRejected) as caught:
         check(raw, **options)
     return caught.value
 
 
-def test_both_names_of_everything_are_read_alike():
+def test_both_names_of_everything_are_read_alike() -> None:
     official = {
         "id": "a",
         "images": ["1.jpg"],
@@ -35,7 +37,7 @@ def test_both_names_of_everything_are_read_alike():
     assert check(official) == check(published)
 
 
-def test_missing_marks_go_to_the_front_of_the_first_turn():
+def test_missing_marks_go_to_the_front_of_the_first_turn() -> None:
     raw = {"id": "a", "images": ["1", "2", "3"], "conversation": turns("What is <image>?", "A.", "And?", "B.")}
     checked = check(raw)
     assert checked.turns[0].content == "<image><image>What is <image>?"
@@ -71,24 +73,24 @@ def test_missing_marks_go_to_the_front_of_the_first_turn():
         ({"id": "a", "images": ["\udcff.jpg"], "conversation": turns("A?", "B.")}, "text-not-utf8"),
     ],
 )
-def test_what_breaks_a_rule_is_refused_with_its_reason(raw, reason):
+def test_what_breaks_a_rule_is_refused_with_its_reason(raw: Any, reason: str) -> None:
     assert refused(raw).reason == reason
 
 
-def test_too_many_images_are_refused_with_the_number_and_the_limit():
+def test_too_many_images_are_refused_with_the_number_and_the_limit() -> None:
     raw = {"id": "a", "images": ["1", "2", "3"], "conversation": turns("A?", "B.")}
     refusal = refused(raw, max_images=2)
     assert (refusal.reason, refusal.value, refusal.threshold) == ("images-too-many", "3", "2")
 
 
-def test_a_first_turn_that_is_not_the_users_is_left_out():
+def test_a_first_turn_that_is_not_the_users_is_left_out() -> None:
     messages = turns("<image>Hello.", "What is it?", "A dog.", roles=("assistant", "user"))
     checked = check({"id": "a", "images": ["1.jpg"], "conversation": messages})
     assert [turn.content for turn in checked.turns] == ["<image>What is it?", "A dog."]
     assert [repair.reason for repair in checked.repairs] == ["first-turn-skipped", "marks-missing"]
 
 
-def test_images_are_paths_or_bytes_or_both_or_one():
+def test_images_are_paths_or_bytes_or_both_or_one() -> None:
     row = {"id": "a", "conversation": turns("A?", "B.")}
     images = [
         "1.jpg",
@@ -107,7 +109,7 @@ def test_images_are_paths_or_bytes_or_both_or_one():
     assert refused(row | {"images": [{"bytes": None, "path": None}]}).reason == "images-malformed"
 
 
-def test_the_second_row_of_an_id_is_refused():
+def test_the_second_row_of_an_id_is_refused() -> None:
     rules = rules_of()
     raw = {"id": "a", "conversation": turns("A?", "B.")}
     rules.check(0, raw)
@@ -116,7 +118,7 @@ def test_the_second_row_of_an_id_is_refused():
     assert caught.value.reason == "id-duplicate"
 
 
-def test_a_row_without_id_is_named_by_its_place():
+def test_a_row_without_id_is_named_by_its_place() -> None:
     rules = rules_of()
     raw = {"conversation": turns("A?", "B.")}
     assert [rules.check(row, raw).id for row in (0, 7)] == ["row-0", "row-7"]
@@ -141,7 +143,7 @@ ROW = st.fixed_dictionaries(
 
 
 @given(raw=ROW | ANYTHING)
-def test_any_row_is_refused_or_keeps_its_images_its_text_and_an_answer(raw):
+def test_any_row_is_refused_or_keeps_its_images_its_text_and_an_answer(raw: Any) -> None:
     try:
         checked = check(raw)
     except RowRejected:

@@ -1,5 +1,7 @@
 import json
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -8,15 +10,16 @@ from hypothesis import strategies as st
 from components.data.step import prepare, resolve_subsets
 from mantis.errors import ConfigError, InputError
 from mantis.store.base import open_store
+from tests.fixtures.data import MakeJpeg, RawFolder, RowsOf, RunOn
 
 
-def drops(entries):
+def drops(entries: list[dict[str, Any]]) -> dict[str, str]:
     return {entry["id"]: entry["reason"] for entry in entries if entry["action"] == "dropped"}
 
 
 def test_each_bad_row_has_its_line_in_the_ledger_and_the_others_are_kept(
-    raw_folder, make_jpeg, run_on, ledger_of, data_of
-):
+    raw_folder: RawFolder, make_jpeg: MakeJpeg, run_on: RunOn, ledger_of: RowsOf, data_of: RowsOf
+) -> None:
     whole = make_jpeg()
     raw_folder.image("good.jpg", whole)
     raw_folder.image("cut.jpg", whole[: len(whole) // 2])
@@ -92,7 +95,15 @@ KINDS = st.sampled_from(["good", "unmarked", "missing", "cut", "order", "twice",
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kinds=st.lists(KINDS, min_size=1, max_size=30))
-def test_ledger_and_dataset_are_the_input(kinds, tmp_path_factory, make_jpeg, run_on, ledger_of, data_of, raw_folder):
+def test_ledger_and_dataset_are_the_input(
+    kinds: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+    make_jpeg: MakeJpeg,
+    run_on: RunOn,
+    ledger_of: RowsOf,
+    data_of: RowsOf,
+    raw_folder: RawFolder,
+) -> None:
     whole = make_jpeg()
     folder = type(raw_folder)(tmp_path_factory.mktemp("any") / "raw")
     folder.image("cut.jpg", whole[:200])
@@ -129,31 +140,33 @@ def test_ledger_and_dataset_are_the_input(kinds, tmp_path_factory, make_jpeg, ru
         assert "".join(row["contents"]).count("<image>") == len(row["images"])
 
 
-def test_broken_json_ends_the_step_with_its_place(raw_folder, run_on):
+def test_broken_json_ends_the_step_with_its_place(raw_folder: RawFolder, run_on: RunOn) -> None:
     run = run_on(raw_folder.write('[{"id": 1},\n{"id": 2,}]'))
     with pytest.raises(InputError, match=r"train\.json, line 2, column \d+: broken JSON"):
         prepare(run, "raw")
 
 
-def test_damage_far_into_the_file_ends_the_step_the_same_way(raw_folder, run_on):
+def test_damage_far_into_the_file_ends_the_step_the_same_way(raw_folder: RawFolder, run_on: RunOn) -> None:
     good = json.dumps([raw_folder.row(f"row-{number}") for number in range(3000)])
     run = run_on(raw_folder.write(good[:-1] + ",\n oops]"))
     with pytest.raises(InputError, match=r"line 2, column 2: broken JSON"):
         prepare(run, "raw")
 
 
-def test_nothing_usable_is_refused_with_the_first_reason(raw_folder, run_on):
+def test_nothing_usable_is_refused_with_the_first_reason(raw_folder: RawFolder, run_on: RunOn) -> None:
     run = run_on(raw_folder.write([raw_folder.row("a", "nowhere.jpg")]))
     with pytest.raises(InputError, match=r"none of 1 rows can be used \(1 image-missing\).*row 0, .*nowhere\.jpg"):
         prepare(run, "raw")
 
 
-def test_an_empty_list_is_refused(raw_folder, run_on):
+def test_an_empty_list_is_refused(raw_folder: RawFolder, run_on: RunOn) -> None:
     with pytest.raises(InputError, match="none of 0 rows"):
         prepare(run_on(raw_folder.write([])), "raw")
 
 
-def test_a_changed_image_changes_the_dataset_and_the_number_of_workers_does_not(raw_folder, make_jpeg, run_on):
+def test_a_changed_image_changes_the_dataset_and_the_number_of_workers_does_not(
+    raw_folder: RawFolder, make_jpeg: MakeJpeg, run_on: RunOn
+) -> None:
     raw_folder.image("a.jpg")
     folder = raw_folder.write([raw_folder.row("a", "a.jpg")])
     first = prepare(run_on(folder), "raw")
@@ -162,7 +175,7 @@ def test_a_changed_image_changes_the_dataset_and_the_number_of_workers_does_not(
     assert prepare(run_on(folder), "raw").key != first.key
 
 
-def test_what_a_killed_attempt_left_is_no_part_of_the_result(raw_folder, run_on):
+def test_what_a_killed_attempt_left_is_no_part_of_the_result(raw_folder: RawFolder, run_on: RunOn) -> None:
     run = run_on(raw_folder.write([raw_folder.row("a")]))
     made = prepare(run, "raw")
     prefix = made.key
@@ -173,7 +186,7 @@ def test_what_a_killed_attempt_left_is_no_part_of_the_result(raw_folder, run_on)
     assert not any("half" in file.name for file in again.files)
 
 
-def test_subsets_of_a_folder(raw_folder, tmp_path, run_on):
+def test_subsets_of_a_folder(raw_folder: RawFolder, tmp_path: Path, run_on: RunOn) -> None:
     assert resolve_subsets(run_on(raw_folder.write([]))) == ["raw"]
     many = type(raw_folder)(tmp_path / "many")
     type(raw_folder)(many.folder / "NLVR 2").write([])
@@ -186,7 +199,7 @@ def test_subsets_of_a_folder(raw_folder, tmp_path, run_on):
         resolve_subsets(run_on(many.folder, {"data.subsets": "[{name: coinstruct}, {name: star}]"}))
 
 
-def test_a_source_that_is_not_there_is_refused(tmp_path, run_on):
+def test_a_source_that_is_not_there_is_refused(tmp_path: Path, run_on: RunOn) -> None:
     with pytest.raises(ConfigError, match=r"data\.source = .*nowhere.* does not exist"):
         resolve_subsets(run_on(tmp_path / "nowhere"))
     (tmp_path / "bare").mkdir()
@@ -196,14 +209,16 @@ def test_a_source_that_is_not_there_is_refused(tmp_path, run_on):
         resolve_subsets(run_on("ftp://host/raw"))
 
 
-def test_two_json_files_need_a_name(raw_folder, run_on):
+def test_two_json_files_need_a_name(raw_folder: RawFolder, run_on: RunOn) -> None:
     raw_folder.write([], name="a.json")
     raw_folder.write([], name="b.json")
     with pytest.raises(InputError, match=r"found: a\.json, b\.json"):
         prepare(run_on(raw_folder.folder), "raw")
 
 
-def test_the_real_conversations_are_all_kept(test_data, run_on, ledger_of, data_of):
+def test_the_real_conversations_are_all_kept(
+    test_data: Path, run_on: RunOn, ledger_of: RowsOf, data_of: RowsOf
+) -> None:
     run = run_on(test_data / "mantis-chat")
     dataset = prepare(run, "mantis-chat")
     assert dataset.summary["rows"] == 100
@@ -217,7 +232,7 @@ def test_the_real_conversations_are_all_kept(test_data, run_on, ledger_of, data_
         assert row["images"] == [(test_data / "mantis-chat" / path).read_bytes() for path in row["paths"]]
 
 
-def test_generated_data_take_the_same_path(run_on, data_of):
+def test_generated_data_take_the_same_path(run_on: RunOn, data_of: RowsOf) -> None:
     run = run_on("generated", {"data.generated_conversations": "60"})
     assert resolve_subsets(run) == ["demo-multi", "demo-single"]
     datasets = [prepare(run, subset) for subset in resolve_subsets(run)]

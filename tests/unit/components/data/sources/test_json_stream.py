@@ -1,4 +1,7 @@
 import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -9,7 +12,7 @@ from components.data.sources.json_stream import read_list
 from mantis.errors import InputError
 
 
-def read(path):
+def read(path: Path) -> Iterator[Any]:
     with path.open("rb") as file:
         yield from read_list(file, str(path))
 
@@ -24,7 +27,9 @@ VALUES = st.recursive(
 @settings(max_examples=50, deadline=None)
 @given(rows=st.lists(VALUES, max_size=12), indent=st.sampled_from([None, 2]), chunk=st.integers(1, 40))
 @example(rows=[-0.0, 12.5e3, 1], indent=None, chunk=2)
-def test_any_list_is_read_as_it_is_whatever_the_chunks(tmp_path_factory, rows, indent, chunk):
+def test_any_list_is_read_as_it_is_whatever_the_chunks(
+    tmp_path_factory: pytest.TempPathFactory, rows: Any, indent: Any, chunk: Any
+) -> None:
     path = tmp_path_factory.mktemp("json") / "train.json"
     path.write_text(json.dumps(rows, indent=indent))
     with pytest.MonkeyPatch.context() as patch:
@@ -45,7 +50,9 @@ def test_any_list_is_read_as_it_is_whatever_the_chunks(tmp_path_factory, rows, i
     ],
 )
 @pytest.mark.parametrize("chunk", [3, 1 << 20])
-def test_broken_json_names_file_line_and_column(tmp_path, monkeypatch, text, position, chunk):
+def test_broken_json_names_file_line_and_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, position: str, chunk: int
+) -> None:
     monkeypatch.setattr(json_stream, "CHUNK", chunk)
     path = tmp_path / "train.json"
     path.write_text(text)
@@ -54,7 +61,7 @@ def test_broken_json_names_file_line_and_column(tmp_path, monkeypatch, text, pos
     assert str(path) in str(caught.value)
 
 
-def test_rows_before_the_damage_are_read(tmp_path):
+def test_rows_before_the_damage_are_read(tmp_path: Path) -> None:
     path = tmp_path / "train.json"
     path.write_text('[{"id": 1}, {"id": 2}, {"id"')
     rows = read(path)
@@ -64,7 +71,7 @@ def test_rows_before_the_damage_are_read(tmp_path):
         next(rows)
 
 
-def test_a_byte_order_mark_is_no_error(tmp_path):
+def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
     path = tmp_path / "train.json"
     path.write_bytes(b"\xef\xbb\xbf[1, 2]")
     assert list(read(path)) == [1, 2]

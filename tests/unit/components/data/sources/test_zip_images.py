@@ -5,6 +5,8 @@ import json
 import random
 import stat
 import zipfile
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -18,16 +20,17 @@ from components.data.sources.zip_images import ZipImages
 from components.data.step import prepare
 from mantis.errors import InputError
 from mantis.store.local import LocalStore
+from tests.fixtures.data import MakeJpeg, RawFolder, RowsOf, RunOn
 
 LIMIT = 1 << 20
 
 
-def images_in(folder):
+def images_in(folder: Path) -> ZipImages:
     store = LocalStore(folder)
     return ZipImages(store=store, files=store.children("")[0])
 
 
-def zipped(path, members, *, zip64=False, **options):
+def zipped(path: Path, members: dict[str, bytes], *, zip64: bool = False, **options: Any) -> Path:
     with zipfile.ZipFile(path, "w", **options) as archive:
         for name, data in members.items():
             with archive.open(name, "w", force_zip64=zip64) as member:
@@ -35,13 +38,15 @@ def zipped(path, members, *, zip64=False, **options):
     return path
 
 
-def refused(images, path):
+def refused(images: ZipImages, path: Path) -> RowRejected:
     with pytest.raises(RowRejected) as caught:
         images.read(path, max_bytes=LIMIT)
     return caught.value
 
 
-def test_each_fault_of_a_zip_has_its_line_in_the_ledger(raw_folder, make_jpeg, run_on, ledger_of, data_of):
+def test_each_fault_of_a_zip_has_its_line_in_the_ledger(
+    raw_folder: RawFolder, make_jpeg: MakeJpeg, run_on: RunOn, ledger_of: RowsOf, data_of: RowsOf
+) -> None:
     whole = make_jpeg()
     huge = io.BytesIO()
     Image.new("1", (20_000, 10_000)).save(huge, "PNG")
@@ -105,7 +110,9 @@ def test_each_fault_of_a_zip_has_its_line_in_the_ledger(raw_folder, make_jpeg, r
     assert [row["id"] for row in data_of(run, dataset)] == ["good", "dots"]
 
 
-def test_the_same_image_too_large_is_the_same_in_a_folder_a_zip_and_a_row(raw_folder, make_jpeg, run_on, ledger_of):
+def test_the_same_image_too_large_is_the_same_in_a_folder_a_zip_and_a_row(
+    raw_folder: RawFolder, make_jpeg: MakeJpeg, run_on: RunOn, ledger_of: RowsOf
+) -> None:
     fat = make_jpeg(form="BMP", size=(300, 300))
     raw_folder.image("fat.bmp", fat)
     text = [raw_folder.row("text"), raw_folder.row("fat", "fat.bmp")]
@@ -133,7 +140,9 @@ def test_the_same_image_too_large_is_the_same_in_a_folder_a_zip_and_a_row(raw_fo
     comment=st.binary(max_size=30),
     zip64=st.booleans(),
 )
-def test_every_member_of_any_zip_is_read_as_it_was_written(tmp_path_factory, members, deflated, before, comment, zip64):
+def test_every_member_of_any_zip_is_read_as_it_was_written(
+    tmp_path_factory: pytest.TempPathFactory, members: Any, deflated: Any, before: Any, comment: Any, zip64: Any
+) -> None:
     folder = tmp_path_factory.mktemp("zip")
     with pytest.MonkeyPatch.context() as patch:
         if zip64:
@@ -152,14 +161,16 @@ def test_every_member_of_any_zip_is_read_as_it_was_written(tmp_path_factory, mem
     assert refused(images, "folder").reason == "image-missing"
 
 
-def test_of_two_parts_with_one_name_the_later_counts_and_ten_comes_after_two(raw_folder, run_on, make_jpeg, data_of):
+def test_of_two_parts_with_one_name_the_later_counts_and_ten_comes_after_two(
+    raw_folder: RawFolder, run_on: RunOn, make_jpeg: MakeJpeg, data_of: RowsOf
+) -> None:
     for part in (1, 2, 10):
         zipped(raw_folder.folder / f"images_part{part}.zip", {"a.jpg": make_jpeg((part, 0, 0))})
     run = run_on(raw_folder.write([raw_folder.row("a", "a.jpg")]))
     assert data_of(run, prepare(run, "raw"))[0]["images"] == [make_jpeg((10, 0, 0))]
 
 
-def test_a_name_without_the_flag_of_utf8_is_found(tmp_path):
+def test_a_name_without_the_flag_of_utf8_is_found(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", {"x\u00e9.jpg": b"image"})
     data = path.read_bytes()
     assert data.count("x\u00e9.jpg".encode()) == 2
@@ -167,7 +178,7 @@ def test_a_name_without_the_flag_of_utf8_is_found(tmp_path):
     assert images_in(tmp_path).read("x\u00e9\u00e9.jpg", max_bytes=LIMIT) == b"image"
 
 
-def test_a_zip_of_another_time_than_its_directory_is_noticed(tmp_path):
+def test_a_zip_of_another_time_than_its_directory_is_noticed(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", {"a.jpg": b"1" * 500, "b.jpg": b"2" * 500})
     images = images_in(tmp_path)
     images.read("a.jpg", max_bytes=LIMIT)
@@ -176,7 +187,7 @@ def test_a_zip_of_another_time_than_its_directory_is_noticed(tmp_path):
     assert refused(images, "b.jpg").reason == "image-broken"
 
 
-def test_a_long_extra_field_takes_a_second_request(tmp_path):
+def test_a_long_extra_field_takes_a_second_request(tmp_path: Path) -> None:
     info = zipfile.ZipInfo("a.jpg")
     info.extra = b"\x99\x99\xd0\x07" + bytes(2000)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
@@ -184,7 +195,9 @@ def test_a_long_extra_field_takes_a_second_request(tmp_path):
     assert images_in(tmp_path).read("a.jpg", max_bytes=LIMIT) == b"image"
 
 
-def test_a_zip_that_is_none_or_cut_off_is_an_error_with_its_name(raw_folder, make_jpeg, run_on):
+def test_a_zip_that_is_none_or_cut_off_is_an_error_with_its_name(
+    raw_folder: RawFolder, make_jpeg: MakeJpeg, run_on: RunOn
+) -> None:
     path = zipped(raw_folder.folder / "images.zip", {"a.jpg": make_jpeg()})
     folder = raw_folder.write([raw_folder.row("a", "a.jpg")])
     whole = path.read_bytes()
@@ -196,7 +209,7 @@ def test_a_zip_that_is_none_or_cut_off_is_an_error_with_its_name(raw_folder, mak
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 1 << 32))
-def test_damage_is_refused_and_never_another_image(tmp_path_factory, seed):
+def test_damage_is_refused_and_never_another_image(tmp_path_factory: pytest.TempPathFactory, seed: Any) -> None:
     """Any few bytes of a zip changed: what is still read is what was written."""
     generator = random.Random(seed)
     members = {f"{number}.jpg": generator.randbytes(300) for number in range(4)}
@@ -214,10 +227,10 @@ def test_damage_is_refused_and_never_another_image(tmp_path_factory, seed):
             continue
 
 
-def test_the_identity_of_a_zip_is_its_directory(raw_folder, local_store):
+def test_the_identity_of_a_zip_is_its_directory(raw_folder: RawFolder, local_store: LocalStore) -> None:
     raw_folder.write(json.dumps([]))
 
-    def identity(members):
+    def identity(members: Any) -> Any:
         zipped(raw_folder.folder / "images.zip", members)
         return open_source(str(raw_folder.folder), "raw").fingerprint(Memory(store=local_store))
 
@@ -227,7 +240,9 @@ def test_the_identity_of_a_zip_is_its_directory(raw_folder, local_store):
     assert first not in {identity(members) for members in others}
 
 
-def test_reading_is_one_request_for_a_member_and_two_for_a_directory(tmp_path, monkeypatch):
+def test_reading_is_one_request_for_a_member_and_two_for_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     zipped(tmp_path / "a.zip", {f"{number}.jpg": bytes(1000) for number in range(50)})
     images = images_in(tmp_path)
     ranges = []

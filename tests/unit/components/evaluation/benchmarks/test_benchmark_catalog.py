@@ -1,25 +1,29 @@
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from components.evaluation.benchmarks.benchmark_catalog import (
     FOLDER,
+    Benchmark,
     known_benchmarks,
     load_benchmark,
     load_decoding,
     parse_benchmark,
 )
-from components.evaluation.benchmarks.benchmark_reader import read_benchmark, rows_identity
+from components.evaluation.benchmarks.benchmark_reader import BenchmarkSample, read_benchmark, rows_identity
 from mantis.errors import ConfigError, EvaluationError, InputError
 
 MULTI = (FOLDER / "demo-multi.yaml").read_text()
 
 
-def read(folder, benchmark):
+def read(folder: Path, benchmark: Benchmark) -> list[BenchmarkSample]:
     return read_benchmark(folder, benchmark, spool=folder).samples
 
 
-def rewrite(source, change):
+def rewrite(source: Path, change: Callable[..., Any]) -> Path:
     file = source / "demo-multi" / "test.json"
     rows = json.loads(file.read_text())
     change(rows)
@@ -51,7 +55,7 @@ def test_unknown_names_say_what_exists() -> None:
         ("metric: mantis", "metric: [", "not YAML"),
     ],
 )
-def test_a_wrong_benchmark_file_names_the_field(old, new, message) -> None:
+def test_a_wrong_benchmark_file_names_the_field(old: str, new: str, message: str) -> None:
     with pytest.raises(EvaluationError, match=message):
         parse_benchmark(MULTI.replace(old, new, 1), name="demo-multi")
 
@@ -65,7 +69,7 @@ def test_revision_follows_the_content() -> None:
     assert commented.revision() == load_benchmark("demo-multi").revision()
 
 
-def test_samples_as_they_are_in_the_file(eval_source) -> None:
+def test_samples_as_they_are_in_the_file(eval_source: Path) -> None:
     samples = read(eval_source / "demo-multi", load_benchmark("demo-multi"))
     assert [sample.id for sample in samples] == [f"q{number}" for number in range(60)]
     assert [len(sample.pictures) for sample in samples[:4]] == [0, 2, 3, 4]
@@ -74,8 +78,8 @@ def test_samples_as_they_are_in_the_file(eval_source) -> None:
     assert (picture.size.width, picture.size.height) == (48, 48)
 
 
-def test_multiple_choice_prompt_and_missing_marks(eval_source) -> None:
-    def change(rows):
+def test_multiple_choice_prompt_and_missing_marks(eval_source: Path) -> None:
+    def change(rows: Any) -> None:
         for row in rows:
             row["answer"] = "(b)"
         rows[1]["question"] = "Which <image>?"
@@ -106,12 +110,12 @@ def test_multiple_choice_prompt_and_missing_marks(eval_source) -> None:
         (lambda rows: rows.__setitem__(2, "text"), "row 2 is str"),
     ],
 )
-def test_wrong_rows_are_named(eval_source, change, message) -> None:
+def test_wrong_rows_are_named(eval_source: Path, change: Callable[..., Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         read(rewrite(eval_source, change), load_benchmark("demo-multi"))
 
 
-def test_wrong_files_are_named(eval_source) -> None:
+def test_wrong_files_are_named(eval_source: Path) -> None:
     benchmark = load_benchmark("demo-multi")
     (eval_source / "demo-multi" / "images/1-0.jpg").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"1-0.jpg.*no image"):
@@ -123,7 +127,7 @@ def test_wrong_files_are_named(eval_source) -> None:
         read(eval_source / "elsewhere", benchmark)
 
 
-def test_identity_follows_the_pictures(eval_source) -> None:
+def test_identity_follows_the_pictures(eval_source: Path) -> None:
     benchmark = load_benchmark("demo-multi")
     folder = eval_source / "demo-multi"
     before = rows_identity(folder, benchmark, read(folder, benchmark))

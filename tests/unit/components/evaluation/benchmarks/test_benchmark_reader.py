@@ -1,12 +1,16 @@
 """Each benchmark from a file in its published layout to scores: the schema is the hub's, the photographs are real."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from components.evaluation.benchmarks.benchmark_catalog import known_benchmarks, load_benchmark
 from components.evaluation.benchmarks.benchmark_reader import read_benchmark
 from components.evaluation.scoring.score_response import score_response
+from tests.fixtures.evaluation import WriteParquet
 
 LEFT, RIGHT, NEITHER = "Left one", "Right one", "Neither of them"
 TEN = ["red"] * 8 + ["dark red"] * 2
@@ -71,11 +75,11 @@ SHORT = {
 }
 
 
-def image(data):
+def image(data: bytes) -> dict[str, Any]:
     return {"bytes": data, "path": "a.jpg"}
 
 
-def rows_of(name, jpegs):
+def rows_of(name: str, jpegs: list[bytes]) -> tuple[str, list[dict[str, Any]]]:
     """The file of a benchmark and its rows as published: (path, rows)."""
     one, two, three = (image(data) for data in jpegs[:3])
     options = [LEFT, RIGHT, NEITHER]
@@ -136,8 +140,8 @@ PARQUET = [name for name in known_benchmarks() if load_benchmark(name).layout ==
 
 
 @pytest.fixture
-def read(tmp_path, photographs, write_parquet):
-    def read(name, **more):
+def read(tmp_path: Path, photographs: list[bytes], write_parquet: WriteParquet) -> Callable[..., Any]:
+    def read(name: Any, **more: Any) -> Any:
         file, rows = rows_of(name, photographs)
         write_parquet(tmp_path / name / file, rows)
         (tmp_path / "spool").mkdir(exist_ok=True)
@@ -147,7 +151,7 @@ def read(tmp_path, photographs, write_parquet):
 
 
 @pytest.mark.parametrize("name", PARQUET)
-def test_published_rows_are_read(name, read, photographs) -> None:
+def test_published_rows_are_read(name: str, read: Callable[..., Any], photographs: list[bytes]) -> None:
     made = read(name)
     assert made.missing == []
     for sample in made.samples:
@@ -159,7 +163,7 @@ def test_published_rows_are_read(name, read, photographs) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in PARQUET if load_benchmark(name).metric in OFFICIAL])
-def test_choices_are_scored(name, read) -> None:
+def test_choices_are_scored(name: str, read: Callable[..., Any]) -> None:
     benchmark = load_benchmark(name)
     sample = next(each for each in read(name).samples if each.target.kind in ("multiple-choice", "true-false"))
     assert sample.target.answers == ("B",)
@@ -171,7 +175,7 @@ def test_choices_are_scored(name, read) -> None:
 
 
 @pytest.mark.parametrize("name", ["mantis-eval", "mmmu", "mirb", "textvqa", "ok-vqa", "vqav2"])
-def test_words_are_scored(name, read) -> None:
+def test_words_are_scored(name: str, read: Callable[..., Any]) -> None:
     metric = load_benchmark(name).metric
     official, strict = SHORT[metric]
     sample = next(each for each in read(name).samples if each.target.kind == "short")
@@ -180,7 +184,7 @@ def test_words_are_scored(name, read) -> None:
         assert (judged.official, judged.strict) == (kind in official, kind in strict), kind
 
 
-def test_numbers_are_scored(read) -> None:
+def test_numbers_are_scored(read: Callable[..., Any]) -> None:
     sample = read("mathvista").samples[1]
     expected = {"1.25": 1, "1.250": 1, "It is 1.25 m": 1, "Final Answer: 1.2\nFinal Answer: 1.25": 1, "1.3": 0,
                 "": 0, "one": 0, "1.25 or 1.3": 0, "I cannot see.": 0}  # fmt: skip
@@ -188,7 +192,7 @@ def test_numbers_are_scored(read) -> None:
     assert score_response("It is 1.25 m", sample.target, "mathvista").strict == 0
 
 
-def test_layout_of_text_and_images(read, photographs) -> None:
+def test_layout_of_text_and_images(read: Callable[..., Any], photographs: list[bytes]) -> None:
     choice, short = read("mantis-eval").samples
     letters = (
         f"\n (A) {LEFT}\n (B) {RIGHT}\n (C) {NEITHER}\nAnswer with the option's letter from the given choices directly."
@@ -215,7 +219,7 @@ def test_layout_of_text_and_images(read, photographs) -> None:
     assert read("mirb").samples[0].prompt == "Answer with a single word. <image><image>Which library?"
 
 
-def test_what_cannot_be_read_is_counted(tmp_path, photographs, write_parquet) -> None:
+def test_what_cannot_be_read_is_counted(tmp_path: Path, photographs: list[bytes], write_parquet: WriteParquet) -> None:
     file, rows = rows_of("q-bench2", photographs)
     wrong = [rows[0] | {"id": 4, "image2": image(b"nothing")}, rows[0] | {"id": 5, "correct_choice": "D"}, rows[0]]
     write_parquet(tmp_path / "q" / file, [*rows, *wrong])
@@ -225,7 +229,7 @@ def test_what_cannot_be_read_is_counted(tmp_path, photographs, write_parquet) ->
         ("4", "0", "image-unreadable"), ("5", "", "row-wrong"), ("3", "0", "row-wrong")]  # fmt: skip
 
 
-def test_mementos_needs_its_keywords(tmp_path, photographs, write_parquet) -> None:
+def test_mementos_needs_its_keywords(tmp_path: Path, photographs: list[bytes], write_parquet: WriteParquet) -> None:
     rows = [{"id": name, "question": "Describe it.", "images": [image(data) for data in photographs[:4]], "options": [],
              "answer": "A dog runs.", "question_type": "short-answer"} for name in ("d1", "d2")]  # fmt: skip
     write_parquet(tmp_path / "mementos" / "single_image_dl-00000-of-00003.parquet", rows)

@@ -1,5 +1,8 @@
 import io
 import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -9,17 +12,17 @@ from components.evaluation.benchmarks.benchmark_reader import read_benchmark
 from components.evaluation.benchmarks.image_merge import merged
 from components.evaluation.benchmarks.sample_images import Picture
 from components.evaluation.generation.generation_batches import Cost, batches
-from components.evaluation.generation.generator import Question
+from components.evaluation.generation.generator import Generator, Question
 from mantis.models.conversation import ImageSize
 
 COLOURS = ("red", "blue", "green", "dark grey")
 
 
 @pytest.fixture
-def questions(eval_source):
+def questions(eval_source: Path) -> Callable[..., Any]:
     samples = read_benchmark(eval_source / "demo-multi", load_benchmark("demo-multi"), spool=eval_source).samples
 
-    def make(allowed=()):
+    def make(allowed: Any = ()) -> Any:
         return [
             Question(id=sample.id, prompt=sample.prompt, pictures=sample.pictures, allowed=allowed)
             for sample in samples
@@ -28,7 +31,7 @@ def questions(eval_source):
     return make
 
 
-def ask(answerer, asked, batch_tokens=300, batch_patches=1000):
+def ask(answerer: Generator, asked: list[Question], batch_tokens: int = 300, batch_patches: int = 1000) -> list[str]:
     encoded = [answerer.encoder.encode(question) for question in asked]
     plan = batches(
         [each.cost for each in encoded],
@@ -44,7 +47,7 @@ def ask(answerer, asked, batch_tokens=300, batch_patches=1000):
     return [answers[place] for place in range(len(asked))]
 
 
-def test_batched_equals_one_at_a_time(generator, questions) -> None:
+def test_batched_equals_one_at_a_time(generator: Generator, questions: Callable[..., Any]) -> None:
     asked = questions()
     alone = ask(generator, asked, 1)
     assert len(set(alone)) > 10  # answers that are all alike would prove nothing
@@ -52,7 +55,9 @@ def test_batched_equals_one_at_a_time(generator, questions) -> None:
     assert ask(generator, asked[::-1], 100_000, 10_000) == alone[::-1]
 
 
-def test_repeated_pictures_are_encoded_once_and_change_nothing(generator, questions) -> None:
+def test_repeated_pictures_are_encoded_once_and_change_nothing(
+    generator: Generator, questions: Callable[..., Any]
+) -> None:
     asked = questions()
     pictures = tuple(dict.fromkeys(picture for question in asked[:6] for picture in question.pictures))
     repeated = [
@@ -74,23 +79,23 @@ def test_repeated_pictures_are_encoded_once_and_change_nothing(generator, questi
     assert encoded == [len(pictures)]
 
 
-def test_restricted_answers_are_valid_ones(generator, questions) -> None:
+def test_restricted_answers_are_valid_ones(generator: Generator, questions: Callable[..., Any]) -> None:
     answers = ask(generator, questions(COLOURS), 500)
     assert set(answers) <= set(COLOURS)
     assert len(set(answers)) > 1
     assert answers == ask(generator, questions(COLOURS), 1)
 
 
-def test_one_option_may_begin_another(generator, questions) -> None:
+def test_one_option_may_begin_another(generator: Generator, questions: Callable[..., Any]) -> None:
     for allowed in (("red", "red blue"), ("red",)):
         assert set(ask(generator, questions(allowed)[:20], 500)) <= set(allowed)
 
 
-def test_pictures_are_decoded_ahead_in_other_threads(generator, questions) -> None:
+def test_pictures_are_decoded_ahead_in_other_threads(generator: Generator, questions: Callable[..., Any]) -> None:
     seen = set()
 
-    def watched(picture):
-        def load():
+    def watched(picture: Any) -> Any:
+        def load() -> Any:
             seen.add(threading.current_thread().name)
             return picture.load()
 
@@ -104,7 +109,7 @@ def test_pictures_are_decoded_ahead_in_other_threads(generator, questions) -> No
     assert all(name.startswith("decode") for name in seen)
 
 
-def cost(tokens, patches=1, picture=""):
+def cost(tokens: int, patches: int = 1, picture: str = "") -> Cost:
     return Cost(tokens=tokens, patches=patches, picture=picture)
 
 
@@ -127,7 +132,7 @@ def test_questions_about_one_picture_meet() -> None:
     assert [{costs[place].picture for place in batch} for batch in plan] == [{"a"}, {"b"}]
 
 
-def solid(colour, width, height):
+def solid(colour: str, width: int, height: int) -> Picture:
     buffer = io.BytesIO()
     Image.new("RGB", (width, height), colour).save(buffer, "PNG")
     data = buffer.getvalue()

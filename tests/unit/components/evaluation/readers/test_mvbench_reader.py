@@ -1,6 +1,7 @@
 import io
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ FPS, LENGTH = 10, 60  # a video whose frame number n is a photograph darkened to
 
 
 @pytest.fixture(scope="session")
-def video(photographs) -> bytes:
+def video(photographs: list[bytes]) -> bytes:
     import av
 
     photograph = np.asarray(Image.open(io.BytesIO(photographs[0])).convert("RGB").resize((64, 48)))
@@ -35,7 +36,7 @@ def number_of(jpeg: bytes) -> float:
     return float(np.asarray(Image.open(io.BytesIO(jpeg))).mean()) / 255 * LENGTH
 
 
-def official_indices(bound, fps, last, first, count):
+def official_indices(bound: tuple[float, float] | None, fps: float, last: int, first: int, count: int) -> list[int]:
     """get_index of OpenGVLab/Ask-Anything, video_chat2/mvbench.ipynb, written out."""
     start, end = bound or (-100000, 100000)
     start_index, end_index = max(first, round(start * fps)), min(round(end * fps), last)
@@ -45,13 +46,13 @@ def official_indices(bound, fps, last, first, count):
 
 @pytest.mark.parametrize("bound", [None, (0.0, 6.0), (1.2, 3.4), (2.0, 99.0), (0.3, 0.9)])
 @pytest.mark.parametrize(("last", "fps", "first"), [(59, 10.0, 0), (431, 29.97, 0), (60, 3.0, 1), (7, 3.0, 1)])
-def test_frames_are_the_official_ones(bound, last, fps, first) -> None:
+def test_frames_are_the_official_ones(bound: tuple[float, float] | None, last: int, fps: float, first: int) -> None:
     expected = official_indices(bound, fps, last, first, 8)
     found = frame_indices(count=8, last=last, fps=fps, bound=bound, first=first)
     assert found == [min(last, max(first, index)) for index in expected]
 
 
-def test_a_video_gives_evenly_spaced_frames(video) -> None:
+def test_a_video_gives_evenly_spaced_frames(video: bytes) -> None:
     whole = [number_of(frame) for frame in video_frames(video, count=8, bound=None)]
     assert whole == pytest.approx(frame_indices(count=8, last=LENGTH - 1, fps=FPS, bound=None), abs=1.5)
     clip = [number_of(frame) for frame in video_frames(video, count=8, bound=(2.0, 4.0))]
@@ -63,7 +64,7 @@ def test_a_video_gives_evenly_spaced_frames(video) -> None:
 
 
 @pytest.fixture
-def mvbench(tmp_path, video, photographs):
+def mvbench(tmp_path: Path, video: bytes, photographs: list[bytes]) -> Path:
     """Every task with two rows; videos unpacked, in an archive, as frames, or not there."""
     benchmark = load_benchmark("mvbench")
     (tmp_path / "json").mkdir()
@@ -88,7 +89,7 @@ def mvbench(tmp_path, video, photographs):
     return tmp_path
 
 
-def test_mvbench_reads_what_is_there_and_counts_the_rest(mvbench, photographs) -> None:
+def test_mvbench_reads_what_is_there_and_counts_the_rest(mvbench: Path, photographs: list[bytes]) -> None:
     made = read_benchmark(mvbench, load_benchmark("mvbench"), spool=mvbench / "spool")
     by_id = {sample.id: sample for sample in made.samples}
     assert len(made.samples) + len(made.missing) == 40
@@ -105,7 +106,7 @@ def test_mvbench_reads_what_is_there_and_counts_the_rest(mvbench, photographs) -
             ("fine_grained_pose", "video-missing")} <= reasons  # fmt: skip
 
 
-def test_mvbench_is_scored(mvbench) -> None:
+def test_mvbench_is_scored(mvbench: Path) -> None:
     made = read_benchmark(mvbench, load_benchmark("mvbench"), spool=mvbench / "spool", pictures=False)
     assert len(made.samples) == 40  # without pictures nothing can be missing
     target = made.samples[0].target
@@ -116,7 +117,7 @@ def test_mvbench_is_scored(mvbench) -> None:
     assert {response: score_response(response, target, "mvbench").official for response in said} == said
 
 
-def test_mvbench_without_a_task_is_no_mvbench(mvbench) -> None:
+def test_mvbench_without_a_task_is_no_mvbench(mvbench: Path) -> None:
     (mvbench / "json" / "moving_count.json").unlink()
     with pytest.raises(InputError, match=r"moving_count.json.*benchmark fetch"):
         read_benchmark(mvbench, load_benchmark("mvbench"), spool=mvbench / "spool")

@@ -9,7 +9,9 @@ from mantis.artifacts.responses import Response
 CHOICE = Target(kind="multiple-choice", options=("a", "b", "c", "d"), answers=("B",))
 
 
-def response(number, skill, score, unit=None, target=CHOICE, strict=0.0):
+def response(
+    number: int, skill: str, score: float, unit: str | None = None, target: Target = CHOICE, strict: float = 0.0
+) -> Response:
     return Response(
         id=str(number), skill=skill, unit=unit or str(number), question="?", images=[], response="", answer="B",
         target=target.to_json(), official=score, strict=strict, score=score, correct=score >= 0.5, parsed=True,
@@ -61,7 +63,7 @@ def test_what_is_missing_is_in_its_row_and_in_the_headline() -> None:
      ("vqav2", "Mantis-CLIP", 73.0, False), ("mathvista", "Mantis-CLIP", 31.7, False),
      ("muirbench", "Mantis-Idefics2", 44.5, True), ("nlvr2", "Random", 48.93, True)],
 )  # fmt: skip
-def test_published_rows_stand_in_the_headline(name, model, accuracy, comparable) -> None:
+def test_published_rows_stand_in_the_headline(name: str, model: str, accuracy: float, comparable: bool) -> None:
     benchmark = load_benchmark(name)
     given = [response(0, next(iter(benchmark.skills)), 1.0)]
     paper = {row["model"]: row for row in score_rows(benchmark, {"actual": given}, [], seed=0)[0]["paper"]}

@@ -1,5 +1,7 @@
 import json
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -8,10 +10,10 @@ from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
 from components.evaluation.benchmarks.benchmark_reader import Samples, read_benchmark
 from components.evaluation.scoring.rescore import benchmark_of, rescore_evaluation, rescore_file
 from components.evaluation.step import evaluate
+from mantis.artifacts.manifest import Manifest
 from mantis.errors import ConfigError, InputError
 from mantis.runs.step_runner import Run
 from mantis.store.base import ObjectStore
-from pipelines.cli import app
 from pipelines.cli.main import app
 
 
@@ -24,17 +26,17 @@ class Evaluated:
 
 
 @pytest.fixture
-def evaluated(eval_run, stored_model) -> Evaluated:
+def evaluated(eval_run: Run, stored_model: Manifest) -> Evaluated:
     manifest = evaluate(eval_run, "demo-multi", stored_model)
     return Evaluated(store=eval_run.store, prefix=manifest.key)
 
 
 @pytest.fixture
-def samples(eval_source):
+def samples(eval_source: Path) -> Samples:
     return read_benchmark(eval_source / "demo-multi", load_benchmark("demo-multi"), spool=eval_source, pictures=False)
 
 
-def test_stored_responses_score_as_they_did(evaluated, eval_run) -> None:
+def test_stored_responses_score_as_they_did(evaluated: Evaluated, eval_run: Run) -> None:
     store, prefix = evaluated.store, evaluated.prefix
     made = rescore_evaluation(store, prefix, load_benchmark("demo-multi"), "official", seed=eval_run.recipe.seed)
     assert made.rows == json.loads(store.get(f"{prefix}/scores.json"))["scores"]
@@ -42,7 +44,7 @@ def test_stored_responses_score_as_they_did(evaluated, eval_run) -> None:
         "actual": 60, "blind": 59, "shuffled": 59}  # fmt: skip
 
 
-def test_responses_of_the_first_schema_version_score_the_same(evaluated, eval_run) -> None:
+def test_responses_of_the_first_schema_version_score_the_same(evaluated: Evaluated, eval_run: Run) -> None:
     store, prefix = evaluated
     for entry in list(store.list(f"{prefix}/responses")):
         lines = [json.loads(line) for line in store.get(entry.key).splitlines()]
@@ -54,7 +56,7 @@ def test_responses_of_the_first_schema_version_score_the_same(evaluated, eval_ru
     assert made.rows == json.loads(store.get(f"{prefix}/scores.json"))["scores"]
 
 
-def test_the_other_profile_needs_no_model(evaluated, eval_run, stored_model) -> None:
+def test_the_other_profile_needs_no_model(evaluated: Evaluated, eval_run: Run, stored_model: Manifest) -> None:
     store, prefix = evaluated.store, evaluated.prefix
     strict = rescore_evaluation(store, prefix, load_benchmark("demo-multi"), "strict", seed=eval_run.recipe.seed)
     settings = eval_run.recipe.evaluation.model_copy(update={"scoring": "strict"})
@@ -63,7 +65,7 @@ def test_the_other_profile_needs_no_model(evaluated, eval_run, stored_model) -> 
     assert strict.rows == json.loads(store.get(f"{anew.key}/scores.json"))["scores"]
 
 
-def test_a_file_from_elsewhere(tmp_path, samples) -> None:
+def test_a_file_from_elsewhere(tmp_path: Path, samples: Samples) -> None:
     lines = [{"id": f"q{number}", "response": "red" if number % 4 == 0 else "BLUE"} for number in range(40)]
     file = tmp_path / "responses.jsonl"
     file.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
@@ -84,14 +86,14 @@ def test_a_file_from_elsewhere(tmp_path, samples) -> None:
         ("", "holds no response"),
     ],
 )
-def test_wrong_files_are_explained(tmp_path, samples, text, message) -> None:
+def test_wrong_files_are_explained(tmp_path: Path, samples: Samples, text: str, message: str) -> None:
     file = tmp_path / "responses.jsonl"
     file.write_text(text)
     with pytest.raises(InputError, match=message):
         rescore_file(file, load_benchmark("demo-multi"), samples, "official", seed=0)
 
 
-def test_other_addresses_are_refused(eval_run) -> None:
+def test_other_addresses_are_refused(eval_run: Run) -> None:
     with pytest.raises(ConfigError, match="evaluations/<model>"):
         benchmark_of("models/abc")
     with pytest.raises(InputError, match="holds no responses"):
@@ -108,10 +110,10 @@ def test_other_addresses_are_refused(eval_run) -> None:
         )
 
 
-def test_the_commands(evaluated, eval_source, tmp_path) -> None:
+def test_the_commands(evaluated: Evaluated, eval_source: Path, tmp_path: Path) -> None:
     store, prefix = evaluated.store, evaluated.prefix
 
-    def mantis(*arguments):
+    def mantis(*arguments: Any) -> Any:
         return CliRunner().invoke(app, [*arguments, "--store", store.url])
 
     out = tmp_path / "scores.json"

@@ -42,7 +42,7 @@ CHOICES = [
 
 
 @pytest.mark.parametrize(("response", "official", "strict"), CHOICES)
-def test_multiple_choice(response, official, strict) -> None:
+def test_multiple_choice(response: str, official: bool, strict: str | None) -> None:
     judged = score_response(response, CHOICE, "mantis")
     assert judged.official == official
     assert judged.parsed == strict
@@ -67,7 +67,7 @@ SHORT = [
 
 
 @pytest.mark.parametrize(("response", "official", "strict", "parsed"), SHORT)
-def test_short_answers(response, official, strict, parsed) -> None:
+def test_short_answers(response: str, official: bool, strict: bool, parsed: bool) -> None:
     judged = score_response(response, WORD, "mantis")
     assert (judged.official, judged.strict, judged.parsed is not None) == (official, strict, parsed)
 

@@ -10,7 +10,7 @@ PAPER = (
 )
 
 
-def score(accuracy, paper=PAPER, benchmark="blink"):
+def score(accuracy: float, paper: tuple[PublishedScore] = PAPER, benchmark: str = "blink") -> Score:
     return Score(
         benchmark=benchmark,
         skill="overall",
@@ -37,13 +37,13 @@ def score(accuracy, paper=PAPER, benchmark="blink"):
         (0.40, "Other split", "no paper figure"),
     ],
 )
-def test_the_verdict_against_the_papers_row(accuracy, reference, word):
+def test_the_verdict_against_the_papers_row(accuracy: float, reference: str, word: str) -> None:
     held = verdict_of(score(accuracy), reference)
     assert held.word == word
     assert (held.difference is None) == (word == "no paper figure")
 
 
-def test_ours_stands_where_it_belongs():
+def test_ours_stands_where_it_belongs() -> None:
     other = score(0.6, benchmark="nlvr2", paper=(PublishedScore(model="GPT-4V", accuracy=88.8),))
     found = reference_table([score(0.50), other, score(0.1, paper=(), benchmark="own")], "run-1")
     assert [each.benchmark for each in found.benchmarks] == ["blink", "nlvr2"]

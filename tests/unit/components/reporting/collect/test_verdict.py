@@ -1,10 +1,20 @@
+from typing import Any
+
 import pytest
 
 from components.reporting.collect.report_schema import Score
 from components.reporting.collect.verdict import verdict
 
 
-def score(accuracy, *, low=None, chance=0.25, blind_p=0.5, shuffled_p=0.5, controls=("blind", "shuffled")):
+def score(
+    accuracy: float,
+    *,
+    low: float | None = None,
+    chance: float = 0.25,
+    blind_p: float = 0.5,
+    shuffled_p: float = 0.5,
+    controls: Any = ("blind", "shuffled"),
+) -> Score:
     given = {"blind": (chance, blind_p), "shuffled": (chance, shuffled_p)}
     measured = {name: given[name][0] for name in controls} | {f"{name}_p": given[name][1] for name in controls}
     return Score(
@@ -53,10 +63,10 @@ HIGH, LOW = score(0.9), score(0.27)
         ([], "There are no scores: nothing can be said about what the model learned."),
     ],
 )
-def test_the_verdict_in_words(scores, words):
+def test_the_verdict_in_words(scores: list[Score], words: str) -> None:
     assert verdict(scores) == words
 
 
-def test_an_interval_that_touches_chance_is_not_above_it():
+def test_an_interval_that_touches_chance_is_not_above_it() -> None:
     assert not score(0.30, low=0.25).above_chance
     assert score(0.30, low=0.2501).above_chance

@@ -9,7 +9,7 @@ from components.reporting.render.plots import POINTS, curve_panel, is_logarithmi
 from components.reporting.render.svg import element
 
 
-def test_thinning_keeps_spikes_and_ends():
+def test_thinning_keeps_spikes_and_ends() -> None:
     points = [(float(step), math.sin(step / 500)) for step in range(20_000)]
     points[12_345] = (12_345.0, 9.0)
     points[4_321] = (4_321.0, -9.0)
@@ -20,7 +20,7 @@ def test_thinning_keeps_spikes_and_ends():
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 2500), (0, 0.0012), (0, 7.3), (-2, 5)])
-def test_ticks_are_few_and_round(low, high):
+def test_ticks_are_few_and_round(low: int, high: float) -> None:
     ticks = linear_ticks(low, high)
     assert 3 <= len(ticks) <= 6
     assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in ticks)
@@ -29,13 +29,13 @@ def test_ticks_are_few_and_round(low, high):
 @pytest.mark.parametrize(
     ("total", "last"), [(0.2, 0.2), (7.5, 6), (45, 40), (430, 360), (5_000, 4_500), (90_000, 86_400), (9e6, 7_776_000)]
 )
-def test_time_has_ticks_that_people_count_in(total, last):
+def test_time_has_ticks_that_people_count_in(total: float, last: float) -> None:
     ticks = duration_ticks(total)
     assert len(ticks) <= 7
     assert ticks[-1] == pytest.approx(last)
 
 
-def test_scales_map_their_ends():
+def test_scales_map_their_ends() -> None:
     assert linear([0.0, 7.3], start=100, end=0).high == 8
     scale = logarithmic([0.01, 10], start=100, end=0)
     assert scale(0.008) == pytest.approx(100)
@@ -44,14 +44,14 @@ def test_scales_map_their_ends():
 
 
 @pytest.mark.parametrize("values", [[0.0], [0.0, 0.0], [5.0], [1e-9, 3.0], [100.0, 0.001]])
-def test_any_curve_can_be_drawn(values):
+def test_any_curve_can_be_drawn(values: list[float]) -> None:
     curve = Curve(name="loss", title="Loss", points=tuple((float(step), value) for step, value in enumerate(values, 1)))
     drawn = curve_panel(curve)
     assert "nan" not in drawn
     assert is_logarithmic(curve) == (min(values) > 0 and max(values) / min(values) > 20)
 
 
-def test_text_in_drawings_is_escaped():
+def test_text_in_drawings_is_escaped() -> None:
     assert element("text", "<b>", class_='"x"') == '<text class="&#34;x&#34;">&lt;b&gt;</text>'
 
 
@@ -72,7 +72,7 @@ def test_text_in_drawings_is_escaped():
         (2.5e9, "2.5 G"),
     ],
 )
-def test_short_numbers(value, shown):
+def test_short_numbers(value: int | float | None, shown: str) -> None:
     assert formatting.short(value) == shown
 
 
@@ -80,7 +80,7 @@ def test_short_numbers(value, shown):
     ("seconds", "shown"),
     [(0.04, "0.0 s"), (9.96, "10 s"), (59.6, "1 min"), (200, "3 min 20 s"), (7_500, "2 h 05 min"), (3_600, "1 h")],
 )
-def test_durations(seconds, shown):
+def test_durations(seconds: float, shown: str) -> None:
     assert formatting.duration(seconds) == shown
 
 
@@ -94,7 +94,7 @@ def test_durations(seconds, shown):
         ("Plain?", "Plain?"),
     ],
 )
-def test_image_marks_are_numbered(question, shown):
+def test_image_marks_are_numbered(question: str, shown: str) -> None:
     answer = Answer(benchmark="b", skill="s", id="1", question=question, answer="a", response="", correct=False)
     assert formatting.question(answer) == shown
     assert formatting.response(answer) == "(empty)"

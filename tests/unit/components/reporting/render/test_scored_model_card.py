@@ -1,7 +1,8 @@
 from components.reporting.step import report
+from tests.fixtures.reporting import Stored
 
 
-def test_the_models_card_gets_its_scores_before_its_licence(stored):
+def test_the_models_card_gets_its_scores_before_its_licence(stored: Stored) -> None:
     model = stored.artifacts["model"].key
     stored.run.store.put(f"{model}/README.md", b"# demo\n\n## Training\n\n## Licence\n\nApache-2.0\n")
     manifest = report(stored.run, stored.evaluations)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,14 +10,14 @@ LIMIT = 100
 SAMPLES = st.lists(st.tuples(st.integers(1, 100), st.integers(0, 100)), min_size=1, max_size=40)
 
 
-def critical(bins, costs, ranks):
+def critical(bins: list[list[int]], costs: np.ndarray, ranks: int) -> float:
     loads = [float(costs[members].sum()) for members in bins]
     return sum(max(loads[at : at + ranks]) for at in range(0, len(loads), ranks))
 
 
 @settings(deadline=None)
 @given(SAMPLES, st.integers(1, 6))
-def test_nothing_is_lost_no_limit_broken_and_nothing_gets_worse(samples, ranks):
+def test_nothing_is_lost_no_limit_broken_and_nothing_gets_worse(samples: Any, ranks: Any) -> None:
     sizes = np.array(samples, dtype=np.int64)
     costs = sizes[:, 0] + 0.01 * sizes[:, 0] ** 2 + 0.3 * sizes[:, 1]
     bins = [[index] for index in range(len(samples))]
@@ -28,7 +30,7 @@ def test_nothing_is_lost_no_limit_broken_and_nothing_gets_worse(samples, ranks):
     assert critical(found, costs, ranks) <= critical(ordered, costs, ranks) * (1 + 1e-9)
 
 
-def test_uneven_bins_are_made_even():
+def test_uneven_bins_are_made_even() -> None:
     sizes = np.array([[10, 0]] * 8, dtype=np.int64)
     costs = np.full(8, 10.0)
     found = balanced([list(range(8)), []], Items(costs=costs, sizes=sizes, limits=np.array([100, 100])), ranks=2)

@@ -13,6 +13,7 @@ from mantis.errors import TrainingError
 from mantis.models.family import Family
 from mantis.models.registry import family
 from mantis.runs.step_runner import Run
+from tests.fixtures.training import MakeRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +28,14 @@ class Parts:
 
 
 @pytest.fixture(scope="module")
-def parts(make_run) -> Parts:
+def parts(make_run: MakeRun) -> Parts:
     run, mixture = make_run("collate")
     reader = MixtureReader(run.store, mixture)
     kind = family(run.recipe.model.family)
     return run, mixture, reader, kind, SampleProcessor(reader, kind.processor(reader.tokenizer(), run.recipe.model))
 
 
-def test_pack_puts_samples_behind_each_other(parts):
+def test_pack_puts_samples_behind_each_other(parts: Parts) -> None:
     reader, preparer = parts.reader, parts.preparer
     samples = preparer.prepare([0, 4, 7])
     batch = preparer.pack(samples)
@@ -48,7 +49,7 @@ def test_pack_puts_samples_behind_each_other(parts):
     assert torch.bincount(batch.target_samples).tolist() == [int(reader.targets[at]) for at in (0, 4, 7)]
 
 
-def test_a_pack_of_none_is_empty(parts):
+def test_a_pack_of_none_is_empty(parts: Parts) -> None:
     preparer = parts.preparer
     batch = preparer.pack([])
     assert batch.input_ids.shape == (1, 0)
@@ -56,7 +57,7 @@ def test_a_pack_of_none_is_empty(parts):
     assert batch.cu_seqlens.tolist() == [0]
 
 
-def test_loss_is_the_mean_over_tokens_then_over_samples(parts):
+def test_loss_is_the_mean_over_tokens_then_over_samples(parts: Parts) -> None:
     preparer = parts.preparer
     batch = preparer.pack(preparer.prepare([0, 4, 7]))
     logits = torch.randn(len(batch.targets), 400, generator=torch.Generator().manual_seed(0))
@@ -70,7 +71,7 @@ def test_loss_is_the_mean_over_tokens_then_over_samples(parts):
     assert share.item() == pytest.approx(losses.mean().item(), rel=1e-6)
 
 
-def test_a_sample_that_cannot_be_prepared_is_named(parts):
+def test_a_sample_that_cannot_be_prepared_is_named(parts: Parts) -> None:
     run, _, reader, kind, _ = parts
     processor = kind.processor(reader.tokenizer(), run.recipe.model)
     good = reader.take([0])[0]
@@ -81,7 +82,7 @@ def test_a_sample_that_cannot_be_prepared_is_named(parts):
         prepare(good, processor=processor, tokens=3)
 
 
-def test_the_feed_raises_what_its_thread_met(parts):
+def test_the_feed_raises_what_its_thread_met(parts: Parts) -> None:
     reader, preparer = parts.reader, parts.preparer
     plan = SamplePlan(
         Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),

@@ -8,9 +8,10 @@ from components.training.batching.data_loader import Buffer, DataLoader, SampleP
 from components.training.batching.sample_plan import Budgets, CostModel, Lengths, SamplePlan
 from mantis.dataset.mixture_reader import MixtureReader
 from mantis.models.registry import family
+from tests.fixtures.training import MakeRun
 
 
-def test_a_buffer_holds_so_many_bytes_but_always_one_item():
+def test_a_buffer_holds_so_many_bytes_but_always_one_item() -> None:
     buffer = Buffer(items=3, size=100)
     assert buffer.put(None, size=1000)
     blocked = threading.Thread(target=buffer.put, args=(None,), kwargs={"size": 1}, daemon=True)
@@ -26,7 +27,7 @@ def test_a_buffer_holds_so_many_bytes_but_always_one_item():
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_threads_change_nothing_of_what_is_fed(make_run, threads):
+def test_threads_change_nothing_of_what_is_fed(make_run: MakeRun, threads: int) -> None:
     run, mixture = make_run("feed")
     reader = MixtureReader(run.store, mixture)
     preparer = SampleProcessor(reader, family(run.recipe.model.family).processor(reader.tokenizer(), run.recipe.model))
@@ -51,7 +52,7 @@ def test_threads_change_nothing_of_what_is_fed(make_run, threads):
         assert size_of(work) > 0
 
 
-def test_a_feed_that_is_left_early_ends_its_threads(make_run):
+def test_a_feed_that_is_left_early_ends_its_threads(make_run: MakeRun) -> None:
     run, mixture = make_run("feed")
     reader = MixtureReader(run.store, mixture)
     preparer = SampleProcessor(reader, family(run.recipe.model.family).processor(reader.tokenizer(), run.recipe.model))

@@ -1,4 +1,5 @@
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ COST = CostModel(quadratic=1e-3, patch=0.5)
 LENGTHS = st.lists(st.tuples(st.integers(1, 140), st.integers(0, 80)), min_size=1, max_size=60)
 
 
-def make_plan(lengths, *, batch_size=8, epochs=1, max_steps=None, seed=0):
+def make_plan(
+    lengths: list[tuple[int, int]], *, batch_size: int = 8, epochs: int = 1, max_steps: int | None = None, seed: int = 0
+) -> SamplePlan:
     tokens, patches = (np.array(column, dtype=np.int64) for column in zip(*lengths, strict=True))
     return SamplePlan(
         Lengths(tokens=tokens, patches=patches),
@@ -27,7 +30,7 @@ def make_plan(lengths, *, batch_size=8, epochs=1, max_steps=None, seed=0):
 
 
 @given(LENGTHS, st.integers(1, 20), st.integers(1, 3), st.integers(0, 2**31))
-def test_every_sample_once_per_epoch(lengths, batch_size, epochs, seed):
+def test_every_sample_once_per_epoch(lengths: Any, batch_size: Any, epochs: Any, seed: Any) -> None:
     plan = make_plan(lengths, batch_size=batch_size, epochs=epochs, seed=seed)
     steps = [plan.samples(step) for step in range(plan.steps)]
     assert all(len(step) == batch_size for step in steps[:-1])
@@ -40,7 +43,7 @@ def test_every_sample_once_per_epoch(lengths, batch_size, epochs, seed):
 
 @settings(max_examples=40, deadline=None)
 @given(LENGTHS, st.integers(1, 20), st.sampled_from([1, 2, 3, 8, 16]))
-def test_a_step_is_cut_without_loss_and_within_budgets(lengths, batch_size, world_size):
+def test_a_step_is_cut_without_loss_and_within_budgets(lengths: Any, batch_size: Any, world_size: Any) -> None:
     plan = make_plan(lengths, batch_size=batch_size)
     for step in range(plan.steps):
         planned = plan.step(step, world_size=world_size)
@@ -57,14 +60,14 @@ def test_a_step_is_cut_without_loss_and_within_budgets(lengths, batch_size, worl
 
 @settings(max_examples=30, deadline=None)
 @given(LENGTHS, st.integers(1, 20), st.integers(0, 5))
-def test_the_world_size_does_not_change_what_a_step_trains(lengths, batch_size, seed):
+def test_the_world_size_does_not_change_what_a_step_trains(lengths: Any, batch_size: Any, seed: Any) -> None:
     plan = make_plan(lengths, batch_size=batch_size, seed=seed)
     for step in range(plan.steps):
         found = [plan.step(step, world_size=size).samples.tolist() for size in (1, 2, 8, 16)]
         assert all(samples == found[0] for samples in found)
 
 
-def test_another_process_makes_the_same_plan():
+def test_another_process_makes_the_same_plan() -> None:
     lengths = [(index % 90 + 1, index % 7) for index in range(50)]
     one, two = make_plan(lengths, seed=7), make_plan(lengths, seed=7)
     two.step(3, world_size=2)  # the order of asking must not matter
@@ -75,7 +78,7 @@ def test_another_process_makes_the_same_plan():
         ]
 
 
-def test_the_order_is_the_one_that_was_trained_before():
+def test_the_order_is_the_one_that_was_trained_before() -> None:
     # Golden: a checkpoint's place in the stream means something only while this holds.
     plan = make_plan([(1, 0)] * 10, batch_size=10, epochs=2, seed=42)
     assert [plan.samples(step).tolist() for step in (0, 1)] == GOLDEN
@@ -84,19 +87,19 @@ def test_the_order_is_the_one_that_was_trained_before():
 GOLDEN = [[5, 0, 6, 4, 2, 7, 3, 1, 8, 9], [3, 1, 2, 9, 5, 0, 6, 8, 7, 4]]
 
 
-def test_epochs_and_seeds_differ():
+def test_epochs_and_seeds_differ() -> None:
     plan = make_plan([(1, 0)] * 30, batch_size=30, epochs=2)
     other = make_plan([(1, 0)] * 30, batch_size=30, seed=1)
     assert plan.samples(0).tolist() != plan.samples(1).tolist()
     assert plan.samples(0).tolist() != other.samples(0).tolist()
 
 
-def test_max_steps_ends_the_plan():
+def test_max_steps_ends_the_plan() -> None:
     assert make_plan([(1, 0)] * 30, batch_size=10, max_steps=2).steps == 2
     assert make_plan([(1, 0)] * 30, batch_size=10, max_steps=9).steps == 3
 
 
-def test_no_samples_is_an_error_for_people():
+def test_no_samples_is_an_error_for_people() -> None:
     with pytest.raises(ConfigError, match="ledger"):
         SamplePlan(
             Lengths(tokens=np.array([], dtype=np.int64), patches=np.array([], dtype=np.int64)),
@@ -109,7 +112,7 @@ def test_no_samples_is_an_error_for_people():
         )
 
 
-def test_balance_and_speed_on_lengths_like_the_real_ones():
+def test_balance_and_speed_on_lengths_like_the_real_ones() -> None:
     generator = np.random.default_rng(0)
     tokens = np.clip(generator.lognormal(6.4, 0.75, 20_000), 40, 8000).astype(np.int64)
     plan = SamplePlan(

@@ -1,5 +1,7 @@
 import json
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ from components.training.checkpointing.saver import (
 from mantis.artifacts.manifest import File
 from mantis.errors import IntegrityError
 from mantis.hashing import sha256_bytes
+from mantis.store.local import LocalStore
 
 PREFIX = "checkpoints/x"
 SHARDS = {
@@ -29,7 +32,7 @@ SHARDS = {
 }
 
 
-def put(store, step: int, *, commit: bool = True) -> Commit:
+def put(store: Any, step: int, *, commit: bool = True) -> Commit:
     base = f"{PREFIX}/{folder_of(step)}"
     for name, data in SHARDS.items():
         store.put(f"{base}/{name}", data)
@@ -40,7 +43,7 @@ def put(store, step: int, *, commit: bool = True) -> Commit:
     return made
 
 
-def test_only_committed_steps_count_newest_first(local_store):
+def test_only_committed_steps_count_newest_first(local_store: LocalStore) -> None:
     put(local_store, 5)
     put(local_store, 100)
     put(local_store, 120, commit=False)
@@ -53,7 +56,7 @@ def test_only_committed_steps_count_newest_first(local_store):
     assert len(list(local_store.list(PREFIX))) == len(SHARDS) + 1
 
 
-def test_a_rank_fetches_its_own_shards_and_what_is_everybodys(local_store, tmp_path):
+def test_a_rank_fetches_its_own_shards_and_what_is_everybodys(local_store: LocalStore, tmp_path: Path) -> None:
     commit = put(local_store, 5)
     assert read_commit(local_store, PREFIX, 5) == commit
     fetch(local_store, PREFIX, commit, rank=1, folder=tmp_path / "one")
@@ -65,7 +68,7 @@ def test_a_rank_fetches_its_own_shards_and_what_is_everybodys(local_store, tmp_p
 @pytest.mark.parametrize(
     ("data", "problem"), [(b"first rang", "was changed"), (b"first", "has 5 bytes, not 10"), (None, "is missing")]
 )
-def test_a_damaged_file_is_found(local_store, tmp_path, data, problem):
+def test_a_damaged_file_is_found(local_store: LocalStore, tmp_path: Path, data: bytes | None, problem: str) -> None:
     commit = put(local_store, 5)
     key = f"{PREFIX}/{folder_of(5)}/zero_pp_rank_0_mp_rank_00_optim_states.pt"
     if data is None:
@@ -76,19 +79,19 @@ def test_a_damaged_file_is_found(local_store, tmp_path, data, problem):
         fetch(local_store, PREFIX, commit, rank=0, folder=tmp_path / "zero")
 
 
-def test_for_another_layout_the_files_of_all_ranks_are_fetched(local_store, tmp_path):
+def test_for_another_layout_the_files_of_all_ranks_are_fetched(local_store: LocalStore, tmp_path: Path) -> None:
     fetch(local_store, PREFIX, put(local_store, 5), rank=None, folder=tmp_path / "all")
     assert {path.name for path in (tmp_path / "all").iterdir()} == SHARDS.keys()
 
 
-def test_a_commit_that_is_cut_off_is_no_commit(local_store):
+def test_a_commit_that_is_cut_off_is_no_commit(local_store: LocalStore) -> None:
     put(local_store, 5)
     local_store.put(f"{PREFIX}/{folder_of(5)}/{COMMIT}", b'{"step": 5')
     with pytest.raises(IntegrityError, match="is no COMMIT"):
         read_commit(local_store, PREFIX, 5)
 
 
-def test_the_last_few_and_every_so_many_steps_are_kept():
+def test_the_last_few_and_every_so_many_steps_are_kept() -> None:
     steps = [90, 80, 70, 60, 50, 40, 30]
     assert superseded(steps, keep=2, keep_every=None) == [70, 60, 50, 40, 30]
     assert superseded(steps, keep=2, keep_every=30) == [70, 50, 40]
@@ -107,7 +110,7 @@ OLD_STATE = """{
 }"""
 
 
-def test_a_state_of_schema_version_1_is_read_with_its_rows(tmp_path):
+def test_a_state_of_schema_version_1_is_read_with_its_rows(tmp_path: Path) -> None:
     rows = [{"step": 1, "loss": 6.698974609375, "samples": 6.0}]
     (tmp_path / "state.json").write_text(OLD_STATE)
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -128,7 +131,7 @@ def test_a_state_of_schema_version_1_is_read_with_its_rows(tmp_path):
     assert read_state(tmp_path, "a checkpoint").callbacks["loss_spikes"]["skipped"] == [1]
 
 
-def test_a_state_comes_back_bit_by_bit_with_values_that_are_not_finite(tmp_path):
+def test_a_state_comes_back_bit_by_bit_with_values_that_are_not_finite(tmp_path: Path) -> None:
     values = {"loss": 0.1 + 0.2, "norm": math.inf, "bad": math.nan}
     state = TrainingState(step=3, seed=1, callbacks={"mine": {"values": values, "list": [1, "two", None]}})
     (tmp_path / "state.json").write_text(state.model_dump_json())

@@ -8,7 +8,7 @@ LARGE = 8_000_000_000
 
 @pytest.mark.parametrize("parameters", [1_000_000, LARGE])
 @pytest.mark.parametrize("stage", [2, 3])
-def test_every_value_has_a_reason(stage, parameters):
+def test_every_value_has_a_reason(stage: int, parameters: int) -> None:
     options = deepspeed_options(
         TrainingSettings(zero_stage=stage, nodes=2, cpu_offload=True), parameters=parameters, cuda=True
     )
@@ -17,13 +17,13 @@ def test_every_value_has_a_reason(stage, parameters):
     assert len(as_text(options).splitlines()) == len(options)
 
 
-def test_the_mapping_is_nested():
+def test_the_mapping_is_nested() -> None:
     config = as_config(deepspeed_options(TrainingSettings(), parameters=LARGE, cuda=True))
     assert config["zero_optimization"] == {"stage": 3, "contiguous_gradients": True, "overlap_comm": True}
     assert config["bf16"] == {"enabled": True}
 
 
-def test_nodes_hold_the_weights_whole_each():
+def test_nodes_hold_the_weights_whole_each() -> None:
     several = TrainingSettings(nodes=2, gpus_per_node=8)
     config = as_config(deepspeed_options(several, parameters=LARGE, cuda=True))
     assert config["zero_optimization"]["zero_hpz_partition_size"] == 8
@@ -32,6 +32,6 @@ def test_nodes_hold_the_weights_whole_each():
         assert "zero_hpz_partition_size" not in found["zero_optimization"]
 
 
-def test_offload_is_asked_for():
+def test_offload_is_asked_for() -> None:
     config = as_config(deepspeed_options(TrainingSettings(cpu_offload=True), parameters=LARGE, cuda=True))
     assert config["zero_optimization"]["offload_optimizer"]["device"] == "cpu"

@@ -1,5 +1,7 @@
 """What a person is told of a job: from pods as the API server describes them. The launcher itself: tests/cluster."""
 
+from typing import Any
+
 import pytest
 
 from components.training.launch.kubernetes_client import Pod
@@ -9,11 +11,11 @@ from components.training.monitoring.failures import Failure
 FAILED = {"status": {"conditions": [{"type": "Failed", "status": "True", "message": "jobset failed"}]}}
 
 
-def job(**spec) -> dict:
+def job(**spec: Any) -> dict:
     return {"metadata": {"labels": {}, "name": "train-x"}, "spec": spec, "status": {}}
 
 
-def pod(node: int, *, attempt: int = 0, **values) -> Pod:
+def pod(node: int, *, attempt: int = 0, **values: Any) -> Pod:
     given = {"phase": "Failed", "waiting": "", "created": "2026-01-01T00:00:00"} | values
     return Pod(name=f"train-x-node-0-{node}-abcde", uid=f"{attempt}-{node}", node=node, attempt=attempt, **given)
 
@@ -38,13 +40,13 @@ class Logs:
         return self._warning
 
 
-def test_a_pending_job_says_what_the_scheduler_says_once():
+def test_a_pending_job_says_what_the_scheduler_says_once() -> None:
     reason = "0/17 nodes are available: 1 Insufficient nvidia.com/gpu."
     pods = [pod(node, phase="Pending", waiting=reason) for node in range(17)]
     assert _waits(Logs(), job(), pods, 17) == f"waiting: {reason}"
 
 
-def test_a_suspended_job_names_its_queue():
+def test_a_suspended_job_names_its_queue() -> None:
     suspended = job(suspend=True)
     suspended["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "a100"
     assert _waits(Logs(), suspended, [], 2) == "waiting: suspended in queue a100 until it is admitted"
@@ -52,19 +54,19 @@ def test_a_suspended_job_names_its_queue():
     assert _waits(Logs(), job(), [], 2) == "starting: 0 of 2 pods are there"
 
 
-def test_a_job_without_pods_says_what_keeps_them_away():
+def test_a_job_without_pods_says_what_keeps_them_away() -> None:
     forbidden = "FailedCreate: pods are forbidden: exceeded quota: gpus"
     assert _waits(Logs(forbidden), job(), [], 2) == f"starting: 0 of 2 pods are there; {forbidden}"
     assert _waits(Logs("of an earlier attempt"), job(), [pod(0), pod(1)], 2) == "starting: 2 of 2 pods are there"
 
 
-def test_a_job_that_is_made_a_second_time_queues_from_then_on():
+def test_a_job_that_is_made_a_second_time_queues_from_then_on() -> None:
     made = job(trainer={"env": [{"name": "A", "value": "b"}]})
     for _ in range(2):  # the API server takes no name twice
         assert [entry["name"] for entry in _queued_now(made)["spec"]["trainer"]["env"]] == ["A", "MANTIS_QUEUED_AT"]
 
 
-def test_our_own_error_is_passed_on_as_it_is():
+def test_our_own_error_is_passed_on_as_it_is() -> None:
     pods = [
         pod(0, exit_code=1, ended="2026-01-01T00:00:05", message=left(0, 5.0, "Connection closed by peer")),
         pod(1, exit_code=1, ended="2026-01-01T00:00:09", message=left(1, 4.0, "The loss is nan.", expected=True)),
@@ -72,7 +74,7 @@ def test_our_own_error_is_passed_on_as_it_is():
     assert str(_describe(Logs(), "train-x", FAILED, pods)) == "The loss is nan. Do."
 
 
-def test_the_pod_that_failed_first_is_named_with_its_last_lines():
+def test_the_pod_that_failed_first_is_named_with_its_last_lines() -> None:
     pods = [
         pod(0, exit_code=1, ended="2026-01-01T00:00:05"),
         pod(1, exit_code=1, ended="2026-01-01T00:00:04"),
@@ -84,7 +86,7 @@ def test_the_pod_that_failed_first_is_named_with_its_last_lines():
 
 
 @pytest.mark.parametrize(("reason", "told"), [("OOMKilled", "out of memory"), ("Error", "exit code 137 Error")])
-def test_a_pod_without_memory(reason, told):
+def test_a_pod_without_memory(reason: str, told: str) -> None:
     pods = [pod(1, exit_code=137, ended="2026-01-01T00:00:04", reason=reason)]
     assert told in str(_describe(Logs(), "train-x", FAILED, pods))
 
@@ -95,7 +97,7 @@ KILLED = """Failures:
   exitcode  : -{} (pid: 9)"""
 
 
-def test_a_killed_rank_is_named_with_its_pod_though_another_complained():
+def test_a_killed_rank_is_named_with_its_pod_though_another_complained() -> None:
     """What torchrun's report tells is told, and whoever was left alone is not blamed."""
     pods = [
         pod(0, exit_code=1, ended="2026-01-01T00:00:04", message=left(0, 4.0, "NCCL error: something new")),
@@ -107,7 +109,7 @@ def test_a_killed_rank_is_named_with_its_pod_though_another_complained():
     assert aborted.startswith("Pod train-x-node-0-0-abcde (node 0) failed first: NCCL error")
 
 
-def test_a_pod_without_memory_is_named_though_another_complained():
+def test_a_pod_without_memory_is_named_though_another_complained() -> None:
     pods = [
         pod(0, exit_code=1, ended="2026-01-01T00:00:04", message=left(0, 4.0, "NCCL error: something new")),
         pod(1, exit_code=137, ended="2026-01-01T00:00:04", reason="OOMKilled"),
@@ -115,11 +117,11 @@ def test_a_pod_without_memory_is_named_though_another_complained():
     assert "node-0-1-abcde (node 1) was killed: out of memory" in str(_describe(Logs(), "train-x", FAILED, pods))
 
 
-def test_without_any_pod_the_condition_speaks():
+def test_without_any_pod_the_condition_speaks() -> None:
     assert "jobset failed" in str(_describe(Logs(), "train-x", FAILED, []))
 
 
-def test_only_the_newest_attempt_counts():
+def test_only_the_newest_attempt_counts() -> None:
     pods = [
         pod(0, attempt=0, message=left(0, 1.0, "old", expected=True)),
         pod(0, attempt=1, message=left(0, 2.0, "new", expected=True)),

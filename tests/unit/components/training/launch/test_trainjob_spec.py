@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 
@@ -12,11 +13,12 @@ from components.training.launch.trainjob_spec import (
     train_job,
 )
 from mantis.errors import ConfigError
+from tests.fixtures.trainjobs import TrainjobRun
 
 MADE = "0123456789abcdef" * 4
 
 
-def test_a_name_is_a_label_leaves_room_for_its_pods_and_follows_from_the_address():
+def test_a_name_is_a_label_leaves_room_for_its_pods_and_follows_from_the_address() -> None:
     name = job_name("s3://mantis/here", MADE)
     assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name)
     assert len(f"{name}-node-0-99999-abcde") <= 63
@@ -24,13 +26,13 @@ def test_a_name_is_a_label_leaves_room_for_its_pods_and_follows_from_the_address
     assert len({name, job_name("s3://mantis/there", MADE), job_name("s3://mantis/here", "f" + MADE[1:])}) == 3
 
 
-def test_two_runs_that_train_the_same_share_a_job(trainjob_run):
+def test_two_runs_that_train_the_same_share_a_job(trainjob_run: TrainjobRun) -> None:
     one, other = (train_job(trainjob_run(run_id=run), MADE)["metadata"] for run in ("demo-1a2b3c4d", "9-of.many"))
     assert (one["name"], one["annotations"]) == (other["name"], other["annotations"])
     assert other["labels"]["mantis-kfp/run"] == "9-of.many"
 
 
-def test_two_runs_are_never_taken_for_one():
+def test_two_runs_are_never_taken_for_one() -> None:
     alike = ["exp-a", "exp-A", "exp_a", "exp.a", "exp-a-", "exp-a" + "-long" * 20, "exp-a" + "-long" * 21]
     for labels in (set(map(label_of, alike)), set(map(applied_name, alike))):
         assert len(labels) == len(alike)
@@ -39,12 +41,12 @@ def test_two_runs_are_never_taken_for_one():
     assert applied_name("demo-1a2b3c4d") == "train-demo-1a2b3c4d"
 
 
-def test_a_job_says_which_store_it_trains_into(trainjob_run):
+def test_a_job_says_which_store_it_trains_into(trainjob_run: TrainjobRun) -> None:
     assert stored_in(train_job(trainjob_run(), MADE)) == "s3://mantis/here"
     assert stored_in({"spec": {"trainer": {"command": ["torchrun", "--store"]}}}) == stored_in({"spec": {}}) == ""
 
 
-def test_what_is_asked_for(trainjob_run):
+def test_what_is_asked_for(trainjob_run: TrainjobRun) -> None:
     run = trainjob_run(
         {"training.nodes": "2", "training.gpus_per_node": "8", "cluster.queue": "a100", "cluster.runtime": "mine"}
     )
@@ -60,20 +62,22 @@ def test_what_is_asked_for(trainjob_run):
     assert "resourcesPerNode" not in trainer  # the runtime's
 
 
-def test_resources_replace_the_runtimes(trainjob_run):
+def test_resources_replace_the_runtimes(trainjob_run: TrainjobRun) -> None:
     run = trainjob_run({"cluster.resources": "{nvidia.com/gpu: '4', memory: 400Gi}"})
     resources = train_job(run, MADE)["spec"]["trainer"]["resourcesPerNode"]
     assert resources["limits"] == resources["requests"] == {"nvidia.com/gpu": "4", "memory": "400Gi"}
 
 
-def test_no_secret_is_in_a_job(trainjob_run, monkeypatch):
+def test_no_secret_is_in_a_job(trainjob_run: TrainjobRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-mine")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "another-secret")
     monkeypatch.setenv("MLFLOW_RUN_ID", "0a1b2c")
     assert "secret" not in str(train_job(trainjob_run(), MADE))
 
 
-def test_the_ranks_log_to_the_run_that_kfp_made_where_it_made_it(trainjob_run, monkeypatch):
+def test_the_ranks_log_to_the_run_that_kfp_made_where_it_made_it(
+    trainjob_run: TrainjobRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def passed_on() -> list[str]:
         return [entry["value"] for entry in train_job(trainjob_run(), MADE)["spec"]["trainer"]["env"][1:]]
 
@@ -83,7 +87,7 @@ def test_the_ranks_log_to_the_run_that_kfp_made_where_it_made_it(trainjob_run, m
     assert passed_on() == ["0a1b2c", "http://mlflow.kubeflow.svc:5000"]
 
 
-def test_the_same_is_recognized_and_another_is_not(trainjob_run, monkeypatch):
+def test_the_same_is_recognized_and_another_is_not(trainjob_run: TrainjobRun, monkeypatch: pytest.MonkeyPatch) -> None:
     def asked(overrides: dict[str, str] | None = None) -> str:
         return train_job(trainjob_run(overrides), MADE)["metadata"]["annotations"][ASKED_ANNOTATION]
 
@@ -93,7 +97,7 @@ def test_the_same_is_recognized_and_another_is_not(trainjob_run, monkeypatch):
     assert asked({"cluster.image": "else:2"}) != first
 
 
-def test_where_the_ranks_run_decides_no_result(trainjob_run):
+def test_where_the_ranks_run_decides_no_result(trainjob_run: TrainjobRun) -> None:
     one, other = (
         trainjob_run(),
         trainjob_run({"training.nodes": "4", "cluster.queue": "a100", "cluster.image": "else:2"}),
@@ -101,12 +105,12 @@ def test_where_the_ranks_run_decides_no_result(trainjob_run):
     assert one.recipe.identity() == other.recipe.identity()
 
 
-def test_no_image(trainjob_run):
+def test_no_image(trainjob_run: TrainjobRun) -> None:
     with pytest.raises(ConfigError, match=r"cluster\.image = ''.*--set cluster\.image"):
         train_job(trainjob_run({"cluster.image": "''"}), MADE)
 
 
-def test_a_store_that_pods_cannot_reach(trainjob_run, tmp_path):
+def test_a_store_that_pods_cannot_reach(trainjob_run: TrainjobRun, tmp_path: Path) -> None:
     from dataclasses import replace
 
     from mantis.store.local import LocalStore

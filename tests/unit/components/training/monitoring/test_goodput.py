@@ -2,6 +2,8 @@ import json
 import math
 import time
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +24,7 @@ from components.training.monitoring.step_metrics import StepFigures
 from mantis.store.local import LocalStore
 
 
-def test_causes_sum_to_the_time_since_the_start():
+def test_causes_sum_to_the_time_since_the_start() -> None:
     clock = GoodputClock(time.monotonic() - 10.0)
     clock.add(Cause.START, 4.0)
     with clock.spend(Cause.STEP):
@@ -32,7 +34,7 @@ def test_causes_sum_to_the_time_since_the_start():
     assert seconds["other"] == pytest.approx(6.0, abs=0.1)
 
 
-def test_entering_a_cause_ends_the_one_before(monkeypatch):
+def test_entering_a_cause_ends_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     clock = GoodputClock(began=95.0)
@@ -48,7 +50,7 @@ def test_entering_a_cause_ends_the_one_before(monkeypatch):
     assert (seconds["step"], seconds["save"], sum(seconds.values())) == (15.0, 5.0, 28.0)
 
 
-def test_time_in_a_queue_is_told_from_the_start(monkeypatch):
+def test_time_in_a_queue_is_told_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(QUEUED_AT, str(time.time() - 100))
     monkeypatch.setenv(LAUNCHED_AT, str(time.time() - 4))
     began, queued = beginning()
@@ -61,7 +63,7 @@ def test_time_in_a_queue_is_told_from_the_start(monkeypatch):
     assert (time.monotonic() - began, queued) == pytest.approx((0, 0), abs=0.1)
 
 
-def test_steps_that_were_left_out_do_not_enter_the_loss():
+def test_steps_that_were_left_out_do_not_enter_the_loss() -> None:
     kept = recorder(every=2, steps=4)
     bad = replace(figures(math.nan), taken=False)
     assert kept.add(1, bad) is None
@@ -69,7 +71,7 @@ def test_steps_that_were_left_out_do_not_enter_the_loss():
     assert [kept.add(step, bad) for step in (3, 4)] == [None, None]
 
 
-def test_what_a_killed_attempt_lost_is_rework():
+def test_what_a_killed_attempt_lost_is_rework() -> None:
     clock = GoodputClock(time.monotonic())
     clock.inherit({"start": 3.0, "step": 7.0, "rework": 1.0}, ran=13.5, queued=0.0)
     seconds = clock.seconds()
@@ -78,7 +80,7 @@ def test_what_a_killed_attempt_lost_is_rework():
     assert goodput(seconds) == pytest.approx(7 / 13.5, abs=0.02)
 
 
-def test_heartbeat_tells_the_next_attempt_and_leaves_nothing_at_the_end(tmp_path):
+def test_heartbeat_tells_the_next_attempt_and_leaves_nothing_at_the_end(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     first = Heartbeat(store, "checkpoints/x")
     assert seconds_so_far(store, "checkpoints/x") == 0.0
@@ -108,15 +110,15 @@ def figures(loss: float) -> StepFigures:
     )
 
 
-def recorder(**kept) -> MetricRows:
+def recorder(**kept: Any) -> MetricRows:
     return MetricRows(**{"every": 5, "steps": 12, "peak_flops": 2e10, "device": torch.device("cpu")} | kept)
 
 
-def without_memory(rows):
+def without_memory(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name != "memory_gb"} for row in rows]
 
 
-def test_rows_cover_every_step_once_also_across_a_resume():
+def test_rows_cover_every_step_once_also_across_a_resume() -> None:
     whole = recorder()
     for step in range(1, 13):
         whole.add(step, figures(float(step)))
@@ -135,7 +137,7 @@ def test_rows_cover_every_step_once_also_across_a_resume():
     assert without_memory(after.rows) == without_memory(whole.rows)
 
 
-def test_a_row_says_what_the_steps_were_worth():
+def test_a_row_says_what_the_steps_were_worth() -> None:
     row = recorder().add(1, figures(1.0))
     assert row["mfu"] == pytest.approx(6e9 / 0.5 / 2e10)
     assert row["data_share"] == pytest.approx(0.2)
@@ -145,7 +147,7 @@ def test_a_row_says_what_the_steps_were_worth():
     assert "mfu" not in unknown.add(1, figures(1.0))
 
 
-def test_what_passed_around_the_ranks_is_accounted_for():
+def test_what_passed_around_the_ranks_is_accounted_for() -> None:
     summary = {"steps": 3, "seconds_step": 8.0, "seconds_other": 1.0, "goodput": 8 / 9}
     whole = with_launching(summary, before=4.0, wall=6.0)
     assert whole == {"steps": 3, "seconds_step": 8.0, "seconds_other": 2.0, "goodput": 0.8}
@@ -156,7 +158,9 @@ def test_what_passed_around_the_ranks_is_accounted_for():
 HOUR = 3600.0
 
 
-def attempt(monkeypatch, store: LocalStore, *, hours: float, saved: dict[str, float]) -> tuple[Heartbeat, GoodputClock]:
+def attempt(
+    monkeypatch: pytest.MonkeyPatch, store: LocalStore, *, hours: float, saved: dict[str, float]
+) -> tuple[Heartbeat, GoodputClock]:
     """A rank's accounting as the loop begins it, in a pod that was started `hours` ago."""
     monkeypatch.setenv(LAUNCHED_AT, str(time.time() - HOUR * hours))
     heartbeat = Heartbeat(store, "checkpoints/x")
@@ -173,7 +177,9 @@ def beaten(heartbeat: Heartbeat, clock: GoodputClock) -> dict[str, float]:
     return clock.seconds()
 
 
-def test_two_attempts_of_a_job_sum_to_the_wall_time_and_queue_once(tmp_path, monkeypatch):
+def test_two_attempts_of_a_job_sum_to_the_wall_time_and_queue_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Half an hour in the queue, five until a rank is lost, a quarter until the new ranks run, an hour to the end."""
     store = LocalStore(tmp_path)
     queued_at = time.time() - 6.75 * HOUR
@@ -196,7 +202,9 @@ def test_two_attempts_of_a_job_sum_to_the_wall_time_and_queue_once(tmp_path, mon
     assert whole["goodput"] == pytest.approx(4 / 6.75, abs=0.001)
 
 
-def test_the_queue_stays_one_where_a_rank_is_lost_before_the_first_checkpoint(tmp_path, monkeypatch):
+def test_the_queue_stays_one_where_a_rank_is_lost_before_the_first_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = LocalStore(tmp_path)
     queued_at = time.time() - 25 * HOUR
     monkeypatch.setattr(time, "time", lambda: queued_at + 24.5 * HOUR)
@@ -210,7 +218,9 @@ def test_the_queue_stays_one_where_a_rank_is_lost_before_the_first_checkpoint(tm
     assert sum(seconds.values()) == pytest.approx(25 * HOUR, abs=2)
 
 
-def test_a_new_launch_queues_again_and_what_was_before_it_counts_once(tmp_path, monkeypatch):
+def test_a_new_launch_queues_again_and_what_was_before_it_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = LocalStore(tmp_path)
     now = time.time()
     monkeypatch.setenv(QUEUED_AT, f"{now - 24 * HOUR:.0f}")

@@ -1,5 +1,8 @@
 import queue
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from torch.distributed import HashStore
@@ -8,7 +11,7 @@ from components.training.monitoring.watchdog import Mark, Watchdog, late_error
 
 
 @pytest.fixture
-def dogs():
+def dogs() -> Iterator[tuple[list[Watchdog], Any]]:
     """Two ranks' watchdogs on one store, and the errors with which they would end their processes."""
     store, errors = HashStore(), queue.Queue()
     pair = [Watchdog(store, rank=rank, world_size=2, seconds=1.5, end=errors.put) for rank in range(2)]
@@ -17,7 +20,7 @@ def dogs():
         dog.close()
 
 
-def test_the_rank_that_waits_names_the_one_that_does_not_answer(dogs):
+def test_the_rank_that_waits_names_the_one_that_does_not_answer(dogs: tuple[list[Watchdog], Any]) -> None:
     (first, second), errors = dogs
     for dog in (first, second):
         dog.mark(7, "micro-step 1 of 2")
@@ -30,7 +33,7 @@ def test_the_rank_that_waits_names_the_one_that_does_not_answer(dogs):
     assert "training.hang_timeout_seconds" in error.remedy
 
 
-def test_nothing_is_late_while_it_moves_or_is_paused(dogs):
+def test_nothing_is_late_while_it_moves_or_is_paused(dogs: tuple[list[Watchdog], Any]) -> None:
     (first, second), errors = dogs
     second.pause()
     until = time.monotonic() + 3
@@ -41,7 +44,7 @@ def test_nothing_is_late_while_it_moves_or_is_paused(dogs):
     assert errors.empty()
 
 
-def test_a_process_shows_that_it_lives_until_training_is_over(monkeypatch, tmp_path):
+def test_a_process_shows_that_it_lives_until_training_is_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The file is touched whatever the training waits for; none is left to grow old while the result is written."""
     monkeypatch.setenv("MANTIS_ALIVE", str(tmp_path / "alive"))
     dog = Watchdog(HashStore(), rank=3, world_size=4, seconds=600, end=pytest.fail)
@@ -55,5 +58,5 @@ def test_a_process_shows_that_it_lives_until_training_is_over(monkeypatch, tmp_p
     assert not file.exists()
 
 
-def test_where_all_ranks_wait_that_is_said():
+def test_where_all_ranks_wait_that_is_said() -> None:
     assert late_error([Mark(4, 2, "data")] * 3, seconds=600).problem.startswith("All 3 ranks wait in step 2 (data).")

@@ -1,3 +1,6 @@
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from components.training.engine.deepspeed_config import as_config, deepspeed_options
@@ -18,7 +21,7 @@ training: {precision: fp32, gradient_checkpointing: false, train: [projector, te
 """
 
 
-def test_the_published_figures():
+def test_the_published_figures() -> None:
     assert checkpoint_bytes(shape("mantis-idefics2")) == pytest.approx(101e9, rel=0.01)
     # 16 bytes of weights and states per parameter, and 2 of gradients more since they are summed in fp32: too much
     # for one GPU, no matter for 16.
@@ -26,7 +29,7 @@ def test_the_published_figures():
     assert needs(shape("mantis-clip"), memory=4e10, ranks=16, zero_stage=3).budget > 8192
 
 
-def test_more_than_one_node_holds_the_weights_once_more_on_each():
+def test_more_than_one_node_holds_the_weights_once_more_on_each() -> None:
     model = shape("mantis-idefics2")
     one = needs(model, memory=4e10, ranks=8, zero_stage=3)
     two = needs(model, memory=4e10, ranks=16, zero_stage=3)
@@ -38,7 +41,7 @@ def test_more_than_one_node_holds_the_weights_once_more_on_each():
     assert needs(model, memory=4e10, ranks=16, zero_stage=2).secondary == 0
 
 
-def test_that_is_what_the_engine_is_told():
+def test_that_is_what_the_engine_is_told() -> None:
     def hpz(nodes: int, stage: int) -> object:
         settings = TrainingSettings(nodes=nodes, gpus_per_node=8, zero_stage=stage)
         options = as_config(deepspeed_options(settings, parameters=8_400_000_000, cuda=True))
@@ -48,7 +51,7 @@ def test_that_is_what_the_engine_is_told():
 
 
 @pytest.mark.parametrize("name", list(shapes()))
-def test_more_of_anything_is_never_worse(name):
+def test_more_of_anything_is_never_worse(name: str) -> None:
     few = needs(shape(name), memory=4e10, ranks=8, zero_stage=3)
     assert needs(shape(name), memory=8e10, ranks=8, zero_stage=3).budget > few.budget
     assert needs(shape(name), memory=4e10, ranks=16, zero_stage=3).states < few.states
@@ -56,23 +59,23 @@ def test_more_of_anything_is_never_worse(name):
     assert needs(shape(name), memory=4e10, ranks=8, zero_stage=2).weights > few.weights
 
 
-def test_a_rarer_checkpoint_needs_less_bandwidth():
+def test_a_rarer_checkpoint_needs_less_bandwidth() -> None:
     often, seldom = (
         upload_bandwidth(shape("mantis-clip"), ranks=16, peak=3.12e14, batch=128, every=every) for every in (50, 500)
     )
     assert often == pytest.approx(10 * seldom)
 
 
-def test_an_unknown_model_is_told_from_the_known():
+def test_an_unknown_model_is_told_from_the_known() -> None:
     with pytest.raises(ConfigError, match="mantis-fuyu"):
         shape("mantis-gpt")
 
 
-def test_the_chunk_is_that_of_the_loss():
+def test_the_chunk_is_that_of_the_loss() -> None:
     assert CHUNK_LOGITS_HERE == CHUNK_LOGITS
 
 
-def test_a_trial_is_as_large_as_asked_and_needs_memory():
+def test_a_trial_is_as_large_as_asked_and_needs_memory() -> None:
     recipe = parse_recipe(RECIPE, origin="test")
     trial = fitting.run_trial(recipe, 2000)
     assert 2000 <= trial.tokens < 2200
@@ -80,7 +83,7 @@ def test_a_trial_is_as_large_as_asked_and_needs_memory():
     assert 1e8 < trial.peak < 1e10
 
 
-def test_a_trial_of_a_model_from_weights_reads_its_own_tokenizer(tmp_path):
+def test_a_trial_of_a_model_from_weights_reads_its_own_tokenizer(tmp_path: Path) -> None:
     recipe = parse_recipe(RECIPE, origin="test")
     kind = family(recipe.model.family)
     tokenizer = train_tokenizer(
@@ -93,9 +96,9 @@ def test_a_trial_of_a_model_from_weights_reads_its_own_tokenizer(tmp_path):
     assert 2000 <= trial.tokens < 2400
 
 
-def test_the_largest_that_fits_is_found(monkeypatch):
+def test_the_largest_that_fits_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     # The search alone: what a trial takes is another test's.
-    def grow(_, tokens):
+    def grow(_: Any, tokens: Any) -> Any:
         return fitting.Trial(tokens=tokens, patches=tokens, peak=1000 * tokens)
 
     monkeypatch.setattr(fitting, "_try", grow)

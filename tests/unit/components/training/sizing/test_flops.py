@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,13 +10,16 @@ from components.training.batching.data_loader import SampleProcessor
 from components.training.engine.deepspeed_engine import freeze
 from components.training.loss import LossHead
 from components.training.sizing.flops import devices, flops_of, peak_flops
+from mantis.artifacts.manifest import Manifest
 from mantis.config.recipe import TrainingSettings
 from mantis.dataset.mixture_reader import MixtureReader
 from mantis.models.flop_groups import TOWER_GROUPS
 from mantis.models.registry import family, family_names
+from mantis.runs.step_runner import Run
+from tests.fixtures.training import MakeRun
 
 
-def check(run, mixture, settings: TrainingSettings) -> None:
+def check(run: Run, mixture: Manifest, settings: TrainingSettings) -> None:
     """One sample of several images, by us and by torch."""
     reader = MixtureReader(run.store, mixture)
     kind = family(run.recipe.model.family)
@@ -33,25 +38,25 @@ def check(run, mixture, settings: TrainingSettings) -> None:
 
 
 @pytest.mark.parametrize("train", [("vision", "projector", "text"), ("projector", "text"), ("projector",)])
-def test_the_count_is_what_torch_counts(make_run, train):
+def test_the_count_is_what_torch_counts(make_run: MakeRun, train: tuple[Any, ...]) -> None:
     check(*make_run("flops"), TrainingSettings(train=train))
 
 
 @pytest.mark.parametrize("name", family_names())
-def test_the_groups_of_a_family_are_what_torch_counts(make_run, name):
+def test_the_groups_of_a_family_are_what_torch_counts(make_run: MakeRun, name: Any) -> None:
     run, mixture = make_run(f"flops-small-{name}", {"model.family": name})
     check(run, mixture, TrainingSettings(train=("vision", "projector", "text")))
 
 
 @pytest.mark.parametrize("name", ["idefics2", "flamingo"])
-def test_a_resampler_works_on_its_latents(make_run, name):
+def test_a_resampler_works_on_its_latents(make_run: MakeRun, name: str) -> None:
     """It makes few latents of many patches: what comes behind them costs as much for any size of image."""
     shape = {"model.image.size": "96", "model.image.patch_size": "8", "model.image.latents": "2"}
     run, mixture = make_run(f"flops-{name}", {"model.family": name, **shape})
     check(run, mixture, TrainingSettings(train=("vision", "projector", "text")))
 
 
-def test_a_family_without_its_groups_is_counted_wrong(make_run, monkeypatch):
+def test_a_family_without_its_groups_is_counted_wrong(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the tests above would hold for any groups."""
     monkeypatch.setattr(type(family("idefics2")), "flop_groups", lambda _: TOWER_GROUPS)
     shape = {"model.image.size": "96", "model.image.patch_size": "8", "model.image.latents": "2"}
@@ -60,6 +65,6 @@ def test_a_family_without_its_groups_is_counted_wrong(make_run, monkeypatch):
         check(run, mixture, TrainingSettings(train=("vision", "projector", "text")))
 
 
-def test_a_cpu_is_measured_and_cards_are_data():
+def test_a_cpu_is_measured_and_cards_are_data() -> None:
     assert 1e9 < peak_flops(torch.device("cpu"), torch.float32) < 1e13
     assert {"A100", "H100", "H200"} <= {entry["match"] for entry in devices()}

@@ -1,6 +1,8 @@
 """Every family of the registry keeps what the protocol promises."""
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,21 +25,21 @@ WORDS = family_checks.WORDS
 @pytest.mark.parametrize("template", ["", "compact"], ids=["own", "compact"])
 @pytest.mark.parametrize("name", family_names())
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_a_family_keeps_its_promise(check, name, template) -> None:
+def test_a_family_keeps_its_promise(check: Any, name: Any, template: str) -> None:
     check(family_case(name, template=template))
 
 
 class Broken:
     """A family or a processor in which some names are others."""
 
-    def __init__(self, original, **changes) -> None:
+    def __init__(self, original: Any, **changes: Any) -> None:
         self.__dict__ |= {"_original": original, **changes}
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: Any) -> Any:
         return getattr(self._original, name)
 
 
-def broken_case(case, change):
+def broken_case(case: Any, change: Any) -> Any:
     """The case with a slip, as an author of a family may make it."""
     kind, processor = case.family, case.processor
     if change == "counts one token too few":
@@ -56,14 +58,14 @@ def broken_case(case, change):
         return dataclasses.replace(case, processor=Broken(processor, encode_prompt=lambda question: [0, 1, 2]))
     if change == "the samples as one segment":
 
-        def forward(model, batch):
+        def forward(model: Any, batch: Any) -> Any:
             ends = batch.cu_seqlens[[0, -1]]
             return kind.forward(model, dataclasses.replace(batch, cu_seqlens=ends))
 
         return dataclasses.replace(case, family=Broken(kind, forward=forward))
     if change == "no dummy image":
 
-        def text_alone(model, batch):
+        def text_alone(model: Any, batch: Any) -> Any:
             if len(batch.image_grid):
                 return kind.forward(model, batch)
             row = model(input_ids=batch.input_ids, segments=batch.cu_seqlens.diff().tolist(), use_cache=False)
@@ -72,7 +74,7 @@ def broken_case(case, change):
         return dataclasses.replace(case, family=Broken(kind, forward=text_alone))
     assert change == "images in another order"
 
-    def generation_inputs(model, input_ids, pixels, shown):
+    def generation_inputs(model: Any, input_ids: Any, pixels: Any, shown: Any) -> Any:
         return kind.generation_inputs(model, input_ids, pixels.pick(list(reversed(shown))), shown)
 
     return dataclasses.replace(case, family=Broken(kind, generation_inputs=generation_inputs))
@@ -90,14 +92,14 @@ def broken_case(case, change):
         ("images in another order", "a_batch_answers_as_one_by_one", "The answers"),
     ],
 )
-def test_a_check_finds_the_slip_it_is_for(change, check, words) -> None:
+def test_a_check_finds_the_slip_it_is_for(change: str, check: str, words: str) -> None:
     case = family_case("llava-siglip")
     with pytest.raises(FamilyError, match=words):
         getattr(family_checks, check)(broken_case(case, change))
 
 
 @pytest.mark.parametrize("size", [(48, 48), (60, 30), (31, 90), (20, 20), (300, 200), (50, 49)])
-def test_pixels_are_those_of_transformers(size) -> None:
+def test_pixels_are_those_of_transformers(size: tuple[int, int]) -> None:
     """Idefics2 and Fuyu, whose images keep their shapes: against their own processors, patch by patch."""
     from transformers import FuyuImageProcessor, Idefics2ImageProcessor
 
@@ -105,7 +107,7 @@ def test_pixels_are_those_of_transformers(size) -> None:
     image = jpeg(size, 7)
     opened = torch.from_numpy(decode(image)).permute(2, 0, 1)
 
-    def preprocessed(name):
+    def preprocessed(name: Any) -> Any:
         kind = family(name)
         tokenizer = train_tokenizer([], vocabulary=300, special_tokens=kind.special_tokens())
         return kind.processor(tokenizer, ModelSettings(family=name, prompt=name, image=cut)).preprocess([image])
@@ -128,7 +130,7 @@ def test_pixels_are_those_of_transformers(size) -> None:
     assert (ours.values - expected).abs().max() <= 1e-6
 
 
-def test_the_released_siglip_drops_a_patch(tmp_path) -> None:
+def test_the_released_siglip_drops_a_patch(tmp_path: Path) -> None:
     """`default` there: 728 of 729 positions, in counting, in training and in transformers' own class and processor."""
     case = family_case("llava-siglip")
     kind, old = case.family, case.processor

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from transformers import AutoTokenizer
 
 from mantis.models.processing.tokenizer_training import train_tokenizer
@@ -33,7 +35,7 @@ def test_prompt_is_a_prefix_of_the_training_text() -> None:
         )
 
 
-def test_saved_and_loaded(tmp_path) -> None:
+def test_saved_and_loaded(tmp_path: Path) -> None:
     tokenizer = train_tokenizer(TEXTS, vocabulary=400, special_tokens=SPECIAL)
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)

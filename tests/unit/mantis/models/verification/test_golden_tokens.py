@@ -1,8 +1,11 @@
 """Tokens, labels and pixels equal those of transformers' processors and the official rules: golden.py."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from mantis.models.registry import family, family_names, family_spec
@@ -12,27 +15,27 @@ from pipelines.cli.main import app
 
 
 @pytest.fixture(params=family_names())
-def name(request):
+def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture
-def golden(name):
+def golden(name: str) -> dict[str, Any]:
     return json.loads(family_spec(name).file(f"golden/{name}.json").read_text())
 
 
 @pytest.fixture
-def tokenizer(golden):
+def tokenizer(golden: dict[str, Any]) -> PreTrainedTokenizerFast:
     return golden_tokenizer(golden)
 
 
-def test_every_case_is_as_transformers_and_the_official_rules_have_it(name, golden):
+def test_every_case_is_as_transformers_and_the_official_rules_have_it(name: str, golden: dict[str, Any]) -> None:
     assert golden_differences(name) == []
     assert list(golden["cases"]) == [case.conversation.id for case in cases()]
     assert len(golden["cases"]) == 11
 
 
-def test_the_golden_file_is_what_its_module_makes(name, golden):
+def test_the_golden_file_is_what_its_module_makes(name: str, golden: dict[str, Any]) -> None:
     """In the same version of transformers; the file says which."""
     made = make_golden(name)
     assert made["tokenizer"] == golden["tokenizer"]
@@ -40,7 +43,9 @@ def test_the_golden_file_is_what_its_module_makes(name, golden):
         assert made == golden
 
 
-def test_a_wrong_token_label_or_pixel_is_found(name, golden, tmp_path, monkeypatch):
+def test_a_wrong_token_label_or_pixel_is_found(
+    name: str, golden: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     golden["cases"]["1 images"]["tokens"][0][0] += 1
     golden["cases"]["2 images"]["labels"][-1][0] += 1
     golden["cases"]["3 images"]["pixels"][0] += 0.001
@@ -52,7 +57,7 @@ def test_a_wrong_token_label_or_pixel_is_found(name, golden, tmp_path, monkeypat
     assert golden_differences(name) == []
 
 
-def test_the_tokenizers_differ_where_those_of_the_families_do(name, tokenizer):
+def test_the_tokenizers_differ_where_those_of_the_families_do(name: str, tokenizer: PreTrainedTokenizerFast) -> None:
     """Else the golden files would compare the same thing for every family."""
     tokens = tokenizer.convert_ids_to_tokens(tokenizer.encode("red,<s>red,", add_special_tokens=False))
     marked = [token for token in tokens if token.startswith(("▁", "Ġ"))]
@@ -60,7 +65,7 @@ def test_the_tokenizers_differ_where_those_of_the_families_do(name, tokenizer):
     assert len(marked) == whole[family_spec(name).reference().vocabulary]
 
 
-def test_a_slip_in_the_prompt_is_found(name, tokenizer):
+def test_a_slip_in_the_prompt_is_found(name: str, tokenizer: PreTrainedTokenizerFast) -> None:
     kind, reference = family(name), family_spec(name).reference()
     wrong = golden_settings(name).model_copy(update={"prompt": "compact"})
     found = list(differences(kind.processor(tokenizer, wrong), reference))
@@ -68,7 +73,9 @@ def test_a_slip_in_the_prompt_is_found(name, tokenizer):
     assert list(differences(kind.processor(tokenizer, golden_settings(name)), reference)) == []
 
 
-def test_the_command_says_whether_a_folders_tokenizer_gives_the_same(name, tokenizer, tmp_path):
+def test_the_command_says_whether_a_folders_tokenizer_gives_the_same(
+    name: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     settings = golden_settings(name)
     kind = family(name)
     processor = kind.processor(tokenizer, settings)

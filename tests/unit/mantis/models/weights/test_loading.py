@@ -1,6 +1,8 @@
 """Small real checkpoints, written by transformers, then broken."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,7 +54,9 @@ def parts(llava: Family, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> 
     return ModelSettings(family=llava.name, base=str(tmp_path / "text"), vision=str(tmp_path / "tower"))
 
 
-def test_a_whole_checkpoint_is_loaded(llava, settings, tokenizer, whole):
+def test_a_whole_checkpoint_is_loaded(
+    llava: Family, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, whole: Path
+) -> None:
     built = llava.build(llava.processor(tokenizer, settings), seed=1).state_dict()
     for address in (str(whole), whole.as_uri()):
         loaded = llava.build(
@@ -62,7 +66,7 @@ def test_a_whole_checkpoint_is_loaded(llava, settings, tokenizer, whole):
         assert all(torch.equal(loaded[name], built[name]) for name in built)
 
 
-def rewrite(folder: Path, change) -> None:
+def rewrite(folder: Path, change: Callable[..., Any]) -> None:
     tensors = load_file(folder / "model.safetensors")
     change(tensors, next(name for name in tensors if name.endswith(("model.norm.weight", NORM))))
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -76,13 +80,22 @@ def rewrite(folder: Path, change) -> None:
         (lambda tensors, name: tensors.update({"stranger.weight": torch.ones(3)}), "stranger.weight is no tensor of"),
     ],
 )
-def test_a_tensor_that_does_not_fit_stops(llava, settings, tokenizer, whole, change, words):
+def test_a_tensor_that_does_not_fit_stops(
+    llava: Family,
+    settings: ModelSettings,
+    tokenizer: PreTrainedTokenizerFast,
+    whole: Path,
+    change: Callable[..., Any],
+    words: str,
+) -> None:
     rewrite(whole, change)
     with pytest.raises(InputError, match=words):
         llava.build(llava.processor(tokenizer, settings.model_copy(update={"base": str(whole)})), seed=1)
 
 
-def test_a_model_of_another_image_size_stops(llava, settings, tokenizer, whole):
+def test_a_model_of_another_image_size_stops(
+    llava: Family, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, whole: Path
+) -> None:
     other = settings.model_copy(
         update={"base": str(whole), "image": settings.image.model_copy(update={"patch_size": 12})}
     )
@@ -90,7 +103,7 @@ def test_a_model_of_another_image_size_stops(llava, settings, tokenizer, whole):
         llava.build(llava.processor(tokenizer, other), seed=1)
 
 
-def test_tower_and_llama_are_composed(llava, tokenizer, parts):
+def test_tower_and_llama_are_composed(llava: Family, tokenizer: PreTrainedTokenizerFast, parts: ModelSettings) -> None:
     model = llava.build(llava.processor(tokenizer, parts), seed=1).state_dict()
     again = llava.build(llava.processor(tokenizer, parts), seed=1).state_dict()
     assert all(torch.equal(model[name], again[name]) for name in model)
@@ -108,7 +121,9 @@ def test_tower_and_llama_are_composed(llava, tokenizer, parts):
     assert not any(parameter.is_meta for parameter in model.values())
 
 
-def test_a_tower_without_a_tensor_stops(llava, tokenizer, parts):
+def test_a_tower_without_a_tensor_stops(
+    llava: Family, tokenizer: PreTrainedTokenizerFast, parts: ModelSettings
+) -> None:
     folder = Path(parts.vision)
     tensors = load_file(folder / "model.safetensors")
     del tensors["vision_model.embeddings.patch_embedding.weight"]
@@ -117,7 +132,9 @@ def test_a_tower_without_a_tensor_stops(llava, tokenizer, parts):
         llava.build(llava.processor(tokenizer, parts), seed=1)
 
 
-def test_the_projector_of_stage_one_is_taken(llava, settings, tokenizer, whole):
+def test_the_projector_of_stage_one_is_taken(
+    llava: Family, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, whole: Path
+) -> None:
     first = llava.build(llava.processor(tokenizer, settings), seed=1).state_dict()
     model = llava.build(
         llava.processor(tokenizer, settings.model_copy(update={"projector": str(whole)})), seed=2
@@ -131,12 +148,14 @@ def test_the_projector_of_stage_one_is_taken(llava, settings, tokenizer, whole):
         llava.build(llava.processor(tokenizer, wide), seed=2)
 
 
-def test_a_folder_without_a_model_stops(tmp_path):
+def test_a_folder_without_a_model_stops(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no config\.json"):
         model_folder(str(tmp_path))
 
 
-def test_the_base_tokenizer_gets_what_it_lacks(llava, tokenizer, tmp_path):
+def test_the_base_tokenizer_gets_what_it_lacks(
+    llava: Family, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     tokenizer.save_pretrained(tmp_path)
     grown = base_tokenizer(tmp_path, [*llava.special_tokens(), "<new>"])
     assert len(grown) == len(tokenizer) + 1

@@ -204,12 +204,12 @@ CASES: dict[str, list[tuple[str, Target, float]]] = {
 @pytest.mark.parametrize(
     ("metric", "response", "target", "expected"), [(name, *case) for name, cases in CASES.items() for case in cases]
 )
-def test_official(metric, response, target, expected) -> None:
+def test_official(metric: str, response: str, target: Target, expected: float) -> None:
     assert score_response(response, target, metric).official == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("metric", CASES)
-def test_a_naive_metric_differs_in_at_least_ten(metric) -> None:
+def test_a_naive_metric_differs_in_at_least_ten(metric: str) -> None:
     assert sum(naive(response, target) != expected for response, target, expected in CASES[metric]) >= 10
 
 
@@ -221,7 +221,7 @@ def test_every_metric_has_cases() -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("response", ["", " ", "\n", "?", "(", "I cannot see any image.", "\u7b54\u6848", "x" * 5000])
-def test_nothing_sensible_gets_nothing_and_breaks_nothing(metric, response) -> None:
+def test_nothing_sensible_gets_nothing_and_breaks_nothing(metric: str, response: str) -> None:
     target = {"mementos": SEEN, "vqa": TEN, "vqa-evalai": TEN, "mirb": short("3", subset="count")}.get(metric, CHOICE)
     judged = score_response(response, target, metric)
     assert (judged.official, judged.strict) == (0, 0)

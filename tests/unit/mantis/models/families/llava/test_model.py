@@ -1,33 +1,44 @@
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
 
 from mantis.config.recipe import ModelSettings
 from mantis.errors import InputError
 from mantis.models.conversation import Conversation, ImageSize, Turn
-from mantis.models.family import IGNORE
-from mantis.models.packed_batch import Pixels
+from mantis.models.families.llava.model import Llava
+from mantis.models.family import IGNORE, Encoding, Family, Processor
+from mantis.models.packed_batch import PackedBatch, Pixels
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family
+from tests.fixtures.models import Pack
 
 
-def encode_all(processor, conversations):
+def encode_all(processor: Any, conversations: list[Conversation]) -> tuple[list[Encoding], list[Pixels]]:
     encodings = [processor.encode(conversation) for conversation in conversations]
     generator = torch.Generator().manual_seed(0)
     values = [torch.randn(len(c.sizes), 3, 48, 48, generator=generator) for c in conversations]
     return encodings, [Pixels(values=each, image_grid=torch.full((len(each), 2), 2)) for each in values]
 
 
-def sample_losses(llava, model, batch):
+def sample_losses(llava: Llava, model: torch.nn.Module, batch: PackedBatch) -> torch.Tensor:
     losses = cross_entropy(llava.forward(model, batch), batch.targets, reduction="none")
     samples = int(batch.target_samples.max()) + 1
     return torch.stack([losses[batch.target_samples == sample].mean() for sample in range(samples)])
 
 
-def test_labels_are_the_answers_and_their_ends(settings, tokenizer, processor, conversations) -> None:
+def test_labels_are_the_answers_and_their_ends(
+    settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, processor: Processor, conversations: list[Conversation]
+) -> None:
     encoding = processor.encode(conversations[1])
     assert len(encoding.input_ids) == len(encoding.labels)
     assert all(label in (IGNORE, token) for token, label in zip(encoding.input_ids, encoding.labels, strict=True))
@@ -37,7 +48,9 @@ def test_labels_are_the_answers_and_their_ends(settings, tokenizer, processor, c
     assert learned == "".join(header + answer + end for answer in ("blue", "green green", "red"))
 
 
-def test_images_are_expanded_and_never_learned(tokenizer, processor, conversations) -> None:
+def test_images_are_expanded_and_never_learned(
+    tokenizer: PreTrainedTokenizerFast, processor: Processor, conversations: list[Conversation]
+) -> None:
     image = tokenizer.convert_tokens_to_ids("<image>")
     for conversation in conversations:
         encoding = processor.encode(conversation)
@@ -46,7 +59,7 @@ def test_images_are_expanded_and_never_learned(tokenizer, processor, conversatio
         assert image not in encoding.labels
 
 
-def test_image_of_an_answer_is_not_learned(tokenizer, processor) -> None:
+def test_image_of_an_answer_is_not_learned(tokenizer: PreTrainedTokenizerFast, processor: Processor) -> None:
     turns = (Turn(role="user", content="Which?"), Turn(role="assistant", content="<image> red"))
     talk = Conversation(id="a", turns=turns, sizes=(ImageSize(width=9, height=9),))
     encoding = processor.encode(talk)
@@ -55,7 +68,9 @@ def test_image_of_an_answer_is_not_learned(tokenizer, processor) -> None:
     assert image not in encoding.labels
 
 
-def test_prompt_is_what_comes_before_the_answer(tokenizer, processor, conversations) -> None:
+def test_prompt_is_what_comes_before_the_answer(
+    tokenizer: PreTrainedTokenizerFast, processor: Processor, conversations: list[Conversation]
+) -> None:
     for conversation in conversations:
         *turns, answer = conversation.turns
         asked = dataclasses.replace(conversation, turns=tuple(turns))
@@ -65,7 +80,9 @@ def test_prompt_is_what_comes_before_the_answer(tokenizer, processor, conversati
         assert whole == [*prompt, *answered, processor.end_of_answer]
 
 
-def test_encoding_equals_transformers_processor(processor, conversations, tmp_path) -> None:
+def test_encoding_equals_transformers_processor(
+    processor: Processor, conversations: list[Conversation], tmp_path: Path
+) -> None:
     """The chat template and LlavaProcessor give the same tokens, for messages as text and as parts."""
     processor.save(tmp_path)
     processor = AutoProcessor.from_pretrained(tmp_path)
@@ -81,7 +98,7 @@ def test_encoding_equals_transformers_processor(processor, conversations, tmp_pa
             assert inputs["input_ids"][0] == processor.encode(conversation).input_ids
 
 
-def as_parts(content):
+def as_parts(content: str) -> list[dict[str, str]]:
     first, *rest = content.split("<image>")
     parts = [{"type": "text", "text": first}]
     for text in rest:
@@ -89,7 +106,7 @@ def as_parts(content):
     return parts
 
 
-def assert_same_gradients(model, expected) -> None:
+def assert_same_gradients(model: torch.nn.Module, expected: dict[str, torch.Tensor]) -> None:
     """To 1e-5 of each parameter's norm, or of a hundredth of the whole gradient's: some are zero but for rounding."""
     whole = torch.stack([gradient.norm() for gradient in expected.values()]).norm()
     for name, parameter in model.named_parameters():
@@ -98,7 +115,9 @@ def assert_same_gradients(model, expected) -> None:
             assert (parameter.grad - expected[name]).norm() <= 1e-5 * norm, name
 
 
-def test_packed_equals_plain_transformers(llava, processor, conversations, pack, tmp_path) -> None:
+def test_packed_equals_plain_transformers(
+    llava: Family, processor: Processor, conversations: list[Conversation], pack: Pack, tmp_path: Path
+) -> None:
     """What is saved, loaded by transformers' own class and run one by one with its own attention, is the same model."""
     encodings, pixels = encode_all(processor, conversations)
     model = llava.build(processor, seed=0)
@@ -121,7 +140,9 @@ def test_packed_equals_plain_transformers(llava, processor, conversations, pack,
     assert_same_gradients(model, {name: gradient for name, gradient in gradients.items() if gradient is not None})
 
 
-def test_without_images_the_same_parameters_get_gradients(llava, processor, conversations, pack) -> None:
+def test_without_images_the_same_parameters_get_gradients(
+    llava: Family, processor: Processor, conversations: list[Conversation], pack: Pack
+) -> None:
     encodings, pixels = encode_all(processor, conversations)
     model = llava.build(processor, seed=0)
     llava.forward(model, pack(encodings, pixels)).sum().backward()
@@ -139,7 +160,9 @@ def test_without_images_the_same_parameters_get_gradients(llava, processor, conv
             assert torch.count_nonzero(grad) == 0, name
 
 
-def test_without_images_logits_are_those_of_the_text_alone(llava, processor, conversations, pack) -> None:
+def test_without_images_logits_are_those_of_the_text_alone(
+    llava: Family, processor: Processor, conversations: list[Conversation], pack: Pack
+) -> None:
     encodings, pixels = encode_all(processor, conversations)
     model = llava.build(processor, seed=0)
     text = pack([encodings[2]], [pixels[2]])
@@ -147,7 +170,9 @@ def test_without_images_logits_are_those_of_the_text_alone(llava, processor, con
     assert (llava.forward(model, text) - plain[text.target_positions]).abs().max() <= 1e-5
 
 
-def test_gradient_checkpointing_changes_nothing(llava, processor, conversations, pack) -> None:
+def test_gradient_checkpointing_changes_nothing(
+    llava: Family, processor: Processor, conversations: list[Conversation], pack: Pack
+) -> None:
     encodings, pixels = encode_all(processor, conversations)
     packed = pack(encodings, pixels)
     norms = []
@@ -160,7 +185,9 @@ def test_gradient_checkpointing_changes_nothing(llava, processor, conversations,
     assert norms[0] == pytest.approx(norms[1], rel=1e-6)
 
 
-def test_same_seed_same_weights_and_the_callers_random_numbers_are_left_alone(llava, processor) -> None:
+def test_same_seed_same_weights_and_the_callers_random_numbers_are_left_alone(
+    llava: Family, processor: Processor
+) -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
@@ -171,13 +198,13 @@ def test_same_seed_same_weights_and_the_callers_random_numbers_are_left_alone(ll
     assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
 
 
-def test_position_embeddings_have_the_set_deviation(llava, processor) -> None:
+def test_position_embeddings_have_the_set_deviation(llava: Family, processor: Processor) -> None:
     model = llava.build(processor, seed=0)
     (positions,) = [p for name, p in model.named_parameters() if name.endswith("position_embedding.weight")]
     assert 0.35 < positions.std().item() < 0.65
 
 
-def test_every_parameter_has_a_part(llava, processor) -> None:
+def test_every_parameter_has_a_part(llava: Family, processor: Processor) -> None:
     parts = {name: llava.parameter_group(name) for name, _ in llava.build(processor, seed=0).named_parameters()}
     assert parts["model.multi_modal_projector.linear_2.bias"] == "projector"
     assert parts["model.vision_tower.embeddings.patch_embedding.weight"] == "vision"
