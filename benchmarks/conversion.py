@@ -126,7 +126,7 @@ def same_bits(folder: Path) -> None:
 
     found: list[dict[str, Any]] = []
     for name in ("peer", "ours"):
-        tensors = {}
+        tensors: dict[str, Any] = {}
         for path in (folder / name).glob("*.safetensors"):
             with safe_open(path, "pt") as file:
                 tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

@@ -61,13 +61,13 @@ def _write(folder: Path, shape: dict[str, int]) -> int:
     )
     model = LlamaForCausalLM(config).bfloat16()
     model.save_pretrained(folder / TAG)
-    parameters = sum(weight.numel() for weight in model.parameters())
+    parameters: int = sum(weight.numel() for weight in model.parameters())
     peft = get_peft_model(model, LoraConfig(r=RANK, lora_alpha=ALPHA, use_dora=True, target_modules=TARGETS))
     with torch.no_grad():
         for weight_name, weight in peft.named_parameters():
             if "lora_B" in weight_name:
                 weight.normal_(std=0.01)
-    peft.save_pretrained(folder / ADAPTER)
+    peft.save_pretrained(str(folder / ADAPTER))
     return parameters
 
 

@@ -68,7 +68,7 @@ def patched(field: str) -> dict[str, Any]:
 
 
 ROOT_KEY = {"name": "A", "valueFrom": {"secretKeyRef": {"name": "mantis-minio-root", "key": "MINIO_ROOT_PASSWORD"}}}
-WANTS_MORE = {
+WANTS_MORE: dict[str, dict[str, Any]] = {
     "a Secret": {"trainer": {"env": [ROOT_KEY]}},
     "an initializer": {"initializer": {"model": {"secretRef": {"name": "mantis-minio-root"}}}},
     **{field: patched(field) for field in PATCHED_POD},
@@ -77,7 +77,7 @@ WANTS_MORE = {
 
 @pytest.mark.parametrize("what", WANTS_MORE)
 def test_a_job_sees_what_its_runtime_gives_it_and_nothing_else(
-    kube: Kube, account: str, run_in_bucket: RunInBucket, what: Any
+    kube: Kube, account: str, run_in_bucket: RunInBucket, what: str
 ) -> None:
     """Else who may create one reads with it what `get secret` is refused."""
     job = train_job(run_in_bucket(), "0" * 64)
@@ -98,7 +98,7 @@ def test_a_job_sees_what_its_runtime_gives_it_and_nothing_else(
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_is_refused(kube: Kube, account: str, what: Any) -> None:
+def test_what_is_refused(kube: Kube, account: str, what: str) -> None:
     said = kube.kubectl(account, *REFUSED[what], check=False)
     assert "is forbidden" in said or "Forbidden" in said, said
 

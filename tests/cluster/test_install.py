@@ -21,7 +21,7 @@ def test_everything_is_ready_within_five_minutes(platform: float) -> None:
     assert platform < 300
 
 
-def pods_of(overlay: str, kube: Any) -> dict[str, dict]:
+def pods_of(overlay: str, kube: Any) -> dict[str, dict[str, Any]]:
     """The pods that an overlay leads to, by the object that makes them: templates, and the runtime's of the ranks."""
     found = {}
     for item in yaml.safe_load_all(kube.kubectl("kustomize", ROOT / "manifests" / "overlays" / overlay)):
@@ -35,7 +35,7 @@ def pods_of(overlay: str, kube: Any) -> dict[str, dict]:
     return found
 
 
-def create(kube: Any, namespace: str, name: str, spec: dict) -> str:
+def create(kube: Any, namespace: str, name: str, spec: dict[str, Any]) -> str:
     """What the API server says to a pod; its account is another namespace's and does not count here."""
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}}
     pod["spec"] = {key: value for key, value in spec.items() if key != "serviceAccountName"}

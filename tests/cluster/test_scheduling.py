@@ -58,7 +58,7 @@ class Following:
 @pytest.fixture
 def said(capfd: pytest.CaptureFixture[str]) -> Any:
     """Wait for words of the launcher; returns all that it said."""
-    heard = []
+    heard: list[str] = []
 
     def wait(words: str, seconds: float = 60) -> str:
         end = time.monotonic() + seconds

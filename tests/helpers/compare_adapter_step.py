@@ -17,7 +17,7 @@ from mantis.config.recipe import AdapterSettings, ModelSettings, TrainingSetting
 from mantis.dataset.mixture_reader import MixtureReader
 from mantis.models.family import Family
 from mantis.models.registry import family
-from tests.helpers.compare_zero_step import BATCH, main, steps_of
+from tests.helpers.compare_zero_step import BATCH, Figures, main, steps_of
 
 TARGETS = {
     "llava-clip": r".*language_model.*\.(q|k|v|o|gate|up|down)_proj",
@@ -38,7 +38,7 @@ UNQUANTIZED = {"llava-clip": ["model.vision_tower", "lm_head"], "idefics2": ["lm
 
 def train(
     model_settings: ModelSettings, settings: TrainingSettings, reader: MixtureReader, ranks: DistributedContext
-) -> list[dict]:
+) -> list[Figures]:
     kind = family(model_settings.family)
     parts = ("text",) if kind.name == "llava-clip" else ("projector", "text")
     adapter = PUBLISHED[kind.name]
@@ -57,7 +57,7 @@ def train(
     return steps_of(engine, reference, LossHead(model), kind, processor, settings, reader, ranks)
 
 
-def peft_alone(model: torch.nn.Module, kind: Family, adapter: AdapterSettings) -> Any:
+def peft_alone(model: Any, kind: Family, adapter: AdapterSettings) -> Any:
     """The model as transformers quantizes it when it loads it, with peft's adapters."""
     with tempfile.TemporaryDirectory() as own:
         folders = [own]
@@ -78,7 +78,8 @@ def peft_alone(model: torch.nn.Module, kind: Family, adapter: AdapterSettings) -
         torch.distributed.barrier()
     kind.for_packing(loaded)
     lora = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, use_dora=True, target_modules=TARGETS[kind.name])
-    return get_peft_model(loaded, lora).base_model.model.train()
+    wrapped: Any = get_peft_model(loaded, lora)
+    return wrapped.base_model.model.train()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Arguments: store URL, file for the figures, ids of runs.
 
 import copy
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,15 @@ from mantis.runs.step_runner import open_run, read_record
 BATCH, RATE = 7, 1e-3
 STEP_SAMPLES = 21
 CHUNK = 1000  # logits: a few targets
-VARIANTS = [
+VARIANTS: list[dict[str, Any]] = [
     {"zero_stage": 3, "weight_decay": 0.01, "token_budget": 8, "chunk_logits": CHUNK},
     {"zero_stage": 2, "weight_decay": 0.01, "token_budget": 120, "chunk_logits": CHUNK},
     {"zero_stage": 3, "train": ("projector", "text"), "gradient_checkpointing": True, "token_budget": 30},
     {"zero_stage": 3, "train": ("projector",), "global_batch_size": 128},
     {"zero_stage": 3, "train": ("projector", "text", "cross_attention", "embeddings"), "global_batch_size": 128},
 ]
+
+Figures = dict[str, Any]  # of one step
 
 
 def main(work: Any, store_url: str, out: str, *run_ids: str) -> None:
@@ -49,7 +52,10 @@ def main(work: Any, store_url: str, out: str, *run_ids: str) -> None:
     for run_id in run_ids:
         run = open_run(run_id, store_url)
         record = read_record(run.store, run.id, "assemble")
-        reader = MixtureReader(run.store, read_manifest(run.store, record.key))
+        assert record is not None
+        mixture = read_manifest(run.store, record.key)
+        assert mixture is not None
+        reader = MixtureReader(run.store, mixture)
         figures[run_id] = work(run.recipe.model, run.recipe.training, reader, ranks)
     Path(f"{out}.{ranks.rank}").write_text(json.dumps(figures))
     leave_ranks()
@@ -57,10 +63,10 @@ def main(work: Any, store_url: str, out: str, *run_ids: str) -> None:
 
 def every_variant(
     model_settings: ModelSettings, training: TrainingSettings, reader: MixtureReader, ranks: DistributedContext
-) -> list[list[dict]]:
+) -> list[list[Figures]]:
     figures = []
     for variant in VARIANTS:
-        changes = {"max_grad_norm": 0.5, "global_batch_size": BATCH, **variant}
+        changes: dict[str, Any] = {"gradient_clipping": 0.5, "batch_size": BATCH, **variant}
         chunk = changes.pop("chunk_logits", CHUNK_LOGITS)
         settings = training.model_copy(update=changes)
         figures.append(train(model_settings, settings, reader, ranks, chunk_logits=chunk))
@@ -74,7 +80,7 @@ def train(
     ranks: DistributedContext,
     *,
     chunk_logits: Any,
-) -> list[dict]:
+) -> list[Figures]:
     kind = family(model_settings.family)
     processor = kind.processor(reader.tokenizer(), model_settings)
     model = kind.build(processor, seed=3)
@@ -94,7 +100,7 @@ def steps_of(
     settings: TrainingSettings,
     reader: MixtureReader,
     ranks: DistributedContext,
-) -> list[dict]:
+) -> list[Figures]:
     plan = SamplePlan(
         Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
         seed=1,
@@ -124,7 +130,7 @@ def step(
     kind: Family,
     preparer: SampleProcessor,
     ranks: DistributedContext,
-) -> dict:
+) -> Figures:
     expected = one_by_one(reference, kind, preparer, work.samples)
     loss = torch.zeros(())
     for index, batch in enumerate(work.batches):
@@ -165,7 +171,7 @@ def gradient_error(module: torch.nn.Module, reference: torch.nn.Module) -> float
             expected = torch.zeros_like(named[name]) if expected is None else expected
             difference += float((found - expected).square().sum())
             size += float(expected.square().sum())
-    return (difference / size) ** 0.5
+    return math.sqrt(difference / size)
 
 
 def step_by_hand(model: torch.nn.Module, adam: torch.optim.Optimizer, clipping: float) -> float:

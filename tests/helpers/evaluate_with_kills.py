@@ -13,12 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from components.evaluation import evaluator  # noqa: F401  (torch, imported once for all lives)
 from components.evaluation.generation.generator import Generator
 from components.evaluation.step import evaluate
-from mantis.artifacts.manifest import load_manifest
+from mantis.artifacts.manifest import Manifest, load_manifest
 from mantis.config.recipe import parse_recipe
 from mantis.runs.step_runner import Run
 from mantis.store.base import open_store
@@ -26,7 +24,7 @@ from mantis.store.base import open_store
 QUESTIONS_BEFORE_THE_LAST_KILL = 100  # of 178
 
 
-def live(run: Run, model: torch.nn.Module, asked: Path) -> None:
+def live(run: Run, model: Manifest, asked: Path) -> None:
     """One life: evaluates, and notes in `asked` each question that it begins to answer."""
     generate = Generator._generate
 
@@ -38,11 +36,11 @@ def live(run: Run, model: torch.nn.Module, asked: Path) -> None:
         time.sleep(0.03)  # a model that takes its time, or it would be done before it is killed
         return generate(self, inputs)
 
-    Generator._generate = noted
+    Generator._generate = noted  # type: ignore[method-assign]
     evaluate(run, "demo-multi", model)
 
 
-def fork(run: Run, model: torch.nn.Module, asked: Path) -> int:
+def fork(run: Run, model: Manifest, asked: Path) -> int:
     child = os.fork()
     if child:
         return child

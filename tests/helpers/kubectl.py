@@ -41,7 +41,8 @@ def forwarded(service: str, port: int, namespace: str = "mantis") -> Iterator[in
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         here = free.getsockname()[1]
-    leave, current = threading.Event(), []
+    leave = threading.Event()
+    current: list[subprocess.Popen[bytes]] = []
 
     def work() -> None:
         while not leave.is_set():

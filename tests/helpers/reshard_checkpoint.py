@@ -4,6 +4,7 @@ Arguments: save | load, ZeRO stage, folder, and for load the saving world size, 
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ class Direct:
     """DeepSpeed's checkpoint engine, writing at once what Snapshot writes later."""
 
     def __init__(self, usual: Any, folder: Path) -> None:
-        self.usual, self.folder, self.digests = usual, folder, {}
+        self.usual, self.folder = usual, folder
+        self.digests: dict[str, str] = {}
         folder.mkdir(exist_ok=True)
 
     def save(self, state_dict: Any, path: Any) -> None:
@@ -128,4 +130,5 @@ def load(stage: str, folder: str, world: str, saved_stage: str, out: str) -> Non
 
 
 if __name__ == "__main__":
-    {"save": save, "load": load}[sys.argv[1]](*sys.argv[2:])
+    commands: dict[str, Callable[..., None]] = {"save": save, "load": load}
+    commands[sys.argv[1]](*sys.argv[2:])

@@ -14,8 +14,11 @@ from mantis.runs.step_runner import open_run, read_record
 def main(store_url: str, run_id: str) -> None:
     run = open_run(run_id, store_url)
     record = read_record(run.store, run.id, "assemble")
+    assert record is not None
+    mixture = read_manifest(run.store, key_of(run.store, record.uri))
+    assert mixture is not None
     try:
-        train(run, read_manifest(run.store, record.key))
+        train(run, mixture)
     except MantisError as error:
         sys.exit(f"ERROR: {error}")
 

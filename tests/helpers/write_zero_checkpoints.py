@@ -20,7 +20,7 @@ from typing import Any
 import deepspeed
 import deepspeed.ops
 import torch
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn.modules import Linear4bit
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file

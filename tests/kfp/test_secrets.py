@@ -16,7 +16,7 @@ OURS = ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD")
 
 @pytest.fixture(scope="module")
 def credentials(kube: Kube) -> dict[str, bytes]:
-    found = {}
+    found: dict[str, bytes] = {}
     for name in ("mantis-store", "mantis-mlflow"):
         data = kube.core.read_namespaced_secret(name, "mantis").data
         found |= {key: base64.b64decode(value) for key, value in data.items() if key in OURS}

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,7 +125,7 @@ def test_lineage_of_a_prediction(mantis: Mantis, undisturbed: Undisturbed) -> No
 
 
 @pytest.fixture
-def started(mantis_environment: dict[str, str]) -> Iterator:
+def started(mantis_environment: dict[str, str]) -> Iterator[Callable[[Path], "subprocess.Popen[str]"]]:
     """Start `mantis run`, to be hurt."""
     children: list[subprocess.Popen[str]] = []
 
@@ -170,7 +170,7 @@ def until_committed(child: "subprocess.Popen[str]", store: Path, step: int) -> N
 
 @pytest.mark.slow
 def test_a_killed_rank_and_ctrl_c_change_nothing_in_the_result(
-    mantis: Mantis, undisturbed: Undisturbed, started: Iterator, tmp_path: Path
+    mantis: Mantis, undisturbed: Undisturbed, started: Callable[[Path], "subprocess.Popen[str]"], tmp_path: Path
 ) -> None:
     store = tmp_path / ".mantis"
 

@@ -14,7 +14,7 @@ def test_an_interval_covers_the_truth_as_often_as_it_says(size: int, chance: flo
     rng = np.random.default_rng(7)
     covered = 0
     for draw in range(DRAWS):
-        low, high = bootstrap_interval(rng.random(size) < chance, seed=draw)
+        low, high = bootstrap_interval((rng.random(size) < chance).astype(float), seed=draw)
         covered += low <= chance <= high
     assert 0.935 <= covered / DRAWS <= 0.965
 

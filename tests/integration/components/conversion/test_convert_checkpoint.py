@@ -2,6 +2,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from components.conversion import convert_checkpoint, proof
+from components.conversion.shard_writer import write_shards
 from components.conversion.step import convert
+from components.conversion.zero.checkpoint_reader import read_last_step
 from mantis.artifacts.manifest import Manifest, check_files
 from mantis.errors import ConversionError
 from mantis.runs.step_runner import Run, State, read_record
@@ -58,7 +61,7 @@ def test_bf16_is_each_weight_rounded(trained_run: MakeTrainedRun) -> None:
     assert float(model.summary["largest_logit_difference"]) > 0.0
     folder = folder_of(run, model)
     assert AutoModelForImageTextToText.from_pretrained(folder).dtype == torch.bfloat16
-    exact = convert_checkpoint.read_last_step(run.store, checkpoint).tensors
+    exact = read_last_step(run.store, checkpoint).tensors
     name = "lm_head.weight"
     whole = torch.cat([piece.read() for piece in exact[name].pieces]).view(exact[name].shape)
     assert torch.equal(load_file(folder / "model.safetensors")[name], whole.bfloat16())
@@ -68,9 +71,9 @@ def test_one_changed_bit_of_one_written_tensor_stops_the_step(
     trained_run: MakeTrainedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, checkpoint = trained_run()
-    write = convert_checkpoint.write_shards
+    write = write_shards
 
-    def write_and_flip(shards: list, folder: Path) -> dict[str, str]:
+    def write_and_flip(shards: list[Any], folder: Path) -> dict[str, str]:
         digests = write(shards, folder)
         place = next(place for place in shards[0].places if place.tensor.name.endswith("layers.1.mlp.up_proj.weight"))
         with (folder / shards[0].name).open("r+b") as file:
@@ -170,7 +173,7 @@ def test_a_later_step_that_was_not_committed_is_not_converted(trained_run: MakeT
 
 def test_tied_weights_are_left_out(trained_run: MakeTrainedRun, tmp_path: Path) -> None:
     run, checkpoint = trained_run()
-    zero = convert_checkpoint.read_last_step(run.store, checkpoint)
+    zero = read_last_step(run.store, checkpoint)
     config = json.loads(run.store.get("checkpoints/trained/model/config.json"))
     config["tie_word_embeddings"] = True
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -15,8 +15,9 @@ import pytest
 from components.conversion.step import convert
 from mantis.artifacts.manifest import check_files, read_manifest
 from mantis.errors import ConversionError, MantisError
-from mantis.store.local import LocalStore
+from mantis.store.base import ObjectStore
 from tests.fixtures.conversion import MakeTrainedRun
+from tests.helpers.paths import root_of
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def models(store: LocalStore) -> list[str]:
+def models(store: ObjectStore) -> list[str]:
     return [prefix for prefix in store.children("models")[1] if read_manifest(store, prefix) is not None]
 
 
@@ -51,11 +52,11 @@ def test_a_full_store_is_said_and_a_rerun_completes(
     trained_run: MakeTrainedRun, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, checkpoint = trained_run()
-    (run.store.root / "models").symlink_to(small_disk)  # type: ignore[attr-defined]
+    (root_of(run.store) / "models").symlink_to(small_disk)
     with pytest.raises(MantisError, match="No space left"):
         convert(run, checkpoint)
-    assert models(run.store) == []  # type: ignore[arg-type]
-    (run.store.root / "models").unlink()  # type: ignore[attr-defined]
+    assert models(run.store) == []
+    (root_of(run.store) / "models").unlink()
     assert check_files(run.store, convert(run, checkpoint)) == []
 
 
@@ -86,9 +87,9 @@ def test_a_kill_at_any_time_leaves_no_model_and_a_rerun_completes(trained_run: M
         time.sleep(clock.uniform(0.0, seconds))
         child.send_signal(signal.SIGKILL)
         child.wait()
-        for prefix in models(run.store):  # type: ignore[arg-type]
+        for prefix in models(run.store):
             found = read_manifest(run.store, prefix)
             assert found is not None
             assert check_files(run.store, found) == []  # it was quicker than the kill
-            shutil.rmtree(run.store.root / prefix)  # type: ignore[attr-defined]
+            shutil.rmtree(root_of(run.store) / prefix)
     assert check_files(run.store, convert(run, checkpoint)) == []

@@ -12,7 +12,7 @@ from components.evaluation.step import evaluate
 from mantis.artifacts.manifest import Manifest, save_manifest
 from mantis.runs.step_runner import Run
 from mantis.store.base import ObjectStore, key_of
-from tests.helpers.paths import ROOT
+from tests.helpers.paths import ROOT, root_of
 
 LARGEST_BATCH = 12
 
@@ -40,7 +40,7 @@ def results(store: ObjectStore, uri: str) -> dict[str, bytes]:
 
 def keys(run: Run) -> list[str]:
     """Of every response that is stored."""
-    paths = (run.store.root / "responses").rglob("*.jsonl")
+    paths = (root_of(run.store) / "responses").rglob("*.jsonl")
     return [json.loads(line)["key"] for path in paths for line in path.read_text().splitlines()]
 
 

@@ -12,6 +12,7 @@ from mantis.config.recipe import Recipe
 from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore
 from tests.fixtures.reporting import MakeStored, Stored
+from tests.helpers.paths import root_of
 
 
 def look(browser: Any, path: Path) -> Any:
@@ -41,13 +42,13 @@ def sound(browser: Any, path: Path) -> int:
 
 def test_the_report_of_a_run(browser: Any, stored: Stored) -> None:
     report(stored.run, stored.evaluations)
-    path = stored.run.store.root / "reports" / stored.run.id / "report.html"
+    path = root_of(stored.run.store) / "reports" / stored.run.id / "report.html"
     assert sound(browser, path) == 4 * (2 + 4 + 4 + 4) + 2
 
 
 def test_the_report_of_fifteen_benchmarks(browser: Any, fifteen_benchmarks: Stored) -> None:
     report(fifteen_benchmarks.run, fifteen_benchmarks.evaluations)
-    path = fifteen_benchmarks.run.store.root / "reports" / fifteen_benchmarks.run.id / "report.html"
+    path = root_of(fifteen_benchmarks.run.store) / "reports" / fifteen_benchmarks.run.id / "report.html"
     assert sound(browser, path) > 150
     page, _, _ = look(browser, path)
     ours = page.locator("table.ladder tr.ours td")

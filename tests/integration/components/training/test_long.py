@@ -20,5 +20,5 @@ def test_memory_is_flat_and_the_goodput_table_sums_to_the_wall_time(make_run: Ma
     lines = run.store.get(f"{manifest.key}/metrics.jsonl").splitlines()
     memory = {row["step"]: row["memory_gb"] for row in map(json.loads, lines)}
     assert memory[2000] < 1.02 * memory[500], "the peak of the first rank's memory after a quarter of the steps"
-    seconds = sum(value for name, value in manifest.summary.items() if name.startswith("seconds_"))
+    seconds = sum(value for name, value in manifest.summary.items() if name.startswith("seconds_"))  # type: ignore[misc]
     assert seconds == pytest.approx(wall, rel=0.01)

@@ -103,7 +103,7 @@ def test_probe_holds_a_batch_and_the_trained_models_logits(trained: Trained) -> 
 
 def test_time_by_cause_sums_to_the_wall_time(trained: Trained) -> None:
     run, manifest = trained.run, trained.manifest
-    accounted = sum(value for name, value in manifest.summary.items() if name.startswith("seconds_"))
+    accounted = sum(value for name, value in manifest.summary.items() if name.startswith("seconds_"))  # type: ignore[misc]
     record = json.loads(run.store.get(run.key("steps/train.json")))
     # The step's own seconds hold the launcher's start and end too, which are outside of the ranks.
     assert 0.8 * record["seconds"] < accounted <= record["seconds"] + 0.5

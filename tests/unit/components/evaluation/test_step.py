@@ -14,6 +14,7 @@ from mantis.artifacts.manifest import Manifest
 from mantis.errors import ConfigError, IntegrityError
 from mantis.runs.step_runner import Run
 from mantis.store.base import ObjectStore
+from tests.helpers.paths import root_of
 
 
 def lines(store: ObjectStore, prefix: str, name: str) -> list[dict[str, Any]]:
@@ -64,13 +65,13 @@ def test_gallery_has_small_pictures_inside(eval_run: Run, stored_model: Manifest
 
 def journal_of(run: Run) -> dict[Path, list[dict[str, Any]]]:
     """Every raw response as it lies in the store, by object."""
-    folder = run.store.root / "responses"
+    folder = root_of(run.store) / "responses"
     return {path: [json.loads(line) for line in path.read_text().splitlines()] for path in folder.rglob("*.jsonl")}
 
 
 def test_a_rerun_makes_only_what_is_missing(eval_run: Run, stored_model: Manifest) -> None:
     prefix = evaluate(eval_run, "demo-multi", stored_model).key
-    folder = eval_run.store.root / prefix
+    folder = root_of(eval_run.store) / prefix
     before = {path.name: path.read_bytes() for path in folder.rglob("*.json*")}
     kept = journal_of(eval_run)
     assert len(kept) > 5
@@ -117,12 +118,12 @@ def test_responses_are_reused_only_where_nothing_that_decides_them_changed(
 
 def test_processes_share_the_work_and_give_the_same(eval_run: Run, stored_model: Manifest) -> None:
     alone = evaluate(eval_run, "demo-multi", stored_model)
-    first = {path.name: path.read_bytes() for path in (eval_run.store.root / alone.key).rglob("*.jsonl")}
-    for path in [*journal_of(eval_run), eval_run.store.root / alone.key / "manifest.json"]:
+    first = {path.name: path.read_bytes() for path in (root_of(eval_run.store) / alone.key).rglob("*.jsonl")}
+    for path in [*journal_of(eval_run), root_of(eval_run.store) / alone.key / "manifest.json"]:
         path.unlink()
     together = evaluate(changed(eval_run, processes=3), "demo-multi", stored_model)
-    folder = eval_run.store.root / together.key
-    assert together.key == alone.key
+    folder = root_of(eval_run.store) / together.key
+    assert together.uri == alone.uri
     assert {path.name: path.read_bytes() for path in folder.rglob("*.jsonl")} == first
     keys = [line["key"] for lines in journal_of(eval_run).values() for line in lines]
     assert len(keys) == len(set(keys))
@@ -153,7 +154,7 @@ def test_without_controls_they_are_not_scored(eval_run: Run, stored_model: Manif
 
 def test_a_damaged_response_is_not_taken_for_one(eval_run: Run, stored_model: Manifest) -> None:
     manifest = evaluate(eval_run, "demo-multi", stored_model)
-    (eval_run.store.root / manifest.key / "manifest.json").unlink()
+    (root_of(eval_run.store) / manifest.key / "manifest.json").unlink()
     damaged = next(iter(journal_of(eval_run)))
     damaged.write_text("\n".join(damaged.read_text().splitlines()[:1]))
     with pytest.raises(IntegrityError, match=damaged.name):

@@ -2,6 +2,7 @@ import json
 import re
 import time
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,9 @@ class Page(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.tags, self.open, self.cells = [], [], []
+        self.tags: list[Any] = []
+        self.open: list[str] = []
+        self.cells: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str]]) -> None:
@@ -164,7 +167,8 @@ def test_fifteen_benchmarks_with_large_galleries_stay_small(stored: Stored) -> N
     answer = json.loads(stored.run.store.get(stored.key("evaluate-demo-multi", "gallery.json")))[0]
     row = stored.scores[0]
     image = "data:image/jpeg;base64," + "A" * 12_000
-    scores, gallery = [], []
+    scores: list[dict[str, Any]] = []
+    gallery: list[dict[str, Any]] = []
     for number in range(100):
         skill = f"skill-{number:03d}"
         scores.append({**row, "skill": skill, "label": skill})

@@ -13,7 +13,7 @@ class Table:
     """Counts what is read of it."""
 
     def __init__(self) -> None:
-        self.asked = []
+        self.asked: list[int] = []
 
     def read(self, numbers: list[int]) -> list[dict[str, Any]]:
         self.asked += numbers

@@ -11,7 +11,7 @@ from PIL import Image
 from mantis.config.recipe import ModelSettings
 from mantis.errors import InputError
 from mantis.images.preprocessing import Normalization, decode, normalize, resize_square
-from mantis.models.family import Family, Processor
+from mantis.models.families.llava.model import Llava
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family
 from tests.fixtures.models import MakeJpegs
@@ -31,7 +31,13 @@ def reference(ours: Any, images: list[bytes], folder: Path) -> torch.Tensor:
     ("mode", "kind"), [("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGBA", "PNG"), ("P", "PNG")]
 )
 def test_same_pixels_as_transformers(
-    llava: Family, processor: Processor, make_jpegs: MakeJpegs, tmp_path: Path, mode: str, kind: str
+    llava: Llava,
+    settings: ModelSettings,
+    tokenizer: PreTrainedTokenizerFast,
+    make_jpegs: MakeJpegs,
+    tmp_path: Path,
+    mode: str,
+    kind: str,
 ) -> None:
     images = make_jpegs(SIZES, mode=mode, kind=kind)
     expected = reference(processor, images, tmp_path)
@@ -83,8 +89,8 @@ def test_bicubic_is_that_of_pillow_with_the_horizontal_pass_first(real_jpegs: li
     assert beyond / (40 * 3 * 384 * 384) < 1e-5
 
 
-def test_no_images(processor: Processor) -> None:
-    values = processor.preprocess([]).values
+def test_no_images(llava: Llava, settings: ModelSettings) -> None:
+    values = llava.preprocess([], settings).values
     assert values.shape == (0, 3, 48, 48)
     assert values.dtype == torch.float32
 

@@ -10,6 +10,7 @@ from mantis.errors import NotFoundError, TrainingError
 from mantis.runs.garbage_collection import _heaps, delete, garbage
 from mantis.runs.step_runner import Run, StepSpec, record_existing, run_step
 from mantis.store.base import ObjectStore
+from tests.helpers.paths import root_of
 
 
 def make(
@@ -103,7 +104,7 @@ def test_what_is_unfinished_and_young_is_kept(run: Run) -> None:
     run.store.put("models/4567/second.safetensors", b"")
     run.store.put("models/whole/manifest.json", b"")
     for name, hours in (("4567/first", 30), ("4567/second", 3)):
-        os.utime(run.store.root / "models" / f"{name}.safetensors", (time.time() - 3600 * hours,) * 2)
+        os.utime(root_of(run.store) / "models" / f"{name}.safetensors", (time.time() - 3600 * hours,) * 2)
     half, whole = sorted(_heaps(run.store), key=lambda heap: heap.key)
     assert (half.kept(24), half.kept(2)) == (True, False)  # by its newest object
     assert not whole.kept(24)

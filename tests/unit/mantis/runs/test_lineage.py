@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from components.data.step import assemble, prepare, resolve_subsets
 from mantis.artifacts.manifest import Kind, Manifest

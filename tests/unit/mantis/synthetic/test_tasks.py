@@ -106,7 +106,7 @@ def test_the_subsets_share_all_conversations(folder: Path) -> None:
 
 
 def test_answers_are_balanced_and_every_skill_has_its_samples(folder: Path) -> None:
-    skills = {}
+    skills: dict[str, list[tuple[tuple[str, ...], str]]] = {}
     for rows in held_out(folder).values():
         for row in rows:
             assert row["answer"] in row["options"]
@@ -122,7 +122,7 @@ def test_answers_are_balanced_and_every_skill_has_its_samples(folder: Path) -> N
 
 def test_no_answer_follows_from_one_image_where_several_are_needed(folder: Path) -> None:
     """Where all images agree, or a first frame gives the motion away, one image would do."""
-    moves = Counter()
+    moves: Counter[Any] = Counter()
     for row in held_out(folder)["demo-multi"]:
         pictures = [shown(folder / "benchmarks" / "demo-multi" / path) for path in row["images"]]
         if row["skill"] == "coref":

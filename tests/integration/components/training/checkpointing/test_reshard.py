@@ -1,7 +1,7 @@
 """Checkpoints in another layout than they were saved in: frozen and trained weights, moments, buffers, what follows."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -10,17 +10,23 @@ from tests.fixtures.training import Torchrun
 
 
 @pytest.fixture(scope="module")
-def saved(torchrun: Torchrun, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def saved(torchrun: Torchrun, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
     """stage -> folder with a checkpoint of two ranks, and the state before and two steps after."""
 
-    def save(stage: int) -> Any:
+    def save(stage: int) -> Path:
         folder = tmp_path_factory.mktemp(f"zero-{stage}")
         done = torchrun("reshard_checkpoint", 2, "save", stage, folder)
         assert done.returncode == 0, done.stderr[-3000:]
         return folder
 
-    found = {}
-    return lambda stage: found.setdefault(stage, None) or found.update({stage: save(stage)}) or found[stage]
+    found: dict[int, Path] = {}
+
+    def once(stage: int) -> Path:
+        if stage not in found:
+            found[stage] = save(stage)
+        return found[stage]
+
+    return once
 
 
 @pytest.mark.parametrize(
@@ -35,7 +41,7 @@ def saved(torchrun: Torchrun, tmp_path_factory: pytest.TempPathFactory) -> Any:
     ],
 )
 def test_everything_is_there_on_another_layout(
-    saved: Any, torchrun: Torchrun, tmp_path: Path, saved_stage: int, stage: int, ranks: int
+    saved: Callable[[int], Path], torchrun: Torchrun, tmp_path: Path, saved_stage: int, stage: int, ranks: int
 ) -> None:
     folder, out = saved(saved_stage), tmp_path / "state.pt"
     done = torchrun("reshard_checkpoint", ranks, "load", stage, folder, 2, saved_stage, out)

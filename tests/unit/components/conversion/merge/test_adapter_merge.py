@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,9 @@ class Layers(torch.nn.Module):
         self.plain = torch.nn.Linear(5, 3)
 
 
-def written(folder: Path, *, dora: bool, rslora: bool, dtype: torch.dtype) -> tuple[dict, dict, bytes]:
+def written(
+    folder: Path, *, dora: bool, rslora: bool, dtype: torch.dtype
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], bytes]:
     """Base and adapter as files in `folder`, peft's merge of them, and adapter_config.json."""
     torch.manual_seed(1)
     model = Layers().to(dtype)
@@ -41,7 +44,7 @@ def written(folder: Path, *, dora: bool, rslora: bool, dtype: torch.dtype) -> tu
                 weight.add_(torch.randn_like(weight), alpha=0.3)
     factors = {name: weight.detach().clone() for name, weight in peft.named_parameters() if "lora_" in name}
     save_file(factors, folder / "adapter" / "adapter.safetensors")
-    config.save_pretrained(folder)
+    config.save_pretrained(str(folder))
     text = (folder / "adapter_config.json").read_bytes()
     return factors, dict(peft.merge_and_unload().state_dict()), text
 
@@ -89,7 +92,7 @@ def test_the_bits_are_those_of_pefts_merge(
         ({"use_dora": True}, "differ in lora_magnitude_vector"),
     ],
 )
-def test_an_adapter_that_is_not_merged_is_refused(tmp_path: Path, change: dict, says: str) -> None:
+def test_an_adapter_that_is_not_merged_is_refused(tmp_path: Path, change: dict[str, Any], says: str) -> None:
     text = written(tmp_path, dora=False, rslora=False, dtype=torch.float32)[2]
     with pytest.raises(ConversionError, match=says):
         merge(tmp_path, json.dumps(json.loads(text) | change).encode())

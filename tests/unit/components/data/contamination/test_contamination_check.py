@@ -70,8 +70,8 @@ def test_photographs_are_known_again(photographs: list[bytes], change: Callable[
 
 def test_distances_are_counted_bit_by_bit() -> None:
     generator = np.random.default_rng(0)
-    ours = generator.integers(0, 2**63, (50, 4), np.uint64)
-    theirs = ours[:10] ^ np.array([1, 0, 7, 0], np.uint64)
+    ours = generator.integers(0, 2**63, (50, 4), dtype=np.uint64)
+    theirs = ours[:10] ^ np.array([1, 0, 7, 0], dtype=np.uint64)
     found = alike(ours, theirs, within=4)
     assert [part.tolist() for part in found] == [list(range(10)), list(range(10)), [4] * 10]
     assert not len(alike(ours, theirs, within=3)[0])

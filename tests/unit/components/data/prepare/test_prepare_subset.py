@@ -115,7 +115,7 @@ def test_ledger_and_dataset_are_the_input(
         "no mapping": lambda name: [name],
         "text": lambda name: folder.row(name),
     }
-    rows = []
+    rows: list[Any] = []
     for number, kind in enumerate(kinds):
         name = f"{kind}-{number}"
         if kind in made:
@@ -236,6 +236,6 @@ def test_generated_data_take_the_same_path(run_on: RunOn, data_of: RowsOf) -> No
     run = run_on("generated", {"data.generated_conversations": "60"})
     assert resolve_subsets(run) == ["demo-multi", "demo-single"]
     datasets = [prepare(run, subset) for subset in resolve_subsets(run)]
-    assert sum(dataset.summary["kept"] for dataset in datasets) == 60
+    assert sum(dataset.summary["kept"] for dataset in datasets) == 60  # type: ignore[misc]
     assert all(dataset.summary["dropped"] == 0 for dataset in datasets)
     assert data_of(run, datasets[0])[0]["widths"][0] == 48

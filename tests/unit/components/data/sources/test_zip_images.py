@@ -38,7 +38,7 @@ def zipped(path: Path, members: dict[str, bytes], *, zip64: bool = False, **opti
     return path
 
 
-def refused(images: ZipImages, path: Path) -> RowRejected:
+def refused(images: ZipImages, path: str) -> RowRejected:
     with pytest.raises(RowRejected) as caught:
         images.read(path, max_bytes=LIMIT)
     return caught.value

@@ -89,7 +89,7 @@ def rows_of(name: str, jpegs: list[bytes]) -> tuple[str, list[dict[str, Any]]]:
     numbered = {f"image_{number}": None for number in range(3, 8)}
     math = {"image": "a.jpg", "decoded_image": one, "unit": None, "precision": None, "metadata": "{}"}
     vqa = {"question_id": 7, "image": one, "question": "What colour is it?"}
-    tables = {
+    tables: dict[str, tuple[str, list[dict[str, Any]]]] = {
         "mantis-eval": ("mantis_eval/test-00000-of-00001.parquet", [
             {"id": "c1", "question_type": "multi-choice", "question": f"<image> <image> {ask}",
              "options": [f"(A) {LEFT}", f"(B) {RIGHT}", f"(C) {NEITHER}"], "answer": "B"} | mantis,

@@ -39,7 +39,7 @@ def ask(answerer: Generator, asked: list[Question], batch_tokens: int = 300, bat
         batch_tokens=batch_tokens,
         batch_patches=batch_patches,
     )
-    answers = {}
+    answers: dict[Any, Any] = {}
     for batch, responses in zip(
         plan, answerer.answer([encoded[place] for place in batch] for batch in plan), strict=True
     ):

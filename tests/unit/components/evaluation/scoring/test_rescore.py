@@ -14,7 +14,9 @@ from mantis.artifacts.manifest import Manifest
 from mantis.errors import ConfigError, InputError
 from mantis.runs.step_runner import Run
 from mantis.store.base import ObjectStore
+from pipelines.cli import app
 from pipelines.cli.main import app
+from tests.helpers.paths import root_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,7 @@ def test_other_addresses_are_refused(eval_run: Run) -> None:
         )
     with pytest.raises(InputError, match="cannot be read"):
         rescore_file(
-            eval_run.store.root / "no",
+            root_of(eval_run.store) / "no",
             load_benchmark("demo-multi"),
             Samples(samples=[], missing=[]),
             "official",

@@ -10,7 +10,7 @@ PAPER = (
 )
 
 
-def score(accuracy: float, paper: tuple[PublishedScore] = PAPER, benchmark: str = "blink") -> Score:
+def score(accuracy: float, paper: tuple[PublishedScore, ...] = PAPER, benchmark: str = "blink") -> Score:
     return Score(
         benchmark=benchmark,
         skill="overall",

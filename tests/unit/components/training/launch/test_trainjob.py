@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from components.training.launch.kubernetes_client import Pod
+from components.training.launch.kubernetes_client import Cluster, Pod
 from components.training.launch.trainjob import _describe, _failures, _queued_now, _waits
 from components.training.monitoring.failures import Failure
 
 FAILED = {"status": {"conditions": [{"type": "Failed", "status": "True", "message": "jobset failed"}]}}
 
 
-def job(**spec: Any) -> dict:
+def job(**spec: Any) -> dict[str, Any]:
     return {"metadata": {"labels": {}, "name": "train-x"}, "spec": spec, "status": {}}
 
 
@@ -25,7 +25,7 @@ def left(rank: int, at: float, problem: str, *, expected: bool = False, passing:
     return failure.model_dump_json()
 
 
-class Logs:
+class Logs(Cluster):
     """The cluster, as far as it is asked for words."""
 
     namespace = "mantis"
@@ -36,7 +36,7 @@ class Logs:
     def tail(self, name: str, lines: int) -> list[str]:
         return [f"the last line of {name}", *self._report.get(name.split("-")[4], "").splitlines()]
 
-    def warning(self, job: dict) -> str:
+    def warning(self, job: dict[str, Any]) -> str:
         return self._warning
 
 

@@ -110,8 +110,9 @@ def figures(loss: float) -> StepFigures:
     )
 
 
-def recorder(**kept: Any) -> MetricRows:
-    return MetricRows(**{"every": 5, "steps": 12, "peak_flops": 2e10, "device": torch.device("cpu")} | kept)
+def recorder(**kept: Any) -> Recorder:
+    given: dict[str, Any] = {"every": 5, "steps": 12, "peak_flops": 2e10, "device": torch.device("cpu")}
+    return Recorder(**given | kept)
 
 
 def without_memory(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -148,7 +149,7 @@ def test_a_row_says_what_the_steps_were_worth() -> None:
 
 
 def test_what_passed_around_the_ranks_is_accounted_for() -> None:
-    summary = {"steps": 3, "seconds_step": 8.0, "seconds_other": 1.0, "goodput": 8 / 9}
+    summary: dict[str, Any] = {"steps": 3, "seconds_step": 8.0, "seconds_other": 1.0, "goodput": 8 / 9}
     whole = with_launching(summary, before=4.0, wall=6.0)
     assert whole == {"steps": 3, "seconds_step": 8.0, "seconds_other": 2.0, "goodput": 0.8}
     # Whoever follows a job that has run for longer knows less than the ranks.
@@ -196,9 +197,9 @@ def test_two_attempts_of_a_job_sum_to_the_wall_time_and_queue_once(
     assert seconds["queue"] == pytest.approx(0.5 * HOUR, abs=2)
     assert seconds["rework"] == pytest.approx(1.0 * HOUR, abs=2)
     assert sum(seconds.values()) == pytest.approx(6.5 * HOUR, abs=2)
-    summary = {f"seconds_{cause}": value for cause, value in seconds.items()}
+    summary: dict[str, Any] = {f"seconds_{cause}": value for cause, value in seconds.items()}
     whole = with_launching(summary, before=0.0, wall=6.75 * HOUR)
-    assert sum(whole[name] for name in summary) == pytest.approx(6.75 * HOUR, abs=2)
+    assert sum(whole[name] for name in summary) == pytest.approx(6.75 * HOUR, abs=2)  # type: ignore[misc]
     assert whole["goodput"] == pytest.approx(4 / 6.75, abs=0.001)
 
 
@@ -231,6 +232,6 @@ def test_a_new_launch_queues_again_and_what_was_before_it_counts_once(
     monkeypatch.setenv(QUEUED_AT, f"{now - 3 * HOUR:.0f}")
     seconds = beaten(*attempt(monkeypatch, store, hours=1.0, saved={"step": 5.0 * HOUR}))
     assert seconds["queue"] == pytest.approx(2.0 * HOUR, abs=2)
-    summary = {f"seconds_{cause}": value for cause, value in seconds.items()}
+    summary: dict[str, Any] = {f"seconds_{cause}": value for cause, value in seconds.items()}
     whole = with_launching(summary, before=before, wall=3.25 * HOUR)
-    assert sum(whole[name] for name in summary) == pytest.approx(8.25 * HOUR, abs=2)
+    assert sum(whole[name] for name in summary) == pytest.approx(8.25 * HOUR, abs=2)  # type: ignore[misc]

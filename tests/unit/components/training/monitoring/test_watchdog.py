@@ -2,25 +2,34 @@ import queue
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pytest
-from torch.distributed import HashStore
+from torch._C._distributed_c10d import HashStore
 
 from components.training.monitoring.watchdog import Mark, Watchdog, late_error
+from mantis.errors import TrainingError
+
+
+class Dogs(NamedTuple):
+    """Two ranks' watchdogs on one store, and the errors that end their processes."""
+
+    pair: list[Watchdog]
+    errors: "queue.Queue[TrainingError]"
 
 
 @pytest.fixture
-def dogs() -> Iterator[tuple[list[Watchdog], Any]]:
+def dogs() -> Iterator[Dogs]:
     """Two ranks' watchdogs on one store, and the errors with which they would end their processes."""
-    store, errors = HashStore(), queue.Queue()
+    store = HashStore()
+    errors: queue.Queue[TrainingError] = queue.Queue()
     pair = [Watchdog(store, rank=rank, world_size=2, seconds=1.5, end=errors.put) for rank in range(2)]
-    yield pair, errors
+    yield Dogs(pair, errors)
     for dog in pair:
         dog.close()
 
 
-def test_the_rank_that_waits_names_the_one_that_does_not_answer(dogs: tuple[list[Watchdog], Any]) -> None:
+def test_the_rank_that_waits_names_the_one_that_does_not_answer(dogs: Dogs) -> None:
     (first, second), errors = dogs
     for dog in (first, second):
         dog.mark(7, "micro-step 1 of 2")
@@ -33,7 +42,7 @@ def test_the_rank_that_waits_names_the_one_that_does_not_answer(dogs: tuple[list
     assert "training.hang_timeout_seconds" in error.remedy
 
 
-def test_nothing_is_late_while_it_moves_or_is_paused(dogs: tuple[list[Watchdog], Any]) -> None:
+def test_nothing_is_late_while_it_moves_or_is_paused(dogs: Dogs) -> None:
     (first, second), errors = dogs
     second.pause()
     until = time.monotonic() + 3
@@ -47,8 +56,9 @@ def test_nothing_is_late_while_it_moves_or_is_paused(dogs: tuple[list[Watchdog],
 def test_a_process_shows_that_it_lives_until_training_is_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The file is touched whatever the training waits for; none is left to grow old while the result is written."""
     monkeypatch.setenv("MANTIS_ALIVE", str(tmp_path / "alive"))
-    dog = Watchdog(HashStore(), rank=3, world_size=4, seconds=600, end=pytest.fail)
-    file, times = tmp_path / "alive" / "rank-3", set()
+    dog = Watchdog(HashStore(), rank=3, world_size=4, seconds=600, end=lambda error: pytest.fail(str(error)))
+    file = tmp_path / "alive" / "rank-3"
+    times: set[int] = set()
     until = time.monotonic() + 10
     while len(times) < 3 and time.monotonic() < until:
         times |= {file.stat().st_mtime_ns} if file.exists() else set()

@@ -18,6 +18,7 @@ from mantis.models.registry import family, family_names
 from mantis.models.verification import family_checks
 from mantis.models.verification.compare_tokens import differences
 from mantis.models.verification.family_checks import CHECKS, check_sample, family_case, jpeg, pack
+from tests.fixtures.models import Role
 
 WORDS = family_checks.WORDS
 
@@ -39,12 +40,68 @@ class Broken:
         return getattr(self._original, name)
 
 
-def broken_case(case: Any, change: Any) -> Any:
-    """The case with a slip, as an author of a family may make it."""
-    kind, processor = case.family, case.processor
-    if change == "counts one token too few":
-        return dataclasses.replace(
-            case, processor=Broken(processor, image_tokens=lambda size: processor.image_tokens(size) - 1)
+@pytest.fixture
+def tokenizer(kind: Any) -> TokenizersBackend:
+    return train_tokenizer([" ".join(WORDS) + "\n"] * 4, vocabulary=420, special_tokens=kind.special_tokens())
+
+
+def jpeg(size: tuple[int, int], seed: int) -> bytes:
+    generator = torch.Generator().manual_seed(seed)
+    small = torch.randint(0, 256, (6, 6, 3), dtype=torch.uint8, generator=generator).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def conversation(seed: int, images: int, turns: int = 2) -> tuple[Conversation, list[bytes]]:
+    """A conversation of `turns` exchanges with so many images, anywhere in the user's turns, several in a row too."""
+    rng = random.Random(seed)
+    sizes = [rng.choice(SHAPES) for _ in range(images)]
+    questions = [[rng.choice(WORDS) for _ in range(rng.randint(1, 6))] for _ in range(turns)]
+    for _ in range(images):
+        question = rng.choice(questions)
+        question.insert(rng.randint(0, len(question)), IMAGE_MARK)
+    contents = [
+        text
+        for question in questions
+        for text in (rng.choice(["", " "]).join(question) or "?", " ".join(rng.choices(WORDS, k=rng.randint(1, 4))))
+    ]
+    roles: tuple[Role, Role] = ("user", "assistant")
+    made = Conversation(
+        id=str(seed),
+        turns=tuple(Turn(role=roles[at % 2], content=text) for at, text in enumerate(contents)),
+        sizes=tuple(ImageSize(width=width, height=height) for width, height in sizes),
+    )
+    return made, [jpeg(size, 100 * seed + at) for at, size in enumerate(sizes)]
+
+
+@pytest.fixture
+def samples() -> list[tuple[Conversation, list[bytes]]]:
+    return [conversation(seed, images) for seed, images in enumerate((1, 0, 3, 10, 2))]
+
+
+@pytest.fixture
+def encoded(
+    kind: Any, settings: ModelSettings, tokenizer: TokenizersBackend, samples: list[tuple[Conversation, list[bytes]]]
+) -> tuple[list[Encoding], list[Pixels]]:
+    encodings = [kind.encode(made, tokenizer, settings) for made, _ in samples]
+    return encodings, [kind.preprocess(images, settings) for _, images in samples]
+
+
+def test_lengths_and_patches_are_known_without_decoding(
+    kind: Any,
+    settings: ModelSettings,
+    tokenizer: TokenizersBackend,
+    samples: list[tuple[Conversation, list[bytes]]],
+    encoded: tuple[list[Encoding], list[Pixels]],
+) -> None:
+    encodings, pixels = encoded
+    for (made, _), encoding, found in zip(samples, encodings, pixels, strict=True):
+        assert len(encoding.input_ids) == len(encoding.labels)
+        patches = [kind.image_patches(size, settings) for size in made.sizes]
+        assert found.image_grid.prod(1).tolist() == patches
+        without = Conversation(
+            id="", turns=tuple(Turn(role=t.role, content=t.content) for t in made.turns), sizes=made.sizes
         )
     if change == "learns the question":
         samples = [

@@ -16,7 +16,7 @@ from mantis.config.recipe import ModelSettings
 from mantis.errors import InputError
 from mantis.models.conversation import Conversation, ImageSize, Turn
 from mantis.models.families.llava.model import Llava
-from mantis.models.family import IGNORE, Encoding, Family, Processor
+from mantis.models.family import IGNORE, Encoding
 from mantis.models.packed_batch import PackedBatch, Pixels
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family
@@ -37,7 +37,7 @@ def sample_losses(llava: Llava, model: torch.nn.Module, batch: PackedBatch) -> t
 
 
 def test_labels_are_the_answers_and_their_ends(
-    settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, processor: Processor, conversations: list[Conversation]
+    llava: Llava, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, conversations: list[Conversation]
 ) -> None:
     encoding = processor.encode(conversations[1])
     assert len(encoding.input_ids) == len(encoding.labels)
@@ -49,7 +49,7 @@ def test_labels_are_the_answers_and_their_ends(
 
 
 def test_images_are_expanded_and_never_learned(
-    tokenizer: PreTrainedTokenizerFast, processor: Processor, conversations: list[Conversation]
+    llava: Llava, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, conversations: list[Conversation]
 ) -> None:
     image = tokenizer.convert_tokens_to_ids("<image>")
     for conversation in conversations:
@@ -59,7 +59,9 @@ def test_images_are_expanded_and_never_learned(
         assert image not in encoding.labels
 
 
-def test_image_of_an_answer_is_not_learned(tokenizer: PreTrainedTokenizerFast, processor: Processor) -> None:
+def test_image_of_an_answer_is_not_learned(
+    llava: Llava, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast
+) -> None:
     turns = (Turn(role="user", content="Which?"), Turn(role="assistant", content="<image> red"))
     talk = Conversation(id="a", turns=turns, sizes=(ImageSize(width=9, height=9),))
     encoding = processor.encode(talk)
@@ -69,7 +71,7 @@ def test_image_of_an_answer_is_not_learned(tokenizer: PreTrainedTokenizerFast, p
 
 
 def test_prompt_is_what_comes_before_the_answer(
-    tokenizer: PreTrainedTokenizerFast, processor: Processor, conversations: list[Conversation]
+    llava: Llava, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, conversations: list[Conversation]
 ) -> None:
     for conversation in conversations:
         *turns, answer = conversation.turns
@@ -81,7 +83,12 @@ def test_prompt_is_what_comes_before_the_answer(
 
 
 def test_encoding_equals_transformers_processor(
-    processor: Processor, conversations: list[Conversation], tmp_path: Path
+    llava: Llava,
+    settings: ModelSettings,
+    tokenizer: PreTrainedTokenizerFast,
+    conversations: list[Conversation],
+    make_jpegs: MakeJpegs,
+    tmp_path: Path,
 ) -> None:
     """The chat template and LlavaProcessor give the same tokens, for messages as text and as parts."""
     processor.save(tmp_path)
@@ -116,7 +123,12 @@ def assert_same_gradients(model: torch.nn.Module, expected: dict[str, torch.Tens
 
 
 def test_packed_equals_plain_transformers(
-    llava: Family, processor: Processor, conversations: list[Conversation], pack: Pack, tmp_path: Path
+    llava: Llava,
+    settings: ModelSettings,
+    tokenizer: PreTrainedTokenizerFast,
+    conversations: list[Conversation],
+    pack: Pack,
+    tmp_path: Path,
 ) -> None:
     """What is saved, loaded by transformers' own class and run one by one with its own attention, is the same model."""
     encodings, pixels = encode_all(processor, conversations)
@@ -141,7 +153,11 @@ def test_packed_equals_plain_transformers(
 
 
 def test_without_images_the_same_parameters_get_gradients(
-    llava: Family, processor: Processor, conversations: list[Conversation], pack: Pack
+    llava: Llava,
+    settings: ModelSettings,
+    tokenizer: PreTrainedTokenizerFast,
+    conversations: list[Conversation],
+    pack: Pack,
 ) -> None:
     encodings, pixels = encode_all(processor, conversations)
     model = llava.build(processor, seed=0)
@@ -161,7 +177,11 @@ def test_without_images_the_same_parameters_get_gradients(
 
 
 def test_without_images_logits_are_those_of_the_text_alone(
-    llava: Family, processor: Processor, conversations: list[Conversation], pack: Pack
+    llava: Llava,
+    settings: ModelSettings,
+    tokenizer: PreTrainedTokenizerFast,
+    conversations: list[Conversation],
+    pack: Pack,
 ) -> None:
     encodings, pixels = encode_all(processor, conversations)
     model = llava.build(processor, seed=0)
@@ -171,7 +191,11 @@ def test_without_images_logits_are_those_of_the_text_alone(
 
 
 def test_gradient_checkpointing_changes_nothing(
-    llava: Family, processor: Processor, conversations: list[Conversation], pack: Pack
+    llava: Llava,
+    settings: ModelSettings,
+    tokenizer: PreTrainedTokenizerFast,
+    conversations: list[Conversation],
+    pack: Pack,
 ) -> None:
     encodings, pixels = encode_all(processor, conversations)
     packed = pack(encodings, pixels)
@@ -186,7 +210,7 @@ def test_gradient_checkpointing_changes_nothing(
 
 
 def test_same_seed_same_weights_and_the_callers_random_numbers_are_left_alone(
-    llava: Family, processor: Processor
+    llava: Llava, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
@@ -198,14 +222,18 @@ def test_same_seed_same_weights_and_the_callers_random_numbers_are_left_alone(
     assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
 
 
-def test_position_embeddings_have_the_set_deviation(llava: Family, processor: Processor) -> None:
-    model = llava.build(processor, seed=0)
+def test_position_embeddings_have_the_set_deviation(
+    llava: Llava, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = llava.build(tokenizer, settings, seed=0)
     (positions,) = [p for name, p in model.named_parameters() if name.endswith("position_embedding.weight")]
     assert 0.35 < positions.std().item() < 0.65
 
 
-def test_every_parameter_has_a_part(llava: Family, processor: Processor) -> None:
-    parts = {name: llava.parameter_group(name) for name, _ in llava.build(processor, seed=0).named_parameters()}
+def test_every_parameter_has_a_part(llava: Llava, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast) -> None:
+    parts = {
+        name: llava.parameter_group(name) for name, _ in llava.build(tokenizer, settings, seed=0).named_parameters()
+    }
     assert parts["model.multi_modal_projector.linear_2.bias"] == "projector"
     assert parts["model.vision_tower.embeddings.patch_embedding.weight"] == "vision"
     assert parts["lm_head.weight"] == parts["model.language_model.embed_tokens.weight"] == "text"
