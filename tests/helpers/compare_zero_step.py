@@ -7,16 +7,18 @@ import copy
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from deepspeed.utils import safe_get_full_grad
 
-from components.training.batching.data_loader import DataLoader, SampleProcessor
-from components.training.batching.sample_plan import Budgets, Lengths, SamplePlan
+from components.training.batching.data_loader import DataLoader, SampleProcessor, StepBatch
+from components.training.batching.sample_plan import Budgets, Lengths, Positions, SamplePlan
 from components.training.engine.deepspeed_engine import (
     DistributedContext,
+    Engine,
     build_engine,
     freeze,
     join_ranks,
@@ -46,7 +48,7 @@ VARIANTS: list[dict[str, Any]] = [
 Figures = dict[str, Any]  # of one step
 
 
-def main(work: Any, store_url: str, out: str, *run_ids: str) -> None:
+def main(work: Callable[..., object], store_url: str, out: str, *run_ids: str) -> None:
     ranks = join_ranks()
     figures = {}
     for run_id in run_ids:
@@ -79,7 +81,7 @@ def train(
     reader: MixtureReader,
     ranks: DistributedContext,
     *,
-    chunk_logits: Any,
+    chunk_logits: int,
 ) -> list[Figures]:
     kind = family(model_settings.family)
     processor = kind.processor(reader.tokenizer(), model_settings)
@@ -92,7 +94,7 @@ def train(
 
 
 def steps_of(
-    engine: Any,
+    engine: Engine,
     reference: torch.nn.Module,
     head: LossHead,
     kind: Family,
@@ -120,8 +122,8 @@ def steps_of(
 
 
 def step(
-    work: Any,
-    engine: Any,
+    work: StepBatch,
+    engine: Engine,
     reference: torch.nn.Module,
     adam: torch.optim.Optimizer,
     settings: TrainingSettings,
@@ -151,7 +153,7 @@ def step(
     }
 
 
-def one_by_one(model: torch.nn.Module, kind: Family, preparer: SampleProcessor, positions: Any) -> float:
+def one_by_one(model: torch.nn.Module, kind: Family, preparer: SampleProcessor, positions: Positions) -> float:
     total = 0.0
     for position in positions:
         batch = preparer.pack(preparer.prepare([int(position)]))

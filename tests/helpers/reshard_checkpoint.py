@@ -28,8 +28,9 @@ class Model(torch.nn.Module):
         self.frozen.requires_grad_(False)
         self.register_buffer("seen", torch.full((5,), float(seed)))
 
-    def forward(self, values: Any) -> Any:
-        return self.last(self.norm(self.frozen(torch.tanh(self.first(values))))).square().mean()
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.last(self.norm(self.frozen(torch.tanh(self.first(values))))).square().mean()
+        return result
 
 
 def build(stage: int, seed: int) -> Any:
@@ -108,11 +109,11 @@ class Direct:
         self.digests: dict[str, str] = {}
         folder.mkdir(exist_ok=True)
 
-    def save(self, state_dict: Any, path: Any) -> None:
+    def save(self, state_dict: dict[str, Any], path: str) -> None:
         name = Path(path).name
         self.digests[name] = write_hashed(state_dict, self.folder / name).sha256
 
-    def __getattr__(self, name: Any) -> Any:
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.usual, name)
 
 

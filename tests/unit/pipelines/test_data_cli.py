@@ -1,10 +1,9 @@
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from components.data.step import prepare
 from mantis.runs.step_runner import read_record, read_records
@@ -16,7 +15,7 @@ from pipelines.execution.preflight import preflight
 WIDE = {"COLUMNS": "300", "NO_COLOR": "1"}
 
 
-def mantis(*arguments: Any) -> Result:
+def mantis(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments], env=WIDE)
 
 
