@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from torch._C._distributed_c10d import HashStore
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from components.training.monitoring.watchdog import Mark, Watchdog, late_error
 from mantis.errors import TrainingError
