@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import PreTrainedTokenizerFast
 
 from mantis.config.recipe import ModelSettings
 from mantis.errors import InputError
@@ -19,7 +20,9 @@ from tests.fixtures.models import MakeJpegs
 SIZES = [(48, 48), (64, 48), (48, 200), (333, 127), (20, 31), (1000, 700), (49, 48)]
 
 
-def reference(ours: Any, images: list[bytes], folder: Path) -> torch.Tensor:
+def reference(
+    llava: Llava, settings: ModelSettings, images: list[bytes], folder: Path, tokenizer: PreTrainedTokenizerFast
+) -> torch.Tensor:
     from transformers import AutoImageProcessor
 
     ours.save(folder)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText
+from PIL import Image
+from transformers import AutoModelForImageTextToText, PreTrainedTokenizerFast
 
 from mantis.config.recipe import FromScratch, ImageSettings, ModelSettings
 from mantis.images.preprocessing import decode
@@ -37,7 +38,7 @@ def settings(request: pytest.FixtureRequest, kind: Family) -> ModelSettings:
 
 
 @pytest.fixture
-def tokenizer(kind: Family) -> TokenizersBackend:
+def tokenizer(kind: Family) -> PreTrainedTokenizerFast:
     return train_tokenizer([" ".join(WORDS) + "\n"] * 4, vocabulary=420, special_tokens=kind.special_tokens())
 
 
@@ -78,7 +79,10 @@ def samples() -> list[tuple[Conversation, list[bytes]]]:
 
 @pytest.fixture
 def encoded(
-    kind: Family, settings: ModelSettings, tokenizer: TokenizersBackend, samples: list[tuple[Conversation, list[bytes]]]
+    kind: Family,
+    settings: ModelSettings,
+    tokenizer: PreTrainedTokenizerFast,
+    samples: list[tuple[Conversation, list[bytes]]],
 ) -> tuple[list[Encoding], list[Pixels]]:
     encodings = [kind.encode(made, tokenizer, settings) for made, _ in samples]
     return encodings, [kind.preprocess(images, settings) for _, images in samples]
@@ -87,7 +91,7 @@ def encoded(
 def test_lengths_and_patches_are_known_without_decoding(
     kind: Family,
     settings: ModelSettings,
-    tokenizer: TokenizersBackend,
+    tokenizer: PreTrainedTokenizerFast,
     samples: list[tuple[Conversation, list[bytes]]],
     encoded: tuple[list[Encoding], list[Pixels]],
 ) -> None:
@@ -136,7 +140,7 @@ def test_lengths_and_patches_are_known_without_decoding(
 def test_what_is_learned_is_what_the_assistant_says(
     kind: Family,
     settings: ModelSettings,
-    tokenizer: TokenizersBackend,
+    tokenizer: PreTrainedTokenizerFast,
     samples: list[tuple[Conversation, list[bytes]]],
     encoded: tuple[list[Encoding], list[Pixels]],
 ) -> None:
@@ -151,7 +155,10 @@ def test_what_is_learned_is_what_the_assistant_says(
 
 
 def test_a_prompt_is_the_beginning_of_the_training_text(
-    kind: Family, settings: ModelSettings, tokenizer: TokenizersBackend, samples: list[tuple[Conversation, list[bytes]]]
+    kind: Family,
+    settings: ModelSettings,
+    tokenizer: PreTrainedTokenizerFast,
+    samples: list[tuple[Conversation, list[bytes]]],
 ) -> None:
     for made, _ in samples:
         asked = Conversation(id="", turns=made.turns[:-1], sizes=made.sizes)
@@ -170,7 +177,7 @@ def losses_of(kind: Family, model: torch.nn.Module, batch: PackedBatch) -> torch
 def test_packed_equals_separate(
     kind: Family,
     settings: ModelSettings,
-    tokenizer: TokenizersBackend,
+    tokenizer: PreTrainedTokenizerFast,
     encoded: tuple[list[Encoding], list[Pixels]],
     pack: Pack,
 ) -> None:
@@ -198,7 +205,7 @@ def test_packed_equals_separate(
 def test_no_sample_sees_another(
     kind: Family,
     settings: ModelSettings,
-    tokenizer: TokenizersBackend,
+    tokenizer: PreTrainedTokenizerFast,
     samples: list[tuple[Conversation, list[bytes]]],
     encoded: tuple[list[Encoding], list[Pixels]],
     pack: Pack,
@@ -220,7 +227,7 @@ def test_no_sample_sees_another(
 def test_samples_and_rows_without_images_train(
     kind: Family,
     settings: ModelSettings,
-    tokenizer: TokenizersBackend,
+    tokenizer: PreTrainedTokenizerFast,
     encoded: tuple[list[Encoding], list[Pixels]],
     pack: Pack,
 ) -> None:
@@ -239,7 +246,7 @@ def test_samples_and_rows_without_images_train(
 def test_transformers_own_class_gives_the_same_logits(
     kind: Family,
     settings: ModelSettings,
-    tokenizer: TokenizersBackend,
+    tokenizer: PreTrainedTokenizerFast,
     samples: list[tuple[Conversation, list[bytes]]],
     encoded: tuple[list[Encoding], list[Pixels]],
     pack: Pack,
@@ -290,7 +297,10 @@ def padded(pixels: Pixels, edge: int) -> dict[str, torch.Tensor]:
 
 
 def test_batched_generation_equals_one_by_one(
-    kind: Family, settings: ModelSettings, tokenizer: TokenizersBackend, samples: list[tuple[Conversation, list[bytes]]]
+    kind: Family,
+    settings: ModelSettings,
+    tokenizer: PreTrainedTokenizerFast,
+    samples: list[tuple[Conversation, list[bytes]]],
 ) -> None:
     model = kind.build(tokenizer, settings, seed=0).eval()
     model.set_attn_implementation("sdpa")

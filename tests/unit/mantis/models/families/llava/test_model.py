@@ -1,6 +1,5 @@
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,8 +22,10 @@ from mantis.models.registry import family
 from tests.fixtures.models import Pack
 
 
-def encode_all(processor: Any, conversations: list[Conversation]) -> tuple[list[Encoding], list[Pixels]]:
-    encodings = [processor.encode(conversation) for conversation in conversations]
+def encode_all(
+    llava: Llava, conversations: list[Conversation], tokenizer: PreTrainedTokenizerFast, settings: ModelSettings
+) -> tuple[list[Encoding], list[Pixels]]:
+    encodings = [llava.encode(conversation, tokenizer, settings) for conversation in conversations]
     generator = torch.Generator().manual_seed(0)
     values = [torch.randn(len(c.sizes), 3, 48, 48, generator=generator) for c in conversations]
     return encodings, [Pixels(values=each, image_grid=torch.full((len(each), 2), 2)) for each in values]
