@@ -68,7 +68,7 @@ def every_variant(
 ) -> list[list[Figures]]:
     figures = []
     for variant in VARIANTS:
-        changes: dict[str, Any] = {"gradient_clipping": 0.5, "batch_size": BATCH, **variant}
+        changes: dict[str, Any] = {"max_grad_norm": 0.5, "global_batch_size": BATCH, **variant}
         chunk = changes.pop("chunk_logits", CHUNK_LOGITS)
         settings = training.model_copy(update=changes)
         figures.append(train(model_settings, settings, reader, ranks, chunk_logits=chunk))

@@ -89,22 +89,24 @@ def _plain(annotation: Any, metadata: list[Any]) -> st.SearchStrategy[Any]:
     if annotation is str:
         patterns = [pattern for item in metadata if (pattern := _pattern(item))]
         return st.from_regex(patterns[0].removesuffix("$") + r"\Z") if patterns else TEXT
-    least = next((item.ge for item in metadata if isinstance(item, annotated_types.Ge)), None)
-    above = next((item.gt for item in metadata if isinstance(item, annotated_types.Gt)), None)
-    most = next((item.le for item in metadata if isinstance(item, annotated_types.Le)), None)
-    below = next((item.lt for item in metadata if isinstance(item, annotated_types.Lt)), None)
+    least = next((float(str(item.ge)) for item in metadata if isinstance(item, annotated_types.Ge)), None)
+    above = next((float(str(item.gt)) for item in metadata if isinstance(item, annotated_types.Gt)), None)
+    most = next((float(str(item.le)) for item in metadata if isinstance(item, annotated_types.Le)), None)
+    below = next((float(str(item.lt)) for item in metadata if isinstance(item, annotated_types.Lt)), None)
     if annotation is int:
         low = (
-            -3 if least is None and above is None else int(least if least is not None else above) + (above is not None)
+            -3
+            if least is None and above is None
+            else int(least if least is not None else above or 0) + (above is not None)
         )
         return st.integers(low, low + 4)
     assert annotation is float, f"no strategy for {annotation}"
-    low, high = (
+    floor, ceiling = (
         next(x for x in (least, above, 0.0) if x is not None),
         next(x for x in (most, below, 9.0) if x is not None),
     )
     return st.floats(
-        float(low), float(high), exclude_min=above is not None, exclude_max=below is not None, allow_subnormal=False
+        floor, ceiling, exclude_min=above is not None, exclude_max=below is not None, allow_subnormal=False
     )
 
 

@@ -56,6 +56,7 @@ class LossSum(Callback):
 def main(store_url: str, run_id: str) -> None:
     run, ranks = open_run(run_id, store_url), join_ranks()
     mixture = mixture_of(run)
+    assert mixture is not None
     task = training_task(run, mixture)
     prefix = task.address(task.fingerprint())
     for callback in (LossSum(stop_after=STOP_AFTER), LossSum()):

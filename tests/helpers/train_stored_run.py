@@ -5,17 +5,14 @@
 
 import sys
 
-from components.training.step import train
-from mantis.artifacts.manifest import read_manifest
+from components.training.step import mixture_of, train
 from mantis.errors import MantisError
-from mantis.runs.step_runner import open_run, read_record
+from mantis.runs.step_runner import open_run
 
 
 def main(store_url: str, run_id: str) -> None:
     run = open_run(run_id, store_url)
-    record = read_record(run.store, run.id, "assemble")
-    assert record is not None
-    mixture = read_manifest(run.store, key_of(run.store, record.uri))
+    mixture = mixture_of(run)
     assert mixture is not None
     try:
         train(run, mixture)

@@ -14,8 +14,6 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +24,10 @@ from bitsandbytes.nn.modules import Linear4bit
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
-from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedTokenizerFast
+from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
 from mantis.config.recipe import FromScratch, ModelSettings
 from mantis.models import attention
-from mantis.models.family import Family
 from mantis.models.packed_batch import PackedBatch
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family, family_names, family_spec
@@ -54,12 +51,12 @@ class Odd(torch.nn.Module):
         self.head = torch.nn.Linear(5, 7, bias=False)
         self.head.weight = self.embed.weight
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+    def forward(self, tokens: Any) -> Any:
         hidden = self.norm(self.middle(self.frozen(self.embed(tokens)))) * self.scale
         return torch.nn.functional.cross_entropy(self.head(hidden), tokens)
 
 
-def engine_of(model: torch.nn.Module, stage: int) -> Any:
+def engine_of(model: torch.nn.Module, stage: Any) -> Any:
     """Two parameter groups, as weight decay makes them; the last elements of each rank's part are padding."""
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     groups = [
@@ -76,7 +73,7 @@ def engine_of(model: torch.nn.Module, stage: int) -> Any:
     return engine
 
 
-def train_odd(folder: Path, stage: int) -> None:
+def train_odd(folder: Any, stage: Any) -> None:
     torch.manual_seed(7)
     engine = engine_of(Odd(), stage)
     for step in range(2):
@@ -85,7 +82,7 @@ def train_odd(folder: Path, stage: int) -> None:
     engine.save_checkpoint(str(folder), tag=TAG)
 
 
-def save_family(folder: Path, name: str) -> None:
+def save_family(folder: Any, name: Any) -> None:
     kind = family(name)
     tokenizer = train_tokenizer(["What colour is it? red"] * 4, vocabulary=300, special_tokens=kind.special_tokens())
     shape = FromScratch(vision_width=32, text_width=32, text_layers=2)
@@ -96,7 +93,7 @@ def save_family(folder: Path, name: str) -> None:
     model.config.save_pretrained(folder)
 
 
-def train_adapters(folder: Path, *, dora: bool) -> None:
+def train_adapters(folder: Any, *, dora: Any) -> None:
     """One step of LoRA under ZeRO-3, or of DoRA on a base in nf4 under ZeRO-2."""
     llava, processor = tiny_llava()
     base = llava.build(processor, seed=3)
@@ -133,20 +130,20 @@ def train_adapters(folder: Path, *, dora: bool) -> None:
     engine.save_checkpoint(str(folder), tag=TAG, exclude_frozen_parameters=True)
     if torch.distributed.get_rank() == 0:
         save_file(vars(batch) | {"logits": logits}, folder / "probe.safetensors")
-        config.save_pretrained(str(folder / "model"))
+        config.save_pretrained(folder / "model")
 
 
-def tiny_llava() -> tuple[Family, PreTrainedTokenizerFast, ModelSettings]:
+def tiny_llava() -> Any:
     llava = family("llava-clip")
     tokenizer = train_tokenizer(["What colour is it? red"] * 4, vocabulary=300, special_tokens=llava.special_tokens())
     shape = FromScratch(vision_width=32, text_width=32, text_layers=2)
     return llava, llava.processor(tokenizer, ModelSettings(from_scratch=shape))
 
 
-def train_llava(folder: Path) -> None:
-    llava, tokenizer, settings = tiny_llava()
-    engine = engine_of(llava.build(tokenizer, settings, seed=3), 3)
-    batch = packed(tokenizer.convert_tokens_to_ids("<image>"))
+def train_llava(folder: Any) -> None:
+    llava, processor = tiny_llava()
+    engine = engine_of(llava.build(processor, seed=3), 3)
+    batch = packed(processor.tokenizer.convert_tokens_to_ids("<image>"))
     for _ in range(2):
         engine.backward(torch.nn.functional.cross_entropy(llava.forward(engine, batch), batch.targets))
         engine.step()
@@ -159,7 +156,7 @@ def train_llava(folder: Path) -> None:
         processor.save(folder / "model")
 
 
-def packed(image: int) -> PackedBatch:
+def packed(image: Any) -> Any:
     """A sample with an image and one without, in one row."""
     first, second = [image] * 4 + [40, 41, 42, 43], [50, 51, 52]
     return PackedBatch(
@@ -174,7 +171,7 @@ def packed(image: int) -> PackedBatch:
     )
 
 
-def commit(folder: Path) -> None:
+def commit(folder: Any) -> None:
     files = [
         {"name": path.name, "size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         for path in sorted((folder / TAG).iterdir())
@@ -182,7 +179,7 @@ def commit(folder: Path) -> None:
     (folder / TAG / "COMMIT").write_text(json.dumps({"step": 2, "world_size": LLAVA_WORLD, "files": files}))
 
 
-def fork_ranks(world: int, work: Callable[[], None]) -> None:
+def fork_ranks(world: Any, work: Any) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -197,7 +194,7 @@ def fork_ranks(world: int, work: Callable[[], None]) -> None:
         sys.exit("a rank failed")
 
 
-def run_rank(rank: int, world: int, port: int, work: Callable[[], None]) -> None:
+def run_rank(rank: Any, world: Any, port: Any, work: Any) -> None:
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -231,7 +228,7 @@ def main(out: Any) -> None:
                 save_family(out / f"family-{name}", name)
 
     for world in WORLDS:
-        fork_ranks(world, partial(work, world))
+        fork_ranks(world, lambda world=world: work(world))
     for name in ("llava", "lora", "dora"):
         commit(out / name / TRAINED)
     for folder in [*out.glob("zero*"), *out.glob("family-*")]:

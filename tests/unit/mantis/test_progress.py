@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from mantis.progress import Progress
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Moves time by seconds."""
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
@@ -21,7 +22,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 def test_the_last_line_is_said_once_however_short_the_training(
-    clock: Callable[[float], None], capsys: pytest.CaptureFixture[str]
+    clock: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     bar = Progress(label="training", total=30, unit="steps")
     for _ in range(30):
@@ -33,7 +34,7 @@ def test_the_last_line_is_said_once_however_short_the_training(
 
 
 def test_work_of_a_moment_says_nothing_and_long_work_every_ten_seconds(
-    clock: Callable[[float], None], capsys: pytest.CaptureFixture[str]
+    clock: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     bar = Progress(label="rows", total=3, unit="rows")
     for _ in range(3):

@@ -2,7 +2,6 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 from typer.testing import CliRunner, Result
 
 from components.data.step import prepare

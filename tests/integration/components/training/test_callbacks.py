@@ -54,7 +54,8 @@ class Counter(Callback):
     name = "counter"
 
     def __init__(self) -> None:
-        self.count, self.seen = 0, []
+        self.count = 0
+        self.seen: list[Any] = []
 
     def after_step(self, finished: Any) -> Any:
         self.count += 1

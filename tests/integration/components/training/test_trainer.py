@@ -110,7 +110,7 @@ def test_time_by_cause_sums_to_the_wall_time(trained: Trained) -> None:
 
 
 def test_goes_on_from_a_checkpoint_of_schema_version_1_bit_identical(trained: Trained) -> None:
-    run, _, prefix, _, digest, rows = trained
+    run, prefix, digest, rows = trained.run, trained.prefix, trained.digest, trained.rows
     old = committed(run.store, prefix)[-1]
     for entry in list(run.store.list(prefix)):
         if not entry.key.startswith(f"{prefix}/{folder_of(old)}/"):

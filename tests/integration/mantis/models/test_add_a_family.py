@@ -41,14 +41,14 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(package: Path, *command: str) -> subprocess.CompletedProcess:
+def run(package: Path, *command: str) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {"PYTHONPATH": f"{package}{os.pathsep}{ROOT}"}
     return subprocess.run(
         [sys.executable, *command], cwd=package, env=environment, capture_output=True, text=True, timeout=500
     )
 
 
-def output(done: subprocess.CompletedProcess) -> str:
+def output(done: "subprocess.CompletedProcess[str]") -> str:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 

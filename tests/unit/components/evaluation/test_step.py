@@ -123,7 +123,7 @@ def test_processes_share_the_work_and_give_the_same(eval_run: Run, stored_model:
         path.unlink()
     together = evaluate(changed(eval_run, processes=3), "demo-multi", stored_model)
     folder = root_of(eval_run.store) / together.key
-    assert together.uri == alone.uri
+    assert together.key == alone.key
     assert {path.name: path.read_bytes() for path in folder.rglob("*.jsonl")} == first
     keys = [line["key"] for lines in journal_of(eval_run).values() for line in lines]
     assert len(keys) == len(set(keys))

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import PreTrainedTokenizerFast
 
 from mantis.config.recipe import ModelSettings
 from mantis.errors import InputError
 from mantis.images.preprocessing import Normalization, decode, normalize, resize_square
 from mantis.models.families.llava.model import Llava
+from mantis.models.family import Processor
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family
 from tests.fixtures.models import MakeJpegs
@@ -20,9 +20,7 @@ from tests.fixtures.models import MakeJpegs
 SIZES = [(48, 48), (64, 48), (48, 200), (333, 127), (20, 31), (1000, 700), (49, 48)]
 
 
-def reference(
-    llava: Llava, settings: ModelSettings, images: list[bytes], folder: Path, tokenizer: PreTrainedTokenizerFast
-) -> torch.Tensor:
+def reference(ours: Any, images: list[bytes], folder: Path) -> torch.Tensor:
     from transformers import AutoImageProcessor
 
     ours.save(folder)
@@ -34,13 +32,7 @@ def reference(
     ("mode", "kind"), [("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGBA", "PNG"), ("P", "PNG")]
 )
 def test_same_pixels_as_transformers(
-    llava: Llava,
-    settings: ModelSettings,
-    tokenizer: PreTrainedTokenizerFast,
-    make_jpegs: MakeJpegs,
-    tmp_path: Path,
-    mode: str,
-    kind: str,
+    llava: Llava, processor: Processor, make_jpegs: MakeJpegs, tmp_path: Path, mode: str, kind: str
 ) -> None:
     images = make_jpegs(SIZES, mode=mode, kind=kind)
     expected = reference(processor, images, tmp_path)
@@ -92,8 +84,8 @@ def test_bicubic_is_that_of_pillow_with_the_horizontal_pass_first(real_jpegs: li
     assert beyond / (40 * 3 * 384 * 384) < 1e-5
 
 
-def test_no_images(llava: Llava, settings: ModelSettings) -> None:
-    values = llava.preprocess([], settings).values
+def test_no_images(processor: Processor) -> None:
+    values = processor.preprocess([]).values
     assert values.shape == (0, 3, 48, 48)
     assert values.dtype == torch.float32
 

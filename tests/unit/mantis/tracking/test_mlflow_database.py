@@ -7,10 +7,11 @@ from mlflow import MlflowClient
 from mantis.runs.step_runner import Run
 from mantis.tracking.mlflow_database import artifact_folder, forget_addresses
 from mantis.tracking.mlflow_runs import RUN_TAG, open_tracked_run, record_run
+from tests.helpers.paths import root_of
 
 
 def test_a_database_with_addresses_follows_its_store(run: Run, tmp_path: Path) -> None:
-    folder = run.store.root
+    folder = root_of(run.store)
     folder.mkdir()
     former = "file:///former/place/models/.mantis"
     client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")

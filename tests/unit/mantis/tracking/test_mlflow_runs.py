@@ -21,6 +21,7 @@ from mantis.tracking.mlflow_runs import (
     score_metrics,
     send_curve,
 )
+from tests.helpers.paths import root_of
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -65,7 +66,7 @@ def test_a_run_in_mlflow(run: Run, tmp_path: Path) -> None:
     assert shown.data.metrics["eval/demo/compare/accuracy"] == 0.9
     assert len(tracked.client.get_metric_history(tracked.id, "eval/demo/compare/accuracy")) == 1
     assert [item.dataset.name for item in shown.inputs.dataset_inputs] == ["demo"]
-    kept = run.store.root / "mlflow-artifacts" / tracked.id / "artifacts"
+    kept = root_of(run.store) / "mlflow-artifacts" / tracked.id / "artifacts"
     assert [file.name for file in kept.iterdir()] == ["report.html"]
 
 

@@ -13,9 +13,10 @@ from mantis.tracking.model_registry import ALIAS, FINGERPRINT_TAG, register_mode
 
 def model_of(run: Run, fingerprint: str) -> Manifest:
     made_by = MadeBy(run="r", step="convert", revision=1, config_hash="c", code_version="v", image_digest="none")
-    uri = run.store.uri(f"models/{fingerprint}")
-    inputs = {"checkpoint": {"uri": "file:///c", "fingerprint": "trained"}}
-    return Manifest(kind=Kind.MODEL, uri=uri, fingerprint=fingerprint, made_by=made_by, inputs=inputs)
+    inputs = {"checkpoint": {"key": "checkpoints/c", "fingerprint": "trained"}}
+    return Manifest(
+        kind=Kind.MODEL, key=f"models/{fingerprint}", fingerprint=fingerprint, made_by=made_by, inputs=inputs
+    )
 
 
 def test_a_model_has_one_version_and_the_alias_follows_the_newest(run: Run) -> None:

@@ -1,8 +1,7 @@
 from pathlib import Path
 
 import yaml
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from pipelines.cli.main import app
 from pipelines.execution.resolve import resolve_run, shipped_recipes

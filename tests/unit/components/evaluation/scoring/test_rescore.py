@@ -14,7 +14,6 @@ from mantis.artifacts.manifest import Manifest
 from mantis.errors import ConfigError, InputError
 from mantis.runs.step_runner import Run
 from mantis.store.base import ObjectStore
-from pipelines.cli import app
 from pipelines.cli.main import app
 from tests.helpers.paths import root_of
 
@@ -47,7 +46,7 @@ def test_stored_responses_score_as_they_did(evaluated: Evaluated, eval_run: Run)
 
 
 def test_responses_of_the_first_schema_version_score_the_same(evaluated: Evaluated, eval_run: Run) -> None:
-    store, prefix = evaluated
+    store, prefix = evaluated.store, evaluated.prefix
     for entry in list(store.list(f"{prefix}/responses")):
         lines = [json.loads(line) for line in store.get(entry.key).splitlines()]
         for line in lines:

@@ -32,7 +32,8 @@ def parts(make_run: MakeRun) -> Parts:
     run, mixture = make_run("collate")
     reader = MixtureReader(run.store, mixture)
     kind = family(run.recipe.model.family)
-    return run, mixture, reader, kind, SampleProcessor(reader, kind.processor(reader.tokenizer(), run.recipe.model))
+    preparer = SampleProcessor(reader, kind.processor(reader.tokenizer(), run.recipe.model))
+    return Parts(run=run, mixture=mixture, reader=reader, kind=kind, preparer=preparer)
 
 
 def test_pack_puts_samples_behind_each_other(parts: Parts) -> None:
@@ -72,7 +73,7 @@ def test_loss_is_the_mean_over_tokens_then_over_samples(parts: Parts) -> None:
 
 
 def test_a_sample_that_cannot_be_prepared_is_named(parts: Parts) -> None:
-    run, _, reader, kind, _ = parts
+    run, reader, kind = parts.run, parts.reader, parts.kind
     processor = kind.processor(reader.tokenizer(), run.recipe.model)
     good = reader.take([0])[0]
     poison = TrainingSample(conversation=good.conversation, images=[b"no image"] * len(good.images))

@@ -110,9 +110,9 @@ def figures(loss: float) -> StepFigures:
     )
 
 
-def recorder(**kept: Any) -> Recorder:
+def recorder(**kept: Any) -> MetricRows:
     given: dict[str, Any] = {"every": 5, "steps": 12, "peak_flops": 2e10, "device": torch.device("cpu")}
-    return Recorder(**given | kept)
+    return MetricRows(**given | kept)
 
 
 def without_memory(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from mantis.models.registry import family, family_names, family_spec
-from mantis.models.verification.compare_tokens import differences
-from mantis.models.verification.golden import golden_differences, golden_settings, main
+from mantis.models.verification.compare_tokens import cases, differences
+from mantis.models.verification.golden import golden_differences, golden_settings, golden_tokenizer, main, make_golden
 from pipelines.cli.main import app
 
 
@@ -27,12 +26,25 @@ def golden(name: str) -> dict[str, Any]:
 
 @pytest.fixture
 def tokenizer(golden: dict[str, Any]) -> PreTrainedTokenizerFast:
-    backend = Tokenizer.from_str(json.dumps(golden["tokenizer"]))
-    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", bos_token="<s>")
+    return golden_tokenizer(golden)
 
 
-def test_every_case_is_as_transformers_and_the_official_rules_have_it(
-    name: str, golden: dict[str, Any], tokenizer: PreTrainedTokenizerFast
+def test_every_case_is_as_transformers_and_the_official_rules_have_it(name: str, golden: dict[str, Any]) -> None:
+    assert golden_differences(name) == []
+    assert list(golden["cases"]) == [case.conversation.id for case in cases()]
+    assert len(golden["cases"]) == 11
+
+
+def test_the_golden_file_is_what_its_module_makes(name: str, golden: dict[str, Any]) -> None:
+    """In the same version of transformers; the file says which."""
+    made = make_golden(name)
+    assert made["tokenizer"] == golden["tokenizer"]
+    if made["transformers"] == golden["transformers"]:
+        assert made == golden
+
+
+def test_a_wrong_token_label_or_pixel_is_found(
+    name: str, golden: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     golden["cases"]["1 images"]["tokens"][0][0] += 1
     golden["cases"]["2 images"]["labels"][-1][0] += 1
@@ -45,10 +57,8 @@ def test_every_case_is_as_transformers_and_the_official_rules_have_it(
     assert golden_differences(name) == []
 
 
-def test_the_tokenizers_differ_where_those_of_the_families_do(
-    golden: dict[str, Any], name: str, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    """Else the golden files would compare the same thing five times."""
+def test_the_tokenizers_differ_where_those_of_the_families_do(name: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Else the golden files would compare the same thing for every family."""
     tokens = tokenizer.convert_ids_to_tokens(tokenizer.encode("red,<s>red,", add_special_tokens=False))
     marked = [token for token in tokens if token.startswith(("▁", "Ġ"))]
     whole = {"bytes": 0, "space-first": 1, "space-everywhere": 2}
@@ -56,8 +66,9 @@ def test_the_tokenizers_differ_where_those_of_the_families_do(
 
 
 def test_a_slip_in_the_prompt_is_found(name: str, tokenizer: PreTrainedTokenizerFast) -> None:
-    settings = write_tokens.settings_of(name).model_copy(update={"prompt": "compact"})
-    found = list(differences(family(name), tokenizer, settings))
+    kind, reference = family(name), family_spec(name).reference()
+    wrong = golden_settings(name).model_copy(update={"prompt": "compact"})
+    found = list(differences(kind.processor(tokenizer, wrong), reference))
     assert any("tokens" in line and "ours" in line for line in found)
     assert list(differences(kind.processor(tokenizer, golden_settings(name)), reference)) == []
 

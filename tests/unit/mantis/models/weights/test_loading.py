@@ -19,28 +19,28 @@ from transformers import (
     SiglipTextConfig,
 )
 
-from mantis.config.recipe import ModelSettings
+from mantis.config.recipe import FromScratch, ModelSettings
 from mantis.errors import ConfigError, InputError
-from mantis.models.families.llava.model import Llava
+from mantis.models.family import Family
 from mantis.models.weights.loading import base_tokenizer, model_folder
 
 NORM = "language_model.norm.weight"
 
 
 @pytest.fixture
-def settings(llava: Llava) -> ModelSettings:
-    tiny = {"vision_width": 32, "text_width": 32, "text_layers": 2}
-    return ModelSettings.model_validate({"family": llava.name, "tiny": tiny})
+def settings(llava: Family) -> ModelSettings:
+    shape = FromScratch(vision_width=32, text_width=32, text_layers=2)
+    return ModelSettings(family=llava.name, from_scratch=shape)
 
 
 @pytest.fixture
-def whole(llava: Llava, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Path:
-    llava.build(tokenizer, settings, seed=1).save_pretrained(tmp_path / "whole")
+def whole(llava: Family, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Path:
+    llava.build(llava.processor(tokenizer, settings), seed=1).save_pretrained(tmp_path / "whole")
     return tmp_path / "whole"
 
 
 @pytest.fixture
-def parts(llava: Llava, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> ModelSettings:
+def parts(llava: Family, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> ModelSettings:
     """A joint CLIP or SigLIP model and a LLaMA whose vocabulary lacks the last two tokens."""
     narrow = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     vision = {**narrow, "image_size": 48, "patch_size": 24}
@@ -55,7 +55,7 @@ def parts(llava: Llava, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> M
 
 
 def test_a_whole_checkpoint_is_loaded(
-    llava: Llava, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, whole: Path
+    llava: Family, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, whole: Path
 ) -> None:
     built = llava.build(llava.processor(tokenizer, settings), seed=1).state_dict()
     for address in (str(whole), whole.as_uri()):
@@ -81,7 +81,7 @@ def rewrite(folder: Path, change: Callable[..., Any]) -> None:
     ],
 )
 def test_a_tensor_that_does_not_fit_stops(
-    llava: Llava,
+    llava: Family,
     settings: ModelSettings,
     tokenizer: PreTrainedTokenizerFast,
     whole: Path,
@@ -94,7 +94,7 @@ def test_a_tensor_that_does_not_fit_stops(
 
 
 def test_a_model_of_another_image_size_stops(
-    llava: Llava, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, whole: Path
+    llava: Family, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, whole: Path
 ) -> None:
     other = settings.model_copy(
         update={"base": str(whole), "image": settings.image.model_copy(update={"patch_size": 12})}
@@ -103,9 +103,9 @@ def test_a_model_of_another_image_size_stops(
         llava.build(llava.processor(tokenizer, other), seed=1)
 
 
-def test_tower_and_llama_are_composed(llava: Llava, tokenizer: PreTrainedTokenizerFast, parts: ModelSettings) -> None:
-    model = llava.build(tokenizer, parts, seed=1).state_dict()
-    again = llava.build(tokenizer, parts, seed=1).state_dict()
+def test_tower_and_llama_are_composed(llava: Family, tokenizer: PreTrainedTokenizerFast, parts: ModelSettings) -> None:
+    model = llava.build(llava.processor(tokenizer, parts), seed=1).state_dict()
+    again = llava.build(llava.processor(tokenizer, parts), seed=1).state_dict()
     assert all(torch.equal(model[name], again[name]) for name in model)
     other = llava.build(llava.processor(tokenizer, parts), seed=2).state_dict()
     differ = {name for name in model if not torch.equal(model[name], other[name])}
@@ -121,7 +121,9 @@ def test_tower_and_llama_are_composed(llava: Llava, tokenizer: PreTrainedTokeniz
     assert not any(parameter.is_meta for parameter in model.values())
 
 
-def test_a_tower_without_a_tensor_stops(llava: Llava, tokenizer: PreTrainedTokenizerFast, parts: ModelSettings) -> None:
+def test_a_tower_without_a_tensor_stops(
+    llava: Family, tokenizer: PreTrainedTokenizerFast, parts: ModelSettings
+) -> None:
     folder = Path(parts.vision)
     tensors = load_file(folder / "model.safetensors")
     del tensors["vision_model.embeddings.patch_embedding.weight"]
@@ -131,7 +133,7 @@ def test_a_tower_without_a_tensor_stops(llava: Llava, tokenizer: PreTrainedToken
 
 
 def test_the_projector_of_stage_one_is_taken(
-    llava: Llava, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, whole: Path
+    llava: Family, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, whole: Path
 ) -> None:
     first = llava.build(llava.processor(tokenizer, settings), seed=1).state_dict()
     model = llava.build(
@@ -152,7 +154,7 @@ def test_a_folder_without_a_model_stops(tmp_path: Path) -> None:
 
 
 def test_the_base_tokenizer_gets_what_it_lacks(
-    llava: Llava, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    llava: Family, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     tokenizer.save_pretrained(tmp_path)
     grown = base_tokenizer(tmp_path, [*llava.special_tokens(), "<new>"])

@@ -1,5 +1,6 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,31 +15,28 @@ from transformers import (
 from mantis.config.recipe import ModelSettings
 from mantis.errors import InputError
 from mantis.models.conversation import Conversation, ImageSize, Turn
-from mantis.models.families.llava.model import Llava
-from mantis.models.family import IGNORE, Encoding
+from mantis.models.family import IGNORE, Encoding, Family, Processor
 from mantis.models.packed_batch import PackedBatch, Pixels
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family
 from tests.fixtures.models import Pack
 
 
-def encode_all(
-    llava: Llava, conversations: list[Conversation], tokenizer: PreTrainedTokenizerFast, settings: ModelSettings
-) -> tuple[list[Encoding], list[Pixels]]:
-    encodings = [llava.encode(conversation, tokenizer, settings) for conversation in conversations]
+def encode_all(processor: Any, conversations: list[Conversation]) -> tuple[list[Encoding], list[Pixels]]:
+    encodings = [processor.encode(conversation) for conversation in conversations]
     generator = torch.Generator().manual_seed(0)
     values = [torch.randn(len(c.sizes), 3, 48, 48, generator=generator) for c in conversations]
     return encodings, [Pixels(values=each, image_grid=torch.full((len(each), 2), 2)) for each in values]
 
 
-def sample_losses(llava: Llava, model: torch.nn.Module, batch: PackedBatch) -> torch.Tensor:
+def sample_losses(llava: Family, model: torch.nn.Module, batch: PackedBatch) -> torch.Tensor:
     losses = cross_entropy(llava.forward(model, batch), batch.targets, reduction="none")
     samples = int(batch.target_samples.max()) + 1
     return torch.stack([losses[batch.target_samples == sample].mean() for sample in range(samples)])
 
 
 def test_labels_are_the_answers_and_their_ends(
-    llava: Llava, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, conversations: list[Conversation]
+    settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, processor: Processor, conversations: list[Conversation]
 ) -> None:
     encoding = processor.encode(conversations[1])
     assert len(encoding.input_ids) == len(encoding.labels)
@@ -50,7 +48,7 @@ def test_labels_are_the_answers_and_their_ends(
 
 
 def test_images_are_expanded_and_never_learned(
-    llava: Llava, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, conversations: list[Conversation]
+    tokenizer: PreTrainedTokenizerFast, processor: Processor, conversations: list[Conversation]
 ) -> None:
     image = tokenizer.convert_tokens_to_ids("<image>")
     for conversation in conversations:
@@ -60,9 +58,7 @@ def test_images_are_expanded_and_never_learned(
         assert image not in encoding.labels
 
 
-def test_image_of_an_answer_is_not_learned(
-    llava: Llava, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_image_of_an_answer_is_not_learned(tokenizer: PreTrainedTokenizerFast, processor: Processor) -> None:
     turns = (Turn(role="user", content="Which?"), Turn(role="assistant", content="<image> red"))
     talk = Conversation(id="a", turns=turns, sizes=(ImageSize(width=9, height=9),))
     encoding = processor.encode(talk)
@@ -72,7 +68,7 @@ def test_image_of_an_answer_is_not_learned(
 
 
 def test_prompt_is_what_comes_before_the_answer(
-    llava: Llava, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, conversations: list[Conversation]
+    tokenizer: PreTrainedTokenizerFast, processor: Processor, conversations: list[Conversation]
 ) -> None:
     for conversation in conversations:
         *turns, answer = conversation.turns
@@ -84,16 +80,11 @@ def test_prompt_is_what_comes_before_the_answer(
 
 
 def test_encoding_equals_transformers_processor(
-    llava: Llava,
-    settings: ModelSettings,
-    tokenizer: PreTrainedTokenizerFast,
-    conversations: list[Conversation],
-    make_jpegs: MakeJpegs,
-    tmp_path: Path,
+    processor: Processor, conversations: list[Conversation], tmp_path: Path
 ) -> None:
     """The chat template and LlavaProcessor give the same tokens, for messages as text and as parts."""
     processor.save(tmp_path)
-    processor = AutoProcessor.from_pretrained(tmp_path)
+    theirs = AutoProcessor.from_pretrained(tmp_path)
     from PIL import Image
 
     for conversation in conversations:
@@ -101,8 +92,8 @@ def test_encoding_equals_transformers_processor(
         plain = [{"role": turn.role, "content": turn.content} for turn in conversation.turns]
         parts = [{"role": turn.role, "content": as_parts(turn.content)} for turn in conversation.turns]
         for messages in (plain, parts):
-            text = processor.apply_chat_template(messages, tokenize=False)
-            inputs = processor(text=text, images=images or None, add_special_tokens=False)
+            text = theirs.apply_chat_template(messages, tokenize=False)
+            inputs = theirs(text=text, images=images or None, add_special_tokens=False)
             assert inputs["input_ids"][0] == processor.encode(conversation).input_ids
 
 
@@ -124,12 +115,7 @@ def assert_same_gradients(model: torch.nn.Module, expected: dict[str, torch.Tens
 
 
 def test_packed_equals_plain_transformers(
-    llava: Llava,
-    settings: ModelSettings,
-    tokenizer: PreTrainedTokenizerFast,
-    conversations: list[Conversation],
-    pack: Pack,
-    tmp_path: Path,
+    llava: Family, processor: Processor, conversations: list[Conversation], pack: Pack, tmp_path: Path
 ) -> None:
     """What is saved, loaded by transformers' own class and run one by one with its own attention, is the same model."""
     encodings, pixels = encode_all(processor, conversations)
@@ -154,11 +140,7 @@ def test_packed_equals_plain_transformers(
 
 
 def test_without_images_the_same_parameters_get_gradients(
-    llava: Llava,
-    settings: ModelSettings,
-    tokenizer: PreTrainedTokenizerFast,
-    conversations: list[Conversation],
-    pack: Pack,
+    llava: Family, processor: Processor, conversations: list[Conversation], pack: Pack
 ) -> None:
     encodings, pixels = encode_all(processor, conversations)
     model = llava.build(processor, seed=0)
@@ -178,11 +160,7 @@ def test_without_images_the_same_parameters_get_gradients(
 
 
 def test_without_images_logits_are_those_of_the_text_alone(
-    llava: Llava,
-    settings: ModelSettings,
-    tokenizer: PreTrainedTokenizerFast,
-    conversations: list[Conversation],
-    pack: Pack,
+    llava: Family, processor: Processor, conversations: list[Conversation], pack: Pack
 ) -> None:
     encodings, pixels = encode_all(processor, conversations)
     model = llava.build(processor, seed=0)
@@ -192,11 +170,7 @@ def test_without_images_logits_are_those_of_the_text_alone(
 
 
 def test_gradient_checkpointing_changes_nothing(
-    llava: Llava,
-    settings: ModelSettings,
-    tokenizer: PreTrainedTokenizerFast,
-    conversations: list[Conversation],
-    pack: Pack,
+    llava: Family, processor: Processor, conversations: list[Conversation], pack: Pack
 ) -> None:
     encodings, pixels = encode_all(processor, conversations)
     packed = pack(encodings, pixels)
@@ -211,7 +185,7 @@ def test_gradient_checkpointing_changes_nothing(
 
 
 def test_same_seed_same_weights_and_the_callers_random_numbers_are_left_alone(
-    llava: Llava, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast
+    llava: Family, processor: Processor
 ) -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
@@ -223,18 +197,14 @@ def test_same_seed_same_weights_and_the_callers_random_numbers_are_left_alone(
     assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
 
 
-def test_position_embeddings_have_the_set_deviation(
-    llava: Llava, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    model = llava.build(tokenizer, settings, seed=0)
+def test_position_embeddings_have_the_set_deviation(llava: Family, processor: Processor) -> None:
+    model = llava.build(processor, seed=0)
     (positions,) = [p for name, p in model.named_parameters() if name.endswith("position_embedding.weight")]
     assert 0.35 < positions.std().item() < 0.65
 
 
-def test_every_parameter_has_a_part(llava: Llava, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast) -> None:
-    parts = {
-        name: llava.parameter_group(name) for name, _ in llava.build(tokenizer, settings, seed=0).named_parameters()
-    }
+def test_every_parameter_has_a_part(llava: Family, processor: Processor) -> None:
+    parts = {name: llava.parameter_group(name) for name, _ in llava.build(processor, seed=0).named_parameters()}
     assert parts["model.multi_modal_projector.linear_2.bias"] == "projector"
     assert parts["model.vision_tower.embeddings.patch_embedding.weight"] == "vision"
     assert parts["lm_head.weight"] == parts["model.language_model.embed_tokens.weight"] == "text"
