@@ -13,10 +13,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from components.training.logit_chunk import CHUNK_LOGITS
 from mantis.models.family import Family
 from mantis.models.packed_batch import PackedBatch
-
-CHUNK_LOGITS = 2**26  # logits of a chunk: 256 MB in fp32, and the same for their gradient
 
 
 class LossHead:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from deepspeed.utils import safe_get_full_grad
+from mantis.runs.records import read_record
 
 from components.training.batching.data_loader import DataLoader, SampleProcessor, StepBatch
 from components.training.batching.sample_plan import Budgets, Lengths, Positions, SamplePlan
@@ -25,14 +26,15 @@ from components.training.engine.deepspeed_engine import (
     leave_ranks,
     parameter_groups,
 )
-from components.training.loss import CHUNK_LOGITS, LossHead, share_of_step
+from components.training.logit_chunk import CHUNK_LOGITS
+from components.training.loss import LossHead, share_of_step
 from components.training.sizing.flops import flops_of
 from mantis.artifacts.manifest import read_manifest
 from mantis.config.recipe import ModelSettings, TrainingSettings
 from mantis.dataset.mixture_reader import MixtureReader
 from mantis.models.family import Family
 from mantis.models.registry import family
-from mantis.runs.step_runner import open_run, read_record
+from mantis.runs.step_runner import open_run
 
 BATCH, RATE = 7, 1e-3
 STEP_SAMPLES = 21

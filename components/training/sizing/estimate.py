@@ -12,11 +12,11 @@ from typing import Any
 
 import yaml
 
+from components.training.logit_chunk import CHUNK_LOGITS
 from mantis.errors import ConfigError
 from mantis.models.registry import family_files
 
 WEIGHT, GRADIENT, STATE = 2, 4, 12  # bytes per parameter: bf16; summed in fp32; fp32 master and both moments
-CHUNK_LOGITS = 2**26  # same as in components.training.loss, which imports torch
 RESERVE = 3.0e9  # CUDA context, NCCL buffers, ZeRO's buckets (two of 5e8 elements in bf16), fragmentation
 MFU = 0.4  # assumed model FLOP utilization for the time between checkpoints
 NODE = 8  # GPUs of one node

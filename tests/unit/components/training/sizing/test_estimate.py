@@ -4,9 +4,7 @@ from typing import Any
 import pytest
 
 from components.training.engine.deepspeed_config import as_config, deepspeed_options
-from components.training.loss import CHUNK_LOGITS
 from components.training.sizing import measure as fitting
-from components.training.sizing.estimate import CHUNK_LOGITS as CHUNK_LOGITS_HERE
 from components.training.sizing.estimate import checkpoint_bytes, needs, shape, shapes, upload_bandwidth
 from mantis.config.recipe import TrainingSettings, parse_recipe
 from mantis.errors import ConfigError
@@ -71,11 +69,7 @@ def test_an_unknown_model_is_told_from_the_known() -> None:
         shape("mantis-gpt")
 
 
-def test_the_chunk_is_that_of_the_loss() -> None:
-    assert CHUNK_LOGITS_HERE == CHUNK_LOGITS
-
-
-def test_a_trial_is_as_large_as_asked_and_needs_memory() -> None:
+def test_a_trial_is_as_large_as_asked_and_needs_memory():
     recipe = parse_recipe(RECIPE, origin="test")
     trial = fitting.run_trial(recipe, 2000)
     assert 2000 <= trial.tokens < 2200
