@@ -16,7 +16,7 @@ from mantis.config.recipe import Recipe
 from mantis.errors import InputError
 from mantis.store.base import ObjectStore, StoredObject, concurrently, open_store
 from mantis.store.local import LocalStore
-from mantis.store.range_file import RangeFile
+from mantis.store.range_file import open_range_file
 
 GENERATED, MIRROR = "generated", "mirror"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -112,7 +112,7 @@ def _images_of_table(store: ObjectStore, key: str) -> Iterator[tuple[str, bytes]
     import pyarrow.parquet as pq
 
     try:
-        with RangeFile(store, key) as raw, pq.ParquetFile(raw) as parquet:
+        with open_range_file(store, key) as raw, pq.ParquetFile(raw) as parquet:
             columns = [field.name for field in parquet.schema_arrow if _holds_bytes(field.type)]
             number = 0
             for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=columns, use_threads=False) if columns else ():

@@ -1,16 +1,12 @@
 """Where a checkpoint's bytes come from: files of a folder, or objects of the store by range."""
 
-import io
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from mantis.errors import ConversionError
 from mantis.store.base import ObjectStore
 from mantis.store.local import LocalStore
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 TRUNCATED = "Copy the checkpoint again, or convert an earlier step."
 
@@ -89,33 +85,3 @@ def store_sources(store: ObjectStore, prefix: str) -> dict[str, ByteSource]:
     if isinstance(store, LocalStore):
         return {name: FileSource(store.root / entry.key) for name, entry in entries.items()}
     return {name: StoreSource(store, entry.key, entry.size) for name, entry in entries.items()}
-
-
-class SourceFile(io.RawIOBase):
-    """A source as a seekable file, for `zipfile`."""
-
-    def __init__(self, source: ByteSource) -> None:
-        self._source, self._position = source, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._source.size}[whence]
-        if base + offset < 0:
-            raise OSError("seek before the beginning")
-        self._position = base + offset
-        return self._position
-
-    def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        target = memoryview(buffer).cast("B")
-        target = target[: max(0, min(len(target), self._source.size - self._position))]
-        self._source.read_into(self._position, target)
-        self._position += len(target)
-        return len(target)

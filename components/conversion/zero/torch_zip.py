@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
-from components.conversion.zero.byte_sources import TRUNCATED, ByteSource, SourceFile
+from components.conversion.zero.byte_sources import TRUNCATED, ByteSource
 from mantis.errors import ConversionError
+from mantis.store.range_file import RangeFile
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., length of the name, length of the extra field
 INDEX_BLOCK = 1 << 16
@@ -77,7 +78,7 @@ class Archive:
     def __init__(self, source: ByteSource) -> None:
         self.source = source
         try:
-            with zipfile.ZipFile(io.BufferedReader(SourceFile(source), INDEX_BLOCK)) as archive:
+            with zipfile.ZipFile(io.BufferedReader(RangeFile(source.size, source.read_into), INDEX_BLOCK)) as archive:
                 self._members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
                 structure = archive.read(self._member("data.pkl"))
                 order = archive.read(self._member("byteorder")) if "byteorder" in self._members else b"little"

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from components.data.sources.identity import Memory, hash_files
 from components.data.sources.source import Wanted
+from components.data.sources.source_identity import Memory, hash_files
 from mantis.errors import InputError
 from mantis.hashing import fingerprint
 from mantis.store.base import ObjectStore, StoredObject
-from mantis.store.range_file import RangeFile
+from mantis.store.range_file import open_range_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +64,7 @@ class ParquetRows:
 
         origin = self.store.uri(file.key)
         try:
-            with RangeFile(self.store, file.key) as raw, pq.ParquetFile(raw, buffer_size=BUFFER) as parquet:
+            with open_range_file(self.store, file.key) as raw, pq.ParquetFile(raw, buffer_size=BUFFER) as parquet:
                 yield parquet, _columns(parquet.schema_arrow, origin)
         except (pa.ArrowException, OSError) as error:
             raise InputError(
