@@ -18,6 +18,7 @@ from components.conversion.shard_writer import plan_shards, write_shards
 from components.conversion.zero.checkpoint_reader import read_file, read_last_step
 from components.conversion.zero.read_ahead import reading_ahead
 from components.conversion.zero.zero_checkpoint import Checkpoint, MasterTensor
+from mantis.artifacts.checkpoint import PROBE
 from mantis.artifacts.manifest import Manifest, Number
 from mantis.errors import ConversionError
 from mantis.progress import say
@@ -26,7 +27,6 @@ from mantis.store.base import delete_tree, upload_tree
 
 MODEL = "model/"
 NOT_OF_THE_MODEL = (ADAPTER_CONFIG, BASE)  # transformers would take the folder for an adapter's
-PROBE = "probe.safetensors"
 
 
 def convert_checkpoint(run: Run, checkpoint: Manifest, prefix: str) -> dict[str, Number]:

@@ -18,10 +18,10 @@ from components.conversion.merge.merge_plan import with_model_names
 from components.conversion.zero.byte_sources import ByteSource, FileSource, StoreSource
 from components.conversion.zero.safetensors_index import SUFFIX, read_safetensors
 from components.conversion.zero.zero_checkpoint import MasterTensor
+from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.manifest import (
     MANIFEST,
     File,
-    Kind,
     Manifest,
     commit_manifest,
     hash_object,
@@ -61,7 +61,7 @@ def import_model(store: ObjectStore, source: str, family: str) -> Manifest:
     files = tuple(concurrently(lambda entry: _describe(origin, entry), entries))
     tensors = _check(origin, files, family, layout, source)
     made = fingerprint({"step": STEP, "revision": REVISION, "family": family, "files": [_identity(f) for f in files]})
-    prefix = f"models/{made}"
+    prefix = ArtifactKind.MODEL.address(fingerprint=made)
     existing = read_manifest(store, prefix)
     if existing is not None:
         say(f"was already there: {store.uri(prefix)}")
@@ -69,7 +69,7 @@ def import_model(store: ObjectStore, source: str, family: str) -> Manifest:
     delete_tree(store, prefix)  # what a killed attempt may have left
     concurrently(lambda file: _copy(origin, store, file.name, f"{prefix}/{file.name}"), files)
     manifest = Manifest(
-        kind=Kind.MODEL,
+        kind=ArtifactKind.MODEL,
         key=prefix,
         fingerprint=made,
         made_by=provenance(STEP, REVISION, {"family": family}),

@@ -1,6 +1,7 @@
 """The step `convert`: one committed ZeRO checkpoint to a Hugging Face model folder, adapters merged."""
 
-from mantis.artifacts.manifest import Kind, Manifest
+from mantis.artifacts.layout import ArtifactKind
+from mantis.artifacts.manifest import Manifest
 from mantis.runs.step_runner import Run, StepSpec, run_step
 
 REVISION = 1
@@ -14,11 +15,10 @@ def convert(run: Run, checkpoint: Manifest) -> Manifest:
     """
     task = StepSpec(
         step="convert",
-        kind=Kind.MODEL,
+        kind=ArtifactKind.MODEL,
         revision=REVISION,
         config={"conversion": run.recipe.conversion.identity(), "model": run.recipe.model.identity("family")},
         inputs={"checkpoint": checkpoint},
-        address=lambda fingerprint: f"models/{fingerprint}",
     )
 
     def work(prefix: str) -> dict[str, bool | int | float | str]:

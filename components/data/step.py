@@ -7,13 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from components.data.published.fetched import FETCHED, fetched_sets, source_url
+from components.data.published.fetched import fetched_sets, source_url
 from components.data.sources.find import find_sources, open_source
-from components.data.sources.identity import Memory, hash_files
 from components.data.sources.source import TRAIN, RowSource
+from components.data.sources.source_identity import Memory, hash_files
 from mantis import synthetic
 from mantis.artifacts.benchmark_images import BenchmarkFiles, benchmark_files
-from mantis.artifacts.manifest import Kind, Manifest, Number
+from mantis.artifacts.layout import ArtifactKind, subset_of
+from mantis.artifacts.manifest import Manifest, Number
+from mantis.artifacts.source_names import FETCHED, GENERATED
 from mantis.config.recipe import Recipe
 from mantis.errors import ConfigError
 from mantis.hashing import fingerprint
@@ -22,7 +24,6 @@ from mantis.runs.step_runner import Run, StepSpec, failure_recorded, run_step
 PREPARE_REVISION = 2
 ASSEMBLE_REVISION = 2
 CONTAMINATION_REVISION = 1
-GENERATED = "generated"
 
 
 def resolve_subsets(run: Run) -> list[str]:
@@ -83,10 +84,10 @@ def prepare_task(run: Run, subset: str) -> StepSpec:
     }
     return StepSpec(
         step=f"prepare-{subset}",
-        kind=Kind.DATASET,
+        kind=ArtifactKind.DATASET,
         revision=PREPARE_REVISION,
         config=config,
-        address=lambda made: f"datasets/{subset}/{made}",
+        parts={"subset": subset},
     )
 
 
@@ -96,7 +97,7 @@ def assemble(run: Run, datasets: Sequence[Manifest]) -> Manifest:
     from mantis.models.weights.mirror import model_identity
 
     recipe = run.recipe
-    by_subset = dict(sorted((_subset_of(dataset), dataset) for dataset in datasets))
+    by_subset = dict(sorted((subset_of(dataset.key), dataset) for dataset in datasets))
     config: dict[str, Any] = {
         "model": model_identity(run.store, recipe.model, ("base",)),  # whose tokenizer counts
         "prompt": load_chat_template(recipe.model.prompt).model_dump(),
@@ -105,11 +106,10 @@ def assemble(run: Run, datasets: Sequence[Manifest]) -> Manifest:
     }
     task = StepSpec(
         step="assemble",
-        kind=Kind.MIXTURE,
+        kind=ArtifactKind.MIXTURE,
         revision=ASSEMBLE_REVISION,
         config=config,
         inputs=by_subset,
-        address=lambda made: f"mixtures/{made}",
     )
 
     def work(prefix: str) -> dict[str, Number]:
@@ -133,11 +133,10 @@ def check_benchmarks(run: Run, mixture: Manifest, datasets: dict[str, Manifest])
         benchmarks = _benchmarks_identity(run)
     task = StepSpec(
         step="contamination",
-        kind=Kind.CONTAMINATION,
+        kind=ArtifactKind.CONTAMINATION,
         revision=CONTAMINATION_REVISION,
         config={"benchmarks": benchmarks},
         inputs={"mixture": mixture},
-        address=lambda made: f"contamination/{made}",
     )
 
     def work(prefix: str) -> dict[str, Number]:
@@ -175,11 +174,6 @@ def _share(recipe: Recipe, subset: str) -> dict[str, Any]:
     drawn = settings.cap is not None or recipe.data.sampling != "none"
     share = settings.identity("name", "cap", "repeat")
     return share | recipe.identity("seed") if drawn else share  # the seed decides nothing else here
-
-
-def _subset_of(dataset: Manifest) -> str:
-    """datasets/<subset>/<fingerprint>: the address says which subset it is."""
-    return dataset.key.split("/")[1]
 
 
 def _splits(run: Run) -> dict[str, str]:

@@ -10,7 +10,9 @@ from components.evaluation.benchmarks.benchmark_catalog import (
 )
 from components.evaluation.benchmarks.benchmark_mirror import check_mirrors
 from components.evaluation.benchmarks.benchmark_source import open_benchmark_source
-from mantis.artifacts.manifest import Kind, Manifest, Number
+from mantis.artifacts.layout import ArtifactKind
+from mantis.artifacts.manifest import Manifest, Number
+from mantis.artifacts.source_names import GENERATED, MIRROR
 from mantis.errors import ConfigError
 from mantis.runs.step_runner import Run, StepSpec, failure_recorded, run_step
 
@@ -44,9 +46,9 @@ def check_benchmarks(run: Run) -> None:
     """
     settings, benchmarks = run.recipe.evaluation, _benchmarks(run)
     published = [benchmark.name for benchmark in benchmarks if benchmark.hub is not None]
-    if settings.source == "mirror":
+    if settings.source == MIRROR:
         check_mirrors(run.store, benchmarks)
-    elif settings.source == "generated" and published:
+    elif settings.source == GENERATED and published:
         raise ConfigError(
             f"evaluation.source = 'generated', and {', '.join(published)} cannot be generated.",
             remedy="Set evaluation.source = mirror, or to the folder that holds a folder for each benchmark.",
@@ -69,7 +71,7 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
             source = opened.enter_context(open_benchmark_source(run.recipe, described, run.store))
         task = StepSpec(
             step=step,
-            kind=Kind.EVALUATION,
+            kind=ArtifactKind.EVALUATION,
             revision=REVISION,
             config={
                 "benchmark": described.revision(),
@@ -80,7 +82,7 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
                 "recipe": run.recipe.identity("seed"),
             },
             inputs={"model": model},
-            address=lambda made: f"evaluations/{model.fingerprint}/{benchmark}/{made}",
+            parts={"model": model.fingerprint, "benchmark": benchmark},
         )
 
         def work(prefix: str) -> dict[str, Number]:

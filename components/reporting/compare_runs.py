@@ -11,8 +11,10 @@ from components.reporting.collect.artifact_reader import Reader
 from components.reporting.collect.collector import stored_answers, stored_scores
 from components.reporting.collect.report_schema import Answer, Score
 from mantis.artifacts.manifest import Manifest, read_manifest
+from mantis.artifacts.responses import ACTUAL, FOLDER
 from mantis.errors import ConfigError
-from mantis.runs.step_runner import Run, State, read_records
+from mantis.runs.records import State, read_records
+from mantis.runs.step_runner import Run
 from mantis.statistics import Paired, compare
 
 EVALUATE = "evaluate-"
@@ -168,7 +170,7 @@ def _arm(run: Run, notes: list[str]) -> Arm:
 
 
 def _lines(reader: Reader, evaluation: Manifest) -> dict[str, ComparisonLine]:
-    names = sorted(file.name for file in evaluation.files if file.name.startswith("responses/actual-"))
+    names = sorted(file.name for file in evaluation.files if file.name.startswith(f"{FOLDER}/{ACTUAL}-"))
     rows = [row for name in names for row in reader.json_lines(evaluation, name)]
     try:
         lines = [ComparisonLine.model_validate(row) for row in rows]

@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.reporting.collect.addresses import benchmark_of
-from mantis.artifacts.manifest import Kind, Manifest, Number
+from mantis.artifacts.layout import ArtifactKind, benchmark_of, report_key
+from mantis.artifacts.manifest import Manifest, Number
 from mantis.runs.arms import arms_of
 from mantis.runs.lineage import find_artifact
 from mantis.runs.step_runner import Run, StepSpec, failure_recorded, open_run, run_step
@@ -25,11 +25,11 @@ def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
     """
     task = StepSpec(
         step=STEP,
-        kind=Kind.REPORT,
+        kind=ArtifactKind.REPORT,
         revision=REVISION,
         config={"run": run.id, "reference": run.recipe.evaluation.reference},
-        inputs={benchmark_of(manifest): manifest for manifest in evaluations},
-        address=lambda made: f"reports/{run.id}",
+        inputs={benchmark_of(manifest.key): manifest for manifest in evaluations},
+        parts={"run": run.id},
     )
 
     def work(prefix: str) -> dict[str, Number]:
@@ -66,14 +66,14 @@ def compare(run: Run) -> Manifest:
     """
     arms = arms_of(run.store, run.id)
     with failure_recorded(run, STEP):
-        reports = {arm: find_artifact(run.store, f"reports/{arm}") for arm in arms}
+        reports = {arm: find_artifact(run.store, report_key(arm)) for arm in arms}
     task = StepSpec(
         step=STEP,
-        kind=Kind.REPORT,
+        kind=ArtifactKind.REPORT,
         revision=COMPARE_REVISION,
         config={"run": run.id, "arms": arms},
         inputs=reports,
-        address=lambda made: f"reports/{run.id}",
+        parts={"run": run.id},
     )
 
     def work(prefix: str) -> dict[str, Number]:

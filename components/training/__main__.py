@@ -67,7 +67,7 @@ def _die_with_torchrun() -> None:
 def _train(run: Run, *, began: float, queued: float, profile_steps: str) -> None:
     mixture = _mixture(run)
     task = training_task(run, mixture)
-    prefix = task.address(task.fingerprint())
+    prefix = task.address()
     if os.environ.get("RANK", "0") == "0":  # for a job that a user applied, no launcher writes the record
         mark_started(run, task)
 

@@ -5,9 +5,11 @@ from typing import Any
 
 from components.training.checkpointing.training_summary import is_whole, read_summary, with_launching
 from components.training.monitoring.goodput import seconds_so_far
-from mantis.artifacts.manifest import Kind, Manifest, Number, read_manifest
+from mantis.artifacts.layout import ArtifactKind
+from mantis.artifacts.manifest import Manifest, Number, read_manifest
 from mantis.models.weights.mirror import model_identity, weights_of
-from mantis.runs.step_runner import Run, StepSpec, read_record, run_step
+from mantis.runs.records import read_record
+from mantis.runs.step_runner import Run, StepSpec, run_step
 
 REVISION = 1
 
@@ -22,11 +24,10 @@ def training_task(run: Run, mixture: Manifest) -> StepSpec:
     }
     return StepSpec(
         step="train",
-        kind=Kind.CHECKPOINT,
+        kind=ArtifactKind.CHECKPOINT,
         revision=REVISION,
         config=config,
         inputs={"mixture": mixture, **weights_of(run.store, recipe.model)},
-        address=lambda made: f"checkpoints/{made}",
     )
 
 
@@ -42,7 +43,7 @@ def is_trained(run: Run) -> bool:
     if mixture is None:
         return False
     task = training_task(run, mixture)
-    return is_whole(run.store, task.address(task.fingerprint()))
+    return is_whole(run.store, task.address())
 
 
 def train(run: Run, mixture: Manifest) -> Manifest:

@@ -7,12 +7,13 @@ import torch.distributed as dist
 
 from components.training.batching.data_loader import DataLoader, StepBatch
 from components.training.callbacks.callback_list import CallbackList
-from components.training.checkpointing.saver import Saver, TrainingState, folder_of
+from components.training.checkpointing.saver import Saver, TrainingState
 from components.training.engine.deepspeed_engine import Engine
 from components.training.monitoring.goodput import Cause
 from components.training.monitoring.signals import StoppedError
 from components.training.monitoring.step_metrics import StepFigures
 from components.training.train_step import TrainStep
+from mantis.artifacts.layout import step_folder
 
 
 class Trainer:
@@ -111,6 +112,7 @@ class Trainer:
         self.callbacks.on_phase(Cause.OTHER, step)
         if stopping and step < self.steps:
             raise StoppedError(
-                f"Training was asked to stop and did so after step {step} of {self.steps}; {folder_of(step)} is saved.",
+                f"Training was asked to stop and did so after step {step} of {self.steps}; "
+                f"{step_folder(step)} is saved.",
                 remedy="The same command goes on from there.",
             )

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from mantis import synthetic
+from mantis.artifacts.layout import mirrored_files, revisions_of_benchmark
 from mantis.artifacts.manifest import MANIFEST
+from mantis.artifacts.source_names import GENERATED, MIRROR
 from mantis.config.recipe import Recipe
 from mantis.errors import InputError
 from mantis.store.base import ObjectStore, StoredObject, concurrently, open_store
 from mantis.store.local import LocalStore
 from mantis.store.range_file import open_range_file
 
-GENERATED, MIRROR = "generated", "mirror"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 PARQUET_SUFFIX = ".parquet"
 AT_ONCE = 256  # files
@@ -79,10 +80,10 @@ def _open(source: str) -> ObjectStore:
 
 def _mirrored(store: ObjectStore, name: str) -> BenchmarkFiles:
     """All whole mirrors of the benchmark: whichever revision is asked, its images are among these."""
-    prefix = f"sources/benchmarks/{name}"
+    prefix = revisions_of_benchmark(name)
     _, revisions = store.children(prefix)
     whole = [revision for revision in revisions if store.stat(f"{revision}/{MANIFEST}") is not None]
-    found = [_files(store, f"{revision}/files", prefix).entries for revision in whole]
+    found = [_files(store, mirrored_files(revision), prefix).entries for revision in whole]
     return BenchmarkFiles(store=store, folder=prefix, entries=tuple(entry for entries in found for entry in entries))
 
 

@@ -5,45 +5,19 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from mantis.artifacts.layout import ArtifactKind, possible_keys
 from mantis.errors import IntegrityError
 from mantis.hashing import fingerprint, sha256_bytes
-from mantis.store.base import ObjectStore, concurrently, possible_keys
+from mantis.store.base import ObjectStore, concurrently
 
 MANIFEST = "manifest.json"
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Number = bool | int | float | str
-
-
-class Kind(StrEnum):
-    """What an artifact is."""
-
-    SOURCE = "source"
-    DATASET = "dataset"
-    MIXTURE = "mixture"
-    CONTAMINATION = "contamination"
-    CHECKPOINT = "checkpoint"
-    MODEL = "model"
-    EVALUATION = "evaluation"
-    REPORT = "report"
-
-
-# Folders that hold the artifacts of a kind: manifests of version 1 say no key.
-FOLDERS_OF = {
-    Kind.SOURCE: ("sources", "models"),  # published data and benchmarks, and published weights
-    Kind.DATASET: ("datasets",),
-    Kind.MIXTURE: ("mixtures",),
-    Kind.CONTAMINATION: ("contamination",),
-    Kind.CHECKPOINT: ("checkpoints",),
-    Kind.MODEL: ("models",),
-    Kind.EVALUATION: ("evaluations",),
-    Kind.REPORT: ("reports",),
-}
 
 
 class _Frozen(BaseModel):
@@ -104,7 +78,7 @@ class Manifest(_Frozen):
     """
 
     schema_version: Literal[2] = 2
-    kind: Kind
+    kind: ArtifactKind
     key: Key
     fingerprint: str
     inputs: dict[str, Reference] = Field(default_factory=dict)
@@ -147,7 +121,8 @@ def _upgraded(raw: dict[str, Any], key: str) -> dict[str, Any]:
     rest = {name: value for name, value in raw.items() if name not in ("schema_version", "uri", "inputs")}
     own: str = raw["uri"]
     if not key or not own.endswith(f"/{key}"):
-        key = [found for found in possible_keys(own) if found.split("/")[0] in FOLDERS_OF[Kind(raw["kind"])]][-1]
+        folders = {pattern.folder for pattern in ArtifactKind(raw["kind"]).patterns}
+        key = [found for found in possible_keys(own) if found.partition("/")[0] in folders][-1]
     root = own.removesuffix(key)
     inputs = {
         name: {"key": _without(root, reference["uri"]), "fingerprint": reference["fingerprint"]}

@@ -8,6 +8,8 @@ from typing import Any
 from mantis.schema_versions import Form, versioned
 from mantis.store.base import ObjectStore
 
+FOLDER = "responses"  # within an evaluation
+ACTUAL = "actual"  # the condition of the benchmark as it is, without a control
 PART = 4096  # samples in one object
 CORRECT = 0.5  # score from which an answer is shown as right
 
@@ -41,4 +43,4 @@ def put_responses(store: ObjectStore, prefix: str, condition: str, responses: Se
     for number, start in enumerate(range(0, len(responses), PART)):
         part = responses[start : start + PART]
         lines = [json.dumps(versioned(Form.RESPONSE, asdict(each)), ensure_ascii=False) for each in part]
-        store.put(f"{prefix}/responses/{condition}-{number:05d}.jsonl", ("\n".join(lines) + "\n").encode())
+        store.put(f"{prefix}/{FOLDER}/{condition}-{number:05d}.jsonl", ("\n".join(lines) + "\n").encode())

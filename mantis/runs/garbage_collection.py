@@ -9,23 +9,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mantis.artifacts.layout import BASES, COLLECTED, RESPONSES, ArtifactKind, report_key
 from mantis.artifacts.manifest import MANIFEST, read_manifest
 from mantis.errors import NotFoundError, did_you_mean
-from mantis.runs.step_runner import read_records, runs
+from mantis.runs.records import read_records, runs
 from mantis.store.base import ObjectStore, StoredObject, delete_tree
-
-# Folders of results, and how many parts an address has: docs/reference/artifacts.md.
-DEPTHS = {
-    "datasets": 3,
-    "mixtures": 2,
-    "contamination": 2,
-    "checkpoints": 2,
-    "models": 2,
-    "evaluations": 4,
-    "responses": 4,
-    "reports": 2,
-}
-BASES = "models/bases"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +45,12 @@ def garbage(store: ObjectStore, *, without: frozenset[str] = frozenset()) -> lis
             remedy=f"{did_you_mean(min(unknown), there)}`mantis status` lists the runs.",
         )
     keys, fingerprints = _named_by(store, [run for run in there if run not in without])
-    reports = {f"reports/{run}" for run in there if run not in without}
+    reports = {report_key(run) for run in there if run not in without}
     found = []
     for heap in _heaps(store):
-        folder, *rest = heap.key.split("/")
-        under_way = rest[-1] in fingerprints
-        responded = folder == "responses" and f"models/{rest[0]}" in keys
+        under_way = heap.key.rpartition("/")[2] in fingerprints
+        journal = RESPONSES.parse(heap.key)
+        responded = journal is not None and ArtifactKind.MODEL.address(fingerprint=journal["model"]) in keys
         if heap.key in keys | reports or under_way or responded or _brought(store, heap):
             continue
         found.append(heap)
@@ -92,23 +80,23 @@ def _named_by(store: ObjectStore, kept: list[str]) -> tuple[set[str], set[str]]:
 
 def _heaps(store: ObjectStore) -> Iterator[Garbage]:
     """Every result in the store, finished or not."""
-    for folder, depth in DEPTHS.items():
+    for pattern in COLLECTED:
         objects: dict[str, list[StoredObject]] = {}
         whole: set[str] = set()
-        for entry in store.list(folder):
+        for entry in store.list(pattern.folder):
             parts = entry.key.split("/")
-            if len(parts) <= depth or entry.key.startswith(f"{BASES}/"):
+            if len(parts) <= pattern.depth or entry.key.startswith(f"{BASES.root}/"):
                 continue
-            key = "/".join(parts[:depth])
+            key = "/".join(parts[: pattern.depth])
             objects.setdefault(key, []).append(entry)
-            if parts[depth:] == [MANIFEST]:
+            if parts[pattern.depth :] == [MANIFEST]:
                 whole.add(key)
         for key, found in objects.items():
             yield Garbage(
                 key=key,
                 objects=len(found),
                 bytes=sum(entry.size for entry in found),
-                whole=key in whole or folder == "responses",
+                whole=key in whole or pattern is RESPONSES,
                 written=max(entry.written for entry in found),
             )
 

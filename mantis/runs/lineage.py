@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mantis.artifacts.manifest import MANIFEST, Kind, Manifest, check_files, read_manifest
+from mantis.artifacts.layout import ArtifactKind
+from mantis.artifacts.manifest import MANIFEST, Manifest, check_files, read_manifest
+from mantis.artifacts.responses import ACTUAL, FOLDER
 from mantis.errors import IntegrityError, NotFoundError
 from mantis.schema_versions import Form, without_version
 from mantis.store.base import ObjectStore, key_of
@@ -58,7 +60,7 @@ def walk(store: ObjectStore, manifest: Manifest, *, check: bool = True, origin: 
             return
         seen.add(current.key)
         problems, note = check_files(store, current) if check else [], ""
-        if origin is not None and current.kind is Kind.DATASET and not problems:
+        if origin is not None and current.kind is ArtifactKind.DATASET and not problems:
             problems, note = origin(store, current)
         yield Link(depth=depth, role=role, manifest=current, problems=tuple(problems), note=note)
         for name, reference in sorted(current.inputs.items()):
@@ -83,9 +85,9 @@ def find_prediction(store: ObjectStore, evaluation: Manifest, sample: str) -> di
         IntegrityError: its responses cannot be read.
     """
     prefix = evaluation.key
-    if evaluation.kind is Kind.EVALUATION:
-        for entry in store.list(f"{prefix}/responses"):
-            if not entry.key.rpartition("/")[2].startswith("actual"):
+    if evaluation.kind is ArtifactKind.EVALUATION:
+        for entry in store.list(f"{prefix}/{FOLDER}"):
+            if not entry.key.rpartition("/")[2].startswith(ACTUAL):
                 continue
             for row in _responses(store, entry.key):
                 if row.get("id") == sample:

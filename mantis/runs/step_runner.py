@@ -1,32 +1,24 @@
 """One wrapper around every step of every DAG: address, reuse, commit, the run's own record, failure messages.
 
-KFP's final status and error fields cannot be relied on, so what happened is written down here:
-`runs/<run>/steps/<step>.json`.
+Each step leaves its record in the run's folder: mantis/runs/records.py.
 """
 
 import os
-import re
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Any, Literal
-
-from pydantic import Field, ValidationInfo, model_validator
+from typing import Any
 
 from mantis import progress
+from mantis.artifacts.layout import FINGERPRINT, RECIPE, ArtifactKind, run_key
 from mantis.artifacts.manifest import (
     MANIFEST,
-    Key,
-    Kind,
     Manifest,
     Number,
     commit_manifest,
     describe_files,
-    former_key,
     provenance,
     read_manifest,
 )
@@ -35,48 +27,8 @@ from mantis.errors import ConfigError, MantisError, NotFoundError, did_you_mean
 from mantis.hashing import fingerprint
 from mantis.processes import die_with_parent
 from mantis.runs.arms import parent_of
-from mantis.schema_versions import Form, Versioned, origin
+from mantis.runs.records import State, StepRecord, read_record, reason_of, runs, write_record
 from mantis.store.base import ObjectStore, open_store
-
-STOPPED = "Stopped"  # the beginning of the reason of a step that somebody ended
-
-
-class State(StrEnum):
-    """What became of a step; a STARTED one whose process is gone was killed."""
-
-    STARTED = "started"
-    REUSED = "reused"
-    DONE = "done"
-    FAILED = "failed"
-
-
-class StepRecord(Versioned):
-    """`runs/<run>/steps/<step>.json`; `seconds` is the time of the attempt that made the result."""
-
-    form = Form.STEP_RECORD
-    schema_version: int = 2
-
-    step: str
-    state: State
-    started: str
-    ended: str | None = None
-    seconds: float = 0.0
-    attempts: int = 1
-    reason: str = ""
-    key: Key | Literal[""] = ""
-    fingerprint: str = ""
-    summary: dict[str, Number] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _upgraded(cls, raw: Any, info: ValidationInfo) -> Any:
-        """Version 1 named its result by an absolute URI; `context["store"]` may have moved since."""
-        if not isinstance(raw, dict) or "uri" not in raw:
-            return raw
-        rest = {name: value for name, value in raw.items() if name != "uri"}
-        store: ObjectStore = (info.context or {})["store"]
-        key = former_key(store, raw["uri"]) if raw["uri"] else ""
-        return rest | {"schema_version": 2, "key": key}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,13 +46,13 @@ class Run:
 
     def key(self, name: str) -> str:
         """Key of an object of the run's own folder."""
-        return f"runs/{self.id}/{name}"
+        return run_key(self.id, name)
 
 
 def open_run(run: str, store_url: str) -> Run:
     """The run `run`, as preflight wrote it."""
     store = open_store(store_url)
-    key = f"runs/{run}/recipe.yaml"
+    key = run_key(run, RECIPE)
     try:
         text = store.get(key).decode()
     except NotFoundError:
@@ -117,11 +69,11 @@ class StepSpec:
     """What a step is about to make."""
 
     step: str
-    kind: Kind
+    kind: ArtifactKind
     revision: int
     config: dict[str, Any]
     inputs: dict[str, Manifest] = field(default_factory=dict)
-    address: Callable[[str], str]
+    parts: dict[str, str] = field(default_factory=dict)  # of the address, besides the fingerprint
 
     def fingerprint(self) -> str:
         """Hash of everything that decides the result."""
@@ -133,6 +85,15 @@ class StepSpec:
                 "inputs": {name: manifest.fingerprint for name, manifest in self.inputs.items()},
             }
         )
+
+    def address(self) -> str:
+        """The key of the result, by the form that the layout gives to its kind.
+
+        Raises:
+            ConfigError: `parts` does not have the parts of that form.
+        """
+        own = {FINGERPRINT: self.fingerprint()} if FINGERPRINT in self.kind.pattern.names else {}
+        return self.kind.address(**own, **self.parts)
 
 
 Compute = Callable[[str], dict[str, Number]]
@@ -149,7 +110,7 @@ def run_step(run: Run, task: StepSpec, work: Compute) -> Manifest:
     """
     os.environ[progress.STEP] = run.shown(task.step)
     made = task.fingerprint()
-    prefix = task.address(made)
+    prefix = task.address()
     before = read_record(run.store, run.id, task.step)
     began, clock = _now(), time.monotonic()
     existing = read_manifest(run.store, prefix)
@@ -210,7 +171,7 @@ def record_existing(run: Run, step: str, find: Callable[[], Manifest]) -> Manife
         fingerprint=found.fingerprint,
         summary=found.summary,
     )
-    _write_record(run, taken)
+    write_record(run.store, run.id, taken)
     return found
 
 
@@ -218,11 +179,12 @@ def record_existing(run: Run, step: str, find: Callable[[], Manifest]) -> Manife
 def recorded(run: Run, step: str) -> Iterator[None]:
     """Keep the record of a step that makes no artifact of its own (preflight, the lists that loops run over)."""
     began, clock = _now(), time.monotonic()
-    _write_record(run, StepRecord(step=step, state=State.STARTED, started=began))
+    write_record(run.store, run.id, StepRecord(step=step, state=State.STARTED, started=began))
     with failure_recorded(run, step):
         yield
     seconds = round(time.monotonic() - clock, 3)
-    _write_record(run, StepRecord(step=step, state=State.DONE, started=began, ended=_now(), seconds=seconds))
+    record = StepRecord(step=step, state=State.DONE, started=began, ended=_now(), seconds=seconds)
+    write_record(run.store, run.id, record)
 
 
 @contextmanager
@@ -235,7 +197,7 @@ def failure_recorded(run: Run, step: str) -> Iterator[None]:
     except BaseException as error:
         seconds, reason = round(time.monotonic() - clock, 3), reason_of(error)
         record = StepRecord(step=step, state=State.FAILED, started=began, ended=_now(), seconds=seconds, reason=reason)
-        _write_record(run, record)
+        write_record(run.store, run.id, record)
         raise
 
 
@@ -251,46 +213,6 @@ def component_main() -> Iterator[None]:
     except MantisError as error:
         progress.say(f"failed: {error}")
         raise SystemExit(1) from None
-
-
-def reason_of(error: BaseException) -> str:
-    """What a person reads about a failure: one paragraph for an error of ours, else the exception's own line."""
-    if isinstance(error, MantisError):
-        return str(error)
-    if isinstance(error, KeyboardInterrupt):
-        return f"{STOPPED} by Ctrl-C. The same command continues from there."
-    if isinstance(error, SystemExit):
-        return f"{STOPPED} with exit code {error.code}. The same command continues from there."
-    return "".join(traceback.format_exception_only(error)).strip()
-
-
-def was_stopped(record: StepRecord) -> bool:
-    """Whether somebody ended the step, which had not failed."""
-    return record.state is State.FAILED and record.reason.startswith(STOPPED)
-
-
-def read_record(store: ObjectStore, run: str, step: str) -> StepRecord | None:
-    """The record of one step, None where it never began."""
-    key = f"runs/{run}/steps/{step}.json"
-    if store.stat(key) is None:
-        return None
-    return _parse_record(store, key)
-
-
-def runs(store: ObjectStore) -> list[str]:
-    """Ids of the runs in the store."""
-    return sorted(folder.removeprefix("runs/") for folder in store.children("runs")[1])
-
-
-def read_records(store: ObjectStore, run: str) -> list[StepRecord]:
-    """Every step's record, in the order in which they began."""
-    entries = store.list(f"runs/{run}/steps")
-    records = [_parse_record(store, entry.key) for entry in entries]
-    return sorted(records, key=lambda record: record.started)
-
-
-def _parse_record(store: ObjectStore, key: str) -> StepRecord:
-    return StepRecord.model_validate_json(store.get(key), context={**origin(store.uri(key)), "store": store})
 
 
 def _record(
@@ -317,18 +239,7 @@ def _record(
         fingerprint=manifest.fingerprint if manifest else made,
         summary=manifest.summary if manifest else {},
     )
-    _write_record(run, record)
-
-
-def _write_record(run: Run, record: StepRecord) -> None:
-    stored = record.model_copy(update={"reason": _without_address(record.reason, run.store.url)})
-    run.store.put(run.key(f"steps/{record.step}.json"), stored.model_dump_json(indent=1).encode())
-    progress.publish(state=record.state.value, label=record.step, reason=record.reason, seconds=record.seconds)
-
-
-def _without_address(reason: str, url: str) -> str:
-    """The reason with keys for URIs of the store, which may move; the terminal shows the URIs."""
-    return re.sub(rf"{re.escape(url)}(?![\w-])", "the store", reason.replace(f"{url}/", ""))
+    write_record(run.store, run.id, record)
 
 
 def _now() -> str:

@@ -12,15 +12,10 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import unquote, urlparse
 
+from mantis.artifacts.layout import possible_keys, run_key
 from mantis.errors import ConfigError, StoreError
 
 TRANSFER_THREADS = 16
-# What lies at the root of a store.
-FOLDERS = frozenset(
-    {"sources", "datasets", "mixtures", "contamination", "checkpoints", "models"}
-    | {"evaluations", "responses", "reports", "runs"}
-)
-FIRST_BELOW_HOST = 3  # part of `scheme://host/part`: a bucket's name is no folder
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -144,16 +139,6 @@ def key_below(store_url: str, address: str) -> str:
     return address.removeprefix(here).rstrip("/") if here else address
 
 
-def possible_keys(uri: str) -> list[str]:
-    """What `uri`, of a store with an unknown address, can have as its key: the longest first, often only one.
-
-    A key begins with one of FOLDERS. There are several where the store lies below a folder with such a name.
-    """
-    parts = uri.split("/")
-    below = range(FIRST_BELOW_HOST, len(parts) - 1)
-    return ["/".join(parts[place:]).rstrip("/") for place in below if parts[place] in FOLDERS]
-
-
 def _holds(store: ObjectStore, key: str) -> bool:
     return store.stat(key) is not None or next(iter(store.list(key)), None) is not None
 
@@ -204,7 +189,7 @@ def check_store(store: ObjectStore) -> None:
     Raises:
         StoreError: one of the three did not work.
     """
-    key = f"runs/.probe-{uuid.uuid4().hex}"
+    key = run_key(f".probe-{uuid.uuid4().hex}")
     store.put(key, b"probe")
     if store.get(key) != b"probe":
         raise StoreError(f"{store.url} gives back other bytes than were written.", remedy="Check the server.")

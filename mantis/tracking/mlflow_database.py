@@ -11,8 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlparse
 
+from mantis.artifacts.layout import possible_keys
 from mantis.errors import TrackingError
-from mantis.store.base import possible_keys
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"

@@ -36,7 +36,7 @@ def _recipes(_: typer.Context) -> Iterable[str]:
 
 
 def _runs(ctx: typer.Context) -> Iterable[str]:
-    from mantis.runs.step_runner import runs
+    from mantis.runs.records import runs
 
     return runs(opened(ctx.params.get("store") or ""))
 

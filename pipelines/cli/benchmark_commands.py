@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from mantis.artifacts.layout import ArtifactKind
+from mantis.artifacts.source_names import MIRROR
 from mantis.errors import ConfigError, did_you_mean
 from mantis.store.base import ObjectStore, key_of
 from pipelines.cli.arguments import AsJson, BenchmarkName, Store, complete_benchmark, examples, opened
@@ -110,7 +112,7 @@ def rescore(
     ] = "",
     source: Annotated[
         str, typer.Option(help="With a JSONL file: `mirror`, or the folder that holds the benchmark's folder.")
-    ] = "mirror",
+    ] = MIRROR,
     scoring: Annotated[str, typer.Option(help="The profile of the headline: official or strict.")] = "official",
     model: Annotated[str, typer.Option(help="With --json and a JSONL file: the name of the model.")] = "",
     out: Annotated[
@@ -159,14 +161,14 @@ def _rescore_file(
     from components.evaluation.benchmarks.benchmark_source import local_copy, read_and_say
     from components.evaluation.scoring.rescore import rescore_file
 
-    if source == "mirror" and described.hub is None:
+    if source == MIRROR and described.hub is None:
         raise ConfigError(
             f"{described.name} is generated: it has no mirror.",
             remedy="Write it with `mantis data generate FOLDER`, and name --source FOLDER/benchmarks.",
         )
     with tempfile.TemporaryDirectory(prefix="mantis-rescore-") as temporary:
         root = Path(temporary)
-        if source == "mirror":
+        if source == MIRROR:
             manifest = find_mirror(store, described)
             folder = local_copy(store, f"{manifest.key}/files", root)
         else:
@@ -181,9 +183,14 @@ def _rescore_evaluation(store: ObjectStore, address: str, profile: "Scoring") ->
     from components.evaluation.scoring import rescore
 
     key = key_of(store, address)
-    described = load_benchmark(rescore.benchmark_of(key))
+    parts = ArtifactKind.EVALUATION.pattern.parse(key)
+    if parts is None:
+        raise ConfigError(
+            f"{key!r} is no evaluation.", remedy=f"Name {ArtifactKind.EVALUATION.pattern.text}, or a JSONL file."
+        )
+    described = load_benchmark(parts["benchmark"])
     made = rescore.rescore_evaluation(store, key, described, profile, seed=0)
-    return described, key.split("/")[1], made
+    return described, parts["model"], made
 
 
 def _write(path: Path, text: str) -> None:

@@ -236,13 +236,14 @@ def _line_data(line: Any) -> dict[str, Any]:
 def prepared_subsets(run: "Run") -> list[dict[str, Any]]:
     """What preparation kept of each subset of a run, and why it dropped or repaired the other rows."""
     from components.data.prepare.ledger import count_reasons
-    from mantis.artifacts.manifest import Kind, read_manifest
-    from mantis.runs.step_runner import read_records
+    from mantis.artifacts.layout import ArtifactKind
+    from mantis.artifacts.manifest import read_manifest
+    from mantis.runs.records import read_records
 
     rows = []
     for record in read_records(run.store, run.id):
         manifest = read_manifest(run.store, record.key) if record.key else None
-        if manifest is None or manifest.kind is not Kind.DATASET:
+        if manifest is None or manifest.kind is not ArtifactKind.DATASET:
             continue
         name = record.step.removeprefix("prepare-")
         numbers = {field: manifest.summary[field] for field in ("rows", "kept")}

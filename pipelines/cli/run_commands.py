@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from mantis.artifacts.layout import report_key
 from mantis.errors import ConfigError, MantisError
 from mantis.schema_versions import Form, without_version
 from mantis.store.base import ObjectStore
@@ -34,7 +35,8 @@ from pipelines.cli.arguments import (
 from pipelines.cli.console import addresses, console, errors, ids, names, numbers, show, show_json, show_table, texts
 
 if TYPE_CHECKING:
-    from mantis.runs.step_runner import Run, StepRecord
+    from mantis.runs.records import StepRecord
+    from mantis.runs.step_runner import Run
 
 UI_HOST = "127.0.0.1"
 
@@ -55,8 +57,8 @@ def run(
     Ctrl-C stops the run after training has saved a checkpoint. The same command continues from there.
     """
     checked = started(recipe, set_, source, name, store, to=errors if as_json else console)
-    report = checked.store.uri(f"reports/{checked.id}/report.html")
-    summary = f"reports/{checked.id}/summary.json"
+    report = checked.store.uri(report_key(checked.id, "report.html"))
+    summary = report_key(checked.id, "summary.json")
     if as_json:
         print(_local_path(checked.store, summary))
     else:
@@ -83,7 +85,7 @@ def ablate(
     checked = started(recipe, set_, source, name, store, "ablation", to=errors if as_json else console)
     compare(arms_of(checked.store, checked.id), checked.store.url, as_json=as_json)
     if not as_json:
-        show(f"report  {checked.store.uri(f'reports/{checked.id}/report.html')}")
+        show(f"report  {checked.store.uri(report_key(checked.id, 'report.html'))}")
 
 
 def started(
@@ -116,7 +118,7 @@ def status(
     if run_id:
         _show_steps(there, run_id, as_json)
         return
-    from mantis.runs.step_runner import runs
+    from mantis.runs.records import runs
 
     found = [_overview(there, each) for each in runs(there)]
     if as_json:
@@ -140,7 +142,7 @@ def report(
 ) -> None:
     """Open the report of a run in a browser, and print its path."""
     there = opened(store)
-    key = f"reports/{run_id}/report.html"
+    key = report_key(run_id, "report.html")
     if there.stat(key) is None:
         from mantis.runs.step_runner import open_run
 
@@ -233,7 +235,8 @@ COMMANDS: dict[Callable[..., None], str] = {
 
 def _overview(store: ObjectStore, run_id: str) -> dict[str, Any]:
     """A run in one row: state, start, recipe, what was changed in it, and the mean accuracy of its benchmarks."""
-    from mantis.runs.step_runner import open_run, read_records
+    from mantis.runs.records import read_records
+    from mantis.runs.step_runner import open_run
     from pipelines.execution.supervisor import explain
 
     records = read_records(store, run_id)
@@ -266,7 +269,8 @@ def _changed(recipe: Any) -> dict[str, str]:
 
 
 def _show_steps(store: ObjectStore, run_id: str, as_json: bool) -> None:
-    from mantis.runs.step_runner import open_run, read_records
+    from mantis.runs.records import read_records
+    from mantis.runs.step_runner import open_run
     from pipelines.execution.supervisor import explain
 
     open_run(run_id, store.url)
@@ -285,7 +289,7 @@ def _show_steps(store: ObjectStore, run_id: str, as_json: bool) -> None:
 
 
 def _step(store: ObjectStore, record: "StepRecord") -> dict[str, Any]:
-    from mantis.runs.step_runner import State, was_stopped
+    from mantis.runs.records import State, was_stopped
 
     seconds, reason = record.seconds, record.reason
     if record.state is State.STARTED:

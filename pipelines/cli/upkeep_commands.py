@@ -8,6 +8,7 @@ import typer
 from rich.text import Text
 from rich.tree import Tree
 
+from mantis.artifacts.layout import run_key
 from mantis.errors import ConfigError
 from mantis.runs.lineage import Link
 from mantis.store.base import ObjectStore, default_store_url, delete_tree
@@ -128,7 +129,7 @@ def gc(
     old = [each for each in found if not each.kept(keep_hours)]
     if delete:
         for run in sorted(forgotten):  # first: a record must not lead to a deleted result
-            delete_tree(there, f"runs/{run}")
+            delete_tree(there, run_key(run))
         for each in old:
             garbage_collection.delete(there, each)
     if as_json:
@@ -168,7 +169,8 @@ def _state(garbage: Any, keep_hours: float) -> str:
 
 def _key_or_uri(store: ObjectStore, name: str) -> str:
     """A key or a URI as it is; for the id of a run the key of its last result."""
-    from mantis.runs.step_runner import open_run, read_records
+    from mantis.runs.records import read_records
+    from mantis.runs.step_runner import open_run
 
     if "/" in name:
         return name

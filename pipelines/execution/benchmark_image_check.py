@@ -4,7 +4,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+from mantis.artifacts.layout import benchmark_of
 from mantis.artifacts.manifest import Manifest
+from mantis.artifacts.source_names import GENERATED
 from mantis.errors import MantisError, NotFoundError
 from mantis.hashing import sha256_bytes
 from mantis.runs.step_runner import open_run
@@ -13,10 +15,10 @@ from mantis.store.base import ObjectStore, open_store
 
 def check_shown_images(store: ObjectStore, evaluation: Manifest, prediction: dict[str, Any]) -> tuple[list[str], str]:
     """Which images of a prediction are not any more what the model was shown; and why they cannot be compared."""
-    name = evaluation.key.split("/")[2]
+    name = benchmark_of(evaluation.key)
     try:
         source = open_run(evaluation.made_by.run, store.url).recipe.evaluation.source
-        if source == "generated":
+        if source == GENERATED:
             return [], "its images were generated: no source lies anywhere"
         folder = PurePosixPath(name, load_benchmark(name).file).parent
         there = open_store(source.rstrip("/") if "://" in source else Path(source).expanduser().absolute().as_uri())

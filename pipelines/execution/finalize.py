@@ -10,7 +10,8 @@ from pathlib import Path
 from mantis import progress
 from mantis.artifacts.manifest import MANIFEST, Manifest, code_version, image_digest, parse_manifest
 from mantis.errors import ConfigError, MantisError, NotFoundError, StoreError
-from mantis.runs.step_runner import Run, State, StepRecord, open_run, read_records, was_stopped
+from mantis.runs.records import State, StepRecord, read_records, was_stopped
+from mantis.runs.step_runner import Run, open_run
 from mantis.schema_versions import Form, load_rows, versioned
 from mantis.store.base import open_store
 from mantis.tracking.mlflow_runs import Status, TrackedRun, open_tracked_run, record_run, score_metrics, send_curve

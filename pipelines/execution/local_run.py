@@ -5,8 +5,11 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from mantis.artifacts.checkpoint import committed
+from mantis.artifacts.layout import ArtifactKind
 from mantis.runs.arms import arms_of
-from mantis.runs.step_runner import Run, State, StepRecord, read_records
+from mantis.runs.records import State, StepRecord, read_records
+from mantis.runs.step_runner import Run
 from mantis.store.base import ObjectStore
 from mantis.tracking.mlflow_runs import Status
 
@@ -45,10 +48,9 @@ def what_was_saved(run: Run) -> str:
 
 def last_checkpoint(store: ObjectStore, record: StepRecord) -> int | None:
     """The step of the newest whole checkpoint of the training that `record` is about."""
-    prefix = f"checkpoints/{record.fingerprint}"
-    folders = store.children(prefix)[1] if record.fingerprint else ()
-    steps = [folder for folder in folders if store.stat(f"{folder}/COMMIT") is not None]
-    return int(max(steps).rpartition("step-")[2]) if steps else None
+    if not record.fingerprint:
+        return None
+    return next(iter(committed(store, ArtifactKind.CHECKPOINT.address(fingerprint=record.fingerprint))), None)
 
 
 def _checked(pipeline: str, recipe: str, overrides: Mapping[str, object], name: str, store_url: str) -> Run:

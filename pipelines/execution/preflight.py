@@ -7,7 +7,8 @@ from components.data.step import resolve_subsets
 from components.evaluation.step import check_benchmarks
 from components.training.launch.launcher import launcher
 from components.training.step import is_trained
-from mantis.artifacts.manifest import Kind, Manifest
+from mantis.artifacts.layout import RECIPE, ArtifactKind, run_key
+from mantis.artifacts.manifest import Manifest
 from mantis.config.recipe import Recipe, read_stored_recipe
 from mantis.errors import ConfigError, InputError, TrainingError
 from mantis.models.registry import check_family
@@ -74,7 +75,7 @@ def find_model(store: ObjectStore, address: str) -> Manifest:
         NotFoundError: there is none.
     """
     found = find_artifact(store, address)
-    if found.kind is not Kind.MODEL:
+    if found.kind is not ArtifactKind.MODEL:
         raise ConfigError(
             f"eval_model = {address!r} is a {found.kind.value}, not a model.",
             remedy="Name the result of a run's `convert`, as `mantis status RUN` shows it.",
@@ -138,7 +139,7 @@ def check_launcher(run: Run) -> None:
 
 def keep_recipe(store: ObjectStore, run_id: str, recipe: Recipe) -> None:
     """Write the resolved recipe where every task of the run reads it."""
-    store.put(f"runs/{run_id}/recipe.yaml", recipe.to_yaml().encode())
+    store.put(run_key(run_id, RECIPE), recipe.to_yaml().encode())
 
 
 def check_name(run: Run) -> None:

@@ -21,7 +21,8 @@ from mantis.hashing import fingerprint
 from mantis.processes import one_at_a_time
 from mantis.progress import PROGRESS_DIR
 from mantis.runs.arms import arms_of
-from mantis.runs.step_runner import STOPPED, Run, State, StepRecord, read_records, was_stopped
+from mantis.runs.records import STOPPED, State, StepRecord, read_records, was_stopped
+from mantis.runs.step_runner import Run
 
 REFRESH_SECONDS = 0.5
 GRACE_SECONDS = 60  # training saves a checkpoint on the way out

@@ -107,7 +107,7 @@ class Training:
         return "\n".join(path.read_text() for path in sorted(self.logs.glob("launcher-*.log")))
 
     def steps_saved(self) -> int:
-        from components.training.checkpointing.saver import committed
+        from mantis.artifacts.checkpoint import committed
 
         return max(committed(self.store, self.prefix), default=0)
 

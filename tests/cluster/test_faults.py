@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from components.training.launch.trainjob_spec import applied_job
-from mantis.runs.step_runner import read_record
+from mantis.runs.records import read_record
 from mantis.tracking.mlflow_runs import Status
 from pipelines.execution.finalize import close_run
 from tests.cluster.conftest import MakeTraining

@@ -20,7 +20,8 @@ from components.evaluation.generation.response_cache import ResponseCache
 from components.reporting import step as reporting_step
 from components.training import step as training_step
 from mantis import synthetic
-from mantis.artifacts.manifest import File, Kind, MadeBy, Manifest, commit_manifest
+from mantis.artifacts.layout import ArtifactKind
+from mantis.artifacts.manifest import File, MadeBy, Manifest, commit_manifest
 from mantis.config.recipe import Recipe
 from mantis.hashing import fingerprint, sha256_bytes
 from mantis.models.weights.catalog import named_bases
@@ -61,13 +62,13 @@ def put_inputs(store: LocalStore, recipe: Recipe) -> None:
     """Stand-ins for the published weights and the mirrored benchmarks that `recipe` names."""
     for base in named_bases(recipe.model).values():
         revision = base.revision if len(base.revision) == len(UNPINNED) else UNPINNED
-        stand_in(store, Kind.SOURCE, f"models/bases/{base.name}/{revision}")
+        stand_in(store, ArtifactKind.SOURCE, f"models/bases/{base.name}/{revision}")
     for name in recipe.evaluation.benchmarks if recipe.evaluation.source == "mirror" else ():
         hub = load_benchmark(name).hub
         assert hub is not None
         address = f"sources/benchmarks/{name}/{hub.revision or UNPINNED}"
         store.put(f"{address}/files/image.png", name.encode())
-        stand_in(store, Kind.SOURCE, address)
+        stand_in(store, ArtifactKind.SOURCE, address)
 
 
 def changes(before: Golden, after: Golden) -> list[str]:
@@ -83,7 +84,7 @@ def changes(before: Golden, after: Golden) -> list[str]:
     return lines
 
 
-def stand_in(store: LocalStore, kind: Kind, address: str) -> Manifest:
+def stand_in(store: LocalStore, kind: ArtifactKind, address: str) -> Manifest:
     """A committed artifact at `address` without content; its fingerprint follows from the address."""
     made_by = MadeBy(run="", step="", revision=1, config_hash="", code_version="", image_digest="")
     files = (File(name="file", size=0, sha256=sha256_bytes(b"")),)
@@ -107,7 +108,7 @@ def _of_ablation(store: LocalStore, name: str, recipe: Recipe) -> dict[str, str]
     arms = [f"{parent}-{skill}" for skill in recipe.data.skills]
     write_arms(store, parent, arms)
     for arm in arms:
-        stand_in(store, Kind.REPORT, f"reports/{arm}")
+        stand_in(store, ArtifactKind.REPORT, f"reports/{arm}")
     found: dict[str, str] = {}
     run = Run(id=parent, store=store, recipe=recipe)
     with _capturing(run, found):
@@ -121,18 +122,20 @@ def _all_steps(run: Run, found: dict[str, str]) -> None:
     subsets = [subset.name for subset in run.recipe.data.subsets] or list(synthetic.SUBSETS)
     for subset in subsets:
         data_step.prepare(run, subset)
-    datasets = [stand_in(store, Kind.DATASET, f"datasets/{subset}/stand-in") for subset in subsets]
+    datasets = [stand_in(store, ArtifactKind.DATASET, f"datasets/{subset}/stand-in") for subset in subsets]
     data_step.assemble(run, datasets)
-    mixture = stand_in(store, Kind.MIXTURE, "mixtures/stand-in")
+    mixture = stand_in(store, ArtifactKind.MIXTURE, "mixtures/stand-in")
     training = training_step.training_task(run, mixture)
     found[training.step] = training.fingerprint()
-    conversion_step.convert(run, stand_in(store, Kind.CHECKPOINT, "checkpoints/stand-in"))
-    model = stand_in(store, Kind.MODEL, "models/stand-in")
+    conversion_step.convert(run, stand_in(store, ArtifactKind.CHECKPOINT, "checkpoints/stand-in"))
+    model = stand_in(store, ArtifactKind.MODEL, "models/stand-in")
     benchmarks = run.recipe.evaluation.benchmarks
     for benchmark in benchmarks:
         evaluation_step.evaluate(run, benchmark, model)
         found[f"responses-{benchmark}"] = _responses(run, benchmark, model)
-    evaluations = [stand_in(store, Kind.EVALUATION, f"evaluations/model/{name}/stand-in") for name in benchmarks]
+    evaluations = [
+        stand_in(store, ArtifactKind.EVALUATION, f"evaluations/model/{name}/stand-in") for name in benchmarks
+    ]
     reporting_step.report(run, evaluations)
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from deepspeed.utils import safe_get_full_grad
-from mantis.runs.records import read_record
 
 from components.training.batching.data_loader import DataLoader, SampleProcessor, StepBatch
 from components.training.batching.sample_plan import Budgets, Lengths, Positions, SamplePlan
@@ -34,6 +33,7 @@ from mantis.config.recipe import ModelSettings, TrainingSettings
 from mantis.dataset.mixture_reader import MixtureReader
 from mantis.models.family import Family
 from mantis.models.registry import family
+from mantis.runs.records import read_record
 from mantis.runs.step_runner import open_run
 
 BATCH, RATE = 7, 1e-3

@@ -58,7 +58,7 @@ def main(store_url: str, run_id: str) -> None:
     mixture = mixture_of(run)
     assert mixture is not None
     task = training_task(run, mixture)
-    prefix = task.address(task.fingerprint())
+    prefix = task.address()
     for callback in (LossSum(stop_after=STOP_AFTER), LossSum()):
         trainer = build_trainer(run, mixture, ranks, prefix=prefix, began=time.monotonic(), queued=0.0)
         trainer.callbacks.add(callback)

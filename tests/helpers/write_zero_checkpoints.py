@@ -176,7 +176,8 @@ def commit(folder: Any) -> None:
         {"name": path.name, "size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         for path in sorted((folder / TAG).iterdir())
     ]
-    (folder / TAG / "COMMIT").write_text(json.dumps({"step": 2, "world_size": LLAVA_WORLD, "files": files}))
+    content = {"step": 2, "world_size": LLAVA_WORLD, "zero_stage": 2, "files": files}
+    (folder / TAG / "COMMIT").write_text(json.dumps(content))
 
 
 def fork_ranks(world: Any, work: Any) -> None:

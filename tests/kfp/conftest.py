@@ -18,7 +18,8 @@ from uuid import uuid4
 
 import pytest
 
-from mantis.runs.step_runner import StepRecord, open_run, read_records
+from mantis.runs.records import StepRecord, read_records
+from mantis.runs.step_runner import open_run
 from mantis.store.base import ObjectStore, open_store
 from pipelines.execution.submit import ENDED
 from tests.helpers.kubectl import Kube

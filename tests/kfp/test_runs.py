@@ -13,8 +13,8 @@ from uuid import uuid4
 import pytest
 import yaml
 
-from components.training.checkpointing.saver import committed
-from mantis.runs.step_runner import State, runs
+from mantis.artifacts.checkpoint import committed
+from mantis.runs.records import State, runs
 from pipelines.execution.submit import ENDED
 from tests.helpers.demo_scores import assert_above_chance
 from tests.helpers.kubectl import Kube

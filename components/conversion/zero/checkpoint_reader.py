@@ -1,32 +1,16 @@
 """The committed step of a training checkpoint: which one, and whether its files are as they were committed."""
 
-import re
 from collections.abc import Mapping
-
-from pydantic import ConfigDict, ValidationError
+from pathlib import PurePosixPath
 
 from components.conversion.zero.byte_sources import TRUNCATED, ByteSource, store_sources
 from components.conversion.zero.zero_checkpoint import Checkpoint, read_checkpoint
-from mantis import schema_versions
-from mantis.artifacts.manifest import File, Manifest
-from mantis.errors import ConversionError
+from mantis.artifacts.checkpoint import Commit, read_commit
+from mantis.artifacts.layout import COMMIT, step_folder, step_of
+from mantis.artifacts.manifest import Manifest
+from mantis.errors import ConversionError, IntegrityError
 from mantis.hashing import sha256_bytes
-from mantis.schema_versions import Form, Versioned
 from mantis.store.base import ObjectStore
-
-COMMIT = re.compile(r"(step-(\d+))/COMMIT")
-
-
-class CommittedStep(Versioned):
-    """`step-XXXXXXXX/COMMIT`: what training wrote last, once every rank's files were there."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    form = Form.COMMIT
-
-    step: int
-    world_size: int
-    files: tuple[File, ...]
 
 
 def read_last_step(store: ObjectStore, manifest: Manifest) -> Checkpoint:
@@ -35,12 +19,13 @@ def read_last_step(store: ObjectStore, manifest: Manifest) -> Checkpoint:
     Raises:
         ConversionError: no step was committed, or its files are not those that were.
     """
-    steps = {int(match[2]): match[1] for file in manifest.files if (match := COMMIT.fullmatch(file.name))}
+    folders = [PurePosixPath(file.name).parent.name for file in manifest.files if file.name.endswith(f"/{COMMIT}")]
+    steps = [step for folder in folders if (step := step_of(folder)) is not None]
     if not steps:
         raise ConversionError(f"{manifest.key} holds no committed step.", remedy="Run the step `train`.")
-    prefix = f"{manifest.key}/{steps[max(steps)]}"
+    prefix = f"{manifest.key}/{step_folder(max(steps))}"
     origin = store.uri(prefix)
-    commit = _read_commit(store.get(f"{prefix}/COMMIT"), origin)
+    commit = _read_commit(store, manifest, max(steps))
     sources = store_sources(store, prefix)
     _check_sizes(commit, sources, origin)
     checkpoint = read_checkpoint({file.name: sources[file.name] for file in commit.files}, origin=origin)
@@ -71,17 +56,14 @@ def read_file(store: ObjectStore, checkpoint: Manifest, name: str) -> bytes:
     return data
 
 
-def _read_commit(text: bytes, origin: str) -> CommittedStep:
+def _read_commit(store: ObjectStore, manifest: Manifest, step: int) -> Commit:
     try:
-        return CommittedStep.model_validate_json(text, context=schema_versions.origin(f"{origin}/COMMIT"))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConversionError(
-            f"{origin}/COMMIT: {'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}.", remedy=TRUNCATED
-        ) from None
+        return read_commit(store, manifest.key, step)
+    except IntegrityError as error:
+        raise ConversionError(error.problem, remedy=TRUNCATED) from None
 
 
-def _check_sizes(commit: CommittedStep, sources: Mapping[str, ByteSource], origin: str) -> None:
+def _check_sizes(commit: Commit, sources: Mapping[str, ByteSource], origin: str) -> None:
     for file in commit.files:
         found = sources.get(file.name)
         if found is None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from components.data.published.published_sets import published, skill_of
+from mantis.artifacts.source_names import GENERATED
 from mantis.config.recipe import DataSettings, Name, Recipe, Sampling, SubsetSettings
 from mantis.errors import ConfigError, did_you_mean
 from mantis.synthetic import SKILLS
@@ -65,7 +66,7 @@ def _named(data: DataSettings) -> tuple[SubsetSettings, ...]:
     if data.subsets:
         return data.subsets
     if data.mixture is None:
-        generated = SKILLS if data.source == "generated" else ()
+        generated = SKILLS if data.source == GENERATED else ()
         return tuple(SubsetSettings(name=name) for name in generated)
     if data.mixture not in mixtures():
         raise ConfigError(

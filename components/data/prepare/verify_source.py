@@ -6,8 +6,9 @@ from typing import Any
 from components.data.prepare.row_validator import RowLimits, RowResult, RowValidator
 from components.data.published.fetched import source_url
 from components.data.sources.find import open_source
-from components.data.step import GENERATED
+from mantis.artifacts.layout import subset_of
 from mantis.artifacts.manifest import Manifest
+from mantis.artifacts.source_names import GENERATED
 from mantis.errors import MantisError
 from mantis.runs.step_runner import Run, open_run
 from mantis.store.base import ObjectStore
@@ -22,7 +23,7 @@ def check_origin(store: ObjectStore, dataset: Manifest) -> tuple[list[str], str]
 
     The source is the one in the recipe of the run that prepared the dataset.
     """
-    subset = dataset.key.split("/")[1]
+    subset = subset_of(dataset.key)
     try:
         run = open_run(dataset.made_by.run, store.url)
         if run.recipe.data.source == GENERATED:

@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from components.data.published.fetched import SOURCES
 from components.data.published.published_sets import SubsetHub, published_subset
-from mantis.artifacts.manifest import File, Kind, Manifest, commit_manifest, provenance, read_manifest
+from mantis.artifacts.layout import ArtifactKind
+from mantis.artifacts.manifest import File, Manifest, commit_manifest, provenance, read_manifest
 from mantis.errors import InputError
 from mantis.hashing import fingerprint
 from mantis.hub.client import HubFile, Repository, hub_errors, list_files
@@ -32,7 +32,7 @@ def fetch_subset(
         IntegrityError: other bytes came than the hub promised.
     """
     hub = published_subset(subset).hub
-    prefix = f"{SOURCES}/{subset}"
+    prefix = ArtifactKind.SOURCE.address(subset=subset)
     there = read_manifest(store, prefix)
     had = str(there.summary["splits"]).split() if there else []
     if there and set(splits) <= set(had) and revision in ("", there.summary["revision"]):
@@ -68,7 +68,7 @@ def _finish(
 ) -> Manifest:
     config: dict[str, Any] = {"repository": hub.repository, "revision": commit, "splits": list(splits)}
     manifest = Manifest(
-        kind=Kind.SOURCE,
+        kind=ArtifactKind.SOURCE,
         key=prefix,
         fingerprint=fingerprint({**config, "files": {file.name: file.sha256 for file in files}}),
         made_by=provenance("fetch", REVISION, config),

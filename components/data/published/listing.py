@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from components.data.mixture.epoch_estimate import SubsetSize
-from components.data.published.fetched import FETCHED, fetched_sets, source_url
+from components.data.published.fetched import fetched_sets, source_url
 from components.data.published.published_sets import PublishedSubset, published
 from components.data.sources.find import find_sources
 from components.data.sources.source import RowSource
-from components.data.step import GENERATED, prepare_task, resolve_subsets
-from mantis.artifacts.manifest import Kind, Manifest, read_manifest
+from components.data.step import prepare_task, resolve_subsets
+from mantis.artifacts.layout import ArtifactKind, datasets_of
+from mantis.artifacts.manifest import Manifest, read_manifest
+from mantis.artifacts.source_names import FETCHED, GENERATED
 from mantis.config.recipe import Recipe
 from mantis.errors import ConfigError
 from mantis.runs.step_runner import Run
@@ -53,10 +55,10 @@ def _in_store(store: ObjectStore) -> dict[str, str]:
 
 
 def _prepared(store: ObjectStore) -> Iterator[tuple[str, Manifest]]:
-    for subset in store.children("datasets")[1]:
+    for subset in store.children(ArtifactKind.DATASET.folder)[1]:
         for key in store.children(subset)[1]:
             manifest = read_manifest(store, key)
-            if manifest is not None and manifest.kind is Kind.DATASET:
+            if manifest is not None and manifest.kind is ArtifactKind.DATASET:
                 yield subset.rpartition("/")[2], manifest
 
 
@@ -84,9 +86,9 @@ def _sources(run: Run) -> dict[str, RowSource]:
 
 def _size(run: Run, name: str, source: RowSource | None) -> SubsetSize:
     generated = run.recipe.data.source == GENERATED
-    if (source is not None or generated) and run.store.children(f"datasets/{name}")[1]:
+    if (source is not None or generated) and run.store.children(datasets_of(name))[1]:
         task = prepare_task(run, name)
-        manifest = read_manifest(run.store, task.address(task.fingerprint()))
+        manifest = read_manifest(run.store, task.address())
         if manifest is not None:
             rows, images = int(manifest.summary["kept"]), int(manifest.summary["images"])
             return SubsetSize(rows=rows, known="prepared", images=images / rows)

@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from components.data.prepare.rejection import RowRejected
-from components.data.sources.identity import Memory, hash_files
 from components.data.sources.source import RowStream, clean
+from components.data.sources.source_identity import Memory, hash_files
 from mantis.errors import NotFoundError
 from mantis.hashing import fingerprint
 from mantis.store.base import TRANSFER_THREADS, ObjectStore, StoredObject, join

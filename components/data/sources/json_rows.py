@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from components.data.sources.identity import Memory, hash_files
 from components.data.sources.json_stream import read_list
 from components.data.sources.source import Wanted
+from components.data.sources.source_identity import Memory, hash_files
 from mantis.errors import InputError
 from mantis.store.base import ObjectStore, StoredObject
 from mantis.store.range_file import stream

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from components.data.prepare.rejection import RowRejected
-from components.data.sources.identity import Memory
+from components.data.sources.source_identity import Memory
 from mantis.hashing import fingerprint
 
 TRAIN = "train"

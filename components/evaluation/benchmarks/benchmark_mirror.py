@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark, BenchmarkHub
+from mantis.artifacts.layout import ArtifactKind, mirrored_files, revisions_of_benchmark
 from mantis.artifacts.manifest import (
-    Kind,
     Manifest,
     check_files,
     commit_manifest,
@@ -40,11 +40,6 @@ class BenchmarkFile:
 
     size: int
     sha256: str
-
-
-def mirror_prefix(benchmark: Benchmark) -> str:
-    """Where all revisions of a benchmark lie."""
-    return f"sources/benchmarks/{benchmark.name}"
 
 
 def find_mirror(store: ObjectStore, benchmark: Benchmark) -> Manifest:
@@ -102,7 +97,7 @@ def _fitting(store: ObjectStore, benchmark: Benchmark) -> dict[str, Manifest]:
 
 def mirrored(store: ObjectStore, benchmark: Benchmark) -> dict[str, Manifest]:
     """Every revision of the benchmark that was fetched whole."""
-    folders = store.children(mirror_prefix(benchmark))[1]
+    folders = store.children(revisions_of_benchmark(benchmark.name))[1]
     read = {folder.rsplit("/", 1)[-1]: read_manifest(store, folder) for folder in folders}
     return {revision: manifest for revision, manifest in read.items() if manifest is not None}
 
@@ -119,20 +114,20 @@ def fetch(store: ObjectStore, benchmark: Benchmark) -> Manifest:
     """
     hub = _hub(benchmark)
     revision, files = _listing(hub)
-    prefix = f"{mirror_prefix(benchmark)}/{revision}"
+    prefix = ArtifactKind.SOURCE.address(benchmark=benchmark.name, revision=revision)
     existing = read_manifest(store, prefix)
     if existing is not None:
         problems = check_files(store, existing)
         if not problems:
             return existing
         say(f"{problems[0]}; fetched again.")
-        delete_tree(store, f"{prefix}/files")
-    _fetch_files(store, f"{prefix}/files", hub, revision, files)
+        delete_tree(store, mirrored_files(prefix))
+    _fetch_files(store, mirrored_files(prefix), hub, revision, files)
     config = {"dataset": hub.dataset, "revision": revision, "files": sorted(files)}
     made = provenance(f"fetch-{benchmark.name}", REVISION, config)
     described = describe_files(store, prefix)
     manifest = Manifest(
-        kind=Kind.SOURCE,
+        kind=ArtifactKind.SOURCE,
         key=prefix,
         fingerprint=fingerprint({file.name: file.sha256 for file in described}),
         made_by=made,

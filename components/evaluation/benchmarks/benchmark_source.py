@@ -11,7 +11,9 @@ from typing import Any
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark
 from components.evaluation.benchmarks.benchmark_mirror import find_mirror
 from components.evaluation.benchmarks.benchmark_reader import Samples, files_identity, read_benchmark, rows_identity
+from mantis.artifacts.layout import mirrored_files
 from mantis.artifacts.manifest import Manifest
+from mantis.artifacts.source_names import GENERATED, MIRROR
 from mantis.config.recipe import Recipe
 from mantis.progress import say
 from mantis.store.base import ObjectStore, download_tree, open_store
@@ -39,9 +41,9 @@ def open_benchmark_source(recipe: Recipe, benchmark: Benchmark, store: ObjectSto
     named = recipe.evaluation.source
     with tempfile.TemporaryDirectory(prefix="mantis-benchmark-") as temporary:
         root = Path(temporary)
-        if named == "generated":
+        if named == GENERATED:
             yield _generated(recipe, benchmark, root)
-        elif named == "mirror":
+        elif named == MIRROR:
             yield _mirrored(find_mirror(store, benchmark), store, benchmark, root)
         else:
             yield _given(_folder(named, benchmark.name, root), benchmark, root)
@@ -81,7 +83,7 @@ def _given(folder: Path, benchmark: Benchmark, temporary: Path) -> BenchmarkSour
 
 def _mirrored(manifest: Manifest, store: ObjectStore, benchmark: Benchmark, temporary: Path) -> BenchmarkSource:
     def read() -> Samples:
-        folder = local_copy(store, f"{manifest.key}/files", temporary)
+        folder = local_copy(store, mirrored_files(manifest.key), temporary)
         return read_and_say(folder, benchmark, spool=temporary / "pictures")
 
     return BenchmarkSource(identity={"mirror": manifest.fingerprint}, read=read)

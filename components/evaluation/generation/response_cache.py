@@ -20,6 +20,7 @@ from components.evaluation.generation.generator import (
 )
 from components.evaluation.generation.journal import Journal, JournalEntry
 from components.evaluation.generation.workers import Batch, BatchQueue, answer, devices
+from mantis.artifacts.layout import responses_key
 from mantis.artifacts.manifest import Manifest
 from mantis.config.recipe import EvaluationSettings
 from mantis.hashing import fingerprint
@@ -64,7 +65,7 @@ class ResponseCache:
     @property
     def prefix(self) -> str:
         """Where the journal lies."""
-        return f"responses/{self.model.fingerprint}/{self.benchmark.name}/{fingerprint(self._identity)}"
+        return responses_key(self.model.fingerprint, self.benchmark.name, fingerprint(self._identity))
 
     def key(self, question: Question) -> str:
         """Hash of everything that decides the response."""

@@ -12,8 +12,8 @@ from components.evaluation.controls import Condition
 from components.evaluation.scoring.aggregate import Row, score_rows
 from components.evaluation.scoring.score_response import Scoring, score_response
 from components.evaluation.scoring.targets import Target, parse_target
-from mantis.artifacts.responses import CORRECT, Response
-from mantis.errors import ConfigError, InputError
+from mantis.artifacts.responses import CORRECT, FOLDER, Response
+from mantis.errors import InputError
 from mantis.schema_versions import Form, load_rows, without_version
 from mantis.store.base import ObjectStore, concurrently
 
@@ -48,7 +48,7 @@ def rescore_evaluation(
     Raises:
         InputError: there are no responses, or a line is not as it should be.
     """
-    keys = [entry.key for entry in store.list(f"{prefix}/responses")]
+    keys = [entry.key for entry in store.list(f"{prefix}/{FOLDER}")]
     parts = dict(zip(keys, concurrently(store.get, keys), strict=True))
     if not parts:
         raise InputError(f"{store.uri(prefix)} holds no responses.", remedy="Name an evaluation: evaluations/...")
@@ -108,20 +108,6 @@ def read_lines(data: bytes, origin: str) -> Iterator[tuple[str, Line]]:
         if not isinstance(line, dict):
             raise InputError(f"{where} is {type(line).__name__}.", remedy="Write one JSON object per line.")
         yield where, without_version(Form.RESPONSE, line, where)
-
-
-def benchmark_of(key: str) -> str:
-    """The benchmark's name in evaluations/<model>/<benchmark>/<fingerprint>.
-
-    Raises:
-        ConfigError: the key is not of this form.
-    """
-    parts = key.strip("/").split("/")
-    if len(parts) != 4 or parts[0] != "evaluations":
-        raise ConfigError(
-            f"{key!r} is no evaluation.", remedy="Name evaluations/<model>/<benchmark>/<fingerprint>, or a JSONL file."
-        )
-    return parts[2]
 
 
 def _judged(line: Line, origin: str, benchmark: Benchmark, scoring: Scoring) -> Response:

@@ -5,12 +5,13 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from components.reporting.collect.addresses import subset_of
 from components.reporting.collect.artifact_reader import Reader
 from components.reporting.collect.report_schema import Contamination, LedgerReason, LedgerRow, LicenceNotice, Subset
-from mantis.artifacts.manifest import Kind, Manifest, read_manifest
+from mantis.artifacts.layout import ArtifactKind, subset_of
+from mantis.artifacts.manifest import Manifest, read_manifest
 from mantis.errors import StoreError
-from mantis.runs.step_runner import Run, read_record
+from mantis.runs.records import read_record
+from mantis.runs.step_runner import Run
 from mantis.schema_versions import Form
 from mantis.store.lance_tables import open_table
 
@@ -22,7 +23,7 @@ LEDGER_FIELDS = ("subset", "row", "id", "action", "reason", "value", "threshold"
 
 def subsets_of(reader: Reader, datasets: Sequence[Manifest], mixture: Manifest | None) -> tuple[Subset, ...]:
     """One row per subset of the mixture: what preparation kept of it, and what an epoch holds."""
-    prepared = {subset_of(dataset): dataset.summary for dataset in datasets}
+    prepared = {subset_of(dataset.key): dataset.summary for dataset in datasets}
     epoch = _epoch(reader, mixture) if mixture else None
     skills = {row.get("name"): row.get("skill") for row in _described(reader, mixture)}
     names = sorted({*prepared, *(epoch or {})})
@@ -62,7 +63,8 @@ def licences_of(reader: Reader, mixture: Manifest | None) -> tuple[LicenceNotice
 
 def base_licences_of(reader: Reader, manifests: Sequence[Manifest]) -> tuple[LicenceNotice, ...]:
     """The terms of the published weights that training began with, as they were when the weights were fetched."""
-    found = [manifest.summary for manifest in manifests if manifest.kind is Kind.SOURCE and "model" in manifest.summary]
+    sources = [manifest.summary for manifest in manifests if manifest.kind is ArtifactKind.SOURCE]
+    found = [summary for summary in sources if "model" in summary]
     rows = [
         {
             "subset": summary.get("model"),

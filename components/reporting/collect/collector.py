@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from components.reporting.collect.addresses import benchmark_of
 from components.reporting.collect.artifact_reader import Reader
 from components.reporting.collect.collect_data import (
     base_licences_of,
@@ -17,9 +16,11 @@ from components.reporting.collect.collect_data import (
 )
 from components.reporting.collect.collect_training import training_of
 from components.reporting.collect.report_schema import Answer, Answering, Artifact, RunReport, Score, StepTime
-from mantis.artifacts.manifest import Kind, Manifest
+from mantis.artifacts.layout import ArtifactKind, benchmark_of
+from mantis.artifacts.manifest import Manifest
 from mantis.runs.lineage import Link
-from mantis.runs.step_runner import Run, State, StepRecord, read_records
+from mantis.runs.records import State, StepRecord, read_records
+from mantis.runs.step_runner import Run
 
 REPORT_STEP = "report"
 INLINE_IMAGES = ("data:image/jpeg;base64,", "data:image/png;base64,", "data:image/webp;base64,")
@@ -40,8 +41,9 @@ def collect(run: Run, evaluations: Sequence[Manifest]) -> RunReport:
         reader.note("Nothing was evaluated.")
     links = _chain(reader, ordered)
     manifests = [link.manifest for link in links]
-    checkpoint, mixture = _only(reader, manifests, Kind.CHECKPOINT), _only(reader, manifests, Kind.MIXTURE)
-    datasets = [manifest for manifest in manifests if manifest.kind is Kind.DATASET]
+    checkpoint = _only(reader, manifests, ArtifactKind.CHECKPOINT)
+    mixture = _only(reader, manifests, ArtifactKind.MIXTURE)
+    datasets = [manifest for manifest in manifests if manifest.kind is ArtifactKind.DATASET]
     gallery = _gallery(reader, ordered)
     shown = _within_budget(gallery)
     return RunReport(
@@ -71,7 +73,7 @@ def _in_order(run: Run, evaluations: Sequence[Manifest]) -> list[Manifest]:
     named = list(run.recipe.evaluation.benchmarks)
 
     def place(evaluation: Manifest) -> tuple[int, str]:
-        benchmark = benchmark_of(evaluation)
+        benchmark = benchmark_of(evaluation.key)
         return (named.index(benchmark) if benchmark in named else len(named), benchmark)
 
     return sorted(evaluations, key=place)
@@ -86,7 +88,7 @@ def _chain(reader: Reader, evaluations: Iterable[Manifest]) -> list[Link]:
     return sorted(links.values(), key=lambda link: link.depth)
 
 
-def _only(reader: Reader, manifests: Iterable[Manifest], kind: Kind) -> Manifest | None:
+def _only(reader: Reader, manifests: Iterable[Manifest], kind: ArtifactKind) -> Manifest | None:
     found = [manifest for manifest in manifests if manifest.kind is kind]
     if not found:
         reader.note(f"No {kind.value} was found behind the evaluations.")
@@ -172,7 +174,7 @@ def _step_time(record: StepRecord) -> StepTime:
 def _answering(run: Run, evaluation: Manifest) -> Answering:
     generated, seconds = (evaluation.summary.get(name) for name in ("answers_generated", "answer_seconds"))
     return Answering(
-        benchmark=benchmark_of(evaluation),
+        benchmark=benchmark_of(evaluation.key),
         generated=generated if isinstance(generated, int) else None,
         seconds=float(seconds) if isinstance(seconds, int | float) else None,
     )

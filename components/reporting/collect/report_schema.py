@@ -7,7 +7,7 @@ from shlex import quote
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from mantis.runs.step_runner import State
+from mantis.runs.records import State
 
 CONTROL_P = 0.001  # a control is above chance where its one-sided p is below this (99.9 %)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from components.reporting.collect.report_schema import Answer, StepTime, Straggler
-from mantis.runs.step_runner import State
+from mantis.runs.records import State
 
 ABSENT = "–"
 IMAGE_MARK = "<image>"

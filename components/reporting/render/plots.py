@@ -12,7 +12,7 @@ from components.reporting.collect.report_schema import Curve, Score, StepTime
 from components.reporting.render import formatting
 from components.reporting.render.plot_scales import Scale, duration_ticks, linear, linear_ticks, logarithmic
 from components.reporting.render.svg import at, element, titled
-from mantis.runs.step_runner import State
+from mantis.runs.records import State
 from mantis.statistics import Paired
 
 GRID = (0.0, 0.25, 0.5, 0.75, 1.0)

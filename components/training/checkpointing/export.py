@@ -12,16 +12,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from components.training.batching.collate import to_device
-from components.training.checkpointing.saver import METRICS
 from components.training.engine.adapter_training import leave_base, save_config
 from components.training.engine.deepspeed_engine import Engine
 from components.training.monitoring.step_metrics import Row
+from mantis.artifacts.checkpoint import METRICS, PROBE
 from mantis.config.recipe import Recipe
 from mantis.models.family import Family, Processor
 from mantis.models.packed_batch import PackedBatch
 from mantis.store.base import ObjectStore, upload_tree
 
-PROBE = "probe.safetensors"
 PROBE_SAMPLES = 4
 
 

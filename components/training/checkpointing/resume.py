@@ -10,17 +10,15 @@ import torch.distributed as dist
 from components.training.checkpointing.reshard import Shards, load_resharded
 from components.training.checkpointing.saver import (
     STATE,
-    Commit,
     TrainingState,
-    committed,
     delete_checkpoint,
     delete_uncommitted,
     fetch,
-    folder_of,
-    read_commit,
     read_state,
 )
 from components.training.engine.deepspeed_engine import DistributedContext
+from mantis.artifacts.checkpoint import Commit, committed, read_commit
+from mantis.artifacts.layout import step_folder
 from mantis.errors import IntegrityError, TrainingError
 from mantis.progress import say
 from mantis.store.base import ObjectStore
@@ -46,23 +44,23 @@ def restore(
                 continue
             same = (commit.world_size, commit.zero_stage) == (ranks.world_size, zero_stage)
             scratch = Path(own) if same else _node_folder(Path(own), ranks)
-            folder = scratch / folder_of(step)
+            folder = scratch / step_folder(step)
             # With another layout every rank reads the files of all ranks: one rank per node downloads them.
             fetches = same or ranks.local_rank == 0
             if not _fetched_whole(store, prefix, commit, ranks, folder, rank=ranks.rank if same else None, own=fetches):
                 continue
             # The load unpickles these files, which may run any code: every hash was verified above.
             if same:
-                engine.load_checkpoint(str(scratch), tag=folder_of(step), load_module_strict=frozen)
+                engine.load_checkpoint(str(scratch), tag=step_folder(step), load_module_strict=frozen)
             else:
                 _repartition(engine, commit, folder, ranks, zero_stage=zero_stage, frozen=frozen)
             if ranks.is_main:
-                say(f"goes on after step {step} from {store.uri(f'{prefix}/{folder_of(step)}')}")
+                say(f"goes on after step {step} from {store.uri(f'{prefix}/{step_folder(step)}')}")
             if ranks.is_main:
                 for damaged in steps[: steps.index(step)]:
                     # A damaged checkpoint would count as one of the newest that are kept.
-                    delete_checkpoint(store, prefix, folder_of(damaged))
-            state = read_state(folder, store.uri(f"{prefix}/{folder_of(step)}/{STATE}"))
+                    delete_checkpoint(store, prefix, step_folder(damaged))
+            state = read_state(folder, store.uri(f"{prefix}/{step_folder(step)}/{STATE}"))
             # DeepSpeed's load is collective and ranks may share a folder: wait for all before it is deleted.
             dist.barrier()
             return state
@@ -115,7 +113,7 @@ def _fetched_whole(
 
 def _agree(problem: str, step: int, ranks: DistributedContext) -> bool:
     if problem:
-        say(f"CHECKPOINT DAMAGED, rank {ranks.rank}: {problem} The one before {folder_of(step)} is used.")
+        say(f"CHECKPOINT DAMAGED, rank {ranks.rank}: {problem} The one before {step_folder(step)} is used.")
     bad = torch.tensor([1 if problem else 0], device=ranks.device)
     dist.all_reduce(bad)
     return not bad.item()

@@ -15,9 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
 from components.training.checkpointing.snapshot import Snapshot
+from mantis.artifacts.checkpoint import METRICS, Commit, committed
+from mantis.artifacts.layout import COMMIT, commit_key, step_folder, step_of
 from mantis.artifacts.manifest import File
 from mantis.errors import IntegrityError, StoreError, TrainingError
 from mantis.hashing import sha256_bytes, sha256_file
@@ -25,9 +27,7 @@ from mantis.progress import say
 from mantis.schema_versions import FIELD, Form, Versioned, check_version, origin
 from mantis.store.base import ObjectStore, concurrently, delete_tree
 
-COMMIT = "COMMIT"
 STATE = "state.json"
-METRICS = "metrics.jsonl"  # beside the checkpoints; schema version 1 had it in each checkpoint, too
 OUTAGE_SECONDS = 120.0  # how long a store may be away before a save gives up
 COMMIT_SECONDS = 1800.0  # how long the first rank waits for the uploads of the other ranks
 POLL_SECONDS = 0.1
@@ -76,29 +76,6 @@ def from_schema_1(stored: Mapping[str, Any], rows: Sequence[Mapping[str, float]]
     return state | {"callbacks": callbacks}
 
 
-class Commit(Versioned):
-    """`COMMIT`: all files of a checkpoint. A folder is a checkpoint only if it holds this file."""
-
-    form = Form.COMMIT
-
-    step: int
-    world_size: int
-    zero_stage: int
-    files: tuple[File, ...]
-
-
-def folder_of(step: int) -> str:
-    """`step-00000100`."""
-    return f"step-{step:08d}"
-
-
-def committed(store: ObjectStore, prefix: str) -> list[int]:
-    """Steps of the committed checkpoints, newest first."""
-    names = [entry.key.removeprefix(prefix + "/") for entry in store.list(prefix)]
-    folders = [name.removesuffix(f"/{COMMIT}") for name in names if name.endswith(f"/{COMMIT}")]
-    return sorted((int(folder.removeprefix("step-")) for folder in folders), reverse=True)
-
-
 def superseded(steps: Sequence[int], *, keep: int, keep_every: int | None) -> list[int]:
     """The `steps` (newest first) to delete: all but the newest `keep` and the multiples of `keep_every`."""
     return [step for step in steps[keep:] if keep_every is None or step % keep_every]
@@ -112,27 +89,11 @@ def delete_checkpoint(store: ObjectStore, prefix: str, folder: str) -> None:
 
 def delete_uncommitted(store: ObjectStore, prefix: str) -> None:
     """Delete the unfinished uploads of killed attempts."""
-    keep = {folder_of(step) for step in committed(store, prefix)}
-    names = {entry.key.removeprefix(prefix + "/").split("/")[0] for entry in store.list(prefix)}
-    for folder in sorted(name for name in names if name.startswith("step-") and name not in keep):
+    keep = committed(store, prefix)
+    names = {entry.key.removeprefix(prefix + "/").partition("/")[0] for entry in store.list(prefix)}
+    for folder in sorted(name for name in names if step_of(name) is not None and step_of(name) not in keep):
         say(f"{folder} was never committed (its upload was cut off) and is deleted")
         delete_tree(store, f"{prefix}/{folder}")
-
-
-def read_commit(store: ObjectStore, prefix: str, step: int) -> Commit:
-    """Read COMMIT of a step.
-
-    Raises:
-        IntegrityError: the file is not a valid COMMIT.
-        VersionError: a later version of this program wrote it.
-    """
-    key = f"{prefix}/{folder_of(step)}/{COMMIT}"
-    try:
-        return Commit.model_validate_json(store.get(key), context=origin(store.uri(key)))
-    except ValidationError as error:
-        raise IntegrityError(
-            f"{store.uri(key)} is no COMMIT: {error.errors()[0]['msg']}.", remedy="Delete that step's folder."
-        ) from None
 
 
 def fetch(store: ObjectStore, prefix: str, commit: Commit, *, rank: int | None, folder: Path) -> None:
@@ -148,7 +109,7 @@ def fetch(store: ObjectStore, prefix: str, commit: Commit, *, rank: int | None, 
     Raises:
         IntegrityError: a file is missing, or its size or hash differs from COMMIT.
     """
-    step = folder_of(commit.step)
+    step = step_folder(commit.step)
 
     def get(file: File) -> None:
         key, path = f"{prefix}/{step}/{file.name}", folder / file.name
@@ -211,7 +172,7 @@ class Saver:
         self.wait()
         with self._snapshot.taking(engine), tempfile.TemporaryDirectory(prefix="mantis-checkpoint-") as unused:
             engine.save_checkpoint(
-                unused, tag=folder_of(state.step), save_latest=False, exclude_frozen_parameters=not self._frozen
+                unused, tag=step_folder(state.step), save_latest=False, exclude_frozen_parameters=not self._frozen
             )
         written = {}
         if self._rank == 0:
@@ -240,7 +201,7 @@ class Saver:
             self._failed = error
 
     def _store_own(self, step: int, written: dict[str, bytes]) -> None:
-        base = f"{self._prefix}/{folder_of(step)}"
+        base = f"{self._prefix}/{step_folder(step)}"
         with tempfile.TemporaryDirectory(prefix="mantis-checkpoint-") as scratch:
             files = self._write(step, Path(scratch), written)
 
@@ -266,7 +227,7 @@ class Saver:
         return files
 
     def _commit(self, step: int) -> None:
-        base = f"{self._prefix}/{folder_of(step)}"
+        base = f"{self._prefix}/{step_folder(step)}"
         lists = [f"{base}/{self._list_name(rank)}" for rank in range(self._world_size)]
         until = time.monotonic() + COMMIT_SECONDS
         files: list[File] = []
@@ -281,11 +242,13 @@ class Saver:
             listed = json.loads(through_outages(partial(self._store.get, key)))
             files += [File.model_validate(item) for item in listed]
         commit = Commit(step=step, world_size=self._world_size, zero_stage=self._zero_stage, files=tuple(files))
-        through_outages(partial(self._store.put, f"{base}/{COMMIT}", commit.model_dump_json(indent=1).encode()))
+        through_outages(
+            partial(self._store.put, commit_key(self._prefix, step), commit.model_dump_json(indent=1).encode())
+        )
         for key in lists:
             through_outages(partial(self._store.delete, key))
         for old in superseded(committed(self._store, self._prefix), keep=self._keep, keep_every=self._keep_every):
-            delete_checkpoint(self._store, self._prefix, folder_of(old))
+            delete_checkpoint(self._store, self._prefix, step_folder(old))
 
     def _list_name(self, rank: int) -> str:
         # The name holds the attempt, so that a killed attempt's list does not count for the files of this one.

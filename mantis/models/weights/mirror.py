@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from mantis.artifacts.layout import TOP_FOLDERS, ArtifactKind, revisions_of_base
 from mantis.artifacts.manifest import (
     MANIFEST,
     File,
-    Kind,
     Manifest,
     commit_manifest,
     parse_manifest,
@@ -21,11 +21,10 @@ from mantis.hub.client import HubFile, Repository, hub_errors, list_files
 from mantis.hub.download import fetch_files, pinned_commit
 from mantis.models.weights.catalog import FIELDS, PublishedWeights, named_bases, published_base, published_bases
 from mantis.progress import say
-from mantis.store.base import FOLDERS, ObjectStore, open_store
+from mantis.store.base import ObjectStore, open_store
 
 REVISION = 1
-BASES = "models/bases"
-COMMIT = re.compile("[0-9a-f]{40}")
+REVISION_HASH = re.compile("[0-9a-f]{40}")
 ASIDE = "bring the files another way and name their folder in model.base."
 # What a model folder of transformers needs beside its weights, and the terms.
 TEXTS = re.compile(r".*\.(json|txt|model|jinja|md)|LICENSE.*|NOTICE.*|USE_POLICY.*", re.IGNORECASE)
@@ -45,11 +44,11 @@ def fetch_model(store: ObjectStore, name: str, *, revision: str = "") -> Manifes
     """
     base = published_base(name)
     repository = Repository(name=base.repository, kind="model", aside=ASIDE)
-    asked = revision or (base.revision if COMMIT.fullmatch(base.revision) else "")
+    asked = revision or (base.revision if REVISION_HASH.fullmatch(base.revision) else "")
     with hub_errors(repository):
-        known = COMMIT.fullmatch(asked)
-        commit = asked if known else pinned_commit(store, f"{BASES}/{name}", repository, asked, base.revision)
-        prefix = f"{BASES}/{name}/{commit}"
+        known = REVISION_HASH.fullmatch(asked)
+        commit = asked if known else pinned_commit(store, revisions_of_base(name), repository, asked, base.revision)
+        prefix = ArtifactKind.SOURCE.address(base=name, revision=commit)
         if there := read_manifest(store, prefix):
             say(f"{name} is there already, at revision {commit}")
             return there
@@ -79,7 +78,7 @@ def _manifest(key: str, base: PublishedWeights, commit: str, files: tuple[File, 
     config = {"repository": base.repository, "revision": commit}
     licence = base.licence
     return Manifest(
-        kind=Kind.SOURCE,
+        kind=ArtifactKind.SOURCE,
         key=key,
         fingerprint=fingerprint({**config, "files": {file.name: file.sha256 for file in files}}),
         made_by=provenance("fetch-model", REVISION, config),
@@ -97,7 +96,7 @@ def _manifest(key: str, base: PublishedWeights, commit: str, files: tuple[File, 
 
 def mirrors(store: ObjectStore, name: str) -> dict[str, Manifest]:
     """Every revision of the weights that is whole in the store."""
-    found = {key.rpartition("/")[2]: read_manifest(store, key) for key in store.children(f"{BASES}/{name}")[1]}
+    found = {key.rpartition("/")[2]: read_manifest(store, key) for key in store.children(revisions_of_base(name))[1]}
     return {revision: manifest for revision, manifest in found.items() if manifest is not None}
 
 
@@ -108,12 +107,12 @@ def mirror_of(store: ObjectStore, base: PublishedWeights) -> Manifest:
         InputError: they were not fetched, or in several revisions of which none is pinned.
     """
     found = mirrors(store, base.name)
-    if COMMIT.fullmatch(base.revision):
+    if REVISION_HASH.fullmatch(base.revision):
         found = {revision: manifest for revision, manifest in found.items() if revision == base.revision}
     if len(found) > 1:
         raise InputError(
             f"{base.name} was fetched in {len(found)} revisions and none is pinned: {', '.join(found)}.",
-            remedy=f"Name one by its address: {store.uri(f'{BASES}/{base.name}')}/<revision>.",
+            remedy=f"Name one by its address: {store.uri(revisions_of_base(base.name))}/<revision>.",
         )
     if not found:
         raise InputError(
@@ -137,7 +136,7 @@ def resolved(store: ObjectStore, settings: ModelSettings) -> ModelSettings:
 
 def _address(store: ObjectStore, value: str) -> str:
     """The URI of a model that `value` names by its key in the store; any other folder or word stays as it is."""
-    named = value.partition("/")[0] in FOLDERS and store.stat(f"{value}/config.json") is not None
+    named = value.partition("/")[0] in TOP_FOLDERS and store.stat(f"{value}/config.json") is not None
     return store.uri(value) if named else value
 
 

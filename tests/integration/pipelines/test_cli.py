@@ -15,10 +15,10 @@ import typer
 from typer.testing import CliRunner
 
 from components.data.step import prepare, resolve_subsets
-from mantis.artifacts.manifest import Kind as ArtifactKind
+from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.manifest import MadeBy, Manifest, commit_manifest
 from mantis.models.registry import family_names
-from mantis.runs.step_runner import State, StepRecord
+from mantis.runs.records import State, StepRecord
 from mantis.store.local import LocalStore
 from mantis.synthetic import write_demo_data
 from pipelines.cli import run_commands as run_commands

@@ -3,8 +3,9 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-from mantis.artifacts.manifest import Kind, MadeBy, Manifest, commit_manifest
-from mantis.runs.step_runner import read_record
+from mantis.artifacts.layout import ArtifactKind
+from mantis.artifacts.manifest import MadeBy, Manifest, commit_manifest
+from mantis.runs.records import read_record
 from mantis.store.local import LocalStore
 from pipelines.component import existing_model
 from pipelines.execution.preflight import preflight
@@ -26,7 +27,9 @@ def test_unfinished_work_of_today_is_listed_and_kept(mantis: Mantis, local_store
 def test_the_record_of_an_evaluation_names_its_model(local_store: LocalStore, tmp_path: Path) -> None:
     made_by = MadeBy(run="", step="import-model", revision=1, config_hash="", code_version="", image_digest="")
     uri = local_store.uri("models/0123")
-    commit_manifest(local_store, Manifest(kind=Kind.MODEL, key="models/0123", fingerprint="0123", made_by=made_by))
+    commit_manifest(
+        local_store, Manifest(kind=ArtifactKind.MODEL, key="models/0123", fingerprint="0123", made_by=made_by)
+    )
     run = preflight("demo", {}, "eval", local_store.url, model=uri)
     model = SimpleNamespace(path=str(tmp_path / "manifest.json"))
     existing_model.python_func(run.id, local_store.url, uri, model)

@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from components.data.step import prepare
-from mantis.runs.step_runner import read_record, read_records
+from mantis.runs.records import read_record, read_records
 from mantis.store.base import open_store
 from mantis.synthetic import write_demo_data
 from pipelines.cli.main import app

@@ -14,12 +14,12 @@ from benchmarks.rows import GPU_ROWS, ROWS
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark
 from components.reporting.collect.report_schema import Score
 from components.training.callbacks.metric_rows import MetricRows
-from components.training.checkpointing.saver import Commit
 from components.training.monitoring.goodput import Cause
 from components.training.monitoring.step_metrics import StepFigures
 from components.training.monitoring.stragglers import Look
 from components.training.sizing import estimate
-from mantis.artifacts.manifest import Kind
+from mantis.artifacts.checkpoint import Commit
+from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.responses import Response
 from mantis.tracking.mlflow_runs import SCORE_FIGURES
 
@@ -77,7 +77,7 @@ def test_the_metrics_page_has_every_cause_and_figure() -> None:
 
 def test_the_artifacts_page_has_every_kind() -> None:
     text = (DOCS / "reference/artifacts.md").read_text(encoding="utf-8")
-    assert [kind.value for kind in Kind if f"| {kind.value} |" not in text] == []
+    assert [kind.value for kind in ArtifactKind if f"| {kind.value} |" not in text] == []
 
 
 @pytest.mark.parametrize(

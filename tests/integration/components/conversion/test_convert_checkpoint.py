@@ -15,7 +15,8 @@ from components.conversion.step import convert
 from components.conversion.zero.checkpoint_reader import read_last_step
 from mantis.artifacts.manifest import Manifest, check_files
 from mantis.errors import ConversionError
-from mantis.runs.step_runner import Run, State, read_record
+from mantis.runs.records import State, read_record
+from mantis.runs.step_runner import Run
 from tests.fixtures.conversion import MakeTrainedRun
 
 TAG = "step-00000002"

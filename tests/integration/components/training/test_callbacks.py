@@ -23,7 +23,7 @@ def test_a_new_concern_is_one_callback_and_one_line(make_run: MakeRun, torchrun:
     done = torchrun("record_callbacks", 1, run.store.url, run.id)
     assert done.returncode == 0, done.stderr
     task = training_task(run, mixture)
-    text = run.store.get(f"{task.address(task.fingerprint())}/metrics.jsonl")
+    text = run.store.get(f"{task.address()}/metrics.jsonl")
     rows = [json.loads(line) for line in text.splitlines()]
     sums = list(accumulate(row["loss"] for row in rows))
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from components.training.checkpointing.saver import committed, folder_of
 from components.training.step import train
+from mantis.artifacts.checkpoint import committed
+from mantis.artifacts.layout import step_folder
 from mantis.store.base import delete_tree
 from tests.fixtures.training import MakeRun
 
@@ -62,7 +63,7 @@ def test_the_same_samples_and_losses_on_another_layout(
     run, mixture = make_run(f"elastic-{ranks}-{stage}", {**RECIPE, **layout})
     delete_tree(run.store, prefix)
     for key, data in objects.items():
-        if key.startswith(f"{prefix}/{folder_of(RESUMED)}/"):
+        if key.startswith(f"{prefix}/{step_folder(RESUMED)}/"):
             run.store.put(key, data)
     assert committed(run.store, prefix) == [RESUMED]
 

@@ -19,8 +19,9 @@ import pytest
 import torch
 
 from components.data.step import assemble, prepare
-from components.training.checkpointing.saver import committed, folder_of
 from components.training.step import train, training_task
+from mantis.artifacts.checkpoint import committed
+from mantis.artifacts.layout import step_folder
 from mantis.artifacts.manifest import Manifest
 from mantis.hashing import sha256_bytes
 from mantis.runs.step_runner import Run
@@ -156,7 +157,7 @@ def test_a_full_disk_ends_it_with_a_message_and_with_room_it_ends_bit_identical(
     assert "ERROR: The checkpoint of step 8 cannot be written" in out
     assert "Free space there" in out
     task = training_task(run, mixture)
-    prefix = task.address(task.fingerprint())
+    prefix = task.address()
     assert committed(run.store, prefix) == []
 
     assert train(run, mixture).key == prefix
@@ -171,7 +172,7 @@ def test_killed_then_cut_off_from_store_and_mlflow_it_ends_bit_identical(
     run, mixture, proxy = proxied.run, proxied.mixture, proxied.proxy
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.url)
     task = training_task(run, mixture)
-    prefix = task.address(task.fingerprint())
+    prefix = task.address()
     mlflow_server.until_ready()
 
     killed = start(run)
@@ -213,7 +214,7 @@ def rows_of(store: Any, prefix: str) -> Any:
 def final_digest(store: Any, prefix: str) -> str:
     """SHA-256 over fp32 weights and both moments of every rank."""
     parts = []
-    for entry in store.list(f"{prefix}/{folder_of(STEPS)}"):
+    for entry in store.list(f"{prefix}/{step_folder(STEPS)}"):
         if entry.key.endswith("_optim_states.pt"):
             state = torch.load(io.BytesIO(store.get(entry.key)), weights_only=False)["optimizer_state_dict"]
             tensors = [*state["fp32_flat_groups"]]

@@ -15,8 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from components.training.checkpointing.saver import committed, folder_of
 from components.training.step import train, training_task
+from mantis.artifacts.checkpoint import committed
+from mantis.artifacts.layout import step_folder
 from mantis.artifacts.manifest import Manifest, check_files
 from mantis.hashing import sha256_bytes
 from mantis.runs.step_runner import Run
@@ -61,7 +62,7 @@ def rows_of(store: Any, prefix: str) -> Any:
 
 def final_digest(store: Any, prefix: str) -> str:
     """SHA-256 over every tensor of the last checkpoint's optimizer shards: fp32 weights and both moments."""
-    folder = Path(store.lance_uri(f"{prefix}/{folder_of(STEPS)}"))
+    folder = Path(store.lance_uri(f"{prefix}/{step_folder(STEPS)}"))
     parts = []
     for path in sorted(folder.glob("*_optim_states.pt")):
         state = torch.load(path, weights_only=False)["optimizer_state_dict"]
@@ -76,7 +77,7 @@ def final_digest(store: Any, prefix: str) -> str:
 def test_leaves_what_the_architecture_says(trained: Trained) -> None:
     run, mixture, prefix, manifest, rows = trained.run, trained.mixture, trained.prefix, trained.manifest, trained.rows
     task = training_task(run, mixture)
-    assert prefix == task.address(task.fingerprint())
+    assert prefix == task.address()
     assert check_files(run.store, manifest) == []
     names = {file.name for file in manifest.files}
     assert {"probe.safetensors", "metrics.jsonl", "model/config.json", "model/tokenizer.json"} <= names
@@ -113,9 +114,9 @@ def test_goes_on_from_a_checkpoint_of_schema_version_1_bit_identical(trained: Tr
     run, prefix, digest, rows = trained.run, trained.prefix, trained.digest, trained.rows
     old = committed(run.store, prefix)[-1]
     for entry in list(run.store.list(prefix)):
-        if not entry.key.startswith(f"{prefix}/{folder_of(old)}/"):
+        if not entry.key.startswith(f"{prefix}/{step_folder(old)}/"):
             run.store.delete(entry.key)
-    store_as_schema_1(run.store, f"{prefix}/{folder_of(old)}")
+    store_as_schema_1(run.store, f"{prefix}/{step_folder(old)}")
 
     resumed = start(run)
     out = resumed.communicate(timeout=240)[0]
@@ -172,9 +173,9 @@ def test_hurt_in_every_way_it_ends_bit_identical(trained: Trained) -> None:
     second = committed(run.store, prefix)[0]
     assert first < second < STEPS
 
-    damaged = Path(run.store.lance_uri(f"{prefix}/{folder_of(second)}/zero_pp_rank_1_mp_rank_00_optim_states.pt"))
+    damaged = Path(run.store.lance_uri(f"{prefix}/{step_folder(second)}/zero_pp_rank_1_mp_rank_00_optim_states.pt"))
     damaged.write_bytes(damaged.read_bytes()[:-100])
-    half = Path(run.store.lance_uri(f"{prefix}/{folder_of(second + 1)}"))
+    half = Path(run.store.lance_uri(f"{prefix}/{step_folder(second + 1)}"))
     half.mkdir()
     (half / "state.json").write_text("{}")
 

@@ -11,7 +11,8 @@ from mlflow import MlflowClient
 from mantis.config.recipe import SubsetSettings
 from mantis.errors import ConfigError
 from mantis.runs.arms import arms_of
-from mantis.runs.step_runner import State, open_run, read_record, read_records
+from mantis.runs.records import State, read_record, read_records
+from mantis.runs.step_runner import open_run
 from mantis.store.base import ObjectStore, open_store
 from mantis.store.local import LocalStore
 from pipelines.execution.ablation_runs import preflight_arms, resolve_parent

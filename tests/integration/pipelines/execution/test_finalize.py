@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from mantis.config.recipe import parse_recipe
 from mantis.errors import ConfigError, StoreError
 from mantis.runs.arms import write_arms
-from mantis.runs.step_runner import STOPPED, Run, State, StepRecord
+from mantis.runs.records import STOPPED, State, StepRecord
+from mantis.runs.step_runner import Run
 from mantis.store import s3
 from mantis.store.local import LocalStore
 from mantis.tracking.mlflow_runs import RUN_TAG, Status, tracking_uri

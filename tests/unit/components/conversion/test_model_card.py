@@ -5,7 +5,8 @@ from typing import Any
 import yaml
 
 from components.conversion.model_card import model_card, notices
-from mantis.artifacts.manifest import Kind, MadeBy, Manifest
+from mantis.artifacts.layout import ArtifactKind
+from mantis.artifacts.manifest import MadeBy, Manifest
 from mantis.config.recipe import Recipe, parse_recipe
 from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore
@@ -13,7 +14,7 @@ from mantis.store.local import LocalStore
 
 def card_of(store: Any, recipe: Recipe) -> tuple[dict[str, object], str]:
     made_by = MadeBy(run="r", step="train", revision=1, config_hash="c", code_version="v", image_digest="none")
-    checkpoint = Manifest(kind=Kind.CHECKPOINT, key="checkpoints/c", fingerprint="c", made_by=made_by)
+    checkpoint = Manifest(kind=ArtifactKind.CHECKPOINT, key="checkpoints/c", fingerprint="c", made_by=made_by)
     run = Run(id="r", store=store, recipe=recipe)
     text = model_card(run, checkpoint, parameters=1, difference=0.0, merged=False)
     return yaml.safe_load(text.split("---")[1]), text

@@ -110,7 +110,7 @@ def test_answers_on_which_runs_disagree_are_shown(runs: list[Run]) -> None:
 
 def evaluations(run: Run) -> Iterator[Any]:
     from mantis.artifacts.manifest import read_manifest
-    from mantis.runs.step_runner import read_records
+    from mantis.runs.records import read_records
 
     for record in read_records(run.store, run.id):
         if record.step == "evaluate-demo-multi":

@@ -9,7 +9,7 @@ import pytest
 from components.reporting.collect.report_schema import Answer
 from components.reporting.step import report
 from mantis.artifacts.manifest import Manifest, read_manifest
-from mantis.runs.step_runner import State, read_record
+from mantis.runs.records import State, read_record
 from tests.fixtures.reporting import MakeStored, Stored
 
 ADDRESS = "reports/demo-3f9a1c07"

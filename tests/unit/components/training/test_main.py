@@ -7,7 +7,8 @@ from components.training.__main__ import _train
 from components.training.step import training_task
 from mantis.errors import ConfigError
 from mantis.runs.garbage_collection import garbage
-from mantis.runs.step_runner import Run, State, read_record, run_step
+from mantis.runs.records import State, read_record
+from mantis.runs.step_runner import Run, run_step
 from tests.fixtures.training import MakeRun
 
 
@@ -22,9 +23,9 @@ def test_the_first_rank_of_a_job_that_a_person_applied_says_what_it_is_at(
 ) -> None:
     run, mixture = make_run("applied", {"training.learning_rate": "1.1e-3"})
     task = training_task(run, mixture)
-    run.store.put(f"{task.address(task.fingerprint())}/step-00000008/rank-0", b"half")
+    run.store.put(f"{task.address()}/step-00000008/rank-0", b"half")
     unnamed = {heap.key for heap in garbage(run.store)}
-    assert task.address(task.fingerprint()) in unnamed
+    assert task.address() in unnamed
     monkeypatch.setenv("RANK", "1")
     ranks_begin(run)
     assert read_record(run.store, run.id, "train") is None
@@ -32,7 +33,7 @@ def test_the_first_rank_of_a_job_that_a_person_applied_says_what_it_is_at(
     ranks_begin(run)
     record = read_record(run.store, run.id, "train")
     assert (record.state, record.fingerprint, record.attempts) == (State.STARTED, task.fingerprint(), 0)
-    assert {heap.key for heap in garbage(run.store)} == unnamed - {task.address(task.fingerprint())}
+    assert {heap.key for heap in garbage(run.store)} == unnamed - {task.address()}
 
 
 def test_the_record_of_a_launcher_stays_as_it_is(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:

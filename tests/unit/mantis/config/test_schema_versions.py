@@ -4,11 +4,13 @@ import json
 
 import pytest
 
-from mantis.artifacts.manifest import Kind, Manifest, parse_manifest, read_manifest
+from mantis.artifacts.layout import ArtifactKind
+from mantis.artifacts.manifest import Manifest, parse_manifest, read_manifest
 from mantis.errors import IntegrityError
 from mantis.runs.garbage_collection import garbage
 from mantis.runs.lineage import walk
-from mantis.runs.step_runner import Run, StepSpec, read_record, read_records, run_step
+from mantis.runs.records import read_record, read_records
+from mantis.runs.step_runner import Run, StepSpec, run_step
 
 ROOTS = [
     "file:///data/me/.mantis",
@@ -19,21 +21,21 @@ ROOTS = [
 ]
 
 
-def made(run: Run, step: str, kind: Kind, folder: str, **inputs: Manifest) -> Manifest:
+def made(run: Run, step: str, kind: ArtifactKind, parts: dict[str, str], **inputs: Manifest) -> Manifest:
     def work(prefix: str) -> dict[str, int | float | str | bool]:
         run.store.put(f"{prefix}/object", step.encode())
         return {"rows": 1}
 
-    task = StepSpec(step=step, kind=kind, revision=1, config={}, inputs=inputs, address=lambda key: f"{folder}/{key}")
+    task = StepSpec(step=step, kind=kind, revision=1, config={}, inputs=inputs, parts=parts)
     return run_step(run, task, work)
 
 
 def chain(run: Run) -> list[Manifest]:
     """A dataset of a subset with the name of a folder, its mixture and a model, which the run's records name."""
     run.store.put(run.key("recipe.yaml"), run.recipe.to_yaml().encode())
-    dataset = made(run, "prepare-models", Kind.DATASET, "datasets/models")
-    mixture = made(run, "assemble", Kind.MIXTURE, "mixtures", models=dataset)
-    return [dataset, mixture, made(run, "convert", Kind.MODEL, "models", mixture=mixture)]
+    dataset = made(run, "prepare-models", ArtifactKind.DATASET, {"subset": "models"})
+    mixture = made(run, "assemble", ArtifactKind.MIXTURE, {}, models=dataset)
+    return [dataset, mixture, made(run, "convert", ArtifactKind.MODEL, {}, mixture=mixture)]
 
 
 def write_as_version_1(run: Run, manifests: list[Manifest], root: str) -> None:
@@ -92,7 +94,7 @@ def test_a_stored_reason_names_no_place(run: Run) -> None:
     def fail(prefix: str) -> dict[str, int | float | str | bool]:
         raise IntegrityError(f"{run.store.uri(prefix)}/object is missing in {run.store.url}.", remedy="Look.")
 
-    task = StepSpec(step="convert", kind=Kind.MODEL, revision=1, config={}, address=lambda key: f"models/{key}")
+    task = StepSpec(step="convert", kind=ArtifactKind.MODEL, revision=1, config={})
     with pytest.raises(IntegrityError, match="file:"):
         run_step(run, task, fail)
     record = read_record(run.store, run.id, "convert")

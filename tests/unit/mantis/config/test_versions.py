@@ -3,11 +3,13 @@ from typing import Any
 
 import pytest
 
-from components.training.checkpointing.saver import Commit, TrainingState, read_commit
+from components.training.checkpointing.saver import TrainingState
 from components.training.checkpointing.training_summary import read_summary, write_summary
+from mantis.artifacts.checkpoint import Commit, read_commit
 from mantis.errors import VersionError
 from mantis.runs.arms import arms_of, parent_of, write_arms
-from mantis.runs.step_runner import Run, read_record, read_records, recorded
+from mantis.runs.records import read_record, read_records
+from mantis.runs.step_runner import Run, recorded
 from mantis.schema_versions import CURRENT, Form, load_rows, rows_of, versioned, without_version
 from mantis.store.local import LocalStore
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from mantis.artifacts.manifest import Kind, MadeBy, Manifest, commit_manifest
+from mantis.artifacts.layout import ArtifactKind
+from mantis.artifacts.manifest import MadeBy, Manifest, commit_manifest
 from mantis.errors import NotFoundError, TrainingError
 from mantis.runs.garbage_collection import _heaps, delete, garbage
 from mantis.runs.step_runner import Run, StepSpec, record_existing, run_step
@@ -16,12 +17,12 @@ from tests.helpers.paths import root_of
 def make(
     run: Run,
     step: str,
-    kind: Kind,
-    folder: str,
+    kind: ArtifactKind,
     *,
     inputs: dict[str, Manifest] | None = None,
     config: dict[str, Any] | None = None,
     fails: bool = False,
+    **parts: str,
 ) -> Manifest:
     task = StepSpec(
         step=step,
@@ -29,7 +30,7 @@ def make(
         revision=1,
         config=config or {},
         inputs=inputs or {},
-        address=lambda made: f"{folder}/{made}",
+        parts=parts,
     )
 
     def work(prefix: str) -> Any:
@@ -55,10 +56,10 @@ class TwoRuns:
 def two_runs(run: Run) -> TwoRuns:
     """Two runs that share their data, and of which each has trained its own checkpoint."""
     other = replace(run, id="other")
-    data = make(run, "prepare-a", Kind.DATASET, "datasets/a")
-    make(other, "prepare-a", Kind.DATASET, "datasets/a")
-    mine = make(run, "train", Kind.CHECKPOINT, "checkpoints", inputs={"a": data}, config={"rate": 1})
-    theirs = make(other, "train", Kind.CHECKPOINT, "checkpoints", inputs={"a": data}, config={"rate": 2})
+    data = make(run, "prepare-a", ArtifactKind.DATASET, subset="a")
+    make(other, "prepare-a", ArtifactKind.DATASET, subset="a")
+    mine = make(run, "train", ArtifactKind.CHECKPOINT, inputs={"a": data}, config={"rate": 1})
+    theirs = make(other, "train", ArtifactKind.CHECKPOINT, inputs={"a": data}, config={"rate": 2})
     return TwoRuns(run=run, other=other, mine=mine, theirs=theirs)
 
 
@@ -83,7 +84,7 @@ def test_what_is_forgotten_leaves_what_others_share(two_runs: TwoRuns) -> None:
 def test_what_is_under_way_stays_and_what_was_given_up_goes(two_runs: TwoRuns) -> None:
     run, other = two_runs.run, two_runs.other
     with pytest.raises(TrainingError):
-        make(other, "train", Kind.CHECKPOINT, "checkpoints", config={"rate": 3}, fails=True)
+        make(other, "train", ArtifactKind.CHECKPOINT, config={"rate": 3}, fails=True)
     # Its record is the newest of `other`'s training: the one before is what nothing names now.
     (heap,) = garbage(run.store)
     assert heap.whole
@@ -93,7 +94,7 @@ def test_what_is_under_way_stays_and_what_was_given_up_goes(two_runs: TwoRuns) -
 
 def test_what_a_person_brought_stays(run: Run) -> None:
     made = MadeBy(step="import-model", revision=1, run="", config_hash="", code_version="", image_digest="")
-    commit_manifest(run.store, Manifest(kind=Kind.MODEL, key="models/0123", fingerprint="0123", made_by=made))
+    commit_manifest(run.store, Manifest(kind=ArtifactKind.MODEL, key="models/0123", fingerprint="0123", made_by=made))
     run.store.put("models/bases/x/commit/config.json", b"{}")
     run.store.put("models/4567/half.safetensors", b"")
     assert [heap.key for heap in garbage(run.store)] == ["models/4567"]
@@ -112,7 +113,7 @@ def test_what_is_unfinished_and_young_is_kept(run: Run) -> None:
 
 def test_a_model_that_a_run_evaluates_stays_when_the_run_that_trained_it_goes(two_runs: TwoRuns) -> None:
     run, other, mine = two_runs.run, two_runs.other, two_runs.mine
-    model = make(run, "convert", Kind.MODEL, "models", inputs={"checkpoint": mine})
+    model = make(run, "convert", ArtifactKind.MODEL, inputs={"checkpoint": mine})
     run.store.put(f"responses/{model.fingerprint}/b/i/1.jsonl", b"")
     journal = f"responses/{model.fingerprint}/b/i"
     gone = {heap.key for heap in garbage(run.store, without=frozenset({run.id}))}

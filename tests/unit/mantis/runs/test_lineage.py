@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from components.data.step import assemble, prepare, resolve_subsets
-from mantis.artifacts.manifest import Kind, Manifest
+from mantis.artifacts.layout import ArtifactKind
+from mantis.artifacts.manifest import Manifest
 from mantis.hashing import sha256_bytes
 from mantis.runs.step_runner import Run, StepSpec, run_step
 from mantis.synthetic import write_demo_data
@@ -19,10 +20,10 @@ from pipelines.execution.preflight import preflight
 
 
 def made(
-    run: Run, step: str, kind: Kind, address: str, inputs: dict[str, Manifest], files: dict[str, bytes]
+    run: Run, step: str, kind: ArtifactKind, inputs: dict[str, Manifest], files: dict[str, bytes], **parts: str
 ) -> Manifest:
     """An artifact of a step that writes `files`: what lineage sees of training, conversion and evaluation."""
-    task = StepSpec(step=step, kind=kind, revision=1, config={}, inputs=inputs, address=lambda key: f"{address}/{key}")
+    task = StepSpec(step=step, kind=kind, revision=1, config={}, inputs=inputs, parts=parts)
 
     def work(prefix: str) -> Any:
         for name, data in files.items():
@@ -53,10 +54,14 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     run = preflight("demo", overrides, "", (folder / "store").as_uri())
     mixture = assemble(run, [prepare(run, subset) for subset in resolve_subsets(run)])
     checkpoint = made(
-        run, "train", Kind.CHECKPOINT, "checkpoints", {"mixture": mixture}, {"step-00000001/rank-0.pt": b"shard" * 99}
+        run,
+        "train",
+        ArtifactKind.CHECKPOINT,
+        {"mixture": mixture},
+        {"step-00000001/rank-0.pt": b"shard" * 99},
     )
     weights = {"model.safetensors": bytes(range(256)), "tokenizer.json": b"{}"}
-    model = made(run, "convert", Kind.MODEL, "models", {"checkpoint": checkpoint}, weights)
+    model = made(run, "convert", ArtifactKind.MODEL, {"checkpoint": checkpoint}, weights)
     sample = json.loads((benchmarks / "demo-multi" / "test.json").read_text())[0]
     shown = [
         {"path": path, "sha256": sha256_bytes((benchmarks / "demo-multi" / path).read_bytes())}
@@ -66,10 +71,11 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     evaluation = made(
         run,
         "evaluate-demo-multi",
-        Kind.EVALUATION,
-        f"evaluations/{model.fingerprint}/demo-multi",
+        ArtifactKind.EVALUATION,
         {"model": model},
         {"responses/actual-0000.jsonl": json.dumps(response).encode() + b"\n", "scores.json": b"[]"},
+        model=model.fingerprint,
+        benchmark="demo-multi",
     )
     return Chain(run=run, folder=folder, prediction=f"{evaluation.key}#{sample['id']}", image=shown[0]["path"])
 

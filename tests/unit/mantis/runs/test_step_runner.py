@@ -2,19 +2,12 @@ from typing import Any
 
 import pytest
 
-from mantis.artifacts.manifest import Kind, Manifest, read_manifest
+from mantis.artifacts.layout import ArtifactKind
+from mantis.artifacts.manifest import Manifest, read_manifest
 from mantis.errors import IntegrityError, TrainingError
 from mantis.runs.lineage import find_artifact, walk
-from mantis.runs.step_runner import (
-    Run,
-    State,
-    StepSpec,
-    component_main,
-    read_record,
-    record_existing,
-    recorded,
-    run_step,
-)
+from mantis.runs.records import State, read_record
+from mantis.runs.step_runner import Run, StepSpec, component_main, record_existing, recorded, run_step
 
 
 def make(
@@ -28,11 +21,11 @@ def make(
 ) -> tuple[Manifest, list[str]]:
     task = StepSpec(
         step=step,
-        kind=Kind.DATASET,
+        kind=ArtifactKind.DATASET,
         revision=revision,
         config=config or {},
         inputs=inputs or {},
-        address=lambda fingerprint: f"datasets/{step}/{fingerprint}",
+        parts={"subset": step},
     )
     calls = []
 
@@ -62,9 +55,7 @@ def test_config_revision_and_inputs_each_change_the_address(run: Run) -> None:
 
 
 def test_a_failure_commits_nothing_and_is_recorded(run: Run) -> None:
-    task = StepSpec(
-        step="train", kind=Kind.CHECKPOINT, revision=1, config={}, address=lambda made: f"checkpoints/{made}"
-    )
+    task = StepSpec(step="train", kind=ArtifactKind.CHECKPOINT, revision=1, config={})
 
     def work(prefix: str) -> None:
         run.store.put(f"{prefix}/half", b"half")
@@ -77,7 +68,7 @@ def test_a_failure_commits_nothing_and_is_recorded(run: Run) -> None:
         assert record.state is State.FAILED
         assert record.reason == "rank 1 died. Run it again."
         assert record.attempts == attempt
-    assert read_manifest(run.store, task.address(task.fingerprint())) is None
+    assert read_manifest(run.store, task.address()) is None
 
 
 def test_an_error_of_ours_ends_a_component_without_a_traceback(capfd: pytest.CaptureFixture[str]) -> None:

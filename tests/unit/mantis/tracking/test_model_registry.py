@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from mantis.artifacts.manifest import Kind, MadeBy, Manifest
+from mantis.artifacts.layout import ArtifactKind
+from mantis.artifacts.manifest import MadeBy, Manifest
 from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore
 from mantis.tracking.mlflow_runs import tracking_uri
@@ -15,7 +16,7 @@ def model_of(run: Run, fingerprint: str) -> Manifest:
     made_by = MadeBy(run="r", step="convert", revision=1, config_hash="c", code_version="v", image_digest="none")
     inputs = {"checkpoint": {"key": "checkpoints/c", "fingerprint": "trained"}}
     return Manifest(
-        kind=Kind.MODEL, key=f"models/{fingerprint}", fingerprint=fingerprint, made_by=made_by, inputs=inputs
+        kind=ArtifactKind.MODEL, key=f"models/{fingerprint}", fingerprint=fingerprint, made_by=made_by, inputs=inputs
     )
 
 

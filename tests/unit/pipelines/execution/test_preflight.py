@@ -4,9 +4,10 @@ import pytest
 
 from components.training.checkpointing.training_summary import write_summary
 from components.training.step import training_task
-from mantis.artifacts.manifest import Kind, MadeBy, Manifest, commit_manifest
+from mantis.artifacts.layout import ArtifactKind
+from mantis.artifacts.manifest import MadeBy, Manifest, commit_manifest
 from mantis.errors import ConfigError, InputError, MantisError
-from mantis.runs.step_runner import State, StepRecord, read_record
+from mantis.runs.records import State, StepRecord, read_record
 from mantis.store.local import LocalStore
 from pipelines.execution import preflight as module
 from pipelines.execution.preflight import check_launcher, preflight
@@ -88,12 +89,12 @@ def test_where_the_checkpoint_is_whole_no_cluster_is_wanted(
     monkeypatch.setenv("KUBECONFIG", "/no/such/file")
     run = preflight("demo", ON_A_CLUSTER, "", local_store.url, evaluates=False)
     made_by = MadeBy(run=run.id, step="assemble", revision=1, config_hash="", code_version="", image_digest="")
-    mixture = Manifest(kind=Kind.MIXTURE, key="mixtures/0123", fingerprint="0123", made_by=made_by)
+    mixture = Manifest(kind=ArtifactKind.MIXTURE, key="mixtures/0123", fingerprint="0123", made_by=made_by)
     commit_manifest(local_store, mixture)
     record = StepRecord(step="assemble", state=State.DONE, started="2026-01-01", key=mixture.key)
     local_store.put(run.key("steps/assemble.json"), record.model_dump_json().encode())
     with pytest.raises(ConfigError, match="cannot reach"):
         preflight("demo", ON_A_CLUSTER, "", local_store.url)
     task = training_task(run, mixture)
-    write_summary(local_store, task.address(task.fingerprint()), {})
+    write_summary(local_store, task.address(), {})
     preflight("demo", ON_A_CLUSTER, "", local_store.url)

@@ -3,7 +3,7 @@
 import pytest
 
 from mantis.errors import ConfigError
-from mantis.runs.step_runner import runs
+from mantis.runs.records import runs
 from mantis.store.local import LocalStore
 from pipelines.execution.preflight import preflight
 from pipelines.execution.resolve import name_of, resolve_run

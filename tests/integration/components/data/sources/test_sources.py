@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.data.sources.find import find_sources, open_source
-from components.data.sources.identity import Memory
+from components.data.sources.source_identity import Memory
 from components.data.step import prepare, resolve_subsets
 from mantis.errors import ConfigError, InputError
 from mantis.store.base import ObjectStore, open_store, upload_tree
@@ -178,7 +178,7 @@ def test_a_source_is_hashed_once_and_again_when_a_byte_has_changed(
     raw_json(tmp_path / "raw", rows, images)
     read = []
     monkeypatch.setattr(
-        "components.data.sources.identity.hash_object",
+        "components.data.sources.source_identity.hash_object",
         lambda store, key, size: read.append(key) or store.get(key).hex()[:64],
     )
 

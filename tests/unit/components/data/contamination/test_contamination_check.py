@@ -14,9 +14,11 @@ from PIL import Image, ImageEnhance
 
 from components.data.contamination.perceptual_hash import ALIKE, alike, grey_levels, perceptual_hashes
 from components.data.step import assemble, prepare
-from mantis.artifacts.manifest import Kind, Manifest
+from mantis.artifacts.layout import ArtifactKind
+from mantis.artifacts.manifest import Manifest
 from mantis.errors import InputError
-from mantis.runs.step_runner import Run, State, StepRecord, read_record
+from mantis.runs.records import State, StepRecord, read_record
+from mantis.runs.step_runner import Run
 from tests.fixtures.data import RawFolder, RunOn
 
 
@@ -183,7 +185,7 @@ def test_another_benchmark_is_compared_anew_and_the_mixture_stays(compared: Benc
     after = compare()
     again, second, hits = after.mixture, after.record, after.hits
     assert again == mixture
-    assert mixture.kind is Kind.MIXTURE
+    assert mixture.kind is ArtifactKind.MIXTURE
     assert second.fingerprint != first.fingerprint
     assert not [hit for hit in hits if hit["image"] == "images/same.jpg"]
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from components.data.prepare.rejection import RowRejected
 from components.data.sources.find import open_source
-from components.data.sources.identity import Memory
+from components.data.sources.source_identity import Memory
 from components.data.sources.zip_images import ZipImages
 from components.data.step import prepare
 from mantis.errors import InputError

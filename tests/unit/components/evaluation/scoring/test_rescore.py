@@ -8,10 +8,10 @@ from typer.testing import CliRunner
 
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
 from components.evaluation.benchmarks.benchmark_reader import Samples, read_benchmark
-from components.evaluation.scoring.rescore import benchmark_of, rescore_evaluation, rescore_file
+from components.evaluation.scoring.rescore import rescore_evaluation, rescore_file
 from components.evaluation.step import evaluate
 from mantis.artifacts.manifest import Manifest
-from mantis.errors import ConfigError, InputError
+from mantis.errors import InputError
 from mantis.runs.step_runner import Run
 from mantis.store.base import ObjectStore
 from pipelines.cli.main import app
@@ -95,8 +95,6 @@ def test_wrong_files_are_explained(tmp_path: Path, samples: Samples, text: str, 
 
 
 def test_other_addresses_are_refused(eval_run: Run) -> None:
-    with pytest.raises(ConfigError, match="evaluations/<model>"):
-        benchmark_of("models/abc")
     with pytest.raises(InputError, match="holds no responses"):
         rescore_evaluation(
             eval_run.store, "evaluations/a/demo-multi/b", load_benchmark("demo-multi"), "official", seed=0

@@ -6,18 +6,15 @@ from typing import Any
 import pytest
 
 from components.training.checkpointing.saver import (
-    COMMIT,
-    Commit,
     TrainingState,
-    committed,
     delete_checkpoint,
     delete_uncommitted,
     fetch,
-    folder_of,
-    read_commit,
     read_state,
     superseded,
 )
+from mantis.artifacts.checkpoint import Commit, committed, read_commit
+from mantis.artifacts.layout import COMMIT, step_folder
 from mantis.artifacts.manifest import File
 from mantis.errors import IntegrityError
 from mantis.hashing import sha256_bytes
@@ -33,7 +30,7 @@ SHARDS = {
 
 
 def put(store: Any, step: int, *, commit: bool = True) -> Commit:
-    base = f"{PREFIX}/{folder_of(step)}"
+    base = f"{PREFIX}/{step_folder(step)}"
     for name, data in SHARDS.items():
         store.put(f"{base}/{name}", data)
     files = tuple(File(name=name, size=len(data), sha256=sha256_bytes(data)) for name, data in SHARDS.items())
@@ -49,9 +46,9 @@ def test_only_committed_steps_count_newest_first(local_store: LocalStore) -> Non
     put(local_store, 120, commit=False)
     assert committed(local_store, PREFIX) == [100, 5]
     delete_uncommitted(local_store, PREFIX)
-    assert not list(local_store.list(f"{PREFIX}/{folder_of(120)}"))
+    assert not list(local_store.list(f"{PREFIX}/{step_folder(120)}"))
     assert committed(local_store, PREFIX) == [100, 5]
-    delete_checkpoint(local_store, PREFIX, folder_of(100))
+    delete_checkpoint(local_store, PREFIX, step_folder(100))
     assert committed(local_store, PREFIX) == [5]
     assert len(list(local_store.list(PREFIX))) == len(SHARDS) + 1
 
@@ -70,7 +67,7 @@ def test_a_rank_fetches_its_own_shards_and_what_is_everybodys(local_store: Local
 )
 def test_a_damaged_file_is_found(local_store: LocalStore, tmp_path: Path, data: bytes | None, problem: str) -> None:
     commit = put(local_store, 5)
-    key = f"{PREFIX}/{folder_of(5)}/zero_pp_rank_0_mp_rank_00_optim_states.pt"
+    key = f"{PREFIX}/{step_folder(5)}/zero_pp_rank_0_mp_rank_00_optim_states.pt"
     if data is None:
         local_store.delete(key)
     else:
@@ -86,7 +83,7 @@ def test_for_another_layout_the_files_of_all_ranks_are_fetched(local_store: Loca
 
 def test_a_commit_that_is_cut_off_is_no_commit(local_store: LocalStore) -> None:
     put(local_store, 5)
-    local_store.put(f"{PREFIX}/{folder_of(5)}/{COMMIT}", b'{"step": 5')
+    local_store.put(f"{PREFIX}/{step_folder(5)}/{COMMIT}", b'{"step": 5')
     with pytest.raises(IntegrityError, match="is no COMMIT"):
         read_commit(local_store, PREFIX, 5)
 

@@ -69,7 +69,7 @@ def test_an_unknown_model_is_told_from_the_known() -> None:
         shape("mantis-gpt")
 
 
-def test_a_trial_is_as_large_as_asked_and_needs_memory():
+def test_a_trial_is_as_large_as_asked_and_needs_memory() -> None:
     recipe = parse_recipe(RECIPE, origin="test")
     trial = fitting.run_trial(recipe, 2000)
     assert 2000 <= trial.tokens < 2200

@@ -1,16 +1,17 @@
 """Content hashes of source files, each computed once and remembered in the run's store.
 
-A source is identified by its bytes, so that the same files give the same datasets from a disk and from a bucket; an
-ETag would not do, since it depends on how an object was uploaded. Reading hundreds of gigabytes on every start to find
-that nothing has changed would cost more than preparing them, so a hash is kept under the state of the files it was
-made of: addresses, sizes and versions (ETags, or times of change and inodes). State only ever finds a hash again; it
-never stands for one.
+The bytes of a source identify it. So the same files give the same datasets from a disk and from a bucket. An ETag would
+not do, because it depends on the upload.
+
+A hash is kept under the state of its files: addresses, sizes and versions (ETags, or times of change and inodes). So a
+start need not read hundreds of gigabytes again. The state only finds a hash; it never stands for one.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from mantis.artifacts.layout import source_identity_key
 from mantis.artifacts.manifest import hash_object
 from mantis.hashing import fingerprint
 from mantis.progress import Progress
@@ -18,12 +19,11 @@ from mantis.store.base import ObjectStore, StoredObject
 
 HASH_THREADS = 8
 HASHED_AT_ONCE = 4096  # files
-PREFIX = "sources/identities"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """What was computed of files, kept in `store` as `sources/identities/<hash of the files' state>`."""
+    """Results that were computed from files. `store` keeps each under the hash of the state of its files."""
 
     store: ObjectStore
 
@@ -32,7 +32,7 @@ class Memory:
         if not all(file.version for file in files):
             return compute()
         state = fingerprint([what, [[source.uri(file.key), file.size, file.version] for file in files]])
-        key = f"{PREFIX}/{state}"
+        key = source_identity_key(state)
         if self.store.stat(key) is not None:
             return self.store.get(key).decode()
         found = compute()
