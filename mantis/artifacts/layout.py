@@ -238,15 +238,6 @@ def benchmark_of(evaluation: str) -> str:
     return ArtifactKind.EVALUATION.part(evaluation, "benchmark")
 
 
-def model_of(evaluation: str) -> str:
-    """The fingerprint of the model of an evaluation, from the evaluation's address.
-
-    Raises:
-        ConfigError: the key is not that of an evaluation.
-    """
-    return ArtifactKind.EVALUATION.part(evaluation, "model")
-
-
 def possible_keys(uri: str) -> list[str]:
     """The keys that `uri` can hold, for a store with an unknown address: the longest first, often only one.
 
