@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from kfp import compiler
@@ -10,7 +11,7 @@ from mantis.errors import ConfigError
 from pipelines.ablation import ablation
 from pipelines.data_preparation import data_preparation
 from pipelines.evaluation import evaluation
-from pipelines.execution.platform import Platform
+from pipelines.execution.platform import Platform, steps_of
 from pipelines.instruction_tuning import instruction_tuning
 
 PIPELINES = {
@@ -20,6 +21,12 @@ PIPELINES = {
     "ablation": ablation,
 }
 PINNED = re.compile(r"[\w.:/-]+@sha256:[0-9a-f]{64}")
+
+
+@cache
+def known_steps() -> frozenset[str]:
+    """The names of the steps of all pipelines: those that a file of `--platform` may use."""
+    return steps_of(PIPELINES.values())
 
 
 def compile_all(folder: Path, platform: Platform) -> list[Path]:

@@ -4,19 +4,19 @@ Names of Secrets and their keys are those of manifests/base. Nothing is retried 
 only, whatever a task asks for, and the steps retry transient faults themselves.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import yaml
 from kfp import dsl, kubernetes
 from kfp.dsl.base_component import BaseComponent
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from mantis.config.recipe import explain
-from mantis.errors import ConfigError
+from mantis.errors import ConfigError, did_you_mean
 
 STORE_KEYS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 # Absent Secrets are no error: MLflow may be KFP's own, and most data needs no token.
@@ -46,21 +46,8 @@ class Resources(BaseModel):
     timeout_seconds: int | None = Field(None, ge=1, description="The wait for a node counts, too.")
 
 
-class Steps(BaseModel):
-    """Resources by the name of the step: the file of `--platform`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    prepare: Resources = Resources()
-    assemble: Resources = Resources()
-    train: Resources = Resources()
-    convert: Resources = Resources()
-    evaluate: Resources = Resources()
-    report: Resources = Resources()
-    compare: Resources = Resources()
-
-
-NOTHING = Steps()
+NOTHING = Resources()
+BY_STEP = TypeAdapter(dict[str, Resources])  # the file of `--platform`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +55,11 @@ class Platform:
     """What a pipeline is bound to when it is compiled: the image of every task, and what the steps ask for."""
 
     image: str = ""  # empty: the placeholder, which no cluster can pull
-    steps: Steps = NOTHING
+    steps: Mapping[str, Resources] = field(default_factory=dict)
 
 
 _platform: ContextVar[Platform] = ContextVar("platform")
+_named: ContextVar[set[str]] = ContextVar("named")  # the steps that were named while pipelines were bound
 
 
 def pipeline(**described: str) -> Callable[[Callable[..., None]], Callable[[Platform], BaseComponent]]:
@@ -112,8 +100,10 @@ def short(task: dsl.PipelineTask) -> dsl.PipelineTask:
 
 
 def step(name: str, task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """`on_cluster`, with what the platform gives to the step `name`."""
-    wanted: Resources = getattr(_platform.get().steps, name)
+    """`on_cluster`, with the resources that the platform gives to the step `name`."""
+    if (named := _named.get(None)) is not None:
+        named.add(name)
+    wanted = _platform.get().steps.get(name, NOTHING)
     on_cluster(task)
     kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=wanted.shared_memory)
     if wanted.cpu:
@@ -130,18 +120,40 @@ def step(name: str, task: dsl.PipelineTask) -> dsl.PipelineTask:
     return kubernetes.set_timeout(task, wanted.timeout_seconds) if wanted.timeout_seconds else task
 
 
-def platform_of(image: str, path: Path | None) -> Platform:
-    """The platform of an image, or of none (empty), and of a YAML file; manifests/overlays/a100/steps.yaml is one.
+def steps_of(pipelines: Iterable[Callable[[Platform], BaseComponent]]) -> frozenset[str]:
+    """The names of all steps in the DAGs of these pipelines."""
+    token = _named.set(set())
+    try:
+        for bind in pipelines:
+            bind(Platform())
+        return frozenset(_named.get())
+    finally:
+        _named.reset(token)
+
+
+def platform_of(image: str, path: Path | None, steps: Collection[str]) -> Platform:
+    """The platform of an image (empty: none) and of a YAML file; manifests/overlays/a100/steps.yaml is an example.
+
+    Args:
+        image: name@sha256:..., or empty.
+        path: the file, which gives resources to steps; None: no step asks for anything.
+        steps: the names that the file may use.
 
     Raises:
-        ConfigError: no such file, not YAML, or a field that is unknown or has a wrong value; names it.
+        ConfigError: no such file, not YAML, no such step, or a field that is unknown or has a wrong value.
     """
     if path is None:
         return Platform(image=image)
-    fields = f"A step has: {', '.join(Resources.model_fields)}. Steps: {', '.join(Steps.model_fields)}."
+    fields = f"A step has: {', '.join(Resources.model_fields)}. Steps: {', '.join(sorted(steps))}."
     try:
-        return Platform(image=image, steps=Steps.model_validate(yaml.safe_load(path.read_text())))
+        given = BY_STEP.validate_python(yaml.safe_load(path.read_text()))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"--platform {path}: {error}.", remedy="Name a YAML file of steps. " + fields) from None
     except ValidationError as error:
         raise ConfigError(explain(error, str(path)), remedy=fields) from None
+    unknown = sorted(set(given) - set(steps))
+    if unknown:
+        raise ConfigError(
+            f"{path}: no pipeline has a step {', '.join(unknown)}.", remedy=did_you_mean(unknown[0], steps) + fields
+        )
+    return Platform(image=image, steps=given)

@@ -29,7 +29,7 @@ def compile_(
     platform: PlatformFile = None,
 ) -> None:
     """Compile the pipelines to the YAML that Kubeflow Pipelines takes."""
-    from pipelines.execution.compile import compile_all, stale
+    from pipelines.execution.compile import compile_all, known_steps, stale
     from pipelines.execution.platform import platform_of
 
     if check and (image or platform):
@@ -42,7 +42,7 @@ def compile_(
             )
         show(f"{folder} is up to date")
         return
-    for path in compile_all(folder, platform_of(image, platform)):
+    for path in compile_all(folder, platform_of(image, platform, known_steps())):
         show(str(path))
 
 
@@ -80,7 +80,7 @@ def submit(
 ) -> None:
     """Start a run on Kubeflow Pipelines, and print its address."""
     from pipelines.execution import submit as kfp
-    from pipelines.execution.compile import PIPELINES
+    from pipelines.execution.compile import PIPELINES, known_steps
     from pipelines.execution.platform import platform_of
 
     if pipeline not in PIPELINES:
@@ -99,7 +99,7 @@ def submit(
     server = kfp.Server(host=host.rstrip("/"), namespace=namespace, token=token, ca_file=ca)
     wanted = kfp.Submission(
         pipeline=pipeline,
-        platform=platform_of(image, platform),
+        platform=platform_of(image, platform, known_steps()),
         experiment=experiment,
         title=title,
         parameters=parameters | ({"eval_model": model} if model else {}),

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from mantis.errors import ConfigError
-from pipelines.execution.compile import PIPELINES, compile_all, stale
+from pipelines.execution.compile import PIPELINES, compile_all, known_steps, stale
 from pipelines.execution.platform import Platform, platform_of
 from tests.helpers.paths import ROOT
 
@@ -74,7 +74,7 @@ def test_the_steps_ask_for_what_the_platform_says(tmp_path: Path) -> None:
     written = tmp_path / "steps.yaml"
     text = (ROOT / "manifests" / "overlays" / "a100" / "steps.yaml").read_text()
     written.write_text(text + "  queue: research\n  timeout_seconds: 86400\n")
-    for path in compile_all(tmp_path / "compiled", platform_of("", written)):
+    for path in compile_all(tmp_path / "compiled", platform_of("", written, known_steps())):
         pipeline, platform = yaml.safe_load_all(path.read_text())
         if path.stem == "data-preparation":
             continue
@@ -102,7 +102,7 @@ def test_the_steps_ask_for_what_the_platform_says(tmp_path: Path) -> None:
     [
         ("evaluate: {gpu: 8}", "evaluate.gpu = 8 is not a field"),
         ("evaluate: {memory: much}", "evaluate.memory = 'much'"),
-        ("launch: {gpus: 8}", "launch = {'gpus': 8} is not a field"),
+        ("launch: {gpus: 8}", "no pipeline has a step launch"),
         ("evaluate: [", "while parsing"),
         ("", "the whole = None"),
     ],
@@ -111,7 +111,7 @@ def test_a_wrong_platform_is_explained(tmp_path: Path, text: str, said: str) -> 
     path = tmp_path / "steps.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as refused:
-        platform_of("", path)
+        platform_of("", path, known_steps())
     assert said in refused.value.problem
     assert "gpus" in refused.value.remedy
     assert "evaluate" in refused.value.remedy
