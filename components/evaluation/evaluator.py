@@ -43,11 +43,11 @@ class Evaluation:
         for name in conditions:
             put_responses(self.run.store, prefix, name, responses[name])
         rows = score_rows(self.benchmark, responses, self.missing, seed=self.run.recipe.seed)
-        self._put(f"{prefix}/scores.json", versioned(Form.SCORES, {"scores": rows}))
+        self._put(f"{prefix}/scores.json", versioned(Form.SCORES, {"scores": [row.stored() for row in rows]}))
         shown_answers = gallery(self.benchmark, self.samples, responses["actual"])
         self._put(f"{prefix}/gallery.json", versioned(Form.GALLERY, {"answers": shown_answers}))
         for row in rows:
-            say(f"{row['label']}: {row['accuracy']:.1%} of {row['samples']:,} (chance {row['chance']:.0%})")
+            say(f"{row.label}: {row.accuracy:.1%} of {row.samples:,} (chance {row.chance:.0%})")
         cost = {"answers_generated": answered.generated, "answer_seconds": round(answered.seconds, 3)}
         return summarize(rows) | cost
 

@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.reporting.collect.artifact_reader import Reader
 from components.reporting.collect.collector import stored_answers, stored_scores
-from components.reporting.collect.report_schema import Answer, Score
+from components.reporting.collect.report_schema import Answer
 from mantis.artifacts.manifest import Manifest, read_manifest
 from mantis.artifacts.responses import ACTUAL, FOLDER
+from mantis.artifacts.scores import Score
 from mantis.errors import ConfigError
 from mantis.runs.records import State, read_records
 from mantis.runs.step_runner import Run

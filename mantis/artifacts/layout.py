@@ -139,7 +139,7 @@ class ArtifactKind(StrEnum):
 
 
 RUN = AddressPattern(text="runs/<run>")
-RESPONSES = AddressPattern(text="responses/<model>/<benchmark>/<fingerprint>")
+RESPONSES = AddressPattern(text="responses/<model>/<benchmark>/<identity>")
 PUBLISHED, BENCHMARKS, BASES = ArtifactKind.SOURCE.patterns
 
 TOP_FOLDERS = frozenset(
@@ -171,7 +171,7 @@ def report_key(run: str, name: str = "") -> str:
 
 def responses_key(model: str, benchmark: str, identity: str) -> str:
     """The journal of a model's raw responses; `model` and `identity` are fingerprints."""
-    return RESPONSES.fill({"model": model, "benchmark": benchmark, FINGERPRINT: identity})
+    return RESPONSES.fill({"model": model, "benchmark": benchmark, "identity": identity})
 
 
 def source_identity_key(state: str) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from components.evaluation.benchmarks.benchmark_catalog import Benchmark
     from components.evaluation.scoring.rescore import Rescored
     from components.evaluation.scoring.score_response import Scoring
+    from mantis.artifacts.scores import Score
 
 benchmark = typer.Typer(help="Benchmarks: list, show, fetch.")
 
@@ -133,7 +134,7 @@ def rescore(
         )
     else:
         described, model, made = _rescore_evaluation(there, responses, profile)
-    scored = {"benchmark": described.name, "model": model, "scores": made.rows}
+    scored = {"benchmark": described.name, "model": model, "scores": [row.stored() for row in made.rows]}
     if out == "-":
         show_json(scored)
         return
@@ -225,12 +226,12 @@ def _details(each: "Benchmark") -> dict[str, Any]:
     }
 
 
-def _show_rows(rows: list[dict[str, Any]]) -> None:
+def _show_rows(rows: "list[Score]") -> None:
     shown = []
     for row in rows:
-        interval = f"{100 * row['low']:.1f} to {100 * row['high']:.1f}"
-        accuracy, *shares = (f"{100 * row[name]:.1f}" for name in ("accuracy", "official", "strict"))
-        counts = (str(row["samples"]), str(row["missing"]))
-        shown.append((row["label"], *counts, accuracy, interval, *shares, str(row["unparsed"])))
+        interval = f"{100 * row.low:.1f} to {100 * row.high:.1f}"
+        shares = ("-" if share is None else f"{100 * share:.1f}" for share in (row.official, row.strict))
+        counts = (str(row.samples), str(row.missing))
+        shown.append((row.title, *counts, f"{100 * row.accuracy:.1f}", interval, *shares, str(row.unparsed)))
     figures = numbers("samples", "missing", "accuracy", "95 % interval", "official", "strict", "unparsed")
     show_table([*names("skill"), *figures], shown)

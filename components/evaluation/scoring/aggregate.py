@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -11,15 +10,23 @@ from components.evaluation.benchmarks.benchmark_reader import Missing
 from components.evaluation.controls import Condition
 from mantis.artifacts.manifest import Number
 from mantis.artifacts.responses import Response
+from mantis.artifacts.scores import PublishedScore, Score
 from mantis.statistics import p_above_chance, stratified_interval
 
-Row = dict[str, Any]
 Responses = Mapping[Condition, Sequence[Response]]
 CONTROLS: tuple[Condition, ...] = ("blind", "shuffled")
 OVERALL = "overall"
+# Figures of the manifest's summary, by the fields of a row; those of a control only where it was asked.
+SUMMARIZED = {
+    "accuracy": "accuracy",
+    "accuracy_low": "low",
+    "accuracy_high": "high",
+    **{name: name for name in ("official", "strict", "chance", "samples", "missing", "unparsed")},
+    **{name: name for control in CONTROLS for name in (control, f"{control}_p")},
+}
 
 
-def score_rows(benchmark: Benchmark, responses: Responses, missing: Sequence[Missing], *, seed: int) -> list[Row]:
+def score_rows(benchmark: Benchmark, responses: Responses, missing: Sequence[Missing], *, seed: int) -> list[Score]:
     """The rows of scores.json, the headline first, then the benchmark's skills that occur; accuracies are shares.
 
     None where something was not asked, or has no meaning: how far a control is above chance where nothing can be
@@ -38,29 +45,19 @@ def score_rows(benchmark: Benchmark, responses: Responses, missing: Sequence[Mis
     return [_row(benchmark, OVERALL, strata, missing, seed), *rows]
 
 
-def summarize(rows: Sequence[Row]) -> dict[str, Number]:
+def summarize(rows: Sequence[Score]) -> dict[str, Number]:
     """Flat numbers for the manifest: per row, and as `accuracy` the headline's, else the mean over skills."""
-    headline = [row for row in rows if row["skill"] == OVERALL]
-    skills = [row for row in rows if row["skill"] != OVERALL]
+    headline = [row for row in rows if row.overall]
+    skills = [row for row in rows if not row.overall]
     summary: dict[str, Number] = {
-        "samples": sum(row["samples"] for row in skills),
-        "accuracy": float(np.mean([row["accuracy"] for row in headline or skills])),
+        "samples": sum(row.samples for row in skills),
+        "accuracy": float(np.mean([row.accuracy for row in headline or skills])),
     }
     for row in rows:
-        skill = row["skill"]
-        summary |= {
-            f"{skill}/accuracy": row["accuracy"],
-            f"{skill}/accuracy_low": row["low"],
-            f"{skill}/accuracy_high": row["high"],
-            f"{skill}/official": row["official"],
-            f"{skill}/strict": row["strict"],
-            f"{skill}/chance": row["chance"],
-            f"{skill}/samples": row["samples"],
-            f"{skill}/missing": row["missing"],
-            f"{skill}/unparsed": row["unparsed"],
-        }
-        measured = [name for control in CONTROLS for name in (control, f"{control}_p") if row[name] is not None]
-        summary |= {f"{skill}/{name}": row[name] for name in measured}
+        for name, field in SUMMARIZED.items():
+            value = getattr(row, field)
+            if value is not None:
+                summary[f"{row.skill}/{name}"] = value
     return summary
 
 
@@ -70,42 +67,54 @@ def _row(
     strata: Sequence[Mapping[Condition, Sequence[Response]]],
     missing: Sequence[Missing],
     seed: int,
-) -> Row:
+) -> Score:
     """One row; its accuracy is the mean of the strata's means (one stratum but for a macro average)."""
     overall = skill == OVERALL
     actual = [stratum["actual"] for stratum in strata]
     scores = [_units(stratum, "score") for stratum in actual]
     low, high = stratified_interval(scores, seed=seed)
     chance = float(np.mean([_chance(benchmark, stratum) for stratum in actual]))
-    row: Row = {
-        "benchmark": benchmark.name,
-        "skill": skill,
-        "label": benchmark.title if overall else benchmark.skills[skill].label,
-        "metric": benchmark.metric,
-        "aggregation": benchmark.aggregation if overall else None,
-        "samples": sum(len(stratum) for stratum in actual),
-        "missing": sum(overall or each.skill == skill for each in missing),
-        "accuracy": _mean(scores),
-        "low": low,
-        "high": high,
-        "official": _mean([_units(stratum, "official") for stratum in actual]),
-        "strict": _mean([_units(stratum, "strict") for stratum in actual]),
-        "chance": chance,
-        "unparsed": sum(not response.parsed for stratum in actual for response in stratum),
+    controls = {name: value for control in CONTROLS for name, value in _control(control, strata, chance).items()}
+    return Score(
+        benchmark=benchmark.name,
+        skill=skill,
+        label=benchmark.title if overall else benchmark.skills[skill].label,
+        metric=benchmark.metric,
+        aggregation=benchmark.aggregation if overall else None,
+        samples=sum(len(stratum) for stratum in actual),
+        missing=sum(overall or each.skill == skill for each in missing),
+        accuracy=_mean(scores),
+        low=low,
+        high=high,
+        official=_mean([_units(stratum, "official") for stratum in actual]),
+        strict=_mean([_units(stratum, "strict") for stratum in actual]),
+        chance=chance,
+        unparsed=sum(not response.parsed for stratum in actual for response in stratum),
+        paper=_published(benchmark) if overall else (),
+        **controls,
+    )
+
+
+def _control(
+    control: Condition, strata: Sequence[Mapping[Condition, Sequence[Response]]], chance: float
+) -> dict[str, float | None]:
+    """A control's accuracy, and its one-sided p against chance; None where it was not asked or cannot be guessed."""
+    asked = [stratum[control] for stratum in strata if stratum.get(control)]
+    given = [response for stratum in asked for response in stratum]
+    right = sum(response.correct for response in given)
+    return {
+        control: _mean([_units(stratum, "score") for stratum in asked]) if asked else None,
+        f"{control}_p": p_above_chance(right, len(given), chance) if given and chance > 0 else None,
     }
-    for control in CONTROLS:
-        asked = [stratum[control] for stratum in strata if stratum.get(control)]
-        row[control] = _mean([_units(stratum, "score") for stratum in asked]) if asked else None
-        given = [response for stratum in asked for response in stratum]
-        right = sum(response.correct for response in given)
-        row[f"{control}_p"] = p_above_chance(right, len(given), chance) if given and chance > 0 else None
-    if overall:
-        row["paper"] = [
-            {"model": each.model, "accuracy": each.accuracy, "source": each.source, "comparable": comparable}
-            for each in benchmark.paper
-            for comparable in [benchmark.comparable(each)]
-        ]
-    return row
+
+
+def _published(benchmark: Benchmark) -> tuple[PublishedScore, ...]:
+    return tuple(
+        PublishedScore(
+            model=each.model, accuracy=each.accuracy, source=each.source, comparable=benchmark.comparable(each)
+        )
+        for each in benchmark.paper
+    )
 
 
 def _of(responses: Sequence[Response], skill: str) -> list[Response]:

@@ -9,10 +9,11 @@ from typing import Any, get_args
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark
 from components.evaluation.benchmarks.benchmark_reader import Missing, Samples
 from components.evaluation.controls import Condition
-from components.evaluation.scoring.aggregate import Row, score_rows
+from components.evaluation.scoring.aggregate import score_rows
 from components.evaluation.scoring.score_response import Scoring, score_response
 from components.evaluation.scoring.targets import Target, parse_target
 from mantis.artifacts.responses import CORRECT, FOLDER, Response
+from mantis.artifacts.scores import Score
 from mantis.errors import InputError
 from mantis.schema_versions import Form, load_rows, without_version
 from mantis.store.base import ObjectStore, concurrently
@@ -24,7 +25,7 @@ Line = dict[str, Any]
 class Rescored:
     """The rows of scores.json, and every line judged anew, by condition."""
 
-    rows: list[Row]
+    rows: list[Score]
     responses: dict[Condition, list[Response]]
 
 

@@ -15,9 +15,10 @@ from components.reporting.collect.collect_data import (
     subsets_of,
 )
 from components.reporting.collect.collect_training import training_of
-from components.reporting.collect.report_schema import Answer, Answering, Artifact, RunReport, Score, StepTime
+from components.reporting.collect.report_schema import Answer, Answering, Artifact, RunReport, StepTime
 from mantis.artifacts.layout import ArtifactKind, benchmark_of
 from mantis.artifacts.manifest import Manifest
+from mantis.artifacts.scores import Score
 from mantis.runs.lineage import Link
 from mantis.runs.records import State, StepRecord, read_records
 from mantis.runs.step_runner import Run

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from components.reporting.collect.report_schema import Score
+from mantis.artifacts.scores import Score
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,79 +7,12 @@ from shlex import quote
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from mantis.artifacts.scores import Score
 from mantis.runs.records import State
-
-CONTROL_P = 0.001  # a control is above chance where its one-sided p is below this (99.9 %)
 
 
 class _Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-
-class PublishedScore(_Row):
-    """A published result in percent; `comparable`: on the samples that were asked here."""
-
-    model: str
-    accuracy: float
-    source: str = ""
-    comparable: bool = True
-
-
-class Score(_Row):
-    """A row of scores.json; accuracies are shares from 0 to 1, None where a control was not asked.
-
-    `aggregation` is set in the one row of a benchmark that stands for all of its skills, which has `paper`.
-    """
-
-    benchmark: str
-    skill: str
-    label: str = ""
-    samples: int
-    accuracy: float
-    low: float
-    high: float
-    chance: float
-    metric: str = ""
-    aggregation: str | None = None
-    official: float | None = None
-    strict: float | None = None
-    missing: int = 0
-    paper: tuple[PublishedScore, ...] = ()
-    unparsed: int | None = None
-    blind: float | None = None
-    blind_p: float | None = None
-    shuffled: float | None = None
-    shuffled_p: float | None = None
-
-    @property
-    def title(self) -> str:
-        """What a person calls the skill."""
-        return self.label or self.skill
-
-    @property
-    def overall(self) -> bool:
-        """Whether the row stands for a whole benchmark."""
-        return self.aggregation is not None
-
-    @property
-    def points(self) -> float:
-        """Percentage points above chance."""
-        return 100 * (self.accuracy - self.chance)
-
-    @property
-    def above_chance(self) -> bool:
-        """Whether all of the 95 % interval lies above chance."""
-        return self.low > self.chance
-
-    def controls(self) -> dict[str, float]:
-        """The controls that were asked, by name."""
-        asked = {"blind": self.blind, "shuffled": self.shuffled}
-        return {name: value for name, value in asked.items() if value is not None}
-
-    def suspicious_controls(self) -> list[str]:
-        """Names of the controls that are above chance, which they must not be."""
-        values = {"blind": self.blind_p, "shuffled": self.shuffled_p}
-        return [name for name, p in values.items() if p is not None and p < CONTROL_P]
 
 
 class Answer(_Row):

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from components.reporting.collect.report_schema import RunReport, Score
+from components.reporting.collect.report_schema import RunReport
+from mantis.artifacts.scores import Score
 
 
 def verdict(scores: Sequence[Score]) -> str:

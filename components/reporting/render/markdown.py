@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterable, Sequence
 
 from components.reporting.collect.reference_table import Verdict, reference_table, verdict_of
-from components.reporting.collect.report_schema import Answer, Curve, RunReport, Score
+from components.reporting.collect.report_schema import Answer, Curve, RunReport
 from components.reporting.collect.verdict import context, verdict
 from components.reporting.render import formatting
 from components.reporting.render.page import causes
+from mantis.artifacts.scores import Score
 
 LONGEST = 400_000  # characters; what interfaces show without choking
 LEDGER_ROWS = 200

@@ -8,10 +8,11 @@ from datetime import datetime
 
 from markupsafe import Markup
 
-from components.reporting.collect.report_schema import Curve, Score, StepTime
+from components.reporting.collect.report_schema import Curve, StepTime
 from components.reporting.render import formatting
 from components.reporting.render.plot_scales import Scale, duration_ticks, linear, linear_ticks, logarithmic
 from components.reporting.render.svg import at, element, titled
+from mantis.artifacts.scores import Score
 from mantis.runs.records import State
 from mantis.statistics import Paired
 

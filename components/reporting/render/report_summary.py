@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from components.reporting.collect.report_schema import RunReport, Score, Training
+from components.reporting.collect.report_schema import RunReport, Training
 from components.reporting.compare_runs import Comparison
+from mantis.artifacts.scores import Score
 from mantis.statistics import Paired
 
 

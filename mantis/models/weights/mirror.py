@@ -1,4 +1,4 @@
-"""Published weights in the store, models/bases/<name>/<commit>/, and what decides the weights that a recipe names."""
+"""Published weights in the store, models/bases/<base>/<revision>/, and what decides the weights that a recipe names."""
 
 import re
 from collections.abc import Iterable, Sequence

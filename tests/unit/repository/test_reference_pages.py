@@ -12,15 +12,15 @@ import torch
 
 from benchmarks.rows import GPU_ROWS, ROWS
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark
-from components.reporting.collect.report_schema import Score
 from components.training.callbacks.metric_rows import MetricRows
 from components.training.monitoring.goodput import Cause
 from components.training.monitoring.step_metrics import StepFigures
 from components.training.monitoring.stragglers import Look
 from components.training.sizing import estimate
 from mantis.artifacts.checkpoint import Commit
-from mantis.artifacts.layout import ArtifactKind
+from mantis.artifacts.layout import RESPONSES, RUN, ArtifactKind
 from mantis.artifacts.responses import Response
+from mantis.artifacts.scores import Score
 from mantis.tracking.mlflow_runs import SCORE_FIGURES
 
 ROOT = Path(__file__).parents[3]
@@ -75,9 +75,11 @@ def test_the_metrics_page_has_every_cause_and_figure() -> None:
     assert set(SCORE_FIGURES) - terms("reference/metrics.md") == set()
 
 
-def test_the_artifacts_page_has_every_kind() -> None:
+def test_the_artifacts_page_has_every_kind_and_address() -> None:
     text = (DOCS / "reference/artifacts.md").read_text(encoding="utf-8")
     assert [kind.value for kind in ArtifactKind if f"| {kind.value} |" not in text] == []
+    patterns = [pattern for kind in ArtifactKind for pattern in kind.patterns] + [RESPONSES, RUN]
+    assert [pattern.text for pattern in patterns if f"| `{pattern.text}/` |" not in text] == []
 
 
 @pytest.mark.parametrize(

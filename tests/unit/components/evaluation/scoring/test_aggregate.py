@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
@@ -5,6 +7,7 @@ from components.evaluation.benchmarks.benchmark_reader import Missing
 from components.evaluation.scoring.aggregate import score_rows, summarize
 from components.evaluation.scoring.targets import Target
 from mantis.artifacts.responses import Response
+from mantis.artifacts.scores import Score
 
 CHOICE = Target(kind="multiple-choice", options=("a", "b", "c", "d"), answers=("B",))
 
@@ -22,11 +25,11 @@ def test_macro_is_the_mean_of_the_tasks_and_micro_of_the_samples() -> None:
     given = [response(n, "Counting", 1.0) for n in range(90)] + [response(n, "Jigsaw", 0.0) for n in range(90, 100)]
     blink = load_benchmark("blink")
     overall, counting, jigsaw = score_rows(blink, {"actual": given}, [], seed=0)
-    assert (overall["skill"], overall["aggregation"], overall["accuracy"]) == ("overall", "macro", 0.5)
-    assert (counting["accuracy"], jigsaw["accuracy"], counting["aggregation"]) == (1, 0, None)
-    assert (overall["samples"], overall["chance"], overall["metric"]) == (100, 0.25, "blink")
+    assert (overall.skill, overall.aggregation, overall.accuracy) == ("overall", "macro", 0.5)
+    assert (counting.accuracy, jigsaw.accuracy, counting.aggregation) == (1, 0, None)
+    assert (overall.samples, overall.chance, overall.metric) == (100, 0.25, "blink")
     micro = blink.model_copy(update={"aggregation": "micro"})
-    assert score_rows(micro, {"actual": given}, [], seed=0)[0]["accuracy"] == 0.9
+    assert score_rows(micro, {"actual": given}, [], seed=0)[0].accuracy == 0.9
     assert summarize([overall, counting, jigsaw])["accuracy"] == 0.5
 
 
@@ -34,18 +37,18 @@ def test_a_question_with_rotated_options_is_right_only_as_a_whole() -> None:
     given = [response(0, "ocr", 1.0, "q0"), response(1, "ocr", 1.0, "q0"),
              response(2, "ocr", 1.0, "q1"), response(3, "ocr", 0.0, "q1")]  # fmt: skip
     overall = score_rows(load_benchmark("mmbench"), {"actual": given}, [], seed=0)[0]
-    assert overall["accuracy"] == 0.5
-    assert overall["samples"] == 4
-    assert overall["chance"] == 0.25**2
+    assert overall.accuracy == 0.5
+    assert overall.samples == 4
+    assert overall.chance == 0.25**2
 
 
 def test_partial_credit_is_averaged_and_nothing_is_guessed() -> None:
     ten = Target(kind="short", answers=("red",) * 10)
     given = [response(n, "text", score, target=ten, strict=1.0) for n, score in enumerate((0.3, 0.6, 1.0))]
     overall, text = score_rows(load_benchmark("textvqa"), {"actual": given, "blind": given}, [], seed=0)
-    assert overall["accuracy"] == pytest.approx(1.9 / 3)
-    assert (overall["strict"], overall["chance"], text["blind_p"]) == (1, 0, None)
-    assert overall["low"] < overall["accuracy"] < overall["high"]
+    assert overall.accuracy == pytest.approx(1.9 / 3)
+    assert (overall.strict, overall.chance, text.blind_p) == (1, 0, None)
+    assert overall.low < overall.accuracy < overall.high
 
 
 def test_what_is_missing_is_in_its_row_and_in_the_headline() -> None:
@@ -54,7 +57,7 @@ def test_what_is_missing_is_in_its_row_and_in_the_headline() -> None:
             Missing(id="m", skill="moving_count", reason="video-unreadable"),
             Missing(id="?", skill="", reason="row-wrong")]  # fmt: skip
     overall, counted = score_rows(load_benchmark("mvbench"), {"actual": given}, gone, seed=0)
-    assert (overall["missing"], counted["missing"]) == (3, 1)
+    assert (overall.missing, counted.missing) == (3, 1)
 
 
 @pytest.mark.parametrize(
@@ -66,5 +69,18 @@ def test_what_is_missing_is_in_its_row_and_in_the_headline() -> None:
 def test_published_rows_stand_in_the_headline(name: str, model: str, accuracy: float, comparable: bool) -> None:
     benchmark = load_benchmark(name)
     given = [response(0, next(iter(benchmark.skills)), 1.0)]
-    paper = {row["model"]: row for row in score_rows(benchmark, {"actual": given}, [], seed=0)[0]["paper"]}
-    assert (paper[model]["accuracy"], paper[model]["comparable"]) == (accuracy, comparable)
+    paper = {row.model: row for row in score_rows(benchmark, {"actual": given}, [], seed=0)[0].paper}
+    assert (paper[model].accuracy, paper[model].comparable) == (accuracy, comparable)
+
+
+def test_a_stored_row_has_the_form_that_the_report_reads() -> None:
+    given = [response(n, "Counting", 1.0) for n in range(4)]
+    overall, counting = score_rows(load_benchmark("blink"), {"actual": given, "blind": given}, [], seed=0)
+    assert list(overall.stored()) == [
+        "benchmark", "skill", "label", "metric", "aggregation", "samples", "missing", "accuracy", "low", "high",
+        "official", "strict", "chance", "unparsed", "blind", "blind_p", "shuffled", "shuffled_p", "paper",
+    ]  # fmt: skip
+    assert list(counting.stored()) == list(overall.stored())[:-1]
+    assert counting.stored()["shuffled"] is None
+    stored = json.loads(json.dumps([overall.stored(), counting.stored()], allow_nan=False))
+    assert [Score.model_validate(row) for row in stored] == [overall, counting]

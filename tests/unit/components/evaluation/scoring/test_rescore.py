@@ -40,7 +40,7 @@ def samples(eval_source: Path) -> Samples:
 def test_stored_responses_score_as_they_did(evaluated: Evaluated, eval_run: Run) -> None:
     store, prefix = evaluated.store, evaluated.prefix
     made = rescore_evaluation(store, prefix, load_benchmark("demo-multi"), "official", seed=eval_run.recipe.seed)
-    assert made.rows == json.loads(store.get(f"{prefix}/scores.json"))["scores"]
+    assert [row.stored() for row in made.rows] == json.loads(store.get(f"{prefix}/scores.json"))["scores"]
     assert {condition: len(lines) for condition, lines in made.responses.items()} == {
         "actual": 60, "blind": 59, "shuffled": 59}  # fmt: skip
 
@@ -54,7 +54,7 @@ def test_responses_of_the_first_schema_version_score_the_same(evaluated: Evaluat
             line["understood"] = line.pop("parsed")
         store.put(entry.key, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
     made = rescore_evaluation(store, prefix, load_benchmark("demo-multi"), "official", seed=eval_run.recipe.seed)
-    assert made.rows == json.loads(store.get(f"{prefix}/scores.json"))["scores"]
+    assert [row.stored() for row in made.rows] == json.loads(store.get(f"{prefix}/scores.json"))["scores"]
 
 
 def test_the_other_profile_needs_no_model(evaluated: Evaluated, eval_run: Run, stored_model: Manifest) -> None:
@@ -63,7 +63,7 @@ def test_the_other_profile_needs_no_model(evaluated: Evaluated, eval_run: Run, s
     settings = eval_run.recipe.evaluation.model_copy(update={"scoring": "strict"})
     again = Run(id=eval_run.id, store=store, recipe=eval_run.recipe.model_copy(update={"evaluation": settings}))
     anew = evaluate(again, "demo-multi", stored_model)
-    assert strict.rows == json.loads(store.get(f"{anew.key}/scores.json"))["scores"]
+    assert [row.stored() for row in strict.rows] == json.loads(store.get(f"{anew.key}/scores.json"))["scores"]
 
 
 def test_a_file_from_elsewhere(tmp_path: Path, samples: Samples) -> None:
@@ -71,8 +71,8 @@ def test_a_file_from_elsewhere(tmp_path: Path, samples: Samples) -> None:
     file = tmp_path / "responses.jsonl"
     file.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
     made = rescore_file(file, load_benchmark("demo-multi"), samples, "official", seed=0)
-    assert sum(row["samples"] for row in made.rows) == 40
-    assert sum(row["missing"] for row in made.rows) == 20  # without a response
+    assert sum(row.samples for row in made.rows) == 40
+    assert sum(row.missing for row in made.rows) == 20  # without a response
     assert sum(response.correct for response in made.responses["actual"]) == 20
 
 

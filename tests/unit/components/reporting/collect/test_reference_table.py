@@ -1,7 +1,7 @@
 import pytest
 
 from components.reporting.collect.reference_table import reference_table, verdict_of
-from components.reporting.collect.report_schema import PublishedScore, Score
+from mantis.artifacts.scores import PublishedScore, Score
 
 PAPER = (
     PublishedScore(model="GPT-4V", accuracy=51.1, source="v2"),

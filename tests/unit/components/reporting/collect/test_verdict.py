@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from components.reporting.collect.report_schema import Score
 from components.reporting.collect.verdict import verdict
+from mantis.artifacts.scores import Score
 
 
 def score(

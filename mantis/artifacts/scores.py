@@ -1,0 +1,81 @@
+"""The rows of an evaluation's scores.json: evaluation writes them, the report reads them."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+CONTROL_P = 0.001  # a control is above chance where its one-sided p is below this (99.9 %)
+
+
+class _ScoreForm(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class PublishedScore(_ScoreForm):
+    """A published result in percent; `comparable`: on the samples that were asked here."""
+
+    model: str
+    accuracy: float
+    source: str = ""
+    comparable: bool = True
+
+
+class Score(_ScoreForm):
+    """A row of scores.json; accuracies are shares from 0 to 1, None where a control was not asked.
+
+    The fields stand in the order of the file. Those with a default may be missing in files of earlier versions.
+    """
+
+    benchmark: str
+    skill: str
+    label: str = ""
+    metric: str = ""
+    aggregation: str | None = None  # only in the row that stands for all skills of a benchmark
+    samples: int
+    missing: int = 0
+    accuracy: float
+    low: float
+    high: float
+    official: float | None = None
+    strict: float | None = None
+    chance: float
+    unparsed: int | None = None
+    blind: float | None = None
+    blind_p: float | None = None
+    shuffled: float | None = None
+    shuffled_p: float | None = None
+    paper: tuple[PublishedScore, ...] = ()  # only in the row that stands for all skills of a benchmark
+
+    def stored(self) -> dict[str, Any]:
+        """The row as scores.json holds it: `paper` is only in the row of a whole benchmark."""
+        return self.model_dump(mode="json", exclude=None if self.overall else {"paper"})
+
+    @property
+    def title(self) -> str:
+        """What a person calls the skill."""
+        return self.label or self.skill
+
+    @property
+    def overall(self) -> bool:
+        """Whether the row stands for a whole benchmark."""
+        return self.aggregation is not None
+
+    @property
+    def points(self) -> float:
+        """Percentage points above chance."""
+        return 100 * (self.accuracy - self.chance)
+
+    @property
+    def above_chance(self) -> bool:
+        """Whether all of the 95 % interval lies above chance."""
+        return self.low > self.chance
+
+    def controls(self) -> dict[str, float]:
+        """The controls that were asked, by name."""
+        asked = {"blind": self.blind, "shuffled": self.shuffled}
+        return {name: value for name, value in asked.items() if value is not None}
+
+    def suspicious_controls(self) -> list[str]:
+        """Names of the controls that are above chance, which they must not be."""
+        values = {"blind": self.blind_p, "shuffled": self.shuffled_p}
+        return [name for name, p in values.items() if p is not None and p < CONTROL_P]
