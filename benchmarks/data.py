@@ -104,7 +104,7 @@ def _pixels(image: bytes) -> int:
 def tokenize(full: bool) -> Row:
     """Samples per second: the tokenizer called once per sample; ours with labels and lengths, on all cores."""
     from components.data.mixture.lengths import Counter, LengthPool
-    from mantis.config.recipe import ModelSettings
+    from mantis.config.model_settings import ModelSettings
     from mantis.dataset.mixture_reader import conversation_of
     from mantis.models.processing.chat_templates import load_chat_template, render
     from mantis.models.processing.tokenizer_training import train_tokenizer

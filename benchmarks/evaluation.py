@@ -17,7 +17,7 @@ from components.evaluation.benchmarks.benchmark_catalog import Decoding
 from components.evaluation.benchmarks.sample_images import Picture
 from components.evaluation.generation.generation_batches import batches
 from components.evaluation.generation.generator import Encoded, Generator, PromptEncoder, Question
-from mantis.config.recipe import ModelSettings
+from mantis.config.model_settings import ModelSettings
 from mantis.models.conversation import ImageSize
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family

@@ -66,7 +66,8 @@ def measure(width: int, layers: int, repeats: int) -> dict[str, Any]:
     from components.training.engine.deepspeed_engine import build_engine, join_ranks, leave_ranks
     from components.training.monitoring.step_metrics import peak_memory
     from components.training.sizing.flops import peak_flops
-    from mantis.config.recipe import FromScratch, ImageSettings, ModelSettings, TrainingSettings
+    from mantis.config.model_settings import FromScratch, ImageSettings, ModelSettings
+    from mantis.config.training_settings import TrainingSettings
 
     ranks = join_ranks()
     shape = FromScratch(

@@ -28,7 +28,8 @@ from components.training.engine.deepspeed_engine import (
 )
 from components.training.loss import share_of_step
 from components.training.sizing.flops import Flops, flops_of, peak_flops
-from mantis.config.recipe import FromScratch, ImageSettings, ModelSettings, TrainingSettings
+from mantis.config.model_settings import FromScratch, ImageSettings, ModelSettings
+from mantis.config.training_settings import TrainingSettings
 from mantis.models.conversation import IMAGE_MARK
 from mantis.models.family import IGNORE, Encoding, Processor
 from mantis.models.packed_batch import PackedBatch

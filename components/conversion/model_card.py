@@ -3,7 +3,7 @@
 import yaml
 
 from mantis.artifacts.manifest import Manifest
-from mantis.config.recipe import SCRATCH, ModelSettings
+from mantis.config.model_settings import SCRATCH, ModelSettings
 from mantis.models.weights.catalog import WeightsLicence, named_bases
 from mantis.runs.step_runner import Run
 

@@ -16,7 +16,7 @@ from components.evaluation.scoring.aggregate import score_rows, summarize
 from components.evaluation.scoring.score_response import score_response
 from mantis.artifacts.manifest import Manifest, Number
 from mantis.artifacts.responses import CORRECT, Response, put_responses
-from mantis.config.recipe import EvaluationSettings
+from mantis.config.evaluation_settings import EvaluationSettings
 from mantis.progress import Progress, say
 from mantis.runs.step_runner import Run
 from mantis.schema_versions import Form, versioned

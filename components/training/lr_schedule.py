@@ -2,7 +2,7 @@
 
 import math
 
-from mantis.config.recipe import ScheduleSettings
+from mantis.config.training_settings import ScheduleSettings
 
 
 def learning_rate(step: int, *, steps: int, peak: float, schedule: ScheduleSettings) -> float:

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from mantis.config.recipe import ModelSettings, Part
+from mantis.config.model_settings import ModelSettings
+from mantis.config.training_settings import Part
 from mantis.models.conversation import Conversation, ImageSize
 from mantis.models.flop_groups import FlopGroup
 from mantis.models.packed_batch import PackedBatch, Pixels

@@ -12,7 +12,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING
 
-from mantis.config.recipe import ImageSettings
+from mantis.config.model_settings import ImageSettings
 
 if TYPE_CHECKING:
     from mantis.models.family import Family

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mantis.config.recipe import SCRATCH
+from mantis.config.model_settings import SCRATCH
 from mantis.errors import ConfigError
 from mantis.models.weights.catalog import PublishedWeights, published_base, published_bases
 from mantis.store.base import ObjectStore

@@ -13,7 +13,7 @@ from kubernetes.client.exceptions import ApiException
 from components.training.launch.kubernetes_client import REQUEST_SECONDS, Cluster, connect, reason_of
 from components.training.launch.trainjob import remove
 from components.training.launch.trainjob_spec import GROUP, PLURAL, VERSION, probe_job
-from mantis.config.recipe import ClusterSettings
+from mantis.config.cluster_settings import ClusterSettings
 from mantis.errors import ConfigError, MantisError
 from mantis.store.base import open_store
 from mantis.tracking.mlflow_runs import tracking_uri

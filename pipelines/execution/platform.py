@@ -15,7 +15,7 @@ from kfp import dsl, kubernetes
 from kfp.dsl.base_component import BaseComponent
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from mantis.config.recipe import explain
+from mantis.config.validation_errors import explain
 from mantis.errors import ConfigError, did_you_mean
 
 STORE_KEYS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")

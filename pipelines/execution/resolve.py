@@ -7,7 +7,8 @@ from importlib import resources
 import yaml
 
 from components.data.mixture.epochs import written_out
-from mantis.config.recipe import SCRATCH, Recipe, parse_recipe
+from mantis.config.model_settings import SCRATCH
+from mantis.config.recipe import Recipe, parse_recipe
 from mantis.errors import ConfigError, did_you_mean
 from mantis.hashing import fingerprint
 from mantis.models.weights.catalog import FIELDS

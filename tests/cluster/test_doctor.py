@@ -2,7 +2,7 @@
 
 import time
 
-from mantis.config.recipe import ClusterSettings
+from mantis.config.cluster_settings import ClusterSettings
 from pipelines.doctor.cluster_checks import examine_cluster
 from tests.helpers.kubectl import Kube
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from components.training.batching.collate import Prepared, collate, to_device
 from components.training.loss import LossHead
-from mantis.config.recipe import FromScratch, ModelSettings
+from mantis.config.model_settings import FromScratch, ModelSettings
 from mantis.models.conversation import IMAGE_MARK, Conversation, ImageSize, Turn
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family, family_names

@@ -13,7 +13,8 @@ from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
 from components.training.engine.deepspeed_engine import DistributedContext, build_engine
 from components.training.loss import LossHead
-from mantis.config.recipe import AdapterSettings, ModelSettings, TrainingSettings
+from mantis.config.model_settings import ModelSettings
+from mantis.config.training_settings import AdapterSettings, TrainingSettings
 from mantis.dataset.mixture_reader import MixtureReader
 from mantis.models.family import Family
 from mantis.models.registry import family

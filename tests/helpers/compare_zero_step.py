@@ -29,7 +29,8 @@ from components.training.logit_chunk import CHUNK_LOGITS
 from components.training.loss import LossHead, share_of_step
 from components.training.sizing.flops import flops_of
 from mantis.artifacts.manifest import read_manifest
-from mantis.config.recipe import ModelSettings, TrainingSettings
+from mantis.config.model_settings import ModelSettings
+from mantis.config.training_settings import TrainingSettings
 from mantis.dataset.mixture_reader import MixtureReader
 from mantis.models.family import Family
 from mantis.models.registry import family

@@ -26,7 +26,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
-from mantis.config.recipe import FromScratch, ModelSettings
+from mantis.config.model_settings import FromScratch, ModelSettings
 from mantis.models import attention
 from mantis.models.packed_batch import PackedBatch
 from mantis.models.processing.tokenizer_training import train_tokenizer

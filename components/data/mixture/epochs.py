@@ -17,7 +17,9 @@ from pydantic import BaseModel, ConfigDict
 
 from components.data.published.published_sets import published, skill_of
 from mantis.artifacts.source_names import GENERATED
-from mantis.config.recipe import DataSettings, Name, Recipe, Sampling, SubsetSettings
+from mantis.config.data_settings import DataSettings, Sampling, SubsetSettings
+from mantis.config.field_types import Name
+from mantis.config.recipe import Recipe
 from mantis.errors import ConfigError, did_you_mean
 from mantis.synthetic import SKILLS
 

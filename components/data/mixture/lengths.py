@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from mantis.config.recipe import ModelSettings
+from mantis.config.model_settings import ModelSettings
 from mantis.dataset.mixture_reader import conversation_of
 from mantis.models.conversation import IMAGE_MARK, Conversation
 from mantis.models.family import IGNORE, Processor

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from mantis.config.recipe import Name
+from mantis.config.field_types import Name
 from mantis.errors import ConfigError, did_you_mean
 from mantis.synthetic import SKILLS
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer, GenerationC
 from components.evaluation.benchmarks.benchmark_catalog import Decoding
 from components.evaluation.benchmarks.sample_images import Picture
 from components.evaluation.generation.generation_batches import Cost
-from mantis.config.recipe import ModelSettings
+from mantis.config.model_settings import ModelSettings
 from mantis.errors import EvaluationError
 from mantis.models.conversation import Conversation, Turn
 from mantis.models.family import Family, Processor

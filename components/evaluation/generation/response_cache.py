@@ -22,7 +22,7 @@ from components.evaluation.generation.journal import Journal, JournalEntry
 from components.evaluation.generation.workers import Batch, BatchQueue, answer, devices
 from mantis.artifacts.layout import responses_key
 from mantis.artifacts.manifest import Manifest
-from mantis.config.recipe import EvaluationSettings
+from mantis.config.evaluation_settings import EvaluationSettings
 from mantis.hashing import fingerprint
 from mantis.progress import say
 from mantis.runs.step_runner import Run

@@ -14,7 +14,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from mantis.artifacts.manifest import describe_files
-from mantis.config.recipe import AdapterSettings, Recipe, TrainingSettings
+from mantis.config.recipe import Recipe
+from mantis.config.training_settings import AdapterSettings, TrainingSettings
 from mantis.errors import ConfigError
 from mantis.models.family import Family
 from mantis.schema_versions import Form, versioned

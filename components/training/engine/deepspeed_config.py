@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mantis.config.recipe import TrainingSettings
+from mantis.config.training_settings import TrainingSettings
 
 SMALL_PARAMETERS = 50_000_000  # below this size, calls cost more than bytes
 

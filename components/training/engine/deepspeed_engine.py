@@ -21,7 +21,7 @@ from components.training.engine.adapter_training import add_adapters, is_adapter
 from components.training.engine.deepspeed_config import SMALL_PARAMETERS, ConfigOption, as_config, deepspeed_options
 from components.training.engine.zero3_leaf import as_zero3_leaf
 from components.training.loss import LossHead
-from mantis.config.recipe import TrainingSettings
+from mantis.config.training_settings import TrainingSettings
 from mantis.errors import ConfigError, TrainingError
 from mantis.models.family import Family
 

@@ -15,7 +15,7 @@ from typing import IO, Protocol
 
 from components.training.monitoring.failures import FAILURES, describe_failure
 from mantis import progress
-from mantis.config.recipe import TrainingSettings
+from mantis.config.training_settings import TrainingSettings
 from mantis.errors import ConfigError
 from mantis.hashing import fingerprint
 from mantis.processes import die_with_parent, one_at_a_time, sigterm_raises

@@ -6,7 +6,7 @@ from typing import Any
 
 from kubeflow_trainer_api import models
 
-from mantis.config.recipe import ClusterSettings
+from mantis.config.cluster_settings import ClusterSettings
 from mantis.errors import ConfigError
 from mantis.hashing import fingerprint
 from mantis.runs.step_runner import Run

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from components.training.batching.sample_plan import CostModel
-from mantis.config.recipe import TrainingSettings
+from mantis.config.training_settings import TrainingSettings
 from mantis.models.family import Family
 from mantis.models.flop_groups import FlopGroup, flop_group
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from transformers import PreTrainedTokenizerFast
 
-from mantis.config.recipe import ModelSettings
+from mantis.config.model_settings import ModelSettings
 from mantis.errors import ConfigError, InputError
 from mantis.models.conversation import IMAGE_MARK, Conversation, ImageSize
 from mantis.models.family import IGNORE, Encoding

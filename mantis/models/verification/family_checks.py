@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
-from mantis.config.recipe import FromScratch, ModelSettings
+from mantis.config.model_settings import FromScratch, ModelSettings
 from mantis.errors import FamilyError
 from mantis.models.conversation import IMAGE_MARK, Conversation, ImageSize, Turn
 from mantis.models.family import IGNORE, Encoding, Family, Processor

@@ -18,7 +18,7 @@ import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from mantis.config.recipe import ModelSettings
+from mantis.config.model_settings import ModelSettings
 from mantis.models.family import Encoding
 from mantis.models.packed_batch import Pixels
 from mantis.models.processing.tokenizer_training import train_tokenizer

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoProcessor, PreTrainedModel, PreTrainedTokenizerFast
 
-from mantis.config.recipe import ModelSettings
+from mantis.config.model_settings import ModelSettings
 from mantis.models.conversation import IMAGE_MARK, Conversation
 from mantis.models.family import IGNORE, Processor
 from mantis.models.packed_batch import Pixels

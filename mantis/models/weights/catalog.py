@@ -8,7 +8,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from mantis.config.recipe import ModelSettings, Name
+from mantis.config.field_types import Name
+from mantis.config.model_settings import ModelSettings
 from mantis.errors import ConfigError, did_you_mean
 from mantis.models.registry import family_files
 

@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from mantis.config.recipe import ModelSettings
+from mantis.config.model_settings import ModelSettings
 from mantis.errors import ConfigError, InputError
 from mantis.models.family import Family, Processor
 from mantis.progress import say

@@ -14,7 +14,7 @@ from mantis.artifacts.manifest import (
     provenance,
     read_manifest,
 )
-from mantis.config.recipe import SCRATCH, ModelSettings
+from mantis.config.model_settings import SCRATCH, ModelSettings
 from mantis.errors import ConfigError, InputError
 from mantis.hashing import fingerprint, sha256_bytes
 from mantis.hub.client import HubFile, Repository, hub_errors, list_files

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from components.data.published.published_sets import published
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
-from mantis.config.recipe import SCRATCH, FromScratch, ImageSettings, ModelSettings, Recipe, parse_recipe
+from mantis.config.model_settings import SCRATCH, FromScratch, ImageSettings, ModelSettings
+from mantis.config.recipe import Recipe, parse_recipe
 from mantis.errors import ConfigError, InputError
 from mantis.models.conversation import ImageSize
 from mantis.models.processing.chat_templates import load_chat_template

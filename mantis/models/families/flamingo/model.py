@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from transformers import IdeficsConfig, IdeficsForVisionText2Text, PreTrainedModel, PreTrainedTokenizerFast
 
-from mantis.config.recipe import FromScratch, ModelSettings, Part
+from mantis.config.model_settings import FromScratch, ModelSettings
+from mantis.config.training_settings import Part
 from mantis.models import attention
 from mantis.models.conversation import IMAGE_MARK
 from mantis.models.families.flamingo.processing import FlamingoProcessor

@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mantis.config.recipe import ModelSettings
+from mantis.config.model_settings import ModelSettings
 from mantis.models.families.flamingo.model import Flamingo
 from mantis.models.packed_batch import Pixels
 from mantis.models.verification.reference_processor import OfficialRules, Reference

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from transformers import FuyuConfig, FuyuForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from mantis.config.recipe import FromScratch, ModelSettings, Part
+from mantis.config.model_settings import FromScratch, ModelSettings
+from mantis.config.training_settings import Part
 from mantis.models import attention
 from mantis.models.families.fuyu.processing import (
     BEGIN_ANSWER,

@@ -14,7 +14,7 @@ import transformers
 from torch.nn.functional import pad
 from transformers import FuyuImageProcessor
 
-from mantis.config.recipe import ModelSettings
+from mantis.config.model_settings import ModelSettings
 from mantis.images.preprocessing import Normalization, normalize, patches_of, resize_to
 from mantis.models.conversation import ImageSize
 from mantis.models.packed_batch import Pixels

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Idefics2Config, Idefics2ForConditionalGeneration, PreTrainedModel, PreTrainedTokenizerFast
 
-from mantis.config.recipe import FromScratch, ModelSettings, Part
+from mantis.config.model_settings import FromScratch, ModelSettings
+from mantis.config.training_settings import Part
 from mantis.models import attention
 from mantis.models.conversation import IMAGE_MARK
 from mantis.models.families.idefics2.processing import Idefics2Processor

@@ -9,7 +9,7 @@ import transformers
 from transformers import Idefics2ImageProcessor
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
 
-from mantis.config.recipe import ModelSettings
+from mantis.config.model_settings import ModelSettings
 from mantis.images.preprocessing import Normalization, normalize, patches_of, resize_to
 from mantis.models.conversation import ImageSize
 from mantis.models.packed_batch import Pixels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mantis.config.recipe import ImageSettings
+from mantis.config.model_settings import ImageSettings
 from mantis.models.family_spec import FamilySpec, ReleasedLayout
 
 if TYPE_CHECKING:

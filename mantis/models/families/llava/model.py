@@ -14,7 +14,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from mantis.config.recipe import FromScratch, ModelSettings, Part
+from mantis.config.model_settings import FromScratch, ModelSettings
+from mantis.config.training_settings import Part
 from mantis.models import attention
 from mantis.models.conversation import IMAGE_MARK
 from mantis.models.families.llava.composition import compose, load_projector

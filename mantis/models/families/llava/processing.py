@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from mantis.config.recipe import ModelSettings
+from mantis.config.model_settings import ModelSettings
 from mantis.images.preprocessing import Normalization, normalize, resize_and_crop, resize_square
 from mantis.models.conversation import ImageSize
 from mantis.models.packed_batch import Pixels

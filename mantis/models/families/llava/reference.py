@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mantis.config.recipe import ModelSettings
+from mantis.config.model_settings import ModelSettings
 from mantis.models.verification.reference_processor import OfficialRules, Reference
 
 RULES = OfficialRules(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from mantis.config.recipe import SubsetSettings
+from mantis.config.data_settings import SubsetSettings
 from mantis.errors import ConfigError
 from mantis.runs.arms import arms_of
 from mantis.runs.records import State, read_record, read_records

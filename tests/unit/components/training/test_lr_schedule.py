@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from components.training.lr_schedule import learning_rate
-from mantis.config.recipe import ScheduleSettings
+from mantis.config.training_settings import ScheduleSettings
 
 
 def rates(steps: int, **schedule: Any) -> list[float]:

@@ -5,8 +5,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from mantis.config.data_settings import SubsetSettings
 from mantis.config.identity import Settings, birth_default, is_runtime_only
-from mantis.config.recipe import AdapterSettings, Recipe, SubsetSettings, TrainingSettings
+from mantis.config.recipe import Recipe
+from mantis.config.training_settings import AdapterSettings, TrainingSettings
 from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore
 from pipelines.execution.resolve import resolve_run

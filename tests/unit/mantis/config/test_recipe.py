@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mantis.config.recipe import FromScratch, ModelSettings, Recipe, parse_recipe
+from mantis.config.model_settings import FromScratch, ModelSettings
+from mantis.config.recipe import Recipe, parse_recipe
 from mantis.errors import ConfigError
 
 MINIMAL = "name: test\n"

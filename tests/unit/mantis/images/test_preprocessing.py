@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mantis.config.recipe import ModelSettings
+from mantis.config.model_settings import ModelSettings
 from mantis.errors import InputError
 from mantis.images.preprocessing import Normalization, decode, normalize, resize_square
 from mantis.models.families.llava.model import Llava

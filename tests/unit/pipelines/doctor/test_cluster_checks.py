@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mantis.config.recipe import ClusterSettings
+from mantis.config.cluster_settings import ClusterSettings
 from pipelines.cli.main import app
 from pipelines.doctor.cluster_checks import examine_cluster
 from tests.fixtures.api_server import Kubeconfig

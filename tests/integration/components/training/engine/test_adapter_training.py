@@ -11,7 +11,7 @@ from transformers import AutoModelForImageTextToText
 from components.conversion.step import convert
 from components.training.engine.adapter_training import add_adapters, quantize
 from components.training.step import train
-from mantis.config.recipe import AdapterSettings, TrainingSettings
+from mantis.config.training_settings import AdapterSettings, TrainingSettings
 from mantis.errors import MantisError
 from mantis.models.registry import family
 from mantis.runs.step_runner import Run

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlparse
 import pytest
 
 from mantis.artifacts.manifest import check_files
-from mantis.config.recipe import ModelSettings
+from mantis.config.model_settings import ModelSettings
 from mantis.errors import ConfigError, InputError, IntegrityError, StoreError
 from mantis.hub import download
 from mantis.hub.client import ATTEMPTS

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from components.data.mixture.epoch_estimate import EpochEstimate, SubsetSize, plan_epoch
 from components.data.mixture.epochs import epoch_of, mixtures, samples_per_epoch, written_out
 from components.data.published.published_sets import published, warnings
-from mantis.config.recipe import DataSettings, Recipe, SubsetSettings
+from mantis.config.data_settings import DataSettings, SubsetSettings
+from mantis.config.recipe import Recipe
 from mantis.errors import ConfigError
 from pipelines.execution.resolve import resolve_run, shipped_recipes
 

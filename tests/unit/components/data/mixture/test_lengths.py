@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from components.data.mixture.lengths import Counter, LengthPool
-from mantis.config.recipe import ModelSettings
+from mantis.config.model_settings import ModelSettings
 from mantis.dataset.mixture_reader import conversation_of
 from mantis.models.family import IGNORE
 from mantis.models.processing.tokenizer_training import train_tokenizer

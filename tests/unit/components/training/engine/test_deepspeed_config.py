@@ -1,7 +1,7 @@
 import pytest
 
 from components.training.engine.deepspeed_config import as_config, as_text, deepspeed_options
-from mantis.config.recipe import TrainingSettings
+from mantis.config.training_settings import TrainingSettings
 
 LARGE = 8_000_000_000
 

@@ -13,7 +13,7 @@ from components.training.monitoring.failures import (
     leave_failure,
 )
 from components.training.monitoring.signals import StoppedError
-from mantis.config.recipe import TrainingSettings
+from mantis.config.training_settings import TrainingSettings
 from mantis.errors import ConfigError, StoreError, TrainingError
 
 KILLED = """

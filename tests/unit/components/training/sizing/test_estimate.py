@@ -6,7 +6,8 @@ import pytest
 from components.training.engine.deepspeed_config import as_config, deepspeed_options
 from components.training.sizing import measure as fitting
 from components.training.sizing.estimate import checkpoint_bytes, needs, shape, shapes, upload_bandwidth
-from mantis.config.recipe import TrainingSettings, parse_recipe
+from mantis.config.recipe import parse_recipe
+from mantis.config.training_settings import TrainingSettings
 from mantis.errors import ConfigError
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family

@@ -11,7 +11,7 @@ from components.training.engine.deepspeed_engine import freeze
 from components.training.loss import LossHead
 from components.training.sizing.flops import devices, flops_of, peak_flops
 from mantis.artifacts.manifest import Manifest
-from mantis.config.recipe import TrainingSettings
+from mantis.config.training_settings import TrainingSettings
 from mantis.dataset.mixture_reader import MixtureReader
 from mantis.models.flop_groups import TOWER_GROUPS
 from mantis.models.registry import family, family_names

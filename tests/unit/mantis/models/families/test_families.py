@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from mantis.config.recipe import FromScratch, ImageSettings, ModelSettings
+from mantis.config.model_settings import FromScratch, ImageSettings, ModelSettings
 from mantis.errors import FamilyError
 from mantis.images.preprocessing import decode
 from mantis.models.conversation import ImageSize

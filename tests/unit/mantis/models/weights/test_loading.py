@@ -19,7 +19,7 @@ from transformers import (
     SiglipTextConfig,
 )
 
-from mantis.config.recipe import FromScratch, ModelSettings
+from mantis.config.model_settings import FromScratch, ModelSettings
 from mantis.errors import ConfigError, InputError
 from mantis.models.family import Family
 from mantis.models.weights.loading import base_tokenizer, model_folder

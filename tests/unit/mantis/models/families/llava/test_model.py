@@ -12,7 +12,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from mantis.config.recipe import ModelSettings
+from mantis.config.model_settings import ModelSettings
 from mantis.errors import InputError
 from mantis.models.conversation import Conversation, ImageSize, Turn
 from mantis.models.family import IGNORE, Encoding, Family, Processor

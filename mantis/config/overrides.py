@@ -1,0 +1,33 @@
+"""Fields that a command sets over a recipe: `--set a.b=value`."""
+
+import contextlib
+from typing import Any
+
+import yaml
+
+from mantis.errors import ConfigError
+
+
+def set_field(raw: dict[str, Any], dotted: str, value: str) -> None:
+    """Set the field with the dotted name `dotted` in the mapping `raw`, in place. `value` is YAML.
+
+    Raises:
+        ConfigError: `value` is not YAML, or a parent of the field is a single value.
+    """
+    node: Any = raw
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {dotted}: {parent} is a single value.", remedy="Set it whole, as YAML.")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(
+            f"--set {dotted}: {value!r} is not YAML.", remedy="Quote it, e.g. --set 'a.b=[1, 2]'."
+        ) from None
+    # YAML 1.1 reads 5e-6 as text; a person who writes it means a number.
+    if isinstance(parsed, str):
+        with contextlib.suppress(ValueError):
+            parsed = float(parsed)
+    node[last] = parsed
