@@ -41,7 +41,8 @@ def store(full: bool) -> Row:
 def _compare(shapes: Any, ranks: int) -> dict[str, Any]:
     from benchmarks.minio import serving
     from benchmarks.zero_checkpoint import write_zero3
-    from mantis.store.base import open_store, upload_tree
+    from mantis.store.base import upload_tree
+    from mantis.store.opening import open_store
 
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as served:
         folder = Path(name)
@@ -72,7 +73,7 @@ def copy_masters(folder: Path) -> float:
     from concurrent.futures import ThreadPoolExecutor
 
     from components.conversion.shard_writer import THREADS
-    from mantis.store.base import open_store
+    from mantis.store.opening import open_store
 
     opened = open_store((folder / "url").read_text())
     masters = int((folder / "masters").read_text())
@@ -102,7 +103,7 @@ def convert_from_store(folder: Path) -> float:
     from components.conversion.zero.byte_sources import StoreSource
     from components.conversion.zero.read_ahead import reading_ahead
     from components.conversion.zero.zero_checkpoint import read_checkpoint
-    from mantis.store.base import open_store
+    from mantis.store.opening import open_store
 
     class Counted(StoreSource):
         """A source that says how many bytes were asked of it."""

@@ -71,7 +71,7 @@ def _step(folder: Path, scratch: Path) -> None:
     from components.data.prepare.prepare_subset import prepare_subset as step
     from components.data.prepare.row_validator import RowLimits
     from components.data.sources.find import open_source
-    from mantis.store.base import open_store
+    from mantis.store.opening import open_store
 
     limits = RowLimits(
         max_images=None,
@@ -101,8 +101,8 @@ def _check(folder: Path, scratch: Path) -> None:
 def _write(folder: Path, scratch: Path) -> None:
     import pyarrow as pa
 
-    from mantis.store.base import open_store
     from mantis.store.lance_tables import write_table
+    from mantis.store.opening import open_store
 
     schema = pa.schema([("image", pa.large_binary())])
 

@@ -82,7 +82,8 @@ def _prepare(folder: Path, url: str, counts: tuple[int, ...]) -> tuple[Any, Any,
     from mantis.config.recipe import parse_recipe
     from mantis.dataset.mixture_reader import MixtureReader
     from mantis.runs.step_runner import Run
-    from mantis.store.base import open_store, upload_tree
+    from mantis.store.base import upload_tree
+    from mantis.store.opening import open_store
 
     os.environ["MANTIS_CACHE"] = str(folder / "cache")
     raw = folder / "raw"

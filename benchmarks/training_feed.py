@@ -64,7 +64,7 @@ def _prepare(raw: Path, url: str, count: int) -> tuple[Any, Any]:
     from components.data.step import assemble, prepare
     from mantis.config.recipe import parse_recipe
     from mantis.runs.step_runner import Run
-    from mantis.store.base import open_store
+    from mantis.store.opening import open_store
 
     repeat(raw / "real", count)
     run = Run(id="benchmark", store=open_store(url), recipe=parse_recipe(RECIPE.format(source=raw), origin="benchmark"))

@@ -33,8 +33,9 @@ from mantis.hashing import fingerprint
 from mantis.models.family_spec import ReleasedLayout
 from mantis.models.registry import family_specs
 from mantis.progress import say
-from mantis.store.base import ObjectStore, StoredObject, concurrently, delete_tree, open_store
+from mantis.store.base import ObjectStore, StoredObject, concurrently, delete_tree
 from mantis.store.local import LocalStore
+from mantis.store.opening import open_store
 
 REVISION = 1
 STEP = "import-model"

@@ -19,7 +19,8 @@ from mantis.config.recipe import load_recipe_file, parse_recipe
 from mantis.errors import ConfigError, MantisError
 from mantis.processes import die_with_parent
 from mantis.runs.step_runner import Run, mark_started, open_run
-from mantis.store.base import key_of, open_store
+from mantis.store.base import key_of
+from mantis.store.opening import open_store
 
 app = typer.Typer(add_completion=False)
 EPILOG = """Example, on one machine, for a run that `mantis run` has prepared (its `assemble` is done):

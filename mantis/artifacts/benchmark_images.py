@@ -16,8 +16,9 @@ from mantis.artifacts.manifest import MANIFEST
 from mantis.artifacts.source_names import GENERATED, MIRROR
 from mantis.config.recipe import Recipe
 from mantis.errors import InputError
-from mantis.store.base import ObjectStore, StoredObject, concurrently, open_store
+from mantis.store.base import ObjectStore, StoredObject, concurrently
 from mantis.store.local import LocalStore
+from mantis.store.opening import open_store
 from mantis.store.range_file import open_range_file
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")

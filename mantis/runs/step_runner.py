@@ -28,7 +28,8 @@ from mantis.hashing import fingerprint
 from mantis.processes import die_with_parent
 from mantis.runs.arms import parent_of
 from mantis.runs.records import State, StepRecord, read_record, reason_of, runs, write_record
-from mantis.store.base import ObjectStore, open_store
+from mantis.store.base import ObjectStore
+from mantis.store.opening import open_store
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,8 @@
-"""One address for every artifact: `file:///path` on a laptop, `s3://bucket/prefix` on MinIO.
+"""The interface of every object store, and helpers that work with any of them.
 
-Both implementations are held to one contract test (tests/integration/mantis/store/test_store_contract.py).
+opening.py opens a store. One contract test holds each implementation to this interface.
 """
 
-import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -79,31 +78,6 @@ class ObjectStore(Protocol):
         ...
 
     def lance_options(self) -> dict[str, str]: ...
-
-
-def open_store(url: str) -> ObjectStore:
-    """The store at `url`; nothing is written yet.
-
-    Credentials of an `s3://` store come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, its endpoint from
-    AWS_ENDPOINT_URL: never from a parameter, which would end up in a database.
-    """
-    parsed = urlparse(url)
-    if parsed.scheme in ("", "file"):
-        from mantis.store.local import LocalStore
-
-        return LocalStore(Path(unquote(parsed.path)))
-    if parsed.scheme == "s3":
-        from mantis.store.s3 import MinioStore
-
-        return MinioStore(bucket=parsed.netloc, prefix=parsed.path.strip("/"))
-    raise ConfigError(
-        f"store = {url!r} has the scheme {parsed.scheme!r}.", remedy="Use file:///absolute/path or s3://bucket/prefix."
-    )
-
-
-def default_store_url() -> str:
-    """MANTIS_STORE, or the folder .mantis where the command was started."""
-    return os.environ.get("MANTIS_STORE") or (Path.cwd() / ".mantis").as_uri()
 
 
 def key_of(store: ObjectStore, address: str) -> str:

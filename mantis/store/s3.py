@@ -1,10 +1,8 @@
 """The store in a bucket of MinIO or any other S3."""
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlparse
 
 import urllib3
 from minio import Minio
@@ -12,6 +10,7 @@ from minio.error import MinioException, S3Error
 
 from mantis.errors import ConfigError, NotFoundError, StoreError
 from mantis.store.base import TRANSFER_THREADS, StoredObject
+from mantis.store.credentials import S3Access, s3_access
 
 T = TypeVar("T")
 CONNECT_SECONDS, READ_SECONDS, RETRIES = 5.0, 60.0, 5
@@ -20,7 +19,7 @@ MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchObject"}
 
 
 class MinioStore:
-    """Objects below `prefix` in `bucket`; endpoint and keys come from the environment."""
+    """Objects below `prefix` in `bucket`; credentials.py gives endpoint and keys."""
 
     def __init__(self, *, bucket: str, prefix: str) -> None:
         if not bucket:
@@ -28,8 +27,8 @@ class MinioStore:
         self.bucket = bucket
         self.prefix = prefix
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
-        self._endpoint = os.environ.get("AWS_ENDPOINT_URL", "https://s3.amazonaws.com")
-        self._client = _client(self._endpoint)
+        self._access = s3_access()
+        self._client = _client(self._access)
 
     def put(self, key: str, data: bytes) -> None:
         import io
@@ -82,13 +81,7 @@ class MinioStore:
         return self.uri(key)
 
     def lance_options(self) -> dict[str, str]:
-        return {
-            "aws_endpoint": self._endpoint,
-            "aws_access_key_id": os.environ.get("AWS_ACCESS_KEY_ID", ""),
-            "aws_secret_access_key": os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
-            "aws_region": os.environ.get("AWS_REGION", "us-east-1"),
-            "allow_http": str(self._endpoint.startswith("http://")).lower(),
-        }
+        return self._access.lance_options()
 
     def _read(self, name: str, **span: int) -> bytes:
         response = self._client.get_object(self.bucket, name, **span)
@@ -122,7 +115,7 @@ class MinioStore:
             ) from None
         except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
             raise StoreError(
-                f"{self.uri(key)}: {self._endpoint} does not answer ({type(error).__name__}).",
+                f"{self.uri(key)}: {self._access.endpoint} does not answer ({type(error).__name__}).",
                 remedy="Check AWS_ENDPOINT_URL and that the server runs; `mantis doctor` tries it.",
             ) from None
 
@@ -132,21 +125,18 @@ def _entry(key: str, item: Any) -> StoredObject:
     return StoredObject(key=key, size=int(item.size or 0), version=str(item.etag or ""), written=written)
 
 
-def _client(endpoint: str) -> Any:
-    parsed = urlparse(endpoint)
-    if parsed.scheme not in ("http", "https") or not parsed.netloc:
-        raise ConfigError(f"AWS_ENDPOINT_URL = {endpoint!r} is no URL.", remedy="Use e.g. http://minio:9000.")
+def _client(access: S3Access) -> Any:
     pool = urllib3.PoolManager(
         maxsize=2 * TRANSFER_THREADS,
         timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
         retries=urllib3.Retry(total=RETRIES, backoff_factor=0.5, status_forcelist=PASSING),
     )
     return Minio(
-        parsed.netloc,
-        access_key=os.environ.get("AWS_ACCESS_KEY_ID"),
-        secret_key=os.environ.get("AWS_SECRET_ACCESS_KEY"),
-        region=os.environ.get("AWS_REGION", "us-east-1"),
-        secure=parsed.scheme == "https",
+        access.host,
+        access_key=access.access_key,
+        secret_key=access.secret_key,
+        region=access.region,
+        secure=access.secure,
         http_client=pool,
     )
 

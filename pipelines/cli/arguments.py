@@ -9,7 +9,8 @@ import typer
 
 from mantis.errors import ConfigError, MantisError
 from mantis.models.registry import family_names
-from mantis.store.base import ObjectStore, default_store_url, open_store
+from mantis.store.base import ObjectStore
+from mantis.store.opening import default_store_url, open_store
 
 RECIPE_SUFFIXES = (".yaml", ".yml")
 

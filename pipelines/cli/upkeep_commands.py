@@ -11,7 +11,8 @@ from rich.tree import Tree
 from mantis.artifacts.layout import run_key
 from mantis.errors import ConfigError
 from mantis.runs.lineage import Link
-from mantis.store.base import ObjectStore, default_store_url, delete_tree
+from mantis.store.base import ObjectStore, delete_tree
+from mantis.store.opening import default_store_url
 from pipelines.cli.arguments import AsJson, Changes, Store, complete_run, examples, opened, overrides_of
 from pipelines.cli.console import console, errors, ids, numbers, show, show_json, show_table, tell, texts
 

@@ -15,7 +15,7 @@ from components.training.launch.trainjob import remove
 from components.training.launch.trainjob_spec import GROUP, PLURAL, VERSION, probe_job
 from mantis.config.cluster_settings import ClusterSettings
 from mantis.errors import ConfigError, MantisError
-from mantis.store.base import open_store
+from mantis.store.opening import open_store
 from mantis.tracking.mlflow_runs import tracking_uri
 from pipelines.doctor.machine_checks import Finding
 

@@ -8,7 +8,8 @@ from importlib import metadata
 from importlib.util import find_spec
 
 from mantis.errors import MantisError
-from mantis.store.base import check_store, open_store
+from mantis.store.base import check_store
+from mantis.store.opening import open_store
 
 DISK_GB = 10
 MEMORY_GB = 6

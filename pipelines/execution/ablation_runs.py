@@ -12,7 +12,7 @@ from mantis.errors import ConfigError
 from mantis.runs.arms import arms_of, write_arms
 from mantis.runs.records import read_records
 from mantis.runs.step_runner import Run, open_run
-from mantis.store.base import open_store
+from mantis.store.opening import open_store
 from mantis.tracking.mlflow_runs import Status
 from pipelines.execution.finalize import NOT_STARTED, check_ours, delete_jobs, record_end, started, status_of
 from pipelines.execution.preflight import keep_recipe, preflight

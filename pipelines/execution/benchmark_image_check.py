@@ -10,7 +10,8 @@ from mantis.artifacts.source_names import GENERATED
 from mantis.errors import MantisError, NotFoundError
 from mantis.hashing import sha256_bytes
 from mantis.runs.step_runner import open_run
-from mantis.store.base import ObjectStore, open_store
+from mantis.store.base import ObjectStore
+from mantis.store.opening import open_store
 
 
 def check_shown_images(store: ObjectStore, evaluation: Manifest, prediction: dict[str, Any]) -> tuple[list[str], str]:

@@ -13,7 +13,7 @@ from mantis.errors import ConfigError, MantisError, NotFoundError, StoreError
 from mantis.runs.records import State, StepRecord, read_records, was_stopped
 from mantis.runs.step_runner import Run, open_run
 from mantis.schema_versions import Form, load_rows, versioned
-from mantis.store.base import open_store
+from mantis.store.opening import open_store
 from mantis.tracking.mlflow_runs import Status, TrackedRun, open_tracked_run, record_run, score_metrics, send_curve
 from mantis.tracking.model_registry import register_model
 from pipelines.execution.preflight import check_name

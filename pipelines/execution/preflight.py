@@ -17,7 +17,8 @@ from mantis.models.weights.mirror import mirrors, model_identity
 from mantis.progress import say
 from mantis.runs.lineage import find_artifact
 from mantis.runs.step_runner import Run, recorded
-from mantis.store.base import ObjectStore, check_store, open_store
+from mantis.store.base import ObjectStore, check_store
+from mantis.store.opening import open_store
 from pipelines.execution.resolve import resolve_run
 
 CLUSTER_SECONDS = 30.0  # for an API server to answer, as one that is started anew

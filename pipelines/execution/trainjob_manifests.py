@@ -8,7 +8,7 @@ import yaml
 from components.training.launch.trainjob_spec import applied_job
 from mantis.config.recipe import Recipe
 from mantis.runs.step_runner import Run
-from mantis.store.base import open_store
+from mantis.store.opening import open_store
 from pipelines.execution.resolve import resolve_run, shipped_recipes
 
 # Of the committed files: the bucket of manifests/base, and the tags that the overlays local and a100 run the ranks in.

@@ -16,7 +16,7 @@ import pytest
 from mantis.config.recipe import parse_recipe
 from mantis.errors import NotFoundError
 from mantis.runs.step_runner import Run
-from mantis.store.base import open_store
+from mantis.store.opening import open_store
 from tests.helpers.kubectl import Kube
 from tests.helpers.paths import ROOT
 

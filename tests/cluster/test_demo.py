@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from mantis.store.base import open_store
+from mantis.store.opening import open_store
 from tests.helpers.demo_scores import assert_above_chance
 from tests.helpers.kubectl import Kube
 from tests.helpers.paths import ROOT

@@ -19,7 +19,7 @@ from components.evaluation.step import evaluate
 from mantis.artifacts.manifest import Manifest, load_manifest
 from mantis.config.recipe import parse_recipe
 from mantis.runs.step_runner import Run
-from mantis.store.base import open_store
+from mantis.store.opening import open_store
 
 QUESTIONS_BEFORE_THE_LAST_KILL = 100  # of 178
 

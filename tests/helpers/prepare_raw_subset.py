@@ -11,7 +11,7 @@ import lance  # noqa: F401 - what takes seconds is done before the clock of the 
 from components.data.prepare.prepare_subset import prepare_subset
 from components.data.prepare.row_validator import RowLimits
 from components.data.sources.find import open_source
-from mantis.store.base import open_store
+from mantis.store.opening import open_store
 
 
 def main(store: str, source: str, fragment_rows: str, workers: str) -> None:

@@ -20,7 +20,8 @@ import pytest
 
 from mantis.runs.records import StepRecord, read_records
 from mantis.runs.step_runner import open_run
-from mantis.store.base import ObjectStore, open_store
+from mantis.store.base import ObjectStore
+from mantis.store.opening import open_store
 from pipelines.execution.submit import ENDED
 from tests.helpers.kubectl import Kube
 from tests.helpers.paths import ROOT

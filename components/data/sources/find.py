@@ -11,8 +11,9 @@ from components.data.sources.parquet_rows import ParquetRows
 from components.data.sources.source import TRAIN, ImageSource, RowSource, RowStream
 from components.data.sources.zip_images import ZipImages
 from mantis.errors import ConfigError, NotFoundError
-from mantis.store.base import ObjectStore, StoredObject, concurrently, open_store
+from mantis.store.base import ObjectStore, StoredObject, concurrently
 from mantis.store.local import LocalStore
+from mantis.store.opening import open_store
 
 SPLITS = (TRAIN, "val")
 BEGINNING = 4096  # bytes in which a JSON file shows whether it is a list

@@ -16,8 +16,9 @@ from mantis.artifacts.manifest import Manifest
 from mantis.artifacts.source_names import GENERATED, MIRROR
 from mantis.config.recipe import Recipe
 from mantis.progress import say
-from mantis.store.base import ObjectStore, download_tree, open_store
+from mantis.store.base import ObjectStore, download_tree
 from mantis.store.local import LocalStore
+from mantis.store.opening import open_store
 
 
 @dataclass(frozen=True, kw_only=True)

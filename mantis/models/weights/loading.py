@@ -24,7 +24,8 @@ from mantis.config.model_settings import ModelSettings
 from mantis.errors import ConfigError, InputError
 from mantis.models.family import Family, Processor
 from mantis.progress import say
-from mantis.store.base import ObjectStore, download_tree, open_store
+from mantis.store.base import ObjectStore, download_tree
+from mantis.store.opening import open_store
 
 PAD = "<|pad|>"  # what the official stage 1 adds to LLaMA-3's vocabulary (train_mllava.py, do_pretrain)
 SHOWN = 5  # tensors that an error names

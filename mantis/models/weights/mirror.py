@@ -21,7 +21,8 @@ from mantis.hub.client import HubFile, Repository, hub_errors, list_files
 from mantis.hub.download import fetch_files, pinned_commit
 from mantis.models.weights.catalog import FIELDS, PublishedWeights, named_bases, published_base, published_bases
 from mantis.progress import say
-from mantis.store.base import ObjectStore, open_store
+from mantis.store.base import ObjectStore
+from mantis.store.opening import open_store
 
 REVISION = 1
 REVISION_HASH = re.compile("[0-9a-f]{40}")

@@ -21,7 +21,8 @@ import mlflow
 import pyarrow.parquet as pq
 import pytest
 
-from mantis.store.base import open_store, upload_tree
+from mantis.store.base import upload_tree
+from mantis.store.opening import open_store
 
 SMALL = (
     "--set=data.generated_conversations=100",

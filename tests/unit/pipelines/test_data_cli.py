@@ -6,7 +6,7 @@ from typer.testing import CliRunner, Result
 
 from components.data.step import prepare
 from mantis.runs.records import read_record, read_records
-from mantis.store.base import open_store
+from mantis.store.opening import open_store
 from mantis.synthetic import write_demo_data
 from pipelines.cli.main import app
 from pipelines.execution.preflight import preflight

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from mantis.errors import ConfigError, NotFoundError, StoreError
-from mantis.store.base import ObjectStore, delete_tree, download_tree, key_below, key_of, open_store, upload_tree
+from mantis.store.base import ObjectStore, delete_tree, download_tree, key_below, key_of, upload_tree
 from mantis.store.local import LocalStore
+from mantis.store.opening import open_store
 
 
 @pytest.fixture(params=["local_store", "minio_store"])

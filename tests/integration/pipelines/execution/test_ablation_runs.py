@@ -13,8 +13,9 @@ from mantis.errors import ConfigError
 from mantis.runs.arms import arms_of
 from mantis.runs.records import State, read_record, read_records
 from mantis.runs.step_runner import open_run
-from mantis.store.base import ObjectStore, open_store
+from mantis.store.base import ObjectStore
 from mantis.store.local import LocalStore
+from mantis.store.opening import open_store
 from pipelines.execution.ablation_runs import preflight_arms, resolve_parent
 from tests.fixtures.cli import Mantis
 

@@ -13,8 +13,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from mantis.store.base import ObjectStore, open_store
+from mantis.store.base import ObjectStore
 from mantis.store.lance_tables import open_table
+from mantis.store.opening import open_store
 from tests.fixtures.data import MakeJpeg, RawFolder
 from tests.helpers.paths import ROOT
 

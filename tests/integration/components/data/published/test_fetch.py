@@ -15,8 +15,8 @@ from mantis.artifacts.manifest import check_files, read_manifest
 from mantis.errors import ConfigError, InputError, IntegrityError, StoreError
 from mantis.hub import download
 from mantis.hub.client import ATTEMPTS
-from mantis.store.base import open_store
 from mantis.store.local import LocalStore
+from mantis.store.opening import open_store
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = "TIGER-Lab/Mantis-Instruct"

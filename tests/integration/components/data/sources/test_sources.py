@@ -15,8 +15,9 @@ from components.data.sources.find import find_sources, open_source
 from components.data.sources.source_identity import Memory
 from components.data.step import prepare, resolve_subsets
 from mantis.errors import ConfigError, InputError
-from mantis.store.base import ObjectStore, open_store, upload_tree
+from mantis.store.base import ObjectStore, upload_tree
 from mantis.store.local import LocalStore
+from mantis.store.opening import open_store
 from tests.fixtures.data import RowsOf, RunOn
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -11,9 +11,10 @@ from components.data.prepare.prepare_subset import prepare_subset
 from components.data.prepare.row_validator import RowLimits
 from components.data.sources.find import open_source
 from mantis.errors import InputError, IntegrityError, StoreError
-from mantis.store.base import ObjectStore, open_store
+from mantis.store.base import ObjectStore
 from mantis.store.lance_tables import open_table
 from mantis.store.local import LocalStore
+from mantis.store.opening import open_store
 from tests.fixtures.data import MakeJpeg, RawFolder
 
 LIMITS = RowLimits(max_images=None, max_turn_characters=1000, max_image_pixels=10**6, max_image_bytes=10**6)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from components.data.step import prepare, resolve_subsets
 from mantis.errors import ConfigError, InputError
-from mantis.store.base import open_store
+from mantis.store.opening import open_store
 from tests.fixtures.data import MakeJpeg, RawFolder, RowsOf, RunOn
 
 
