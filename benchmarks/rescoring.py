@@ -11,8 +11,8 @@ from random import Random
 
 from benchmarks.rows import Row
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+from components.evaluation.rescore import rescore_evaluation
 from components.evaluation.scoring.metrics import mmmu, vqa
-from components.evaluation.scoring.rescore import rescore_evaluation
 from components.evaluation.scoring.targets import LETTERS, Target
 from mantis.artifacts.responses import Response, put_responses
 from mantis.progress import say

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 import xxhash
 
+from components.conversion.zero.safetensors_index import TYPES
 from components.conversion.zero.zero_checkpoint import MasterTensor
 from mantis.errors import ConversionError
 from mantis.progress import track
@@ -26,18 +27,6 @@ BLOCK = 1 << 19  # elements: 2 MiB of fp32, which stay in a core's cache between
 ROWS = 64  # of a tensor that is changed, or a multiple
 THREADS = min(8, os.cpu_count() or 1)
 INDEX = "model.safetensors.index.json"
-TYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,15 +4,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from components.evaluation.aggregate import score_rows, summarize
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark, Decoding
-from components.evaluation.benchmarks.benchmark_reader import BenchmarkSample, Missing
 from components.evaluation.benchmarks.image_merge import merged
 from components.evaluation.benchmarks.sample_images import Picture
 from components.evaluation.controls import Condition, shown
 from components.evaluation.gallery import gallery
 from components.evaluation.generation.generator import Question
 from components.evaluation.generation.response_cache import Answered, ResponseCache
-from components.evaluation.scoring.aggregate import score_rows, summarize
+from components.evaluation.readers.benchmark_reader import BenchmarkSample, Missing
 from components.evaluation.scoring.score_response import score_response
 from mantis.artifacts.manifest import Manifest, Number
 from mantis.artifacts.responses import CORRECT, Response, put_responses

@@ -9,8 +9,8 @@ from typing import Any
 from PIL import Image
 
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark
-from components.evaluation.benchmarks.benchmark_reader import BenchmarkSample
 from components.evaluation.benchmarks.sample_images import Picture
+from components.evaluation.readers.benchmark_reader import BenchmarkSample
 from mantis.artifacts.responses import Response
 
 EACH = 2

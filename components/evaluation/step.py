@@ -9,7 +9,7 @@ from components.evaluation.benchmarks.benchmark_catalog import (
     load_decoding,
 )
 from components.evaluation.benchmarks.benchmark_mirror import check_mirrors
-from components.evaluation.benchmarks.benchmark_source import open_benchmark_source
+from components.evaluation.readers.benchmark_source import open_benchmark_source
 from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.manifest import Manifest, Number
 from mantis.artifacts.source_names import GENERATED, MIRROR

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from components.training.batching.collate import to_device
 from components.training.batching.data_loader import StepBatch
+from components.training.callbacks.loss_spikes import LossSpikeGuard
 from components.training.engine.deepspeed_engine import DistributedContext, Engine
 from components.training.loss import share_of_step
-from components.training.loss_spikes import LossSpikeGuard
 from components.training.monitoring.goodput import Cause
 from components.training.monitoring.signals import StopRequest
 from components.training.monitoring.step_metrics import StepFigures

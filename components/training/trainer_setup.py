@@ -14,6 +14,7 @@ from components.training.batching.sample_plan import Budgets, Lengths, SamplePla
 from components.training.callbacks.callback import Callback
 from components.training.callbacks.callback_list import CallbackList
 from components.training.callbacks.goodput_timer import GoodputTimer
+from components.training.callbacks.loss_spikes import LossSpikeGuard, record_skipped
 from components.training.callbacks.manual_gc import ManualGarbageCollection
 from components.training.callbacks.metric_rows import MetricRows
 from components.training.callbacks.mlflow_senders import MlflowCurve, NodeMetrics
@@ -25,7 +26,6 @@ from components.training.callbacks.watchdog_feed import WatchdogFeed
 from components.training.checkpointing.resume import restore
 from components.training.checkpointing.saver import Saver, TrainingState
 from components.training.engine.deepspeed_engine import DistributedContext, Engine, build_engine
-from components.training.loss_spikes import LossSpikeGuard, record_skipped
 from components.training.lr_schedule import learning_rate
 from components.training.monitoring.failures import leave_failure
 from components.training.monitoring.goodput import Cause, GoodputClock, Heartbeat

@@ -62,7 +62,7 @@ def _models(_: typer.Context) -> Iterable[str]:
 
 def _fields(_: typer.Context) -> Iterable[str]:
     from mantis.config.recipe import Recipe
-    from pipelines.cli.reference_pages.recipe_fields import fields_of
+    from pipelines.cli.recipe_fields import fields_of
 
     return (f"{field.path}=" for field in fields_of(Recipe))
 

@@ -5,17 +5,18 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pipelines.cli import (
+from pipelines.cli.arguments import examples
+from pipelines.cli.commands import (
     benchmark_commands,
     data_commands,
+    job_commands,
     model_commands,
+    pipeline_commands,
     recipe_commands,
     run_commands,
     train_commands,
     upkeep_commands,
 )
-from pipelines.cli.arguments import examples
-from pipelines.cli.cluster import job_commands, pipeline_commands
 from pipelines.cli.console import explained, show
 
 DAILY, THINGS, UPKEEP = PANELS = ("Every day", "Data, models, benchmarks, recipes", "Upkeep and clusters")

@@ -1,1 +1,1 @@
-"""Resolving, checking, running and finishing a pipeline."""
+"""Resolving, checking, supervising and finishing a run of a pipeline."""

@@ -109,7 +109,7 @@ def run_dag(run: Run, parameters: dict[str, Any], console: Console, pipeline: st
         log = _log_path(run)
         view = View(console, Path(folder))
         environment = os.environ | {PROGRESS_DIR: folder, "PYTHONUNBUFFERED": "1"}
-        command = [sys.executable, "-m", "pipelines.execution.run_dag", json.dumps(parameters), pipeline]
+        command = [sys.executable, "-m", "pipelines.kubeflow.run_dag", json.dumps(parameters), pipeline]
         before = {step: record.started for step, record in _records(run).items()}
         with log.open("ab") as output:
             child = subprocess.Popen(

@@ -22,7 +22,7 @@ from mantis.runs.records import StepRecord, read_records
 from mantis.runs.step_runner import open_run
 from mantis.store.base import ObjectStore
 from mantis.store.opening import open_store
-from pipelines.execution.submit import ENDED
+from pipelines.kubeflow.submit import ENDED
 from tests.helpers.kubectl import Kube
 from tests.helpers.paths import ROOT
 

@@ -15,7 +15,7 @@ import yaml
 
 from mantis.artifacts.checkpoint import committed
 from mantis.runs.records import State, runs
-from pipelines.execution.submit import ENDED
+from pipelines.kubeflow.submit import ENDED
 from tests.helpers.demo_scores import assert_above_chance
 from tests.helpers.kubectl import Kube
 from tests.kfp.conftest import Kfp, SubmittedRun

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.execution.compile import compile_all
 from pipelines.execution.platform import Platform
+from pipelines.kubeflow.compile import compile_all
 from tests.kfp.conftest import Kfp, SubmittedRun
 
 pytestmark = pytest.mark.timeout(1800)

@@ -9,7 +9,8 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from components.conversion.shard_writer import TYPES
+import torch
+
 from components.conversion.zero.byte_sources import TRUNCATED, ByteSource
 from components.conversion.zero.torch_zip import StoragePiece
 from components.conversion.zero.zero_checkpoint import MasterTensor
@@ -18,6 +19,18 @@ from mantis.errors import ConversionError
 SUFFIX = ".safetensors"
 LENGTH = struct.Struct("<Q")
 MAX_HEADER = 100_000_000  # the format's own limit
+TYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 DTYPES = {name: dtype for dtype, name in TYPES.items()}
 
 

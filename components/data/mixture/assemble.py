@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerFast
 from components.data.mixture.epochs import epoch_of
 from components.data.mixture.lengths import Counter, Length, LengthPool
 from components.data.prepare.ledger import Ledger
-from components.data.prepare.rejection import RowRejected, RowRepaired
 from components.data.published.published_sets import published, skill_of
+from components.data.sources.rejection import RowRejected, RowRepaired
 from mantis.artifacts.manifest import Manifest, Number
 from mantis.config.recipe import Recipe
 from mantis.dataset.mixture_reader import conversation_of

@@ -8,7 +8,7 @@ Everything else that does not fit is refused, never guessed.
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from components.data.prepare.rejection import RowRejected, RowRepaired
+from components.data.sources.rejection import RowRejected, RowRepaired
 from mantis.models.conversation import IMAGE_MARK, Turn
 
 Role = Literal["user", "assistant"]

@@ -11,7 +11,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from components.data.prepare.rejection import RowRejected, RowRepaired
+from components.data.sources.rejection import RowRejected, RowRepaired
 from mantis.hashing import sha256_bytes
 from mantis.images.formats import FORMATS, PLAIN_JPEGS, open_image
 

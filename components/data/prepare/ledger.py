@@ -9,7 +9,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.data.prepare.rejection import RowRejected, RowRepaired
+from components.data.sources.rejection import RowRejected, RowRepaired
 from mantis.hashing import canonical_json
 from mantis.store.base import ObjectStore
 

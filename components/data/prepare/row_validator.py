@@ -10,7 +10,7 @@ from typing import Any
 from components.data.prepare.conversation_rules import Checked, ConversationRules, ImageRef, identify
 from components.data.prepare.image_checks import CheckedImage, check_image
 from components.data.prepare.ledger import LedgerEntry, dropped, repaired
-from components.data.prepare.rejection import RowRejected
+from components.data.sources.rejection import RowRejected
 from components.data.sources.source import RowSource, Wanted
 from mantis.progress import Progress
 

@@ -1,1 +1,1 @@
-"""The published subsets: catalog, download, listing."""
+"""The published subsets: catalog and download."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from components.data.prepare.rejection import RowRejected
+from components.data.sources.rejection import RowRejected
 from components.data.sources.source import RowStream, clean
 from components.data.sources.source_identity import Memory, hash_files
 from mantis.errors import NotFoundError

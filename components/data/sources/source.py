@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from components.data.prepare.rejection import RowRejected
+from components.data.sources.rejection import RowRejected
 from components.data.sources.source_identity import Memory
 from mantis.hashing import fingerprint
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.data.prepare.rejection import RowRejected
+from components.data.sources.rejection import RowRejected
 from components.data.sources.source import RowStream, clean
 from components.data.sources.source_identity import Memory
 from components.data.sources.zip_directory import member_key, read_directory

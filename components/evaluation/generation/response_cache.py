@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark, Decoding
-from components.evaluation.benchmarks.benchmark_source import local_copy
 from components.evaluation.generation.generation_batches import batches
 from components.evaluation.generation.generator import (
     REVISION,
@@ -20,6 +19,7 @@ from components.evaluation.generation.generator import (
 )
 from components.evaluation.generation.journal import Journal, JournalEntry
 from components.evaluation.generation.workers import Batch, BatchQueue, answer, devices
+from components.evaluation.readers.benchmark_source import local_copy
 from mantis.artifacts.layout import responses_key
 from mantis.artifacts.manifest import Manifest
 from mantis.config.evaluation_settings import EvaluationSettings

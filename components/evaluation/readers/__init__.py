@@ -1,5 +1,5 @@
-"""One module per layout in which benchmarks are published; each yields raw rows, or what is missing of them.
+"""Samples of a benchmark from its files: `benchmark_source` finds the files, and `benchmark_reader` reads them.
 
-A module's `raw_rows` gives the row, or the reason why it is missing, for each sample of the published benchmark, in its
-order. Without `pictures` their bytes are not read.
+Each published layout has a module. Its `raw_rows` gives each row of the benchmark in order, or the reason why the row
+is missing. Without `pictures` it reads no bytes of images.
 """

@@ -1,1 +1,1 @@
-"""From a response to a score, and from scores to rows with intervals."""
+"""From a response to its score: the target of a sample, the parsed answer and the metrics."""

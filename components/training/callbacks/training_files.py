@@ -8,12 +8,12 @@ import torch.distributed as dist
 from components.training.batching.data_loader import SampleProcessor
 from components.training.callbacks.callback import Callback, TrainerView
 from components.training.callbacks.goodput_timer import GoodputTimer
+from components.training.callbacks.loss_spikes import LossSpikeGuard
 from components.training.callbacks.metric_rows import MetricRows
 from components.training.checkpointing.export import PROBE_SAMPLES, leave_files, probe_tensors
 from components.training.checkpointing.training_summary import write_summary
 from components.training.engine.deepspeed_config import as_text
 from components.training.engine.deepspeed_engine import DistributedContext, Engine
-from components.training.loss_spikes import LossSpikeGuard
 from components.training.monitoring.goodput import Cause
 from mantis.artifacts.manifest import Number
 from mantis.config.recipe import Recipe

@@ -3,7 +3,7 @@
 from itertools import groupby
 
 from mantis.config.recipe import Recipe
-from pipelines.cli.reference_pages.recipe_fields import RecipeField, fields_of
+from pipelines.cli.recipe_fields import RecipeField, fields_of
 
 HEAD = """# Recipe
 

@@ -10,7 +10,7 @@ from PIL import Image
 from components.data.prepare.conversation_rules import ConversationRules
 from components.data.sources.find import find_sources
 from components.evaluation.benchmarks import benchmark_catalog
-from components.evaluation.benchmarks.benchmark_reader import read_benchmark
+from components.evaluation.readers.benchmark_reader import read_benchmark
 
 HOW_TO = Path(__file__).parents[3] / "docs/how-to"
 

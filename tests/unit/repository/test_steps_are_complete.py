@@ -34,7 +34,7 @@ from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore
 from pathlib import Path
 import json, sys
-from pipelines.execution.compile import PIPELINES, known_steps
+from pipelines.kubeflow.compile import PIPELINES, known_steps
 from pipelines.execution.platform import platform_of
 
 folder = Path(sys.argv[1])

@@ -5,8 +5,8 @@ import numpy as np
 from PIL import Image
 
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
-from components.evaluation.benchmarks.benchmark_reader import read_benchmark
 from components.evaluation.controls import shown
+from components.evaluation.readers.benchmark_reader import read_benchmark
 
 
 def test_actual_is_the_sample_itself(eval_source: Path) -> None:

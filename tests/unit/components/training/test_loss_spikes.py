@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from components.training.loss_spikes import LOSSES_NEEDED, SKIPPED, LossSpikeGuard, record_skipped
+from components.training.callbacks.loss_spikes import LOSSES_NEEDED, SKIPPED, LossSpikeGuard, record_skipped
 from mantis.errors import TrainingError
 from mantis.store.local import LocalStore
 

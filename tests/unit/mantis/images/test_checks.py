@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from components.data.prepare.image_checks import check_image
-from components.data.prepare.rejection import RowRejected
+from components.data.sources.rejection import RowRejected
 from mantis.hashing import sha256_bytes
 from mantis.images.preprocessing import decode
 

@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from mantis.errors import ConfigError
-from pipelines.execution.compile import PIPELINES, compile_all, known_steps, stale
 from pipelines.execution.platform import Platform, platform_of
+from pipelines.kubeflow.compile import PIPELINES, compile_all, known_steps, stale
 from tests.helpers.paths import ROOT
 
 COMPILED = ROOT / "pipelines" / "compiled"

@@ -11,7 +11,7 @@ import pytest
 
 from components.evaluation.benchmarks import benchmark_mirror
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
-from components.evaluation.benchmarks.benchmark_source import open_benchmark_source
+from components.evaluation.readers.benchmark_source import open_benchmark_source
 from mantis.config.recipe import Recipe
 from mantis.errors import ConfigError, InputError, IntegrityError
 from mantis.store.local import LocalStore

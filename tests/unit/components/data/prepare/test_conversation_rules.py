@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.data.prepare.conversation_rules import Checked, ConversationRules
-from components.data.prepare.rejection import RowRejected
+from components.data.sources.rejection import RowRejected
 from mantis.models.conversation import IMAGE_MARK
 
 

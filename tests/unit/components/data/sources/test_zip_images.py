@@ -13,8 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.data.prepare.rejection import RowRejected
 from components.data.sources.find import open_source
+from components.data.sources.rejection import RowRejected
 from components.data.sources.source_identity import Memory
 from components.data.sources.zip_images import ZipImages
 from components.data.step import prepare

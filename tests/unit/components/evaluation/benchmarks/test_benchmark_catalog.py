@@ -13,7 +13,7 @@ from components.evaluation.benchmarks.benchmark_catalog import (
     load_decoding,
     parse_benchmark,
 )
-from components.evaluation.benchmarks.benchmark_reader import BenchmarkSample, read_benchmark, rows_identity
+from components.evaluation.readers.benchmark_reader import BenchmarkSample, read_benchmark, rows_identity
 from mantis.errors import ConfigError, EvaluationError, InputError
 
 MULTI = (FOLDER / "demo-multi.yaml").read_text()

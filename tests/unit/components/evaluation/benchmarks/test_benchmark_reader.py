@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from components.evaluation.benchmarks.benchmark_catalog import known_benchmarks, load_benchmark
-from components.evaluation.benchmarks.benchmark_reader import read_benchmark
+from components.evaluation.readers.benchmark_reader import read_benchmark
 from components.evaluation.scoring.score_response import score_response
 from tests.fixtures.evaluation import WriteParquet
 

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
-from components.evaluation.benchmarks.benchmark_reader import read_benchmark
 from components.evaluation.benchmarks.image_merge import merged
 from components.evaluation.benchmarks.sample_images import Picture
 from components.evaluation.generation.generation_batches import Cost, batches
 from components.evaluation.generation.generator import Generator, Question
+from components.evaluation.readers.benchmark_reader import read_benchmark
 from mantis.models.conversation import ImageSize
 
 COLOURS = ("red", "blue", "green", "dark grey")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
-from components.evaluation.benchmarks.benchmark_reader import read_benchmark
+from components.evaluation.readers.benchmark_reader import read_benchmark
 from components.evaluation.readers.frames import VideoError, frame_indices, video_frames
 from components.evaluation.readers.mvbench_reader import FRAMES
 from components.evaluation.scoring.score_response import score_response

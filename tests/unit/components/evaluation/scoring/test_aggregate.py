@@ -2,9 +2,9 @@ import json
 
 import pytest
 
+from components.evaluation.aggregate import score_rows, summarize
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
-from components.evaluation.benchmarks.benchmark_reader import Missing
-from components.evaluation.scoring.aggregate import score_rows, summarize
+from components.evaluation.readers.benchmark_reader import Missing
 from components.evaluation.scoring.targets import Target
 from mantis.artifacts.responses import Response
 from mantis.artifacts.scores import Score

@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
-from components.evaluation.benchmarks.benchmark_reader import Samples, read_benchmark
-from components.evaluation.scoring.rescore import rescore_evaluation, rescore_file
+from components.evaluation.readers.benchmark_reader import Samples, read_benchmark
+from components.evaluation.rescore import rescore_evaluation, rescore_file
 from components.evaluation.step import evaluate
 from mantis.artifacts.manifest import Manifest
 from mantis.errors import InputError

@@ -17,7 +17,7 @@ from pipelines.cli.console import ids, names, numbers, show, show_json, show_tab
 
 if TYPE_CHECKING:
     from components.evaluation.benchmarks.benchmark_catalog import Benchmark
-    from components.evaluation.scoring.rescore import Rescored
+    from components.evaluation.rescore import Rescored
     from components.evaluation.scoring.score_response import Scoring
     from mantis.artifacts.scores import Score
 
@@ -159,8 +159,8 @@ def _rescore_file(
     store: ObjectStore, file: Path, described: "Benchmark", source: str, profile: "Scoring"
 ) -> "Rescored":
     from components.evaluation.benchmarks.benchmark_mirror import find_mirror
-    from components.evaluation.benchmarks.benchmark_source import local_copy, read_and_say
-    from components.evaluation.scoring.rescore import rescore_file
+    from components.evaluation.readers.benchmark_source import local_copy, read_and_say
+    from components.evaluation.rescore import rescore_file
 
     if source == MIRROR and described.hub is None:
         raise ConfigError(
@@ -180,8 +180,8 @@ def _rescore_file(
 
 def _rescore_evaluation(store: ObjectStore, address: str, profile: "Scoring") -> "tuple[Benchmark, str, Rescored]":
     """The benchmark, the model's fingerprint, and the scores."""
+    from components.evaluation import rescore
     from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
-    from components.evaluation.scoring import rescore
 
     key = key_of(store, address)
     parts = ArtifactKind.EVALUATION.pattern.parse(key)

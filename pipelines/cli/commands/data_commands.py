@@ -34,7 +34,7 @@ data = typer.Typer(help="Training sets: list, fetch, plan, prepare, generate.")
 )
 def list_(source: Source = None, store: Store = "", as_json: AsJson = False) -> None:
     """List the published sets, and what the store or --source has of each."""
-    from components.data.published.listing import overview
+    from components.data.listing import overview
 
     found = overview(opened(store), source)
     if as_json:
@@ -112,8 +112,8 @@ def plan(
 
     Rows are counted in the prepared subset, else at the source. Else the published count is taken.
     """
+    from components.data.listing import sizes_of
     from components.data.mixture.epoch_estimate import plan_epoch
-    from components.data.published.listing import sizes_of
     from components.data.published.published_sets import warnings
     from pipelines.execution.resolve import resolve_run
 
@@ -163,7 +163,7 @@ def prepare(
 
     `mantis run` and `mantis job` of the same recipe take both from the store.
     """
-    from pipelines.cli.run_commands import started
+    from pipelines.cli.commands.run_commands import started
 
     to = errors if as_json else console
     run = started(recipe, set_, source, name, store, "data-preparation", to=to)

@@ -19,8 +19,8 @@ from kfp.client import ServiceAccountTokenVolumeCredentials
 
 from mantis.errors import ConfigError, MantisError
 from mantis.progress import say
-from pipelines.execution.compile import compile_all
 from pipelines.execution.platform import Platform
+from pipelines.kubeflow.compile import compile_all
 
 POLL_SECONDS = 10.0
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark
-from components.evaluation.benchmarks.benchmark_reader import Missing
 from components.evaluation.controls import Condition
+from components.evaluation.readers.benchmark_reader import Missing
 from mantis.artifacts.manifest import Number
 from mantis.artifacts.responses import Response
 from mantis.artifacts.scores import PublishedScore, Score

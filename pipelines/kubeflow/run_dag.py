@@ -1,4 +1,4 @@
-"""A DAG in this machine's own processes, by kfp.local: `python -m pipelines.execution.run_dag PARAMETERS [PIPELINE]`.
+"""A DAG in this machine's own processes, by kfp.local: `python -m pipelines.kubeflow.run_dag PARAMETERS [PIPELINE]`.
 
 A process of its own, so that `mantis run` can draw its progress and end it and all that it started.
 """
@@ -20,8 +20,8 @@ def main(parameters: str, pipeline: str = "instruction-tuning") -> int:
     die_with_parent()
     warnings.filterwarnings("ignore", message="You may be attemping to run a task")
     logging.getLogger().setLevel(logging.WARNING)
-    from pipelines.execution.compile import PIPELINES
     from pipelines.execution.platform import Platform
+    from pipelines.kubeflow.compile import PIPELINES
 
     with tempfile.TemporaryDirectory(prefix="mantis-kfp-") as folder:
         local.init(

@@ -173,7 +173,7 @@ def compare(
     """Say which run is better at which skill: paired differences on the same samples, with intervals and tests."""
     from components.reporting.compare_runs import compare_runs
     from mantis.runs.step_runner import open_run
-    from pipelines.comparison import as_data, show_comparison, write_pages
+    from pipelines.cli.comparison_table import as_data, show_comparison, write_pages
 
     there = opened(store)
     comparison = compare_runs([open_run(each, there.url) for each in runs])

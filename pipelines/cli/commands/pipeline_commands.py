@@ -29,8 +29,8 @@ def compile_(
     platform: PlatformFile = None,
 ) -> None:
     """Compile the pipelines to the YAML that Kubeflow Pipelines takes."""
-    from pipelines.execution.compile import compile_all, known_steps, stale
     from pipelines.execution.platform import platform_of
+    from pipelines.kubeflow.compile import compile_all, known_steps, stale
 
     if check and (image or platform):
         raise typer.BadParameter("--check is for files without an image and a platform: leave out --image, --platform")
@@ -79,9 +79,9 @@ def submit(
     ] = False,
 ) -> None:
     """Start a run on Kubeflow Pipelines, and print its address."""
-    from pipelines.execution import submit as kfp
-    from pipelines.execution.compile import PIPELINES, known_steps
     from pipelines.execution.platform import platform_of
+    from pipelines.kubeflow import submit as kfp
+    from pipelines.kubeflow.compile import PIPELINES, known_steps
 
     if pipeline not in PIPELINES:
         raise ConfigError(

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from components.evaluation.aggregate import score_rows
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark
-from components.evaluation.benchmarks.benchmark_reader import Missing, Samples
 from components.evaluation.controls import Condition
-from components.evaluation.scoring.aggregate import score_rows
+from components.evaluation.readers.benchmark_reader import Missing, Samples
 from components.evaluation.scoring.score_response import Scoring, score_response
 from components.evaluation.scoring.targets import Target, parse_target
 from mantis.artifacts.responses import CORRECT, FOLDER, Response

@@ -56,7 +56,7 @@ def fields(
 ) -> None:
     """Explain the fields of a recipe: type, default, bounds, and whether a field decides results."""
     from mantis.config.recipe import Recipe
-    from pipelines.cli.reference_pages.recipe_fields import fields_of
+    from pipelines.cli.recipe_fields import fields_of
 
     every = list(fields_of(Recipe))
     found = [field for field in every if not section or f"{field.path}.".startswith(f"{section}.")]

@@ -10,7 +10,7 @@ from typing import Any
 
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark
 from components.evaluation.benchmarks.benchmark_mirror import find_mirror
-from components.evaluation.benchmarks.benchmark_reader import Samples, files_identity, read_benchmark, rows_identity
+from components.evaluation.readers.benchmark_reader import Samples, files_identity, read_benchmark, rows_identity
 from mantis.artifacts.layout import mirrored_files
 from mantis.artifacts.manifest import Manifest
 from mantis.artifacts.source_names import GENERATED, MIRROR
