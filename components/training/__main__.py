@@ -15,11 +15,11 @@ from components.training.monitoring.signals import STOPPED, StoppedError
 from components.training.step import mixture_of, training_task
 from mantis import progress
 from mantis.artifacts.manifest import Manifest
+from mantis.artifacts.store_addresses import key_of
 from mantis.config.recipe import load_recipe_file, parse_recipe
 from mantis.errors import ConfigError, MantisError
 from mantis.processes import die_with_parent
 from mantis.runs.step_runner import Run, mark_started, open_run
-from mantis.store.base import key_of
 from mantis.store.opening import open_store
 
 app = typer.Typer(add_completion=False)

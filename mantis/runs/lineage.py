@@ -8,9 +8,10 @@ from typing import Any
 from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.manifest import MANIFEST, Manifest, check_files, read_manifest
 from mantis.artifacts.responses import ACTUAL, FOLDER
+from mantis.artifacts.store_addresses import key_of
 from mantis.errors import IntegrityError, NotFoundError
 from mantis.schema_versions import Form, without_version
-from mantis.store.base import ObjectStore, key_of
+from mantis.store.base import ObjectStore
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 
+from mantis.artifacts.store_addresses import check_store
 from mantis.errors import MantisError
-from mantis.store.base import check_store
 from mantis.store.opening import open_store
 
 DISK_GB = 10

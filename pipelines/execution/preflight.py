@@ -9,6 +9,7 @@ from components.training.launch.launcher import launcher
 from components.training.step import is_trained
 from mantis.artifacts.layout import RECIPE, ArtifactKind, run_key
 from mantis.artifacts.manifest import Manifest
+from mantis.artifacts.store_addresses import check_store
 from mantis.config.recipe import Recipe, read_stored_recipe
 from mantis.errors import ConfigError, InputError, TrainingError
 from mantis.models.registry import check_family
@@ -17,7 +18,7 @@ from mantis.models.weights.mirror import mirrors, model_identity
 from mantis.progress import say
 from mantis.runs.lineage import find_artifact
 from mantis.runs.step_runner import Run, recorded
-from mantis.store.base import ObjectStore, check_store
+from mantis.store.base import ObjectStore
 from mantis.store.opening import open_store
 from pipelines.execution.resolve import resolve_run
 

@@ -7,12 +7,12 @@ from importlib import resources
 import yaml
 
 from components.data.mixture.epochs import written_out
+from mantis.artifacts.store_addresses import key_below
 from mantis.config.model_settings import SCRATCH
 from mantis.config.recipe import Recipe, parse_recipe
 from mantis.errors import ConfigError, did_you_mean
 from mantis.hashing import fingerprint
 from mantis.models.weights.catalog import FIELDS
-from mantis.store.base import key_below
 from mantis.store.opening import open_store
 
 # A run's name becomes a folder of the store and the value of a Kubernetes label, as it is.

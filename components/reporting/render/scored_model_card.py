@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from components.reporting.collect.report_schema import RunReport
 from components.reporting.render.markdown import score_sections
 from mantis.artifacts.manifest import Manifest
-from mantis.store.base import ObjectStore, key_of
+from mantis.artifacts.store_addresses import key_of
+from mantis.store.base import ObjectStore
 
 BEFORE = "\n## Licence\n"  # of the card, components/conversion/model_card.py
 

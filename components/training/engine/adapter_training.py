@@ -14,12 +14,13 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from mantis.artifacts.manifest import describe_files
+from mantis.artifacts.store_addresses import key_of
 from mantis.config.recipe import Recipe
 from mantis.config.training_settings import AdapterSettings, TrainingSettings
 from mantis.errors import ConfigError
 from mantis.models.family import Family
 from mantis.schema_versions import Form, versioned
-from mantis.store.base import ObjectStore, key_of
+from mantis.store.base import ObjectStore
 
 FACTOR = ".lora_"  # part of the name of every parameter that peft adds
 

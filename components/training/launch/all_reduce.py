@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 
 from components.training.engine.deepspeed_engine import DistributedContext, join_ranks, leave_ranks
+from mantis.artifacts.store_addresses import check_store
 from mantis.errors import MantisError
-from mantis.store.base import check_store
 from mantis.store.opening import open_store
 
 BYTES = {"cpu": 1 << 25, "cuda": 1 << 30}

@@ -10,8 +10,9 @@ import typer
 
 from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.source_names import MIRROR
+from mantis.artifacts.store_addresses import key_of
 from mantis.errors import ConfigError, did_you_mean
-from mantis.store.base import ObjectStore, key_of
+from mantis.store.base import ObjectStore
 from pipelines.cli.arguments import AsJson, BenchmarkName, Store, complete_benchmark, examples, opened
 from pipelines.cli.console import ids, names, numbers, show, show_json, show_table, tell, texts
 

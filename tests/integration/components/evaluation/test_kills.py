@@ -10,8 +10,9 @@ import pytest
 
 from components.evaluation.step import evaluate
 from mantis.artifacts.manifest import Manifest, save_manifest
+from mantis.artifacts.store_addresses import key_of
 from mantis.runs.step_runner import Run
-from mantis.store.base import ObjectStore, key_of
+from mantis.store.base import ObjectStore
 from tests.helpers.paths import ROOT, root_of
 
 LARGEST_BATCH = 12

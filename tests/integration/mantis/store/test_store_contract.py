@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from mantis.artifacts.store_addresses import key_below, key_of
 from mantis.errors import ConfigError, NotFoundError, StoreError
-from mantis.store.base import ObjectStore, delete_tree, download_tree, key_below, key_of, upload_tree
+from mantis.store.base import ObjectStore, delete_tree, download_tree, upload_tree
 from mantis.store.local import LocalStore
 from mantis.store.opening import open_store
 

@@ -11,9 +11,9 @@ from transformers import AutoModelForImageTextToText
 from components.conversion.merge import adapter_merge
 from components.conversion.step import convert
 from components.conversion.zero.checkpoint_reader import read_last_step
+from mantis.artifacts.store_addresses import key_of
 from mantis.errors import ConversionError
 from mantis.runs.step_runner import Run
-from mantis.store.base import key_of
 from tests.fixtures.conversion import MakeTrainedRun
 
 FOLDER = "checkpoints/trained"
