@@ -97,4 +97,4 @@ cluster:  ## The test cluster (MANTIS_TEST_CLUSTER is its command) and the image
 	done  # a tag of its own for the tests: a node that has pulled train:dev once does not pull it again
 
 clean:  ## Remove the virtual environment and caches; results in .mantis stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
