@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 from benchmarks.rows import GPU_ROWS, ROWS, Measure, Row
+from mantis.logging import configure
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure the rows that are named, or all; the exit code is 1 where a goal is not met."""
     options = _parser().parse_args(arguments)
+    configure(short=True)
     if options.list:
         print("\n".join(ROWS))
         return 0

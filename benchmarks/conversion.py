@@ -1,6 +1,7 @@
 """ZeRO-3 shards to bf16 safetensors: DeepSpeed's own zero_to_fp32 beside ours."""
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import shutil
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rows import Row, meets
-from mantis.progress import say
+
+logger = logging.getLogger(__name__)
 
 REPEATS = 5
 TAG = "step-00000001"
@@ -53,7 +55,7 @@ def _compare(shapes: Any, ranks: int) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        say(f"writing a checkpoint of {ranks} ranks")
+        logger.info("Writing a checkpoint of %d ranks", ranks)
         masters = write_zero3(folder / TAG, [shapes], world_size=ranks, seed=0)
         with worker(convert_peer, folder) as peer, worker(convert_ours, folder) as ours:
             figures = {
@@ -73,7 +75,7 @@ def alternate(
     """REPEATS measurements of each, in turn, after one of each that does not count."""
     found: tuple[list[Figures], list[Figures]] = ([], [])
     for repeat in range(REPEATS + 1):
-        say(f"{label}: {repeat} of {REPEATS}")
+        logger.info("%s: %d of %d", label, repeat, REPEATS)
         for name, connection, figures in zip(("peer", "ours"), (peer, ours), found, strict=True):
             shutil.rmtree(folder / name, ignore_errors=True)
             _settle(folder / TAG, cold=cold)

@@ -1,5 +1,6 @@
 """DoRA adapters into their base: peft's merge_and_unload with saving beside ours."""
 
+import logging
 import tempfile
 import time
 from pathlib import Path
@@ -7,7 +8,8 @@ from typing import Any
 
 from benchmarks.conversion import FULL, QUICK, TAG, alternate, same_bits, summary, worker
 from benchmarks.rows import Row, meets
-from mantis.progress import say
+
+logger = logging.getLogger(__name__)
 
 TIME_GOAL, MEMORY_GOAL = ">=3", ">=4"
 ADAPTER = "adapter"
@@ -20,7 +22,7 @@ def merge(full: bool) -> Row:
     """Seconds from files to a saved model, and the peak anonymous memory of each process; page cache warm."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        say("writing a base and its adapters")
+        logger.info("Writing a base and its adapters")
         parameters = _write(folder, FULL if full else QUICK)
         with worker(merge_peer, folder) as peer, worker(merge_ours, folder) as ours:
             figures = alternate(peer, ours, folder, cold=False, label="merge")

@@ -1,5 +1,6 @@
 """A ZeRO-3 checkpoint in MinIO to bf16 safetensors on disk, beside copying as many bytes out of the same server."""
 
+import logging
 import tempfile
 import time
 from pathlib import Path
@@ -7,7 +8,8 @@ from typing import Any
 
 from benchmarks.conversion import FULL, QUICK, RANKS, TAG, alternate, summary, worker
 from benchmarks.rows import Row, meets
-from mantis.progress import say
+
+logger = logging.getLogger(__name__)
 
 GOAL = "<=1.3"
 BYTES_GOAL = "<=1.05"
@@ -47,7 +49,7 @@ def _compare(shapes: Any, ranks: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as served:
         folder = Path(name)
         with serving(Path(served)) as url:
-            say(f"writing a checkpoint of {ranks} ranks")
+            logger.info("Writing a checkpoint of %d ranks", ranks)
             masters = write_zero3(folder / TAG, [shapes], world_size=ranks, seed=0)
             upload_tree(open_store(url), TAG, folder / TAG)
             for path in (folder / TAG).iterdir():

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import os
 import statistics
 import tempfile
@@ -12,7 +13,8 @@ from typing import Any
 
 from benchmarks.real import enlarged, jpegs, raw_rows
 from benchmarks.rows import Row, meets
-from mantis.progress import say
+
+logger = logging.getLogger(__name__)
 
 REPEATS = 5
 EDGE = 384
@@ -165,7 +167,7 @@ def _alternate(works: dict[str, Work], *, clock: Callable[[], float] = time.perf
     """Median seconds of each, measured in turn REPEATS times after once that does not count."""
     found: dict[str, list[float]] = {name: [] for name in works}
     for repeat in range(REPEATS + 1):
-        say(f"round {repeat} of {REPEATS}")
+        logger.info("Round %d of %d", repeat, REPEATS)
         for name, work in works.items():
             start = clock()
             with contextlib.redirect_stderr(io.StringIO()):

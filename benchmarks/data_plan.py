@@ -6,6 +6,7 @@ Beside it, for the same epoch, what the official loader does: a bisection and a 
 
 import bisect
 import itertools
+import logging
 import math
 import statistics
 import tempfile
@@ -23,10 +24,11 @@ from components.data.mixture.epoch_estimate import SubsetSize, plan_epoch
 from components.data.mixture.epochs import capped, epoch_of, samples_per_epoch
 from components.data.published.published_sets import published
 from mantis.config.recipe import Recipe
-from mantis.progress import say
 from mantis.store.lance_tables import write_table
 from mantis.store.local import LocalStore
 from pipelines.execution.resolve import resolve_run
+
+logger = logging.getLogger(__name__)
 
 REPEATS = 5
 GOAL = "<10"
@@ -60,7 +62,7 @@ def _measure(name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         store = LocalStore(Path(folder))
         for repeat in range(REPEATS + 1):
-            say(f"{name}: {repeat} of {REPEATS}")
+            logger.info("%s: %d of %d", name, repeat, REPEATS)
             seconds, rows = _ours(recipe, lengths, store)
             peer, peer_rows = _timed(lambda: _official(recipe, lengths))
             samples |= {rows, peer_rows}

@@ -1,5 +1,6 @@
 """Preparing a subset: the whole step beside each of its stages alone, and its memory at two sizes."""
 
+import logging
 import multiprocessing
 import resource
 import statistics
@@ -13,7 +14,8 @@ from typing import Any
 
 from benchmarks.real import repeat
 from benchmarks.rows import Row, meets
-from mantis.progress import say
+
+logger = logging.getLogger(__name__)
 
 SIZES = {False: (500, 4000), True: (2000, 20_000)}  # conversations, the smaller for the comparison of memory
 REPEATS = 3
@@ -35,7 +37,7 @@ def prepare_subset(full: bool) -> Row:
         found: dict[str, list[Figures]] = {"step": [], "read": [], "check": [], "write": []}
         for round_ in range(REPEATS):
             for stage, figures in found.items():
-                say(f"round {round_ + 1} of {REPEATS}: {stage}")
+                logger.info("Round %d of %d: %s", round_ + 1, REPEATS, stage)
                 figures.append(_in_a_process(STAGES[stage], folder / "large"))
         little = _in_a_process(STAGES["step"], folder / "small")
     rates = {stage: large / statistics.median(one["seconds"] for one in figures) for stage, figures in found.items()}

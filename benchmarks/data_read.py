@@ -1,5 +1,6 @@
 """Random batches of a mixture whose datasets lie in a MinIO on loopback, read as training reads them."""
 
+import logging
 import os
 import statistics
 import tempfile
@@ -10,7 +11,8 @@ from typing import Any
 from benchmarks.minio import serving
 from benchmarks.real import repeat
 from benchmarks.rows import Row
-from mantis.progress import say
+
+logger = logging.getLogger(__name__)
 
 GOAL = ">=300"
 BATCH = 128
@@ -94,7 +96,7 @@ def _prepare(folder: Path, url: str, counts: tuple[int, ...]) -> tuple[Any, Any,
         for row in json.loads((raw / subset / "train.json").read_text()):
             objects[subset, row["id"]] = [f"objects/{subset}/{image}" for image in row["images"]]
     store = open_store(url)
-    say("uploading every image as an object of its own")
+    logger.info("Uploading every image as an object of its own")
     upload_tree(store, "objects", raw)
     run = Run(id="benchmark", store=store, recipe=parse_recipe(RECIPE.format(source=raw), origin="benchmark"))
     mixture = assemble(run, [prepare(run, subset) for subset in names])

@@ -1,6 +1,7 @@
 """Answers of a benchmark: one at a time through transformers' generate, beside ours in batches."""
 
 import io
+import logging
 import os
 import statistics
 import time
@@ -21,7 +22,8 @@ from mantis.config.model_settings import ModelSettings
 from mantis.models.conversation import ImageSize
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family
-from mantis.progress import say
+
+logger = logging.getLogger(__name__)
 
 REPEATS = 5
 GOAL = ">=3"
@@ -48,7 +50,7 @@ def generate(full: bool) -> Row:
     again = [answerer.encoder.encode(question) for question in _questions(QUESTIONS[full], about_the_same=5)]
     times: dict[str, list[float]] = {"peer": [], "ours": []}
     for repeat in range(REPEATS):
-        say(f"evaluation.generate: {repeat} of {REPEATS}")
+        logger.info("evaluation.generate: %d of %d", repeat, REPEATS)
         for name, ask in (("peer", _ask_one_by_one), ("ours", _ask)):
             start = time.perf_counter()
             ask(answerer, asked)

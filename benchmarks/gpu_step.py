@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.ranks import on_ranks
 from benchmarks.rows import Row
+from mantis.logging import configure
 
 GOAL = ">=0.55"
 LAYERS = (32, 24, 18, 14, 10, 7, 5)  # of 4,096 wide; 16 bytes and more per parameter lie on one GPU
@@ -102,4 +103,5 @@ def measure(width: int, layers: int, repeats: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    configure()
     Path(sys.argv[1]).write_text(json.dumps(measure(4096, int(sys.argv[2]), int(sys.argv[3]))))

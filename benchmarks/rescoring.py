@@ -1,6 +1,7 @@
 """Stored responses scored again, by both profiles, with intervals: seconds for 100,000, no peer."""
 
 import json
+import logging
 import statistics
 import tempfile
 import time
@@ -15,8 +16,9 @@ from components.evaluation.rescore import rescore_evaluation
 from components.evaluation.scoring.metrics import mmmu, vqa
 from components.evaluation.scoring.targets import LETTERS, Target
 from mantis.artifacts.responses import Response, put_responses
-from mantis.progress import say
 from mantis.store.local import LocalStore
+
+logger = logging.getLogger(__name__)
 
 REPEATS = 5
 GOAL = "<10"
@@ -34,7 +36,7 @@ def rescore(full: bool) -> Row:
         store = LocalStore(Path(name))
         for benchmark, share in shares.items():
             _write(store, benchmark, round(share * RESPONSES))
-        say(f"wrote {RESPONSES:,} responses")
+        logger.info("Wrote %d responses", RESPONSES)
         seconds: dict[str, list[float]] = {benchmark: [] for benchmark in shares}
         busy: list[float] = []
         for repeat in range(REPEATS):
@@ -46,7 +48,7 @@ def rescore(full: bool) -> Row:
                 rescore_evaluation(store, _prefix(benchmark), load_benchmark(benchmark), "official", seed=0)
                 seconds[benchmark].append(time.perf_counter() - began)
             busy.append(time.process_time() - processor)
-            say(f"{repeat + 1} of {REPEATS}: {sum(each[-1] for each in seconds.values()):.1f} s")
+            logger.info("%d of %d: %.1f s", repeat + 1, REPEATS, sum(each[-1] for each in seconds.values()))
         size = sum(entry.size for entry in store.list("evaluations"))
     totals = [sum(run) for run in zip(*seconds.values(), strict=True)]
     ours = statistics.median(totals)

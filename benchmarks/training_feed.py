@@ -1,6 +1,7 @@
 """How long training waits for data that lies in a MinIO on loopback: accounted by a real training of two ranks."""
 
 import json
+import logging
 import tempfile
 import time
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 from benchmarks.minio import serving
 from benchmarks.real import repeat
 from benchmarks.rows import Row
-from mantis.progress import say
+
+logger = logging.getLogger(__name__)
 
 GOAL = "<=0.03"
 CONVERSATIONS = {False: 192, True: 768}
@@ -79,7 +81,7 @@ def _alone(run: Any, mixture: Any, threads: int) -> float:
     from mantis.dataset.mixture_reader import MixtureReader
     from mantis.models.registry import family
 
-    say(f"the feed alone, {threads} threads")
+    logger.info("The feed alone, %d threads", threads)
     reader = MixtureReader(run.store, mixture)
     plan = SamplePlan(
         Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),

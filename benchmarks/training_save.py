@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.ranks import on_ranks
 from benchmarks.rows import Row
+from mantis.logging import configure
 from mantis.store.base import ObjectStore
 
 RANKS, REPEATS = 2, 5
@@ -109,4 +110,5 @@ def _seconds(action: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
+    configure()
     measure(int(sys.argv[1]), Path(sys.argv[2]))

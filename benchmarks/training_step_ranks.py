@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import logging
 import statistics
 import sys
 import time
@@ -30,12 +31,14 @@ from components.training.loss import share_of_step
 from components.training.sizing.flops import Flops, flops_of, peak_flops
 from mantis.config.model_settings import FromScratch, ImageSettings, ModelSettings
 from mantis.config.training_settings import TrainingSettings
+from mantis.logging import configure
 from mantis.models.conversation import IMAGE_MARK
 from mantis.models.family import IGNORE, Encoding, Processor
 from mantis.models.packed_batch import PackedBatch
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family
-from mantis.progress import say
+
+logger = logging.getLogger(__name__)
 
 BATCH, VOCABULARY = 128, 2048
 REPEATS = {False: 5, True: 9}
@@ -48,6 +51,7 @@ TRAINING = TrainingSettings(
 
 def main(out: str, full: str) -> None:
     """Measure every style and write the figures."""
+    configure()
     ranks = join_ranks()
     figures = {style.name: measure(style, ranks, REPEATS[bool(int(full))]) for style in (IDEFICS2, CLIP)}
     if ranks.is_main:
@@ -132,7 +136,7 @@ def measure(style: Style, ranks: DistributedContext, repeats: int) -> dict[str, 
     seconds: dict[str, list[float]] = {"peer": [], "ours": [], "compute": []}
     for repeat in range(repeats + 1):
         if ranks.is_main:
-            say(f"{style.name}: {repeat} of {repeats}")
+            logger.info("%s: %d of %d", style.name, repeat, repeats)
         found = {
             "peer": timed(lambda: train(engine, case.single, ranks)),
             "ours": timed(lambda: train(engine, case.packed, ranks)),

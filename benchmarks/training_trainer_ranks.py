@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import statistics
 import sys
 import tempfile
@@ -15,7 +16,9 @@ from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, Train
 from benchmarks.training_step_ranks import BATCH, KIND, SETUPS, TRAINING, Case, make_case, timed, train
 from components.training.engine.deepspeed_config import as_config, deepspeed_options
 from components.training.engine.deepspeed_engine import DistributedContext, build_engine, join_ranks, leave_ranks
-from mantis.progress import say
+from mantis.logging import configure
+
+logger = logging.getLogger(__name__)
 
 BATCH_SIZES = (1, 4, 16)  # per rank
 STEPS = {False: 2, True: 5}
@@ -23,6 +26,7 @@ STEPS = {False: 2, True: 5}
 
 def main(out: str, full: str) -> None:
     """Measure both styles and write the figures."""
+    configure()
     ranks = join_ranks()
     # All models first: once a Trainer has run, transformers cuts every new one for ZeRO-3.
     cases = {style.name: make_case(style, setup, ranks) for style, setup in SETUPS.items()}
@@ -118,7 +122,7 @@ class Clock(TrainerCallback):
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self.seconds.append(time.perf_counter() - self._began)
         if self._first:
-            say(f"{self._label}: step {len(self.seconds)}, {self.seconds[-1]:.1f} s")
+            logger.info("%s: step %d, %.1f s", self._label, len(self.seconds), self.seconds[-1])
 
 
 if __name__ == "__main__":

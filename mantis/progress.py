@@ -1,15 +1,18 @@
 """Progress of long work: lines for logs, and small files that `mantis run` draws bars from."""
 
 import json
+import logging
 import os
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from mantis.logging import STEP
+
+logger = logging.getLogger(__name__)
+
 PROGRESS_DIR = "MANTIS_PROGRESS_DIR"
-STEP = "MANTIS_STEP"
 LINE_SECONDS = 10.0
 LAST_SECONDS = 1.0
 FILE_SECONDS = 0.2
@@ -17,13 +20,8 @@ FILE_SECONDS = 0.2
 T = TypeVar("T")
 
 
-def say(message: str) -> None:
-    """One line for whoever follows this step; unbuffered, so that `kubectl logs` shows it at once."""
-    print(f"{os.environ.get(STEP, 'mantis')}: {message}", file=sys.stderr, flush=True)
-
-
 def publish(**state: object) -> None:
-    """Replace the current step's state file, where somebody draws it (MANTIS_PROGRESS_DIR)."""
+    """Replace the state file of this step, if `mantis run` draws it (MANTIS_PROGRESS_DIR is set)."""
     folder, step = os.environ.get(PROGRESS_DIR), os.environ.get(STEP)
     if not folder or not step:
         return
@@ -33,13 +31,13 @@ def publish(**state: object) -> None:
         temporary.write_text(json.dumps(state))
         temporary.replace(path)
     except FileNotFoundError:
-        pass  # whoever drew it has gone and taken the folder along; the work goes on
+        pass  # `mantis run` has ended and deleted the folder; the work continues
 
 
 class Progress:
-    """Counts `done` of `total`; publishes the state five times a second, and says a line every ten seconds.
+    """Counts `done` of `total`, publishes the state five times a second, and logs a line every ten seconds.
 
-    And a last one at the end of what took a second or more.
+    It logs a last line at the end of work that took a second or more.
     """
 
     def __init__(self, *, label: str, total: int | None, unit: str, done: int = 0) -> None:
@@ -61,7 +59,7 @@ class Progress:
             publish(state="running", label=self.label, done=self.done, total=self.total, unit=self.unit, note=note)
         if now - self._line >= LINE_SECONDS or (ends and now - self._start >= LAST_SECONDS):
             self._line = now
-            say(f"{self.label}: {self._figures(now)}{'  ' + note if note else ''}")
+            logger.info("%s: %s%s", self.label, self._figures(now), f"  {note}" if note else "")
 
     def _figures(self, now: float) -> str:
         rate = (self.done - self._first) / max(now - self._start, 1e-9)

@@ -1,6 +1,7 @@
 """The work of the step `convert`: read the checkpoint's index, write the model folder, prove it, store it."""
 
 import json
+import logging
 import tempfile
 import time
 from dataclasses import replace
@@ -21,9 +22,10 @@ from components.conversion.zero.zero_checkpoint import Checkpoint, MasterTensor
 from mantis.artifacts.checkpoint import PROBE
 from mantis.artifacts.manifest import Manifest, Number
 from mantis.errors import ConversionError
-from mantis.progress import say
 from mantis.runs.step_runner import Run
 from mantis.store.base import delete_tree, upload_tree
+
+logger = logging.getLogger(__name__)
 
 MODEL = "model/"
 NOT_OF_THE_MODEL = (ADAPTER_CONFIG, BASE)  # transformers would take the folder for an adapter's
@@ -40,7 +42,8 @@ def convert_checkpoint(run: Run, checkpoint: Manifest, prefix: str) -> dict[str,
     stored = recipe.conversion.precision
     torch.set_num_threads(1)  # the blocks have their own threads
     zero = read_last_step(run.store, checkpoint)
-    say(f"step {zero.step}, ZeRO-{zero.stage} of {zero.world_size} ranks, {zero.parameters:,} parameters")
+    size = f"{zero.parameters:,}"
+    logger.info("Step %d, ZeRO-%d of %d ranks, %s parameters", zero.step, zero.stage, zero.world_size, size)
     with tempfile.TemporaryDirectory(prefix="mantis-convert-") as scratch:
         folder = Path(scratch)
         copy_model_files(run, checkpoint, folder, stored)
@@ -58,7 +61,8 @@ def convert_checkpoint(run: Run, checkpoint: Manifest, prefix: str) -> dict[str,
             if merge
             else None,
         )
-        say(f"proved equal: {sum(len(shard.places) for shard in shards)} tensors, logits within {difference:.3g}")
+        count = sum(len(shard.places) for shard in shards)
+        logger.info("Proved equal: %d tensors, logits within %.3g", count, difference)
         parameters = (merge.merged if merge else zero).parameters
         card = model_card(run, checkpoint, parameters=parameters, difference=difference, merged=merge is not None)
         (folder / "README.md").write_text(card)

@@ -6,6 +6,7 @@ loads them. They are checked here by its own rules.
 """
 
 import json
+import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,10 +33,11 @@ from mantis.errors import ConfigError, InputError
 from mantis.hashing import fingerprint
 from mantis.models.family_spec import ReleasedLayout
 from mantis.models.registry import family_specs
-from mantis.progress import say
 from mantis.store.base import ObjectStore, StoredObject, concurrently, delete_tree
 from mantis.store.local import LocalStore
 from mantis.store.opening import open_store
+
+logger = logging.getLogger(__name__)
 
 REVISION = 1
 STEP = "import-model"
@@ -65,7 +67,7 @@ def import_model(store: ObjectStore, source: str, family: str) -> Manifest:
     prefix = ArtifactKind.MODEL.address(fingerprint=made)
     existing = read_manifest(store, prefix)
     if existing is not None:
-        say(f"was already there: {store.uri(prefix)}")
+        logger.info("The store has this model already: %s", store.uri(prefix))
         return existing
     delete_tree(store, prefix)  # what a killed attempt may have left
     concurrently(lambda file: _copy(origin, store, file.name, f"{prefix}/{file.name}"), files)

@@ -1,6 +1,7 @@
 """Ask, store, score: what the evaluation step does where no result is there yet."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,9 +18,11 @@ from components.evaluation.scoring.score_response import score_response
 from mantis.artifacts.manifest import Manifest, Number
 from mantis.artifacts.responses import CORRECT, Response, put_responses
 from mantis.config.evaluation_settings import EvaluationSettings
-from mantis.progress import Progress, say
+from mantis.progress import Progress
 from mantis.runs.step_runner import Run
 from mantis.schema_versions import Form, versioned
+
+logger = logging.getLogger(__name__)
 
 View = dict[int, tuple[Picture, ...]]
 
@@ -47,7 +50,8 @@ class Evaluation:
         shown_answers = gallery(self.benchmark, self.samples, responses["actual"])
         self._put(f"{prefix}/gallery.json", versioned(Form.GALLERY, {"answers": shown_answers}))
         for row in rows:
-            say(f"{row.label}: {row.accuracy:.1%} of {row.samples:,} (chance {row.chance:.0%})")
+            share, samples, chance = f"{row.accuracy:.1%}", f"{row.samples:,}", f"{row.chance:.0%}"
+            logger.info("%s: %s of %s samples are right (chance: %s)", row.label, share, samples, chance)
         cost = {"answers_generated": answered.generated, "answer_seconds": round(answered.seconds, 3)}
         return summarize(rows) | cost
 

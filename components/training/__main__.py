@@ -1,9 +1,9 @@
 """The training entry point of one rank: `torchrun --nproc-per-node N -m components.training ...`."""
 
+import logging
 import os
 import signal
 import sys
-import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -13,14 +13,16 @@ from components.training.monitoring.failures import leave_failure
 from components.training.monitoring.goodput import beginning
 from components.training.monitoring.signals import STOPPED, StoppedError
 from components.training.step import mixture_of, training_task
-from mantis import progress
 from mantis.artifacts.manifest import Manifest
 from mantis.artifacts.store_addresses import key_of
 from mantis.config.recipe import load_recipe_file, parse_recipe
 from mantis.errors import ConfigError, MantisError
+from mantis.logging import RUN, STEP, configure
 from mantis.processes import die_with_parent
 from mantis.runs.step_runner import Run, mark_started, open_run
 from mantis.store.opening import open_store
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(add_completion=False)
 EPILOG = """Example, on one machine, for a run that `mantis run` has prepared (its `assemble` is done):
@@ -49,9 +51,11 @@ def main(
 ) -> None:
     """Train one rank. torchrun starts one rank per GPU, or per core without GPUs."""
     began, queued = beginning()
-    os.environ.setdefault(progress.STEP, "train")
+    os.environ.setdefault(RUN, run)
+    os.environ.setdefault(STEP, "train")
     _die_with_torchrun()
     try:
+        configure()
         _train(_run(run, store, recipe), began=began, queued=queued, profile_steps=profile_steps)
     except BaseException as error:
         _leave(error)
@@ -108,9 +112,9 @@ def _leave(error: BaseException) -> None:
     """Report the error and end at once: a rank that waits for its threads blocks the others in a collective."""
     leave_failure(error)
     if isinstance(error, MantisError):
-        progress.say(str(error))
+        logger.log(logging.WARNING if isinstance(error, StoppedError) else logging.ERROR, "%s", error)
     else:
-        traceback.print_exception(error)
+        logger.error("This rank failed", exc_info=error)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(STOPPED if isinstance(error, StoppedError) else 1)

@@ -1,5 +1,6 @@
 """Builds the trainer of one rank: opens the mixture, builds the model, restores the last checkpoint."""
 
+import logging
 import os
 import secrets
 import time
@@ -44,8 +45,9 @@ from mantis.models import registry
 from mantis.models.conversation import ImageSize
 from mantis.models.family import Family, Processor
 from mantis.models.weights.mirror import resolved
-from mantis.progress import say
 from mantis.runs.step_runner import Run
+
+logger = logging.getLogger(__name__)
 
 DUMMY = ImageSize(width=1, height=1)  # pixels of the image that runs in a micro-step without images
 
@@ -324,5 +326,5 @@ def _watchdog(parts: Parts) -> Watchdog:
 def _end_hanging(error: TrainingError) -> None:
     """End this process, whatever its main thread waits for; torchrun then ends the others."""
     leave_failure(error)
-    say(str(error))
+    logger.error("%s", error)
     os._exit(1)

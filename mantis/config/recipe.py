@@ -5,6 +5,7 @@ cadence). They stay out of fingerprints, so a change of them reuses the results 
 other fields enter.
 """
 
+import logging
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,8 +24,9 @@ from mantis.config.training_settings import ConversionSettings, TrainingSettings
 from mantis.config.validation_errors import explain, remedy, shortened
 from mantis.errors import ConfigError
 from mantis.hashing import fingerprint
-from mantis.progress import say
 from mantis.schema_versions import CURRENT, FIELD, Form, check_version
+
+logger = logging.getLogger(__name__)
 
 
 class Recipe(Settings):
@@ -92,7 +94,9 @@ def read_stored_recipe(text: str, *, origin: str) -> Recipe:
         unknown = [item for item in error.errors() if item["type"] == "extra_forbidden"]
         for item in unknown:
             dotted = ".".join(map(str, item["loc"]))
-            say(f"{origin}: {dotted} = {shortened(item['input'])} is not a field any more and is ignored")
+            logger.warning(
+                "%s: %s = %s is not a field any more and is ignored", origin, dotted, shortened(item["input"])
+            )
             _remove(raw, item["loc"])
     try:
         return Recipe.model_validate(raw)

@@ -1,6 +1,7 @@
 """The hub as far as fetching needs it: which files there are, their bytes from any place on, its errors in words."""
 
 import errno
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mantis.errors import InputError, StoreError
-from mantis.progress import say
+
+logger = logging.getLogger(__name__)
 
 BLOCK = 1 << 20
 ATTEMPTS = 5  # to go on with a file after the connection broke, without a byte in between
@@ -95,7 +97,9 @@ def file_blocks(repository: Repository, commit: str, remote: HubFile, have: int)
         except HfHubHTTPError:
             raise
         except HTTPError as error:
-            say(f"{remote.name}: the connection broke at {have:,} bytes: {error}")
+            logger.warning(
+                "%s: the connection broke after %d bytes. The download continues: %s", remote.name, have, error
+            )
 
 
 def _stream(repository: Repository, commit: str, remote: HubFile, have: int) -> Iterator[bytes]:

@@ -3,7 +3,7 @@
 Each step leaves its record in the run's folder: mantis/runs/records.py.
 """
 
-import os
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from mantis import progress
 from mantis.artifacts.layout import FINGERPRINT, RECIPE, ArtifactKind, run_key
 from mantis.artifacts.manifest import (
     MANIFEST,
@@ -25,11 +24,14 @@ from mantis.artifacts.manifest import (
 from mantis.config.recipe import Recipe, read_stored_recipe
 from mantis.errors import ConfigError, MantisError, NotFoundError, did_you_mean
 from mantis.hashing import fingerprint
+from mantis.logging import configure, name_step
 from mantis.processes import die_with_parent
 from mantis.runs.arms import parent_of
 from mantis.runs.records import State, StepRecord, read_record, reason_of, runs, write_record
 from mantis.store.base import ObjectStore
 from mantis.store.opening import open_store
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,7 @@ def run_step(run: Run, task: StepSpec, work: Compute) -> Manifest:
     Raises:
         MantisError: as `work` raises it, after it was recorded.
     """
-    os.environ[progress.STEP] = run.shown(task.step)
+    name_step(run.id, run.shown(task.step))
     made = task.fingerprint()
     prefix = task.address()
     before = read_record(run.store, run.id, task.step)
@@ -119,7 +121,7 @@ def run_step(run: Run, task: StepSpec, work: Compute) -> Manifest:
         run.store.delete(f"{prefix}/{MANIFEST}")
         existing = None
     if existing is not None:
-        progress.say(f"result was already there: {run.store.uri(prefix)}")
+        logger.info("The result was already there: %s", run.store.uri(prefix))
         same = before is not None and before.fingerprint == made and before.state in (State.DONE, State.REUSED)
         seconds = before.seconds if same and before is not None else 0.0
         _record(run, task, State.REUSED, began, seconds=seconds, attempts=0, manifest=existing)
@@ -191,7 +193,7 @@ def recorded(run: Run, step: str) -> Iterator[None]:
 @contextmanager
 def failure_recorded(run: Run, step: str) -> Iterator[None]:
     """Keep the record of a step that fails here; for what comes before `run_step`, as hashing an input does."""
-    os.environ[progress.STEP] = run.shown(step)
+    name_step(run.id, run.shown(step))
     began, clock = _now(), time.monotonic()
     try:
         yield
@@ -210,9 +212,10 @@ def component_main() -> Iterator[None]:
     """
     die_with_parent()
     try:
+        configure()
         yield
     except MantisError as error:
-        progress.say(f"failed: {error}")
+        logger.error("The step failed: %s", error)
         raise SystemExit(1) from None
 
 

@@ -4,6 +4,7 @@ The store's own files (metrics.jsonl, scores.json, records) are the truth; MLflo
 sent is therefore sent by whoever comes next: the next batch, the next attempt, or the run's last step.
 """
 
+import logging
 import os
 import queue
 import threading
@@ -14,7 +15,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from mantis import progress
 from mantis.errors import TrackingError
 from mantis.hashing import fingerprint
 from mantis.processes import one_at_a_time
@@ -22,6 +22,8 @@ from mantis.runs.step_runner import Run
 from mantis.store.base import ObjectStore
 from mantis.store.local import LocalStore
 from mantis.tracking.mlflow_database import DATABASE, LOCATION, STORE_TAG, THIS_STORE, artifact_folder, forget_addresses
+
+logger = logging.getLogger(__name__)
 
 RUN_TAG = "mantis.run"
 PARENT_TAG = "mlflow.parentRunId"  # MLflow's own: its page draws one run inside the other
@@ -223,7 +225,7 @@ class CurveSender:
         self._rows.put(None)
         self._thread.join(seconds)
         if self._thread.is_alive():
-            progress.say("MLflow did not take all of the curve in time; the run's last step sends the rest")
+            logger.warning("MLflow did not take all of the curve in time. The run's last step sends the rest.")
 
     def _work(self) -> None:
         tracked: TrackedRun | None = None
@@ -237,7 +239,7 @@ class CurveSender:
                 send_curve(tracked, waiting)
                 waiting.clear()
             except Exception as error:  # an outage must not cost a training step, whatever the client raises
-                progress.say(f"MLflow is away, {len(waiting)} rows wait: {str(error).splitlines()[0][:200]}")
+                logger.warning("MLflow is away, %d rows wait: %s", len(waiting), str(error).splitlines()[0][:200])
 
     def _collect(self, waiting: list[dict[str, float]]) -> bool:
         """Move rows to `waiting` until it is time to send; True when there will be no more."""

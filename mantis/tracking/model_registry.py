@@ -3,13 +3,15 @@
 The store is the truth; the registry points to it. It is told after the manifest was committed, so after the proof.
 """
 
+import logging
 from typing import Any
 
-from mantis import progress
 from mantis.artifacts.manifest import Manifest
 from mantis.errors import TrackingError
 from mantis.runs.step_runner import Run
 from mantis.tracking.mlflow_runs import address_in, open_tracked_run
+
+logger = logging.getLogger(__name__)
 
 ALIAS = "newest"  # `latest` is a word of MLflow's own
 FINGERPRINT_TAG = "mantis.fingerprint"
@@ -27,9 +29,9 @@ def register_model(run: Run, model: Manifest) -> str | None:
         version = _register(run, model)
     except (TrackingError, MlflowException, OSError) as error:
         reason = str(error).splitlines()[0][:200]
-        progress.say(f"the model is not registered in MLflow: {reason} The same command tries again.")
+        logger.warning("The model is not registered in MLflow: %s The same command tries again.", reason)
         return None
-    progress.say(f"registered in MLflow as {run.recipe.name} version {version}")
+    logger.info("Registered in MLflow as %s version %s", run.recipe.name, version)
     return version
 
 

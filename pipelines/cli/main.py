@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from mantis.logging import configure
 from pipelines.cli.arguments import examples
 from pipelines.cli.commands import (
     benchmark_commands,
@@ -69,6 +70,7 @@ def main(
     ] = False,
 ) -> None:
     """Without a command: the help."""
+    configure(short=True)
     _help_without_command(ctx)
 
 

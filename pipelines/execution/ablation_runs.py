@@ -3,10 +3,10 @@
 Source: paper, section 4.5: coref, then coref and compare, and so on.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
-from mantis import progress
 from mantis.config.recipe import Recipe
 from mantis.errors import ConfigError
 from mantis.runs.arms import arms_of, write_arms
@@ -17,6 +17,8 @@ from mantis.tracking.mlflow_runs import Status
 from pipelines.execution.finalize import NOT_STARTED, check_ours, delete_jobs, record_end, started, status_of
 from pipelines.execution.preflight import keep_recipe, preflight
 from pipelines.execution.resolve import fitting, resolve_run
+
+logger = logging.getLogger(__name__)
 
 FEWEST = 2  # arms that can be compared
 
@@ -76,7 +78,7 @@ def finish_arms(recipe: str, overrides: Mapping[str, object], name: str, store_u
         for run in (named, *arms):
             check_ours(run)
     except ConfigError:
-        progress.say(NOT_STARTED)
+        logger.warning(NOT_STARTED)
         return
     for arm in arms:
         delete_jobs(arm)

@@ -1,15 +1,15 @@
 """The last step, whatever happened: MLflow gets the whole run and its right status; the run gets its summary."""
 
 import json
-import os
+import logging
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from mantis import progress
 from mantis.artifacts.manifest import MANIFEST, Manifest, code_version, image_digest, parse_manifest
 from mantis.errors import ConfigError, MantisError, NotFoundError, StoreError
+from mantis.logging import name_step
 from mantis.runs.records import State, StepRecord, read_records, was_stopped
 from mantis.runs.step_runner import Run, open_run
 from mantis.schema_versions import Form, load_rows, versioned
@@ -19,8 +19,10 @@ from mantis.tracking.model_registry import register_model
 from pipelines.execution.preflight import check_name
 from pipelines.execution.resolve import name_of, resolve_run
 
+logger = logging.getLogger(__name__)
+
 CLUSTER_SECONDS = 60.0  # an API server that is away keeps no run from being closed
-NOT_STARTED = "no run was started"
+NOT_STARTED = "No run was started"
 
 
 def finish(
@@ -41,7 +43,7 @@ def finish(
         named = Run(id=run_id, store=open_store(store_url), recipe=resolved)
         check_ours(named)
     except ConfigError:
-        progress.say(NOT_STARTED)
+        logger.warning(NOT_STARTED)
         return
     delete_jobs(named)
     run = started(named)
@@ -64,7 +66,7 @@ def started(named: Run) -> Run | None:
     try:
         return open_run(named.id, named.store.url)
     except ConfigError:
-        progress.say(NOT_STARTED)
+        logger.warning(NOT_STARTED)
         return None
 
 
@@ -94,7 +96,7 @@ def delete_jobs(run: Run) -> None:
     """
     if run.recipe.training.launcher != "trainjob":
         return
-    os.environ[progress.STEP] = run.shown("finish")
+    name_step(run.id, run.shown("finish"))
     from components.training.launch.kubernetes_client import Cluster
     from components.training.launch.trainjob_spec import applied_name
 
@@ -104,16 +106,16 @@ def delete_jobs(run: Run) -> None:
             name = str(job["metadata"]["name"])
             if name != applied_name(run.id):
                 cluster.delete(name, str(job["metadata"]["uid"]))
-                progress.say(f"TrainJob {cluster.namespace}/{name} was left and is deleted")
+                logger.warning("TrainJob %s/%s was left over and is deleted", cluster.namespace, name)
     except MantisError as error:
-        progress.say(str(error))
+        logger.warning("%s", error)
 
 
 def record_end(run: Run, status: Status) -> None:
     """Write the run's summary and send everything about the run to MLflow; what MLflow does not take is said."""
     from mlflow.exceptions import MlflowException
 
-    os.environ[progress.STEP] = run.shown("finish")
+    name_step(run.id, run.shown("finish"))
     records = read_records(run.store, run.id)
     reasons = {record.step: record.reason for record in records if record.state is State.FAILED}
     content = {"run": run.id, "status": status, "failed": reasons, "steps": [r.model_dump() for r in records]}
@@ -126,10 +128,10 @@ def record_end(run: Run, status: Status) -> None:
         finally:  # a run that cannot be shown whole has ended all the same
             tracked.client.set_terminated(tracked.id, status=status)
     except MantisError as error:
-        progress.say(str(error))
+        logger.warning("%s", error)
     except MlflowException as error:
         reason = str(error).splitlines()[0][:200]
-        progress.say(f"MLflow did not take all of the run: {reason} The same command tries again.")
+        logger.warning("MLflow did not take all of the run: %s The same command tries again.", reason)
 
 
 def _send(tracked: TrackedRun, run: Run, records: list[StepRecord], reasons: Mapping[str, str]) -> None:

@@ -1,5 +1,6 @@
 """The first step: everything that can be refused is refused here, before anything is computed."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from components.data.published.published_sets import warnings
@@ -15,12 +16,13 @@ from mantis.errors import ConfigError, InputError, TrainingError
 from mantis.models.registry import check_family
 from mantis.models.weights import catalog
 from mantis.models.weights.mirror import mirrors, model_identity
-from mantis.progress import say
 from mantis.runs.lineage import find_artifact
 from mantis.runs.step_runner import Run, recorded
 from mantis.store.base import ObjectStore
 from mantis.store.opening import open_store
 from pipelines.execution.resolve import resolve_run
+
+logger = logging.getLogger(__name__)
 
 CLUSTER_SECONDS = 30.0  # for an API server to answer, as one that is started anew
 
@@ -56,7 +58,7 @@ def preflight(
             *warnings(resolve_subsets(run)),
             *catalog.warnings(catalog.named_bases(resolved.model).values()),
         ]:
-            say(f"warning: {warning}")
+            logger.warning("%s", warning)
         check_family(resolved.model.family)
         if model:
             find_model(store, model)
@@ -108,7 +110,7 @@ def check_weights(store: ObjectStore, recipe: Recipe) -> None:
         )
     model_identity(store, settings)
     if settings.vision and not settings.projector and recipe.training.train != ("projector",):
-        say("warning: model.projector is not set: the projector starts from random numbers, as in stage 1")
+        logger.warning("model.projector is not set: the projector starts from random numbers, as in stage 1")
 
 
 def _bases_for(family: str) -> list[str]:

@@ -12,12 +12,16 @@ from pathlib import Path
 
 from kfp import local
 
+from mantis.logging import configure
 from mantis.processes import die_with_parent
+
+logger = logging.getLogger(__name__)
 
 
 def main(parameters: str, pipeline: str = "instruction-tuning") -> int:
     """Run `pipeline` with `parameters` (JSON); 0 when every task succeeded."""
     die_with_parent()
+    configure()
     warnings.filterwarnings("ignore", message="You may be attemping to run a task")
     logging.getLogger().setLevel(logging.WARNING)
     from pipelines.execution.platform import Platform
@@ -29,8 +33,8 @@ def main(parameters: str, pipeline: str = "instruction-tuning") -> int:
         )
         try:
             PIPELINES[pipeline](Platform())(**json.loads(parameters))
-        except RuntimeError as error:  # kfp.local's word for a task that failed; the task said why
-            print(f"the DAG stopped: {error}", file=sys.stderr)
+        except RuntimeError as error:  # a task failed, and has logged why
+            logger.error("The DAG stopped: %s", error)
             return 1
     return 0
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 import os
 import tempfile
 import time
@@ -18,9 +19,10 @@ import urllib3
 from kfp.client import ServiceAccountTokenVolumeCredentials
 
 from mantis.errors import ConfigError, MantisError
-from mantis.progress import say
 from pipelines.execution.platform import Platform
 from pipelines.kubeflow.compile import compile_all
+
+logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 10.0
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
@@ -106,7 +108,7 @@ def follow(server: Server, run: str) -> str:
         except (urllib3.exceptions.HTTPError, OSError):
             now = "unknown: KFP does not answer"
         if now != state:
-            say(f"run {run}: {now}")
+            logger.info("Run %s: %s", run, now)
         state = now
         if state not in ENDED:
             time.sleep(POLL_SECONDS)

@@ -97,8 +97,8 @@ def test_a_pod_is_deleted_in_mid_training(
     (second,) = [line for line in pods.splitlines() if f"{one.job}-node-0-1" in line]
     kube.kubectl("-n", "mantis", "delete", second, *how)
     said = one.ends()
-    assert "a rank was lost: attempt 2" in said
-    assert "goes on after step" in said
+    assert "A rank was lost: attempt 2" in said
+    assert "Training continues after step" in said
     check(one, undisturbed)
 
 
@@ -136,8 +136,8 @@ def test_the_api_server_is_restarted(
     os.kill(int((home / "run" / "kube-apiserver.pid").read_text()), signal.SIGKILL)
     test_cluster("up")
     said = one.ends()
-    assert "the API server does not answer" in said
-    assert "the API server answers again" in said
+    assert "The API server does not answer" in said
+    assert "The API server answers again" in said
     check(one, undisturbed)
     test_cluster("up")  # kube-proxy ends by itself where its configuration was written anew; now it starts again
 
@@ -167,7 +167,7 @@ def test_cancelled(training: MakeTraining, undisturbed: dict[str, object], kube:
     saved = one.steps_saved()
     assert 5 <= saved < 30
     one.start()
-    assert f"goes on after step {saved}" in one.ends()
+    assert f"Training continues after step {saved}" in one.ends()
     check(one, undisturbed)
 
 

@@ -12,6 +12,7 @@ import yaml
 from components.training.launch.trainjob import TrainJobLauncher
 from components.training.launch.trainjob_spec import train_job
 from mantis.errors import TrainingError
+from mantis.logging import configure
 from tests.cluster.conftest import RunInBucket
 from tests.helpers.kubectl import Kube
 from tests.helpers.paths import ROOT
@@ -58,6 +59,7 @@ class Following:
 @pytest.fixture
 def said(capfd: pytest.CaptureFixture[str]) -> Any:
     """Wait for words of the launcher; returns all that it said."""
+    configure()
     heard: list[str] = []
 
     def wait(words: str, seconds: float = 60) -> str:

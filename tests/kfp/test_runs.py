@@ -165,7 +165,7 @@ def test_a_step_that_fails_says_why_where_people_look(
     )
     assert kfp.ends(theirs) == "FAILED"
     log = "".join(map(kfp.log, kfp.pods(theirs, "train")))
-    (said,) = [line for line in log.splitlines() if line.startswith("train: failed: ")]
+    (said,) = [line for line in log.splitlines() if "The step failed: " in line]
     assert "no-such-runtime" in said
     assert "no-such-runtime" in tracked(ours).data.tags["failed.train"]
     assert tracked(ours).info.status == "FAILED"

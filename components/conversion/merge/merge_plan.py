@@ -1,5 +1,6 @@
 """An adapter checkpoint and its unquantized base: what is merged, and what the merged model is compared with."""
 
+import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,10 +22,11 @@ from components.conversion.zero.zero_checkpoint import Checkpoint, MasterTensor
 from mantis import schema_versions
 from mantis.artifacts.manifest import File, Manifest, former_key, hash_object
 from mantis.errors import ConversionError
-from mantis.progress import say
 from mantis.runs.step_runner import Run
 from mantis.schema_versions import Form, Versioned
 from mantis.store.base import ObjectStore, concurrently
+
+logger = logging.getLogger(__name__)
 
 ADAPTER_CONFIG = "adapter_config.json"
 BASE = "base.json"
@@ -72,7 +74,8 @@ def plan_merge(run: Run, checkpoint: Manifest, zero: Checkpoint, folder: Path) -
     stored = read_safetensors(_base_sources(run.store, checkpoint), origin="the base")
     base = with_model_names(stored, folder)
     merged = merge_adapters(base, zero, config)
-    say(f"{sum(tensor.change is not None for tensor in merged.values())} of {len(merged)} tensors have an adapter")
+    changed = sum(tensor.change is not None for tensor in merged.values())
+    logger.info("%d of %d tensors have an adapter", changed, len(merged))
     whole = replace(zero, tensors=merged, aliases={}, trained=frozenset(merged), frozen=frozenset())
     return Merge(
         merged=whole,

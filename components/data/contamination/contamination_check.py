@@ -6,6 +6,7 @@ in them. Smaller or plainer ones, on which such a hash says nothing, count only 
 
 import io
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +23,13 @@ from components.data.contamination.perceptual_hash import WORDS, Hashes, alike, 
 from mantis.artifacts.benchmark_images import BenchmarkImage, benchmark_images
 from mantis.artifacts.manifest import Manifest, Number
 from mantis.hashing import sha256_bytes
-from mantis.progress import Progress, say
+from mantis.progress import Progress
 from mantis.runs.step_runner import Run
 from mantis.schema_versions import Form, versioned
 from mantis.store.base import ObjectStore
 from mantis.store.lance_tables import open_table
+
+logger = logging.getLogger(__name__)
 
 HITS = "hits.parquet"
 BENCHMARKS = "benchmarks.json"
@@ -231,7 +234,7 @@ def _save(run: Run, prefix: str, wanted: Wanted, hits: list[dict[str, Any]]) -> 
     rows = [count.row() for count in counts.values()]
     _write(run.store, prefix, hits, rows)
     images, seen = sum(count.images for count in counts.values()), sum(count.seen for count in counts.values())
-    say(f"of {images:,} benchmark images, {seen:,} are in the training mixture")
+    logger.info("The training mixture has %s of %s benchmark images", f"{seen:,}", f"{images:,}")
     return {
         "images": images,
         "seen": seen,

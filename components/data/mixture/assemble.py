@@ -1,6 +1,7 @@
 """The mixture: which rows of which subsets make an epoch, and how long each sample is."""
 
 import json
+import logging
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,11 +28,13 @@ from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family
 from mantis.models.weights.loading import base_tokenizer, model_folder
 from mantis.models.weights.mirror import resolved
-from mantis.progress import Progress, say
+from mantis.progress import Progress
 from mantis.runs.step_runner import Run
 from mantis.schema_versions import Form, versioned
 from mantis.store.base import ObjectStore, delete_tree, upload_tree
 from mantis.store.lance_tables import open_table, write_table
+
+logger = logging.getLogger(__name__)
 
 INDEX = "index.lance"
 SUBSETS = "subsets.json"
@@ -92,7 +95,7 @@ def assemble_mixture(run: Run, datasets: Mapping[str, Manifest], prefix: str) ->
     ledger.save(store, prefix)
     described = versioned(Form.MIXTURE_SUBSETS, {"subsets": [_description(part) for part in chosen]})
     store.put(f"{prefix}/{SUBSETS}", json.dumps(described, indent=1).encode())
-    say(f"{len(index):,} samples in an epoch; ledger: {ledger.reasons()}")
+    logger.info("An epoch has %s samples. Ledger: %s", f"{len(index):,}", ledger.reasons())
     return _summary(index, ledger, len(tokenizer), [part.subset for part in chosen])
 
 
@@ -113,7 +116,7 @@ def _tokenizer(store: ObjectStore, recipe: Recipe, chosen: Sequence[Chosen]) -> 
         return base_tokenizer(model_folder(resolved(store, recipe.model).base), specials)
     texts = _texts(recipe, chosen, specials)
     tokenizer = train_tokenizer(texts, vocabulary=shape.vocabulary, special_tokens=specials)
-    say(f"trained a tokenizer of {len(tokenizer):,} tokens on the mixture's text")
+    logger.info("Trained a tokenizer of %s tokens on the mixture's text", f"{len(tokenizer):,}")
     return tokenizer
 
 

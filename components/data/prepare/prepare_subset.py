@@ -1,5 +1,6 @@
 """One subset: every row read, checked, and kept in a Lance table or written to the ledger."""
 
+import logging
 from itertools import groupby
 
 from components.data.prepare.fragments import (
@@ -15,9 +16,10 @@ from components.data.prepare.row_validator import RowLimits, RowValidator
 from components.data.sources.source import RowSource
 from mantis.artifacts.manifest import Number
 from mantis.errors import InputError, IntegrityError
-from mantis.progress import say
 from mantis.store.base import ObjectStore
 from mantis.store.lance_tables import commit_fragments
+
+logger = logging.getLogger(__name__)
 
 DATA = "data.lance"
 
@@ -44,7 +46,8 @@ def prepare_subset(
     """
     recorded = read_fragments(store, prefix)
     if recorded:
-        say(f"{subset}: goes on; {sum(part.rows for part in recorded.values()):,} rows were prepared before")
+        before = sum(part.rows for part in recorded.values())
+        logger.info("%s: preparation continues after %s rows", subset, f"{before:,}")
     checker = RowValidator(subset, source, limits, workers)
 
     def first_of(number: int) -> int:
@@ -80,7 +83,7 @@ def _commit(
             remedy=f"Delete {store.uri(prefix)} and run it again; if it stays, report it.",
         )
     ledger.save(store, prefix)
-    say(f"{subset}: {kept:,} of {read:,} rows kept; ledger: {ledger.reasons()}")
+    logger.info("%s: kept %s of %s rows. Ledger: %s", subset, f"{kept:,}", f"{read:,}", ledger.reasons())
     return {
         "rows": read,
         "kept": kept,

@@ -1,5 +1,6 @@
 """Published sets from the hub into the store, at sources/<subset>/. A set is there when its manifest is."""
 
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -11,8 +12,9 @@ from mantis.errors import InputError
 from mantis.hashing import fingerprint
 from mantis.hub.client import HubFile, Repository, hub_errors, list_files
 from mantis.hub.download import fetch_files, pinned_commit
-from mantis.progress import say
 from mantis.store.base import ObjectStore
+
+logger = logging.getLogger(__name__)
 
 REVISION = 1
 ASIDE = "bring the files another way and name their folder with --source."
@@ -36,7 +38,7 @@ def fetch_subset(
     there = read_manifest(store, prefix)
     had = str(there.summary["splits"]).split() if there else []
     if there and set(splits) <= set(had) and revision in ("", there.summary["revision"]):
-        say(f"{subset} is there already, at revision {there.summary['revision']}")
+        logger.info("The store has %s already, at revision %s", subset, there.summary["revision"])
         return there
     repository = Repository(name=hub.repository, kind="dataset", aside=ASIDE)
     with hub_errors(repository):

@@ -2,6 +2,7 @@
 
 import fnmatch
 import json
+import logging
 import os
 import tempfile
 import urllib.error
@@ -25,8 +26,10 @@ from mantis.artifacts.manifest import (
 )
 from mantis.errors import ConfigError, InputError, IntegrityError
 from mantis.hashing import fingerprint, sha256_file
-from mantis.progress import Progress, say
+from mantis.progress import Progress
 from mantis.store.base import ObjectStore, delete_tree
+
+logger = logging.getLogger(__name__)
 
 REVISION = 1  # of this way of mirroring
 HUB = "https://huggingface.co"
@@ -120,7 +123,7 @@ def fetch(store: ObjectStore, benchmark: Benchmark) -> Manifest:
         problems = check_files(store, existing)
         if not problems:
             return existing
-        say(f"{problems[0]}; fetched again.")
+        logger.warning("%s. The files are fetched again.", problems[0].rstrip("."))
         delete_tree(store, mirrored_files(prefix))
     _fetch_files(store, mirrored_files(prefix), hub, revision, files)
     config = {"dataset": hub.dataset, "revision": revision, "files": sorted(files)}

@@ -1,5 +1,6 @@
 """From questions to responses: what the journal has is taken from it, the rest is generated and written there."""
 
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -24,8 +25,9 @@ from mantis.artifacts.layout import responses_key
 from mantis.artifacts.manifest import Manifest
 from mantis.config.evaluation_settings import EvaluationSettings
 from mantis.hashing import fingerprint
-from mantis.progress import say
 from mantis.runs.step_runner import Run
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,7 @@ class ResponseCache:
             encoder = load_encoder(folder, self.run.recipe.model)
             encoded = [encoder.encode(question) for question in missing.values()]
             on = devices(self._settings.processes)
-            say(f"{len(encoded):,} questions for {self.benchmark.title} on {', '.join(on)}")
+            logger.info("%s: answering %s questions on %s", self.benchmark.title, f"{len(encoded):,}", ", ".join(on))
             answer(self._work(journal, encoded), self._loader(folder), on, done)
 
     def _work(self, journal: Journal, encoded: Sequence[Encoded]) -> BatchQueue:

@@ -1,5 +1,6 @@
 """Answering with one process, or several that take batches from one list."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -14,7 +15,8 @@ import torch
 from components.evaluation.generation.generator import Encoded, Generator
 from mantis.errors import EvaluationError, MantisError
 from mantis.processes import die_with_parent
-from mantis.progress import say
+
+logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LOOKS = 1.0  # at whether a process has died
 
@@ -122,7 +124,7 @@ def _follow(processes: Sequence[ForkProcess], told: Any, total: int, done: Calla
 def _raise_for(processes: Sequence[ForkProcess]) -> None:
     for process in processes:
         if process.exitcode not in (None, 0):
-            say(f"process {process.pid} ended with {process.exitcode}")
+            logger.error("Process %s, which answers questions, ended with exit code %s", process.pid, process.exitcode)
             raise EvaluationError(
                 f"A process that answers ended with exit code {process.exitcode}.",
                 remedy="Start the same command again: it goes on with what is answered. If memory ran out, lower "

@@ -1,5 +1,6 @@
 """Where a benchmark's samples come from: generated here, a folder, a store, or a mirror in the run's store."""
 
+import logging
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,10 +16,11 @@ from mantis.artifacts.layout import mirrored_files
 from mantis.artifacts.manifest import Manifest
 from mantis.artifacts.source_names import GENERATED, MIRROR
 from mantis.config.recipe import Recipe
-from mantis.progress import say
 from mantis.store.base import ObjectStore, download_tree
 from mantis.store.local import LocalStore
 from mantis.store.opening import open_store
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ def read_and_say(folder: Path, benchmark: Benchmark, *, spool: Path, pictures: b
     spool.mkdir(parents=True, exist_ok=True)
     read = read_benchmark(folder, benchmark, spool=spool, pictures=pictures)
     for reason, number in sorted(Counter(missing.reason for missing in read.missing).items()):
-        say(f"{benchmark.title}: {number:,} samples are missing ({reason}); the result counts them.")
+        logger.warning("%s: %d samples are missing (%s). The result counts them.", benchmark.title, number, reason)
     return read
 
 

@@ -4,6 +4,7 @@ The judgement depends on the losses of earlier steps alone. The checkpoint keeps
 """
 
 import json
+import logging
 import math
 import statistics
 from collections import deque
@@ -12,8 +13,9 @@ from dataclasses import dataclass, field
 
 from components.training.callbacks.callback import Callback, CallbackState
 from mantis.errors import StoreError, TrainingError
-from mantis.progress import say
 from mantis.store.base import ObjectStore
+
+logger = logging.getLogger(__name__)
 
 SKIPPED = "skipped.jsonl"
 LOSSES = 64  # a spike is measured by the median of this many earlier steps
@@ -71,7 +73,7 @@ class LossSpikeGuard(Callback):
         if len(self.skipped) >= self.skips:
             raise bad_step(step, what, ids, skipped=len(self.skipped))
         self.skipped.append(step)
-        say(f"STEP {step} IS SKIPPED ({len(self.skipped)} of {self.skips}): {what}")
+        logger.warning("Step %d is skipped (%d of at most %d skips): %s", step, len(self.skipped), self.skips, what)
         if self.ledger:
             self.ledger({"step": step, "reason": what, "loss": repr(loss), "samples": list(ids)})
 
@@ -96,4 +98,4 @@ def record_skipped(store: ObjectStore, prefix: str, row: dict[str, object]) -> N
         rows = sorted([*(old for old in rows if old["step"] != row["step"]), row], key=lambda item: int(item["step"]))
         store.put(key, "".join(json.dumps(item) + "\n" for item in rows).encode())
     except StoreError as error:  # the checkpoint's state names the step, too
-        say(f"{SKIPPED}: {error}")
+        logger.warning("The store did not take %s: %s", SKIPPED, error)

@@ -1,6 +1,7 @@
 """The files that a training stores beside its checkpoints."""
 
 import json
+import logging
 from dataclasses import dataclass
 
 import torch.distributed as dist
@@ -19,8 +20,9 @@ from mantis.artifacts.manifest import Number
 from mantis.config.recipe import Recipe
 from mantis.dataset.mixture_reader import MixtureReader
 from mantis.models.family import Family
-from mantis.progress import say
 from mantis.store.base import ObjectStore
+
+logger = logging.getLogger(__name__)
 
 ENGINE = "engine.json"
 
@@ -45,7 +47,7 @@ class EngineFile(Callback):
 
     def on_start(self, trainer: TrainerView) -> None:
         """Log and store."""
-        say(f"{self.headline}; DeepSpeed with\n{as_text(self.engine.options)}")
+        logger.info("%s. DeepSpeed's settings:\n%s", self.headline, as_text(self.engine.options))
         options = [option.to_json() for option in self.engine.options]
         self.store.put(f"{self.prefix}/{ENGINE}", json.dumps(options, indent=1).encode())
 

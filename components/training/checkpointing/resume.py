@@ -1,5 +1,6 @@
 """Resumes from the newest whole checkpoint: all ranks agree on it and verify it before they load it."""
 
+import logging
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from components.training.engine.deepspeed_engine import DistributedContext
 from mantis.artifacts.checkpoint import Commit, committed, read_commit
 from mantis.artifacts.layout import step_folder
 from mantis.errors import IntegrityError, TrainingError
-from mantis.progress import say
 from mantis.store.base import ObjectStore
+
+logger = logging.getLogger(__name__)
 
 
 def restore(
@@ -55,7 +57,9 @@ def restore(
             else:
                 _repartition(engine, commit, folder, ranks, zero_stage=zero_stage, frozen=frozen)
             if ranks.is_main:
-                say(f"goes on after step {step} from {store.uri(f'{prefix}/{step_folder(step)}')}")
+                logger.info(
+                    "Training continues after step %d from %s", step, store.uri(f"{prefix}/{step_folder(step)}")
+                )
             if ranks.is_main:
                 for damaged in steps[: steps.index(step)]:
                     # A damaged checkpoint would count as one of the newest that are kept.
@@ -113,7 +117,7 @@ def _fetched_whole(
 
 def _agree(problem: str, step: int, ranks: DistributedContext) -> bool:
     if problem:
-        say(f"CHECKPOINT DAMAGED, rank {ranks.rank}: {problem} The one before {step_folder(step)} is used.")
+        logger.warning("CHECKPOINT DAMAGED: %s Training uses the one before %s.", problem, step_folder(step))
     bad = torch.tensor([1 if problem else 0], device=ranks.device)
     dist.all_reduce(bad)
     return not bad.item()
@@ -130,10 +134,14 @@ def _repartition(
     engine: Any, commit: Commit, folder: Path, ranks: DistributedContext, *, zero_stage: int, frozen: bool
 ) -> None:
     if ranks.is_main:
-        say(
-            f"THE LAYOUT CHANGED: step {commit.step} was saved by {commit.world_size} ranks with ZeRO-"
-            f"{commit.zero_stage}; it is resharded for {ranks.world_size} ranks with ZeRO-{zero_stage}. The samples "
-            "of every step stay the same. Sums are taken in another order, so the last bits may differ."
+        logger.warning(
+            "The layout changed. %d ranks with ZeRO-%d saved step %d: it is resharded for %d ranks with ZeRO-%d. The "
+            "samples of every step stay the same. Sums are taken in another order, so the last bits may differ.",
+            commit.world_size,
+            commit.zero_stage,
+            commit.step,
+            ranks.world_size,
+            zero_stage,
         )
     shards = Shards(folder, world_size=commit.world_size, zero_stage=commit.zero_stage)
     load_resharded(engine, shards, rank=ranks.rank, frozen=frozen)

@@ -7,6 +7,7 @@ after it has found every rank's list. A folder without COMMIT is no checkpoint; 
 """
 
 import json
+import logging
 import tempfile
 import threading
 import time
@@ -23,9 +24,10 @@ from mantis.artifacts.layout import COMMIT, commit_key, step_folder, step_of
 from mantis.artifacts.manifest import File
 from mantis.errors import IntegrityError, StoreError, TrainingError
 from mantis.hashing import sha256_bytes, sha256_file
-from mantis.progress import say
 from mantis.schema_versions import FIELD, Form, Versioned, check_version, origin
 from mantis.store.base import ObjectStore, concurrently, delete_tree
+
+logger = logging.getLogger(__name__)
 
 STATE = "state.json"
 OUTAGE_SECONDS = 120.0  # how long a store may be away before a save gives up
@@ -92,7 +94,7 @@ def delete_uncommitted(store: ObjectStore, prefix: str) -> None:
     keep = committed(store, prefix)
     names = {entry.key.removeprefix(prefix + "/").partition("/")[0] for entry in store.list(prefix)}
     for folder in sorted(name for name in names if step_of(name) is not None and step_of(name) not in keep):
-        say(f"{folder} was never committed (its upload was cut off) and is deleted")
+        logger.warning("%s was never committed: its upload was cut off. It is deleted.", folder)
         delete_tree(store, f"{prefix}/{folder}")
 
 
@@ -268,6 +270,6 @@ def through_outages(action: Callable[[], T]) -> T:
         except StoreError as error:
             if time.monotonic() + pause > until:
                 raise
-            say(f"the store does not take the checkpoint, next try in {pause:.0f} s: {error.problem}")
+            logger.warning("The store does not take the checkpoint, next try in %.0f s: %s", pause, error.problem)
             time.sleep(pause)
             pause = min(2 * pause, 15.0)

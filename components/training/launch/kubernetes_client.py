@@ -1,5 +1,6 @@
 """The few calls of the API server that following a job needs. Each waits while the server is away."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +15,9 @@ from kubernetes.client.exceptions import ApiException
 
 from components.training.launch.trainjob_spec import GROUP, PLURAL, RUN_LABEL, VERSION, label_of, stored_in
 from mantis.errors import ConfigError, TrainingError
-from mantis.progress import say
 from mantis.runs.step_runner import Run
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 REQUEST_SECONDS = (5.0, 30.0)  # to connect, to answer
@@ -244,7 +246,7 @@ class Cluster:
             else:
                 self._known = True
                 if said:
-                    say("the API server answers again")
+                    logger.info("The API server answers again")
                 return answer
             if patience is not None and time.monotonic() - began > patience:
                 if refusal:
@@ -254,7 +256,7 @@ class Cluster:
                 )
             if not said:
                 said = True
-                say(f"the API server does not answer ({problem}); the job goes on without it, and this waits")
+                logger.warning("The API server does not answer (%s). The job continues. This step waits.", problem)
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 

@@ -1,5 +1,6 @@
 """Who starts the ranks."""
 
+import logging
 import os
 import re
 import signal
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from components.training.monitoring.failures import FAILURES, describe_failure
-from mantis import progress
 from mantis.config.training_settings import TrainingSettings
 from mantis.errors import ConfigError
 from mantis.hashing import fingerprint
 from mantis.processes import die_with_parent, one_at_a_time, sigterm_raises
 from mantis.runs.step_runner import Run
+
+logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 60  # from the request to stop until the ranks are killed; a save has to fit into it
 LINES_KEPT = 400
@@ -85,7 +87,7 @@ def _turn(run: Run) -> AbstractContextManager[None]:
     if not run.parent:
         return nullcontext()
     name = f"{fingerprint([run.store.url, run.parent])}.turn"
-    return one_at_a_time(name, lambda: progress.say("waits until another arm has trained on this machine"))
+    return one_at_a_time(name, lambda: logger.info("This arm waits until another one has trained on this machine"))
 
 
 def _command(run: Run, recipe: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""The log of a job's first rank on this terminal, and what it says about progress."""
+"""The log of a job's first rank on this terminal, and the progress that it reports."""
 
 import re
 import sys
@@ -11,11 +11,12 @@ from kubernetes.client.exceptions import ApiException
 
 from components.training.launch.kubernetes_client import Cluster, Pod
 from mantis import progress
+from mantis.logging import message_of
 
 AGAIN_SECONDS = 1.0
 SPARE_SECONDS = 30  # asked for again after a broken connection: lines that are known are left out by their time
 FIRST_LINES = 500  # of a log that somebody else has followed before
-# What mantis.progress says: "train: training: 1,200 of 5,000 steps  3.1 steps/s  20:26 left  loss 0.1".
+# A line of mantis.progress: "training: 1,200 of 5,000 steps  3.1 steps/s  20:26 left  loss 0.1".
 STEPS = re.compile(r"training: ([\d,]+) of ([\d,]+) (steps)\s+[\d.,]+ steps/s(?:\s+[\d:]+ left)?(.*)")
 
 
@@ -68,10 +69,13 @@ def comparable(stamp: str) -> str:
 
 
 def show(line: str) -> None:
-    """One line of the log on this step's own output, and the bar of `mantis run` where it tells of steps."""
+    """Relay one line of the log as it is, and publish the steps that it counts for the bar of `mantis run`.
+
+    The line has the time, rank, run and step of its own process: it gets no second prefix.
+    """
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
-    told = STEPS.search(line)
+    told = STEPS.search(message_of(line))
     if told:
         done, total = (int(text.replace(",", "")) for text in told.group(1, 2))
         progress.publish(state="running", label="training", done=done, total=total, unit=told[3], note=told[4].strip())

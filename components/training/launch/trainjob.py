@@ -1,5 +1,6 @@
 """The ranks as a TrainJob of Kubeflow Trainer: started once, followed for as long as it takes, nothing left over."""
 
+import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from mantis import progress
 from mantis.errors import TrainingError
 from mantis.processes import sigterm_raises
 from mantis.runs.step_runner import Run
+
+logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
 GONE_SECONDS = 900.0  # that pods may take to save and end once their job is deleted
@@ -42,7 +45,7 @@ class TrainJobLauncher:
 
     def launch(self, run: Run, prefix: str) -> None:
         if is_whole(run.store, prefix):  # by a job that a person applied
-            progress.say("the checkpoint is whole: no TrainJob is needed")
+            logger.info("The checkpoint is complete: no TrainJob is needed")
             return
         job = train_job(run, prefix.rsplit("/", 1)[-1])
         cluster = Cluster(run.recipe.cluster.namespace)
@@ -52,7 +55,7 @@ class TrainJobLauncher:
                 _follow(cluster, name, uid, run, prefix)
             except (KeyboardInterrupt, SystemExit):
                 with suppress(OSError):  # Ctrl-C ends whoever reads this, too
-                    progress.say(f"cancelled: TrainJob {name} saves a checkpoint and is deleted")
+                    logger.warning("The step was cancelled: TrainJob %s saves a checkpoint and is deleted", name)
                 _tidy_up(cluster, name, uid)
                 raise
             except ClusterError:  # the next attempt follows the job further
@@ -68,7 +71,7 @@ def _tidy_up(cluster: Cluster, name: str, uid: str) -> None:
     try:
         remove(cluster, name, uid)
     except TrainingError as error:
-        progress.say(f"warning: {error}")
+        logger.warning("%s", error)
 
 
 def _ensure(cluster: Cluster, job: dict[str, Any], run: Run, prefix: str) -> tuple[str, str]:
@@ -78,7 +81,7 @@ def _ensure(cluster: Cluster, job: dict[str, Any], run: Run, prefix: str) -> tup
     while True:
         applied = _applied(cluster, run)
         if applied:
-            progress.say(f"TrainJob {cluster.namespace}/{applied[0]} was applied for this run and is followed")
+            logger.info("TrainJob %s/%s was applied for this run and is followed", cluster.namespace, applied[0])
             return applied
         found = cluster.read(name)
         if found is None:
@@ -86,14 +89,14 @@ def _ensure(cluster: Cluster, job: dict[str, Any], run: Run, prefix: str) -> tup
             made = cluster.create(_queued_now(job))
             if made is None:
                 continue  # somebody else was faster
-            progress.say(f"TrainJob {address} was created: {_command(job)}")
+            logger.info("TrainJob %s was created: %s", address, _command(job))
             return name, made
         uid = str(found["metadata"]["uid"])
         why = _unfit(found, job, run, prefix)
         if why is None:
-            progress.say(f"TrainJob {address} is there already and is followed")
+            logger.info("TrainJob %s is there already and is followed", address)
             return name, uid
-        progress.say(f"TrainJob {address} {why}: it is deleted first")
+        logger.warning("TrainJob %s %s: it is deleted first", address, why)
         remove(cluster, name, uid)
 
 
@@ -184,11 +187,11 @@ def _tell(cluster: Cluster, job: dict[str, Any], pods: list[Pod], nodes: int, se
     begun = [pod for pod in pods if pod.attempt == attempt and pod.phase != "Pending"]
     if attempt > seen.attempt:
         seen.attempt = attempt
-        progress.say(f"a rank was lost: attempt {attempt + 1} of all ranks, from the last committed checkpoint")
+        logger.warning("A rank was lost: attempt %d of all ranks, from the last committed checkpoint", attempt + 1)
     waits = _waits(cluster, job, pods, nodes) if len(begun) < nodes and _ended(job) is None else ""
     now = time.monotonic()
     if waits and (waits != seen.text or now - seen.at > SAY_SECONDS):
-        progress.say(f"TrainJob {job['metadata']['name']}: {waits}")
+        logger.info("TrainJob %s: %s", job["metadata"]["name"], waits)
         progress.publish(
             state="running", label=waits.split(":")[0], done=len(begun), total=nodes, unit="pods", note=waits
         )

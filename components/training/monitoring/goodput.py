@@ -1,6 +1,7 @@
 """Wall time of a training by cause: every second has one cause, so the causes sum to the wall time."""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -10,9 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mantis.errors import NotFoundError, StoreError
-from mantis.progress import say
 from mantis.schema_versions import Form, versioned, without_version
 from mantis.store.base import ObjectStore
+
+logger = logging.getLogger(__name__)
 
 HEARTBEAT = "heartbeat.json"
 HEARTBEAT_SECONDS = 2.0
@@ -145,7 +147,7 @@ class Heartbeat:
         try:
             self._store.put(self._key, json.dumps(versioned(Form.HEARTBEAT, vars(beat))).encode())
         except StoreError as error:  # only the goodput of a later attempt would be wrong
-            say(f"heartbeat: {error}")
+            logger.warning("The store did not take the heartbeat: %s", error)
 
 
 def seconds_so_far(store: ObjectStore, prefix: str) -> float:

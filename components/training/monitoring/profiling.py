@@ -1,5 +1,6 @@
 """Traces some steps with torch.profiler and stores the trace beside the checkpoint."""
 
+import logging
 import re
 import tempfile
 from dataclasses import dataclass
@@ -9,8 +10,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from mantis.errors import ConfigError
-from mantis.progress import say
 from mantis.store.base import ObjectStore
+
+logger = logging.getLogger(__name__)
 
 STEPS = re.compile(r"(\d+):(\d+)")
 
@@ -65,7 +67,7 @@ class StepProfiler:
             path = Path(folder) / "trace.json.gz"
             traced.export_chrome_trace(str(path))
             self._store.put_file(self._key, path)
-        say(f"trace for chrome://tracing or ui.perfetto.dev: {self._store.uri(self._key)}")
+        logger.info("Wrote a trace for chrome://tracing or ui.perfetto.dev: %s", self._store.uri(self._key))
 
 
 def _activities() -> list[ProfilerActivity]:

@@ -4,6 +4,7 @@ Collectives make every rank as slow as the slowest one, so the time of a step do
 of a small piece of work that every rank does alone between two steps, and the time that a rank waits for its data.
 """
 
+import logging
 import socket
 import statistics
 import time
@@ -14,7 +15,8 @@ import torch
 
 from components.training.engine.deepspeed_engine import DistributedContext
 from components.training.monitoring.step_metrics import Row
-from mantis.progress import say
+
+logger = logging.getLogger(__name__)
 
 SIDE = {"cpu": 256, "cuda": 4096}  # rows of square matrices: one product takes about a millisecond
 TIMES = 3  # products at first, and at least
@@ -89,7 +91,7 @@ class Stragglers:
 
     def _say(self, rank: int, what: str) -> None:
         if rank == self.ranks.rank:  # only this rank knows its host
-            say(f"STRAGGLER: rank {rank} on {socket.gethostname()} {what}, and every rank waits for it.")
+            logger.warning("STRAGGLER: rank %d on %s %s. Every rank waits for it.", rank, socket.gethostname(), what)
 
 
 def piece_of_work(device: torch.device, times: int) -> float:

@@ -5,9 +5,10 @@ import os
 import socket
 import threading
 
-from mantis.progress import say
 from mantis.runs.step_runner import Run
 from mantis.tracking.mlflow_runs import Status, TrackedRun, find_tracked_run, tracking_uri
+
+logger = logging.getLogger(__name__)
 
 SAMPLING_SECONDS = 10
 AGAIN_SECONDS = 30.0  # pause after MLflow was away
@@ -47,7 +48,7 @@ class SystemMetrics:
                 if tracked.client.get_run(tracked.id).info.status != Status.RUNNING:
                     return  # another program has closed the run
             except Exception as error:  # no error of the client may cost a training step
-                say(f"MLflow takes no system metrics: {str(error).splitlines()[0][:200]}")
+                logger.warning("MLflow takes no system metrics: %s", str(error).splitlines()[0][:200])
             self._closed.wait(AGAIN_SECONDS)
 
     def _watch(self, run_id: str) -> None:

@@ -7,6 +7,7 @@ Its samples have one image and some text. The optimizer states, which ZeRO shard
 
 import io
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from components.training.sizing.estimate import GRADIENT, STATE
 from mantis.config.recipe import Recipe, load_recipe_file
 from mantis.errors import ConfigError
-from mantis.progress import say
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from mantis.models.family import Processor
@@ -61,7 +63,7 @@ def fit(recipe: Recipe, *, memory: float) -> Fit:
         good, bad, tokens = 0, LARGEST, FIRST
         while bad - good > good // 2**TRIALS_BETWEEN and tokens <= LARGEST:
             trial = _try(path, tokens)
-            say(f"{tokens:,} tokens: {f'{trial.peak / 1e9:.2f} GB' if trial else 'out of memory'}")
+            logger.info("%d tokens: %s", tokens, f"{trial.peak / 1e9:.2f} GB" if trial else "out of memory")
             if trial and trial.peak <= memory:
                 trials.append(trial)
                 good = tokens

@@ -7,6 +7,7 @@ would fill what is missing with random numbers and warn. Nothing is asked of the
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -23,9 +24,10 @@ from transformers import (
 from mantis.config.model_settings import ModelSettings
 from mantis.errors import ConfigError, InputError
 from mantis.models.family import Family, Processor
-from mantis.progress import say
 from mantis.store.base import ObjectStore, download_tree
 from mantis.store.opening import open_store
+
+logger = logging.getLogger(__name__)
 
 PAD = "<|pad|>"  # what the official stage 1 adds to LLaMA-3's vocabulary (train_mllava.py, do_pretrain)
 SHOWN = 5  # tensors that an error names
@@ -67,7 +69,7 @@ def _copy_once(store: ObjectStore, size: int, folder: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.exists():
             return
-        say(f"copying {size:,} bytes of {store.url} to {folder}")
+        logger.info("Copying %s bytes of %s to %s", f"{size:,}", store.url, folder)
         with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
             whole = Path(partial) / "model"
             download_tree(store, "", whole)

@@ -1,5 +1,6 @@
 """Published weights in the store, models/bases/<base>/<revision>/, and what decides the weights that a recipe names."""
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -20,9 +21,10 @@ from mantis.hashing import fingerprint, sha256_bytes
 from mantis.hub.client import HubFile, Repository, hub_errors, list_files
 from mantis.hub.download import fetch_files, pinned_commit
 from mantis.models.weights.catalog import FIELDS, PublishedWeights, named_bases, published_base, published_bases
-from mantis.progress import say
 from mantis.store.base import ObjectStore
 from mantis.store.opening import open_store
+
+logger = logging.getLogger(__name__)
 
 REVISION = 1
 REVISION_HASH = re.compile("[0-9a-f]{40}")
@@ -51,7 +53,7 @@ def fetch_model(store: ObjectStore, name: str, *, revision: str = "") -> Manifes
         commit = asked if known else pinned_commit(store, revisions_of_base(name), repository, asked, base.revision)
         prefix = ArtifactKind.SOURCE.address(base=name, revision=commit)
         if there := read_manifest(store, prefix):
-            say(f"{name} is there already, at revision {commit}")
+            logger.info("The store has %s already, at revision %s", name, commit)
             return there
         wanted = _files_of_a_model(list_files(repository, commit), repository, commit)
     files = fetch_files(store, prefix, repository, commit, wanted, label=name)

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
     return read
 
 
-def test_a_line_has_time_level_rank_run_and_step(lines, monkeypatch):
+def test_a_line_has_time_level_rank_run_and_step(lines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     configure()
     logger.info("%d of %d", 1, 2)
     name_step("demo-1a", "train")
@@ -52,7 +53,7 @@ def test_a_line_has_time_level_rank_run_and_step(lines, monkeypatch):
     assert re.fullmatch(rf"{TIME} WARNING \[rank 3, run demo-1a, step train\] late", full)
 
 
-def test_a_line_for_a_terminal_is_short_and_names_the_level_of_a_warning(lines):
+def test_a_line_for_a_terminal_is_short_and_names_the_level_of_a_warning(lines: Any) -> None:
     configure(short=True)
     name_step("demo-1a", "train")
     logger.info("fine")
@@ -63,7 +64,7 @@ def test_a_line_for_a_terminal_is_short_and_names_the_level_of_a_warning(lines):
 
 
 @pytest.mark.parametrize("short", [False, True])
-def test_json_lines_hold_every_field(lines, monkeypatch, short):
+def test_json_lines_hold_every_field(lines: Any, monkeypatch: pytest.MonkeyPatch, short: Any) -> None:
     monkeypatch.setenv("MANTIS_LOG", "json")
     configure(short=short)
     logger.info("two\nlines of %s", "ü")
@@ -79,7 +80,7 @@ def test_json_lines_hold_every_field(lines, monkeypatch, short):
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_an_exception_comes_with_its_traceback(lines, monkeypatch, form):
+def test_an_exception_comes_with_its_traceback(lines: Any, monkeypatch: pytest.MonkeyPatch, form: Any) -> None:
     monkeypatch.setenv("MANTIS_LOG", form)
     configure()
     try:
@@ -94,7 +95,7 @@ def test_an_exception_comes_with_its_traceback(lines, monkeypatch, form):
     assert said[-1] == "ZeroDivisionError: division by zero"
 
 
-def test_configured_twice_a_line_comes_once_in_the_last_format(lines, monkeypatch):
+def test_configured_twice_a_line_comes_once_in_the_last_format(lines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     configure()
     monkeypatch.setenv("MANTIS_LOG", "json")
     configure()
@@ -103,13 +104,13 @@ def test_configured_twice_a_line_comes_once_in_the_last_format(lines, monkeypatc
     assert json.loads(line)["message"] == "once"
 
 
-def test_other_libraries_keep_their_levels_and_handlers_and_a_basic_handler_goes(lines):
-    class Recorder(logging.StreamHandler):
+def test_other_libraries_keep_their_levels_and_handlers_and_a_basic_handler_goes(lines: Any) -> None:
+    class Recorder(logging.StreamHandler[Any]):
         """A host program's own handler."""
 
     root, other = logging.getLogger(), logging.getLogger("somebody.else")
     level = root.level
-    basic, recorder = logging.StreamHandler(sys.stdout), Recorder(sys.stdout)
+    basic, recorder = logging.StreamHandler[Any](sys.stdout), Recorder(sys.stdout)
     root.addHandler(basic)  # as KFP's executor adds it
     other.addHandler(recorder)
     other.setLevel(logging.ERROR)
@@ -123,7 +124,7 @@ def test_other_libraries_keep_their_levels_and_handlers_and_a_basic_handler_goes
     assert lines() == []
 
 
-def test_the_level_comes_from_the_environment(lines, monkeypatch):
+def test_the_level_comes_from_the_environment(lines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MANTIS_LOG_LEVEL", "warning")
     configure()
     logger.info("quiet")
@@ -133,13 +134,13 @@ def test_the_level_comes_from_the_environment(lines, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "remedy"), [("MANTIS_LOG", "text, json"), ("MANTIS_LOG_LEVEL", "DEBUG, INFO")])
-def test_an_unknown_value_is_an_error(monkeypatch, name, remedy):
+def test_an_unknown_value_is_an_error(monkeypatch: pytest.MonkeyPatch, name: Any, remedy: Any) -> None:
     monkeypatch.setenv(name, "loud")
     with pytest.raises(ConfigError, match=rf"{name} = 'loud' is unknown\. Set it to {remedy}"):
         configure()
 
 
-def test_without_configure_only_warnings_are_shown():
+def test_without_configure_only_warnings_are_shown() -> None:
     """A program that imports these packages decides about its log itself."""
     code = "import logging, mantis.runs.step_runner; assert not logging.getLogger().handlers; "
     code += "log = logging.getLogger('mantis.example'); log.info('quiet'); log.warning('loud')"
@@ -147,7 +148,7 @@ def test_without_configure_only_warnings_are_shown():
     assert (done.stdout, done.stderr) == ("", "loud\n")
 
 
-def test_the_message_of_any_line():
+def test_the_message_of_any_line() -> None:
     assert message_of('    {"level": "INFO", "message": "a \\"b\\""}') == 'a "b"'
     assert message_of("plain") == "plain"
     for broken in ('{"level": "INFO"}', "{not json"):

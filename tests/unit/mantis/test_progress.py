@@ -22,27 +22,27 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 
 def test_the_last_line_is_said_once_however_short_the_training(
-    clock: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+    clock: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     bar = Progress(label="training", total=30, unit="steps")
     for _ in range(30):
         clock(0.2)
         bar.advance(note="loss 0.5")
     bar.advance(0)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("training: 30 of 30 steps  5.0 steps/s  0:00 left  loss 0.5")
+    (line,) = caplog.messages
+    assert line == "training: 30 of 30 steps  5.0 steps/s  0:00 left  loss 0.5"
 
 
 def test_work_of_a_moment_says_nothing_and_long_work_every_ten_seconds(
-    clock: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+    clock: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     bar = Progress(label="rows", total=3, unit="rows")
     for _ in range(3):
         clock(0.1)
         bar.advance()
-    assert capsys.readouterr().err == ""
+    assert caplog.messages == []
     bar = Progress(label="rows", total=40, unit="rows")
     for _ in range(25):
         clock(1.0)
         bar.advance()
-    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert len(caplog.messages) == 2

@@ -69,7 +69,7 @@ def test_the_same_samples_and_losses_on_another_layout(
 
     assert train(run, mixture).key == prefix
     said = capfd.readouterr().err
-    assert f"goes on after step {RESUMED} " in said
+    assert f"Training continues after step {RESUMED} " in said
     assert f"it is resharded for {ranks} ranks with ZeRO-{stage}" in said
     again = rows_of(run.store, prefix)
     assert again[:RESUMED] == rows[:RESUMED]

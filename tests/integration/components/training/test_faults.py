@@ -182,7 +182,7 @@ def test_killed_then_cut_off_from_store_and_mlflow_it_ends_bit_identical(
     assert first < STEPS
 
     hurt = start(run)
-    lines = follow(hurt, until=f"goes on after step {first} ")
+    lines = follow(hurt, until=f"Training continues after step {first} ")
     mlflow_server.kill()
     proxy.cut()
     time.sleep(OUTAGE_SECONDS)

@@ -121,7 +121,7 @@ def test_goes_on_from_a_checkpoint_of_schema_version_1_bit_identical(trained: Tr
     resumed = start(run)
     out = resumed.communicate(timeout=240)[0]
     assert resumed.returncode == 0, out
-    assert f"goes on after step {old} " in out
+    assert f"Training continues after step {old} " in out
     assert final_digest(run.store, prefix) == digest
     again = rows_of(run.store, prefix)
     assert [(row["step"], row["loss"], row["samples"]) for row in again] == [
@@ -168,7 +168,7 @@ def test_hurt_in_every_way_it_ends_bit_identical(trained: Trained) -> None:
     os.kill(stopped.pid, signal.SIGTERM)
     out = stopped.communicate(timeout=120)[0]
     assert stopped.returncode != 0
-    assert f"goes on after step {first} " in out
+    assert f"Training continues after step {first} " in out
     assert "asked to stop" in out
     second = committed(run.store, prefix)[0]
     assert first < second < STEPS
@@ -225,7 +225,7 @@ def test_a_killed_launcher_leaves_no_rank_behind_and_a_stopped_rank_is_named(tra
     last = start(run)
     out = last.communicate(timeout=240)[0]
     assert last.returncode == 0, out
-    assert f"goes on after step {second} " in out
+    assert f"Training continues after step {second} " in out
     assert final_digest(run.store, prefix) == digest
 
 

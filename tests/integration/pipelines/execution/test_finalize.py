@@ -32,7 +32,7 @@ def nowhere(kubeconfig: Kubeconfig) -> None:
 
 
 def test_a_cluster_that_is_away_keeps_no_run_from_being_closed(
-    nowhere: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    nowhere: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(finalize, "CLUSTER_SECONDS", 1.0)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
@@ -40,7 +40,7 @@ def test_a_cluster_that_is_away_keeps_no_run_from_being_closed(
     run = Run(id="closed", store=LocalStore(tmp_path / "store"), recipe=recipe)
     finalize.close_run(run, Status.KILLED)
     assert run.store.stat("runs/closed/summary.json")
-    assert "The API server does not answer" in capfd.readouterr().err
+    assert "The API server does not answer" in caplog.text
 
 
 @pytest.fixture
@@ -68,22 +68,22 @@ def in_mlflow(run: Run) -> dict[str, str]:
 
 
 def test_a_cluster_without_trainer_keeps_no_run_from_being_closed(
-    api_server: ApiServer, parent: Run, capfd: pytest.CaptureFixture[str]
+    api_server: ApiServer, parent: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     api_server.trainer = False
     finalize.close_run(parent, Status.KILLED)
     assert in_mlflow(parent) == {"abl": "KILLED"}
-    assert "has no TrainJobs" in capfd.readouterr().err
+    assert "has no TrainJobs" in caplog.text
 
 
 def test_what_mlflow_refuses_leaves_no_run_open(
-    parent: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    parent: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(finalize, "record_run", lambda *_, **__: MlflowClient("sqlite://").get_run("nobody"))
     run = replace(parent, recipe=parse_recipe("name: x\n", origin="test"))
     finalize.close_run(run, Status.FAILED)
     assert in_mlflow(run) == {"abl": "FAILED"}
-    assert "MLflow did not take all of the run" in capfd.readouterr().err
+    assert "MLflow did not take all of the run" in caplog.text
 
 
 @pytest.fixture
@@ -111,16 +111,16 @@ def test_jobs_of_every_arm_are_deleted_while_the_store_is_away(api_server: ApiSe
 
 
 def test_a_run_that_was_refused_is_closed_in_neither_pipeline(
-    local_store: LocalStore, capfd: pytest.CaptureFixture[str]
+    local_store: LocalStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     finalize.finish("demo", {}, "mine", local_store.url)
     finish_arms("demo", {"data.skills": "[single,multi]"}, "mine", local_store.url)
-    assert capfd.readouterr().err.count("no run was started") == 2
+    assert caplog.messages.count("No run was started") == 2
     assert not list(local_store.list("runs"))
 
 
 def test_the_run_that_has_the_name_is_left_alone(
-    api_server: ApiServer, local_store: LocalStore, capfd: pytest.CaptureFixture[str]
+    api_server: ApiServer, local_store: LocalStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """preflight refuses another recipe under its name; what follows must not end it, nor its job."""
     running = parse_recipe("name: x\ntraining: {launcher: trainjob}\n", origin="test")
@@ -130,13 +130,13 @@ def test_the_run_that_has_the_name_is_left_alone(
     with pytest.raises(ConfigError, match="is the name of a run with another recipe"):
         preflight(*asked)
     finalize.finish(*asked)
-    assert "no run was started" in capfd.readouterr().err
+    assert "No run was started" in caplog.text
     assert api_server.deleted == []
     assert {entry.key for entry in local_store.list("runs")} == {"runs/mine/recipe.yaml"}
 
 
 def test_the_run_that_has_an_arms_name_is_left_alone(
-    api_server: ApiServer, local_store: LocalStore, capfd: pytest.CaptureFixture[str]
+    api_server: ApiServer, local_store: LocalStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     running = parse_recipe("name: x\ntraining: {launcher: trainjob}\n", origin="test")
     local_store.put("runs/abl-single/recipe.yaml", running.to_yaml().encode())
@@ -145,7 +145,7 @@ def test_the_run_that_has_an_arms_name_is_left_alone(
     with pytest.raises(ConfigError, match="run_name = 'abl-single' is the name of a run with another recipe"):
         preflight_arms(*asked)
     finish_arms(*asked)
-    assert "no run was started" in capfd.readouterr().err
+    assert "No run was started" in caplog.text
     assert api_server.deleted == []
     assert {entry.key for entry in local_store.list("runs")} == {"runs/abl-single/recipe.yaml"}
 

@@ -66,14 +66,13 @@ def test_a_store_with_an_old_run_opens(local_store: LocalStore) -> None:
 
 
 def test_a_field_that_a_later_version_removed_is_left_out_and_named(
-    local_store: LocalStore, capfd: pytest.CaptureFixture[str]
+    local_store: LocalStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     removed = OLD + "evaluation: {gone: 5}\nlost: {a: 1}\n"
     local_store.put("runs/old/recipe.yaml", removed.encode())
     assert open_run("old", local_store.url).recipe == parse_recipe(NOW, origin="now")
-    said = capfd.readouterr().err
-    assert "runs/old/recipe.yaml: evaluation.gone = 5 is not a field any more and is ignored" in said
-    assert "lost = {'a': 1} is not a field any more and is ignored" in said
+    assert "runs/old/recipe.yaml: evaluation.gone = 5 is not a field any more and is ignored" in caplog.text
+    assert "lost = {'a': 1} is not a field any more and is ignored" in caplog.text
 
 
 def test_a_removed_field_in_an_item_of_a_list_is_left_out() -> None:

@@ -1,15 +1,20 @@
 """The followed log over connections that break: from a server that answers as the API server's log endpoint does."""
 
+import json
+import logging
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import ClassVar
 from urllib.parse import parse_qs, urlparse
 
 import pytest
 
 from components.training.launch.kubernetes_client import Cluster, Pod
-from components.training.launch.log_follower import STEPS, FollowedLog, comparable
+from components.training.launch.log_follower import FollowedLog, comparable, show
+from mantis import progress
+from mantis.logging import STEP, configure
 from mantis.progress import Progress
 from tests.fixtures.api_server import Kubeconfig
 
@@ -76,12 +81,23 @@ def test_times_compare_as_text() -> None:
     assert comparable("2026-11-23T06:00:00.1Z") == comparable("2026-11-23T06:00:00.100Z")
 
 
-def test_what_progress_says_is_understood(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The two are in different parts; this is what holds them together."""
-    monkeypatch.setattr("mantis.progress.LINE_SECONDS", 0.0)
-    bar = Progress(label="training", total=5000, unit="steps")
-    bar.advance(1200, note="loss 0.123  70 samples/s")
-    told = STEPS.search(capsys.readouterr().err.splitlines()[-1])
-    assert told
-    assert told.group(1, 2, 3) == ("1,200", "5,000", "steps")
-    assert told[4].strip() == "loss 0.123  70 samples/s"
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_followed_line_moves_the_bar_and_keeps_its_one_prefix(
+    form: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Progress writes the line, the follower reads it: this test holds the two together, in both formats."""
+    handlers = logging.getLogger().handlers[:]
+    monkeypatch.setenv("MANTIS_LOG", form)
+    monkeypatch.setenv(STEP, "train")
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    configure()
+    Progress(label="training", total=5000, unit="steps").advance(1200, note="loss 0.123  70 samples/s")
+    line = capsys.readouterr().err.splitlines()[-1]
+    logging.getLogger().handlers[:] = handlers
+
+    monkeypatch.setenv(progress.PROGRESS_DIR, str(tmp_path))
+    show(line)
+    assert capsys.readouterr().err == f"{line}\n"
+    state = json.loads((tmp_path / "train.json").read_text())
+    assert (state["label"], state["done"], state["total"], state["unit"]) == ("training", 1200, 5000, "steps")
+    assert state["note"] == "loss 0.123  70 samples/s"

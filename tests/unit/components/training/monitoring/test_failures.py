@@ -17,7 +17,7 @@ from mantis.config.training_settings import TrainingSettings
 from mantis.errors import ConfigError, StoreError, TrainingError
 
 KILLED = """
-train: goes on after step 8
+2026-11-23T00:41:12.345Z INFO [rank 0, run demo, step train] Training continues after step 8
 E1123 00:41 api.py:984] failed (exitcode: -9) local_rank: 1 (pid: 915) of binary: python
 torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
 Root Cause (first observed failure):
@@ -97,7 +97,7 @@ def test_a_bug_shows_the_lines_before_torchruns_report(folder: Path, monkeypatch
     leave(monkeypatch, 2, ValueError("no such thing"))
     text = str(describe_failure(1, folder, [line.replace("exitcode  : -9", "exitcode  : 1") for line in KILLED]))
     assert "Rank 2 failed: ValueError: no such thing" in text
-    assert "goes on after step 8" in text
+    assert "continues after step 8" in text
     assert "Root Cause" not in text
 
 
