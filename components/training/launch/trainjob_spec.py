@@ -9,6 +9,7 @@ from kubeflow_trainer_api import models
 from mantis.config.cluster_settings import ClusterSettings
 from mantis.errors import ConfigError
 from mantis.hashing import fingerprint
+from mantis.logging import FORMAT, LEVEL
 from mantis.runs.step_runner import Run
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
@@ -126,7 +127,7 @@ def _trainer(
             "cluster.image = '': the ranks need an image.",
             remedy="Set cluster.image, e.g. --set cluster.image=my/train:1; MANTIS_IMAGE says it in pods.",
         )
-    given = PASSED_ON if "MLFLOW_RUN_ID" in os.environ else ()
+    given = (FORMAT, LEVEL, *(PASSED_ON if "MLFLOW_RUN_ID" in os.environ else ()))
     environment = {"MANTIS_IMAGE": image} | {name: os.environ[name] for name in given if name in os.environ}
     quantity = models.IoK8sApimachineryPkgApiResourceQuantity
     amounts = {name: quantity(text) for name, text in cluster.resources.items()}

@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,3 +118,13 @@ def test_a_store_that_pods_cannot_reach(trainjob_run: TrainjobRun, tmp_path: Pat
 
     with pytest.raises(ConfigError, match="pods of a TrainJob cannot reach it"):
         train_job(replace(trainjob_run(), store=LocalStore(tmp_path)), MADE)
+
+
+def test_the_ranks_log_in_the_format_of_the_step(trainjob_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = train_job(trainjob_run(), MADE)["metadata"]["annotations"]
+    monkeypatch.setenv("MANTIS_LOG", "json")
+    monkeypatch.setenv("MANTIS_LOG_LEVEL", "WARNING")
+    job = train_job(trainjob_run(), MADE)
+    given = {entry["name"]: entry["value"] for entry in job["spec"]["trainer"]["env"]}
+    assert (given["MANTIS_LOG"], given["MANTIS_LOG_LEVEL"]) == ("json", "WARNING")
+    assert job["metadata"]["annotations"] == asked  # another format asks for the same job
