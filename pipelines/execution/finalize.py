@@ -62,7 +62,7 @@ def check_ours(named: Run) -> None:
 
 
 def started(named: Run) -> Run | None:
-    """The run as preflight left it in the store; None, which is said, where it left none."""
+    """The run as preflight left it in the store. If it left none, log that and return None."""
     try:
         return open_run(named.id, named.store.url)
     except ConfigError:

@@ -60,8 +60,8 @@ def local_copy(store: ObjectStore, prefix: str, temporary: Path) -> Path:
     return temporary / prefix
 
 
-def read_and_say(folder: Path, benchmark: Benchmark, *, spool: Path, pictures: bool = True) -> Samples:
-    """As `read_benchmark`; what is missing is said, by reason."""
+def read_and_log(folder: Path, benchmark: Benchmark, *, spool: Path, pictures: bool = True) -> Samples:
+    """As `read_benchmark`. Log the number of missing samples by reason."""
     spool.mkdir(parents=True, exist_ok=True)
     read = read_benchmark(folder, benchmark, spool=spool, pictures=pictures)
     for reason, number in sorted(Counter(missing.reason for missing in read.missing).items()):
@@ -79,15 +79,15 @@ def _given(folder: Path, benchmark: Benchmark, temporary: Path) -> BenchmarkSour
     spool = temporary / "pictures"
     if benchmark.hub is not None:  # gigabytes: hashed now, read only if there is something to answer
         identity = {"content": files_identity(folder)}
-        return BenchmarkSource(identity=identity, read=lambda: read_and_say(folder, benchmark, spool=spool))
-    read = read_and_say(folder, benchmark, spool=spool)
+        return BenchmarkSource(identity=identity, read=lambda: read_and_log(folder, benchmark, spool=spool))
+    read = read_and_log(folder, benchmark, spool=spool)
     return BenchmarkSource(identity={"content": rows_identity(folder, benchmark, read.samples)}, read=lambda: read)
 
 
 def _mirrored(manifest: Manifest, store: ObjectStore, benchmark: Benchmark, temporary: Path) -> BenchmarkSource:
     def read() -> Samples:
         folder = local_copy(store, mirrored_files(manifest.key), temporary)
-        return read_and_say(folder, benchmark, spool=temporary / "pictures")
+        return read_and_log(folder, benchmark, spool=temporary / "pictures")
 
     return BenchmarkSource(identity={"mirror": manifest.fingerprint}, read=read)
 
@@ -99,7 +99,7 @@ def _generated(recipe: Recipe, benchmark: Benchmark, temporary: Path) -> Benchma
 
     def read() -> Samples:
         synthetic.write_demo_benchmark(temporary, benchmark.name, seed=recipe.seed, samples_per_skill=amount)
-        return read_and_say(temporary / benchmark.name, benchmark, spool=temporary / "pictures")
+        return read_and_log(temporary / benchmark.name, benchmark, spool=temporary / "pictures")
 
     identity = {
         "generated": synthetic.REVISION,

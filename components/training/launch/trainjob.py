@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
 GONE_SECONDS = 900.0  # that pods may take to save and end once their job is deleted
 LOOKS = 4  # half a second apart: while it is deleted, a Job may put a pod for one that ended, and take it back
-SAY_SECONDS = 300.0  # a job that still waits says so again
+LOG_SECONDS = 300.0  # a job that still waits is logged again
 LINES_READ = 200
 
 
@@ -190,7 +190,7 @@ def _tell(cluster: Cluster, job: dict[str, Any], pods: list[Pod], nodes: int, se
         logger.warning("A rank was lost: attempt %d of all ranks, from the last committed checkpoint", attempt + 1)
     waits = _waits(cluster, job, pods, nodes) if len(begun) < nodes and _ended(job) is None else ""
     now = time.monotonic()
-    if waits and (waits != seen.text or now - seen.at > SAY_SECONDS):
+    if waits and (waits != seen.text or now - seen.at > LOG_SECONDS):
         logger.info("TrainJob %s: %s", job["metadata"]["name"], waits)
         progress.publish(
             state="running", label=waits.split(":")[0], done=len(begun), total=nodes, unit="pods", note=waits

@@ -79,9 +79,9 @@ class Stragglers:
         self._times = max(TIMES, int(SHARE * min(seconds) * self._times / min(work)))  # equal on every rank
         found = compare(work, waits, seconds=row["seconds"])
         if self._slow.lasting(found.slowest, found.slowdown >= SLOW):
-            self._say(found.slowest, f"takes {found.slowdown:.1f} times as long as the median rank for the same work")
+            self._warn(found.slowest, f"takes {found.slowdown:.1f} times as long as the median rank for the same work")
         if self._waiting.lasting(found.waiting, found.data_share >= WAITING):
-            self._say(found.waiting, f"waits for data {found.data_share:.0%} of the time")
+            self._warn(found.waiting, f"waits for data {found.data_share:.0%} of the time")
         return {
             "slowest_rank": found.slowest,
             "slowdown": found.slowdown,
@@ -89,7 +89,7 @@ class Stragglers:
             "data_share_of_waiting_rank": found.data_share,
         }
 
-    def _say(self, rank: int, what: str) -> None:
+    def _warn(self, rank: int, what: str) -> None:
         if rank == self.ranks.rank:  # only this rank knows its host
             logger.warning("STRAGGLER: rank %d on %s %s. Every rank waits for it.", rank, socket.gethostname(), what)
 

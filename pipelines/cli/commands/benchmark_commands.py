@@ -160,7 +160,7 @@ def _rescore_file(
     store: ObjectStore, file: Path, described: "Benchmark", source: str, profile: "Scoring"
 ) -> "Rescored":
     from components.evaluation.benchmarks.benchmark_mirror import find_mirror
-    from components.evaluation.readers.benchmark_source import local_copy, read_and_say
+    from components.evaluation.readers.benchmark_source import local_copy, read_and_log
     from components.evaluation.rescore import rescore_file
 
     if source == MIRROR and described.hub is None:
@@ -175,7 +175,7 @@ def _rescore_file(
             folder = local_copy(store, f"{manifest.key}/files", root)
         else:
             folder = Path(source).expanduser() / described.name
-        samples = read_and_say(folder, described, spool=root / "pictures", pictures=False)
+        samples = read_and_log(folder, described, spool=root / "pictures", pictures=False)
     return rescore_file(file, described, samples, profile, seed=0)
 
 
