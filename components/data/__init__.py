@@ -1,4 +1,4 @@
-"""Raw conversations with images -> prepared subsets -> a mixture; the ledger of what was dropped.
+"""Turns raw conversations with images into prepared subsets, and the subsets into a mixture.
 
-Imported by pipelines; imports core and models.
+A ledger lists every row that was dropped or repaired. Pipelines import this package; it imports `mantis` alone.
 """

@@ -7,7 +7,7 @@ from mantis.kfp_image import PIPELINE_IMAGE
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def subsets(run: str, store_url: str) -> list[dict[str, str]]:
-    """The subsets of the run's mixture, as the recipe and the source have them, each with the run that wants it."""
+    """List the subsets of the run's mixture. Each entry holds the run and the name of one subset."""
     from components.data.step import resolve_subsets
     from mantis.runs.step_runner import component_main, open_run, recorded
 
@@ -19,7 +19,7 @@ def subsets(run: str, store_url: str) -> list[dict[str, str]]:
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def prepare(run: str, store_url: str, subset: str, dataset: dsl.Output[dsl.Dataset]) -> None:
-    """One subset: every row read, checked and kept or written to the ledger."""
+    """Prepare one subset: check every row, keep it in the dataset or write the reason to the ledger."""
     from components.data import step
     from mantis.artifacts.manifest import save_manifest
     from mantis.runs.step_runner import component_main, open_run
@@ -32,7 +32,7 @@ def prepare(run: str, store_url: str, subset: str, dataset: dsl.Output[dsl.Datas
 def assemble(
     run: str, store_url: str, datasets: dsl.Input[list[dsl.Dataset]], mixture: dsl.Output[dsl.Dataset]
 ) -> None:
-    """The mixture: which rows of which subsets make an epoch, and how long each sample is."""
+    """Assemble the mixture: choose the rows of an epoch and count the tokens of each sample."""
     from components.data import step
     from mantis.artifacts.manifest import load_manifest, save_manifest
     from mantis.runs.step_runner import component_main, open_run
@@ -44,7 +44,7 @@ def assemble(
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def assemble_prepared(run: str, store_url: str, mixture: dsl.Output[dsl.Dataset]) -> None:
-    """The mixture of subsets that were prepared for another run, too: each is taken from the store."""
+    """Assemble the mixture from datasets in the store. A subset that is not prepared yet is prepared first."""
     from components.data import step
     from mantis.artifacts.manifest import save_manifest
     from mantis.runs.step_runner import component_main, open_run

@@ -1,4 +1,4 @@
-"""What is there to train on: the published sets beside what lies at a source or in the store, and how many rows."""
+"""Lists the training data: published sets, subsets at a source, and subsets in the store, with their rows."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +21,10 @@ from mantis.synthetic.dataset import shares
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
-    """A subset, published or only found; `there` says in words what is where, empty for nothing."""
+    """One subset of the listing. `published` is None for a set that is not published.
+
+    `there` describes its rows at the source or in the store as text; empty if it has none.
+    """
 
     name: str
     published: PublishedSubset | None
@@ -29,7 +32,7 @@ class Overview:
 
 
 def overview(store: ObjectStore, source: str | None) -> list[Overview]:
-    """Every published set, then what else is there: at `source`, or without one fetched or prepared in the store."""
+    """List every published set, then the other subsets at `source`. Without a `source`, the store is listed."""
     there = _at_source(source) if source is not None else _in_store(store)
     names = [*published(), *sorted(set(there) - set(published()))]
     return [Overview(name=name, published=published().get(name), there=there.get(name, "")) for name in names]
@@ -63,12 +66,12 @@ def _prepared(store: ObjectStore) -> Iterator[tuple[str, Manifest]]:
 
 
 def sizes_of(store: ObjectStore, recipe: Recipe) -> dict[str, SubsetSize]:
-    """Rows of every subset that `recipe`, its mixture written out, means.
+    """Number of rows of every subset of `recipe`. The recipe must name every subset (`written_out`).
 
-    Of the prepared dataset where that is in the store, else counted at the source, else as published.
+    The number comes from the prepared dataset in the store, else from the source, else from the published counts.
 
     Raises:
-        ConfigError: nobody knows how many rows a subset has.
+        ConfigError: a subset is neither at the source nor published, so its size is unknown.
     """
     run = Run(id="plan", store=store, recipe=recipe)
     sources = _sources(run)
@@ -77,7 +80,7 @@ def sizes_of(store: ObjectStore, recipe: Recipe) -> dict[str, SubsetSize]:
 
 
 def _sources(run: Run) -> dict[str, RowSource]:
-    """What lies at the recipe's source; nothing where it is generated, or not there yet."""
+    """The subsets at the recipe's source; empty if the data is generated or not fetched yet."""
     source = run.recipe.data.source
     if source == GENERATED or (source == FETCHED and not fetched_sets(run.store)):
         return {}
@@ -99,6 +102,6 @@ def _size(run: Run, name: str, source: RowSource | None) -> SubsetSize:
     if name in published():
         return SubsetSize(rows=published()[name].rows, known="published")
     raise ConfigError(
-        f"data.subsets names {name}, which is neither at data.source = {run.recipe.data.source!r} nor published.",
-        remedy="Name where it lies (--source).",
+        f"data.subsets names {name}, but it is neither at data.source = {run.recipe.data.source!r} nor published.",
+        remedy="Name the folder or bucket that holds it (--source).",
     )

@@ -1,4 +1,4 @@
-"""Data preparation as steps of a run. What works is imported when it works: reuse has to be quick."""
+"""The steps of data preparation. Heavy modules are imported when a step computes, so that reuse stays quick."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -27,12 +27,12 @@ CONTAMINATION_REVISION = 1
 
 
 def resolve_subsets(run: Run) -> list[str]:
-    """The names of the subsets that the recipe means, in its order, or in that of names.
+    """List the subsets of the recipe, in its order. A recipe that names none gets every subset of the source.
 
-    Other splits than that for training are subsets of their own, `nlvr2-val`, which a recipe has to name.
+    A validation split is a subset of its own, e.g. `nlvr2-val`. It is used only if the recipe names it.
 
     Raises:
-        ConfigError: the source has no subset, or not one that the recipe names.
+        ConfigError: the source has no subset, or lacks one that the recipe names.
     """
     data = run.recipe.data
     there = _splits(run)
@@ -41,19 +41,21 @@ def resolve_subsets(run: Run) -> list[str]:
     if missing and data.source == FETCHED:
         raise ConfigError(
             f"data.source = fetched, but {', '.join(missing)} was not fetched into {run.store.url}.",
-            remedy=f"Bring it: mantis data fetch {' '.join(missing)}. Or name where your copy lies (--source).",
+            remedy=f"Run mantis data fetch {' '.join(missing)}, or name the folder of your copy (--source).",
         )
     if missing:
         raise ConfigError(
-            f"data.subsets names {', '.join(missing)}, which data.source = {data.source!r} does not have.",
-            remedy=f"It has: {', '.join(there)}."
-            + (" To train on what is there instead of the mixture: --set data.mixture=null." if data.mixture else ""),
+            f"data.subsets names {', '.join(missing)}, but data.source = {data.source!r} does not have it.",
+            remedy=f"Choose from {', '.join(there)}."
+            + (
+                " Add --set data.mixture=null to train on these subsets instead of the mixture." if data.mixture else ""
+            ),
         )
     return named or [name for name, split in there.items() if split == TRAIN]
 
 
 def prepare(run: Run, subset: str) -> Manifest:
-    """The dataset of one subset; see docs/reference/artifacts.md for its fields."""
+    """Prepare the dataset of one subset. docs/reference/artifacts.md lists its fields."""
     data = run.recipe.data
 
     def work(prefix: str) -> dict[str, Number]:
@@ -75,7 +77,7 @@ def prepare(run: Run, subset: str) -> Manifest:
 
 
 def prepare_task(run: Run, subset: str) -> StepSpec:
-    """What `prepare` makes of `subset`, and where."""
+    """The step specification of `prepare` for `subset`: fingerprint and address of the dataset."""
     data = run.recipe.data
     config: dict[str, Any] = {
         "source": _source_identity(run, subset),
@@ -92,14 +94,17 @@ def prepare_task(run: Run, subset: str) -> StepSpec:
 
 
 def assemble(run: Run, datasets: Sequence[Manifest]) -> Manifest:
-    """The mixture of the datasets, in the order of their names."""
+    """Assemble the mixture of the datasets, in the order of the subsets' names.
+
+    If the recipe names benchmarks, the contamination check runs too.
+    """
     from mantis.models.processing.chat_templates import load_chat_template
     from mantis.models.weights.mirror import model_identity
 
     recipe = run.recipe
     by_subset = dict(sorted((subset_of(dataset.key), dataset) for dataset in datasets))
     config: dict[str, Any] = {
-        "model": model_identity(run.store, recipe.model, ("base",)),  # whose tokenizer counts
+        "model": model_identity(run.store, recipe.model, ("base",)),  # its tokenizer counts the tokens
         "prompt": load_chat_template(recipe.model.prompt).model_dump(),
         "data": recipe.data.identity("context_length", "sampling"),
         "subsets": [_share(recipe, subset) for subset in by_subset],
@@ -124,10 +129,10 @@ def assemble(run: Run, datasets: Sequence[Manifest]) -> Manifest:
 
 
 def check_benchmarks(run: Run, mixture: Manifest, datasets: dict[str, Manifest]) -> Manifest:
-    """Which images of the recipe's benchmarks are in the mixture.
+    """Find the images of the recipe's benchmarks in the mixture.
 
-    A step of its own within assemble: were it part of the mixture's identity, another benchmark would mean another
-    mixture, and training again.
+    This is a step of its own within `assemble`. If it were part of the mixture's identity, a new benchmark would make a
+    new mixture and a new training.
     """
     with failure_recorded(run, "contamination"):
         benchmarks = _benchmarks_identity(run)
@@ -148,7 +153,7 @@ def check_benchmarks(run: Run, mixture: Manifest, datasets: dict[str, Manifest])
 
 
 def _benchmarks_identity(run: Run) -> dict[str, Any]:
-    """What decides the benchmarks' images: the generator's arguments, or the hash of every file with images."""
+    """Identity of the benchmarks' images: the generator's arguments, or the hash of every file with images."""
     settings = run.recipe.evaluation
     if settings.source == GENERATED:
         return {
@@ -173,11 +178,11 @@ def _share(recipe: Recipe, subset: str) -> dict[str, Any]:
     settings = recipe.data.subset(subset)
     drawn = settings.cap is not None or recipe.data.sampling != "none"
     share = settings.identity("name", "cap", "repeat")
-    return share | recipe.identity("seed") if drawn else share  # the seed decides nothing else here
+    return share | recipe.identity("seed") if drawn else share  # without a cap or sampling the seed decides nothing
 
 
 def _splits(run: Run) -> dict[str, str]:
-    """The subsets at the run's source, and what split each is."""
+    """The subsets at the run's source, each with its split."""
     source = run.recipe.data.source
     if source == GENERATED:
         return dict.fromkeys(synthetic.SUBSETS, TRAIN)
@@ -187,7 +192,7 @@ def _splits(run: Run) -> dict[str, str]:
 
 
 def _source_identity(run: Run, subset: str) -> dict[str, Any]:
-    """What decides the raw rows: the generator's arguments, or the hash of everything that is read."""
+    """Identity of the raw rows: the generator's arguments, or the hash of the source's rows and images."""
     recipe = run.recipe
     if recipe.data.source == GENERATED:
         return {
@@ -201,7 +206,7 @@ def _source_identity(run: Run, subset: str) -> dict[str, Any]:
 
 @contextmanager
 def _source(run: Run, subset: str) -> Iterator[RowSource]:
-    """The raw rows; generated ones are written as JPEGs and JSON first, and read as anybody's are."""
+    """Open the raw rows. Generated rows are first written as JPEGs and JSON, then read like any other source."""
     recipe = run.recipe
     if recipe.data.source != GENERATED:
         yield open_source(source_url(run.store, recipe.data.source), subset)

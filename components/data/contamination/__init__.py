@@ -1,1 +1,1 @@
-"""Benchmark images that also occur in the training data."""
+"""Finds benchmark images that also occur in the training data."""

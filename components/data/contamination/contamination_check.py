@@ -1,7 +1,10 @@
-"""Which images of the benchmarks are also in the training mixture: the same bytes, or looking alike.
+"""Contamination check: find the benchmark images that are also in the training mixture.
 
-Looking alike is decided by the perceptual hash of perceptual.py, for images of at least 64 pixels a side with something
-in them. Smaller or plainer ones, on which such a hash says nothing, count only where their bytes are the same.
+Two images match in one of two ways:
+- exact: their bytes are the same;
+- similar: their perceptual hashes (perceptual_hash.py) differ in few bits.
+
+A perceptual hash needs at least 64 pixels a side and some contrast. Smaller or plainer images match by bytes alone.
 """
 
 import io
@@ -51,7 +54,7 @@ NAMES_AT_ONCE, IMAGES_AT_ONCE = 8192, 64  # rows of a dataset: without their ima
 
 @dataclass(frozen=True, kw_only=True)
 class Match:
-    """A benchmark's image, by its digest, and how a training image resembles it."""
+    """How a training image resembles a benchmark image. `digest` is the benchmark image's SHA-256."""
 
     digest: str
     kind: str
@@ -60,9 +63,10 @@ class Match:
 
 @dataclass(kw_only=True)
 class Wanted:
-    """The benchmarks' images, each once: where each stands (benchmark and path), and the hashes of those that have one.
+    """The benchmarks' images, each once.
 
-    `hashed[i]` is the digest of row i of `hashes` [N, 4].
+    `places` maps an image's digest to every benchmark and path that shows it. `hashes` [N, 4] holds the perceptual
+    hashes; `hashed[i]` is the digest of row i. `unreadable` holds the digests of images that cannot be decoded.
     """
 
     places: dict[str, list[tuple[str, str]]]
@@ -71,7 +75,10 @@ class Wanted:
     unreadable: set[str]
 
     def matches(self, digests: Sequence[str], hashes: Hashes) -> dict[str, list[Match]]:
-        """What each of these images, which belong to `hashes` [N, 4], looks like; its own bytes left out."""
+        """Similar benchmark images of each training image. Row i of `hashes` [N, 4] belongs to `digests[i]`.
+
+        An image with the same bytes is left out, since it is an exact match.
+        """
         found: dict[str, list[Match]] = defaultdict(list)
         for ours, theirs, distance in zip(*(part.tolist() for part in alike(hashes, self.hashes)), strict=True):
             digest, other = digests[ours], self.hashed[theirs]
@@ -83,10 +90,11 @@ class Wanted:
 def check_contamination(
     run: Run, mixture: Manifest, datasets: Mapping[str, Manifest], prefix: str
 ) -> dict[str, Number]:
-    """Write hits.parquet, a row per benchmark image and training image, and benchmarks.json with counts.
+    """Write hits.parquet and benchmarks.json below `prefix`. Returns the counts for the manifest.
 
-    Every image of the mixture's rows is compared, once; their bytes are only read where a benchmark has images that a
-    perceptual hash can tell apart.
+    hits.parquet has a row for each pair of a benchmark image and a training image that match. benchmarks.json counts
+    them by benchmark. The search compares every image of the mixture once. It reads their bytes only if at least one
+    benchmark image has a perceptual hash.
     """
     with ThreadPoolExecutor(run.recipe.data.workers) as pool:
         wanted = read_benchmarks(benchmark_images(run.recipe, run.store), pool)
@@ -101,7 +109,7 @@ def check_contamination(
 
 
 def read_benchmarks(images: Iterable[BenchmarkImage], pool: ThreadPoolExecutor) -> Wanted:
-    """Digests and hashes of the benchmarks' images."""
+    """Digest and hash the benchmarks' images."""
     places: dict[str, list[tuple[str, str]]] = defaultdict(list)
     unreadable: set[str] = set()
     hashed: list[str] = []
@@ -123,7 +131,7 @@ def read_benchmarks(images: Iterable[BenchmarkImage], pool: ThreadPoolExecutor) 
 
 
 class _ImageSearch:
-    """The pass over the training images; every image is decoded at most once, however many rows show it."""
+    """One pass over the training images. An image that several rows show is decoded once."""
 
     def __init__(self, wanted: Wanted, pool: ThreadPoolExecutor) -> None:
         self._wanted, self._pool = wanted, pool
@@ -169,12 +177,12 @@ class _ImageSearch:
 def _levels_or_error(data: bytes) -> NDArray[np.float64] | Exception | None:
     try:
         return grey_levels(data)
-    except (OSError, ValueError) as error:  # evaluation says what is wrong with it; here it is counted
+    except (OSError, ValueError) as error:  # this step only counts it; evaluation reports the reason
         return error
 
 
 def _hash(digests: list[str], levels: Sequence[NDArray[np.float64] | None]) -> tuple[list[str], Hashes]:
-    """The digests whose image has a hash, and these hashes."""
+    """Hash the images that have grey levels. Returns their digests and their hashes [N, 4]."""
     told = [(digest, level) for digest, level in zip(digests, levels, strict=True) if level is not None]
     return [digest for digest, _ in told], perceptual_hashes([level for _, level in told])
 
@@ -192,7 +200,7 @@ def _batched(images: Iterable[BenchmarkImage], size: int) -> Iterator[list[Bench
 
 @dataclass(kw_only=True)
 class _Count:
-    """One benchmark: its images, how many could be compared by look, and how many are in the mixture."""
+    """Counts of one benchmark: images, images with a perceptual hash, and images found in the mixture."""
 
     benchmark: str
     images: int = 0
@@ -207,7 +215,7 @@ class _Count:
         return len(self.exact | self.similar)
 
     def row(self) -> dict[str, Any]:
-        """A row of benchmarks.json; an image that is there in both ways counts as exact."""
+        """A row of benchmarks.json. An image with both kinds of match counts as exact."""
         return {
             "benchmark": self.benchmark,
             "images": self.images,

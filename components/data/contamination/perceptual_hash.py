@@ -1,7 +1,11 @@
-"""Which images look alike: the 256-bit DCT hash (pHash), and the Hamming distance between many at once.
+"""Perceptual hash of images (pHash, 256 bits), and the Hamming distances between many hashes at once.
 
-The hash is that of the ImageHash library's `phash(hash_size=16)`: 64 x 64 grey levels, their DCT-II, the 16 x 16 lowest
-frequencies, each above their median or not. JPEGs are decoded at the scale that suits, which is what costs time.
+The hash equals `phash(hash_size=16)` of the ImageHash library:
+1. Scale the image to 64 x 64 grey levels and take their DCT-II.
+2. Keep the 16 x 16 lowest frequencies.
+3. Set a bit for each frequency that is above the median.
+
+Decoding takes most of the time, so a JPEG is decoded at the smallest scale that still gives 64 pixels a side.
 """
 
 import io
@@ -16,12 +20,13 @@ SIDE = 64
 LOWEST = 16
 WORDS = LOWEST * LOWEST // 64
 
-# Below these an image has too little in it: two drawings of 48 pixels, or two blank pages, hash alike.
+# Below these limits different images get equal hashes, e.g. two drawings of 48 pixels or two blank pages.
 SMALLEST_SIDE = SIDE
 LEAST_CONTRAST = 4.0  # standard deviation of the grey levels, 0 to 255
 
-# Of 256 bits. Measured on 377 photographs: recompressed, halved, squeezed to a square or brightened they differ from
-# themselves by at most 36 bits, 95 % of them by at most 18; no two of them by less than 80.
+# Bits of 256. Measured on 377 photographs that were recompressed, halved, squeezed to a square or brightened. The hash
+# of a changed photograph differs by at most 36 bits, in 95 % of the cases by at most 18. The hashes of two different
+# photographs differ by at least 80 bits.
 ALIKE = 24
 
 Hashes = NDArray[np.uint64]
@@ -30,10 +35,10 @@ _DCT = np.cos(_ANGLES)
 
 
 def grey_levels(data: bytes) -> NDArray[np.float64] | None:
-    """Grey levels [64, 64] of an encoded image, None where it is too small or too plain for a hash.
+    """Grey levels [64, 64], 0 to 255, of an encoded image. None if the image is too small or too plain for a hash.
 
     Raises:
-        OSError, ValueError: no image that can be decoded.
+        OSError, ValueError: the bytes cannot be decoded as an image.
     """
     image = _decoded(data)
     if image is None:
@@ -43,7 +48,7 @@ def grey_levels(data: bytes) -> NDArray[np.float64] | None:
 
 
 def _decoded(data: bytes) -> Image.Image | None:
-    """The image in grey, None where its header says that it is too small."""
+    """The image in grey; None if its header gives a size that is too small."""
     if simplejpeg.is_jpeg(data):
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if min(height, width) < SMALLEST_SIDE:
@@ -56,7 +61,7 @@ def _decoded(data: bytes) -> Image.Image | None:
 
 
 def perceptual_hashes(levels: Sequence[NDArray[np.float64]]) -> Hashes:
-    """Hashes [N, 4] of N images as `grey_levels` gives them."""
+    """Hashes [N, 4] of N images. `levels` holds N arrays [64, 64] of `grey_levels`."""
     if not levels:
         return np.empty((0, WORDS), np.uint64)
     low = (_DCT @ np.stack(levels) @ _DCT.T).reshape(len(levels), -1)
@@ -65,7 +70,10 @@ def perceptual_hashes(levels: Sequence[NDArray[np.float64]]) -> Hashes:
 
 
 def alike(ours: Hashes, theirs: Hashes, *, within: int = ALIKE) -> tuple[NDArray[np.int64], ...]:
-    """Every pair whose distance is at most `within`: positions in `ours`, positions in `theirs`, distances."""
+    """Find every pair at a distance of at most `within` bits.
+
+    Returns three arrays of one length: positions in `ours`, positions in `theirs`, distances in bits.
+    """
     found: list[NDArray[np.int64]] = [np.empty((3, 0), np.int64)]
     for place, hash_ in enumerate(theirs):
         # One word of the four rules out nearly every pair.

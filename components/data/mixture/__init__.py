@@ -1,1 +1,1 @@
-"""From prepared subsets to the samples of an epoch."""
+"""Turns prepared subsets into the samples of an epoch."""

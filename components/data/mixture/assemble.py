@@ -1,4 +1,4 @@
-"""The mixture: which rows of which subsets make an epoch, and how long each sample is."""
+"""Assembles the mixture: chooses the rows of an epoch and counts the tokens of each sample."""
 
 import json
 import logging
@@ -56,7 +56,7 @@ ROWS_AT_ONCE = 512
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """The rows of one subset that are in an epoch: `rows` each once, `visits` as often as the epoch sees them."""
+    """The rows of one subset in an epoch. `rows` has each row once, `visits` has it once per visit in the epoch."""
 
     subset: str
     table: Any  # lance.LanceDataset
@@ -64,17 +64,17 @@ class Chosen:
     visits: NDArray[np.int64]
 
     def batches(self) -> Iterator[list[dict[str, Any]]]:
-        """The chosen rows without their images, in order."""
+        """Read the chosen rows in order, without their images."""
         for start in range(0, len(self.rows), ROWS_AT_ONCE):
             part = self.rows[start : start + ROWS_AT_ONCE].tolist()
             yield self.table.take(part, columns=TEXT).to_pylist()
 
 
 def assemble_mixture(run: Run, datasets: Mapping[str, Manifest], prefix: str) -> dict[str, Number]:
-    """Write index, tokenizer and ledger of the mixture below `prefix`; returns the counts for the manifest.
+    """Write index, tokenizer and ledger of the mixture below `prefix`. Returns the counts for the manifest.
 
     Raises:
-        InputError: no sample fits the context.
+        InputError: no sample fits into `data.context_length`.
     """
     recipe, store = run.recipe, run.store
     with LengthPool(recipe.data.workers) as pool, tempfile.TemporaryDirectory() as folder:
@@ -89,7 +89,8 @@ def assemble_mixture(run: Run, datasets: Mapping[str, Manifest], prefix: str) ->
     index = pa.concat_tables(parts)
     if not len(index):
         raise InputError(
-            f"No sample fits data.context_length = {recipe.data.context_length}.", remedy="Raise it, or cut the data."
+            f"data.context_length = {recipe.data.context_length}: every sample is longer.",
+            remedy="Raise data.context_length, or shorten the conversations.",
         )
     write_table(store, f"{prefix}/{INDEX}", SCHEMA, index.to_batches())
     ledger.save(store, prefix)
@@ -121,7 +122,7 @@ def _tokenizer(store: ObjectStore, recipe: Recipe, chosen: Sequence[Chosen]) -> 
 
 
 def _texts(recipe: Recipe, chosen: Sequence[Chosen], specials: Sequence[str]) -> Iterator[str]:
-    """The mixture as the prompt profile writes it, without the tokens that are never split."""
+    """The mixture's text as the chat template writes it, cut at special tokens, which a tokenizer never splits."""
     style = load_chat_template(recipe.model.prompt)
     between = re.compile("|".join(map(re.escape, specials)))
     for part in chosen:
@@ -132,7 +133,7 @@ def _texts(recipe: Recipe, chosen: Sequence[Chosen], specials: Sequence[str]) ->
 
 
 def _index(pool: LengthPool, counter: Counter, part: Chosen, ledger: Ledger) -> pa.Table:
-    """Index rows of one subset, in the order of its visits."""
+    """Count the tokens of one subset. Returns its index rows in the order of its visits."""
     progress = Progress(label=f"count tokens of {part.subset}", total=len(part.rows), unit="samples")
     tables = [SCHEMA.empty_table()]
     done = 0
@@ -150,16 +151,19 @@ def _index(pool: LengthPool, counter: Counter, part: Chosen, ledger: Ledger) -> 
 
 
 def visited(rows: pa.Table, visits: NDArray[np.int64]) -> pa.Table:
-    """Index rows as often and in the order in which an epoch visits them; `rows` has each kept row once, ascending."""
+    """Index rows in the order of `visits`, repeated as they are.
+
+    `rows` has each kept row once, in ascending order. A visit of a row that was not kept is left out.
+    """
     kept = rows["row"].to_numpy()
     places = np.searchsorted(kept, visits)
     there = places < len(kept)
-    there[there] = kept[places[there]] == visits[there]  # the others did not fit the context
+    there[there] = kept[places[there]] == visits[there]  # the other visits are of rows that do not fit the context
     return rows.take(places[there])
 
 
 def _note(ledger: Ledger, subset: str, row: dict[str, Any], length: Length, limit: int) -> bool:
-    """True where the sample is kept; what was cut or dropped goes to the ledger under the row of the source."""
+    """True if the sample is kept. A cut or dropped sample gets a ledger entry under its row in the source."""
     if not length.turns:
         ledger.drop(subset, row["row"], row["id"], RowRejected("too-long", value=length.whole, threshold=str(limit)))
     elif length.whole > length.tokens:
@@ -182,7 +186,7 @@ def _entry(subset: str, position: int, name: str, length: Length) -> dict[str, A
 
 
 def _description(part: Chosen) -> dict[str, Any]:
-    """A row of subsets.json: what a reader should know of a subset besides its counts."""
+    """A row of subsets.json: name, skill, counts and licence of a subset."""
     known = published().get(part.subset)
     return {
         "name": part.subset,

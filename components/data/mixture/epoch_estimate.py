@@ -1,4 +1,4 @@
-"""What an epoch will contain, before anything is computed."""
+"""Estimates an epoch before any data is prepared: rows, samples, images and tokens per subset."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,10 @@ from mantis.config.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class SubsetSize:
-    """Rows of a subset, and who says so: `prepared`, `at the source` or `published`.
+    """Number of rows of a subset.
 
-    `images` is the mean per row where it was counted, else None.
+    `known` names where the number comes from: `prepared`, `to be generated`, `at the source` or `published`.
+    `images` is the mean number of images per row; None means unknown.
     """
 
     rows: int
@@ -25,10 +26,10 @@ class SubsetSize:
 
 @dataclass(frozen=True, kw_only=True)
 class EstimateLine:
-    """One subset of an epoch, or several taken together.
+    """One subset of an epoch, or the sum of several.
 
-    `drawn` are different rows; `samples` counts each as often as it is seen. `images`, `text_tokens` and `tokens` (text
-    and images) are estimates for all samples, None where nothing is known.
+    `drawn` counts different rows. `samples` counts a row once per visit in the epoch. `images`, `text_tokens` and
+    `tokens` (text and images) are estimated sums over all samples; None means unknown.
     """
 
     name: str
@@ -44,7 +45,10 @@ class EstimateLine:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochEstimate:
-    """The epoch of a recipe: its subsets in the recipe's order, its skills, and the optimizer steps of all epochs."""
+    """The epoch of a recipe: a line per subset in the recipe's order, a line per skill, and a total.
+
+    `steps` counts the optimizer steps of all epochs.
+    """
 
     lines: tuple[EstimateLine, ...]
     skills: tuple[EstimateLine, ...]
@@ -55,10 +59,10 @@ class EpochEstimate:
 
 
 def plan_epoch(recipe: Recipe, sizes: Mapping[str, SubsetSize], *, image_tokens: int) -> EpochEstimate:
-    """The epoch of `recipe`, whose mixture is written out, over subsets of these sizes.
+    """Estimate the epoch of `recipe` over subsets of these sizes. The recipe must name every subset (`written_out`).
 
-    `image_tokens` are the language model's positions per image. The published averages stand in for what has not been
-    counted. Rows that preparation will drop are not known before, and counted as if they stayed.
+    `image_tokens` is the number of language model positions per image. Published averages replace counts that are not
+    known. Rows that preparation will drop are still counted, since they are not known yet.
     """
     epoch = epoch_of({name: size.rows for name, size in sizes.items()}, recipe.data, seed=recipe.seed)
     lines = [
@@ -110,7 +114,7 @@ def _rules(recipe: Recipe, name: str, *, prepared: bool) -> list[str]:
 
 
 def _together(name: str, lines: Sequence[EstimateLine]) -> EstimateLine:
-    """The sums of `lines`; an estimate that one of them lacks is not known of all."""
+    """Sum up `lines`. A sum is None if one of the lines lacks the estimate."""
 
     def total(field: str) -> float | None:
         values = [getattr(line, field) for line in lines]

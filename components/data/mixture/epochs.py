@@ -1,6 +1,6 @@
-"""Which subsets a recipe means, and which of their rows an epoch sees, how often: mixtures.yaml and its arithmetic.
+"""Named mixtures (mixtures.yaml), and the sampling of rows: which rows an epoch sees, and how often.
 
-Source of the arithmetic: TIGER-AI-Lab/Mantis, mantis/train/data.py, DatasetCollection.
+The arithmetic follows TIGER-AI-Lab/Mantis, mantis/train/data.py, DatasetCollection.
 """
 
 import math
@@ -29,7 +29,7 @@ Rows = NDArray[np.int64]
 
 
 class Mixture(BaseModel):
-    """A named mixture; `origin` says who mixed it so."""
+    """A named mixture. `origin` names the published file that it was copied from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,7 +40,7 @@ class Mixture(BaseModel):
 
 @cache
 def mixtures() -> dict[str, Mixture]:
-    """Every named mixture."""
+    """Every named mixture of mixtures.yaml, by name."""
     raw: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text())
     return {
         name: Mixture.model_validate(
@@ -51,12 +51,13 @@ def mixtures() -> dict[str, Mixture]:
 
 
 def written_out(recipe: Recipe) -> Recipe:
-    """The recipe with every subset of its mixture named, and only those of its skills.
+    """Write the subsets of the recipe's mixture into `data.subsets`, restricted to `data.skills`.
 
-    What it gives is given back unchanged, so that a stored recipe means the same whatever becomes of mixtures.yaml.
+    A recipe that was written out already stays as it is. So a stored recipe keeps its meaning when mixtures.yaml
+    changes.
 
     Raises:
-        ConfigError: no such mixture or skill, or skills are asked of subsets that have none.
+        ConfigError: the mixture or a skill does not exist, or `data.skills` is set and a subset has no known skill.
     """
     data = recipe.data
     if data.mixture is None and not data.skills:
@@ -73,7 +74,7 @@ def _named(data: DataSettings) -> tuple[SubsetSettings, ...]:
     if data.mixture not in mixtures():
         raise ConfigError(
             f"data.mixture = {data.mixture!r} is no mixture.",
-            remedy=f"{did_you_mean(data.mixture, mixtures())}Mixtures: {', '.join(mixtures())}.",
+            remedy=f"{did_you_mean(data.mixture, mixtures())}Choose one of {', '.join(mixtures())}.",
         )
     return mixtures()[data.mixture].subsets
 
@@ -84,16 +85,16 @@ def _of_skills(data: DataSettings, subsets: tuple[SubsetSettings, ...]) -> tuple
     unskilled = [subset.name for subset in subsets if not skill_of(subset.name)]
     if unskilled or not subsets:
         raise ConfigError(
-            f"data.skills = {list(data.skills)} needs subsets whose skill is known; "
-            f"{', '.join(unskilled) or 'an empty data.subsets'} has none.",
-            remedy="Leave data.skills out, or name a data.mixture.",
+            f"data.skills = {list(data.skills)} needs subsets with a known skill. "
+            f"{', '.join(unskilled) or 'An empty data.subsets'} has none.",
+            remedy="Remove data.skills, or set data.mixture.",
         )
     there = {skill_of(subset.name) for subset in subsets}
     missing = [skill for skill in data.skills if skill not in there]
     if missing:
         raise ConfigError(
-            f"data.skills names {', '.join(missing)}, which no subset of the mixture has.",
-            remedy=f"It has: {', '.join(_skills_in_order(there))}.",
+            f"data.skills names {', '.join(missing)}, but no subset of the mixture has this skill.",
+            remedy=f"Choose from the mixture's skills: {', '.join(_skills_in_order(there))}.",
         )
     return tuple(subset for subset in subsets if skill_of(subset.name) in data.skills)
 
@@ -104,9 +105,10 @@ def _skills_in_order(skills: set[str]) -> list[str]:
 
 
 def samples_per_epoch(lengths: Mapping[str, int], sampling: Sampling) -> dict[str, int]:
-    """How often an epoch sees each subset of `lengths` rows (capped, repeated): as they are, or square-root balanced.
+    """Number of samples that an epoch draws from each subset. `lengths` counts rows after cap and repeat.
 
-    Balanced, subset i of n_i rows out of N in all is seen int(N min(1.1 sqrt(n_i) / sum_j sqrt(n_j), 1)) times.
+    - `none`: an epoch draws n_i samples from subset i of n_i rows.
+    - `sqrt`: an epoch draws int(N min(1.1 sqrt(n_i) / sum_j sqrt(n_j), 1)) samples, where N is the sum of all n_j.
     """
     if sampling == "none":
         return dict(lengths)
@@ -118,14 +120,15 @@ def samples_per_epoch(lengths: Mapping[str, int], sampling: Sampling) -> dict[st
 
 
 def capped(rows: int, settings: SubsetSettings) -> int:
-    """Rows of a subset that a mixture draws from."""
+    """Number of rows of a subset that a mixture draws from: `rows`, or the cap if that is lower."""
     return rows if settings.cap is None else min(rows, settings.cap)
 
 
 def epoch_of(sizes: Mapping[str, int], data: DataSettings, *, seed: int) -> dict[str, Rows]:
-    """The rows that an epoch sees of each subset of `sizes` rows: passes over all of them, then a part of one.
+    """Row numbers that an epoch visits, by subset. `sizes` counts the rows of each subset.
 
-    A cap and the last, partial pass are drawn by the seed, each subset its own; passes are in the order of rows.
+    An epoch makes whole passes over a subset's rows, then a partial pass. Each pass is in the order of rows. The seed
+    and the subset's name decide the rows of a cap and of the partial pass.
     """
     settings = {name: data.subset(name) for name in sizes}
     lengths = {name: capped(rows, settings[name]) * settings[name].repeat for name, rows in sizes.items()}
@@ -146,6 +149,6 @@ def _visits(rows: int, settings: SubsetSettings, samples: int, seed: int) -> Row
 
 
 def decides(data: DataSettings, name: Name) -> dict[str, Any]:
-    """What of the recipe decides the rows that an epoch sees of a subset, for a fingerprint; the seed aside."""
+    """The recipe fields that decide which rows of a subset an epoch visits, for a fingerprint; without the seed."""
     settings = data.subset(name)
     return {"name": name, "cap": settings.cap, "repeat": settings.repeat}

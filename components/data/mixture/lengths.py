@@ -1,4 +1,4 @@
-"""How long each sample is, counted as training will count it, and where it is cut to fit the context."""
+"""Counts the tokens of each sample as training counts them, and cuts samples that are longer than the context."""
 
 import os
 from bisect import bisect_right
@@ -20,12 +20,16 @@ from mantis.models.registry import family
 from mantis.processes import die_with_parent
 
 Batch = list[dict[str, Any]]
-AHEAD = 4  # batches in work per process
+AHEAD = 4  # batches that are submitted per process
 
 
 @dataclass(frozen=True, kw_only=True)
 class Length:
-    """A sample cut to `turns` turns; `whole` is the number of tokens before the cut. Without turns, nothing fits."""
+    """Length of a sample that was cut to its first `turns` turns.
+
+    `targets` counts the tokens in the loss mask. `whole` counts the tokens before the cut. `turns` is 0 if not even the
+    first exchange fits into the context.
+    """
 
     turns: int
     tokens: int
@@ -37,17 +41,17 @@ class Length:
 
 @dataclass(frozen=True, kw_only=True)
 class Counter:
-    """Counts tokens of conversations; picklable, the tokenizer by its folder."""
+    """Counts the tokens of conversations. It can be pickled, since it holds the tokenizer's folder only."""
 
     model: ModelSettings
     tokenizer_folder: str
     context_length: int
 
     def count(self, rows: Batch) -> list[Length]:
-        """The lengths of rows of data.lance, tokenized together.
+        """Tokenize rows of data.lance together. Returns a length for each row.
 
-        A row that is too long loses whole exchanges from its end, so no image's tokens are ever cut and every sample
-        keeps an answer.
+        A row that is too long loses whole exchanges from its end. So every image keeps all of its tokens, and every
+        sample keeps an answer.
         """
         conversations = [conversation_of(row) for row in rows]
         lengths = self._measure(conversations)
@@ -57,7 +61,7 @@ class Counter:
         ]
 
     def _cut(self, conversation: Conversation, length: Length) -> Length:
-        """`length`, of the whole conversation, for as many of its first exchanges as fit."""
+        """Length of the first exchanges that fit into the context. `length` is that of the whole conversation."""
 
         def tokens(exchanges: int) -> int:
             return self._measure([first_exchanges(conversation, exchanges)])[0].tokens
@@ -84,17 +88,18 @@ class Counter:
 
 
 def first_exchanges(conversation: Conversation, exchanges: int) -> Conversation:
-    """The first questions and answers, with the images they show."""
+    """Cut a conversation to its first `exchanges` pairs of question and answer, and to their images."""
     turns = conversation.turns[: 2 * exchanges]
     shown = sum(turn.content.count(IMAGE_MARK) for turn in turns)
     return replace(conversation, turns=turns, sizes=conversation.sizes[:shown])
 
 
 class LengthPool:
-    """Processes that count.
+    """Pool of processes that count tokens.
 
-    They are forked in the constructor, while this process has no threads yet and Lance, which does not survive a fork,
-    is not loaded; and after the model families were imported, which takes each process seconds otherwise.
+    The constructor forks them. Create the pool at the right moment:
+    - before this process starts threads or loads Lance, which does not survive a fork;
+    - after the model families are imported, since each process would need seconds to import them.
     """
 
     def __init__(self, workers: int) -> None:
@@ -109,7 +114,7 @@ class LengthPool:
         self._pool.shutdown(cancel_futures=True)
 
     def count(self, counter: Counter, batches: Iterable[Batch]) -> Iterator[tuple[Batch, list[Length]]]:
-        """Each batch of rows of data.lance with their lengths, in order."""
+        """Yield each batch of rows of data.lance with the rows' lengths, in order."""
         waiting: deque[tuple[Batch, Future[list[Length]]]] = deque()
         for batch in batches:
             waiting.append((batch, self._pool.submit(counter.count, batch)))
@@ -122,7 +127,7 @@ class LengthPool:
 
 def _begin() -> None:
     die_with_parent()
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a process is one core: that is what `workers` counts
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # `workers` counts cores, so each process uses one
 
 
 @lru_cache(maxsize=1)

@@ -1,1 +1,1 @@
-"""From raw rows to checked rows and a ledger."""
+"""Turns raw rows into checked rows and a ledger."""

@@ -1,8 +1,10 @@
-"""The rules of a conversation: from a raw row to turns whose image marks and images agree, or the reason why not.
+"""Checks a raw row against the rules of a conversation. The result has one image for each `<image>` mark.
 
-The official code's rules (TIGER-AI-Lab/Mantis, mantis/train/data.py): where a conversation has fewer `<image>` marks
-than images, the missing ones go to the front of its first turn; a first turn that is not the user's is left out.
-Everything else that does not fit is refused, never guessed.
+Two repairs follow the official code (TIGER-AI-Lab/Mantis, mantis/train/data.py):
+- If a conversation has fewer marks than images, the missing marks go to the front of its first turn.
+- If the first turn is the assistant's, it is removed.
+
+A row that breaks any other rule is rejected with a reason. Nothing is guessed.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +20,7 @@ ORDER: tuple[Role, Role] = ("user", "assistant")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRef:
-    """An image as a row has it: where it lies, or its own bytes and what they are called."""
+    """An image of a row: its path in the source or, if the row embeds it, its bytes and a name for them."""
 
     path: str
     data: bytes | None = None
@@ -26,7 +28,7 @@ class ImageRef:
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A conversation that keeps every rule; there is one of `images` for each mark, in order."""
+    """A conversation that passed every rule. `images` holds one image for each mark, in order."""
 
     id: str
     turns: tuple[Turn, ...]
@@ -35,17 +37,17 @@ class Checked:
 
 
 class ConversationRules:
-    """Checks the rows of one subset in order; remembers the ids it has met."""
+    """Checks the rows of one subset in order, and remembers their ids to find duplicates."""
 
     def __init__(self, *, max_images: int | None, max_turn_characters: int) -> None:
         self._max_images, self._max_turn_characters = max_images, max_turn_characters
         self._met: set[str] = set()
 
     def meet(self, row: int, raw: Any) -> str:
-        """The row's id, which no row before it may have.
+        """Remember the row's id and return it.
 
         Raises:
-            Refusal: it has no usable id, or that of an earlier row, whatever became of that one.
+            RowRejected: the row has no usable id, or an earlier row has the same one, even if that row was rejected.
         """
         if not isinstance(raw, dict):
             raise RowRejected("row-malformed", value=type(raw).__name__, threshold="a mapping")
@@ -57,10 +59,10 @@ class ConversationRules:
         return name
 
     def check(self, row: int, raw: Any) -> Checked:
-        """The conversation in `raw`, the source's row number `row`.
+        """Check and repair the conversation in `raw`. `row` is its number in the source, from 0.
 
         Raises:
-            Refusal: the row breaks a rule.
+            RowRejected: the row breaks a rule.
         """
         name = self.meet(row, raw)
         turns, repairs = _turns(raw, self._max_turn_characters)
@@ -71,7 +73,7 @@ class ConversationRules:
 
 
 def identify(row: int, raw: Any) -> str:
-    """The row's id, or `row-<number>` where it has none."""
+    """The row's id, or `row-<number>` if it has none."""
     found = raw.get("id") if isinstance(raw, dict) else None
     return str(found) if isinstance(found, str | int) and found != "" else f"row-{row}"
 
@@ -120,7 +122,7 @@ def _role(message: Any) -> Role | None:
 
 def _images(raw: dict[str, Any]) -> tuple[ImageRef, ...]:
     images = raw.get("images")
-    if images is None:  # LLaVA-Pretrain's rows have one each
+    if images is None:  # rows of LLaVA-Pretrain hold one image in `image`
         images = [raw["image"]] if raw.get("image") is not None else []
     if not isinstance(images, list):
         raise RowRejected("images-malformed", value=_kind(images), threshold="a list of images")
@@ -128,7 +130,7 @@ def _images(raw: dict[str, Any]) -> tuple[ImageRef, ...]:
 
 
 def _image(number: int, image: Any) -> ImageRef:
-    """An entry of `images`: a path, or a mapping of `bytes` and `path`, of which one may be missing."""
+    """Parse an entry of `images`: a path, or a mapping with `bytes`, `path` or both."""
     fields = image if isinstance(image, dict) else {"path": image}
     path, data = fields.get("path"), fields.get("bytes")
     if path is None and isinstance(data, bytes):

@@ -1,7 +1,7 @@
-"""A dataset in the making: fragments of so many source rows, each recorded when it is whole.
+"""Writes a dataset in fragments of FRAGMENT_ROWS source rows, so that a killed step resumes where it was.
 
-`<prefix>/fragments/<first row>.json` is what makes a fragment count: after a kill its rows are not done again. What a
-killed writer left in the table's folder is deleted when the table is committed, once, at the end.
+The record `<prefix>/fragments/<first row>.json` completes a fragment. A later attempt skips the rows of recorded
+fragments. The table is committed once, at the end. The commit deletes files that a killed writer left in its folder.
 """
 
 import queue
@@ -22,11 +22,11 @@ from mantis.schema_versions import Form, Versioned, origin
 from mantis.store.base import ObjectStore, concurrently
 from mantis.store.lance_tables import withdraw_commit, write_fragments
 
-FRAGMENT_ROWS = 1024  # some 100 MB of the published subsets: seconds of work to lose, and no table of tiny files
-WRITERS = 2  # one fragment is finished in the store while the next is filled
+FRAGMENT_ROWS = 1024  # about 100 MB of a published subset: a kill loses seconds of work, and files are not tiny
+WRITERS = 2  # the store finishes one fragment while the next one fills
 BATCH_ROWS = 1024
-BATCH_BYTES = 1 << 23  # small enough for buffers to be used again: fresh memory costs more than copying into it
-AS_THEY_ARE = {"lance-encoding:compression": "none"}  # JPEGs only shrink by 5 %, and that costs most of the writing
+BATCH_BYTES = 1 << 23  # small, so that buffers are reused: to allocate memory costs more than to copy into it
+AS_THEY_ARE = {"lance-encoding:compression": "none"}  # compression shrinks JPEGs by 5 % and takes most of the time
 SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
@@ -44,7 +44,7 @@ IMAGE_FIELDS = ("data", "path", "sha256", "width", "height")  # of CheckedImage,
 
 
 class Fragment(Versioned):
-    """What became of `rows` source rows from `first` on; `table` is Lance's metadata of what was kept."""
+    """Result of `rows` source rows, beginning at row `first`. `table` is Lance's metadata of the kept rows."""
 
     form = Form.FRAGMENT
 
@@ -59,34 +59,34 @@ class Fragment(Versioned):
 
 
 def read_fragments(store: ObjectStore, prefix: str) -> dict[int, Fragment]:
-    """The fragments that are recorded below `prefix`, by their first row.
+    """Read the fragments that are recorded below `prefix`, by their first row.
 
     Raises:
-        IntegrityError: a record cannot be read.
+        IntegrityError: a record cannot be parsed.
     """
     found = concurrently(lambda entry: _parse(store, entry.key), list(store.list(f"{prefix}/fragments")))
     return {fragment.first: fragment for fragment in found}
 
 
 def content_of(fragments: Iterable[Fragment]) -> str:
-    """Hash of a whole dataset and its ledger, from its fragments in order."""
+    """Hash of a whole dataset and its ledger. `fragments` must be in the order of the source."""
     return fingerprint([fragment.content for fragment in fragments])
 
 
 class FragmentWriter:
-    """Writes fragments to the table at `key` on threads of its own, and records each below `prefix`."""
+    """Writes fragments to the table at `key` in its own threads, and records each one below `prefix`."""
 
     def __init__(self, store: ObjectStore, prefix: str, key: str) -> None:
-        withdraw_commit(store, key)  # of an attempt that was killed between the commit and the manifest
+        withdraw_commit(store, key)  # an earlier attempt may have been killed between the commit and the manifest
         self._store, self._prefix, self._key = store, prefix, key
         self._pool = ThreadPoolExecutor(WRITERS)
         self._begun: list[tuple[_Feed, Future[Fragment]]] = []
 
     def write(self, first: int, outcomes: Iterable[RowResult]) -> None:
-        """Take in the rows of the fragment that begins at row `first`; returns before it is recorded.
+        """Write the rows of the fragment that begins at row `first`. Returns before the fragment is recorded.
 
         Raises:
-            StoreError: the store did not take this or an earlier fragment.
+            StoreError: the store refused this fragment or an earlier one.
         """
         for _, earlier in self._begun:
             if earlier.done():
@@ -99,7 +99,7 @@ class FragmentWriter:
         feed.put(tally.fragment())
 
     def finish(self) -> list[Fragment]:
-        """Every fragment that was written, recorded."""
+        """Wait until every fragment is recorded, and return the records."""
         return [future.result() for _, future in self._begun]
 
     def _work(self, feed: "_Feed") -> Fragment:
@@ -107,7 +107,7 @@ class FragmentWriter:
             first = next(feed, None)
             written = () if first is None else write_fragments(self._store, self._key, SCHEMA, chain([first], feed))
         finally:
-            for _ in feed:  # after an error: whoever fills the feed must not wait for ever
+            for _ in feed:  # after an error, empty the feed, or the thread that fills it would wait without end
                 pass
         fragment = feed.fragment.model_copy(update={"table": written})
         record = f"{self._prefix}/fragments/{fragment.first:012d}.json"
@@ -125,12 +125,12 @@ class FragmentWriter:
         self._pool.shutdown()
 
 
-class _Aborted(Exception):  # noqa: N818 - ends a writer whose rows will not come
+class _Aborted(Exception):  # noqa: N818 - ends a writer that will get no more rows
     pass
 
 
 class _Feed:
-    """Batches on their way to a writer's thread, ended by what they come to."""
+    """Queue of batches for a writer's thread. The fragment's record ends it."""
 
     fragment: Fragment
 
@@ -162,13 +162,13 @@ class _Feed:
 
 
 class _Tally:
-    """Counts and hashes the outcomes of one fragment as they pass."""
+    """Counts and hashes the results of one fragment while they pass through."""
 
     def __init__(self, first: int) -> None:
         self._first, self._rows, self._kept, self._images, self._bytes = first, 0, 0, 0, 0
         self._ledger: list[LedgerEntry] = []
-        # Hashed at the end, all at once: each call gives up Python's lock, and with threads that decode images it is
-        # milliseconds until this one has it back.
+        # Hashed once, at the end. Each call of the hash releases the GIL, and the threads that decode images keep it
+        # for milliseconds.
         self._content: list[str] = []
 
     def kept(self, outcomes: Iterable[RowResult]) -> Iterator[CheckedRow]:
@@ -233,5 +233,5 @@ def _parse(store: ObjectStore, key: str) -> Fragment:
     except ValidationError as error:
         raise IntegrityError(
             f"{store.uri(key)} is no record of a fragment: {error.errors()[0]['msg']}.",
-            remedy="Delete it; its rows are prepared again.",
+            remedy="Delete the object and run the step again. It prepares these rows again.",
         ) from None

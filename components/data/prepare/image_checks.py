@@ -1,7 +1,7 @@
-"""Is this a sound image? Decoded once, fully, with limits that hold before a pixel is computed.
+"""Checks that training can decode an image. Size limits apply before any pixel is decoded.
 
-Pixels are what the official code trains on, `PIL.Image.open(...).convert("RGB")` (TIGER-AI-Lab/Mantis,
-mantis/train/train_utils.py): EXIF orientation is not applied, alpha is dropped, of several frames the first is taken.
+Pixels are those of the official code, `PIL.Image.open(...).convert("RGB")` (TIGER-AI-Lab/Mantis,
+mantis/train/train_utils.py). That code ignores the EXIF orientation, drops alpha, and takes the first frame.
 """
 
 import io
@@ -16,14 +16,14 @@ from mantis.hashing import sha256_bytes
 from mantis.images.formats import FORMATS, PLAIN_JPEGS, open_image
 
 PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")  # Pillow's modes of at most 8 bits that have an RGB form
-WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # which convert("RGB") clips at 255: a white picture
+WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # convert("RGB") clips them at 255, so the image turns white
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedImage:
-    """An image that training can decode; width and height in pixels, as stored (EXIF orientation is not applied).
+    """An image that training can decode. Width and height are in pixels, without the EXIF orientation.
 
-    `data` are the image's own bytes, or a PNG of its pixels where `repair` says why; `sha256` is of `data`.
+    `data` holds the image's own bytes or, if there was a `repair`, a PNG of its pixels. `sha256` is the hash of `data`.
     """
 
     path: str
@@ -35,13 +35,15 @@ class CheckedImage:
 
 
 def check_image(path: str, data: bytes, *, max_pixels: int) -> CheckedImage:
-    """Decode `data` fully and keep its bytes as they are, unless training could not read them as they are.
+    """Decode `data` fully. Keep the bytes if training can read them, else write the 8-bit RGB pixels as PNG.
 
-    Written anew as PNG, and so without any loss of the 8-bit RGB pixels: the first frame of an animation, CMYK and
-    other colours that are not RGB, and more than 8 bits, brought to 8.
+    PNG replaces the bytes of these images:
+    - an animation, by its first frame;
+    - an image in CMYK or another colour space that is not RGB;
+    - an image of more than 8 bits per channel, scaled to 8.
 
     Raises:
-        Refusal: no image, broken or cut off, or of more than `max_pixels`; its reason names `path`.
+        RowRejected: the bytes are no image, are damaged or cut off, or hold more than `max_pixels` pixels.
     """
     check = _check_jpeg if simplejpeg.is_jpeg(data) else _check_other
     try:
@@ -50,15 +52,15 @@ def check_image(path: str, data: bytes, *, max_pixels: int) -> CheckedImage:
         raise RowRejected("image-unknown", value=f"{path}: {len(data)} bytes", threshold=", ".join(FORMATS)) from None
     except RowRejected:
         raise
-    except Exception as error:  # decoders of foreign bytes raise whatever they like: OSError, ValueError, struct.error
+    except Exception as error:  # decoders raise errors of many types: OSError, ValueError, struct.error
         raise RowRejected("image-broken", value=f"{path}: {error}") from None
 
 
 def _check_jpeg(path: str, data: bytes, max_pixels: int) -> CheckedImage:
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     _limit(path, width, height, max_pixels)
-    # An eighth of the size, luma alone: all coefficients are read, which is what finds damage, and next to none of the
-    # time and memory that pixels take is needed.
+    # An eighth of the size, luma alone. The decoder still reads all coefficients, so it finds damage, but it needs
+    # little time and memory for pixels.
     kind = "GRAY" if colours in PLAIN_JPEGS else "CMYK"
     simplejpeg.decode_jpeg(data, colorspace=kind, min_height=1, min_width=1, strict=True)
     if colours in PLAIN_JPEGS:
@@ -81,7 +83,7 @@ def _check_other(path: str, data: bytes, max_pixels: int) -> CheckedImage:
 
 
 def _first_frame(data: bytes) -> Image.Image:
-    with open_image(data) as image:  # anew: looking for a second frame has moved the other
+    with open_image(data) as image:  # opened again, since the search for a second frame has moved the first handle
         return _rgb(image)
 
 
@@ -90,7 +92,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _narrow(image: Image.Image) -> Image.Image:
-    """Grey values of 16 bits brought to 8; floating point values, and integers beyond 16 bits, by their own range."""
+    """Scale grey values to 8 bits: 16-bit integers from 0..65535, other values from their own range."""
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError("pixels that are not numbers")

@@ -1,4 +1,4 @@
-"""The ledger: one row for every conversation that was dropped or repaired, so that nothing is lost silently."""
+"""The ledger lists every row that was dropped or repaired, so that no data is lost silently."""
 
 import io
 from collections import Counter
@@ -14,7 +14,7 @@ from mantis.hashing import canonical_json
 from mantis.store.base import ObjectStore
 
 LEDGER = "ledger.parquet"
-LONGEST_VALUE = 300  # characters; a path or a message, not a conversation
+LONGEST_VALUE = 300  # characters: enough for a path or a message
 SCHEMA = pa.schema(
     [
         ("subset", pa.string()),
@@ -31,7 +31,7 @@ Action = Literal["dropped", "repaired"]
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerEntry:
-    """One row of the ledger."""
+    """One row of the ledger: the source row, the action, its reason, the value found and the threshold."""
 
     subset: str
     row: int
@@ -42,28 +42,28 @@ class LedgerEntry:
     threshold: str
 
     def line(self) -> str:
-        """The entry as one line of text, for hashes."""
+        """The entry as one line of JSON, for hashes."""
         return canonical_json(asdict(self)) + "\n"
 
 
 def dropped(subset: str, row: int, name: str, refusal: RowRejected) -> LedgerEntry:
-    """The entry of a row that is not kept."""
+    """Make the entry of a row that is not kept."""
     return _entry(subset, row, name, "dropped", refusal)
 
 
 def repaired(subset: str, row: int, name: str, repair: RowRepaired) -> LedgerEntry:
-    """An entry of a row that is kept otherwise than it was found."""
+    """Make the entry of a row that is kept with a change."""
     return _entry(subset, row, name, "repaired", repair)
 
 
 class Ledger:
-    """Collects entries and counts them; a dropped row has exactly one `dropped` entry."""
+    """Collects and counts entries. A dropped row has exactly one `dropped` entry."""
 
     def __init__(self) -> None:
         self.entries: list[LedgerEntry] = []
 
     def extend(self, entries: Iterable[LedgerEntry]) -> None:
-        """Add what other ledgers hold."""
+        """Add the entries of another ledger."""
         self.entries.extend(entries)
 
     def drop(self, subset: str, row: int, name: str, refusal: RowRejected) -> None:
@@ -78,11 +78,11 @@ class Ledger:
 
     @property
     def repaired(self) -> int:
-        """Rows that were repaired, in one way or several."""
+        """Number of repaired rows. A row with several repairs counts once."""
         return len({(entry.subset, entry.row) for entry in self.entries if entry.action == "repaired"})
 
     def reasons(self) -> str:
-        """What happened, in words: `3 image-missing, 1 marks-missing`."""
+        """Number of entries by reason, as text: `3 image-missing, 1 marks-missing`."""
         counts = Counter(entry.reason for entry in self.entries)
         return ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common()) or "nothing"
 
@@ -94,7 +94,7 @@ class Ledger:
 
 
 def count_reasons(store: ObjectStore, prefix: str) -> dict[Action, dict[str, int]]:
-    """Entries of `<prefix>/ledger.parquet` by action and reason, the most frequent first."""
+    """Count the entries of `<prefix>/ledger.parquet` by action and reason, the most frequent first."""
     table = pq.read_table(io.BytesIO(store.get(f"{prefix}/{LEDGER}")), columns=["action", "reason"])
     counts = Counter((row["action"], row["reason"]) for row in table.to_pylist())
     counted: dict[Action, dict[str, int]] = {"dropped": {}, "repaired": {}}
@@ -116,5 +116,5 @@ def _entry(subset: str, row: int, name: str, action: Action, why: RowRejected | 
 
 
 def _shown(text: str) -> str:
-    """Text that any reader can store: valid UTF-8 of bounded length."""
+    """Cut `text` to LONGEST_VALUE characters of valid UTF-8."""
     return text[:LONGEST_VALUE].encode(errors="backslashreplace").decode()

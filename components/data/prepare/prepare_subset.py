@@ -1,4 +1,4 @@
-"""One subset: every row read, checked, and kept in a Lance table or written to the ledger."""
+"""Prepares one subset: checks every row, and keeps it in a Lance table or writes the reason to the ledger."""
 
 import logging
 from itertools import groupby
@@ -34,15 +34,14 @@ def prepare_subset(
     workers: int,
     fragment_rows: int = FRAGMENT_ROWS,
 ) -> dict[str, Number]:
-    """Write `<prefix>/data.lance` and `<prefix>/ledger.parquet`; returns the counts for the manifest.
+    """Write `<prefix>/data.lance` and `<prefix>/ledger.parquet`. Returns the counts for the manifest.
 
-    Fragments that an earlier attempt recorded are kept; the result, `content` of the summary included, is the same
-    whatever was killed before and with any number of workers. Memory holds a few rows per thread and a few batches,
-    whatever the subset's size, and the ids of its rows.
+    Fragments of an earlier attempt are kept. The result and its hash `content` do not depend on kills or on the number
+    of workers. Memory holds a few rows per thread, a few batches, and the ids of all rows.
 
     Raises:
-        InputError: the source cannot be read, or no row of it can be used.
-        IntegrityError: rows were lost on the way.
+        InputError: the source cannot be read, or none of its rows can be used.
+        IntegrityError: the numbers of rows read, written and dropped do not agree.
     """
     recorded = read_fragments(store, prefix)
     if recorded:
@@ -65,7 +64,7 @@ def prepare_subset(
 def _commit(
     store: ObjectStore, prefix: str, subset: str, source: RowSource, fragments: list[Fragment], *, read: int
 ) -> dict[str, Number]:
-    """One table and one ledger of all fragments."""
+    """Commit all fragments as one table and one ledger."""
     ledger = Ledger()
     for fragment in fragments:
         ledger.extend(fragment.ledger)
@@ -73,14 +72,14 @@ def _commit(
     if not kept:
         raise InputError(
             f"{source.url}: none of {read} rows can be used ({ledger.reasons()}).",
-            remedy=_first_reason(ledger) or "Put rows into it.",
+            remedy=_first_reason(ledger) or "Put rows into the source.",
         )
     tables = [table for fragment in fragments for table in fragment.table]
     rows = commit_fragments(store, f"{prefix}/{DATA}", SCHEMA, tables)
     if rows != kept or kept + ledger.dropped != read:
         raise IntegrityError(
-            f"{subset}: {read} rows were read, but {rows} written and {ledger.dropped} dropped.",
-            remedy=f"Delete {store.uri(prefix)} and run it again; if it stays, report it.",
+            f"{subset}: {read} rows were read, but {rows} were written and {ledger.dropped} dropped.",
+            remedy=f"Delete {store.uri(prefix)} and run the step again. Report the problem if it comes back.",
         )
     ledger.save(store, prefix)
     logger.info("%s: kept %s of %s rows. Ledger: %s", subset, f"{kept:,}", f"{read:,}", ledger.reasons())
@@ -97,4 +96,4 @@ def _commit(
 
 def _first_reason(ledger: Ledger) -> str:
     first = next((entry for entry in ledger.entries if entry.action == "dropped"), None)
-    return f"The first one: row {first.row}, {first.reason}: {first.value}." if first else ""
+    return f"Correct the rows. The first one: row {first.row}, {first.reason}: {first.value}." if first else ""

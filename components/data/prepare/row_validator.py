@@ -1,4 +1,4 @@
-"""From raw rows to checked ones: in order, their images read and checked by threads ahead of them."""
+"""Turns raw rows into checked rows, in order. Threads read and check the images of the next rows ahead."""
 
 import contextlib
 from collections import deque
@@ -14,14 +14,14 @@ from components.data.sources.rejection import RowRejected
 from components.data.sources.source import RowSource, Wanted
 from mantis.progress import Progress
 
-THREADS = 4  # per worker: those that wait for a store do not keep a core busy
-THREADS_ON_DISK = 1  # which does not make them wait: more of them only take Python's lock from each other
-AHEAD = 16  # rows in work per worker: enough to keep threads busy, few enough to bound the images held
+THREADS = 4  # per worker, since a thread that waits for a store needs no core
+THREADS_ON_DISK = 1  # per worker: a disk answers at once, and more threads would only compete for the GIL
+AHEAD = 16  # rows in work per worker: enough to keep the threads busy, few enough to bound memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowLimits:
-    """What a row may have; `max_images` None: any number."""
+    """Limits of a row. `max_images` None means no limit."""
 
     max_images: int | None
     max_turn_characters: int
@@ -31,7 +31,7 @@ class RowLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedRow:
-    """A row that is kept."""
+    """A row that is kept. `number` is its place in the source, from 0."""
 
     number: int
     conversation: Checked
@@ -39,13 +39,13 @@ class CheckedRow:
 
     @property
     def bytes(self) -> int:
-        """Size of its images."""
+        """Bytes of all images together."""
         return sum(len(image.data) for image in self.images)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowResult:
-    """What became of a row: kept, or None; and what the ledger says about it."""
+    """Result of one row: the checked row, or None if it was dropped, and its ledger entries."""
 
     row: CheckedRow | None
     number: int
@@ -53,9 +53,9 @@ class RowResult:
 
 
 class RowValidator:
-    """One pass over a source; `read` counts the rows that have passed.
+    """One pass over a source. `read` counts the rows that were read so far.
 
-    Threads suffice: reading, decoding and hashing leave Python's lock.
+    Threads suffice, since reading, decoding and hashing release the GIL.
     """
 
     def __init__(self, subset: str, source: RowSource, limits: RowLimits, workers: int) -> None:
@@ -66,7 +66,7 @@ class RowValidator:
         self.read = 0
 
     def outcomes(self, wanted: Wanted) -> Iterator[RowResult]:
-        """The outcome of every wanted row, in order; of the others only the ids are remembered."""
+        """Yield the result of every wanted row, in order. Of other rows, only the ids are remembered."""
         progress = Progress(label=f"prepare {self._subset}", total=None, unit="rows")
         waiting: deque[tuple[int, Any, Future[CheckedRow]]] = deque()
         with ThreadPoolExecutor(self._threads) as pool:
@@ -83,7 +83,10 @@ class RowValidator:
                 yield self._outcome(*waiting.popleft())
 
     def _begin(self, pool: ThreadPoolExecutor, number: int, raw: Any) -> Future[CheckedRow]:
-        """Check the text here and not in a thread: which of two rows with one id comes first is not left to chance."""
+        """Check the text, and start a thread for the images.
+
+        The text check runs in this thread, in order. So of two rows with one id, the first one always wins.
+        """
         try:
             checked = self._rules.check(number, raw)
         except RowRejected as refusal:
@@ -93,7 +96,7 @@ class RowValidator:
         return pool.submit(self._check_images, number, checked)
 
     def _meet(self, number: int, raw: Any) -> None:
-        with contextlib.suppress(RowRejected):  # the ledger of the row's fragment says so already
+        with contextlib.suppress(RowRejected):  # the row's fragment already recorded the reason in its ledger
             self._rules.meet(number, raw)
 
     def _outcome(self, number: int, raw: Any, work: Future[CheckedRow]) -> RowResult:

@@ -1,4 +1,4 @@
-"""Is a prepared dataset still what its source says? The source's rows are read and checked again, and compared."""
+"""Verifies a prepared dataset: reads and checks the rows of its source again, and compares them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,19 +15,19 @@ from mantis.store.base import ObjectStore
 from mantis.store.lance_tables import open_table
 
 COLUMNS = ["row", "id", "roles", "contents", "paths", "sha256"]
-MOST = 20  # differences that are named; the others are counted
+MOST = 20  # differences that are listed; the rest is only counted
 
 
 def check_origin(store: ObjectStore, dataset: Manifest) -> tuple[list[str], str]:
-    """What differs between the dataset and its source, a line each; and a word on why there was nothing to compare.
+    """Compare the dataset with its source, which the recipe of the preparing run names.
 
-    The source is the one in the recipe of the run that prepared the dataset.
+    Returns one line per difference, and the reason why nothing could be compared (empty if the rows were compared).
     """
     subset = subset_of(dataset.key)
     try:
         run = open_run(dataset.made_by.run, store.url)
         if run.recipe.data.source == GENERATED:
-            return [], "its rows were generated: no source lies anywhere"
+            return [], "its rows were generated, so it has no source"
         differences = _differences(run, subset, dataset)
         named = [line for line, _ in zip(differences, range(MOST), strict=False)]
         left = sum(1 for _ in differences)
@@ -63,25 +63,25 @@ def _prepared(store: ObjectStore, dataset: Manifest) -> Iterator[dict[str, Any]]
 
 
 def _compare(prepared: dict[str, Any] | None, outcome: RowResult) -> Iterator[str]:
-    """What became different of one row since it was prepared."""
+    """Yield the differences between a prepared row and the same row of the source today."""
     found = outcome.row
     if prepared is None and found is None:
         return
     if prepared is None:
-        yield "could not be used when it was prepared, and can now"
+        yield "was rejected when the dataset was prepared, and passes now"
         return
     if found is None:
         why = outcome.ledger[0]
-        yield f"was used, and cannot be any more: {why.reason} {why.value}".rstrip()
+        yield f"was kept when the dataset was prepared, and is rejected now: {why.reason} {why.value}".rstrip()
         return
     turns = found.conversation.turns
     if [turn.content for turn in turns] != prepared["contents"] or [turn.role for turn in turns] != prepared["roles"]:
-        yield "the text of its conversation was changed"
+        yield "the text of its conversation has changed"
     if found.conversation.id != prepared["id"]:
-        yield f"its id was {prepared['id']!r}, and is {found.conversation.id!r}"
+        yield f"its id was {prepared['id']!r}, and is now {found.conversation.id!r}"
     images = [(image.path, image.sha256) for image in found.images]
     for (path, sha256), now in zip(zip(prepared["paths"], prepared["sha256"], strict=True), images, strict=False):
         if now != (path, sha256):
-            yield f"the image {path} was changed: its SHA-256 is not the one recorded"
+            yield f"the image {path} has changed: its SHA-256 differs from the recorded one"
     if len(images) != len(prepared["paths"]):
-        yield f"it had {len(prepared['paths'])} images, and has {len(images)}"
+        yield f"it had {len(prepared['paths'])} images, and has now {len(images)}"

@@ -1,1 +1,1 @@
-"""The published subsets: catalog and download."""
+"""The published training sets: catalog and download."""

@@ -1,4 +1,4 @@
-"""Published sets from the hub into the store, at sources/<subset>/. A set is there when its manifest is."""
+"""Fetches published sets from the hub into the store, at sources/<subset>/. The manifest completes a set."""
 
 import logging
 import re
@@ -23,15 +23,15 @@ ASIDE = "bring the files another way and name their folder with --source."
 def fetch_subset(
     store: ObjectStore, subset: str, *, splits: Sequence[str] = ("train",), revision: str = ""
 ) -> Manifest:
-    """The set in the store, at sources/<subset>/; what is there already is not fetched again.
+    """Fetch the set into the store, at sources/<subset>/. Files that are in the store are not fetched again.
 
-    Without a `revision` it is the one that was begun with, else the newest, which is then kept to.
+    An empty `revision` means the revision of an earlier attempt, else the newest one. Later attempts keep to it.
 
     Raises:
-        ConfigError: no such set.
-        InputError: the hub is away, does not let us, or lacks the files.
-        StoreError: too little disk.
-        IntegrityError: other bytes came than the hub promised.
+        ConfigError: no published set has this name.
+        InputError: the hub does not answer, refuses access, or lacks the files.
+        StoreError: the disk has too little space.
+        IntegrityError: the downloaded bytes do not have the hash that the hub lists.
     """
     hub = published_subset(subset).hub
     prefix = ArtifactKind.SOURCE.address(subset=subset)
@@ -49,10 +49,10 @@ def fetch_subset(
 
 
 def _remote_files(hub: SubsetHub, repository: Repository, commit: str, splits: Sequence[str]) -> list[HubFile]:
-    """The files of these splits at a commit, in the order of their names.
+    """List the files of these splits at a commit, in the order of their names.
 
     Raises:
-        InputError: a split has none.
+        InputError: a split has no files.
     """
     wanted = re.compile("|".join(map(re.escape, hub.files)) or rf"({'|'.join(splits)})(-.*\.parquet|_images.*\.zip)")
     found = [remote for remote in list_files(repository, commit, hub.folder) if wanted.fullmatch(remote.name)]
@@ -60,7 +60,7 @@ def _remote_files(hub: SubsetHub, repository: Repository, commit: str, splits: S
     if not found or (lacking and not hub.files):
         raise InputError(
             f"{hub.repository} at {commit} has no files of {', '.join(lacking) or hub.folder} in {hub.folder or '/'}.",
-            remedy=f"Splits that are known: {', '.join(hub.splits)}. Or name another --revision.",
+            remedy=f"Choose from the known splits ({', '.join(hub.splits)}), or name another --revision.",
         )
     return found
 

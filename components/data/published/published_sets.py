@@ -1,4 +1,4 @@
-"""The published training sets as data: subsets.yaml."""
+"""Loads the catalog of published training sets, subsets.yaml."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -23,7 +23,7 @@ class _SubsetData(BaseModel):
 
 
 class SubsetLicence(_SubsetData):
-    """On what terms a set is given; `origin` is where that was read, empty where nothing was found."""
+    """Licence of a set. `origin` is the page that states it; empty if no page was found."""
 
     name: str
     terms: str
@@ -32,14 +32,14 @@ class SubsetLicence(_SubsetData):
 
 
 class ImageArchives(_SubsetData):
-    """Images per row."""
+    """Images per row: mean and maximum."""
 
     mean: float
     max: int
 
 
 class SubsetHub(_SubsetData):
-    """Where a set lies on the hub: a folder with `<split>-*.parquet` and its zips, or the `files` that are named."""
+    """Place of a set on the hub: a folder with `<split>-*.parquet` and its zips, or the named `files` alone."""
 
     repository: str
     revision: str
@@ -49,7 +49,7 @@ class SubsetHub(_SubsetData):
 
 
 class PublishedSubset(_SubsetData):
-    """One published set; `messages` and `text_tokens` are averages per row, None where nobody publishes them."""
+    """One published set. `messages` and `text_tokens` are averages per row; None means not published."""
 
     skill: Name
     rows: Annotated[int, Field(ge=1)]
@@ -62,27 +62,27 @@ class PublishedSubset(_SubsetData):
 
 @cache
 def published() -> dict[str, PublishedSubset]:
-    """Every published set by its name, in the order of the file."""
+    """Every published set by name, in the order of the file."""
     raw = yaml.safe_load(FILE.read_text())
     return {name: PublishedSubset.model_validate(fields) for name, fields in raw["subsets"].items()}
 
 
 def published_subset(name: str) -> PublishedSubset:
-    """The set of this name.
+    """The published set of this name.
 
     Raises:
-        ConfigError: there is none; names those that exist.
+        ConfigError: no set has this name. The error lists all names.
     """
     if name not in published():
         raise ConfigError(
             f"{name!r} is no published subset.",
-            remedy=f"{did_you_mean(name, published())}Published: {', '.join(published())}.",
+            remedy=f"{did_you_mean(name, published())}Choose one of {', '.join(published())}.",
         )
     return published()[name]
 
 
 def skill_of(name: str) -> str:
-    """The skill that a subset trains, empty for one that nobody knows; a split (`nlvr2-val`) has its set's."""
+    """The skill that a subset trains; empty if unknown. A split such as `nlvr2-val` has the skill of its set."""
     if name in SKILLS:
         return SKILLS[name]
     found = published().get(name) or published().get(name.removesuffix("-val"))
@@ -90,7 +90,7 @@ def skill_of(name: str) -> str:
 
 
 def warnings(names: Iterable[str]) -> list[str]:
-    """What a person should know of the terms of these sets before training on them; a line each."""
+    """Warnings about the licences of these sets, one line each. Print them before training."""
     known = {name: published()[name].licence for name in names if name in published()}
     lines = []
     for use, words in USES.items():

@@ -1,1 +1,1 @@
-"""Raw input in its published forms: rows and image bytes, not yet checked."""
+"""Reads raw data in its published forms: rows and image bytes, before any check."""

@@ -1,4 +1,4 @@
-"""Which subsets lie at an address, a local folder or a bucket, and in which layout."""
+"""Finds the subsets in a local folder or a bucket, and the layout of each."""
 
 import re
 from collections.abc import Sequence
@@ -16,23 +16,24 @@ from mantis.store.local import LocalStore
 from mantis.store.opening import open_store
 
 SPLITS = (TRAIN, "val")
-BEGINNING = 4096  # bytes in which a JSON file shows whether it is a list
+BEGINNING = 4096  # bytes of a JSON file that are read to see whether it is a list
 
 
 def find_sources(url: str) -> dict[str, RowSource]:
-    """The subsets at `url`, by name: the folder itself where it holds rows, else each folder in it that does.
+    """Find the subsets at `url`, by name.
 
-    A folder's other splits are subsets of their own: `nlvr2` and `nlvr2-val`.
+    If the folder itself holds rows, it is the only subset. Else each of its subfolders with rows is a subset. The
+    validation split of a folder is a subset of its own: `nlvr2` and `nlvr2-val`.
 
     Raises:
-        ConfigError: no such folder, nothing in it, or two folders of one name.
+        ConfigError: the folder does not exist or holds no subset, or two subsets have the same name.
     """
     store = _open(url)
     name = (store.root.name if isinstance(store, LocalStore) else store.url.rpartition("/")[2]) or "source"
     try:
         files, folders = store.children("")
     except NotFoundError as error:
-        raise ConfigError(f"data.source = {url!r}: {error.problem}", remedy="Name a folder or a bucket.") from None
+        raise ConfigError(f"data.source = {url!r}: {error.problem}", remedy="Set a folder or a bucket.") from None
     found = _sources_in(store, "", name, files)
     if not found:
         inner = concurrently(lambda key: _sources_in(store, key, key, store.children(key)[0]), folders)
@@ -40,22 +41,22 @@ def find_sources(url: str) -> dict[str, RowSource]:
     if not found:
         raise ConfigError(
             f"data.source = {url!r} holds no subset.",
-            remedy="Expected: train-*.parquet with its zips, or a JSON file with a list of rows, in it or in its "
-            "subfolders (docs/how-to/bring-your-data.md).",
+            remedy="Put train-*.parquet with its zips, or a JSON file with a list of rows, into it or its subfolders "
+            "(docs/how-to/bring-your-data.md).",
         )
     return _by_name(found)
 
 
 def open_source(url: str, subset: str) -> RowSource:
-    """The subset `subset` at `url`.
+    """Open the subset `subset` at `url`.
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError: the source has no such subset.
     """
     found = find_sources(url)
     if subset not in found:
         raise ConfigError(
-            f"subset = {subset!r} is not at data.source = {url!r}.", remedy=f"It has: {', '.join(found)}."
+            f"subset = {subset!r} is not at data.source = {url!r}.", remedy=f"Choose one of {', '.join(found)}."
         )
     return found[subset]
 
@@ -72,14 +73,14 @@ def _open(url: str) -> ObjectStore:
     folder = Path(unquote(parsed.path)) if parsed.scheme else Path(url)
     if not folder.is_dir():
         raise ConfigError(
-            f"data.source = {url!r} does not exist." if not folder.exists() else f"data.source = {url!r}: a file.",
-            remedy="Name the folder that holds the rows (--source FOLDER).",
+            f"data.source = {url!r} does not exist." if not folder.exists() else f"data.source = {url!r} is a file.",
+            remedy="Set the folder that holds the rows (--source FOLDER).",
         )
     return LocalStore(folder)
 
 
 def _sources_in(store: ObjectStore, folder: str, name: str, files: Sequence[StoredObject]) -> list[RowSource]:
-    """The splits of the one subset whose files these are; none where they are something else."""
+    """The splits of the subset that consists of these files; empty if the files hold no rows."""
     found = []
     for split in SPLITS:
         rows = [file for file in files if re.fullmatch(rf"{split}(-.*)?\.parquet", _base(file))]
@@ -107,7 +108,7 @@ def _source(
     files: Sequence[StoredObject],
     zips: Sequence[StoredObject],
 ) -> RowSource:
-    """Images are looked up in the zips where there are any, else as files below the folder."""
+    """Make a source. Its images are members of the zips if there are zips, else files below the folder."""
     images: ImageSource
     if zips:
         images = ZipImages(store=store, files=tuple(sorted(zips, key=_part)))
@@ -128,7 +129,7 @@ def _by_name(sources: Sequence[RowSource]) -> dict[str, RowSource]:
     for source in sources:
         if source.name in found:
             raise ConfigError(
-                f"data.source: {found[source.name].url} and {source.url} are both the subset {source.name!r}.",
+                f"data.source: {found[source.name].url} and {source.url} both have the subset name {source.name!r}.",
                 remedy="Rename one of the folders.",
             )
         found[source.name] = source
@@ -136,7 +137,7 @@ def _by_name(sources: Sequence[RowSource]) -> dict[str, RowSource]:
 
 
 def _name(folder: str, split: str) -> str:
-    """The folder's name as a settings.Name, with the split where it is not the one for training."""
+    """The folder's name as a valid `Name`. The name ends with the split, except for the training split."""
     suffix = "" if split == TRAIN else f"-{split}"
     name = re.sub(r"[^a-z0-9_.-]+", "-", folder.lower()).lstrip("_.-")[: 63 - len(suffix)] or "source"
     return name + suffix
@@ -147,7 +148,7 @@ def _base(file: StoredObject) -> str:
 
 
 def _part(file: StoredObject) -> tuple[int, str]:
-    """Parts in the order of their numbers: 2 before 10."""
+    """Sort key that orders parts by their numbers: 2 before 10."""
     number = re.search(r"(\d+)\.zip$", file.key)
     return (int(number[1]) if number else 0, file.key)
 

@@ -1,4 +1,4 @@
-"""Images as files beside the rows, on a disk or in a bucket."""
+"""Reads images that are files beside the rows, on a disk or in a bucket."""
 
 import os
 import stat
@@ -16,12 +16,12 @@ from mantis.hashing import fingerprint
 from mantis.store.base import TRANSFER_THREADS, ObjectStore, StoredObject, join
 from mantis.store.local import LocalStore
 
-LONGEST_KEY = 1024  # bytes; what S3 allows
+LONGEST_KEY = 1024  # bytes, the limit of S3
 
 
 @dataclass(frozen=True, kw_only=True)
 class FolderImages:
-    """Files below `folder` of a bucket."""
+    """Images below `folder` of a bucket."""
 
     store: ObjectStore
     folder: str
@@ -29,7 +29,7 @@ class FolderImages:
     def read(self, path: str, *, max_bytes: int) -> bytes:
         key = self._key(path)
         try:
-            data = self.store.get_range(key, 0, max_bytes + 1)  # one request, whatever the size
+            data = self.store.get_range(key, 0, max_bytes + 1)  # one request for any size
         except NotFoundError:
             raise RowRejected("image-missing", value=path) from None
         if len(data) > max_bytes:
@@ -38,7 +38,7 @@ class FolderImages:
         return data
 
     def fingerprint(self, memory: Memory, rows: RowStream) -> str:
-        """Hash of every image that a row names: of many small files, remembered as one."""
+        """Hash of every image that a row names. The memory keeps one hash for all of these files."""
         paths = sorted(_named(rows))
         files = self._find(paths)
 
@@ -49,7 +49,7 @@ class FolderImages:
         return memory.recall(f"images, absent: {absent}", self.store, [file for file in files if file], compute)
 
     def _find(self, paths: list[str]) -> list[StoredObject | None]:
-        """The files behind `paths`, from one listing: a thousand a request."""
+        """Look up the files of `paths` in one listing, since a request lists a thousand of them."""
         there = {entry.key: entry for entry in self.store.list(self.folder)}
         return [there.get(key) if key else None for key in map(self._key_or_none, paths)]
 
@@ -57,7 +57,7 @@ class FolderImages:
         try:
             return self._key(path)
         except RowRejected:
-            return None  # preparing the row says what is wrong with it
+            return None  # the ledger names the reason when the row is prepared
 
     def _key(self, path: str) -> str:
         key = join(self.folder, clean(path))
@@ -68,7 +68,7 @@ class FolderImages:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalImages(FolderImages):
-    """Files below a folder of this machine; a link may not lead out of it, and what is no file is not opened."""
+    """Images below a local folder. A link must not lead out of the folder; only regular files are opened."""
 
     store: LocalStore = field()
     _folders: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -112,7 +112,7 @@ class LocalImages(FolderImages):
         return real
 
     def _real(self, folder: str) -> str:
-        """`folder` without links; remembered, since a set has far more images than folders."""
+        """`folder` without links. The result is cached, since a set has far more images than folders."""
         if folder not in self._folders:
             self._folders[folder] = os.path.realpath(folder)
         return self._folders[folder]
@@ -123,7 +123,7 @@ class LocalImages(FolderImages):
 
 
 def _named(rows: RowStream) -> set[str]:
-    """Every path that a row names; bytes within rows are hashed with them."""
+    """Every path that a row names. Images embedded in rows are not listed, since the rows' hash covers them."""
     named: set[str] = set()
     for row in rows.read(lambda _: True):
         images = row.get("images", row.get("image")) if isinstance(row, dict) else None
@@ -140,7 +140,7 @@ def _paths(images: Iterable[Any]) -> Iterable[str]:
 
 
 def _is_text(value: str) -> bool:
-    """False for text that has no UTF-8 form, as broken input has."""
+    """Whether the text can be encoded as UTF-8. Text from broken input cannot."""
     try:
         value.encode()
     except UnicodeEncodeError:

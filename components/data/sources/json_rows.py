@@ -1,4 +1,4 @@
-"""Rows of the raw JSON form: a list of conversations in one file."""
+"""Reads rows from a JSON file that holds a list of conversations."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,13 +27,13 @@ class JsonRows:
         """The JSON file that holds the rows.
 
         Raises:
-            InputError: there are several and none is `train.json`.
+            InputError: the folder holds several JSON files and none is `train.json`.
         """
         if len(self.files) != 1:
             names = ", ".join(file.key.rpartition("/")[2] for file in self.files)
             raise InputError(
-                f"{self.store.uri(self.folder)} should hold one JSON file with rows; found: {names}.",
-                remedy=f"Name the one to read {PREFERRED}.",
+                f"{self.store.uri(self.folder)} holds several JSON files with rows: {names}.",
+                remedy=f"Rename the file to read to {PREFERRED}.",
             )
         return self.files[0]
 

@@ -1,4 +1,4 @@
-"""The items of a JSON list, one at a time, whatever the file's size."""
+"""Parses a JSON list item by item, so that memory does not grow with the file."""
 
 import io
 import json
@@ -8,18 +8,18 @@ from typing import IO, Any
 from mantis.errors import InputError
 
 CHUNK = 1 << 20
-LONGEST_ROW = 1 << 26  # characters; text this long without an item's end is a syntax error or no conversation
+LONGEST_ROW = 1 << 26  # characters; a longer item is a syntax error or no conversation
 BLANK = " \t\r\n"
 ENDS = (",", "]", *BLANK)
 
 
 def read_list(file: IO[bytes], origin: str) -> Iterator[Any]:
-    """Items of the JSON list in `file`, in order; at most one item and one chunk of text are held.
+    """Yield the items of the JSON list in `file`, in order. Memory holds at most one item and one chunk of text.
 
-    Bytes that are not UTF-8 become lone surrogates, so that only the rows that hold them are lost.
+    Bytes that are not UTF-8 become lone surrogates, so that only the rows with such bytes are dropped later.
 
     Raises:
-        InputError: no list, or broken JSON; names `origin`, the line and the column.
+        InputError: the file holds no list, or broken JSON. The error names `origin`, line and column.
     """
     text = _Text(origin, io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape").read)
     text.expect("[", "a list of rows")
@@ -32,16 +32,16 @@ def read_list(file: IO[bytes], origin: str) -> Iterator[Any]:
 
 
 class _Text:
-    """The part of a file that is being parsed."""
+    """The part of a file that is in memory, and the place of the parser in it."""
 
     def __init__(self, origin: str, read: Callable[[int], str]) -> None:
         self._origin, self._read = origin, read
         self._decoder = json.JSONDecoder()
         self._text, self._at = "", 0
-        self._line, self._column = 1, 1  # of the first character held
+        self._line, self._column = 1, 1  # of the first character in memory
 
     def peek(self) -> str:
-        """The next character that is not blank, "" at the file's end."""
+        """The next character that is not blank; "" at the end of the file."""
         while True:
             while self._at < len(self._text) and self._text[self._at] in BLANK:
                 self._at += 1
@@ -62,7 +62,7 @@ class _Text:
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._text, self._at)
-                # A number may go on in the next chunk, unless something that ends it follows.
+                # A number may continue in the next chunk, unless a character that ends it follows.
                 if self._text[end : end + 1] in ENDS or not self._more():
                     self._at = end
                     return value
@@ -73,10 +73,10 @@ class _Text:
                 raise self._broken(self._at, "nested too deeply") from None
 
     def _more(self) -> bool:
-        """Read on, dropping what was parsed; False at the end of the file, or where no row can be so long."""
+        """Read the next chunk and drop the parsed text. False at the end of the file, or if an item is too long."""
         if len(self._text) - self._at > LONGEST_ROW:
             return False
-        # As much again as is held: an item of any length is parsed a logarithmic number of times.
+        # Each read doubles the text in memory, so an item of n characters is parsed about log n times.
         read = self._read(max(CHUNK, len(self._text) - self._at))
         if read:
             self._line, self._column = self._position(self._at)
@@ -93,5 +93,5 @@ class _Text:
         line, column = self._position(at)
         return InputError(
             f"{self._origin}, line {line}, column {column}: broken JSON: {message}.",
-            remedy="Repair the file; it has to be a list of {id, images, conversations}.",
+            remedy="Repair the file. It must hold a list of {id, images, conversations}.",
         )

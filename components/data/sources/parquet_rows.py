@@ -1,4 +1,4 @@
-"""Rows of the published layout: `<split>-*.parquet`, read a row group at a time."""
+"""Reads rows of the published layout, `<split>-*.parquet`, one row group at a time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ID, IMAGES, CONVERSATION = "id", "images", ("conversation", "conversations")
-BATCH_ROWS = 64  # few, since images may lie in the rows
+BATCH_ROWS = 64  # few, since rows may embed images
 BUFFER = 1 << 22  # bytes of a column that are requested at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParquetRows:
-    """The rows of `files`, one file after the other."""
+    """The rows of `files`, in the order of the files."""
 
     store: ObjectStore
     files: tuple[StoredObject, ...]
@@ -49,7 +49,7 @@ class ParquetRows:
         return total
 
     def fingerprint(self, memory: Memory) -> str:
-        """Hash of the files' SHA-256: a Parquet footer has no checksum that could stand for the data."""
+        """Hash of the files' SHA-256. A Parquet footer has no checksum of the data."""
 
         def hashed(file: StoredObject) -> str:
             return memory.recall("sha256", self.store, [file], lambda: hash_files(self.store, [file])[0])
@@ -58,7 +58,7 @@ class ParquetRows:
 
     @contextmanager
     def _open(self, file: StoredObject) -> "Iterator[tuple[Any, list[str]]]":
-        """The file and the columns to read of it."""
+        """Open a file. Yields it with the names of the columns to read."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -68,7 +68,7 @@ class ParquetRows:
                 yield parquet, _columns(parquet.schema_arrow, origin)
         except (pa.ArrowException, OSError) as error:
             raise InputError(
-                f"{origin} cannot be read as Parquet: {error}.", remedy="Fetch the file again; it may be cut off."
+                f"{origin} cannot be read as Parquet: {error}.", remedy="Fetch the file again. It may be cut off."
             ) from None
 
 
@@ -81,12 +81,12 @@ def _columns(schema: "pa.Schema", origin: str) -> list[str]:
         if name not in schema.names:
             raise InputError(
                 f"{origin} has no column {name!r}; its columns: {', '.join(schema.names)}.",
-                remedy="Rows need id, images and conversation (docs/how-to/bring-your-data.md).",
+                remedy="Write the columns id, images and conversation (docs/how-to/bring-your-data.md).",
             )
     for name in (IMAGES, conversation):
         kind = schema.field(name).type
         if not (kinds.is_list(kind) or kinds.is_large_list(kind)):
-            raise InputError(f"{origin}: the column {name!r} is {kind}.", remedy="It has to be a list.")
+            raise InputError(f"{origin}: the column {name!r} is {kind}, not a list.", remedy="Write it as a list.")
     return wanted
 
 
@@ -99,7 +99,7 @@ def _rows(parquet: Any, group: int, columns: list[str]) -> Iterator[dict[str, An
 
 
 def _rows_of_bytes(batch: "pa.RecordBatch") -> Iterator[dict[str, Any]]:
-    """Rows of a batch with text that is not UTF-8: such bytes become lone surrogates, as they do from JSON."""
+    """Rows of a batch with text that is not UTF-8. Such bytes become lone surrogates, as in `read_list`."""
     import pyarrow as pa
 
     fields = [pa.field(field.name, _binary(field.type)) for field in batch.schema]
@@ -139,7 +139,7 @@ def _text(value: Any) -> Any:
 
 
 def _image(image: Any) -> Any:
-    """An entry of `images`, of which only the bytes are bytes."""
+    """Decode the path of an entry of `images`, and keep the image's bytes."""
     if isinstance(image, dict):
         return image | {"path": _text(image.get("path"))}
     return _text(image)

@@ -1,10 +1,10 @@
-"""What is said about a row that cannot be used, or only after a repair."""
+"""Reasons for a row that is dropped or repaired."""
 
 from dataclasses import dataclass
 
 
-class RowRejected(Exception):  # noqa: N818 - an answer about a row, not a failure of the program
-    """Why a row cannot be used: a fixed word, what was found, and what was allowed."""
+class RowRejected(Exception):  # noqa: N818 - a result of the check, not a failure of the program
+    """A row cannot be used. `reason` is a fixed word, `value` was found, `threshold` is allowed."""
 
     def __init__(self, reason: str, *, value: object, threshold: str = "") -> None:
         super().__init__(reason)
@@ -13,7 +13,7 @@ class RowRejected(Exception):  # noqa: N818 - an answer about a row, not a failu
 
 @dataclass(frozen=True, kw_only=True)
 class RowRepaired:
-    """What was changed in a row that is kept; the fields as in Refusal."""
+    """A change of a row that is kept. The fields mean the same as in RowRejected."""
 
     reason: str
     value: str

@@ -1,6 +1,6 @@
-"""What a source of raw rows offers, whatever its layout and wherever it lies.
+"""The interface of a source of raw rows, for every layout and place.
 
-A source is a kind of rows (`JsonRows`, `ParquetRows`) and a kind of images (`FolderImages`, `ZipImages`).
+A source combines a row stream (`JsonRows`, `ParquetRows`) with an image source (`FolderImages`, `ZipImages`).
 """
 
 import posixpath
@@ -21,45 +21,45 @@ class RowStream(Protocol):
 
     @property
     def url(self) -> str:
-        """The file, or the first of several."""
+        """URL of the file, or of the first of several files."""
         ...
 
     def read(self, wanted: Wanted) -> Iterator[Any]:
-        """Every row in order; one whose number is not wanted may come with nothing but its id.
+        """Yield every row in order. A row that is not wanted may hold its id alone.
 
         Raises:
-            InputError: the file cannot be read as what it claims to be.
+            InputError: the file cannot be parsed as JSON or Parquet.
         """
         ...
 
     def count(self) -> int:
-        """How many rows there are; no image is read."""
+        """Number of rows. No image is read."""
         ...
 
     def fingerprint(self, memory: Memory) -> str:
-        """Hash of the rows' bytes, the same wherever they lie."""
+        """Hash of the rows' bytes. It does not depend on the place of the files."""
         ...
 
 
 class ImageSource(Protocol):
-    """Encoded images by the paths that rows name; safe to use from many threads."""
+    """Encoded images, looked up by the paths in the rows. Many threads may read at once."""
 
     def read(self, path: str, *, max_bytes: int) -> bytes:
-        """The image's bytes.
+        """Read the image's encoded bytes.
 
         Raises:
-            Refusal: missing, outside of the source, broken on the way, or of more than `max_bytes`.
+            RowRejected: the image is missing, outside of the source, damaged, or larger than `max_bytes`.
         """
         ...
 
     def fingerprint(self, memory: Memory, rows: RowStream) -> str:
-        """Hash of what `read` can give for the paths of `rows`, the same wherever it lies."""
+        """Hash of every image that the paths of `rows` may read. It does not depend on the place of the files."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Extent:
-    """How much a source holds: rows, and bytes of its files as they are stored."""
+    """Size of a source: rows, and bytes of its files in the store."""
 
     rows: int
     bytes: int
@@ -67,7 +67,7 @@ class Extent:
 
 @dataclass(frozen=True, kw_only=True)
 class RowSource:
-    """One split of one subset; `stored_bytes` is the size of every file that belongs to it."""
+    """One split of one subset. `stored_bytes()` sums up the sizes of its files."""
 
     name: str
     split: str
@@ -77,25 +77,28 @@ class RowSource:
 
     @property
     def url(self) -> str:
-        """The file with the rows, or the first of several."""
+        """URL of the file with the rows, or of the first of several files."""
         return self.rows.url
 
     def fingerprint(self, memory: Memory) -> str:
-        """Hash of all that is read of this source; from a disk and from a bucket the same."""
+        """Hash of the rows and images. It is the same for a disk and a bucket."""
         return fingerprint(
             {"rows": self.rows.fingerprint(memory), "images": self.images.fingerprint(memory, self.rows)}
         )
 
     def extent(self) -> Extent:
-        """Rows and bytes, from Parquet footers and listings; JSON has to be read to be counted. No image is read."""
+        """Count rows and bytes. No image is read.
+
+        Parquet footers and listings suffice. A JSON file must be read to count its rows.
+        """
         return Extent(rows=self.rows.count(), bytes=self.stored_bytes())
 
 
 def clean(path: str) -> str:
-    """`path` without `.` and `//`, relative to the folder it is looked up in.
+    """Normalize a relative path: remove `.` and `//`.
 
     Raises:
-        Refusal: it leads out of that folder, or can be no file's name.
+        RowRejected: the path leads out of its folder, is empty, or holds a NUL character.
     """
     if "\0" in path or not path:
         raise RowRejected("image-missing", value=path)

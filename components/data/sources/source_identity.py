@@ -1,10 +1,11 @@
-"""Content hashes of source files, each computed once and remembered in the run's store.
+"""Computes content hashes of source files, and caches them in the run's store.
 
-The bytes of a source identify it. So the same files give the same datasets from a disk and from a bucket. An ETag would
-not do, because it depends on the upload.
+The bytes of its files identify a source. So the same files give the same dataset from a disk and from a bucket. An ETag
+cannot identify them, since it depends on how an object was uploaded.
 
-A hash is kept under the state of its files: addresses, sizes and versions (ETags, or times of change and inodes). So a
-start need not read hundreds of gigabytes again. The state only finds a hash; it never stands for one.
+To read hundreds of gigabytes on every start would cost more than to prepare them. So the store keeps each hash under
+the state of its files: addresses, sizes and versions (ETags, or times of change and inodes). The state only finds the
+hash again. It never enters a fingerprint.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -23,12 +24,12 @@ HASHED_AT_ONCE = 4096  # files
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Results that were computed from files. `store` keeps each under the hash of the state of its files."""
+    """Cache of content hashes in `store`, keyed by the hash of the files' state."""
 
     store: ObjectStore
 
     def recall(self, what: str, source: ObjectStore, files: Sequence[StoredObject], compute: Callable[[], str]) -> str:
-        """`compute()`, or what it gave before for the same `what` of files in the same state."""
+        """Return the cached hash, or compute and cache it. The key is `what` and the state of `files`."""
         if not all(file.version for file in files):
             return compute()
         state = fingerprint([what, [[source.uri(file.key), file.size, file.version] for file in files]])
@@ -41,7 +42,7 @@ class Memory:
 
 
 def hash_files(store: ObjectStore, files: Iterable[StoredObject | None]) -> list[str]:
-    """SHA-256 of each file, read in blocks by several threads; `none` for one that is not there."""
+    """SHA-256 of each file, as hex text; `none` for a file that does not exist. Several threads read in blocks."""
     wanted = list(files)
     progress = Progress(label="hash source", total=len(wanted), unit="files")
     hashes: list[str] = []

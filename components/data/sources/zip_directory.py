@@ -1,7 +1,7 @@
-"""The central directory of a zip, read by two range requests and kept as arrays.
+"""Reads the central directory of a zip by two range requests, and keeps it as arrays.
 
-Format: PKWARE's APPNOTE.TXT 6.3.10, sections 4.3.12 (central directory), 4.3.14 to 4.3.16 (its end, zip64 included).
-Python's zipfile makes an object of some 600 bytes per member, too much for sources with millions of images.
+Format: PKWARE's APPNOTE.TXT 6.3.10, sections 4.3.12 (central directory) and 4.3.14 to 4.3.16 (its end, with zip64).
+Python's zipfile makes an object of about 600 bytes per member, too much for a source of millions of images.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ END64 = struct.Struct("<4sQ2H2I4Q")
 LOCATOR64 = struct.Struct("<4sIQI")
 CENTRAL = struct.Struct("<4s6H3I5H2I")
 LONGEST_COMMENT = 0xFFFF
-NARROW, WIDE = 0xFFFFFFFF, 0xFFFF  # what a field holds whose value stands in the zip64 record
+NARROW, WIDE = 0xFFFFFFFF, 0xFFFF  # the value of a field that is too small: the zip64 record holds the true value
 ZIP64_EXTRA = 1
 UNIX = 3
 ENCRYPTED = 1
@@ -42,16 +42,16 @@ MEMBER = np.dtype(
 
 
 def member_key(name: bytes) -> int:
-    """64 bits for a name; the name itself is compared when the member is read."""
+    """Hash a name to 64 bits. The name itself is compared when the member is read."""
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Directory:
-    """The members of one zip that are no folders, in the directory's order (dtype MEMBER), and their hash.
+    """The files of one zip, in the directory's order (dtype MEMBER), and the hash of the directory.
 
-    `content` covers names, CRC-32, sizes and kinds of all members. It stands for their bytes: whoever reads a member
-    checks it against its CRC-32, so that a changed image is refused and never taken for the one that was promised.
+    `content` hashes names, CRC-32, sizes and kinds of all members, instead of their bytes. The CRC-32 is checked when a
+    member is read, so a changed image is rejected.
     """
 
     members: NDArray[np.void]
@@ -59,10 +59,10 @@ class Directory:
 
 
 def read_directory(store: ObjectStore, file: StoredObject) -> Directory:
-    """The directory of the zip at `file`.
+    """Read the directory of the zip at `file`.
 
     Raises:
-        InputError: no zip, cut off, or of several disks.
+        InputError: the file is no zip, is cut off, or is one part of several disks.
     """
     origin = store.uri(file.key)
     try:
@@ -82,7 +82,7 @@ def read_directory(store: ObjectStore, file: StoredObject) -> Directory:
 
 
 def _find(store: ObjectStore, file: StoredObject) -> tuple[int, int, int, int]:
-    """Where the directory lies: its start and size in the file, its count of members, and what to add to offsets."""
+    """Find the directory: its start and size in the file, its number of members, and the correction of offsets."""
     origin = store.uri(file.key)
     tail_start = max(0, file.size - END.size - LONGEST_COMMENT - LOCATOR64.size)
     tail = store.get_range(file.key, tail_start, file.size - tail_start)
@@ -100,16 +100,16 @@ def _find(store: ObjectStore, file: StoredObject) -> tuple[int, int, int, int]:
         end = place
     if disk or first_disk:
         raise _broken(origin, "it is one part of a zip of several disks")
-    start = end - size  # where other bytes stand before the zip, all its offsets are short by their number
+    start = end - size  # if other bytes precede the zip, all of its offsets are too small by their number
     if start < offset or count * CENTRAL.size > size:
         raise _broken(origin, "its central directory is cut off")
     return start, size, count, start - offset
 
 
 def _end_record(tail: bytes) -> int:
-    """Where the end record lies in the file's last bytes, -1 where there is none.
+    """Position of the end record in the file's last bytes; -1 if it is missing.
 
-    The one whose comment ends with the file, since a comment may hold the record's signature; else the last one.
+    A comment may hold the record's signature. So the record whose comment ends with the file wins, else the last one.
     """
     at = tail.rfind(b"PK\5\6", 0, len(tail) - END.size + 4)
     while at >= 0:
@@ -120,7 +120,7 @@ def _end_record(tail: bytes) -> int:
 
 
 def _members(data: bytes, shift: int) -> Iterator[tuple[tuple[int | bool, ...], bytes]]:
-    """Each member as a value of MEMBER, with its name."""
+    """Yield each member as a value of MEMBER, with its name."""
     at = 0
     while at < len(data):
         fields = CENTRAL.unpack_from(data, at)
@@ -141,7 +141,7 @@ def _members(data: bytes, shift: int) -> Iterator[tuple[tuple[int | bool, ...], 
 
 
 def _widen(extra: bytes, *values: int) -> tuple[int, ...]:
-    """`values` with those that do not fit 32 bits taken from the zip64 field, where they stand in this order."""
+    """Replace the values that do not fit into 32 bits by those of the zip64 field, which keeps the same order."""
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)

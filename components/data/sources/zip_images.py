@@ -1,4 +1,4 @@
-"""Images as members of zips, read where they lie: one range request each, nothing is unpacked to disk."""
+"""Reads images from zips in place: one range request per image, and nothing is unpacked to disk."""
 
 import posixpath
 import re
@@ -21,13 +21,13 @@ from mantis.store.base import ObjectStore, StoredObject, concurrently
 
 LOCAL = struct.Struct("<4s5H3I2H")
 STORED, DEFLATED = 0, 8
-SLACK = 256  # bytes a local header's extra field may have before a second request is needed
-DEFLATE_OVERHEAD = 1024  # bytes by which an image that does not compress may grow; zlib's bound is far below
+SLACK = 256  # bytes for a local header's extra field; a longer one needs a second request
+DEFLATE_OVERHEAD = 1024  # bytes by which deflate may enlarge an image; zlib's bound is far lower
 
 
 @dataclass(frozen=True, kw_only=True)
 class ZipImages:
-    """The members of `files`. Of two with one name the later counts, as after unpacking all of them."""
+    """The members of `files`. Of two members with the same name the later one wins, as when all are unpacked."""
 
     store: ObjectStore
     files: tuple[StoredObject, ...]
@@ -43,7 +43,10 @@ class ZipImages:
         raise RowRejected("image-missing", value=path)
 
     def fingerprint(self, memory: Memory, rows: RowStream) -> str:
-        """Hash of the zips' central directories: cheap for any size, and sound, since members are read against it."""
+        """Hash of the zips' central directories.
+
+        It is cheap for any size. It is safe, since `read` checks each member against its CRC-32 in the directory.
+        """
 
         def content(file: StoredObject) -> str:
             return memory.recall("directory", self.store, [file], lambda: read_directory(self.store, file).content)
@@ -58,12 +61,12 @@ class ZipImages:
             return self._loaded[0]
 
     def _names(self, path: str) -> Iterator[bytes]:
-        """What the member may be called: a zip holds a folder's content, or the folder itself."""
+        """Names that the member may have. A zip holds either a folder's content or the folder itself."""
         folders = {re.sub(r"_part\d+$", "", posixpath.basename(file.key).removesuffix(".zip")) for file in self.files}
         tops = [f"{folder}/" for folder in sorted(folders)]
         for name in [path, *(path.removeprefix(top) if path.startswith(top) else top + path for top in tops)]:
             yield name.encode()
-            if not name.isascii():  # a zip without the flag of UTF-8 (APPNOTE, appendix D)
+            if not name.isascii():  # a zip without the UTF-8 flag (APPNOTE, appendix D)
                 yield name.encode("cp437", errors="replace")
 
     def _read(self, path: str, name: bytes, table: "_Table", position: int, max_bytes: int) -> bytes:
@@ -85,7 +88,7 @@ class ZipImages:
         return data
 
     def _fetch(self, path: str, name: bytes, file: StoredObject, member: Any) -> bytes:
-        """The member's bytes as they are stored."""
+        """Read the member's bytes as stored, still compressed."""
         start, compressed = int(member["offset"]), int(member["compressed"])
         data = self.store.get_range(file.key, start, LOCAL.size + int(member["name_length"]) + SLACK + compressed)
         if not data.startswith(b"PK\3\4") or len(data) < LOCAL.size:
@@ -112,14 +115,14 @@ class _Table:
         self._keys = np.ascontiguousarray(self.members["name"])
 
     def find(self, name: bytes) -> int | None:
-        """Position of the last member with this name."""
+        """Position of the last member with this name; None if there is none."""
         key = np.uint64(member_key(name))
         position = int(np.searchsorted(self._keys, key, side="right")) - 1
         return position if position >= 0 and self._keys[position] == key else None
 
 
 def _inflate(path: str, data: bytes, size: int) -> bytes:
-    """What `data` inflates to, of which never more than one byte above the declared `size` is made."""
+    """Inflate `data` to `size` bytes. At most one more byte is ever inflated, so a zip bomb needs no memory."""
     try:
         inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
     except zlib.error as error:

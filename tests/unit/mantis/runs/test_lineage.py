@@ -128,7 +128,7 @@ def test_a_changed_word_in_the_source(chain: Chain) -> None:
     try:
         done = walked(chain)
         assert done.exit_code == 1
-        assert "the text of its conversation was changed" in done.output
+        assert "the text of its conversation has changed" in done.output
         assert "demo-single/train.json, row 3" in done.output
     finally:
         path.write_text(before)

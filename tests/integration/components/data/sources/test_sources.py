@@ -249,7 +249,7 @@ def test_two_folders_of_one_name_are_refused(real: RealRows, tmp_path: Path) -> 
     rows, images = real.rows, real.images
     with_val(tmp_path / "raw", rows[:3], images)
     published(tmp_path / "raw" / "nlvr2-val", rows[:3], data=images.get)
-    with pytest.raises(ConfigError, match="both the subset 'nlvr2-val'"):
+    with pytest.raises(ConfigError, match="both have the subset name 'nlvr2-val'"):
         find_sources(str(tmp_path / "raw"))
 
 

@@ -131,7 +131,7 @@ def test_a_mixture_is_overridden_field_by_field() -> None:
     [
         ({"mixture": "nonsense"}, r"data\.mixture = 'nonsense' is no mixture"),
         ({"mixture": "ablation", "skills": ("doc",)}, r"data\.skills names doc"),
-        ({"skills": ("coref",), "source": "/of/mine"}, r"an empty data\.subsets"),
+        ({"skills": ("coref",), "source": "/of/mine"}, r"An empty data\.subsets"),
         ({"skills": ("coref",)}, r"data\.skills names coref"),  # generated: single and multi
         ({"skills": ("coref",), "subsets": (SubsetSettings(name="mine"),)}, "mine has none"),
     ],

@@ -195,7 +195,7 @@ def test_subsets_of_a_folder(raw_folder: RawFolder, tmp_path: Path, run_on: RunO
     (many.folder / "empty").mkdir()
     assert resolve_subsets(run_on(many.folder)) == ["nlvr-2", "coinstruct"]
     assert resolve_subsets(run_on(many.folder, {"data.subsets": "[{name: coinstruct}]"})) == ["coinstruct"]
-    with pytest.raises(ConfigError, match=r"names star, .*It has: nlvr-2, coinstruct"):
+    with pytest.raises(ConfigError, match=r"names star, .*Choose from nlvr-2, coinstruct"):
         resolve_subsets(run_on(many.folder, {"data.subsets": "[{name: coinstruct}, {name: star}]"}))
 
 
@@ -212,7 +212,7 @@ def test_a_source_that_is_not_there_is_refused(tmp_path: Path, run_on: RunOn) ->
 def test_two_json_files_need_a_name(raw_folder: RawFolder, run_on: RunOn) -> None:
     raw_folder.write([], name="a.json")
     raw_folder.write([], name="b.json")
-    with pytest.raises(InputError, match=r"found: a\.json, b\.json"):
+    with pytest.raises(InputError, match=r"rows: a\.json, b\.json"):
         prepare(run_on(raw_folder.folder), "raw")
 
 
