@@ -1,4 +1,4 @@
-"""Benchmarks as data, generation, scoring, intervals.
+"""Evaluates models on benchmarks: reads samples, generates responses, scores them, and adds confidence intervals.
 
-Imported by pipelines; imports core and models.
+Pipelines import this package; it imports `mantis` alone.
 """

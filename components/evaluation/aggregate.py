@@ -1,4 +1,7 @@
-"""Responses to scores: a row per skill and, where the benchmark says how, one over all; intervals, chance, controls."""
+"""Aggregates responses into the rows of scores.json, with intervals, chance and controls.
+
+A benchmark has a row per skill. If it sets `aggregation`, it also has an `overall` row, the headline.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -27,10 +30,10 @@ SUMMARIZED = {
 
 
 def score_rows(benchmark: Benchmark, responses: Responses, missing: Sequence[Missing], *, seed: int) -> list[Score]:
-    """The rows of scores.json, the headline first, then the benchmark's skills that occur; accuracies are shares.
+    """Compute the rows of scores.json: the headline first, then the benchmark's skills that occur.
 
-    None where something was not asked, or has no meaning: how far a control is above chance where nothing can be
-    guessed.
+    Accuracies are shares from 0 to 1. A control is None if it was not asked. Its p-value is also None if the chance
+    is 0, since nothing can be guessed.
     """
     groups = {
         skill: {condition: _of(given, skill) for condition, given in responses.items()} for skill in benchmark.skills
@@ -46,7 +49,7 @@ def score_rows(benchmark: Benchmark, responses: Responses, missing: Sequence[Mis
 
 
 def summarize(rows: Sequence[Score]) -> dict[str, Number]:
-    """Flat numbers for the manifest: per row, and as `accuracy` the headline's, else the mean over skills."""
+    """Flatten the rows into numbers for the manifest. `accuracy` is the headline's, else the mean over skills."""
     headline = [row for row in rows if row.overall]
     skills = [row for row in rows if not row.overall]
     summary: dict[str, Number] = {
@@ -68,7 +71,7 @@ def _row(
     missing: Sequence[Missing],
     seed: int,
 ) -> Score:
-    """One row; its accuracy is the mean of the strata's means (one stratum but for a macro average)."""
+    """Compute one row. Its accuracy is the mean of the strata's means. Only a macro average has several strata."""
     overall = skill == OVERALL
     actual = [stratum["actual"] for stratum in strata]
     scores = [_units(stratum, "score") for stratum in actual]
@@ -122,7 +125,7 @@ def _of(responses: Sequence[Response], skill: str) -> list[Response]:
 
 
 def _units(responses: Sequence[Response], field: str) -> list[float]:
-    """The smallest score of each unit: all of its samples have to be right."""
+    """The lowest score of each unit, since a unit is right only if all of its samples are."""
     units: dict[str, float] = defaultdict(lambda: 1.0)
     for response in responses:
         units[response.unit] = min(units[response.unit], float(getattr(response, field)))
@@ -130,7 +133,10 @@ def _units(responses: Sequence[Response], field: str) -> list[float]:
 
 
 def _chance(benchmark: Benchmark, responses: Sequence[Response]) -> float:
-    """What guessing gets: the skill's figure, else one in so many options, to the power of a unit's samples."""
+    """Expected accuracy of guessing: the mean over units of the product of their samples' chances.
+
+    A sample's chance is that of its skill, else 1 / its number of options, else 0.
+    """
     units: dict[str, float] = defaultdict(lambda: 1.0)
     for response in responses:
         told = benchmark.skills[response.skill].chance

@@ -7,7 +7,7 @@ from mantis.kfp_image import PIPELINE_IMAGE
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def benchmarks(run: str, store_url: str) -> list[dict[str, str]]:
-    """The benchmarks of the run, as the recipe names them, each with the run that wants it."""
+    """List the benchmarks of the run's recipe. Each entry holds the run and the name of one benchmark."""
     from components.evaluation.step import resolve_benchmarks
     from mantis.runs.step_runner import component_main, open_run, recorded
 
@@ -26,7 +26,7 @@ def evaluate(
     evaluation: dsl.Output[dsl.Artifact],
     scores: dsl.Output[dsl.Metrics],
 ) -> None:
-    """One benchmark: every sample answered, scored, with intervals and controls."""
+    """Evaluate the model on one benchmark: answer every sample, score the responses, and add intervals and controls."""
     from components.evaluation import step
     from mantis.artifacts.manifest import load_manifest, save_manifest
     from mantis.runs.step_runner import component_main, open_run

@@ -1,4 +1,4 @@
-"""What a model is shown: the sample as it is, or a control that takes the pictures' information away."""
+"""Chooses the images that a model sees: the sample's own, or those of a control without their information."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,10 +13,13 @@ Condition = Literal["actual", "blind", "shuffled"]
 
 
 def shown(samples: Sequence[BenchmarkSample], condition: Condition, *, seed: int) -> dict[int, tuple[Picture, ...]]:
-    """The pictures that each sample, by its place in `samples`, is asked with.
+    """The images to ask each sample with, by its place in `samples`.
 
-    `blind`: grey ones of the same size. `shuffled`: those of another sample of the same skill with as many pictures;
-    a sample that has no such other, or no pictures, is left out, since it would not be a control.
+    - `actual`: the sample's own images.
+    - `blind`: grey images of the same sizes.
+    - `shuffled`: the images of another sample with the same skill and the same number of images.
+
+    A control leaves out samples without images. `shuffled` also leaves out samples without a partner.
     """
     if condition == "actual":
         return {place: sample.pictures for place, sample in enumerate(samples)}
@@ -30,7 +33,7 @@ def shown(samples: Sequence[BenchmarkSample], condition: Condition, *, seed: int
 
 
 def _partners(samples: Sequence[BenchmarkSample], seed: int) -> dict[int, int]:
-    """For each sample another one: within each group a random cycle, so that nobody keeps what it has."""
+    """Give each sample another one of its group. The partners form a random cycle, so none keeps its own images."""
     groups: dict[tuple[str, int], list[int]] = defaultdict(list)
     for place, sample in enumerate(samples):
         if sample.pictures:

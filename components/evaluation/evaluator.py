@@ -1,4 +1,4 @@
-"""Ask, store, score: what the evaluation step does where no result is there yet."""
+"""Evaluates one model on one benchmark: generates the responses, scores them, and stores both."""
 
 import json
 import logging
@@ -39,7 +39,10 @@ class Evaluation:
     model: Manifest
 
     def make(self, prefix: str) -> dict[str, Number]:
-        """Put responses/, scores.json and gallery.json under `prefix`; what was answered before is not asked again."""
+        """Write responses/, scores.json and gallery.json under `prefix`. Returns the numbers for the manifest.
+
+        A question that has a response in the store is not asked again.
+        """
         conditions: list[Condition] = ["actual", *self._settings.controls]
         views = {name: shown(self.samples, name, seed=self.run.recipe.seed) for name in conditions}
         answered, responses = self._answers(views)
@@ -63,7 +66,7 @@ class Evaluation:
         self.run.store.put(key, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode())
 
     def _answers(self, views: Mapping[Condition, View]) -> tuple[Answered, dict[Condition, list[Response]]]:
-        """All conditions are asked in one go: they share batches and, with them, the features of their pictures."""
+        """Ask all conditions together. So they share batches, and with them the features of their images."""
         asked = [(name, place, pictures) for name, view in views.items() for place, pictures in view.items()]
         questions = [self._question(self.samples[place], pictures, name) for name, place, pictures in asked]
         progress = Progress(label=self.benchmark.title, total=len(questions), unit="answers")
@@ -75,8 +78,8 @@ class Evaluation:
         return answered, responses
 
     def _question(self, sample: BenchmarkSample, pictures: tuple[Picture, ...], condition: Condition) -> Question:
-        # Without its pictures a model may fall silent or ramble: it would be below chance and prove nothing. So a
-        # control has to choose among the valid answers; the sample as it is may be answered with anything.
+        # Without its images a model may answer nothing or ramble. Its score would fall below chance and prove nothing.
+        # So a control must choose a valid answer. The sample itself may be answered with any text.
         allowed = () if condition == "actual" else sample.valid_answers(self.benchmark)
         prompt = sample.prompt
         if self._settings.layout == "merge":

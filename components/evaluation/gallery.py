@@ -1,4 +1,4 @@
-"""A few answers to look at: right, wrong and unparsed ones of each skill, with small images inside."""
+"""Selects a few answers for the report: right, wrong and unparsed ones of each skill, with thumbnails."""
 
 import base64
 from collections import Counter
@@ -14,14 +14,14 @@ from components.evaluation.readers.benchmark_reader import BenchmarkSample
 from mantis.artifacts.responses import Response
 
 EACH = 2
-EDGE = 160  # pixels of a thumbnail's longer edge, at most
+EDGE = 160  # largest number of pixels of a thumbnail's longer edge
 QUALITY = 80
 
 
 def gallery(
     benchmark: Benchmark, samples: Sequence[BenchmarkSample], responses: Sequence[Response]
 ) -> list[dict[str, Any]]:
-    """The first EACH right, wrong and unparsed answers of every skill; images are JPEG data URIs."""
+    """Select the first EACH right, wrong and unparsed answers of every skill. Images are JPEG data URIs."""
     taken: Counter[tuple[str, bool, bool]] = Counter()
     shown = []
     for sample, response in zip(samples, responses, strict=True):

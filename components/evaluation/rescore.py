@@ -1,4 +1,4 @@
-"""Scores of responses that are there already: of an evaluation in a store, or a file of anybody's (id and response)."""
+"""Scores existing responses: those of an evaluation in a store, or a JSONL file with ids and responses."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Rescored:
-    """The rows of scores.json, and every line judged anew, by condition."""
+    """The rows of scores.json, and the scored responses by condition."""
 
     rows: list[Score]
     responses: dict[Condition, list[Response]]
@@ -31,7 +31,7 @@ class Rescored:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a response's line lacks where it comes from elsewhere."""
+    """The parts of a sample that a line of a foreign JSONL file lacks."""
 
     skill: str
     unit: str
@@ -42,17 +42,17 @@ class Asked:
 def rescore_evaluation(
     store: ObjectStore, prefix: str, benchmark: Benchmark, scoring: Scoring, *, seed: int
 ) -> Rescored:
-    """The evaluation at `prefix`, its lines judged by today's metrics; nothing is generated or read but they.
+    """Score the responses of the evaluation at `prefix` again, with the present metrics. Nothing is generated.
 
-    Samples that were missing then are not known to the lines: they are counted from scores.json.
+    The number of missing samples comes from the evaluation's scores.json, since its responses do not show it.
 
     Raises:
-        InputError: there are no responses, or a line is not as it should be.
+        InputError: the evaluation has no responses, or a line cannot be parsed.
     """
     keys = [entry.key for entry in store.list(f"{prefix}/{FOLDER}")]
     parts = dict(zip(keys, concurrently(store.get, keys), strict=True))
     if not parts:
-        raise InputError(f"{store.uri(prefix)} holds no responses.", remedy="Name an evaluation: evaluations/...")
+        raise InputError(f"{store.uri(prefix)} holds no responses.", remedy="Name an evaluation, evaluations/...")
     responses: dict[Condition, list[Response]] = {}
     for key, data in parts.items():
         condition = _condition(key)
@@ -63,12 +63,12 @@ def rescore_evaluation(
 
 
 def rescore_file(file: Path, benchmark: Benchmark, samples: Samples, scoring: Scoring, *, seed: int) -> Rescored:
-    """A JSONL file of {"id", "response"} from elsewhere, judged by the benchmark's own samples.
+    """Score a JSONL file with lines of {"id", "response"} against the benchmark's samples.
 
-    A sample without a response is missing, and counted; the accuracy is over those that were answered.
+    A sample without a response counts as missing. The accuracy is over the answered samples.
 
     Raises:
-        InputError: the file cannot be read, a line is wrong, names an unknown sample, or one twice.
+        InputError: the file cannot be read, or a line is wrong, names an unknown sample, or repeats an id.
     """
     asked = {
         sample.id: Asked(skill=sample.skill, unit=sample.unit, question=sample.question, target=sample.target)
@@ -82,10 +82,10 @@ def rescore_file(file: Path, benchmark: Benchmark, samples: Samples, scoring: Sc
     for origin, line in read_lines(data, str(file)):
         response = _foreign(line, origin, asked, benchmark, scoring)
         if response.id in responses:
-            raise InputError(f"{origin}: id = {response.id!r} was answered before.", remedy="Keep one line for each.")
+            raise InputError(f"{origin}: id = {response.id!r} was answered before.", remedy="Keep one line per id.")
         responses[response.id] = response
     if not responses:
-        raise InputError(f"{file} holds no response.", remedy='Write a line {"id": ..., "response": ...} for each.')
+        raise InputError(f"{file} holds no response.", remedy='Write a line {"id": ..., "response": ...} per sample.')
     unanswered = [
         Missing(id=sample.id, skill=sample.skill, reason="no-response")
         for sample in samples.samples
@@ -97,7 +97,11 @@ def rescore_file(file: Path, benchmark: Benchmark, samples: Samples, scoring: Sc
 
 
 def read_lines(data: bytes, origin: str) -> Iterator[tuple[str, Line]]:
-    """The objects of a JSONL file, each with the words for where it stands."""
+    """Yield the objects of a JSONL file, each with its place, `<origin>, line <number>`, for error messages.
+
+    Raises:
+        InputError: a line is no JSON object.
+    """
     for number, text in enumerate(data.splitlines(), start=1):
         if not text.strip():
             continue
@@ -107,7 +111,9 @@ def read_lines(data: bytes, origin: str) -> Iterator[tuple[str, Line]]:
         except ValueError as error:
             raise InputError(f"{where} is not JSON: {error}.", remedy="Write one JSON object per line.") from None
         if not isinstance(line, dict):
-            raise InputError(f"{where} is {type(line).__name__}.", remedy="Write one JSON object per line.")
+            raise InputError(
+                f"{where} is {type(line).__name__}, not an object.", remedy="Write one JSON object per line."
+            )
         yield where, without_version(Form.RESPONSE, line, where)
 
 
@@ -126,7 +132,7 @@ def _judged(line: Line, origin: str, benchmark: Benchmark, scoring: Scoring) -> 
     try:
         return Response(**{**kept, **changed})
     except TypeError as error:
-        raise InputError(f"{origin} is no line of responses: {error}.", remedy="Evaluate again.") from None
+        raise InputError(f"{origin} is no line of responses: {error}.", remedy="Run the evaluation again.") from None
 
 
 def _foreign(line: Line, origin: str, asked: Mapping[str, Asked], benchmark: Benchmark, scoring: Scoring) -> Response:
@@ -134,7 +140,7 @@ def _foreign(line: Line, origin: str, asked: Mapping[str, Asked], benchmark: Ben
     if identity not in asked:
         raise InputError(
             f"{origin}: id = {identity!r} is no sample of {benchmark.name}.",
-            remedy=f"Its ids are like {next(iter(asked))!r}.",
+            remedy=f"Use the benchmark's ids, e.g. {next(iter(asked))!r}.",
         )
     sample = asked[identity]
     text = _field(line, "response", origin)
@@ -170,7 +176,7 @@ def _condition(key: str) -> Condition:
     for condition in known:
         if condition == name:
             return condition
-    raise InputError(f"{key} is of no condition; there are {', '.join(known)}.", remedy="Remove it.")
+    raise InputError(f"{key} belongs to no condition; conditions: {', '.join(known)}.", remedy="Delete the object.")
 
 
 def _missing_before(store: ObjectStore, prefix: str) -> list[Missing]:

@@ -1,4 +1,4 @@
-"""The evaluation step: one benchmark, one model."""
+"""The evaluation step: evaluates one model on one benchmark."""
 
 from contextlib import ExitStack
 
@@ -20,11 +20,11 @@ REVISION = 2  # raise when the same inputs would give other responses or scores
 
 
 def resolve_benchmarks(run: Run) -> list[str]:
-    """The benchmarks of the recipe, in its order.
+    """List the benchmarks of the recipe, in its order.
 
     Raises:
-        ConfigError: there are none, one does not exist, or the decoding profile does not.
-        EvaluationError: the file of one is wrong.
+        ConfigError: the list is empty, or a benchmark or the decoding profile does not exist.
+        EvaluationError: the file of a benchmark is wrong.
     """
     return [benchmark.name for benchmark in _benchmarks(run)]
 
@@ -32,17 +32,17 @@ def resolve_benchmarks(run: Run) -> list[str]:
 def _benchmarks(run: Run) -> list[Benchmark]:
     settings = run.recipe.evaluation
     if not settings.benchmarks:
-        raise ConfigError("evaluation.benchmarks is empty.", remedy=f"Benchmarks: {', '.join(known_benchmarks())}.")
+        raise ConfigError("evaluation.benchmarks is empty.", remedy=f"Choose from {', '.join(known_benchmarks())}.")
     load_decoding(settings.decoding)
     return [load_benchmark(name, prompt=settings.prompt) for name in settings.benchmarks]
 
 
 def check_benchmarks(run: Run) -> None:
-    """The recipe's benchmarks are known and, as far as that is told without reading them, can be read.
+    """Check that the recipe's benchmarks exist and that their sources fit, without reading any samples.
 
     Raises:
-        ConfigError, EvaluationError: as `resolve_benchmarks`; or a published benchmark is to be generated.
-        InputError: mirrors are missing; names all of them.
+        ConfigError, EvaluationError: as in `resolve_benchmarks`; or `generated` is set for a published benchmark.
+        InputError: mirrors are missing. One error names all of them.
     """
     settings, benchmarks = run.recipe.evaluation, _benchmarks(run)
     published = [benchmark.name for benchmark in benchmarks if benchmark.hub is not None]
@@ -50,16 +50,16 @@ def check_benchmarks(run: Run) -> None:
         check_mirrors(run.store, benchmarks)
     elif settings.source == GENERATED and published:
         raise ConfigError(
-            f"evaluation.source = 'generated', and {', '.join(published)} cannot be generated.",
-            remedy="Set evaluation.source = mirror, or to the folder that holds a folder for each benchmark.",
+            f"evaluation.source = 'generated', but {', '.join(published)} cannot be generated.",
+            remedy="Set evaluation.source to mirror, or to a folder that holds a folder for each benchmark.",
         )
 
 
 def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
-    """Responses, scores and gallery of `model` on `benchmark`; goes on with the responses that are there.
+    """Evaluate `model` on `benchmark`: responses, scores and gallery. Responses in the store are reused.
 
     Raises:
-        ConfigError, EvaluationError: as `resolve_benchmarks`.
+        ConfigError, EvaluationError: as in `resolve_benchmarks`.
         InputError: the benchmark's samples cannot be read.
     """
     settings = run.recipe.evaluation
@@ -76,7 +76,7 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
             config={
                 "benchmark": described.revision(),
                 "source": source.identity,
-                "model": run.recipe.model.identity(),  # its prompt profile, which the weights do not tell
+                "model": run.recipe.model.identity(),  # its chat template, which the weights do not determine
                 "decoding": decoding.model_dump(),
                 "evaluation": settings.identity("layout", "scoring", "controls"),
                 "recipe": run.recipe.identity("seed"),
@@ -86,7 +86,7 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
         )
 
         def work(prefix: str) -> dict[str, Number]:
-            read = source.read()  # before torch is there: generated samples are made in forked processes
+            read = source.read()  # before torch is imported, since the generator forks processes
             from components.evaluation.evaluator import Evaluation
 
             evaluation = Evaluation(

@@ -1,1 +1,1 @@
-"""Benchmarks as data, and the samples of each."""
+"""Describes benchmarks as YAML, and reads their samples."""

@@ -1,4 +1,4 @@
-"""Benchmarks and decoding profiles as data: benchmarks/*.yaml (docs/how-to/add-a-benchmark.md) and decoding.yaml."""
+"""Loads benchmarks (benchmarks/*.yaml, docs/how-to/add-a-benchmark.md) and decoding profiles (decoding.yaml)."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -21,14 +21,22 @@ class _BenchmarkData(BaseModel):
 
 
 class Skill(_BenchmarkData):
-    """What a group of samples tests, and the accuracy of guessing; None: one in so many options, by sample."""
+    """A skill that a group of samples tests.
+
+    `chance` is the accuracy of guessing. None means that each sample has a chance of 1 / its number of options.
+    """
 
     label: str
     chance: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class Derived(_BenchmarkData):
-    """A value taken from a column: mapped by `values`, cut out by `pattern` (its one group), or modulo a number."""
+    """A value derived from a column, in three optional steps.
+
+    1. `pattern` cuts out the text of its only group.
+    2. `modulo` takes the remainder.
+    3. `values` maps the text.
+    """
 
     column: str
     values: dict[str, str] | None = None
@@ -37,11 +45,14 @@ class Derived(_BenchmarkData):
 
 
 class Fields(_BenchmarkData):
-    """Where the published rows hold what a sample needs; a name of a column unless said otherwise.
+    """The columns of the published rows that make a sample. Each field is a column's name, unless stated below.
 
-    Without `id` rows are numbered; without `skill` all samples are of the one skill that there is. `images` and
-    `options` may be several columns. `answer` is an option's letter, its index from 0 or its text, as `answer_is` says;
-    `answers` instead holds everybody's answer. `details` are columns that the metric alone asks for.
+    - `id`: null numbers the rows.
+    - `skill`: null puts every sample into the benchmark's first skill.
+    - `images`, `options`: one column with a list, or several columns.
+    - `answer`: an option's letter, its index from 0, or its text; `answer_is` decides.
+    - `answers`: a list with the answers of several people, instead of `answer`.
+    - `details`: columns that only the metric needs, by the metric's name for them.
     """
 
     id: str | None = "id"
@@ -59,7 +70,7 @@ class Fields(_BenchmarkData):
 
 
 class BenchmarkHub(_BenchmarkData):
-    """A dataset on the Hugging Face hub; `files` are patterns below it. `revision` null: could not be looked up."""
+    """A dataset on the Hugging Face hub. `files` are glob patterns. `revision` null means that none is pinned."""
 
     dataset: str
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
@@ -67,7 +78,7 @@ class BenchmarkHub(_BenchmarkData):
 
 
 class PaperRow(_BenchmarkData):
-    """A published result, in percent, on `split`."""
+    """A published accuracy, in percent, on `split`."""
 
     model: str
     accuracy: float
@@ -76,10 +87,13 @@ class PaperRow(_BenchmarkData):
 
 
 class Prompt(_BenchmarkData):
-    """How a sample becomes the user's turn.
+    """Template of the user's turn.
 
-    A template per kind of answer holds {question} and, for a choice, {options}: a line `option` for each with {letter}
-    and {text}. {hint} is `hint` with the row's hint in it, or what `hints` has for it; nothing where there is none.
+    `templates` has a text for each kind of answer. It may hold these fields:
+    - {question}: the row's question.
+    - {options}: a line per option, made from `option` with its {letter} and {text}.
+    - {hint}: the text `hint` with the row's hint in it. `hints` maps the row's hint to another text first. A row
+      without a hint leaves {hint} empty.
     """
 
     templates: dict[Kind, str]
@@ -89,7 +103,7 @@ class Prompt(_BenchmarkData):
 
 
 class Benchmark(_BenchmarkData):
-    """One file of benchmarks/; `name` is the file's name and `prompt` the profile that was picked."""
+    """One file of benchmarks/. `name` is the file's stem, `prompt` the name of the chosen prompt profile."""
 
     name: str
     title: str
@@ -109,55 +123,55 @@ class Benchmark(_BenchmarkData):
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
         if self.metric not in METRICS:
-            raise ValueError(f"metric = {self.metric!r} is not known; there are {', '.join(sorted(METRICS))}")
+            raise ValueError(f"metric = {self.metric!r} is not known; metrics: {', '.join(sorted(METRICS))}")
         if (self.layout == "json") != (self.hub is None):
-            raise ValueError("hub goes with every layout but json")
+            raise ValueError("layout json takes no `hub`; every other layout needs one")
         return self
 
     def template(self) -> Prompt:
-        """The picked profile."""
+        """The template of the chosen prompt profile."""
         return self.prompts[self.prompt]
 
     def comparable(self, row: PaperRow) -> bool:
-        """Whether a published result is of the split that is read here: another split's gets no verdict."""
+        """Whether a published result is on the split that is read here. Only then can the two be compared."""
         return row.split == self.split
 
     def revision(self) -> str:
-        """Hash of what decides samples and scores; titles, labels and published rows do not."""
+        """Hash of the fields that decide samples and scores. Titles, labels and published results are left out."""
         told = self.model_dump(mode="json", exclude={"title", "paper", "prompts", "skills"})
         chance = {name: skill.chance for name, skill in self.skills.items()}
         return fingerprint({**told, "prompts": self.template().model_dump(mode="json"), "skills": chance})
 
 
 class Decoding(_BenchmarkData):
-    """A named way to generate; greedy."""
+    """A named decoding profile. Decoding is always greedy."""
 
     name: str
     max_new_tokens: Annotated[int, Field(ge=1)]
 
 
 def known_benchmarks() -> list[str]:
-    """Names of all benchmarks that there are."""
+    """Names of all benchmarks, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def load_benchmark(name: str, *, prompt: str = DEFAULT_PROMPT) -> Benchmark:
-    """The benchmark of this name, asked with the prompt profile `prompt`.
+    """Load the benchmark of this name with the prompt profile `prompt`.
 
     Raises:
-        ConfigError: there is none, or no such profile; names those that exist.
-        EvaluationError: its file is wrong; names the field.
+        ConfigError: the benchmark or the profile does not exist. The error lists all names.
+        EvaluationError: the benchmark's file is wrong. The error names the field.
     """
     if name not in known_benchmarks():
         raise ConfigError(
             f"{name!r} is no benchmark.",
-            remedy=f"{did_you_mean(name, known_benchmarks())}Benchmarks: {', '.join(known_benchmarks())}.",
+            remedy=f"{did_you_mean(name, known_benchmarks())}Choose one of {', '.join(known_benchmarks())}.",
         )
     return parse_benchmark((FOLDER / f"{name}.yaml").read_text(), name=name, prompt=prompt)
 
 
 def parse_benchmark(text: str, *, name: str, prompt: str = DEFAULT_PROMPT) -> Benchmark:
-    """A benchmark from YAML text; see `load_benchmark` for the errors."""
+    """Parse a benchmark from YAML text. It raises the errors of `load_benchmark`."""
     raw = _mapping(text, f"benchmarks/{name}.yaml")
     try:
         benchmark = Benchmark.model_validate({**raw, "name": name, "prompt": prompt, "paper": _paper(raw)})
@@ -167,33 +181,33 @@ def parse_benchmark(text: str, *, name: str, prompt: str = DEFAULT_PROMPT) -> Be
         found = f"{field} = {first['input']!r}: " if field else ""
         raise EvaluationError(
             f"benchmarks/{name}.yaml: {found}{first['msg'].removeprefix('Value error, ')}.",
-            remedy="docs/how-to/add-a-benchmark.md explains each field.",
+            remedy="Correct the field. docs/how-to/add-a-benchmark.md explains each one.",
         ) from None
     if prompt not in benchmark.prompts:
         raise ConfigError(
             f"evaluation.prompt = {prompt!r} is no prompt profile of {name}.",
-            remedy=f"Profiles: {', '.join(benchmark.prompts)}.",
+            remedy=f"Choose one of {', '.join(benchmark.prompts)}.",
         )
     return benchmark
 
 
 def load_decoding(name: str) -> Decoding:
-    """The decoding profile of this name.
+    """Load the decoding profile of this name.
 
     Raises:
-        ConfigError: there is none; names those that exist.
+        ConfigError: the profile does not exist. The error lists all names.
     """
     profiles = _mapping(DECODING.read_text(), "decoding.yaml")
     if name not in profiles:
         raise ConfigError(
             f"evaluation.decoding = {name!r} is not a decoding profile.",
-            remedy=f"Profiles: {', '.join(sorted(profiles))}.",
+            remedy=f"Choose one of {', '.join(sorted(profiles))}.",
         )
     return Decoding.model_validate({**profiles[name], "name": name})
 
 
 def _paper(raw: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows from tables as the files write them: [{source, split, accuracy: {model: percent}}]."""
+    """Flatten the tables of a file, [{source, split, accuracy: {model: percent}}], into rows."""
     tables = raw.get("paper") or []
     return [
         {"model": model, "accuracy": accuracy, "source": table.get("source"), "split": table.get("split")}

@@ -1,4 +1,4 @@
-"""Benchmarks mirrored into a store: sources/benchmarks/<name>/<revision>/files/, and a manifest with every hash."""
+"""Mirrors benchmarks into a store, at sources/benchmarks/<name>/<revision>/files/. The manifest holds every hash."""
 
 import fnmatch
 import json
@@ -31,7 +31,7 @@ from mantis.store.base import ObjectStore, delete_tree
 
 logger = logging.getLogger(__name__)
 
-REVISION = 1  # of this way of mirroring
+REVISION = 1  # raise when a mirror of the same files would differ
 HUB = "https://huggingface.co"
 BLOCK = 1 << 20
 TIMEOUT = 60  # seconds without a byte
@@ -39,18 +39,18 @@ TIMEOUT = 60  # seconds without a byte
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkFile:
-    """A file on the hub; `sha256` empty for those that it keeps in git itself."""
+    """A file on the hub. `sha256` is empty for a file that the hub keeps in git itself, without LFS."""
 
     size: int
     sha256: str
 
 
 def find_mirror(store: ObjectStore, benchmark: Benchmark) -> Manifest:
-    """The mirrored benchmark: of the pinned revision, or, where none is pinned, the only one that there is.
+    """Find the mirror of a benchmark: the pinned revision or, if none is pinned, the only mirrored one.
 
     Raises:
-        ConfigError: the benchmark is not one that is fetched.
-        InputError: it was not fetched, or in several revisions of which none is pinned.
+        ConfigError: the benchmark is generated, so it has no mirror.
+        InputError: the store has no mirror, or several revisions and none is pinned.
     """
     return _only(store, benchmark, _fitting(store, benchmark))
 
@@ -59,37 +59,37 @@ def _only(store: ObjectStore, benchmark: Benchmark, found: Mapping[str, Manifest
     if len(found) == 1:
         return next(iter(found.values()))
     problem = (
-        f"{benchmark.name} was fetched in {len(found)} revisions and none is pinned."
+        f"{benchmark.name} has {len(found)} mirrored revisions, and none is pinned."
         if found
         else f"{store.url} has no copy of {benchmark.name}."
     )
     remedy = (
         f"Pin one in benchmarks/{benchmark.name}.yaml: {', '.join(found)}."
         if found
-        else f"Fetch it: mantis benchmark fetch {benchmark.name}."
+        else f"Run mantis benchmark fetch {benchmark.name}."
     )
     raise InputError(problem, remedy=remedy)
 
 
 def check_mirrors(store: ObjectStore, benchmarks: Sequence[Benchmark]) -> None:
-    """Every one of the benchmarks can be read from its mirror.
+    """Check that the store has a mirror of every benchmark.
 
     Raises:
-        ConfigError, InputError: as `find_mirror`, but all that were not fetched are named at once.
+        ConfigError, InputError: as in `find_mirror`. One error names all benchmarks without a mirror.
     """
     found = [(benchmark, _fitting(store, benchmark)) for benchmark in benchmarks]
     missing = [benchmark.name for benchmark, revisions in found if not revisions]
     if missing:
         raise InputError(
-            f"evaluation.source = 'mirror', and {store.url} has no copy of {', '.join(missing)}.",
-            remedy=f"Fetch: {'; '.join(f'mantis benchmark fetch {name}' for name in missing)}.",
+            f"evaluation.source = 'mirror', but {store.url} has no copy of {', '.join(missing)}.",
+            remedy=f"Run {'; '.join(f'mantis benchmark fetch {name}' for name in missing)}.",
         )
     for benchmark, revisions in found:
         _only(store, benchmark, revisions)
 
 
 def _fitting(store: ObjectStore, benchmark: Benchmark) -> dict[str, Manifest]:
-    """The revisions that were fetched, of which only the pinned one counts where one is."""
+    """The mirrored revisions that may be used: the pinned one alone, or all if none is pinned."""
     hub = _hub(benchmark)
     return {
         revision: manifest
@@ -99,21 +99,21 @@ def _fitting(store: ObjectStore, benchmark: Benchmark) -> dict[str, Manifest]:
 
 
 def mirrored(store: ObjectStore, benchmark: Benchmark) -> dict[str, Manifest]:
-    """Every revision of the benchmark that was fetched whole."""
+    """Every completely mirrored revision of the benchmark, with its manifest."""
     folders = store.children(revisions_of_benchmark(benchmark.name))[1]
     read = {folder.rsplit("/", 1)[-1]: read_manifest(store, folder) for folder in folders}
     return {revision: manifest for revision, manifest in read.items() if manifest is not None}
 
 
 def fetch(store: ObjectStore, benchmark: Benchmark) -> Manifest:
-    """Mirror the benchmark's files from the hub; files that are there are not fetched again.
+    """Mirror the benchmark's files from the hub. Files that are in the store are not fetched again.
 
-    A gated dataset wants HF_TOKEN in the environment; HF_ENDPOINT names another hub.
+    A gated dataset needs HF_TOKEN in the environment. HF_ENDPOINT sets another hub.
 
     Raises:
-        ConfigError: the benchmark is not one that is fetched.
-        InputError: the hub cannot be reached or refuses, or has no such file.
-        IntegrityError: a file is not the one that the hub lists.
+        ConfigError: the benchmark is generated, so it is not on the hub.
+        InputError: the hub cannot be reached, refuses access, or lacks a file.
+        IntegrityError: a downloaded file does not have the hash that the hub lists.
     """
     hub = _hub(benchmark)
     revision, files = _listing(hub)
@@ -143,12 +143,12 @@ def fetch(store: ObjectStore, benchmark: Benchmark) -> Manifest:
 
 def _hub(benchmark: Benchmark) -> BenchmarkHub:
     if benchmark.hub is None:
-        raise ConfigError(f"{benchmark.name} is generated, not published.", remedy="Set evaluation.source: generated.")
+        raise ConfigError(f"{benchmark.name} is generated, not published.", remedy="Set evaluation.source = generated.")
     return benchmark.hub
 
 
 def _listing(hub: BenchmarkHub) -> tuple[str, dict[str, BenchmarkFile]]:
-    """The revision, resolved where none is pinned, and the files that the patterns name."""
+    """Look up the commit of the revision and the files that match the patterns."""
     at = hub.revision or "main"
     with _open(f"/api/datasets/{hub.dataset}/revision/{at}?blobs=true") as answer:
         told: dict[str, Any] = json.load(answer)
@@ -185,7 +185,7 @@ def _fetch_files(
                     progress.advance(len(block))
             if remote.sha256 and sha256_file(path) != remote.sha256:
                 raise IntegrityError(
-                    f"{name} is not the file that the hub lists.", remedy="Run the same command again."
+                    f"{name} does not have the SHA-256 that the hub lists.", remedy="Run the same command again."
                 )
             store.put_file(f"{prefix}/{name}", path)
 
@@ -195,7 +195,9 @@ def _blocks(answer: IO[bytes], name: str) -> Iterator[bytes]:
         while block := answer.read(BLOCK):
             yield block
     except (OSError, HTTPException) as error:
-        raise InputError(f"{name} broke off: {error}.", remedy="Run the same command again; it goes on.") from None
+        raise InputError(
+            f"The download of {name} broke off: {error}.", remedy="Run the same command again. It keeps whole files."
+        ) from None
 
 
 def _open(path: str) -> IO[bytes]:
@@ -210,12 +212,12 @@ def _open(path: str) -> IO[bytes]:
         gated = error.code in (401, 403)
         raise InputError(
             f"{root} refused {path}: {error.code} {error.reason}.",
-            remedy="Accept the dataset's terms on its page and set HF_TOKEN." if gated else "Is the name right?",
+            remedy="Accept the dataset's terms on its page and set HF_TOKEN." if gated else "Check the dataset's name.",
         ) from None
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise InputError(
             f"{root} cannot be reached: {reason}.",
-            remedy="Fetch on a machine with network into the same store, or put the files into "
-            "<evaluation.source>/<benchmark>/ by hand.",
+            remedy="Fetch into the same store from a machine with network access, or copy the files into "
+            "<evaluation.source>/<benchmark>/.",
         ) from None

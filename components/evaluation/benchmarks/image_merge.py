@@ -1,4 +1,4 @@
-"""How a sample's pictures are laid out for the model: in their sequence, or merged into one."""
+"""Merges the images of a sample into one, for models that take a single image."""
 
 import io
 from functools import partial
@@ -9,14 +9,14 @@ from components.evaluation.benchmarks.sample_images import Picture
 from mantis.hashing import fingerprint
 from mantis.models.conversation import IMAGE_MARK, ImageSize
 
-BORDER = 10  # pixels between two pictures: a black line, eight white ones, a black line
+BORDER = 10  # pixels between two images: a black line, eight white lines, a black line
 
 
 def merged(prompt: str, pictures: tuple[Picture, ...]) -> tuple[str, tuple[Picture, ...]]:
-    """Prompt and pictures for a model that takes one picture: all of them side by side, its mark in front of the text.
+    """Merge the images side by side, and put the only image mark in front of the prompt.
 
-    The published "merge" baselines are asked like this (TIGER-AI-Lab/Mantis, mantis/mllm_tools/mllm_utils.py,
-    merge_images): every picture scaled to the mean height. Samples of one picture or none stay as they are.
+    Every image is scaled to the mean height. A sample of one image or none stays as it is. The published "merge"
+    baselines do the same (TIGER-AI-Lab/Mantis, mantis/mllm_tools/mllm_utils.py, merge_images).
     """
     if len(pictures) < 2:
         return prompt, pictures
@@ -36,7 +36,7 @@ def _width(size: ImageSize, height: int) -> int:
 
 
 def _side_by_side(pictures: tuple[Picture, ...], height: int) -> bytes:
-    """PNG, so that merging loses nothing."""
+    """Paste the images side by side. The result is a PNG, so that merging loses no detail."""
     widths = [_width(picture.size, height) for picture in pictures]
     canvas = Image.new("RGB", (sum(widths) + BORDER * (len(pictures) - 1), height))
     left = 0

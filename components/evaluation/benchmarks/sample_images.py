@@ -1,4 +1,4 @@
-"""Pictures of samples: what they are, and where their bytes come from when they are needed."""
+"""Images of samples: hash, size, and a function that loads their bytes on demand."""
 
 import errno
 import threading
@@ -13,12 +13,15 @@ from PIL import Image
 from mantis.hashing import sha256_bytes
 from mantis.models.conversation import ImageSize
 
-JPEG_QUALITY = 95  # of video frames, which have no bytes of their own
+JPEG_QUALITY = 95  # of video frames, which are encoded here
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """An image of a sample: where it lies relative to the benchmark's file, what it is, and its bytes on demand."""
+    """An image of a sample.
+
+    `path` is relative to the benchmark's file. `size` is in pixels. `load()` returns the encoded bytes.
+    """
 
     path: str
     sha256: str
@@ -27,32 +30,32 @@ class Picture:
 
 
 def file_picture(path: Path, name: str) -> Picture:
-    """A file as a picture called `name`.
+    """Make an image from a file. `name` becomes its path.
 
     Raises:
-        OSError: it is missing, or no image; with the file's name and the reason.
+        OSError: the file is missing or no image. The error holds the file's name and the reason.
     """
     data = path.read_bytes()
     return Picture(path=name, sha256=sha256_bytes(data), size=_size(data, str(path)), load=path.read_bytes)
 
 
 def spooled_picture(data: bytes, name: str, spool: Path) -> Picture:
-    """Bytes out of an archive as a picture; kept as a file of `spool`, once however often they occur.
+    """Make an image from bytes of an archive. The folder `spool` keeps equal bytes in one file.
 
     Raises:
-        OSError: they are no image.
+        OSError: the bytes are no image.
     """
     digest, size = sha256_bytes(data), _size(data, name)
     path = spool / digest
     if not path.exists():
         temporary = spool / f"{digest}.{threading.get_ident()}"
         temporary.write_bytes(data)
-        temporary.replace(path)  # whole or not at all: another thread may have the same bytes
+        temporary.replace(path)  # atomic, since another thread may write the same bytes
     return Picture(path=name, sha256=digest, size=size, load=partial(path.read_bytes))
 
 
 def encode_frame(image: Image.Image) -> bytes:
-    """A video's frame as JPEG."""
+    """Encode a video's frame as JPEG."""
     buffer = BytesIO()
     image.convert("RGB").save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()
@@ -60,7 +63,7 @@ def encode_frame(image: Image.Image) -> bytes:
 
 @lru_cache(maxsize=64)
 def grey_picture(size: ImageSize) -> Picture:
-    """A picture of this size that shows nothing."""
+    """A plain grey image of this size, for the `blind` control."""
     buffer = BytesIO()
     Image.new("RGB", (size.width, size.height), (128, 128, 128)).save(buffer, "PNG")
     data = buffer.getvalue()
@@ -72,4 +75,4 @@ def _size(data: bytes, name: str) -> ImageSize:
         with Image.open(BytesIO(data)) as image:
             return ImageSize(width=image.width, height=image.height)
     except (OSError, Image.DecompressionBombError):
-        raise OSError(errno.EINVAL, "it is no image of a sane size", name) from None
+        raise OSError(errno.EINVAL, "it is no image, or an image of far too many pixels", name) from None

@@ -1,4 +1,4 @@
-"""A published row, whatever file it stood in, as what a sample is made of."""
+"""Turns a published row of any file format into the parts of a sample: prompt, target, images."""
 
 import ast
 import re
@@ -10,14 +10,14 @@ from components.evaluation.benchmarks.benchmark_catalog import Benchmark, Derive
 from components.evaluation.scoring.targets import CHOICES, LETTERS, Kind, Target
 from mantis.models.conversation import IMAGE_MARK
 
-ABSENT = {"", "N/A", "nan"}  # what tables write where a row has fewer options, or no hint
-NUMBERED_MARK = re.compile(r"<image (\d+)>")  # MMMU: the k-th of the row's image columns
+ABSENT = {"", "N/A", "nan"}  # values of tables for a missing option or hint
+NUMBERED_MARK = re.compile(r"<image (\d+)>")  # MMMU: the k-th image column of the row
 
 Column = Mapping[str, Any]
 
 
 class RowError(Exception):
-    """A row that makes no sample: `field` with `value` is wrong in the way of `problem`."""
+    """A row cannot become a sample. `field` has the `value`, and `problem` says why it is wrong."""
 
     def __init__(self, field: str, value: Any, problem: str, remedy: str = "Correct the file.") -> None:
         self.field, self.value, self.problem, self.remedy = field, value, problem, remedy
@@ -26,7 +26,7 @@ class RowError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkRow:
-    """What a row says; `images` are cells as the file has them: a path, bytes, or {"bytes", "path"}."""
+    """The parsed parts of a row. `images` holds the file's cells: a path, bytes, or {"bytes", "path"}."""
 
     id: str
     skill: str
@@ -38,16 +38,16 @@ class BenchmarkRow:
 
 
 def parse_row(raw: Column, number: int, benchmark: Benchmark) -> BenchmarkRow:
-    """The row `number` of a benchmark.
+    """Parse the row `number` of a benchmark.
 
     Raises:
-        RowError: it is not what the benchmark's file promises.
+        RowError: the row lacks a column that the benchmark's YAML names, or holds a wrong value in it.
     """
     names = benchmark.fields
     identity = str(number) if names.id is None else _text(raw, names.id)
     skill = next(iter(benchmark.skills)) if names.skill is None else _derived(raw, names.skill)
     if skill not in benchmark.skills:
-        known = f"Skills of {benchmark.name}: {', '.join(benchmark.skills)}."
+        known = f"Use a skill of {benchmark.name}: {', '.join(benchmark.skills)}."
         column = names.skill.column if isinstance(names.skill, Derived) else names.skill
         raise RowError(str(column), skill, "is not a skill of this benchmark", known)
     return BenchmarkRow(
@@ -62,11 +62,11 @@ def parse_row(raw: Column, number: int, benchmark: Benchmark) -> BenchmarkRow:
 
 
 def parse_target_of(raw: Column, benchmark: Benchmark) -> Target:
-    """What the row's responses are judged against; see `parse_row` for the error."""
+    """Parse the target of a row's responses. It raises the error of `parse_row`."""
     names = benchmark.fields
     kind: Kind = benchmark.kind
     if names.kind is not None:
-        kind = _derived(raw, names.kind)  # type: ignore[assignment]  # the file's own words, mapped to ours
+        kind = _derived(raw, names.kind)  # type: ignore[assignment]  # `values` maps the file's words to kinds
     options = _options(raw, benchmark) if names.options is not None else ()
     if kind in CHOICES:
         answers: tuple[str, ...] = (_letter(raw, options, benchmark),)
@@ -80,10 +80,10 @@ def parse_target_of(raw: Column, benchmark: Benchmark) -> Target:
 
 
 def make_prompt(row: BenchmarkRow, benchmark: Benchmark) -> tuple[str, list[int]]:
-    """The user's turn with an `<image>` mark for each picture, and which of the row's pictures they are, in order.
+    """Make the user's turn, with an `<image>` mark for each image, and the places of these images in the row.
 
     Raises:
-        RowError: it has more marks than the row has pictures.
+        RowError: the text has more marks than the row has images.
     """
     prompt = benchmark.template()
     question, missing = row.question, 0
@@ -142,7 +142,7 @@ def _options(raw: Column, benchmark: Benchmark) -> tuple[str, ...]:
 
 
 def _without_letter(text: str, letter: str) -> str:
-    """Some files write "(A) a cat", some "A. a cat": the letter is the prompt's business."""
+    """Remove the letter in front of an option, e.g. "(A) a cat" or "A. a cat". The prompt adds it again."""
     return re.sub(rf"^(?:\({letter}\)|{letter}[.):])\s*(?=\S)", "", text)
 
 
@@ -193,13 +193,13 @@ def _derived(raw: Column, source: str | Derived) -> str:
     for step in steps:
         made = step(value)
         if made is None:
-            raise RowError(source.column, value, "is not what the benchmark's file expects")
+            raise RowError(source.column, value, "does not fit the benchmark's YAML")
         value = made
     return value
 
 
 def _literal(value: Any) -> Any:
-    """MMMU writes lists as Python text."""
+    """Parse a list that is written as Python text, as MMMU does."""
     if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
         try:
             return ast.literal_eval(value)

@@ -1,1 +1,1 @@
-"""Batched answers of a model, cached as they come."""
+"""Generates a model's responses in batches, and caches each batch when it is done."""

@@ -1,4 +1,4 @@
-"""Which questions are asked together: batches of similar cost."""
+"""Groups questions into batches of similar cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a question takes: positions of its prompt, patches of its pictures, and the first picture's hash."""
+    """Cost of a question: tokens of its prompt, patches of its images, and the first image's SHA-256."""
 
     tokens: int
     patches: int
@@ -14,11 +14,14 @@ class Cost:
 
 
 def batches(costs: Sequence[Cost], *, new_tokens: int, batch_tokens: int, batch_patches: int) -> list[list[int]]:
-    """Places of `costs` in batches of at most `batch_tokens` positions and `batch_patches` patches.
+    """Group the questions, by place in `costs`, into batches of at most `batch_tokens` tokens and `batch_patches`.
 
-    Positions are counted with padding and with the answer, which may be `new_tokens` long. A question that is over a
-    budget by itself gets a batch of its own. Longest first: what does not fit into memory fails at once, not at the
-    end, and processes that share the batches finish together. Among equals those about the same picture meet.
+    Tokens include padding and an answer of up to `new_tokens`. A question that exceeds a budget alone gets its own
+    batch. The longest questions come first, for two reasons:
+    - A batch that does not fit into memory fails at once, not at the end.
+    - Processes that share the batches finish at about the same time.
+
+    Among questions of equal length, those with the same first image share a batch.
     """
     result: list[list[int]] = []
     width = patches = 0

@@ -1,4 +1,4 @@
-"""Greedy answers of a model, in left-padded batches; the same as one at a time."""
+"""Generates greedy responses in left-padded batches. A response is the same as in a batch of one."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,13 +23,13 @@ from mantis.models.family import Family, Processor
 from mantis.models.packed_batch import Pixels
 from mantis.models.registry import family
 
-REVISION = 1  # raise when the same question would get another answer
-AHEAD = 2  # batches whose pictures are decoded while the model answers
+REVISION = 1  # raise when the same question would get another response
+AHEAD = 2  # batches whose images are decoded while the model generates
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One thing to ask: the user's turn, its pictures, and what may be answered (empty: anything)."""
+    """One question: the user's turn, its images, and the answers that are allowed (empty: any text)."""
 
     id: str
     prompt: str
@@ -39,7 +39,7 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """A question as tokens, and what it costs."""
+    """A question as tokens, with its cost."""
 
     question: Question
     tokens: list[int]
@@ -48,24 +48,24 @@ class Encoded:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """A batch of B questions of at most T tokens, with N pictures of which U differ."""
+    """A batch of B questions of at most T tokens. It shows N images, U of them different."""
 
     questions: Sequence[Question]
     input_ids: Tensor  # [B, T] int64, padded on the left
     attention_mask: Tensor  # [B, T] int64
-    pixels: Pixels  # of U
-    shown: list[int]  # N, for each picture in the order of its mark: which of the U
+    pixels: Pixels  # of the U different images
+    shown: list[int]  # N, in the order of the image marks: the image's index in `pixels`
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptEncoder:
-    """Questions to tokens; needs no weights."""
+    """Encodes questions as tokens. It needs no weights."""
 
     family: Family
     processor: Processor
 
     def encode(self, question: Question) -> Encoded:
-        """The prompt's tokens, image tokens expanded."""
+        """Encode the prompt, with expanded image tokens, and compute its cost."""
         turn = Turn(role="user", content=question.prompt)
         sizes = tuple(picture.size for picture in question.pictures)
         conversation = Conversation(id=question.id, turns=(turn,), sizes=sizes)
@@ -75,7 +75,7 @@ class PromptEncoder:
         return Encoded(question=question, tokens=tokens, cost=Cost(tokens=len(tokens), patches=patches, picture=first))
 
     def inputs(self, batch: Sequence[Encoded]) -> Inputs:
-        """The batch padded, every different picture decoded once."""
+        """Pad the batch on the left, and decode every different image once."""
         width, pad = max(len(each.tokens) for each in batch), self.processor.tokenizer.pad_token_id
         missing = [width - len(each.tokens) for each in batch]
         pictures = [picture for each in batch for picture in each.question.pictures]
@@ -92,14 +92,14 @@ class PromptEncoder:
 
 @dataclass(frozen=True, kw_only=True)
 class Generator:
-    """A model that is ready to be asked."""
+    """A loaded model that generates responses."""
 
-    model: Any  # transformers' model, which publishes no types
+    model: Any  # a model of transformers, which publishes no types
     encoder: PromptEncoder
     decoding: Decoding
 
     def answer(self, batches: Iterable[Sequence[Encoded]]) -> Iterator[list[str]]:
-        """For each batch its responses; the pictures of the next ones are decoded meanwhile."""
+        """Yield the responses of each batch, in order. Threads decode the images of the next batches meanwhile."""
         with ThreadPoolExecutor(AHEAD, thread_name_prefix="decode") as pool:
             waiting: deque[Future[Inputs]] = deque()
             for batch in batches:
@@ -129,7 +129,7 @@ class Generator:
         return [self._text(tokens, end) for tokens in output[:, width:].tolist()]
 
     def _text(self, tokens: list[int], end: int) -> str:
-        with suppress(ValueError):  # an answer that is cut off has no end
+        with suppress(ValueError):  # an answer that was cut off has no end token
             tokens = tokens[: tokens.index(end)]
         return str(self.encoder.processor.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
@@ -162,13 +162,13 @@ class Generator:
 
 @dataclass(frozen=True)
 class Node:
-    """A place in the tree of allowed answers."""
+    """A node in the tree of allowed answers. `following` maps the next token to the next node."""
 
     following: dict[int, "Node"] = field(default_factory=dict)
 
 
 def load_encoder(folder: Path, settings: ModelSettings) -> PromptEncoder:
-    """The tokenizer of a Hugging Face folder with the family's way to write prompts.
+    """Load the tokenizer of a Hugging Face folder. The family of `settings` writes the prompts.
 
     Raises:
         EvaluationError: the folder holds no tokenizer.
@@ -182,10 +182,10 @@ def load_encoder(folder: Path, settings: ModelSettings) -> PromptEncoder:
 
 
 def load_generator(folder: Path, settings: ModelSettings, decoding: Decoding, device: str = "cpu") -> Generator:
-    """The model and tokenizer of a Hugging Face folder on `device`, in fp32 on a CPU.
+    """Load the model and tokenizer of a Hugging Face folder onto `device`. A CPU computes in fp32.
 
     Raises:
-        EvaluationError: the folder holds no such model.
+        EvaluationError: the folder holds no model that transformers can load.
     """
     transformers.utils.logging.disable_progress_bar()
     dtype: Any = torch.float32 if device == "cpu" else "auto"
@@ -202,6 +202,6 @@ def load_generator(folder: Path, settings: ModelSettings, decoding: Decoding, de
 
 def _no_model(folder: Path, error: Exception) -> EvaluationError:
     return EvaluationError(
-        f"{folder} holds no model that can be asked: {str(error).splitlines()[0]}",
-        remedy="Delete the model's folder in the store; the same command converts it again.",
+        f"{folder} holds no model that can be loaded: {str(error).splitlines()[0]}",
+        remedy="Delete the model's folder in the store, and run the same command again. It converts the model again.",
     )

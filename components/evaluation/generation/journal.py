@@ -1,8 +1,8 @@
-"""Raw responses as they come: written once in small immutable objects, found again by everything that decides them.
+"""The journal keeps raw responses in small immutable objects. A response's key hashes everything that decides it.
 
-`responses/<model>/<benchmark>/<identity>/<hash of the content>.jsonl`. No object is ever changed and each has the hash
-of its content as its name, so that any number of workers can write here at the same time, and a worker that is killed
-loses only what it had not finished. Scores and the judged responses of an evaluation are made from these.
+The objects are `responses/<model>/<benchmark>/<identity>/<hash of the content>.jsonl`. An object's name is the hash of
+its content, and no object ever changes. So any number of workers can write at the same time. A killed worker loses only
+its unfinished batches. Scores and the responses of an evaluation are made from the journal.
 """
 
 import json
@@ -17,7 +17,7 @@ from mantis.store.base import ObjectStore, concurrently
 
 @dataclass(frozen=True, kw_only=True)
 class JournalEntry:
-    """A response and its key: the hash of model, benchmark, sample, prompt, pictures and decoding profile."""
+    """A response and its key: the hash of model, benchmark, sample, prompt, images and decoding profile."""
 
     key: str
     id: str
@@ -25,7 +25,7 @@ class JournalEntry:
 
 
 class Journal:
-    """The responses below `prefix`, those of other workers included as of the last `refresh`."""
+    """The responses below `prefix`, including those of other workers up to the last `refresh`."""
 
     def __init__(self, store: ObjectStore, prefix: str) -> None:
         self._store, self._prefix = store, prefix
@@ -37,7 +37,7 @@ class Journal:
         return key in self._known
 
     def response(self, key: str) -> str:
-        """The response to `key`, the same for every reader: where two workers answered, the first object by name."""
+        """The response to `key`. If two workers answered, the object with the first name wins, for every reader."""
         return self._known[key][1]
 
     def add(self, entries: Iterable[JournalEntry]) -> None:
@@ -49,10 +49,10 @@ class Journal:
         self._take(name, data)
 
     def refresh(self) -> None:
-        """Read what was written since.
+        """Read the objects that were written since the last call.
 
         Raises:
-            IntegrityError: an object is not what was written under its name.
+            IntegrityError: an object's content does not have the hash in its name.
         """
         new = [entry.key for entry in self._store.list(self._prefix) if entry.key not in self._read]
         for name, data in zip(new, concurrently(self._store.get, new), strict=True):
@@ -61,8 +61,8 @@ class Journal:
     def _take(self, name: str, data: bytes) -> None:
         if name != f"{self._prefix}/{sha256_bytes(data)}.jsonl":
             raise IntegrityError(
-                f"{self._store.uri(name)} does not hold the responses that were written there.",
-                remedy="Delete it; the same command makes them again.",
+                f"{self._store.uri(name)} has changed: its content does not have the hash in its name.",
+                remedy="Delete the object, and run the same command again. It generates these responses again.",
             )
         self._read.add(name)
         for line in data.decode().splitlines():

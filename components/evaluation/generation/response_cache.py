@@ -1,4 +1,4 @@
-"""From questions to responses: what the journal has is taken from it, the rest is generated and written there."""
+"""Answers questions from the journal, generates the missing responses, and writes them to the journal."""
 
 import logging
 import tempfile
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """A response to every question, in their order; how many of them were generated just now, and in what time."""
+    """A response to every question, in order. `generated` counts the new ones; `seconds` is the time of the call."""
 
     responses: list[str]
     generated: int
@@ -41,7 +41,7 @@ class Answered:
 
 @dataclass(frozen=True, kw_only=True)
 class ResponseCache:
-    """One model, one benchmark, one decoding profile."""
+    """The responses of one model to one benchmark with one decoding profile."""
 
     run: Run
     benchmark: Benchmark
@@ -49,7 +49,7 @@ class ResponseCache:
     model: Manifest
 
     def responses(self, questions: Sequence[Question], done: Callable[[int], object]) -> Answered:
-        """Ask every question that has no response yet; `done(n)` is told of n more that have one."""
+        """Answer every question. Each call of `done(n)` reports that n more questions have a response."""
         began = time.monotonic()
         keys = [self.key(question) for question in questions]
         journal = Journal(self.run.store, self.prefix)
@@ -66,7 +66,7 @@ class ResponseCache:
 
     @property
     def prefix(self) -> str:
-        """Where the journal lies."""
+        """The key prefix of the journal."""
         return responses_key(self.model.fingerprint, self.benchmark.name, fingerprint(self._identity))
 
     def key(self, question: Question) -> str:
@@ -86,7 +86,7 @@ class ResponseCache:
         return {
             "revision": REVISION,
             "model": self.model.fingerprint,
-            "settings": self.run.recipe.model.identity(),  # its prompt profile, which the weights do not tell
+            "settings": self.run.recipe.model.identity(),  # its chat template, which the weights do not determine
             "benchmark": self.benchmark.revision(),
             "decoding": self.decoding.model_dump(),
         }

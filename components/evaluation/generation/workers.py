@@ -1,4 +1,4 @@
-"""Answering with one process, or several that take batches from one list."""
+"""Generates responses with one process, or with several that share a queue of batches."""
 
 import logging
 import multiprocessing
@@ -18,16 +18,19 @@ from mantis.processes import die_with_parent
 
 logger = logging.getLogger(__name__)
 
-SECONDS_BETWEEN_LOOKS = 1.0  # at whether a process has died
+SECONDS_BETWEEN_LOOKS = 1.0  # between two checks whether a process has died
 
 Batch = Sequence[Encoded]
-Load = Callable[[str], Generator]  # of a device: "cpu", "cuda:0"
-Keep = Callable[[Batch, list[str]], None]  # what a process does with the responses of a batch
+Load = Callable[[str], Generator]  # loads a generator onto a device: "cpu", "cuda:0"
+Keep = Callable[[Batch, list[str]], None]  # stores the responses of a batch
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchQueue:
-    """What is to be answered, dearest first; `unanswered` drops what somebody else has answered meanwhile."""
+    """The batches to answer, the most expensive first.
+
+    `unanswered` removes the questions of a batch that another worker has answered. `keep` stores the responses.
+    """
 
     batches: Sequence[Batch]
     unanswered: Callable[[Batch], Batch]
@@ -35,25 +38,27 @@ class BatchQueue:
 
 
 def devices(processes: int) -> list[str]:
-    """A device for each process; with `processes` 0, one process per GPU, or one on the CPU where there is none."""
-    gpus = torch.cuda.device_count()  # asks the driver: CUDA itself must not be woken before processes are forked
+    """Choose a device for each process. `processes` = 0 means one per GPU or, without GPUs, one on the CPU."""
+    gpus = torch.cuda.device_count()  # asks the driver, since CUDA must not be initialized before a fork
     if not gpus:
         return ["cpu"] * max(1, processes)
     return [f"cuda:{number % gpus}" for number in range(processes or gpus)]
 
 
 def answer(work: BatchQueue, load: Load, on: Sequence[str], done: Callable[[int], object]) -> None:
-    """Answer all of `work`, one process for each device of `on`; `done(n)` is told how many more were answered.
+    """Answer all of `work` with one process for each device of `on`.
+
+    Each call of `done(n)` reports that n more questions are answered.
 
     Raises:
-        EvaluationError: a process died; what it and the others had finished is kept.
+        EvaluationError: a process died. Finished batches of all processes are kept.
     """
     if not work.batches:
         return
     if len(on) == 1:
         _serve(work, load(on[0]), iter(range(len(work.batches))), done)
         return
-    # Forked, not spawned: pictures are read through what the parent has open, and the plan need not be sent.
+    # Forked, not spawned: the children read images through open files of the parent, and share its batches.
     context = multiprocessing.get_context("fork")
     taken, told = context.Value("q", 0), context.Queue()
     processes = [
@@ -105,7 +110,7 @@ def _child(work: BatchQueue, load: Load, device: str, count: int, taken: Any, to
         told.put(error)
     told.close()
     told.join_thread()
-    os._exit(0)  # the parent's own clean-up (temporary folders) is not this process's to do
+    os._exit(0)  # skips the clean-up of temporary folders, which belongs to the parent
 
 
 def _follow(processes: Sequence[ForkProcess], told: Any, total: int, done: Callable[[int], object]) -> None:
@@ -126,9 +131,11 @@ def _raise_for(processes: Sequence[ForkProcess]) -> None:
         if process.exitcode not in (None, 0):
             logger.error("Process %s, which answers questions, ended with exit code %s", process.pid, process.exitcode)
             raise EvaluationError(
-                f"A process that answers ended with exit code {process.exitcode}.",
-                remedy="Start the same command again: it goes on with what is answered. If memory ran out, lower "
+                f"A process that generates responses ended with exit code {process.exitcode}.",
+                remedy="Run the same command again. It keeps the finished responses. If memory ran out, lower "
                 "evaluation.batch_tokens or evaluation.processes.",
             )
     if all(process.exitcode == 0 for process in processes):
-        raise EvaluationError("The processes that answer ended early.", remedy="Start the same command again.")
+        raise EvaluationError(
+            "The processes that generate responses ended early.", remedy="Run the same command again."
+        )

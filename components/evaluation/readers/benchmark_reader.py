@@ -1,4 +1,4 @@
-"""Samples of a benchmark, from a folder with its files; the one way in, whatever their layout."""
+"""Reads the samples of a benchmark from a folder with its files, for every layout."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from mantis.hashing import fingerprint, sha256_file
 from mantis.progress import Progress
 from mantis.store.base import concurrently
 
-AT_ONCE = 64  # rows whose pictures are hashed at the same time
+AT_ONCE = 64  # rows whose images are hashed at the same time
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSample:
-    """One question; `prompt` is the whole user turn, with one `<image>` mark for each picture, in order."""
+    """One question. `prompt` is the whole user turn, with one `<image>` mark for each image, in order."""
 
     id: str
     skill: str
@@ -32,22 +32,22 @@ class BenchmarkSample:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """What can be chosen from."""
+        """The options of a choice; empty for other kinds of answers."""
         return self.target.options
 
     @property
     def answer(self) -> str:
-        """The right answer as a person reads it."""
+        """The right answer as text for a report."""
         return self.target.shown()
 
     def valid_answers(self, benchmark: Benchmark) -> tuple[str, ...]:
-        """What may be answered: the options' letters or texts; empty where anything may."""
+        """The answers that may be given: the options' letters or texts. Empty means any text."""
         return tuple(self.target.letters) if self.target.kind in CHOICES else self.options
 
 
 @dataclass(frozen=True, kw_only=True)
 class Missing:
-    """A sample of the published benchmark that cannot be had here, and why, as a fixed word; `skill` empty: unknown."""
+    """A published sample that cannot be read. `reason` is a fixed word; `skill` is empty if unknown."""
 
     id: str
     skill: str
@@ -56,20 +56,20 @@ class Missing:
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """What there is of a benchmark, in the order of its files, and what is missing."""
+    """The samples of a benchmark, in the order of its files, and the missing ones."""
 
     samples: list[BenchmarkSample]
     missing: list[Missing]
 
 
 def read_benchmark(folder: Path, benchmark: Benchmark, *, spool: Path, pictures: bool = True) -> Samples:
-    """All samples below `folder`; every image is hashed and its size is read.
+    """Read all samples below `folder`. Every image is hashed, and its size is read.
 
-    Images that lie inside other files are kept in the folder `spool`, which has to outlive the samples. Without
-    `pictures` no sample has any: enough to score responses.
+    Images inside of other files are written to the folder `spool`, which must exist as long as the samples are used. If
+    `pictures` is False, samples have no images. That suffices to score responses.
 
     Raises:
-        InputError: a file is missing or not as it should be; in a home-made benchmark, also a row or an image.
+        InputError: a file is missing or cannot be parsed. In a home-made benchmark, also a wrong row or image.
     """
     made = _Made(folder=folder, benchmark=benchmark, spool=spool, pictures=pictures, samples=[], missing=[], seen=set())
     progress = Progress(label=f"Reading {benchmark.title}", total=None, unit="samples")
@@ -77,19 +77,19 @@ def read_benchmark(folder: Path, benchmark: Benchmark, *, spool: Path, pictures:
         made.add(block)
         progress.advance(len(block))
     if not made.samples:
-        first = f" The first: {made.missing[0].reason}." if made.missing else ""
+        first = f" The first one: {made.missing[0].reason}." if made.missing else ""
         raise InputError(
             f"{folder} holds no sample of {benchmark.name} that can be read.{first}",
-            remedy=f"Fetch it: mantis benchmark fetch {benchmark.name}.",
+            remedy=f"Run mantis benchmark fetch {benchmark.name}.",
         )
     return Samples(samples=made.samples, missing=made.missing)
 
 
 def benchmark_files(folder: Path, benchmark: Benchmark) -> tuple[str, ...]:
-    """The names of the benchmark's own files below `folder`, in their order.
+    """List the benchmark's files below `folder`, in the order of the patterns.
 
     Raises:
-        InputError: one of the patterns fits no file.
+        InputError: a pattern matches no file.
     """
     if benchmark.hub is None:
         return (benchmark.file,)
@@ -99,14 +99,14 @@ def benchmark_files(folder: Path, benchmark: Benchmark) -> tuple[str, ...]:
         if not names:
             raise InputError(
                 f"{folder} has no file {pattern} of {benchmark.name}.",
-                remedy=f"Fetch it: mantis benchmark fetch {benchmark.name}.",
+                remedy=f"Run mantis benchmark fetch {benchmark.name}.",
             )
         found += names
     return tuple(found)
 
 
 def files_identity(folder: Path) -> str:
-    """Hash of everything below the folder of a published benchmark."""
+    """Hash of every file below the folder of a published benchmark."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     hashes = concurrently(sha256_file, files)
     return fingerprint({path.relative_to(folder).as_posix(): made for path, made in zip(files, hashes, strict=True)})
@@ -142,7 +142,7 @@ def _blocks(rows: Iterator[Raw]) -> Iterator[list[tuple[int, Raw]]]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Made:
-    """Samples in the making."""
+    """Collects samples and missing samples while the rows are read."""
 
     folder: Path
     benchmark: Benchmark
@@ -153,11 +153,11 @@ class _Made:
     seen: set[str]
 
     def add(self, block: list[tuple[int, Raw]]) -> None:
-        """Samples of these numbered rows, or why there are none."""
+        """Make a sample of each numbered row, or record why it is missing."""
         for (_, raw), made in zip(block, concurrently(lambda numbered: self._make(*numbered), block), strict=True):
             if isinstance(made, BenchmarkSample) and made.id in self.seen:
                 twice = RowError(
-                    str(self.benchmark.fields.id), made.id, "is the id of an earlier row", "Make ids unique."
+                    str(self.benchmark.fields.id), made.id, "is the id of an earlier row", "Make the ids unique."
                 )
                 made = self._refuse(twice, raw, identity=made.id, skill=made.skill)
             if isinstance(made, Missing):
@@ -182,7 +182,7 @@ class _Made:
             if self.benchmark.hub is not None:
                 return Missing(id=row.id, skill=row.skill, reason="image-unreadable")
             problem = f"{raw.origin}: {error.filename} cannot be read: {error.strerror}."
-            raise InputError(problem, remedy="Restore it.") from None
+            raise InputError(problem, remedy="Restore the image.") from None
         return BenchmarkSample(
             id=row.id,
             skill=row.skill,
@@ -204,7 +204,7 @@ class _Made:
         raise OSError(f"image {place + 1} of {row.id} is {type(cell).__name__}")
 
     def _refuse(self, error: RowError, raw: Raw, *, identity: str, skill: str) -> Missing:
-        """A wrong row of a published benchmark is counted; in a home-made one it is an error to correct."""
+        """Count a wrong row of a published benchmark as missing. In a home-made benchmark, raise an error."""
         if self.benchmark.hub is not None:
             return Missing(id=identity, skill=skill, reason="row-wrong")
         text = repr(error.value)

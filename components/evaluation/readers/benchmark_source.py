@@ -1,4 +1,4 @@
-"""Where a benchmark's samples come from: generated here, a folder, a store, or a mirror in the run's store."""
+"""Opens the source of a benchmark's samples: the generator, a folder, a store, or a mirror in the run's store."""
 
 import logging
 import tempfile
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSource:
-    """`identity` decides the samples; they are read, or generated, only when `read` is called."""
+    """A source of samples. `identity` decides the samples. `read()` reads or generates them."""
 
     identity: dict[str, Any]
     read: Callable[[], Samples]
@@ -33,13 +33,15 @@ class BenchmarkSource:
 
 @contextmanager
 def open_benchmark_source(recipe: Recipe, benchmark: Benchmark, store: ObjectStore) -> Iterator[BenchmarkSource]:
-    """The source of `benchmark`; its pictures can be read until it is closed.
+    """Open the source of `benchmark`. Its images can be read until the context ends.
 
-    `evaluation.source` is `generated`, `mirror` (what `mantis benchmark fetch` put into `store`), or a folder or store
-    URL with a folder for each benchmark.
+    `evaluation.source` is one of:
+    - `generated`: the demo's generator;
+    - `mirror`: the files that `mantis benchmark fetch` put into `store`;
+    - a folder or store URL that holds a folder for each benchmark.
 
     Raises:
-        InputError: see `read_benchmark`, and `find_mirror`.
+        InputError: as in `read_benchmark` and `find_mirror`.
     """
     named = recipe.evaluation.source
     with tempfile.TemporaryDirectory(prefix="mantis-benchmark-") as temporary:
@@ -53,7 +55,7 @@ def open_benchmark_source(recipe: Recipe, benchmark: Benchmark, store: ObjectSto
 
 
 def local_copy(store: ObjectStore, prefix: str, temporary: Path) -> Path:
-    """A folder with the objects under `prefix`: the store's own where it is one, else a copy below `temporary`."""
+    """A folder with the objects under `prefix`: the local store's own folder, else a copy below `temporary`."""
     if isinstance(store, LocalStore):
         return store.root / prefix
     download_tree(store, prefix, temporary / prefix)
@@ -61,7 +63,7 @@ def local_copy(store: ObjectStore, prefix: str, temporary: Path) -> Path:
 
 
 def read_and_log(folder: Path, benchmark: Benchmark, *, spool: Path, pictures: bool = True) -> Samples:
-    """As `read_benchmark`. Log the number of missing samples by reason."""
+    """Read a benchmark as `read_benchmark` does, and log the number of missing samples by reason."""
     spool.mkdir(parents=True, exist_ok=True)
     read = read_benchmark(folder, benchmark, spool=spool, pictures=pictures)
     for reason, number in sorted(Counter(missing.reason for missing in read.missing).items()):
@@ -77,7 +79,7 @@ def _folder(source: str, name: str, temporary: Path) -> Path:
 
 def _given(folder: Path, benchmark: Benchmark, temporary: Path) -> BenchmarkSource:
     spool = temporary / "pictures"
-    if benchmark.hub is not None:  # gigabytes: hashed now, read only if there is something to answer
+    if benchmark.hub is not None:  # gigabytes: hashed now, but read only if a question has no response yet
         identity = {"content": files_identity(folder)}
         return BenchmarkSource(identity=identity, read=lambda: read_and_log(folder, benchmark, spool=spool))
     read = read_and_log(folder, benchmark, spool=spool)

@@ -1,4 +1,4 @@
-"""Evenly spaced frames of videos, and of folders of frames."""
+"""Picks evenly spaced frames of videos and of frame folders."""
 
 from collections.abc import Iterator, Sequence
 from io import BytesIO
@@ -10,13 +10,14 @@ Bound = tuple[float, float] | None  # seconds of a clip in its video
 
 
 class VideoError(Exception):
-    """Bytes that are no video, or hold no frame."""
+    """The bytes are no video, or hold no frame."""
 
 
 def frame_indices(*, count: int, last: int, fps: float, bound: Bound, first: int = 0) -> list[int]:
-    """`count` indices from `first` to `last`: the middles of as many equal stretches of the clip.
+    """Choose `count` frame indices from `first` to `last`: the middles of `count` equal parts of the clip.
 
-    As OpenGVLab/Ask-Anything takes them for MVBench (video_chat2/mvbench.ipynb, get_index).
+    `bound` gives the clip's start and end in seconds; None means the whole video. The arithmetic follows
+    OpenGVLab/Ask-Anything for MVBench (video_chat2/mvbench.ipynb, get_index).
     """
     start, end = (first, last)
     if bound is not None:
@@ -26,10 +27,10 @@ def frame_indices(*, count: int, last: int, fps: float, bound: Bound, first: int
 
 
 def video_frames(data: bytes, *, count: int, bound: Bound) -> list[bytes]:
-    """`count` frames of a video as JPEG, evenly spaced over it or over the clip of seconds `bound`.
+    """Decode `count` evenly spaced frames of a video, as JPEG. `bound` limits them to a clip, in seconds.
 
     Raises:
-        VideoError: it cannot be decoded.
+        VideoError: the video cannot be decoded.
     """
     import av
 
@@ -42,18 +43,18 @@ def video_frames(data: bytes, *, count: int, bound: Bound) -> list[bytes]:
             stream.thread_type = "AUTO"
             return _pick(container.decode(stream), wanted)
     except (av.FFmpegError, IndexError) as error:
-        raise VideoError(f"it is no video that can be decoded ({error})") from None
+        raise VideoError(f"the video cannot be decoded ({error})") from None
 
 
 def folder_frames(names: Sequence[str], *, count: int, bound: Bound, fps: float) -> list[str]:
-    """Of a folder's frames, called 00001.jpg and so on, the names of those to show."""
+    """Choose `count` frames of a folder. Its files are named 00001.jpg and so on; `fps` is their rate."""
     indices = frame_indices(count=count, last=len(names), fps=fps, bound=bound, first=1)
     ordered = sorted(names)
     return [ordered[index - 1] for index in indices]
 
 
 def _count(data: bytes) -> int:
-    """Frames of a video whose header does not say."""
+    """Count the frames of a video by decoding it, for a header without the number."""
     import av
 
     with av.open(BytesIO(data), "r") as container:
@@ -61,7 +62,10 @@ def _count(data: bytes) -> int:
 
 
 def _pick(frames: Iterator[Any], wanted: list[int]) -> list[bytes]:
-    """The frames at the indices, which rise; a header may promise more than there are, then the last one stands in."""
+    """The frames at the indices, which must be ascending.
+
+    A header may promise more frames than the video holds. The last frame then replaces the missing ones.
+    """
     found: dict[int, bytes] = {}
     latest = None
     for index, frame in enumerate(frames):
@@ -71,7 +75,7 @@ def _pick(frames: Iterator[Any], wanted: list[int]) -> list[bytes]:
         if index >= wanted[-1]:
             break
     if latest is None:
-        raise VideoError("it holds no frame")
+        raise VideoError("the video holds no frame")
     if wanted[-1] not in found:
         found |= {index: encode_frame(latest.to_image()) for index in wanted if index not in found}
     return [found[index] for index in wanted]

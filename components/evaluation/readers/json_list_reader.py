@@ -1,4 +1,4 @@
-"""A JSON list of rows beside their images: generated tasks and home-made benchmarks."""
+"""Reads a JSON list of rows with image files beside it: generated tasks and home-made benchmarks."""
 
 import json
 from collections.abc import Iterator
@@ -10,15 +10,17 @@ from mantis.errors import InputError
 
 
 def raw_rows(folder: Path, files: tuple[str, ...]) -> Iterator[Raw]:
-    """Every row of the one file.
+    """Yield every row of the only file in `files`.
 
     Raises:
-        InputError: it is missing, no JSON, or no list of objects.
+        InputError: the file is missing, is not JSON, or holds no list of objects.
     """
     file = folder / files[0]
     for number, row in enumerate(_json_list(file)):
         if not isinstance(row, dict):
-            raise InputError(f"{file}, row {number} is {type(row).__name__}.", remedy="Write an object per sample.")
+            raise InputError(
+                f"{file}, row {number} is {type(row).__name__}, not an object.", remedy="Write an object per sample."
+            )
         yield Raw(origin=f"{file}, row {number}", row=row)
 
 
@@ -28,7 +30,7 @@ def _json_list(file: Path) -> list[Any]:
     except OSError as error:
         raise InputError(
             f"{file} cannot be read: {error.strerror}.",
-            remedy="evaluation.source must hold a folder for each of evaluation.benchmarks, with this file in it.",
+            remedy="Set evaluation.source to a folder that holds, for each benchmark, a folder with this file.",
         ) from None
     except ValueError as error:
         raise InputError(f"{file} is not JSON: {error}.", remedy="Correct the file.") from None

@@ -1,7 +1,7 @@
-"""Files of a benchmark that lie in its folder, or in zip archives there, found by the end of their path.
+"""Finds a benchmark's media files in its folder and in zip archives there, by the end of their path.
 
-Archives are packed with more or fewer of the folders around the files, so that a path need not fit whole. Its name and
-the folder that it lies in have to: other folders may hold another file of that name.
+Some archives are packed with more parent folders than others, so a whole path rarely fits. The file's name and its
+direct folder must fit, since other folders may hold a file of the same name.
 """
 
 import zipfile
@@ -13,25 +13,25 @@ from pathlib import Path, PurePosixPath
 
 from mantis.errors import InputError
 
-LEAST = 2  # trailing parts of a path that have to fit
+LEAST = 2  # trailing parts of a path that must fit
 
 Place = tuple[Path | None, str]  # the archive, if any, and the path in it or below the folder
 
 
 class Media:
-    """Everything below a folder, archives opened; a path is found by its name and as much of its folders as fits."""
+    """All files below a folder and in its archives. A look-up takes the file with the most trailing parts in common."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._archives: dict[Path, zipfile.ZipFile] = {}
 
     def read(self, path: str) -> bytes | None:
-        """The bytes of the file whose path ends most like `path`; None where none has its name."""
+        """The bytes of the file that fits `path` best; None if no file fits."""
         found = self._best(self._files.get(PurePosixPath(path).name, []), path)
         return None if found is None else self._read(*found)
 
     def folder(self, path: str) -> list[str]:
-        """The paths of the files in the folder `path`, to be given to `read`; empty where there is none."""
+        """The paths of the files in the folder `path`, for `read`; empty if no folder fits."""
         best = self._best(self._folders.get(PurePosixPath(path).name, []), path)
         return [] if best is None else self._members[best]
 
@@ -71,7 +71,7 @@ class Media:
         try:
             return self._archives.setdefault(path, zipfile.ZipFile(path))
         except (OSError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} cannot be read as a zip archive: {error}.", remedy="Fetch it again.") from None
+            raise InputError(f"{path} cannot be read as a zip: {error}.", remedy="Fetch the file again.") from None
 
     def _read(self, place: Path | None, name: str) -> bytes:
         if place is None:

@@ -1,7 +1,7 @@
-"""Mementos: Parquet files of image sequences with their descriptions, and keywords.json with the keyword lists.
+"""Reads Mementos: Parquet files with image sequences and descriptions, and keyword lists in keywords.json.
 
-The lists were made by GPT-4 and are not published with the images; keywords.json holds them, by subset (cmc, dl, robo):
-{"cmc": {"synonyms": {keyword: [other words]}, "samples": {id: {"objects": [...], "behaviors": [...]}}}}.
+GPT-4 made the keyword lists. They are not published with the images. keywords.json holds them by subset (cmc, dl,
+robo): {"cmc": {"synonyms": {keyword: [other words]}, "samples": {id: {"objects": [...], "behaviors": [...]}}}}.
 """
 
 import json
@@ -20,10 +20,12 @@ SUBSETS = ("cmc", "dl", "robo")
 
 
 def raw_rows(folder: Path, files: tuple[str, ...], benchmark: Benchmark, *, pictures: bool) -> Iterator[Raw]:
-    """Every row, with `subset`, its keyword lists and those of the whole subset; without lists it is missing.
+    """Yield every row with its `subset`, its keyword lists, and the lists of the whole subset.
+
+    A row without keyword lists is missing (`keywords-missing`).
 
     Raises:
-        InputError: keywords.json is missing or not as it should be, or see parquet.raw_rows.
+        InputError: keywords.json is missing or has another form; or as in `parquet_reader.raw_rows`.
     """
     keywords = _keywords(folder / KEYWORDS)
     for name in files:
@@ -41,7 +43,7 @@ def raw_rows(folder: Path, files: tuple[str, ...], benchmark: Benchmark, *, pict
 
 
 def _plain(benchmark: Benchmark) -> Any:
-    """The fields that stand in the Parquet files themselves."""
+    """The benchmark's fields that are columns of the Parquet files."""
     return benchmark.fields.model_copy(update={"skill": None, "details": {}})
 
 
@@ -52,13 +54,13 @@ def _keywords(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(
             f"{file} is missing.",
-            remedy="Mementos' keyword lists are not published with its images. docs/how-to/add-a-benchmark.md has the "
-            "form of the file.",
+            remedy="Write the file as docs/how-to/add-a-benchmark.md shows. Mementos' keyword lists are not published "
+            "with its images.",
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{file} cannot be read as keyword lists: {error!r}.",
-            remedy="docs/how-to/add-a-benchmark.md shows the form of the file.",
+            remedy="Correct the file. docs/how-to/add-a-benchmark.md shows its form.",
         ) from None
 
 

@@ -1,6 +1,7 @@
-"""MVBench: a JSON file per task, and its videos or folders of frames, unpacked or in archives.
+"""Reads MVBench: a JSON file per task, and videos or frame folders, unpacked or in archives.
 
-Where each task's videos lie, and whether its rows bound a clip by `start` and `end` seconds, is in mvbench.yaml.
+mvbench_reader.yaml names the folder of each task's videos. It also marks the tasks whose rows limit the video to a clip
+from `start` to `end`, in seconds.
 """
 
 import json
@@ -21,10 +22,12 @@ FRAMES = 8
 
 
 def raw_rows(folder: Path, *, pictures: bool) -> Iterator[Raw]:
-    """Every row of every task, `task` and `id` (its place there) added, with FRAMES frames as its images.
+    """Yield every row of every task, with FRAMES frames as its images.
+
+    Each row gets its `task` and an `id`, made of the task and the row's place in it.
 
     Raises:
-        InputError: a task's file is missing or no JSON list.
+        InputError: a task's file is missing or holds no JSON list.
     """
     described = yaml.safe_load(TASKS.read_text())
     media = Media(folder)
@@ -63,9 +66,9 @@ def _rows(folder: Path, task: str) -> list[dict[str, Any]]:
     try:
         rows = json.loads(file.read_bytes())
     except FileNotFoundError:
-        raise InputError(f"{file} is missing.", remedy="Fetch it: mantis benchmark fetch mvbench.") from None
+        raise InputError(f"{file} is missing.", remedy="Run mantis benchmark fetch mvbench.") from None
     except ValueError as error:
-        raise InputError(f"{file} is not JSON: {error}.", remedy="Fetch it again.") from None
+        raise InputError(f"{file} is not JSON: {error}.", remedy="Fetch the file again.") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"{file} holds no list of rows.", remedy="Fetch it again.")
+        raise InputError(f"{file} holds no list of rows.", remedy="Fetch the file again.")
     return rows

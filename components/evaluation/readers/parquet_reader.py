@@ -1,4 +1,4 @@
-"""Parquet files with embedded images, as the Hugging Face hub has them: {"bytes", "path"} or lists of these."""
+"""Reads Parquet files with embedded images in the hub's form: {"bytes", "path"}, or lists of these."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,14 +8,14 @@ from components.evaluation.benchmarks.benchmark_catalog import Benchmark, Derive
 from components.evaluation.readers.raw import Raw
 from mantis.errors import InputError
 
-ROWS_AT_ONCE = 16  # images of several MB each stand in memory
+ROWS_AT_ONCE = 16  # few, since memory holds their images of several MB each
 
 
 def raw_rows(folder: Path, files: tuple[str, ...], benchmark: Benchmark, *, pictures: bool) -> Iterator[Raw]:
-    """Every row of the files, in the order of their names; of the columns those that the benchmark names.
+    """Yield every row of the files, in order, with the columns that the benchmark names.
 
     Raises:
-        InputError: a file is no Parquet, or lacks a column.
+        InputError: a file is not Parquet, or lacks a column.
     """
     for name in files:
         for number, row in enumerate(_rows(folder / name, benchmark, pictures=pictures)):
@@ -46,10 +46,10 @@ def _rows(path: Path, benchmark: Benchmark, *, pictures: bool) -> Iterator[dict[
         if lacking:
             raise InputError(
                 f"{path} has no column {', '.join(lacking)}; it has {', '.join(file.schema_arrow.names)}.",
-                remedy=f"Compare with benchmarks/{benchmark.name}.yaml: is this the file of that revision?",
+                remedy=f"Fetch the revision that benchmarks/{benchmark.name}.yaml pins, or correct its `fields`.",
             )
         for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=wanted):
             yield from batch.to_pylist()
     except (OSError, pa.ArrowException) as error:
         reason = str(error).split("\n", 1)[0]
-        raise InputError(f"{path} cannot be read as Parquet: {reason}.", remedy="Fetch it again.") from None
+        raise InputError(f"{path} cannot be read as Parquet: {reason}.", remedy="Fetch the file again.") from None

@@ -1,4 +1,4 @@
-"""What every reader yields."""
+"""The raw row that every reader yields."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,10 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Raw:
-    """A row as its file has it, or, where `missing` says why it cannot be had, as much of it as there is."""
+    """A row as its file holds it. If `missing` gives a reason, the row may lack its images or other parts.
+
+    `origin` names the file and the row for error messages.
+    """
 
     origin: str
     row: Mapping[str, Any] = field(repr=False)

@@ -1,8 +1,9 @@
-"""What a response says, and what score that gets: a pure function of the response and its target.
+"""Scores a response against its target. The score depends on nothing else.
 
-Two profiles, always both: `official` is the published implementation that a metric follows, weaknesses included, and
-what published figures were measured with. `strict` wants the answer itself: an option, once, where an answer is stated;
-where one is stated twice the last counts.
+Every response is scored in two ways:
+- `official` follows the published implementation with its weaknesses. Published figures were measured with it.
+- `strict` requires the answer itself: exactly one option at the place of the answer. Of several answers, the last one
+  counts.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from mantis.errors import EvaluationError
 Scoring = Literal["official", "strict"]
 Rule = Callable[[str, Target], MetricResult]
 
-# Metric -> its module in metrics/, and the name of its official rule there.
+# Metric -> its module in metrics/, and the name of its official function there.
 METRICS = {
     "mantis": ("mantis", "official"),
     "mvbench": ("mvbench", "official"),
@@ -36,22 +37,22 @@ METRICS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """Scores from 0 to 1 by each profile, and the answer that strict scoring found (None: none)."""
+    """The official and the strict score, from 0 to 1. `parsed` is the answer that strict scoring found, or None."""
 
     official: float
     strict: float
     parsed: str | None
 
     def score(self, scoring: Scoring) -> float:
-        """By the named profile."""
+        """The score by the named way of scoring."""
         return self.official if scoring == "official" else self.strict
 
 
 def score_response(response: str, target: Target, metric: str) -> Judgement:
-    """Score a response by both profiles.
+    """Score a response in both ways.
 
     Raises:
-        EvaluationError: there is no such metric.
+        EvaluationError: the metric does not exist.
     """
     official, strict = rules(metric)
     reading = strict(response, target)
@@ -60,9 +61,11 @@ def score_response(response: str, target: Target, metric: str) -> Judgement:
 
 @cache
 def rules(metric: str) -> tuple[Rule, Rule]:
-    """The official and the strict rule of a metric; see `judge` for the error."""
+    """The official and the strict function of a metric. It raises the error of `score_response`."""
     if metric not in METRICS:
-        raise EvaluationError(f"metric = {metric!r} is not known.", remedy=f"Metrics: {', '.join(sorted(METRICS))}.")
+        raise EvaluationError(
+            f"metric = {metric!r} is not known.", remedy=f"Choose one of {', '.join(sorted(METRICS))}."
+        )
     name, official = METRICS[metric]
     module = import_module(f"components.evaluation.scoring.metrics.{name}")
     return getattr(module, official), module.strict

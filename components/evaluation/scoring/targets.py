@@ -1,4 +1,4 @@
-"""What a response is judged against: everything that scoring needs of a sample, and nothing else."""
+"""The target of a response: the parts of a sample that scoring needs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,8 +8,8 @@ from mantis.errors import InputError
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-# multiple-choice and true-false are answered with an option's letter, short with a word or two, number with a number,
-# keywords with a text in which keywords are looked for.
+# The answer to each kind: multiple-choice and true-false an option's letter, short a word or two, number a number,
+# keywords a text that is searched for keywords.
 Kind = Literal["multiple-choice", "true-false", "short", "number", "keywords"]
 CHOICES: tuple[Kind, ...] = ("multiple-choice", "true-false")
 KINDS = frozenset(get_args(Kind))
@@ -17,9 +17,10 @@ KINDS = frozenset(get_args(Kind))
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """`answers`: the right option's letter where the kind is a choice, else every text that somebody gave as right.
+    """The right answers of a sample.
 
-    `details` are what one metric alone asks for, e.g. the decimals of a MathVista number.
+    `answers` holds the right option's letter if the kind is a choice, else every text that counts as right. `details`
+    holds values for a single metric, e.g. the decimals of a MathVista number.
     """
 
     kind: Kind
@@ -33,13 +34,13 @@ class Target:
         return LETTERS[: len(self.options)]
 
     def shown(self) -> str:
-        """The right answer as a person reads it."""
+        """The right answer as text for a report."""
         if self.kind in CHOICES or not self.answers:
             return "".join(self.answers[:1])
         return max(self.answers, key=self.answers.count)  # the answer that most annotators gave
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in a line of responses."""
+        """The target as JSON, for a line of responses."""
         return {
             "kind": self.kind,
             "options": list(self.options),
@@ -49,10 +50,10 @@ class Target:
 
 
 def parse_target(raw: Any, *, origin: str) -> Target:
-    """A target from a line of responses.
+    """Parse the target in a line of responses. `origin` names the line for the error.
 
     Raises:
-        InputError: it is none; `origin` says where it stood.
+        InputError: the value is no target.
     """
     try:
         if raw["kind"] not in KINDS:
@@ -66,5 +67,5 @@ def parse_target(raw: Any, *, origin: str) -> Target:
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{origin}: target is wrong ({type(error).__name__}: {error}).",
-            remedy="Name the benchmark's files, so that targets are read there.",
+            remedy="Name the benchmark's files. Targets are then read from them.",
         ) from None

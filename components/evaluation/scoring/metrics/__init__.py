@@ -1,4 +1,4 @@
-"""One module per official way of judging a response; each names the implementation that it follows.
+"""Metrics: one module for each official implementation, which the module names.
 
-A module's `official` and `strict` take a response and a target and say what was parsed and what score it gets.
+`official` and `strict` of a module take a response and a target. They return the parsed answer and its score.
 """

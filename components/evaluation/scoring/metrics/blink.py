@@ -1,6 +1,6 @@
-"""BLINK as lmms-eval judges it (lmms_eval/tasks/blink/utils.py); BLINK's own code asks GPT for the option.
+"""Scores BLINK as lmms-eval does (lmms_eval/tasks/blink/utils.py). BLINK's own code asks GPT for the option.
 
-The response's first letter is the option, if but brackets and spaces stand before it, in either case.
+The response's first letter is the option, in either case. Only brackets and spaces may precede it.
 """
 
 import re
@@ -15,7 +15,7 @@ __all__ = ["official", "strict"]
 
 
 def official(response: str, target: Target) -> MetricResult:
-    """As the module says."""
+    """Score by the rule in the module's docstring."""
     found = LETTER.match(response.strip())
     if found is None:
         return NOTHING

@@ -1,8 +1,10 @@
-"""Mantis-Eval, NLVR2 and Q-Bench2 as TIGER-AI-Lab/Mantis judges them (mantis/benchmark/eval.py).
+"""Scores Mantis-Eval, NLVR2 and Q-Bench2 as TIGER-AI-Lab/Mantis does (mantis/benchmark/eval.py).
 
-Of what follows "final answer:" ("the answer is", "answer:"), the first letter at all is the option where it is an
-option's letter: "Both images..." is B. Else the whole response has to be the right option's text; for true or false,
-has to hold the one word and not the other. Short answers have to be equal but for case.
+The answer is the text after "final answer:", "the answer is" or "answer:". The first rule that applies decides:
+1. A short answer must equal the right one, except for case.
+2. If the answer's first letter is an option's letter, it is the option. So "Both images..." means B.
+3. A true-or-false response must hold one of the two words and not the other.
+4. The whole response must equal an option's text.
 """
 
 import re
@@ -11,11 +13,11 @@ from components.evaluation.scoring.answer_extraction import after_lead, letter_o
 from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricResult, chosen, strict_choice
 from components.evaluation.scoring.targets import CHOICES, Target
 
-TWICE = re.compile("Answer: [A-Z]")  # behind another lead: get_option looks past it
+TWICE = re.compile("Answer: [A-Z]")  # after another lead; the official get_option skips it too
 
 
 def official(response: str, target: Target) -> MetricResult:
-    """As the module says."""
+    """Score by the rules in the module's docstring."""
     said = after_lead(response, last=False).strip()
     if target.kind not in CHOICES:
         equal = any(said.lower() == answer.lower() for answer in target.answers)
@@ -30,7 +32,7 @@ def official(response: str, target: Target) -> MetricResult:
 
 
 def strict(response: str, target: Target) -> MetricResult:
-    """Choices as everywhere; a short answer has to be what is stated last, but for case and a full stop."""
+    """Score choices by `strict_choice`. A short answer must equal the stated answer, except for case and full stop."""
     if target.kind in CHOICES:
         return strict_choice(response, target)
     said = stated(response).casefold()

@@ -1,9 +1,12 @@
-"""MathVista by its rules, without the language model that the official code asks (lupantech/MathVista, evaluation/).
+"""Scores MathVista by its own rules (lupantech/MathVista, evaluation/), but without GPT-4.
 
-Official: extract_answer.py takes a response that is an option or a number as it is, and lets GPT-4 find the answer in
-any other; calculate_score.py makes the extraction an option (a letter in brackets, a letter, or the most similar text),
-an integer, or a number to `precision` decimals, and compares. Here no model is asked: what is stated last stands for
-the extraction, and of a number the last one in it. Scores of verbose models are therefore lower than published ones.
+The official code works in two steps:
+1. extract_answer.py keeps a response that is an option or a number. GPT-4 extracts the answer from any other response.
+2. calculate_score.py turns the extraction into an option (a letter in brackets, a letter, or the most similar text), an
+   integer, or a number of `precision` decimals. Then it compares.
+
+This module uses the last stated answer as the extraction, and the last number in it. So verbose models get lower scores
+than the published ones.
 """
 
 import re
@@ -18,11 +21,11 @@ BRACKETED = re.compile(r"\(([a-zA-Z])\)")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|-?\.\d+")
 GROUPED = re.compile(r"(?<=\d),(?=\d{3}\b)")
 LIST = re.compile(r"\[[^\[\]]*\]")
-LONGEST = 200  # characters; more is a text in which a model would have to look for the answer
+LONGEST = 200  # characters; only a model could find the answer in a longer text
 
 
 def official(response: str, target: Target) -> MetricResult:
-    """As the module says."""
+    """Score by the rules in the module's docstring."""
     if target.kind == "multiple-choice":
         return chosen(_option(response.strip(), target), target)
     said = _value(_extracted(response), target)
@@ -31,7 +34,7 @@ def official(response: str, target: Target) -> MetricResult:
 
 
 def strict(response: str, target: Target) -> MetricResult:
-    """Choices as everywhere; a number or a list has to stand alone where the answer is stated."""
+    """Score choices by `strict_choice`. A number or a list must be the whole stated answer."""
     if target.kind == "multiple-choice":
         return strict_choice(response, target)
     text = GROUPED.sub("", stated(response))
@@ -61,7 +64,7 @@ def _extracted(response: str) -> str:
 
 
 def _value(text: str, target: Target) -> str | None:
-    """The text as calculate_score.py writes it for the answer's type; None where it is none."""
+    """Normalize the text for the answer's type, as calculate_score.py does; None if it has another type."""
     kind = target.details["answer_type"]
     if kind == "list":
         found = LIST.findall(text)
@@ -77,13 +80,13 @@ def _value(text: str, target: Target) -> str | None:
 
 @lru_cache(maxsize=16_384)
 def most_similar(text: str, options: tuple[str, ...]) -> str:
-    """The letter of the first option at the smallest edit distance, as get_most_similar picks it."""
+    """The letter of the first option with the smallest edit distance, as in the official get_most_similar."""
     distances = [edit_distance(text, option) for option in options]
     return LETTERS[distances.index(min(distances))]
 
 
 def edit_distance(first: str, second: str) -> int:
-    """Levenshtein distance."""
+    """Levenshtein distance, in characters."""
     row = list(range(len(second) + 1))
     for above, character in enumerate(first, start=1):
         diagonal, row[0] = row[0], above

@@ -1,9 +1,11 @@
-"""Mementos by keyword lists (umd-huang-lab/Mementos, GPT-4-assisted_evaluation.ipynb), without GPT-4.
+"""Scores Mementos by keyword lists (umd-huang-lab/Mementos, GPT-4-assisted_evaluation.ipynb), but without GPT-4.
 
-Official: GPT-4 lists the objects and behaviours of the reference and of the response; synonyms are made alike by
-graphs; a list's F1 compares the two sets. Here the reference's lists and the synonyms are given with the benchmark, and
-a response's lists are those keywords of the whole subset that occur in it, in any inflection that adds an ending. So a
-response is blamed only for things that occur in some other sample: figures are not comparable with published ones.
+Officially, GPT-4 lists the objects and behaviours of the reference and of the response. Graphs merge synonyms, and the
+F1 of each list compares the two sets.
+
+Here the benchmark's files hold the reference's lists and the synonyms. A response's lists are the keywords of the whole
+subset that occur in it, with any of a few endings. So only keywords of other samples count as false positives, and the
+scores cannot be compared with published ones.
 """
 
 import re
@@ -19,17 +21,17 @@ STEM = 3  # letters that an ending must leave
 
 
 def official(response: str, target: Target) -> MetricResult:
-    """Mean of the F1 of objects and of behaviours, synonyms and inflections made alike."""
+    """Mean of the F1 of objects and the F1 of behaviours. Synonyms and inflections count as the keyword."""
     return _read(response, target, synonyms=True)
 
 
 def strict(response: str, target: Target) -> MetricResult:
-    """The same with the keywords themselves: no synonym counts."""
+    """The same mean without synonyms: only the keyword and its inflections count."""
     return _read(response, target, synonyms=False)
 
 
 def f1(right: frozenset[str], said: frozenset[str]) -> float:
-    """Harmonic mean of precision and recall of the set `said`."""
+    """F1 of the set `said` against the set `right`: the harmonic mean of precision and recall."""
     common = len(right & said)
     return 2 * common / (len(right) + len(said)) if common else 0.0
 

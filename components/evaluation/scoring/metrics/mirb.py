@@ -1,8 +1,10 @@
-"""MIRB as its own code judges it (ys-zong/MIRB, evals/eval.py).
+"""Scores MIRB as its own code does (ys-zong/MIRB, evals/eval.py).
 
-Of the first line (else the first sentence): for counting subsets its first digits, or the number that it spells out;
-for yes and no whether "yes" occurs; for `sightseeing` whether the answer occurs; else it has to be the answer, but for
-case.
+The answer is the response's first line, else its first sentence. The subset decides the comparison:
+- counting: the answer's first digits, or the number word that it consists of, must be the right number;
+- yes and no: the answer means yes if "yes" occurs in it;
+- `sightseeing`: the right answer must occur in it;
+- others: it must equal the right answer, except for case.
 """
 
 import re
@@ -27,7 +29,7 @@ CONTAINED = ("sightseeing",)
 
 
 def official(response: str, target: Target) -> MetricResult:
-    """As the module says."""
+    """Score by the rules in the module's docstring."""
     said, right = _first(response), target.answers[0].lower()
     subset = target.details["subset"]
     if not said:
@@ -44,7 +46,7 @@ def official(response: str, target: Target) -> MetricResult:
 
 
 def strict(response: str, target: Target) -> MetricResult:
-    """What is stated last has to be the answer itself: a number may be spelt out, an option may be in brackets."""
+    """The last stated answer must equal the right one. A number may be a word, an option may be in brackets."""
     said = stated(response).casefold()
     if len(target.answers[0]) == 1:
         said = said.strip("()")

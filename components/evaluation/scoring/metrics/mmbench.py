@@ -1,8 +1,12 @@
-"""MMBench by VLMEvalKit's exact matching (vlmeval/utils/matching_util.py, can_infer); its GPT fallback is left out.
+"""Scores MMBench by VLMEvalKit's exact matching (vlmeval/utils/matching_util.py, can_infer), without its GPT fallback.
 
-The one option's letter that stands as a word by itself, if at most four words follow it; else the letter behind "answer
-is"; else the one option whose text occurs. A question is asked with its options rotated, and is right only when all of
-its rows are: the benchmark's `unit` sees to that.
+The first rule that applies gives the option:
+1. exactly one option's letter is a word of the response, among its last four words;
+2. a letter follows "answer is";
+3. exactly one option's text occurs in the response.
+
+The benchmark asks each question several times with rotated options. Its `unit` groups these rows, and a unit is right
+only if all of its rows are.
 """
 
 import re
@@ -19,13 +23,13 @@ REFUSALS = (
     "I'm sorry, but without the image provided",
     "Cannot determine the answer",
 )
-FOLLOWING = 4  # words behind the letter, at most
+FOLLOWING = 4  # last words of the response that may be the letter
 
 __all__ = ["official", "strict"]
 
 
 def official(response: str, target: Target) -> MetricResult:
-    """As the module says."""
+    """Score by the rules in the module's docstring."""
     if any(refusal in response for refusal in REFUSALS):
         return NOTHING
     return chosen(_option(response, target.letters) or _text(response, target), target)

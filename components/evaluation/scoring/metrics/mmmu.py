@@ -1,6 +1,6 @@
-"""MMMU and MuirBench, as MMMU's own code judges them (MMMU-Benchmark/MMMU, mmmu/utils/eval_utils.py).
+"""Scores MMMU and MuirBench as MMMU's own code does (MMMU-Benchmark/MMMU, mmmu/utils/eval_utils.py).
 
-Where nothing is parsed, that code draws an option at random; here it is wrong and counted as not parsed.
+One rule differs. If nothing can be parsed, that code draws a random option. Here the response is wrong and unparsed.
 """
 
 import re
@@ -11,7 +11,7 @@ from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricR
 from components.evaluation.scoring.targets import CHOICES, Target
 
 EDGES = ",.!?;:'"
-WORDS_FOR_TEXT = 5  # only a response of more words is searched for the options' texts
+WORDS_FOR_TEXT = 5  # a response of more words is searched for the options' texts
 INDICATORS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
 SENTENCE = re.compile(r"\.\s(?=[A-Z])|\n")
 NUMBERS = (
@@ -24,7 +24,7 @@ Value = float | str
 
 
 def official(response: str, target: Target) -> MetricResult:
-    """Choices by `parse_choice`; open questions are right where one of `parse_open`'s readings is."""
+    """Score choices by `parse_choice`. An open question is right if any value of `parse_open` matches an answer."""
     if target.kind in CHOICES:
         return chosen(parse_choice(response, target), target)
     right = [value for answer in target.answers for value in normalize(answer)]
@@ -36,7 +36,7 @@ def official(response: str, target: Target) -> MetricResult:
 
 
 def strict(response: str, target: Target) -> MetricResult:
-    """Choices as everywhere; an open answer has to be what is stated last, numbers to two decimals."""
+    """Score choices by `strict_choice`. An open answer must equal the stated one; numbers round to two decimals."""
     if target.kind in CHOICES:
         return strict_choice(response, target)
     said = stated(response)
@@ -47,9 +47,9 @@ def strict(response: str, target: Target) -> MetricResult:
 
 
 def parse_choice(response: str, target: Target) -> str | None:
-    """The letter in brackets, else by itself, else of the option whose text occurs; the last one where several do."""
+    """The letter in brackets, else a letter by itself, else that of an option's text. Of several, the last one wins."""
     said = response
-    for edge in EDGES:  # one after the other, as the official code does: ".'" loses both, "'." only the full stop
+    for edge in EDGES:  # one after the other, as in the official code: ".'" loses both, "'." only the full stop
         said = said.strip(edge)
     said = f" {said} "
     for before, behind in (("(", ")"), (" ", " ")):
@@ -67,7 +67,7 @@ def parse_choice(response: str, target: Target) -> str | None:
 
 
 def parse_open(response: str) -> set[Value]:
-    """What an answer to an open question may mean: tails of its sentences, and the numbers in them."""
+    """The values that an open answer may mean: tails of its sentences, and the numbers in them."""
     tails = _tails(response)
     found = tails + [number for tail in tails for pattern in NUMBERS for number in pattern.findall(tail)]
     return {value for text in found for value in normalize(text)}
@@ -75,7 +75,10 @@ def parse_open(response: str) -> set[Value]:
 
 @lru_cache(maxsize=65_536)
 def normalize(text: str) -> tuple[Value, ...]:
-    """A number to two decimals, else the text in small letters; one character needs a space beside it to match."""
+    """A number rounded to two decimals, else the text in lower case.
+
+    A text of one character gives two values with a space before or after, so that it matches no part of a word.
+    """
     text = text.strip()
     number = _number(text)
     if number is not None:
@@ -85,7 +88,7 @@ def normalize(text: str) -> tuple[Value, ...]:
 
 
 def _tails(response: str) -> list[str]:
-    """Of each sentence the shortest text behind an indicator; the whole response where there is none."""
+    """The shortest text after an indicator, for each sentence; the whole response if no sentence has one."""
     whole = response.strip().strip(".").lower()
     sentences = SENTENCE.split(whole)
     tails = []

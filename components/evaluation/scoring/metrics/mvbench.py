@@ -1,7 +1,7 @@
-"""MVBench as TIGER-AI-Lab/Mantis judges it (mantis/benchmark/eval_on_mvbench.py).
+"""Scores MVBench as TIGER-AI-Lab/Mantis does (mantis/benchmark/eval_on_mvbench.py).
 
-The text behind the last of "the answer is", "answer:", "the option is " or "Answer:", whichever of them is there first
-in this order, case minded; the first letter of it has to be the right one, as a capital.
+The first lead of LEADS that occurs counts, in the order of the list and with its case. The first letter after its last
+occurrence must be the right option's capital letter. If no lead occurs, it is the first letter of the response.
 """
 
 from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricResult
@@ -14,7 +14,7 @@ __all__ = ["official", "strict"]
 
 
 def official(response: str, target: Target) -> MetricResult:
-    """As the module says. A small letter is not the capital: it is parsed, and wrong."""
+    """Score by the rule in the module's docstring. A lower-case letter is parsed, but wrong."""
     lead = next((lead for lead in LEADS if lead in response), None)
     said = response if lead is None else response.split(lead)[-1]
     first = next((character for character in said if character.isalpha()), None)

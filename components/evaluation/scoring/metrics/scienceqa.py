@@ -1,6 +1,6 @@
-"""ScienceQA as lmms-eval judges it (lmms_eval/tasks/scienceqa/utils.py), which follows LLaVA.
+"""Scores ScienceQA as lmms-eval does (lmms_eval/tasks/scienceqa/utils.py), which follows LLaVA.
 
-The response is the letter, or begins with a capital and a full stop: "B. sample". Nothing else is right.
+The response must be the letter, or begin with a capital letter and a full stop: "B. sample". Any other form is wrong.
 """
 
 from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricResult, chosen
@@ -11,7 +11,7 @@ __all__ = ["official", "strict"]
 
 
 def official(response: str, target: Target) -> MetricResult:
-    """As the module says."""
+    """Score by the rule in the module's docstring."""
     said = response.strip()
     if len(said) == 1 and said.upper() in target.letters:
         return chosen(said.upper(), target)

@@ -1,8 +1,10 @@
-"""VQA accuracy: VQAv2 by GT-Vision-Lab/VQA (vqaEval.py), TextVQA and OK-VQA by the EvalAI form of it, as in lmms-eval.
+"""VQA accuracy: VQAv2 by GT-Vision-Lab/VQA (vqaEval.py), TextVQA and OK-VQA by EvalAI's form of it, as in lmms-eval.
 
-Ten people answered. Against each nine of them, leaving one out, an answer is worth min(1, how many gave it / 3); the
-mean over the ten is its accuracy: 0, 0.3, 0.6, 0.9 or 1 for ten answers. Both sides are normalized first (normalization
-.yaml: numbers as digits, no articles, contractions with their apostrophe, punctuation away).
+Ten people answered each question. For each way to leave one of them out, a response scores min(1, n / 3), where n of
+the other nine gave it. Its accuracy is the mean of the ten scores: 0, 0.3, 0.6, 0.9 or 1.
+
+Responses and answers are normalized first (normalization.yaml): digits for number words, no articles, apostrophes in
+contractions, no punctuation.
 """
 
 import re
@@ -19,14 +21,14 @@ from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricR
 from components.evaluation.scoring.targets import Target
 
 NORMALIZATION = Path(__file__).with_name("normalization.yaml")
-ENOUGH = 3  # people who gave it make an answer fully right
+ENOUGH = 3  # an answer that 3 people gave is fully right
 DIGIT_COMMA = re.compile(r"\d,\d")
-# Of both official codes: a full stop goes where no digit follows, whatever stands before it.
+# Both official implementations remove a full stop unless a digit follows, even after a digit.
 FULL_STOP = re.compile(r"\.(?!\d)")
 
 
 def official(response: str, target: Target) -> MetricResult:
-    """VQAv2: nothing is normalized where all ten gave the same answer."""
+    """Score VQAv2. If all ten people gave the same answer, nothing is normalized."""
     said, given = _one_line(response), _tally(target, _one_line)
     if not said:
         return NOTHING
@@ -36,19 +38,19 @@ def official(response: str, target: Target) -> MetricResult:
 
 
 def official_evalai(response: str, target: Target) -> MetricResult:
-    """TextVQA, OK-VQA: everything is normalized, commas and question marks go first, `'s` becomes a word."""
+    """Score TextVQA and OK-VQA. Responses and answers are always normalized by `evalai`."""
     return _read(evalai(response), _tally(target, evalai)) if response.strip() else NOTHING
 
 
 def strict(response: str, target: Target) -> MetricResult:
-    """The official accuracy of what is stated last: a verbose response is right if it ends in "Answer: ..."."""
+    """The official accuracy of the last stated answer. A verbose response is right if it ends with "Answer: ..."."""
     said = stated(response)
     return official_evalai(said, target) if said else NOTHING
 
 
 @lru_cache(maxsize=262_144)
 def normalize(text: str) -> str:
-    """Punctuation, numbers, articles and contractions, as processPunctuation and processDigitArticle do."""
+    """Normalize punctuation, numbers, articles and contractions, as processPunctuation and processDigitArticle do."""
     rules = _rules()
     bare = _without_punctuation(text)
     words = [rules["numbers"].get(word, word) for word in bare.lower().split()]
@@ -57,8 +59,8 @@ def normalize(text: str) -> str:
 
 
 def _without_punctuation(text: str) -> str:
-    # A mark vanishes where a space touches it anywhere in the text, or where digits are grouped by a comma ("1,000");
-    # else it becomes a space ("red/blue").
+    # A mark is removed if a space touches it anywhere in the text, or if a comma groups digits ("1,000"). Else it
+    # becomes a space ("red/blue").
     grouped = DIGIT_COMMA.search(text) is not None
     bare = text
     for mark in _rules()["punctuation"]:
@@ -70,7 +72,7 @@ def _without_punctuation(text: str) -> str:
 
 @lru_cache(maxsize=262_144)
 def evalai(text: str) -> str:
-    """As EvalAI: commas and question marks away and `'s` apart before `normalize`."""
+    """Normalize as EvalAI does: remove commas and question marks, detach `'s`, then call `normalize`."""
     words = text.lower().replace(",", "").replace("?", "").replace("'s", " 's")
     return normalize(_one_line(words))
 
@@ -80,7 +82,7 @@ def _one_line(text: str) -> str:
 
 
 def _tally(target: Target, alike: Callable[[str], str]) -> Counter[str]:
-    """How many people gave each answer, those that are `alike` as one."""
+    """Number of people who gave each answer. `alike` normalizes the answers before they are counted."""
     tally: Counter[str] = Counter()
     for answer, people in Counter(target.answers).items():
         tally[alike(answer)] += people
@@ -93,7 +95,7 @@ def _read(said: str, given: Counter[str]) -> MetricResult:
 
 @lru_cache
 def _accuracy(same: int, people: int) -> float:
-    """Mean over leaving each one out: `same` of the people are left with one fewer who agrees."""
+    """Mean score over all ways to leave one of `people` out, where `same` of them gave the response."""
     if not people:
         return 0.0
     return (same * min(1, (same - 1) / ENOUGH) + (people - same) * min(1, same / ENOUGH)) / people

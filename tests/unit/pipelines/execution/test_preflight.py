@@ -35,7 +35,7 @@ def test_benchmarks_that_were_not_mirrored_are_named_all_at_once(local_store: Lo
 
 
 def test_a_published_benchmark_is_not_generated(local_store: LocalStore) -> None:
-    with pytest.raises(ConfigError, match=r"evaluation\.source = 'generated', and nlvr2 cannot"):
+    with pytest.raises(ConfigError, match=r"evaluation\.source = 'generated', but nlvr2 cannot"):
         preflight("demo", {"evaluation.benchmarks": "[nlvr2, demo-multi]"}, "", local_store.url)
 
 
