@@ -1,4 +1,4 @@
-"""The sections `cluster` and `tracking` of a recipe: where a run is executed, and where it is shown."""
+"""The sections `cluster` and `tracking` of a recipe: the place of the ranks, and the experiment in MLflow."""
 
 from typing import Annotated
 
@@ -13,21 +13,21 @@ QueueName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9.-]{0,6
 
 
 class ClusterSettings(Settings):
-    """Where `training.launcher: trainjob` runs the ranks. None of it decides a result."""
+    """Place of the ranks for `training.launcher: trainjob`. None of these fields decides a result."""
 
     section = "cluster"
 
-    namespace: Name = Field("mantis", description="Of the TrainJobs; has the Secret mantis-store.")
-    image: str = Field("", description="Of the ranks; empty: the image that the launching step itself runs in.")
-    runtime: Name = Field("mantis-deepspeed", description="The ClusterTrainingRuntime.")
-    queue: QueueName = Field("", description="A LocalQueue of Kueue; the job waits in it for as long as it takes.")
+    namespace: Name = Field("mantis", description="Namespace of the TrainJobs. It must hold the Secret mantis-store.")
+    image: str = Field("", description="Image of the ranks. Empty means the image of the launching step.")
+    runtime: Name = Field("mantis-deepspeed", description="Name of the ClusterTrainingRuntime.")
+    queue: QueueName = Field("", description="LocalQueue of Kueue. The job waits in it without a time limit.")
     resources: dict[str, Quantity] = Field(
-        {}, description="Per node, instead of the runtime's, e.g. {nvidia.com/gpu: 4, memory: 400Gi}."
+        {}, description="Resources per node instead of the runtime's, e.g. {nvidia.com/gpu: 4, memory: 400Gi}."
     )
 
 
 class TrackingSettings(Settings):
-    """Where runs are shown."""
+    """The experiment that shows the run in MLflow."""
 
     section = "tracking"
 

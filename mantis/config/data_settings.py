@@ -16,7 +16,9 @@ class SubsetSettings(Settings):
     name: Name
     cap: int | None = Field(None, ge=1, description="Largest number of rows; the seed draws them.")
     repeat: int = Field(1, ge=1)
-    max_images: int | None = Field(None, ge=1, description="Rows of more images go to the ledger.")
+    max_images: int | None = Field(
+        None, ge=1, description="Largest number of images per row. Rows with more go to the ledger."
+    )
 
 
 Sampling = Literal["none", "sqrt"]
@@ -29,21 +31,25 @@ class DataSettings(Settings):
 
     source: str = Field(
         "generated",
-        description="`generated` (the demo's tasks), `fetched` (the sets of `mantis data fetch`), a folder, or a "
-        "store URL with raw data.",
+        description="Raw data: `generated` (the demo's tasks), `fetched` (the sets of `mantis data fetch`), a folder, "
+        "or a store URL.",
     )
     generated_conversations: int = Field(20_000, ge=10)
-    mixture: Name | None = Field(None, description="A mixture of components/data/mixture/mixtures.yaml.")
-    skills: tuple[Name, ...] = Field((), description="Only the mixture's subsets of these skills; empty: all.")
+    mixture: Name | None = Field(None, description="Name of a mixture in components/data/mixture/mixtures.yaml.")
+    skills: tuple[Name, ...] = Field(
+        (), description="Keep only the mixture's subsets of these skills. Empty keeps all."
+    )
     subsets: tuple[SubsetSettings, ...] = Field(
-        (), description="Empty: those of `mixture`; without one, every subset found at the source."
+        (), description="Subsets to use. Empty means those of `mixture` or, without one, every subset of the source."
     )
     sampling: Sampling = Field(
-        "none", description="`sqrt`: subsets are seen in proportion to the square root of their rows."
+        "none", description="`sqrt` draws from each subset in proportion to the square root of its number of rows."
     )
-    context_length: int = Field(8192, ge=32, description="Tokens per sample, expanded image tokens included.")
+    context_length: int = Field(
+        8192, ge=32, description="Largest number of tokens per sample, with expanded image tokens."
+    )
     max_turn_characters: int = Field(
-        65_536, ge=1, description="Rows with a longer turn go to the ledger: far more than a context holds."
+        65_536, ge=1, description="Largest number of characters per turn. Rows with a longer turn go to the ledger."
     )
     max_image_pixels: int = Field(64_000_000, ge=1)
     max_image_bytes: int = Field(32_000_000, ge=1)
@@ -51,12 +57,12 @@ class DataSettings(Settings):
     cache_gb: float = Field(
         0.0,
         ge=0,
-        description="Of rows that training keeps on each node's disk (MANTIS_CACHE, default ~/.cache/mantis); 0: none. "
-        "Pays where an epoch is repeated and the store is slower than training.",
+        description="Size in GB of each node's disk cache for rows (MANTIS_CACHE, default ~/.cache/mantis). 0 disables "
+        "it. It helps if training repeats epochs and the store is slower than training.",
         json_schema_extra=RUNTIME_ONLY,
     )
 
     def subset(self, name: str) -> SubsetSettings:
-        """The settings of the subset `name`; the defaults where the recipe does not list it."""
+        """The settings of the subset `name`; the defaults if the recipe does not list it."""
         named = (settings for settings in self.subsets if settings.name == name)
         return next(named, SubsetSettings(name=name))

@@ -1,7 +1,7 @@
-"""Which values of a recipe decide a result: the identity that fingerprints and run ids are made of.
+"""The identity of a recipe: the values that decide a result. Fingerprints and run ids are hashes of it.
 
-A field enters the identity only where its value differs from the default that the field was born with. So a new field
-changes no run id and no address. A field keeps the name that it was born with; see migrations.py.
+A field enters the identity only if its value differs from its birth default, the first default that it had. So a new
+field changes no run id and no address. A renamed field enters under its first name (migrations.py).
 """
 
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ BORN_WITH = "born_with"
 
 
 def born_with(default: Any) -> dict[str, Any]:
-    """json_schema_extra of a field whose default was changed: `default`, a JSON value, is the one it was born with."""
+    """json_schema_extra of a field with a changed default. `default` is its birth default, a JSON value."""
     return {BORN_WITH: default}
 
 
@@ -30,12 +30,12 @@ class Settings(BaseModel):
     section: ClassVar[str] = ""  # dotted place of the section in a recipe
 
     def identity(self, *names: str) -> dict[str, Any]:
-        """The values that decide a result, by dotted birth name; nested sections included. Of `names` only, if given.
+        """The values that decide a result, by dotted first name, with nested sections. `names` limits the fields.
 
-        An optional section that is present has an entry `{}` of its own, beside the entries of its fields.
+        An optional section that is present has its own entry `{}`, beside the entries of its fields.
 
         Raises:
-            TypeError: `names` holds no field, or a section stands at another place than its class says.
+            TypeError: a name is no field, or a section is at another place than its class declares.
         """
         if unknown := set(names) - type(self).model_fields.keys():
             raise TypeError(f"{type(self).__name__} has no {', '.join(sorted(unknown))}")
@@ -58,10 +58,10 @@ def is_runtime_only(field: FieldInfo) -> bool:
 
 
 def birth_default(field: FieldInfo) -> Any:
-    """The default that the field was born with, as JSON has it. Only for a field that has one.
+    """The birth default of a field that has a default, as a JSON value.
 
     Raises:
-        TypeError: the default is a section that sets fields; a change of their own defaults would be lost.
+        TypeError: the default is a section that sets fields. Then a change of their own defaults would be lost.
     """
     extra = field.json_schema_extra
     if isinstance(extra, dict) and BORN_WITH in extra:

@@ -1,7 +1,7 @@
-"""Recipe fields that were renamed: how a stored recipe is read, and the name under which a field enters the identity.
+"""Migrates stored recipes: gives renamed fields their present names, and finds the first name of a field.
 
-A rename is one line of RENAMED, in the order of time. The identity keeps the first name of a field, so a rename moves
-no run id and no address.
+A rename is one line of RENAMED, in chronological order. The identity uses the first name of a field, so a rename
+changes no run id and no address.
 """
 
 from typing import Any
@@ -32,14 +32,14 @@ RENAMED: dict[str, str] = {
 
 
 def first_name(dotted: str, renamed: dict[str, str] = RENAMED) -> str:
-    """The name that the field `dotted` was born with."""
+    """The first name of the field `dotted`, before all renames."""
     for old, new in reversed(renamed.items()):
         dotted = _with_prefix(dotted, new, old)
     return dotted
 
 
 def present_name(dotted: str, renamed: dict[str, str] = RENAMED) -> str:
-    """The name that the field `dotted` has today; `dotted` itself where it was not renamed."""
+    """The present name of the field `dotted`; `dotted` itself if it was not renamed."""
     for old, new in renamed.items():
         dotted = _with_prefix(dotted, old, new)
     return dotted
@@ -49,7 +49,7 @@ def migrate(raw: dict[str, Any], *, origin: str, renamed: dict[str, str] = RENAM
     """Give every renamed field of the stored recipe `raw` its present name, in place.
 
     Raises:
-        ConfigError: a field stands there under its old and its new name.
+        ConfigError: the recipe holds a field under both its old and its new name.
     """
     _name_scratch(raw)
     for old, new in renamed.items():
@@ -58,14 +58,14 @@ def migrate(raw: dict[str, Any], *, origin: str, renamed: dict[str, str] = RENAM
 
 
 def _name_scratch(raw: dict[str, Any]) -> None:
-    """`base: tiny` became `base: scratch`."""
+    """Replace `base: tiny` by `base: scratch`."""
     model = raw.get("model")
     if isinstance(model, dict) and model.get("base") == "tiny":
         model["base"] = "scratch"
 
 
 def _drop_unread_shape(raw: dict[str, Any]) -> None:
-    """Before the split of `model.tiny`, recipes of published weights had a shape that no model read."""
+    """Remove the shape from recipes of published weights. Before `model.tiny` was split, they had an unused one."""
     model = raw.get("model")
     if isinstance(model, dict) and model.get("base", "scratch") != "scratch":
         model.pop("from_scratch", None)
@@ -78,7 +78,7 @@ def _with_prefix(dotted: str, prefix: str, instead: str) -> str:
 
 
 def _move(node: Any, old: list[str], new: list[str], both: str) -> None:
-    """Move the value at the path `old` to the path `new`; below a list, in each of its items."""
+    """Move the value at the path `old` to the path `new`. In a list, move it in each item."""
     if isinstance(node, list):
         for item in node:
             _move(item, old, new, both)
@@ -101,5 +101,5 @@ def _take_and_set(node: dict[str, Any], old: list[str], new: list[str], both: st
     for parent in parents:
         node = node.setdefault(parent, {})
     if last in node:
-        raise ConfigError(f"{both} are the same field, and both are given.", remedy="Keep the second one.")
+        raise ConfigError(f"{both} are the same field, and both are set.", remedy="Remove the first one.")
     node[last] = value

@@ -7,7 +7,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field
 from mantis.config.field_types import Name
 from mantis.config.identity import Settings
 
-SCRATCH = "scratch"  # the value of model.base for models that are built from nothing
+SCRATCH = "scratch"  # the value of model.base for models that are built from scratch
 
 
 class ImageSettings(Settings):
@@ -15,26 +15,24 @@ class ImageSettings(Settings):
 
     section = "model.image"
 
-    size: int = Field(
-        48, ge=8, description="Edge of an image in pixels; the longest edge where images keep their shape."
-    )
+    size: int = Field(48, ge=8, description="Edge of an image in pixels. If images keep their shape, the longest edge.")
     width: int | None = Field(
-        None, ge=8, description="Largest width in pixels, where it differs from the largest height (Fuyu)."
+        None, ge=8, description="Largest width in pixels, if it differs from the largest height (Fuyu)."
     )
     patch_size: int = Field(24, ge=4, description="Edge of a patch in pixels.")
     feature_layer: int = Field(
-        -1, description="vision_feature_layer of transformers: the layer of the tower whose output is used."
+        -1, description="Layer of the vision tower whose output is used (vision_feature_layer of transformers)."
     )
     feature_select: Literal["", "default", "full"] = Field(
         "",
-        description="vision_feature_select_strategy of transformers: `default` drops the first position. Empty: the "
-        "family's own. The released Mantis-SigLIP has `default`, and so one patch less.",
+        description="`default` drops the first position (vision_feature_select_strategy of transformers). Empty means "
+        "the family's own value. The released Mantis-SigLIP has `default`, so it has one patch less.",
     )
-    latents: int = Field(4, ge=1, description="Latents that a resampler makes of an image.")
+    latents: int = Field(4, ge=1, description="Number of latents that a resampler makes of an image.")
 
 
 class FromScratch(Settings):
-    """Shape of a model that is built from nothing. Widths count units, layers and heads count modules."""
+    """Shape of a model that is built from scratch. Widths count units. Layers and heads count modules."""
 
     section = "model.from_scratch"
 
@@ -44,8 +42,8 @@ class FromScratch(Settings):
     vision_position_std: float = Field(
         0.5,
         gt=0,
-        description="Standard deviation of the tower's position embeddings at the start. From scratch, CLIP's 0.02 "
-        "leaves place and motion unlearned for thousands of steps.",
+        description="Initial standard deviation of the vision tower's position embeddings. With CLIP's 0.02, a model "
+        "from scratch does not learn place and motion for thousands of steps.",
     )
     text_width: int = Field(128, ge=8)
     text_layers: int = Field(3, ge=1)
@@ -55,33 +53,33 @@ class FromScratch(Settings):
 
 
 class ModelSettings(Settings):
-    """Which model is trained, and from what."""
+    """The model to train, and its initial weights."""
 
     section = "model"
 
     family: Name = "llava-clip"
     base: str = Field(
         SCRATCH,
-        description="`scratch`: built in the shape of `from_scratch`, with a tokenizer trained on the mixture. Else a "
-        "published model's name (`mantis model list`), a key in the store such as models/<fingerprint>, or a folder, "
-        "file:// or s3:// URL. It is a whole model of the family, or with `vision` the language model alone.",
+        description="`scratch` builds the shape of `from_scratch` and trains a tokenizer on the mixture. Any other "
+        "value names weights: a published model (`mantis model list`), a key such as models/<fingerprint>, a folder, "
+        "or a file:// or s3:// URL. They are a whole model of the family or, with `vision`, the language model alone.",
     )
     vision: str = Field(
-        "", description="Name, folder or URL of the CLIP or SigLIP tower to put before the LLaMA in `base`."
+        "", description="Name, folder or URL of the CLIP or SigLIP tower to combine with the LLaMA in `base`."
     )
-    projector: str = Field("", description="Name, folder or URL of the model of stage 1 whose projector is taken.")
-    prompt: Name = Field("llama3", description="A chat template: `compact`, or one of a family's.")
+    projector: str = Field("", description="Name, folder or URL of the stage-1 model that gives the projector.")
+    prompt: Name = Field("llama3", description="Chat template: `compact`, or one of a family's.")
     image: ImageSettings = ImageSettings()
     from_scratch: FromScratch | None = Field(
         None,
         validate_default=True,
-        description="Only with `base: scratch`, where it may be left out. Every other base has a shape of its own.",
+        description="Shape for `base: scratch`; null means the defaults. Every other base has its own shape.",
     )
 
     @field_validator("from_scratch", mode="before")
     @classmethod
     def _only_with_base_scratch(cls, value: Any, info: ValidationInfo) -> Any:
-        base = info.data.get("base")  # absent where it is wrong itself
+        base = info.data.get("base")  # absent if it is wrong itself
         if base == SCRATCH:
             return {} if value is None else value
         if value is not None and base is not None:
@@ -93,11 +91,11 @@ class ModelSettings(Settings):
 
     @property
     def scratch_shape(self) -> FromScratch | None:
-        """The shape to build a model in; None where `base` names weights, even if `model_copy` put them there."""
+        """The shape of a model from scratch; None if `base` names weights, even if `model_copy` set it."""
         return self.from_scratch if self.base == SCRATCH else None
 
     def identity(self, *names: str) -> dict[str, Any]:
-        """As in `Settings`. A model from published weights has no shape, even if `model_copy` put one there."""
+        """As in `Settings`. A model from published weights has no shape, even if `model_copy` set one."""
         if self.scratch_shape is None and self.from_scratch is not None:
             return self.model_copy(update={"from_scratch": None}).identity(*names)
         return super().identity(*names)

@@ -19,14 +19,14 @@ def set_field(raw: dict[str, Any], dotted: str, value: str) -> None:
     for parent in parents:
         node = node.setdefault(parent, {})
         if not isinstance(node, dict):
-            raise ConfigError(f"--set {dotted}: {parent} is a single value.", remedy="Set it whole, as YAML.")
+            raise ConfigError(f"--set {dotted}: {parent} is a single value.", remedy="Set the field itself, as YAML.")
     try:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError:
         raise ConfigError(
-            f"--set {dotted}: {value!r} is not YAML.", remedy="Quote it, e.g. --set 'a.b=[1, 2]'."
+            f"--set {dotted}: {value!r} is not YAML.", remedy="Quote the value, e.g. --set 'a.b=[1, 2]'."
         ) from None
-    # YAML 1.1 reads 5e-6 as text; a person who writes it means a number.
+    # YAML 1.1 parses 5e-6 as text, but it means a number.
     if isinstance(parsed, str):
         with contextlib.suppress(ValueError):
             parsed = float(parsed)

@@ -1,8 +1,8 @@
 """A recipe: all settings of a run, as one frozen, validated value. Each section has its own module beside this one.
 
 Fields marked `RUNTIME_ONLY` decide how a result is computed, not its content (launcher, processes, checkpoint
-cadence). They stay out of fingerprints, so a change of them reuses the results in the store. identity.py says how the
-other fields enter.
+interval). They stay out of fingerprints, so a change of them reuses the results in the store. identity.py defines how
+the other fields enter.
 """
 
 import logging
@@ -30,12 +30,14 @@ logger = logging.getLogger(__name__)
 
 
 class Recipe(Settings):
-    """A whole run. `identity()` leaves out what does not decide results."""
+    """The settings of a whole run. `identity()` leaves out the fields that do not decide results."""
 
-    schema_version: int = Field(CURRENT[Form.RECIPE], description="Of this form.", json_schema_extra=RUNTIME_ONLY)
+    schema_version: int = Field(
+        CURRENT[Form.RECIPE], description="Version of this form.", json_schema_extra=RUNTIME_ONLY
+    )
     name: Name
     description: str = ""
-    seed: int = Field(0, ge=0, description="Of generated data, of caps and of weights that are built from nothing.")
+    seed: int = Field(0, ge=0, description="Seed of generated data, of caps, and of weights from scratch.")
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
@@ -49,24 +51,24 @@ class Recipe(Settings):
         names = [subset.name for subset in self.data.subsets]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"data.subsets names {', '.join(twice)} twice; use `repeat` to see rows more than once")
+            raise ValueError(f"data.subsets names {', '.join(twice)} twice; use `repeat` to visit rows more than once")
         return self
 
     def to_yaml(self) -> str:
-        """The resolved recipe as YAML, every field written out."""
+        """The resolved recipe as YAML, with every field."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def default_run_id(self) -> str:
-        """Name that the same resolved recipe always gets: `<name>-<8 hex digits>`."""
+        """The run id of this resolved recipe, always the same: `<name>-<8 hex digits>`."""
         return f"{self.name}-{fingerprint(self.identity())[:8]}"
 
 
 def parse_recipe(text: str, *, origin: str, overrides: dict[str, str] | None = None) -> Recipe:
-    """Recipe from YAML text that a person wrote, with dotted `overrides` (values are YAML too).
+    """Parse a recipe that a user wrote, with `overrides` from dotted names to YAML values.
 
     Raises:
-        ConfigError: not YAML, or a field that is unknown or has a wrong value; names field, value and remedy.
-        VersionError: it says a later schema version.
+        ConfigError: the text is not YAML, or a field is unknown or has a wrong value. The error names field and value.
+        VersionError: the recipe has a later schema version than this program.
     """
     raw = _raw_recipe(text, origin)
     for key, value in (overrides or {}).items():
@@ -78,12 +80,12 @@ def parse_recipe(text: str, *, origin: str, overrides: dict[str, str] | None = N
 
 
 def read_stored_recipe(text: str, *, origin: str) -> Recipe:
-    """Recipe from YAML text that this program or an earlier version of it stored.
+    """Read a recipe that this program or an earlier version of it stored.
 
     Renamed fields get their present names. A field that no longer exists is left out, and a log line names it.
 
     Raises:
-        ConfigError: not YAML, or a field has a value that it does not take any more.
+        ConfigError: the text is not YAML, or a field has a value that is no longer valid.
         VersionError: a later version of this program stored it.
     """
     raw = _raw_recipe(text, origin)
@@ -107,17 +109,17 @@ def read_stored_recipe(text: str, *, origin: str) -> Recipe:
 
 
 def load_recipe_file(path: Path, overrides: dict[str, str] | None = None) -> Recipe:
-    """Recipe from a YAML file; see `parse_recipe`."""
+    """Load a recipe from a YAML file. It raises the errors of `parse_recipe`."""
     return parse_recipe(path.read_text(), origin=str(path), overrides=overrides)
 
 
 def _raw_recipe(text: str, origin: str) -> dict[str, Any]:
-    """The mapping of a recipe's YAML, as of the current schema version."""
+    """Parse a recipe's YAML to a mapping, and set its schema version to the current one."""
     try:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(
-            f"{origin} is not YAML: {error}.", remedy="Correct it, or start from a shipped recipe."
+            f"{origin} is not YAML: {error}.", remedy="Correct the file, or start from a shipped recipe."
         ) from None
     if not isinstance(raw, dict):
         raise ConfigError(
