@@ -15,7 +15,7 @@ CODE_VERSION := $(shell git describe --always --dirty --abbrev=12 2>/dev/null ||
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-unit test-integration test-slow test-cluster test-kfp test-gpu \
-  lint prose docs compile compile-check bench minio cluster images clean
+  lint prose docs compile compile-check golden bench minio cluster images clean
 
 help:  ## Say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -70,11 +70,13 @@ compile-check: venv  ## Fail if the compiled pipelines or the TrainJobs differ f
 bench: venv  ## Peer and ours side by side; NAME=... for one row
 	$(BIN)/python -m benchmarks $(NAME)
 
-compile: venv  ## Compile the pipelines to pipelines/compiled, the recipes to manifests/jobs, reference pages, golden files
+compile: venv  ## Compile the pipelines to pipelines/compiled, TrainJobs, reference pages and birth defaults
 	$(BIN)/mantis pipeline compile
 	$(BIN)/mantis job --shipped
 	$(BIN)/python -m pipelines.cli.reference_pages
 	$(BIN)/python -m tests.golden.write_birth_defaults
+
+golden: venv  ## Write the golden fingerprints again; the commit has to say why they change
 	$(BIN)/python -m tests.golden.write_fingerprints
 
 minio:  ## Build MinIO for the tests of the store, once; upstream publishes no binaries any more
