@@ -80,7 +80,7 @@ def test_a_change_of_the_code_runs_in_a_pod_within_90_seconds(
         shutil.copy(ROOT / name, tree / name)
     word = f"changed-{uuid4().hex}"
     began = time.monotonic()
-    with (tree / "components" / "core" / "errors.py").open("a") as code:
+    with (tree / "mantis" / "errors.py").open("a") as code:
         code.write(f'\nCHANGED = "{word}"\n')
     test_cluster("build", "mantis/train:changed", str(tree), "--file", str(tree / "docker" / "Dockerfile"),
                  "--build-arg", "TARGET=train", "--build-arg", "CODE_VERSION=changed")  # fmt: skip
