@@ -1,4 +1,4 @@
-"""ZeRO checkpoint -> safetensors, and the proof that both are the same model.
+"""Convert a ZeRO checkpoint to safetensors, and prove that both hold the same model.
 
-Imported by pipelines; imports core and models.
+`pipelines` imports this package. It imports `mantis` alone.
 """

@@ -1,4 +1,4 @@
-"""KFP component of conversion."""
+"""The KFP component of the step `convert`."""
 
 from kfp import dsl
 
@@ -7,7 +7,7 @@ from mantis.kfp_image import PIPELINE_IMAGE
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def convert(run: str, store_url: str, checkpoint: dsl.Input[dsl.Model], model: dsl.Output[dsl.Model]) -> None:
-    """ZeRO shards to a Hugging Face model folder, committed only when it is proved to be the same model."""
+    """Convert ZeRO shards to a Hugging Face model folder, and commit it after the proof that both models are equal."""
     from components.conversion import step
     from mantis.artifacts.manifest import load_manifest, save_manifest
     from mantis.runs.step_runner import component_main, open_run

@@ -1,4 +1,4 @@
-"""The work of the step `convert`: read the checkpoint's index, write the model folder, prove it, store it."""
+"""Compute the step `convert`: index the checkpoint, write the model folder, prove it, store it."""
 
 import json
 import logging
@@ -32,7 +32,10 @@ NOT_OF_THE_MODEL = (ADAPTER_CONFIG, BASE)  # transformers would take the folder 
 
 
 def convert_checkpoint(run: Run, checkpoint: Manifest, prefix: str) -> dict[str, Number]:
-    """Put the model folder under `prefix`, after it was proved equal to the checkpoint; returns the summary.
+    """Write the model folder under `prefix` of the store, after the proof that it equals the checkpoint.
+
+    Returns:
+        The summary of the manifest: parameters, bytes, seconds, largest logit difference, step and precision.
 
     Raises:
         ConversionError: the checkpoint cannot be converted, or the model differs from it.
@@ -40,7 +43,7 @@ def convert_checkpoint(run: Run, checkpoint: Manifest, prefix: str) -> dict[str,
     clock = time.monotonic()
     recipe = run.recipe
     stored = recipe.conversion.precision
-    torch.set_num_threads(1)  # the blocks have their own threads
+    torch.set_num_threads(1)  # the shard writer has its own threads
     zero = read_last_step(run.store, checkpoint)
     size = f"{zero.parameters:,}"
     logger.info("Step %d, ZeRO-%d of %d ranks, %s parameters", zero.step, zero.stage, zero.world_size, size)
@@ -68,7 +71,7 @@ def convert_checkpoint(run: Run, checkpoint: Manifest, prefix: str) -> dict[str,
         (folder / "README.md").write_text(card)
         if notice := notices(recipe.model):
             (folder / "Notice").write_text(notice + "\n")
-        delete_tree(run.store, prefix)  # what a killed attempt may have left
+        delete_tree(run.store, prefix)  # a killed attempt may have left files
         upload_tree(run.store, prefix, folder)
     return {
         "parameters": parameters,
@@ -81,10 +84,10 @@ def convert_checkpoint(run: Run, checkpoint: Manifest, prefix: str) -> dict[str,
 
 
 def tensors_to_write(zero: Checkpoint, folder: Path) -> list[MasterTensor]:
-    """Every tensor that the model of `folder`'s configuration wants in its files: without those that it ties.
+    """List every tensor that the model files must hold: all of the configuration in `folder`, except tied copies.
 
     Raises:
-        ConversionError: the configuration ties two tensors that were trained apart.
+        ConversionError: the configuration ties two tensors whose trained weights differ.
     """
     full = dict(zero.tensors)
     full |= {alias: replace(full[name], name=alias) for alias, name in zero.aliases.items()}
@@ -94,7 +97,7 @@ def tensors_to_write(zero: Checkpoint, folder: Path) -> list[MasterTensor]:
         if target in full and source in full:
             if full[target].pieces != full[source].pieces:
                 raise ConversionError(
-                    f"{target} and {source} were trained apart; model/config.json ties them.",
+                    f"{target} and {source} were trained apart, but model/config.json ties them.",
                     remedy="Set tie_word_embeddings to false in the model's configuration and train again.",
                 )
             del full[target]
@@ -102,7 +105,7 @@ def tensors_to_write(zero: Checkpoint, folder: Path) -> list[MasterTensor]:
 
 
 def copy_model_files(run: Run, checkpoint: Manifest, folder: Path, precision: str) -> None:
-    """Configuration, tokenizer and processor of training, the configuration naming the stored precision."""
+    """Copy configuration, tokenizer and processor from the checkpoint, and set `dtype` to the stored precision."""
     for file in checkpoint.files:
         name = file.name.removeprefix(MODEL)
         if file.name != name and not name.endswith(".safetensors") and name not in NOT_OF_THE_MODEL:
@@ -113,14 +116,14 @@ def copy_model_files(run: Run, checkpoint: Manifest, folder: Path, precision: st
     if not path.exists():
         raise ConversionError(f"{checkpoint.key} holds no model/config.json.", remedy="Run the step `train` again.")
     name = str(DTYPES[precision]).removeprefix("torch.")
-    config = {"dtype": name, **_with_dtype(json.loads(path.read_text()), name)}  # from_pretrained takes it by default
+    config = {"dtype": name, **_with_dtype(json.loads(path.read_text()), name)}  # the default of from_pretrained
     path.write_text(json.dumps(config, indent=2) + "\n")
     if not (folder / "generation_config.json").exists():
         GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder)).save_pretrained(folder)
 
 
 def _with_dtype(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """`config` with `name` as every `dtype` that it or one of its sub-configurations states."""
+    """Return `config` with every `dtype` replaced by `name`, sub-configurations included."""
     return {
         key: _with_dtype(value, name) if isinstance(value, dict) else name if key == "dtype" else value
         for key, value in config.items()

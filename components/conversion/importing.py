@@ -1,4 +1,4 @@
-"""Released weights as a model of the store, so that they are evaluated as converted ones are.
+"""Import released weights as a model of the store, so that evaluation treats them like converted ones.
 
 Read as released: a Hugging Face folder with safetensors, in a layout that some family's FamilySpec names. Layouts from
 the time of transformers 4 name tensors otherwise than transformers 5's classes do. transformers renames them when it
@@ -52,11 +52,16 @@ KEPT = (
 
 
 def import_model(store: ObjectStore, source: str, family: str) -> Manifest:
-    """Copy the model folder `source` (a path, file:// or s3://) to models/<fingerprint>/ of `store`; manifest last.
+    """Copy a model folder to models/<fingerprint>/ of `store`, and write the manifest last.
+
+    Args:
+        store: the store that receives the model.
+        source: a path, or an address that begins with file:// or s3://.
+        family: the model family of the folder.
 
     Raises:
         ConfigError: the family has no released layout.
-        InputError: the folder holds no whole model of this family; nothing was stored then.
+        InputError: the folder holds no complete model of this family. Nothing is stored then.
     """
     layout = _released_layout(family)
     origin = open_store(source) if "://" in source else LocalStore(Path(source).expanduser().resolve())
@@ -69,7 +74,7 @@ def import_model(store: ObjectStore, source: str, family: str) -> Manifest:
     if existing is not None:
         logger.info("The store has this model already: %s", store.uri(prefix))
         return existing
-    delete_tree(store, prefix)  # what a killed attempt may have left
+    delete_tree(store, prefix)  # a killed attempt may have left files
     concurrently(lambda file: _copy(origin, store, file.name, f"{prefix}/{file.name}"), files)
     manifest = Manifest(
         kind=ArtifactKind.MODEL,
@@ -154,9 +159,9 @@ def _compare(model: Any, found: Mapping[str, MasterTensor], source: str) -> None
     tied = model.all_tied_weights_keys
     for name, shape in wanted.items():
         if name not in found and name not in tied and name not in tied.values():
-            raise InputError(f"{source} has no {name}.", remedy="The folder is not whole: copy it again.")
+            raise InputError(f"{source} has no {name}.", remedy="Copy the folder again: it is incomplete.")
         if name in found and found[name].shape != shape:
             raise InputError(
-                f"{source}: {name} has the shape {list(found[name].shape)}; config.json wants {list(shape)}.",
-                remedy="Weights and configuration are of two models: copy both again.",
+                f"{source}: {name} has the shape {list(found[name].shape)}, but config.json implies {list(shape)}.",
+                remedy="Copy weights and configuration again: they belong to different models.",
             )

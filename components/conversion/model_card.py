@@ -1,4 +1,4 @@
-"""The model card: what the model is, what it was made of, and under which licence."""
+"""Write the model card: description, lineage, training and licence of a converted model."""
 
 import yaml
 
@@ -7,11 +7,19 @@ from mantis.config.model_settings import SCRATCH, ModelSettings
 from mantis.models.weights.catalog import WeightsLicence, named_bases
 from mantis.runs.step_runner import Run
 
-OURS = "apache-2.0"  # of models that are built from nothing
+OURS = "apache-2.0"  # licence of a model that was built from scratch
 
 
 def model_card(run: Run, checkpoint: Manifest, *, parameters: int, difference: float, merged: bool) -> str:
-    """README.md of the model folder."""
+    """Write the text of README.md of the model folder.
+
+    Args:
+        run: the run that trained the model.
+        checkpoint: the manifest of the converted checkpoint.
+        parameters: the number of parameters of the stored model.
+        difference: the largest absolute difference of logits in the proof.
+        merged: whether adapters were merged into a base.
+    """
     recipe = run.recipe
     front: dict[str, object] = {
         "library_name": "transformers",
@@ -74,23 +82,23 @@ def model_card(run: Run, checkpoint: Manifest, *, parameters: int, difference: f
 
 
 def model_name(name: str, settings: ModelSettings) -> str:
-    """The model's name as the licences of its bases want it to begin."""
+    """Return the model's name, with the prefixes that the licences of its bases require."""
     prefixes = [licence.name_prefix for licence in _licences(settings) if licence.name_prefix]
     return " ".join([*dict.fromkeys(prefixes), name])
 
 
 def notices(settings: ModelSettings) -> str:
-    """What has to lie beside the model in a file of its own; empty where no base asks for it."""
+    """Return the text of the file Notice, which some licences require; empty if none does."""
     return "\n".join(licence.notice for licence in _licences(settings) if licence.notice)
 
 
 def _licences(settings: ModelSettings) -> list[WeightsLicence]:
-    """Of the published weights that the model was made from, each once."""
+    """Return the licences of the published weights in this model, without repetition."""
     return list(dict.fromkeys(base.licence for base in named_bases(settings).values()))
 
 
 def _identifier(settings: ModelSettings) -> str:
-    """The hub's word for the terms: those of the base, which holds most of the weights."""
+    """Return the hub's identifier of the licence: that of the base, which holds most of the weights."""
     named = named_bases(settings)
     if settings.base == SCRATCH and not named:
         return OURS
@@ -101,14 +109,14 @@ def _licence(settings: ModelSettings) -> list[str]:
     named = named_bases(settings)
     lines = []
     if settings.base == SCRATCH and not named:
-        lines.append(f"No weights of others are in it: {OURS}.")
+        lines.append(f"The model contains no published weights. Its licence is {OURS}.")
     elif "base" not in named:
-        lines.append(f"Derived from {settings.base}, whose licence holds for it too.")
+        lines.append(f"Derived from {settings.base}. The licence of that model applies to this one too.")
     for licence in _licences(settings):
         sources = [base.repository for base in named.values() if base.licence == licence]
         lines += [
             *([f"**{licence.built_with}**", ""] if licence.built_with else []),
-            f"Derived from {', '.join(sources)}: [{licence.name}]({licence.url}), which holds for it too and asks:",
+            f"Derived from {', '.join(sources)}: [{licence.name}]({licence.url}). It applies here too and requires:",
             "",
             *(f"- {request}" for request in licence.asks),
             "",

@@ -1,4 +1,4 @@
-"""The proof that a converted model is the checkpoint's: the bytes of every tensor, and the logits of a batch."""
+"""Prove that a converted model equals the checkpoint, by the bytes of every tensor and the logits of one batch."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -16,24 +16,24 @@ from mantis.models.registry import family
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
-# (precision of training, precision stored) -> the largest difference that is no error, as a share of the largest
-# logit. The batch is run in the precision of training, so that only what conversion did to the weights shows.
+# (precision of training, stored precision) -> tolerated difference of logits, as a share of the largest logit.
+# The batch runs in the precision of training, so that the difference shows only the effect of conversion.
 TOLERANCES = {
-    ("fp32", "fp32"): 0.0,  # the same weights, the same sums, on the same kind of machine
-    ("fp32", "bf16"): 0.05,  # every weight rounded to 8 bits
-    ("bf16", "fp32"): 0.05,  # the same weights; the sums of a GPU and a CPU differ by bf16's rounding
+    ("fp32", "fp32"): 0.0,  # same weights and same order of sums, on the same kind of machine
+    ("fp32", "bf16"): 0.05,  # every weight is rounded to 8 bits
+    ("bf16", "fp32"): 0.05,  # same weights, but sums on a GPU and a CPU differ by the rounding of bf16
     ("bf16", "bf16"): 0.05,
 }
 
-# The same for merged adapters, compared with peft, which adds B A x to W x where the merged model has (W + B A) x.
+# For merged adapters the reference is peft. It computes W x + B A x, and the merged model computes (W + B A) x.
 MERGE_TOLERANCES = TOLERANCES | {("fp32", "fp32"): 1e-4}
 
 
 def prove_tensors(shards: list[Shard], folder: Path, digests: dict[str, str]) -> None:
-    """Every tensor of the files has the bytes that came out of the checkpoint.
+    """Compare the bytes of every written tensor with the digests taken while the checkpoint was read.
 
     Raises:
-        ConversionError: one has not; names it.
+        ConversionError: a tensor differs; the message names the first one.
     """
     written = hash_written(shards, folder)
     different = [name for name, digest in digests.items() if written[name] != digest]
@@ -41,7 +41,7 @@ def prove_tensors(shards: list[Shard], folder: Path, digests: dict[str, str]) ->
         raise ConversionError(
             f"{different[0]} was written with other bytes than the checkpoint holds"
             f" ({len(different)} of {len(digests)} tensors differ).",
-            remedy="The disk or its memory is faulty: point TMPDIR elsewhere and run the step again.",
+            remedy="Set TMPDIR to another disk and run the step again: this disk or the memory is faulty.",
         )
 
 
@@ -54,12 +54,20 @@ def prove_logits(
     stored: str,
     reference: Callable[[], PreTrainedModel] | None = None,
 ) -> float:
-    """The largest difference between the logits of the model in `folder` and those that training stored.
+    """Compare the logits of the model in `folder` with those that training stored.
 
-    With a `reference`, those that this model has now: a quantized base gave training others.
+    With a `reference`, its logits replace the stored ones. Training on a quantized base gives other logits.
 
-    `probe` is a safetensors file with the fields of a PackedBatch and `logits`; `trained` and `stored` are the
-    precisions of training and of the folder's weights.
+    Args:
+        folder: the converted model.
+        probe: a safetensors file with the fields of a PackedBatch and `logits`.
+        family_name: the model family.
+        trained: the precision of training, a key of DTYPES.
+        stored: the precision of the folder's weights, a key of DTYPES.
+        reference: builds the model to compare with.
+
+    Returns:
+        The largest absolute difference.
 
     Raises:
         ConversionError: the model lacks weights, or the difference is larger than TOLERANCES allows.
@@ -68,10 +76,10 @@ def prove_logits(
     names = {field.name for field in fields(PackedBatch)} | {"logits"}
     if set(tensors) != names:
         odd = ", ".join(sorted(set(tensors) ^ names))
-        raise ConversionError(f"probe.safetensors and its contract differ in: {odd}.", remedy="Train again.")
+        raise ConversionError(f"probe.safetensors has missing or unexpected fields: {odd}.", remedy="Train again.")
     expected = tensors.pop("logits").float()
     model = load_model(folder, DTYPES[trained], family_name)
-    torch.set_num_threads(1)  # as training has it: sums in another order are other sums
+    torch.set_num_threads(1)  # as in training: the number of threads changes the order of sums
     batch = PackedBatch(**tensors)
     batch = replace(batch, pixel_values=batch.pixel_values.to(DTYPES[trained]))
     with torch.no_grad():
@@ -84,10 +92,10 @@ def prove_logits(
 
 
 def load_model(folder: Path, dtype: torch.dtype, family_name: str) -> PreTrainedModel:
-    """The model as anyone loads it, made ready for packed batches.
+    """Load the model through transformers, and prepare it for packed batches.
 
     Raises:
-        ConversionError: weights are missing, unexpected, or of another shape than the configuration says.
+        ConversionError: weights are missing, are unexpected, or have another shape than the configuration states.
     """
     model, report = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, output_loading_info=True)
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -95,7 +103,7 @@ def load_model(folder: Path, dtype: torch.dtype, family_name: str) -> PreTrained
             raise ConversionError(
                 f"transformers reports {what.replace('_', ' ')}: {', '.join(map(str, sorted(report[what])[:3]))}"
                 f" ({len(report[what])} in all).",
-                remedy="The checkpoint was trained with another model than its model/config.json describes.",
+                remedy="Train again: the checkpoint's model/config.json does not describe the model that was trained.",
             )
     family(family_name).for_packing(model)
     loaded: PreTrainedModel = model.eval()
@@ -105,14 +113,14 @@ def load_model(folder: Path, dtype: torch.dtype, family_name: str) -> PreTrained
 def _compare(logits: Tensor, expected: Tensor, tolerance: float) -> float:
     if logits.shape != expected.shape:
         raise ConversionError(
-            f"The model gives logits of shape {tuple(logits.shape)}, training stored {tuple(expected.shape)}.",
-            remedy="The probe belongs to another model: train again.",
+            f"The model gives logits of shape {tuple(logits.shape)}, but training stored {tuple(expected.shape)}.",
+            remedy="Train again: probe.safetensors belongs to another model.",
         )
     largest = float((logits - expected).abs().max())
     allowed = tolerance * float(expected.abs().max())
-    if not largest <= allowed:  # NaN is a difference too
+    if not largest <= allowed:  # also true for NaN
         raise ConversionError(
             f"The converted model's logits differ by up to {largest:.3g} from training's; {allowed:.3g} is allowed.",
-            remedy="Nothing was stored. Run `convert` on the kind of machine that trained, or train again.",
+            remedy="Run `convert` on the kind of machine that trained, or train again. Nothing was stored.",
         )
     return largest

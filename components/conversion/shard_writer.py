@@ -1,8 +1,8 @@
-"""Sharded safetensors at offsets that are known before the first byte is read.
+"""Write sharded safetensors at offsets that are computed before any weight is read.
 
-Work goes block by block on a few threads: read the pieces, cast, hash, write where it belongs. Memory is that of the
-blocks in flight, whatever the size of the model. The hash (xxh3, 128 bits) tells faults of memory and disk, not
-tampering: what is stored has its SHA-256 in the manifest.
+Several threads work block by block: each reads the pieces of a block, casts, hashes and writes them. Memory holds the
+blocks in flight alone, whatever the size of the model. The hash (xxh3, 128 bits) detects faults of memory and disk. It
+does not detect tampering: the manifest has the SHA-256 of each stored file for that.
 """
 
 import json
@@ -23,15 +23,15 @@ from mantis.errors import ConversionError
 from mantis.progress import track
 
 MAX_SHARD_BYTES = 5_000_000_000
-BLOCK = 1 << 19  # elements: 2 MiB of fp32, which stay in a core's cache between reading, casting and writing
-ROWS = 64  # of a tensor that is changed, or a multiple
+BLOCK = 1 << 19  # elements; 2 MiB of fp32 stay in a core's cache between reading, casting and writing
+ROWS = 64  # a block of a changed tensor has a multiple of this number of rows
 THREADS = min(8, os.cpu_count() or 1)
 INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a tensor goes: from byte `start` of its shard on, as `dtype`."""
+    """The position of a tensor in its shard: from byte `start` on, stored as `dtype`."""
 
     tensor: MasterTensor
     dtype: torch.dtype
@@ -44,7 +44,7 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One safetensors file: its header and the places behind it."""
+    """One safetensors file: its header, and the places of its tensors behind the header; `size` in bytes."""
 
     name: str
     header: bytes
@@ -54,7 +54,7 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """`count` elements of a tensor from element `first` on."""
+    """`count` elements of a tensor, beginning with element `first`."""
 
     shard: Shard
     place: Place
@@ -63,7 +63,7 @@ class Block:
 
     @property
     def start(self) -> int:
-        """Byte of the shard where the block begins."""
+        """The byte of the shard at which the block begins."""
         return self.place.start + self.first * self.place.dtype.itemsize
 
     @property
@@ -74,7 +74,13 @@ class Block:
 def plan_shards(
     tensors: Iterable[MasterTensor], dtype: torch.dtype, *, max_bytes: int = MAX_SHARD_BYTES
 ) -> list[Shard]:
-    """Shards of at most `max_bytes` (a larger tensor has one of its own); floating tensors are cast to `dtype`."""
+    """Distribute tensors over shards of at most `max_bytes`.
+
+    A tensor larger than `max_bytes` gets a shard of its own. Floating-point tensors are cast to `dtype`.
+
+    Raises:
+        ConversionError: `tensors` is empty.
+    """
     rooms: list[list[tuple[MasterTensor, torch.dtype]]] = []
     left = 0
     for tensor in tensors:
@@ -94,7 +100,10 @@ def plan_shards(
 
 
 def write_shards(shards: list[Shard], folder: Path, *, threads: int = THREADS) -> dict[str, str]:
-    """Write every shard (and the index, if there are several); returns each tensor's digest by name.
+    """Write every shard, and the index if there are several.
+
+    Returns:
+        The digest of each tensor, by its name.
 
     Raises:
         ConversionError: a source ends too early, or the folder's disk is full.
@@ -102,7 +111,7 @@ def write_shards(shards: list[Shard], folder: Path, *, threads: int = THREADS) -
     try:
         with _opened(shards, folder, os.O_RDWR | os.O_CREAT | os.O_TRUNC) as descriptors:
             for shard in shards:
-                os.posix_fallocate(descriptors[shard.name], 0, shard.size)  # a full disk is known here
+                os.posix_fallocate(descriptors[shard.name], 0, shard.size)  # fails here if the disk is full
                 os.pwrite(descriptors[shard.name], shard.header, 0)
 
             def move(block: Block, buffers: "Buffers") -> bytes:
@@ -122,7 +131,7 @@ def write_shards(shards: list[Shard], folder: Path, *, threads: int = THREADS) -
 
 
 def hash_written(shards: list[Shard], folder: Path, *, threads: int = THREADS) -> dict[str, str]:
-    """Each tensor's digest as the files have it now, comparable with what `write_shards` returned."""
+    """Hash each tensor of the written files, comparable with the digests that `write_shards` returned."""
     with _opened(shards, folder, os.O_RDONLY) as descriptors:
 
         def read(block: Block, buffers: "Buffers") -> bytes:
@@ -134,18 +143,18 @@ def hash_written(shards: list[Shard], folder: Path, *, threads: int = THREADS) -
 
 
 class Buffers:
-    """What one thread needs: a block as it was stored and as it is written."""
+    """The memory of one thread: a block as it is stored, and as it is written."""
 
     def __init__(self) -> None:
         self._source = bytearray(BLOCK * 8)  # the widest type has 8 bytes
         self._target = bytearray(BLOCK * 8)
 
     def target(self, block: Block) -> memoryview:
-        """Room for the block in the type in which it is written."""
+        """Return memory for the block in the type in which it is written."""
         return memoryview(self._target)[: block.nbytes]
 
     def load(self, block: Block) -> memoryview:
-        """Read the block's elements, change them where the tensor says so, and cast them."""
+        """Read the block's elements, apply the tensor's change if it has one, and cast them."""
         tensor, wanted = block.place.tensor, block.place.dtype
         if wanted == tensor.dtype and tensor.change is None:
             target = self.target(block)
@@ -162,7 +171,10 @@ class Buffers:
 
 
 def _digests(shards: list[Shard], work: Callable[[Block, Buffers], bytes], threads: int, label: str) -> dict[str, str]:
-    """`work` over every block on `threads` threads; a tensor's digest is that of its blocks' digests in order."""
+    """Run `work` over every block on `threads` threads.
+
+    The digest of a tensor is the hash of its blocks' digests in order.
+    """
     pool: queue.SimpleQueue[Buffers] = queue.SimpleQueue()
     for _ in range(threads):
         pool.put(Buffers())
@@ -194,7 +206,7 @@ def _blocks(shard: Shard) -> Iterator[Block]:
 
 
 def _step(tensor: MasterTensor) -> int:
-    """Elements of a block: whole rows of a tensor that is changed, as many as matrix products like to have."""
+    """Return the elements per block. A changed tensor has whole rows, in multiples that suit matrix products."""
     if tensor.change is None:
         return BLOCK
     rows = BLOCK // tensor.shape[1]
@@ -202,7 +214,7 @@ def _step(tensor: MasterTensor) -> int:
 
 
 def _shard(name: str, room: list[tuple[MasterTensor, torch.dtype]]) -> Shard:
-    """Widest types first, so that every tensor is aligned to its own width, as the format's own writer does."""
+    """Put the widest types first, which aligns every tensor to its own width, like the writer of safetensors does."""
     ordered = sorted(room, key=lambda item: -item[1].itemsize)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0

@@ -1,4 +1,4 @@
-"""The step `convert`: one committed ZeRO checkpoint to a Hugging Face model folder, adapters merged."""
+"""The step `convert`: turn a committed ZeRO checkpoint into a Hugging Face model folder, with adapters merged."""
 
 from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.manifest import Manifest
@@ -8,7 +8,7 @@ REVISION = 1
 
 
 def convert(run: Run, checkpoint: Manifest) -> Manifest:
-    """The model of the checkpoint's last step, at models/<fingerprint>/; committed only when it is proved equal.
+    """Convert the checkpoint's last step to models/<fingerprint>/, and commit it after the proof that both are equal.
 
     Raises:
         ConversionError: the checkpoint cannot be converted, or the model differs from it.
@@ -22,7 +22,7 @@ def convert(run: Run, checkpoint: Manifest) -> Manifest:
     )
 
     def work(prefix: str) -> dict[str, bool | int | float | str]:
-        # Imported here: torch and transformers take seconds, and a result that is already there needs neither.
+        # Imported here: torch and transformers take seconds to import, and an existing result needs neither.
         from components.conversion.convert_checkpoint import convert_checkpoint
 
         return convert_checkpoint(run, checkpoint, prefix)

@@ -1,1 +1,1 @@
-"""Merging adapters into their base weights."""
+"""Merge adapters into their base weights."""

@@ -1,8 +1,9 @@
-"""LoRA and DoRA adapters merged into the base they were trained on, a few rows at a time.
+"""Merge LoRA and DoRA adapters into the base they were trained on, a few rows at a time.
 
-The arithmetic and its order are those of peft's merge (peft/tuners/lora/layer.py `Linear.merge` and variants.py
-`DoraLinearVariant.merge_unsafe`, 0.21), so that the bits are too. DoRA: Liu et al. 2024, eq. 5: a column of the
-transposed weight, a row here, has the learned magnitude and the direction of base plus update.
+The order of operations is that of peft 0.21 (peft/tuners/lora/layer.py `Linear.merge` and variants.py
+`DoraLinearVariant.merge_unsafe`), so the results are equal bit by bit. DoRA: Liu et al. 2024, eq. 5. Each row of the
+weight here is a column of the transposed weight there. It has the learned magnitude, and the direction of base plus
+update.
 """
 
 import math
@@ -18,18 +19,18 @@ from torch import Tensor
 from components.conversion.zero.zero_checkpoint import Checkpoint, MasterTensor
 from mantis.errors import ConversionError
 
-PREFIX = "base_model.model."  # peft's own wrapping of the model
+PREFIX = "base_model.model."  # peft wraps the model in two modules
 FACTOR = re.compile(
     r"(.+)\.lora_(A|B|magnitude_vector)(?:\.default)?(?:\.weight)?"
-)  # in training, and as peft saves it
+)  # names during training, and names that peft saves
 SAVED = ".modules_to_save.default."
 ORIGINAL = ".original_module."
-FACTORS_IN_MEMORY = 16  # at least the threads that write, or factors are read again and again
-PUBLISHED = "Train with LoRA or DoRA on linear layers, without biases and patterns of ranks."
+FACTORS_IN_MEMORY = 16  # at least the number of writing threads, or each block reads the factors again
+PUBLISHED = "Train LoRA or DoRA on linear layers, without biases and without rank or alpha patterns."
 
 
 class AdapterConfig(BaseModel):
-    """What decides the merge in peft's adapter_config.json; other fields are of training alone."""
+    """The fields of peft's adapter_config.json that decide the merge. The others matter to training alone."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -46,15 +47,15 @@ class AdapterConfig(BaseModel):
 
     @property
     def scaling(self) -> float:
-        """The factor of B A."""
+        """The factor of the product B A."""
         return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
 
 
 def parse_adapter_config(text: bytes, *, origin: str) -> AdapterConfig:
-    """The adapter's configuration.
+    """Parse peft's adapter_config.json.
 
     Raises:
-        ConversionError: it is none, or of a kind that is not merged here.
+        ConversionError: the text is not valid, or it describes a kind of adapter that cannot be merged.
     """
     try:
         config = AdapterConfig.model_validate_json(text)
@@ -67,15 +68,16 @@ def parse_adapter_config(text: bytes, *, origin: str) -> AdapterConfig:
     usual |= {"rank_pattern": {}, "alpha_pattern": {}}
     for name, value in usual.items():
         if getattr(config, name) != value:
-            raise ConversionError(f"{origin}: {name} = {getattr(config, name)!r} is not merged.", remedy=PUBLISHED)
+            raise ConversionError(f"{origin}: {name} = {getattr(config, name)!r} cannot be merged.", remedy=PUBLISHED)
     return config
 
 
 @dataclass(frozen=True, kw_only=True)
 class LowRank:
-    """The update of one weight [rows, columns]: scaling B A, and DoRA's magnitudes [rows] where there are some.
+    """The update of one weight [rows, columns]: `scaling` times B A, with DoRA's magnitudes [rows] if there are any.
 
-    `down` is A [rank, columns], `up` is B [rows, rank], both fp32; `whole` reads all of A, which every block needs.
+    `down` is A [rank, columns] and `up` is B [rows, rank], both fp32. `whole` reads a complete factor, because every
+    block needs all of A.
     """
 
     down: MasterTensor
@@ -95,7 +97,7 @@ class LowRank:
 
 
 def base_with_trained(base: Mapping[str, MasterTensor], zero: Checkpoint) -> dict[str, MasterTensor]:
-    """The base as it was trained, before any adapter: with the tensors that were trained whole in place of its own.
+    """Return the base before any adapter, with the tensors that were trained in full in place of its own.
 
     Raises:
         ConversionError: the base has no tensor of that name and shape.
@@ -113,10 +115,10 @@ def base_with_trained(base: Mapping[str, MasterTensor], zero: Checkpoint) -> dic
 def merge_adapters(
     base: Mapping[str, MasterTensor], zero: Checkpoint, config: AdapterConfig
 ) -> dict[str, MasterTensor]:
-    """The tensors of the merged model; nothing is computed before they are written.
+    """Return the tensors of the merged model. The merge itself runs later, while each tensor is written.
 
     Raises:
-        ConversionError: an adapter lacks a part, or fits no tensor of the base.
+        ConversionError: an adapter lacks a part, or no tensor of the base fits it.
     """
     tensors = base_with_trained(base, zero)
     modules: dict[str, dict[str, MasterTensor]] = {}
@@ -125,7 +127,9 @@ def merge_adapters(
         if match:
             modules.setdefault(plain_name(match[1]), {})[match[2]] = tensor
     if not modules:
-        raise ConversionError("The checkpoint holds no adapter.", remedy="Its model/adapter_config.json says it does.")
+        raise ConversionError(
+            "The checkpoint holds no adapter.", remedy="Train again: model/adapter_config.json states an adapter."
+        )
     whole = lru_cache(FACTORS_IN_MEMORY)(_whole)
     for module, factors in modules.items():
         weight = f"{module}.weight"
@@ -136,7 +140,7 @@ def merge_adapters(
 
 
 def plain_name(name: str) -> str:
-    """The name that the model itself has for what peft calls `name`."""
+    """Translate peft's name of a tensor into the model's own name."""
     return name.removeprefix(PREFIX).replace(SAVED, ".").replace(".base_layer.", ".")
 
 
@@ -161,15 +165,17 @@ def _low_rank(
     fits = len(down.shape) == len(up.shape) == 2 and down.shape[0] == up.shape[1] == config.r
     if not fits or (magnitude is not None and magnitude.numel != up.shape[0]):
         shapes = ", ".join(f"lora_{part} {list(tensor.shape)}" for part, tensor in sorted(found.items()))
-        raise ConversionError(f"{module}: {shapes} are no adapter of rank {config.r}.", remedy=PUBLISHED)
+        raise ConversionError(f"{module}: {shapes} do not form an adapter of rank {config.r}.", remedy=PUBLISHED)
     return LowRank(down=down, up=up, magnitude=magnitude, scaling=config.scaling, whole=whole)
 
 
 def _check(name: str, shape: tuple[int, ...], base: Mapping[str, MasterTensor]) -> None:
     if name not in base:
-        raise ConversionError(f"{name} was trained; the base has no such tensor.", remedy="It is another base.")
+        raise ConversionError(
+            f"{name} was trained, but the base has no such tensor.", remedy="Restore the base of this training."
+        )
     if base[name].shape != shape:
         raise ConversionError(
             f"{name} was trained as {list(shape)}; in the base it is {list(base[name].shape)}.",
-            remedy="It is another base.",
+            remedy="Restore the base of this training.",
         )

@@ -1,4 +1,4 @@
-"""An adapter checkpoint and its unquantized base: what is merged, and what the merged model is compared with."""
+"""Plan the merge of an adapter checkpoint into its unquantized base, and build the peft model for the proof."""
 
 import logging
 import tempfile
@@ -33,7 +33,7 @@ BASE = "base.json"
 
 
 class MergeBase(Versioned):
-    """`model/base.json`: a Hugging Face folder of the store, and its files as they were trained on."""
+    """`model/base.json`: the key of a Hugging Face folder in the store, and the hashes of its files during training."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -45,10 +45,14 @@ class MergeBase(Versioned):
 
 @dataclass(frozen=True, kw_only=True)
 class Merge:
-    """An adapter checkpoint: the merged model, and its parts for peft.
+    """An adapter checkpoint: the merged model, and the parts that the peft model is built from.
 
-    `base` is the model without adapters, `zero` the checkpoint, `config_folder` holds the model's config.json,
-    `adapter_config` the text of peft's file.
+    Attributes:
+        merged: the checkpoint with merged tensors.
+        base: the model without adapters.
+        zero: the checkpoint as training wrote it.
+        config_folder: holds the model's config.json.
+        adapter_config: the text of peft's adapter_config.json.
     """
 
     merged: Checkpoint
@@ -59,12 +63,12 @@ class Merge:
 
 
 def plan_merge(run: Run, checkpoint: Manifest, zero: Checkpoint, folder: Path) -> Merge | None:
-    """What merging the checkpoint's adapters into their base means; None where it holds none.
+    """Plan the merge of the checkpoint's adapters into their base; None if the checkpoint has no adapters.
 
-    `folder` holds the model's configuration. No weights are read but to compare the base's hashes.
+    `folder` holds the model's configuration. Weights are read only to compare the hashes of the base.
 
     Raises:
-        ConversionError: the base is not the one that was trained on, or the adapters do not fit it.
+        ConversionError: the base differs from the one that training used, or the adapters do not fit it.
     """
     names = {file.name for file in checkpoint.files}
     if f"model/{ADAPTER_CONFIG}" not in names:
@@ -87,10 +91,10 @@ def plan_merge(run: Run, checkpoint: Manifest, zero: Checkpoint, folder: Path) -
 
 
 def with_model_names(stored: Mapping[str, MasterTensor], folder: Path) -> dict[str, MasterTensor]:
-    """The tensors under the names of transformers' model class, whatever layout they were released in.
+    """Rename the tensors of any released layout to the names of transformers' model class.
 
     Raises:
-        ConversionError: the layout joins or splits tensors, which only loading it can do.
+        ConversionError: the layout joins or splits tensors, and only transformers' loader can convert that.
     """
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder))
@@ -103,15 +107,15 @@ def with_model_names(stored: Mapping[str, MasterTensor], folder: Path) -> dict[s
         plain, converted = rename_source_key(name, renamings, converters, model.base_model_prefix, known)
         if converted is not None:
             raise ConversionError(
-                f"{name} of the base is stored in parts that transformers joins.",
-                remedy="Save the base again with transformers' save_pretrained, and train on that.",
+                f"{name} of the base is one of several parts that transformers joins while loading.",
+                remedy="Save the base again with transformers' save_pretrained, and train on the result.",
             )
         found[plain] = replace(tensor, name=plain)
     return found
 
 
 def peft_model(merge: Merge, dtype: torch.dtype, family_name: str) -> PreTrainedModel:
-    """The unquantized base with peft's adapters beside its weights, not merged, in `dtype`."""
+    """Build the unquantized base in `dtype`, with peft's adapters beside its weights and not merged."""
     from peft import LoraConfig, inject_adapter_in_model
 
     with tempfile.TemporaryDirectory(prefix="mantis-base-") as scratch:
@@ -129,15 +133,15 @@ def peft_model(merge: Merge, dtype: torch.dtype, family_name: str) -> PreTrained
     unexpected = injected.load_state_dict(weights, strict=False).unexpected_keys
     if unexpected:
         raise ConversionError(
-            f"peft puts no adapter where the checkpoint has {unexpected[0]} ({len(unexpected)} in all).",
-            remedy="model/adapter_config.json is of another training: convert another checkpoint, or train again.",
+            f"peft has no adapter at the checkpoint's {unexpected[0]} ({len(unexpected)} such tensors in all).",
+            remedy="Convert another checkpoint, or train again: model/adapter_config.json belongs to another training.",
         )
     adapted: PreTrainedModel = injected.eval()
     return adapted
 
 
 def _base_sources(store: ObjectStore, checkpoint: Manifest) -> dict[str, ByteSource]:
-    """The base's files, after their sizes and hashes were compared with those that training recorded."""
+    """Open the base's files, after a comparison of sizes and hashes with those that training recorded."""
     prefix = f"{checkpoint.key}/model"
     inside = [file for file in checkpoint.files if file.name.startswith("model/") and file.name.endswith(SUFFIX)]
     if inside:
@@ -156,7 +160,7 @@ def _check_file(store: ObjectStore, prefix: str, file: File) -> None:
     entry = store.stat(key)
     if entry is None or entry.size != file.size or hash_object(store, key, file.size) != file.sha256:
         found = "is missing" if entry is None else "is not the file that was trained on: its size or hash differs"
-        raise ConversionError(f"{store.uri(key)} {found}.", remedy="Bring the base again: mantis model fetch.")
+        raise ConversionError(f"{store.uri(key)} {found}.", remedy="Fetch the base again with `mantis model fetch`.")
 
 
 def _read_base(text: bytes, origin: str) -> MergeBase:

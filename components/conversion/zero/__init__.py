@@ -1,1 +1,1 @@
-"""Reading DeepSpeed ZeRO checkpoints by byte ranges."""
+"""Read DeepSpeed ZeRO checkpoints by byte ranges."""

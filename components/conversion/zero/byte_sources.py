@@ -1,4 +1,4 @@
-"""Where a checkpoint's bytes come from: files of a folder, or objects of the store by range."""
+"""Read a checkpoint's bytes from files of a folder, or from objects of the store by range."""
 
 import os
 from pathlib import Path
@@ -12,22 +12,22 @@ TRUNCATED = "Copy the checkpoint again, or convert an earlier step."
 
 
 class ByteSource(Protocol):
-    """Bytes at positions; `name` is what errors call it, `size` in bytes. Safe to read from several threads."""
+    """Bytes that can be read at any position, from several threads; `name` appears in errors, `size` is in bytes."""
 
     name: str
     size: int
 
     def read_into(self, start: int, target: memoryview) -> None:
-        """Fill `target` with the bytes from `start` on.
+        """Fill `target` with the bytes from position `start` on.
 
         Raises:
-            ConversionError: the source ends before.
+            ConversionError: the source ends before `target` is full.
         """
         ...
 
 
 class FileSource:
-    """A local file, read with positioned reads."""
+    """A local file, read by position."""
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
@@ -54,7 +54,7 @@ class StoreSource:
         self._store, self._key = store, key
 
     def read(self, start: int, length: int) -> bytes:
-        """`length` bytes from `start` on; one request.
+        """Read `length` bytes from position `start` on, in one request.
 
         Raises:
             ConversionError: the object ends before.
@@ -70,17 +70,17 @@ class StoreSource:
 
 
 def short(source: ByteSource, needed: int) -> ConversionError:
-    """The error of a source that ends too early."""
-    return ConversionError(f"{source.name} has {source.size} bytes, {needed} are needed.", remedy=TRUNCATED)
+    """Build the error of a source that ends too early."""
+    return ConversionError(f"{source.name} has {source.size} bytes, but {needed} are needed.", remedy=TRUNCATED)
 
 
 def folder_sources(folder: Path) -> dict[str, ByteSource]:
-    """The files of a local checkpoint folder, by name."""
+    """Open the files of a local checkpoint folder, by name."""
     return {path.name: FileSource(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def store_sources(store: ObjectStore, prefix: str) -> dict[str, ByteSource]:
-    """The objects under `prefix`, by name; those of a local store are read as the files they are."""
+    """Open the objects under `prefix`, by name. A local store gives files, other stores give ranges."""
     entries = {entry.key.removeprefix(prefix + "/"): entry for entry in store.list(prefix)}
     if isinstance(store, LocalStore):
         return {name: FileSource(store.root / entry.key) for name, entry in entries.items()}

@@ -1,4 +1,4 @@
-"""The committed step of a training checkpoint: which one, and whether its files are as they were committed."""
+"""Find the last committed step of a training checkpoint, and check that its files are unchanged."""
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -14,10 +14,10 @@ from mantis.store.base import ObjectStore
 
 
 def read_last_step(store: ObjectStore, manifest: Manifest) -> Checkpoint:
-    """The index of the checkpoint's last committed step.
+    """Index the last committed step of the checkpoint.
 
     Raises:
-        ConversionError: no step was committed, or its files are not those that were.
+        ConversionError: the checkpoint has no committed step, or a file differs from the commit.
     """
     folders = [PurePosixPath(file.name).parent.name for file in manifest.files if file.name.endswith(f"/{COMMIT}")]
     steps = [step for folder in folders if (step := step_of(folder)) is not None]
@@ -35,24 +35,26 @@ def read_last_step(store: ObjectStore, manifest: Manifest) -> Checkpoint:
     ):
         if promised != found:
             raise ConversionError(
-                f"{origin}/COMMIT says {what} {promised}; the shards say {found}.",
-                remedy="Two checkpoints were mixed: convert another step, or train again.",
+                f"{origin}/COMMIT has {what} {promised}, but the shards have {found}.",
+                remedy="Convert another step, or train again: the files of two checkpoints were mixed.",
             )
     return checkpoint
 
 
 def read_file(store: ObjectStore, checkpoint: Manifest, name: str) -> bytes:
-    """One small file of the checkpoint.
+    """Read one small file of the checkpoint.
 
     Raises:
-        ConversionError: it is not there, or not as the manifest says.
+        ConversionError: the manifest does not name the file, or its hash differs.
     """
     promised = {file.name: file.sha256 for file in checkpoint.files}.get(name)
     if promised is None:
         raise ConversionError(f"{checkpoint.key} holds no {name}.", remedy="Run the step `train` again.")
     data = store.get(f"{checkpoint.key}/{name}")
     if sha256_bytes(data) != promised:
-        raise ConversionError(f"{checkpoint.key}/{name} was changed since.", remedy="Run the step `train` again.")
+        raise ConversionError(
+            f"{checkpoint.key}/{name} was changed after training.", remedy="Run the step `train` again."
+        )
     return data
 
 
@@ -67,8 +69,8 @@ def _check_sizes(commit: Commit, sources: Mapping[str, ByteSource], origin: str)
     for file in commit.files:
         found = sources.get(file.name)
         if found is None:
-            raise ConversionError(f"{origin}/{file.name} is missing; COMMIT promises it.", remedy=TRUNCATED)
+            raise ConversionError(f"{origin}/{file.name} is missing, but COMMIT lists it.", remedy=TRUNCATED)
         if found.size != file.size:
             raise ConversionError(
-                f"{origin}/{file.name} has {found.size} bytes; COMMIT promises {file.size}.", remedy=TRUNCATED
+                f"{origin}/{file.name} has {found.size} bytes, but COMMIT lists {file.size}.", remedy=TRUNCATED
             )

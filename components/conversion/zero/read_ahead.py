@@ -1,7 +1,7 @@
-"""Objects of a store read in long ranges before they are asked for.
+"""Prefetch objects of a store in long ranges.
 
-A tensor's pieces lie in the files of all ranks, some hundred kilobytes in each, and a store takes milliseconds for a
-request. But every file is read from front to back, so what comes next is known.
+The pieces of a tensor lie in the files of all ranks, a few hundred kilobytes in each. A request to the store takes
+milliseconds. Every file is read from front to back, so the next range is known in advance.
 """
 
 import threading
@@ -18,15 +18,15 @@ from components.conversion.zero.zero_checkpoint import MasterTensor
 MEMORY = 96 << 20  # bytes of all windows together
 LONGEST = 8 << 20
 SHORTEST = 1 << 18
-AHEAD = 1  # window that is fetched behind the one in use; the one before it is kept: threads overtake one another
-REQUESTS = 4  # at the same time
+AHEAD = 1  # windows fetched beyond the current one; the previous one is kept too, because threads overtake one another
+REQUESTS = 4  # concurrent
 
-Range = tuple[int, int]  # first byte, and the one behind the last
+Range = tuple[int, int]  # the first byte, and the byte after the last
 
 
 @contextmanager
 def reading_ahead(tensors: Iterable[MasterTensor]) -> Iterator[list[MasterTensor]]:
-    """The same tensors, to be read about in this order; those in local files as they are."""
+    """Yield the same tensors, with prefetching in this order. Tensors in local files stay as they are."""
     tensors = list(tensors)
     wanted: dict[int, tuple[StoreSource, list[Range]]] = {}
     for tensor in tensors:
@@ -45,7 +45,7 @@ def reading_ahead(tensors: Iterable[MasterTensor]) -> Iterator[list[MasterTensor
 
 
 class _Windows:
-    """A source of which `ranges` are read, one after the other."""
+    """A source that is read range by range, in the order of `ranges`."""
 
     def __init__(self, source: StoreSource, ranges: list[Range], pool: ThreadPoolExecutor) -> None:
         self.name, self.size = source.name, source.size
@@ -81,7 +81,7 @@ class _Windows:
 
 
 def _cut(ranges: list[Range], length: int) -> list[Range]:
-    """The union of `ranges`, in pieces of at most `length` bytes, in order."""
+    """Cut the union of `ranges` into ordered pieces of at most `length` bytes."""
     union: list[list[int]] = []
     for start, end in sorted(ranges):
         if union and start <= union[-1][1]:

@@ -1,7 +1,7 @@
-"""The layout of safetensors files, sharded or not: for every tensor, the bytes of the file that hold it.
+"""Index safetensors files: for every tensor, the byte range of the file that holds it.
 
-The format: 8 bytes with the length of the header, the header as JSON, then the tensors, row-major and without gaps
-(github.com/huggingface/safetensors, README). Nothing is read but headers.
+The format has 8 bytes with the length of the header, then the header as JSON, then the tensors. Tensors are row-major
+and without gaps (github.com/huggingface/safetensors, README). This module reads headers alone.
 """
 
 import json
@@ -35,10 +35,10 @@ DTYPES = {name: dtype for dtype, name in TYPES.items()}
 
 
 def read_safetensors(sources: Mapping[str, ByteSource], *, origin: str) -> dict[str, MasterTensor]:
-    """Every tensor of the *.safetensors files among `sources` (name -> source), by name.
+    """Index every tensor of the *.safetensors files among `sources` (name -> source), by tensor name.
 
     Raises:
-        ConversionError: there are none, or one is damaged, or two hold a tensor of the same name.
+        ConversionError: no tensor exists, a file is damaged, or two files hold a tensor of the same name.
     """
     tensors: dict[str, MasterTensor] = {}
     for name, source in sources.items():
@@ -49,7 +49,7 @@ def read_safetensors(sources: Mapping[str, ByteSource], *, origin: str) -> dict[
                 raise ConversionError(f"{origin} holds {tensor.name} twice, once in {name}.", remedy=TRUNCATED)
             tensors[tensor.name] = tensor
     if not tensors:
-        raise ConversionError(f"{origin} holds no tensors in safetensors files.", remedy="Name a model's folder.")
+        raise ConversionError(f"{origin} holds no tensors in safetensors files.", remedy="Name the folder of a model.")
     return tensors
 
 
@@ -64,25 +64,25 @@ def _tensors(source: ByteSource) -> list[MasterTensor]:
             begin, end = entry["data_offsets"]
             tensor = MasterTensor(name=name, shape=shape, dtype=dtype, pieces=())
         except (KeyError, TypeError, ValueError):
-            raise _damaged(source, f"{name} is described as {entry}") from None
+            raise _damaged(source, f"the header describes {name} as {entry}") from None
         if begin < 0 or end - begin != tensor.numel * dtype.itemsize or start + end > source.size:
-            raise _damaged(source, f"{name} lies at {begin} to {end} of {source.size - start} bytes")
+            raise _damaged(source, f"{name} has the range {begin} to {end} in {source.size - start} bytes")
         piece = StoragePiece(source=source, start=start + begin, count=tensor.numel, dtype=dtype)
         found.append(MasterTensor(name=name, shape=shape, dtype=dtype, pieces=(piece,)))
     return found
 
 
 def _header(source: ByteSource) -> tuple[dict[str, Any], int]:
-    """The header, and the byte at which the tensors begin."""
+    """Return the header, and the byte at which the tensors begin."""
     length = LENGTH.unpack(_read(source, 0, LENGTH.size))[0]
     if length > min(MAX_HEADER, source.size - LENGTH.size):
-        raise _damaged(source, f"its header would be of {length} bytes")
+        raise _damaged(source, f"its header would have {length} bytes")
     try:
         header = json.loads(_read(source, LENGTH.size, length))
     except ValueError:
-        raise _damaged(source, "its header is no JSON") from None
+        raise _damaged(source, "its header is not JSON") from None
     if not isinstance(header, dict):
-        raise _damaged(source, "its header is no table of tensors")
+        raise _damaged(source, "its header is not a table of tensors")
     return header, LENGTH.size + length
 
 
@@ -93,4 +93,4 @@ def _read(source: ByteSource, start: int, length: int) -> bytes:
 
 
 def _damaged(source: ByteSource, why: str) -> ConversionError:
-    return ConversionError(f"{source.name} is no whole safetensors file: {why}.", remedy=TRUNCATED)
+    return ConversionError(f"{source.name} is not a complete safetensors file: {why}.", remedy=TRUNCATED)

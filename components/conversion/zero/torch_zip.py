@@ -1,7 +1,7 @@
-"""The index of a file that torch.save wrote: its structure in full, its tensors only as places in the file.
+"""Index a file that torch.save wrote: its structure in full, its tensors as positions in the file.
 
-Nothing of a checkpoint is ever executed. The pickle is read by an unpickler that knows tensors, plain containers
-and, as inert placeholders, DeepSpeed's own classes; any other global is an error that names it.
+Nothing of a checkpoint is executed. The unpickler knows tensors, plain containers, and DeepSpeed's own classes as inert
+placeholders. Any other global is an error that names it.
 """
 
 import io
@@ -38,7 +38,7 @@ STORAGES = {
 
 @dataclass(frozen=True, kw_only=True)
 class StoragePiece:
-    """`count` elements of `dtype` that lie one behind the other in `source`, from byte `start` on."""
+    """`count` consecutive elements of `dtype` in `source`, from byte `start` on."""
 
     source: ByteSource
     start: int
@@ -46,13 +46,13 @@ class StoragePiece:
     dtype: torch.dtype
 
     def part(self, first: int, count: int) -> "StoragePiece":
-        """`count` elements of this piece, from element `first` on."""
+        """Return `count` elements of this piece, from element `first` on."""
         return StoragePiece(
             source=self.source, start=self.start + first * self.dtype.itemsize, count=count, dtype=self.dtype
         )
 
     def read(self) -> torch.Tensor:
-        """The elements themselves; for small pieces."""
+        """Read the elements into memory, shape [count]; meant for small pieces."""
         data = bytearray(self.count * self.dtype.itemsize)
         self.source.read_into(self.start, memoryview(data))
         return torch.frombuffer(data, dtype=self.dtype) if data else torch.empty(0, dtype=self.dtype)
@@ -60,7 +60,7 @@ class StoragePiece:
 
 @dataclass(frozen=True, kw_only=True)
 class LazyTensor:
-    """A contiguous tensor that was not read: `offset` in elements into the storage that the file calls `storage`."""
+    """A contiguous tensor that is not read yet: element `offset` of the file's storage `storage`, and its shape."""
 
     storage: str
     dtype: torch.dtype
@@ -73,7 +73,7 @@ class LazyTensor:
 
 
 class Archive:
-    """A torch.save file: `value` is what was saved, with a LazyTensor for every tensor."""
+    """A torch.save file; `value` is the saved object, with a LazyTensor in place of every tensor."""
 
     def __init__(self, source: ByteSource) -> None:
         self.source = source
@@ -83,7 +83,7 @@ class Archive:
                 structure = archive.read(self._member("data.pkl"))
                 order = archive.read(self._member("byteorder")) if "byteorder" in self._members else b"little"
         except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError) as error:
-            raise self._damaged(f"it is no whole torch.save file ({error})") from None
+            raise self._damaged(f"it is not a complete torch.save file ({error})") from None
         if order != b"little":
             raise ConversionError(
                 f"{source.name} was written big-endian.", remedy="Convert it on the machine that wrote it."
@@ -91,7 +91,7 @@ class Archive:
         self.value = self._unpickle(structure)
 
     def locate(self, tensor: LazyTensor) -> StoragePiece:
-        """Where a tensor of this archive lies.
+        """Find the bytes of a tensor of this archive.
 
         Raises:
             ConversionError: its storage is missing, compressed, or shorter than the tensor.
@@ -100,12 +100,14 @@ class Archive:
         width = tensor.dtype.itemsize
         begin, length = tensor.offset * width, tensor.numel * width
         if info.compress_type != zipfile.ZIP_STORED or begin < 0 or begin + length > info.file_size:
-            raise self._damaged(f"storage {tensor.storage} holds {info.file_size} bytes, not {begin + length}")
+            raise self._damaged(
+                f"storage {tensor.storage} holds {info.file_size} bytes, but {begin + length} are needed"
+            )
         header = bytearray(LOCAL_HEADER.size)
         self.source.read_into(info.header_offset, memoryview(header))
         signature, name, extra = LOCAL_HEADER.unpack(header)
         if signature != b"PK\x03\x04":
-            raise self._damaged(f"storage {tensor.storage} is not where the file's index says")
+            raise self._damaged(f"storage {tensor.storage} is not at the position in the file's index")
         start = info.header_offset + LOCAL_HEADER.size + name + extra + begin
         return StoragePiece(source=self.source, start=start, count=tensor.numel, dtype=tensor.dtype)
 
@@ -120,7 +122,7 @@ class Archive:
             return _Unpickler(io.BytesIO(structure), self.source.name).load()
         except ConversionError:
             raise
-        except Exception as error:  # a damaged pickle can fail in any way, and none of them is worth a traceback
+        except Exception as error:  # a damaged pickle can fail in any way, and no traceback helps
             raise self._damaged(f"its structure cannot be read ({type(error).__name__}: {error})") from None
 
     def _damaged(self, why: str) -> ConversionError:
@@ -128,7 +130,7 @@ class Archive:
 
 
 class Placeholder:
-    """An object of one of DeepSpeed's classes: its arguments and state are kept, nothing of it is run."""
+    """An object of one of DeepSpeed's classes: it keeps arguments and state, and runs none of the class's code."""
 
     arguments: tuple[object, ...]
     state: object
@@ -169,8 +171,8 @@ class _Unpickler(pickle.Unpickler):
 
     def _unwanted(self, module: str, name: str) -> ConversionError:
         return ConversionError(
-            f"{self._name} wants {module}.{name}, which no checkpoint of tensors needs; nothing of it was run.",
-            remedy="Do not load this file. Keep only tensors, numbers, texts, lists and dicts in a checkpoint.",
+            f"{self._name} wants {module}.{name}, which no checkpoint of tensors needs. None of its code was run.",
+            remedy="Do not load this file. A checkpoint may hold tensors, numbers, texts, lists and dicts alone.",
         )
 
     def persistent_load(self, pid: Any, /) -> tuple[str, torch.dtype]:
@@ -184,7 +186,7 @@ class _Unpickler(pickle.Unpickler):
         if not _is_contiguous(shape, stride):
             raise ConversionError(
                 f"{self._name} holds a tensor of shape {shape} and stride {stride}, which is not contiguous.",
-                remedy="Only files as DeepSpeed writes them are read.",
+                remedy="Convert only files that DeepSpeed wrote.",
             )
         return LazyTensor(storage=key, dtype=dtype, offset=offset, shape=tuple(shape))
 

@@ -1,7 +1,9 @@
-"""The layout of a DeepSpeed ZeRO checkpoint: for every tensor of the model, the pieces of files that hold it.
+"""Index a DeepSpeed ZeRO checkpoint: for every tensor of the model, the pieces of files that hold it.
 
-Facts from deepspeed/utils/zero_to_fp32.py (0.19.8). ZeRO-3 cuts every parameter into as many equal parts as there are
-ranks, the last ones padded. ZeRO-1 and 2 lay the parameters of an optimizer group behind each other and cut the whole.
+The layout follows deepspeed/utils/zero_to_fp32.py (0.19.8):
+
+- ZeRO-3 cuts every parameter into equal parts, one for each rank, and pads the last ones.
+- ZeRO-1 and ZeRO-2 concatenate the parameters of an optimizer group, and cut the result into one part for each rank.
 """
 
 import math
@@ -18,24 +20,24 @@ from mantis.errors import ConversionError
 from mantis.store.base import concurrently
 
 OPTIMIZER_FILE = re.compile(r"(?:bf16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_optim_states\.pt")
-STAGE_NAMES = {"gradients": 2, "weights": 3}  # of ZeroStageEnum, where Python has written a member by its name
+STAGE_NAMES = {"gradients": 2, "weights": 3}  # members of ZeroStageEnum that Python pickled by name
 MASTERS = {1: "single_partition_of_fp32_groups", 2: "single_partition_of_fp32_groups", 3: "fp32_flat_groups"}
-INCOMPLETE = "Convert another step of the checkpoint; this one was not saved by every rank or not copied whole."
+INCOMPLETE = "Convert another step of the checkpoint: a rank did not save this one, or its copy is incomplete."
 
 
 class Change(Protocol):
-    """What is done to a tensor's elements on their way, some rows at a time."""
+    """A change of a tensor's elements between reading and writing, some rows at a time."""
 
     def apply(self, rows: torch.Tensor, first: int) -> torch.Tensor:
-        """`rows` [N, columns], of which the first is row `first` of the tensor; the result has their type."""
+        """Change `rows` [N, columns], rows `first` to `first + N` of the tensor; the result keeps shape and type."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class MasterTensor:
-    """A whole tensor of the model: its elements in row-major order are those of `pieces`, one behind the other.
+    """A complete tensor of the model: its elements in row-major order are the concatenated `pieces`.
 
-    With a `change`, a tensor [rows, columns], they are what the change makes of those.
+    A tensor [rows, columns] with a `change` has the elements that the change makes of the pieces.
     """
 
     name: str
@@ -61,7 +63,7 @@ class MasterTensor:
             begin += piece.count
 
     def read(self, first: int, count: int) -> torch.Tensor:
-        """`count` stored elements from element `first` on, flat."""
+        """Read `count` stored elements from element `first` on, shape [count], before any change."""
         data = bytearray(count * self.dtype.itemsize)
         self.read_into(first, count, memoryview(data))
         return torch.frombuffer(data, dtype=self.dtype) if data else torch.empty(0, dtype=self.dtype)
@@ -69,27 +71,27 @@ class MasterTensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What a ZeRO checkpoint holds; `aliases` names the tensors that are another one (tied weights)."""
+    """The index of a ZeRO checkpoint; `aliases` maps each tied tensor to the name of the tensor that is stored."""
 
     stage: int
     world_size: int
     step: int
     tensors: dict[str, MasterTensor]
     aliases: dict[str, str]
-    trained: frozenset[str]  # parameters, frozen ones included; the other tensors are buffers
+    trained: frozenset[str]  # names of parameters, frozen ones included; the other tensors are buffers
     frozen: frozenset[str]
 
     @property
     def parameters(self) -> int:
-        """Elements of all parameters; tied ones count once, buffers do not count."""
+        """The number of elements of all parameters. Tied ones count once, buffers do not count."""
         return sum(tensor.numel for name, tensor in self.tensors.items() if name in self.trained)
 
 
 def read_checkpoint(sources: Mapping[str, ByteSource], *, origin: str) -> Checkpoint:
-    """Index the checkpoint whose files are `sources` (name -> source); no weights are read.
+    """Index the checkpoint whose files are `sources` (name -> source), without reading weights.
 
     Raises:
-        ConversionError: a shard is missing, damaged, of another step, or holds what no checkpoint should.
+        ConversionError: a shard is missing, is damaged, belongs to another step, or holds unexpected objects.
     """
     shards = _optimizer_shards(sources, origin)
     states = [_field(shard, shard.value, "optimizer_state_dict") for shard in shards]
@@ -121,13 +123,13 @@ def read_checkpoint(sources: Mapping[str, ByteSource], *, origin: str) -> Checkp
 
 
 def _optimizer_shards(sources: Mapping[str, ByteSource], origin: str) -> list[Archive]:
-    """The optimizer state of every rank, in the order of ranks."""
+    """Open the optimizer state of every rank, in the order of ranks."""
     by_rank: dict[int, ByteSource] = {}
     for name, source in sources.items():
         match = OPTIMIZER_FILE.fullmatch(name)
         if match and int(match[2]):
             raise ConversionError(
-                f"{origin} holds {name}: its model was cut by tensor parallelism.", remedy="Train with ZeRO alone."
+                f"{origin} holds {name}: training used tensor parallelism.", remedy="Train with ZeRO alone."
             )
         if match:
             by_rank[int(match[1])] = source
@@ -144,7 +146,9 @@ def _stage(shard: Archive, state: Mapping[str, Any]) -> int:
     number: Any = stage.arguments[0] if isinstance(stage, Placeholder) else stage
     number = STAGE_NAMES.get(number, number)
     if number not in MASTERS:
-        raise ConversionError(f"{shard.source.name} says ZeRO stage {number!r}.", remedy="Train with stage 2 or 3.")
+        raise ConversionError(
+            f"{shard.source.name} has ZeRO stage {number!r}, which is not supported.", remedy="Train with stage 2 or 3."
+        )
     return int(number)
 
 
@@ -154,7 +158,7 @@ def _check_world(shards: list[Archive], states: list[Mapping[str, Any]], origin:
         ranks = max(count) if isinstance(count, list) else count
         if ranks != len(shards):
             raise ConversionError(
-                f"{origin} holds the shards of {len(shards)} ranks; {shard.source.name} was saved by one of {ranks}.",
+                f"{origin} holds shards of {len(shards)} ranks, but {shard.source.name} was saved by one of {ranks}.",
                 remedy=INCOMPLETE,
             )
 
@@ -167,7 +171,7 @@ def _model_archive(sources: Mapping[str, ByteSource], stage: int, rank: int, ori
 
 
 def _check_steps(shards: list[Archive], states: list[Mapping[str, Any]], models: list[Archive]) -> None:
-    """Refuse shards of two steps: the optimizer's own count must be the same everywhere, and so the engine's."""
+    """Refuse shards of two steps: the optimizers must have one step count, and so must the engines."""
     counts = {}
     for shard, state in zip(shards, states, strict=True):
         inner = state.get("optimizer_state_dict") or state.get("base_optimizer_state") or {}
@@ -188,7 +192,7 @@ def _second(item: tuple[str, float]) -> float:
 def _zero3(
     shapes: list[Mapping[str, tuple[int, ...]]], groups: list[list[StoragePiece]], origin: str
 ) -> Iterator[MasterTensor]:
-    """Parameters of which rank r holds the r-th of equal parts; the last part is shorter and padded."""
+    """Yield the parameters: rank r holds the r-th of equal parts, and the last parts are shorter and padded."""
     offset = 0
     for name, shape in ((name, shape) for group in shapes for name, shape in group.items()):
         part = math.ceil(math.prod(shape) / len(groups))
@@ -203,13 +207,13 @@ def _zero3(
         held = sum(piece.count for piece in flats)
         if held != offset:
             raise ConversionError(
-                f"{flats[0].source.name} holds {held} elements; its share of the parameters is {offset}.",
+                f"{flats[0].source.name} holds {held} elements, but its share of the parameters is {offset}.",
                 remedy=INCOMPLETE,
             )
 
 
 def _share(total: int, part: int, rank: int) -> int:
-    """Elements that are real, not padding, in the part of `rank`."""
+    """Return the number of elements in the part of `rank`, without padding."""
     return max(0, min(part, total - rank * part))
 
 
@@ -219,9 +223,9 @@ def _zero2(
     state: Mapping[str, Any],
     origin: str,
 ) -> Iterator[MasterTensor]:
-    """Parameters of each optimizer group behind each other; every rank holds one part of the whole."""
+    """Yield the parameters of each optimizer group, which are concatenated and cut into one part for each rank."""
     paddings = state.get("param_alignment_paddings")
-    align = 2 * len(groups)  # DeepSpeed rounds a group's length up to this
+    align = 2 * len(groups)  # DeepSpeed rounds a group's length up to a multiple of this
     for index, group in enumerate(shapes):
         flat = [flats[index] for flats in groups]
         offset = 0
@@ -232,7 +236,7 @@ def _zero2(
         held = sum(piece.count for piece in flat)
         if math.ceil(offset / align) != math.ceil(held / align):
             raise ConversionError(
-                f"{origin}: parameter group {index} holds {held} elements; its shapes add up to {offset}.",
+                f"{origin}: parameter group {index} holds {held} elements, but its shapes add up to {offset}.",
                 remedy=INCOMPLETE,
             )
 
@@ -257,7 +261,7 @@ def _frozen_shapes(model: Archive) -> Mapping[str, tuple[int, ...]]:
 def _buffers(model: Archive) -> Iterator[MasterTensor]:
     module = _field(model, model.value, "module")
     for name in _field(model, model.value, "buffer_names"):
-        if name in module:  # the others are made anew by the model's code and never saved
+        if name in module:  # the model's code builds the other buffers again, so they are not saved
             tensor = module[name]
             yield _tensor(name, tensor.shape, [model.locate(tensor)], tensor.dtype)
 
@@ -269,7 +273,7 @@ def _tensor(name: str, shape: tuple[int, ...], pieces: list[StoragePiece], dtype
 
 
 def _cut(pieces: list[StoragePiece], first: int, count: int, what: str) -> list[StoragePiece]:
-    """Elements `first` to `first + count` of pieces that lie one behind the other; at least one piece."""
+    """Return elements `first` to `first + count` of consecutive pieces, as at least one piece."""
     found: list[StoragePiece] = []
     begin = 0
     for piece in pieces:
@@ -279,7 +283,7 @@ def _cut(pieces: list[StoragePiece], first: int, count: int, what: str) -> list[
         begin += piece.count
     if sum(piece.count for piece in found) != count:
         raise ConversionError(
-            f"{what} needs {count} elements from element {first} on; {begin} are there.", remedy=INCOMPLETE
+            f"{what} needs {count} elements from element {first} on, but only {begin} exist.", remedy=INCOMPLETE
         )
     return found
 
@@ -287,6 +291,6 @@ def _cut(pieces: list[StoragePiece], first: int, count: int, what: str) -> list[
 def _field(archive: Archive, mapping: Any, key: str) -> Any:
     if not isinstance(mapping, Mapping) or key not in mapping:
         raise ConversionError(
-            f"{archive.source.name} has no field {key}: it is no file of a ZeRO checkpoint.", remedy=INCOMPLETE
+            f"{archive.source.name} has no field {key}: it is not a file of a ZeRO checkpoint.", remedy=INCOMPLETE
         )
     return mapping[key]

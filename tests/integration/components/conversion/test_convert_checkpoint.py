@@ -143,9 +143,9 @@ def nan_logits(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (cut, r"rank_1_mp_rank_00_optim_states.pt has \d+ bytes; COMMIT promises"),
+        (cut, r"rank_1_mp_rank_00_optim_states.pt has \d+ bytes, but COMMIT lists"),
         (lose, "rank_1_mp_rank_00_model_states.pt is missing"),
-        (rename_step, "says step 9; the shards say 2"),
+        (rename_step, "has step 9, but the shards have 2"),
         (uncommit, "holds no committed step"),
         (forget_config, "holds no model/config.json"),
         (nan_logits, "logits differ by up to nan"),

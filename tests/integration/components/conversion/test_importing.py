@@ -97,10 +97,12 @@ def test_what_is_no_whole_model_is_refused_and_nothing_is_stored(tmp_path: Path,
     with pytest.raises(InputError, match=r"has no model\.multi_modal_projector\.linear_1\.weight"):
         imported(local_store, folder)
     save_file(tensors | {name: torch.zeros(3, 3)}, path)
-    with pytest.raises(InputError, match=r"linear_1\.weight has the shape \[3, 3\]; config.json wants \[16, 16\]"):
+    with pytest.raises(
+        InputError, match=r"linear_1\.weight has the shape \[3, 3\], but config.json implies \[16, 16\]"
+    ):
         imported(local_store, folder)
     path.write_bytes(path.read_bytes()[:-7])
-    with pytest.raises(MantisError, match=r"model\.safetensors is no whole safetensors file"):
+    with pytest.raises(MantisError, match=r"model\.safetensors is not a complete safetensors file"):
         imported(local_store, folder)
     path.unlink()
     (folder / "pytorch_model.bin").write_bytes(b"a pickle")
@@ -108,6 +110,6 @@ def test_what_is_no_whole_model_is_refused_and_nothing_is_stored(tmp_path: Path,
         imported(local_store, folder)
     (folder / "config.json").write_text(json.dumps([]))
     (folder / "model.safetensors").write_bytes(b"")
-    with pytest.raises(InputError, match=r"config\.json is no model's configuration"):
+    with pytest.raises(InputError, match=r"config\.json is not a model's configuration"):
         imported(local_store, folder)
     assert list(local_store.list("models")) == []

@@ -50,5 +50,5 @@ def test_other_weights_are_named_and_none_is_said(local_store: LocalStore) -> No
     front, text = card_of(local_store, recipe("{base: scratch}"))
     assert front["license"] == "apache-2.0"
     assert "base_model" not in front
-    assert "No weights of others are in it" in text
+    assert "contains no published weights" in text
     assert notices(recipe("{base: scratch}").model) == ""

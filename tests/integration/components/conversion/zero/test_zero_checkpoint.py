@@ -96,7 +96,7 @@ def test_only_the_masters_are_read(tmp_path: Path) -> None:
     ("name", "file", "says"),
     [
         ("zero3-3", "zero_pp_rank_1_mp_rank_00_optim_states.pt", "lacks the optimizer states of rank 1"),
-        ("zero3-3", "zero_pp_rank_2_mp_rank_00_optim_states.pt", "the shards of 2 ranks"),
+        ("zero3-3", "zero_pp_rank_2_mp_rank_00_optim_states.pt", "holds shards of 2 ranks"),
         ("zero3-3", "zero_pp_rank_2_mp_rank_00_model_states.pt", "lacks zero_pp_rank_2_mp_rank_00_model_states.pt"),
         ("zero2-2", "mp_rank_00_model_states.pt", "lacks mp_rank_00_model_states.pt"),
     ],

@@ -84,10 +84,10 @@ def test_the_bits_are_those_of_pefts_merge(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"peft_type": "LOHA"}, "peft_type = 'LOHA' is not merged"),
+        ({"peft_type": "LOHA"}, "peft_type = 'LOHA' cannot be merged"),
         ({"alpha_pattern": {"small": 3}}, "alpha_pattern"),
-        ({"bias": "all"}, "bias = 'all' is not merged"),
-        ({"r": 4}, "are no adapter of rank 4"),
+        ({"bias": "all"}, "bias = 'all' cannot be merged"),
+        ({"r": 4}, "do not form an adapter of rank 4"),
         ({"r": "many"}, "here: r: "),
         ({"use_dora": True}, "differ in lora_magnitude_vector"),
     ],
