@@ -1,4 +1,4 @@
-"""One HTML page and its Markdown twin for a run.
+"""Write a run's report as one HTML page, as Markdown and as JSON.
 
-Imported by pipelines; imports core.
+`pipelines` imports this package. It imports `mantis` alone.
 """

@@ -1,4 +1,4 @@
-"""Runs side by side: which recipe is better on what, tested on the very same samples."""
+"""Compare runs, skill by skill, with paired tests on the samples that both answered."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from mantis.runs.step_runner import Run
 from mantis.statistics import Paired, compare
 
 EVALUATE = "evaluate-"
-SHOWN = 24  # answers on which the runs disagree
-SEED = 0  # of the paired bootstrap: the same comparison always gives the same numbers
+SHOWN = 24  # number of shown answers on which the runs disagree
+SEED = 0  # of the paired bootstrap, so that a repeated comparison gives the same numbers
 
 
 class ComparisonLine(BaseModel):
-    """What a comparison needs of a judged response."""
+    """The fields of a scored response that a comparison needs."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -38,7 +38,7 @@ class ComparisonLine(BaseModel):
     correct: bool
 
     def asks_the_same(self, other: "ComparisonLine") -> bool:
-        """Generated benchmarks give the same ids to other samples where the seed is another."""
+        """Compare questions and images: generated benchmarks reuse ids for other samples if the seed differs."""
         return (self.question, self._pictures()) == (other.question, other._pictures())
 
     def _pictures(self) -> list[str | None]:
@@ -47,21 +47,21 @@ class ComparisonLine(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One of the runs; responses are by benchmark and sample."""
+    """One of the compared runs. Its responses are by benchmark and sample."""
 
     run: str
     recipe: str
-    settings: dict[str, Any]  # the resolved recipe, flat
-    models: tuple[str, ...]  # fingerprints of what was evaluated
+    settings: dict[str, Any]  # the resolved recipe, by dotted field name
+    models: tuple[str, ...]  # fingerprints of the evaluated models
     scores: dict[tuple[str, str], Score]  # by benchmark and skill
     lines: dict[str, dict[str, ComparisonLine]]
     gallery: tuple[Answer, ...]
-    summary: dict[str, Any]  # of training
+    summary: dict[str, Any]  # of the checkpoint's manifest
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonCell:
-    """A run's score, and how it differs from the first run's; None for the first, or where that cannot be tested."""
+    """A run's score and its difference from the first run; `paired` is None for the first run or without a test."""
 
     score: Score
     paired: Paired | None
@@ -69,7 +69,7 @@ class ComparisonCell:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonRow:
-    """One skill or benchmark over the runs; None where a run has no score."""
+    """One skill or benchmark over the runs; None for a run without a score."""
 
     benchmark: str
     skill: str
@@ -80,7 +80,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Disagreement:
-    """A sample that some runs got right and others wrong, with each run's response (None: not asked)."""
+    """A sample that some runs got right and others wrong, with each run's response; None if a run lacks it."""
 
     answer: Answer
     lines: tuple[ComparisonLine | None, ...]
@@ -88,27 +88,27 @@ class Disagreement:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The first of `arms` is what the others are compared with. `notes` say what could not be compared."""
+    """A comparison of `arms` with the first of them. `notes` name everything that could not be compared."""
 
     arms: tuple[Arm, ...]
     made: datetime
     rows: tuple[ComparisonRow, ...]
-    settings: tuple[tuple[str, tuple[str, ...]], ...]  # fields of the recipes that are not the same everywhere
+    settings: tuple[tuple[str, tuple[str, ...]], ...]  # recipe fields whose values differ, with one value per run
     disagreements: tuple[Disagreement, ...]
     notes: tuple[str, ...]
 
     @property
     def skills(self) -> list[ComparisonRow]:
-        """The rows that stand for a skill."""
+        """The rows that are about a skill."""
         return [row for row in self.rows if not row.overall]
 
     @property
     def benchmarks(self) -> list[ComparisonRow]:
-        """The rows that stand for a whole benchmark."""
+        """The rows that are about a whole benchmark."""
         return [row for row in self.rows if row.overall]
 
     def tally(self, arm: int) -> tuple[int, int, int]:
-        """Skills on which the run is significantly better than the first, not different, and worse."""
+        """Count the skills on which the run is significantly better than the first run, not different, and worse."""
         found = [row.cells[arm] for row in self.skills]
         tested = [cell.paired for cell in found if cell is not None and cell.paired is not None]
         better = sum(paired.significant and paired.difference > 0 for paired in tested)
@@ -117,16 +117,16 @@ class Comparison:
 
 
 def compare_runs(runs: Sequence[Run]) -> Comparison:
-    """Compare runs of one store or of several; the first is what the others are held to.
+    """Compare runs of one store or of several with the first of them.
 
     Raises:
-        ConfigError: fewer than two runs, one twice, or one that has evaluated nothing.
+        ConfigError: fewer than two runs, a run named twice, or a run without evaluations.
     """
     ids = [run.id for run in runs]
     if len(ids) < 2 or len(set(ids)) < len(ids):
         raise ConfigError(
-            f"{len(set(ids))} different runs are named; a comparison takes two or more.",
-            remedy="`mantis status` lists the runs of a store.",
+            f"{len(set(ids))} different runs are named, but a comparison takes two or more.",
+            remedy="Choose runs from the list that `mantis status` prints.",
         )
     notes: list[str] = []
     arms = tuple(_arm(run, notes) for run in runs)
@@ -151,7 +151,7 @@ def _arm(run: Run, notes: list[str]) -> Arm:
     }
     if not evaluations:
         raise ConfigError(
-            f"run = {run.id!r} has evaluated nothing yet.", remedy=f"`mantis status {run.id}` says how far it is."
+            f"run = {run.id!r} has evaluated nothing yet.", remedy=f"Look at its steps with `mantis status {run.id}`."
         )
     ordered = [evaluations[name] for name in run.recipe.evaluation.benchmarks if name in evaluations]
     scores = [score for manifest in ordered for score in stored_scores(reader, manifest)]
@@ -176,7 +176,9 @@ def _lines(reader: Reader, evaluation: Manifest) -> dict[str, ComparisonLine]:
     try:
         lines = [ComparisonLine.model_validate(row) for row in rows]
     except ValidationError:
-        reader.note(f"{evaluation.key} is of an earlier version; evaluate again to compare it sample by sample.")
+        reader.note(
+            f"{evaluation.key} was written by an earlier version. Evaluate again to compare it sample by sample."
+        )
         return {}
     return {line.id: line for line in lines}
 
@@ -196,12 +198,12 @@ def _row(arms: Sequence[Arm], name: tuple[str, str], notes: list[str]) -> Compar
 
 
 def _paired(first: Arm, second: Arm, score: Score, notes: list[str]) -> Paired | None:
-    """The test on the samples that both runs answered."""
+    """Test the difference on the samples that both runs answered; None if they share none."""
     ours, theirs = second.lines.get(score.benchmark, {}), first.lines.get(score.benchmark, {})
     shared = [sample for sample, line in theirs.items() if sample in ours and line.asks_the_same(ours[sample])]
     if ours and theirs and len(shared) < max(len(ours), len(theirs)):
         notes.append(
-            f"{score.benchmark}: {first.run} and {second.run} share {len(shared):,} samples; only those count."
+            f"{score.benchmark}: {first.run} and {second.run} share {len(shared):,} samples. The test uses only those."
         )
     groups: dict[str, tuple[dict[str, float], dict[str, float]]] = {}
     for sample in shared:
@@ -210,7 +212,7 @@ def _paired(first: Arm, second: Arm, score: Score, notes: list[str]) -> Paired |
             continue
         pair = groups.setdefault(line.skill if score.aggregation == "macro" else "", ({}, {}))
         for units, value in zip(pair, (line.score, ours[sample].score), strict=True):
-            units[line.unit] = min(units.get(line.unit, 1.0), value)  # all samples of a unit have to be right
+            units[line.unit] = min(units.get(line.unit, 1.0), value)  # a unit is right if all of its samples are
     if not groups:
         return None
     one, other = ([list(pair[side].values()) for pair in groups.values()] for side in (0, 1))
@@ -218,7 +220,7 @@ def _paired(first: Arm, second: Arm, score: Score, notes: list[str]) -> Paired |
 
 
 def _disagreements(arms: Sequence[Arm]) -> tuple[Disagreement, ...]:
-    """Samples of the runs' galleries, which have pictures; a few of each skill before more of any."""
+    """Select samples with images from the runs' galleries: a few of each skill before more of any."""
     seen: dict[tuple[str, str], Answer] = {}
     for answer in (answer for arm in arms for answer in arm.gallery):
         seen.setdefault((answer.benchmark, answer.id), answer)
@@ -240,7 +242,7 @@ def _different_settings(arms: Sequence[Arm]) -> tuple[tuple[str, tuple[str, ...]
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """The leaves of nested mappings by their dotted names."""
+    """Flatten nested mappings to their leaves, by dotted names."""
     if not isinstance(value, dict):
         return {prefix: value}
     pairs: Iterable[tuple[str, Any]] = ((f"{prefix}.{key}" if prefix else key, inner) for key, inner in value.items())

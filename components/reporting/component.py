@@ -1,4 +1,4 @@
-"""KFP component of reporting."""
+"""The KFP components of reporting."""
 
 from kfp import dsl
 
@@ -13,7 +13,7 @@ def report(
     page: dsl.Output[dsl.HTML],
     text: dsl.Output[dsl.Markdown],
 ) -> None:
-    """The run's report, as a page and as Markdown."""
+    """Write the run's report as an HTML page and as Markdown."""
     from components.reporting import step
     from mantis.artifacts.manifest import load_manifest
     from mantis.runs.step_runner import component_main, open_run
@@ -32,7 +32,7 @@ def compare(
     page: dsl.Output[dsl.HTML],
     text: dsl.Output[dsl.Markdown],
 ) -> None:
-    """The report of an ablation: its arms side by side, once each has a report of its own."""
+    """Compare the arms of an ablation side by side, after each arm has its own report."""
     from components.reporting import step
     from mantis.runs.step_runner import component_main, open_run
 

@@ -1,4 +1,4 @@
-"""The report step: one run, one page."""
+"""The steps `report` and `compare`: one page for a run, and one for an ablation."""
 
 import json
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ from mantis.runs.step_runner import Run, StepSpec, failure_recorded, open_run, r
 from mantis.schema_versions import Form, versioned
 from mantis.store.base import ObjectStore
 
-REVISION = 4  # raise when the same evaluations would give another page
+REVISION = 4  # increase it when the same evaluations would give another page
 COMPARE_REVISION = 1
 STEP = "report"
 
 
 def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
-    """report.html, report.md, summary.json and model-card.md of `run`; what cannot be found is said on the page.
+    """Write report.html, report.md, summary.json and model-card.md of `run`. The page names everything that is missing.
 
     Raises:
-        StoreError: the store is away.
+        StoreError: the store cannot be reached.
     """
     task = StepSpec(
         step=STEP,
@@ -58,7 +58,7 @@ def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
 
 
 def compare(run: Run) -> Manifest:
-    """report.html, report.md and summary.json of an ablation: its arms side by side, the first to hold the others to.
+    """Write report.html, report.md and summary.json of an ablation, which compares its arms with the first arm.
 
     Raises:
         ConfigError: an arm has evaluated nothing.
@@ -94,6 +94,6 @@ def compare(run: Run) -> Manifest:
 
 
 def hand_over(store: ObjectStore, made: Manifest, page: str, text: str) -> None:
-    """Copy the report to the files in which KFP's UI looks for its HTML and its Markdown."""
+    """Copy the report to the files in which KFP's UI looks for HTML and Markdown."""
     for name, path in (("report.html", page), ("report.md", text)):
         Path(path).write_bytes(store.get(f"{made.key}/{name}"))

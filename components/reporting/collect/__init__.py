@@ -1,1 +1,1 @@
-"""Everything that a report shows, collected from the store."""
+"""Collect from the store everything that a report shows."""

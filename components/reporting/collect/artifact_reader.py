@@ -1,4 +1,4 @@
-"""Reading what may be absent: each gap becomes a note of the report."""
+"""Read files of artifacts that may be absent. Each gap becomes a note of the report."""
 
 import io
 import json
@@ -14,9 +14,9 @@ from mantis.store.base import ObjectStore
 
 
 class Reader:
-    """Reads files of artifacts; where one is missing or broken it notes so and gives None or nothing.
+    """Reads files of artifacts. A missing or broken file gives a note, and None or an empty list.
 
-    A store that is away is no gap: its StoreError goes through.
+    An unreachable store is not a gap: its StoreError reaches the caller.
     """
 
     def __init__(self, store: ObjectStore) -> None:
@@ -24,23 +24,23 @@ class Reader:
         self.notes: list[str] = []
 
     def note(self, text: str) -> None:
-        """Say once that something is missing."""
+        """Add a note, once."""
         if text not in self.notes:
             self.notes.append(text)
 
     def data(self, artifact: Manifest, name: str) -> bytes | None:
-        """The bytes of a file of `artifact`."""
+        """Read the bytes of a file of `artifact`; None if it is missing."""
         try:
             return self.store.get(f"{artifact.key}/{name}")
         except NotFoundError:
-            self.note(f"{artifact.key}/{name} is not there.")
+            self.note(f"{artifact.key}/{name} is missing.")
             return None
 
     def json_rows(self, artifact: Manifest, name: str, form: Form, key: str) -> list[dict[str, Any]]:
-        """The objects of the list at `key` of a JSON document; `form` says which versions can be read.
+        """Read the list of objects at `key` of a JSON document. `form` decides which schema versions can be read.
 
         Raises:
-            VersionError: a later version of this program wrote it.
+            VersionError: a later version of this program wrote the document.
         """
         data = self.data(artifact, name)
         if data is None:
@@ -55,36 +55,36 @@ class Reader:
         return rows
 
     def scores(self, evaluation: Manifest) -> list[dict[str, Any]]:
-        """The rows of scores.json."""
+        """Read the rows of scores.json."""
         return self.json_rows(evaluation, "scores.json", Form.SCORES, "scores")
 
     def answers(self, evaluation: Manifest) -> list[dict[str, Any]]:
-        """The entries of gallery.json."""
+        """Read the entries of gallery.json."""
         return self.json_rows(evaluation, "gallery.json", Form.GALLERY, "answers")
 
     def json_lines(self, artifact: Manifest, name: str) -> list[dict[str, Any]]:
-        """The objects of a file with one JSON object per line."""
+        """Read a file with one JSON object per line."""
         data = self.data(artifact, name)
         try:
             return [json.loads(line) for line in (data or b"").splitlines() if line.strip()]
         except ValueError:
-            self.note(f"{artifact.key}/{name} is not JSON, line by line.")
+            self.note(f"{artifact.key}/{name} does not have one JSON object per line.")
             return []
 
     def parquet(self, artifact: Manifest, name: str) -> list[dict[str, Any]]:
-        """The rows of a Parquet file."""
+        """Read the rows of a Parquet file."""
         data = self.data(artifact, name)
         if data is None:
             return []
         try:
             rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(data)).to_pylist()
-        except (OSError, ValueError):  # pyarrow's own errors are these
+        except (OSError, ValueError):  # the base classes of pyarrow's errors
             self.note(f"{artifact.key}/{name} is not a Parquet file.")
             return []
         return rows
 
     def chain(self, artifact: Manifest) -> list[Link]:
-        """The artifact and what it was made from; hashes are not checked, `mantis lineage` does that."""
+        """List the artifact and its ancestors. Hashes are not checked here; `mantis lineage` checks them."""
         links: list[Link] = []
         try:
             for link in walk(self.store, artifact, check=False):

@@ -1,4 +1,4 @@
-"""The data mixture and its ledgers."""
+"""Collect the subsets, ledgers, licences and image comparison of the data mixture."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
@@ -56,7 +56,7 @@ def _described(reader: Reader, mixture: Manifest | None) -> list[dict[str, Any]]
 
 
 def licences_of(reader: Reader, mixture: Manifest | None) -> tuple[LicenceNotice, ...]:
-    """The terms of the mixture's subsets, as far as they are published sets."""
+    """Return the terms of those subsets of the mixture that are published data sets."""
     rows = [{"subset": row.get("name"), **row["licence"]} for row in _described(reader, mixture) if row.get("licence")]
     return tuple(_valid(reader, LicenceNotice, rows, "subsets.json"))
 
@@ -79,11 +79,11 @@ def base_licences_of(reader: Reader, manifests: Sequence[Manifest]) -> tuple[Lic
 
 
 def contamination_of(reader: Reader, run: Run) -> tuple[Contamination, ...]:
-    """What the run's comparison of benchmark and training images found; a benchmark each."""
+    """Return the images that the benchmarks and the training data share, one row per benchmark."""
     record = read_record(run.store, run.id, "contamination")
     found = read_manifest(run.store, record.key) if record and record.key else None
     if found is None:
-        reader.note("Benchmark images were not compared with training images.")
+        reader.note("This run did not compare benchmark images with training images.")
         return ()
     hits = reader.parquet(found, "hits.parquet")
     rows = [
@@ -107,12 +107,12 @@ def _words(hit: dict[str, Any]) -> str:
 
 
 def _epoch(reader: Reader, mixture: Manifest) -> dict[str, dict[str, int]] | None:
-    """Samples, images and tokens of an epoch by subset; None where the index cannot be read."""
+    """Count samples, images and tokens of an epoch, by subset; None if the index cannot be read."""
     try:
         table = open_table(reader.store, f"{mixture.key}/index.lance")
         index = table.to_table(columns=["subset", "images", "tokens"])
     except StoreError:
-        reader.note(f"{mixture.key}/index.lance cannot be read: what an epoch holds is not shown.")
+        reader.note(f"{mixture.key}/index.lance cannot be read, so the content of an epoch is not shown.")
         return None
     sums = index.group_by("subset").aggregate([("images", "sum"), ("tokens", "sum"), ("subset", "count")])
     return {
@@ -122,7 +122,7 @@ def _epoch(reader: Reader, mixture: Manifest) -> dict[str, dict[str, int]] | Non
 
 
 def ledger_reasons(reader: Reader, artifacts: Sequence[Manifest]) -> tuple[LedgerReason, ...]:
-    """The ledgers of `artifacts` (datasets, mixture) by subset, action and reason; the most frequent first."""
+    """Group the ledgers of `artifacts` (datasets, mixture) by subset, action and reason, the most frequent first."""
     groups: dict[tuple[str, str, str, str], list[dict[str, Any]]] = {}
     for artifact in artifacts:
         for row in reader.parquet(artifact, "ledger.parquet"):

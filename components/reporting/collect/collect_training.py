@@ -1,4 +1,4 @@
-"""Training as its checkpoint tells it."""
+"""Collect the figures and curves of training from its checkpoint."""
 
 import math
 import statistics
@@ -17,11 +17,11 @@ CURVES = {
     "samples_per_second": "Samples per second",
     "mfu": "Model FLOPs utilization",
 }
-CAUSE = "seconds_"  # prefix of the summary's seconds by cause
+CAUSE = "seconds_"  # prefix of the summary's fields that hold seconds by cause
 
 
 def training_of(reader: Reader, checkpoint: Manifest) -> Training:
-    """Summary numbers and curves of `checkpoint`; a number that it lacks is noted and None."""
+    """Return summary figures and curves of `checkpoint`. A missing figure becomes a note, and None."""
     summary = checkpoint.summary
     rows = reader.json_lines(checkpoint, "metrics.jsonl")
 
@@ -29,7 +29,7 @@ def training_of(reader: Reader, checkpoint: Manifest) -> Training:
         value = summary.get(name)
         if isinstance(value, int | float) and math.isfinite(value):
             return value
-        reader.note(f"{checkpoint.key} does not say its {name}.")
+        reader.note(f"{checkpoint.key} does not state its {name}.")
         return None
 
     def count(name: str) -> int | None:
@@ -56,7 +56,7 @@ def training_of(reader: Reader, checkpoint: Manifest) -> Training:
 
 
 def _straggler(rows: Sequence[dict[str, Any]]) -> Straggler | None:
-    """None for a single rank, which has nobody to be compared with."""
+    """Return the slowest rank; None for a single rank, which has nothing to be compared with."""
     looks = [(int(row["slowest_rank"]), float(row["slowdown"])) for row in rows if "slowdown" in row]
     if not looks:
         return None

@@ -1,4 +1,4 @@
-"""From the store to a RunReport: what the run left behind, and a note for everything that is not there."""
+"""Collect a RunReport from the store, with a note for everything that is missing."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -25,21 +25,21 @@ from mantis.runs.step_runner import Run
 
 REPORT_STEP = "report"
 INLINE_IMAGES = ("data:image/jpeg;base64,", "data:image/png;base64,", "data:image/webp;base64,")
-GALLERY_BYTES = 3_000_000  # of inline images: the page stays below 5 MB with fifteen benchmarks
+GALLERY_BYTES = 3_000_000  # bytes of inline images; keeps the page below 5 MB with fifteen benchmarks
 
 Row = TypeVar("Row", bound=BaseModel)
 
 
 def collect(run: Run, evaluations: Sequence[Manifest]) -> RunReport:
-    """Everything that the report of `run` shows.
+    """Collect everything that the report of `run` shows. Missing artifacts and files become notes.
 
     Raises:
-        StoreError: the store is away; what is merely absent becomes a note.
+        StoreError: the store cannot be reached.
     """
     reader = Reader(run.store)
     ordered = _in_order(run, evaluations)
     if not ordered:
-        reader.note("Nothing was evaluated.")
+        reader.note("This run has no evaluation.")
     links = _chain(reader, ordered)
     manifests = [link.manifest for link in links]
     checkpoint = _only(reader, manifests, ArtifactKind.CHECKPOINT)
@@ -70,7 +70,7 @@ def collect(run: Run, evaluations: Sequence[Manifest]) -> RunReport:
 
 
 def _in_order(run: Run, evaluations: Sequence[Manifest]) -> list[Manifest]:
-    """In the recipe's order of benchmarks, others after them: a parallel loop hands them over in any order."""
+    """Sort by the recipe's order of benchmarks, others last, because a parallel loop returns them in any order."""
     named = list(run.recipe.evaluation.benchmarks)
 
     def place(evaluation: Manifest) -> tuple[int, str]:
@@ -81,7 +81,7 @@ def _in_order(run: Run, evaluations: Sequence[Manifest]) -> list[Manifest]:
 
 
 def _chain(reader: Reader, evaluations: Iterable[Manifest]) -> list[Link]:
-    """The evaluations first, then what they share: model, checkpoint, mixture, datasets; each once."""
+    """List each artifact once: the evaluations first, then their model, checkpoint, mixture and datasets."""
     links: dict[str, Link] = {}
     for evaluation in evaluations:
         for link in reader.chain(evaluation):
@@ -92,26 +92,26 @@ def _chain(reader: Reader, evaluations: Iterable[Manifest]) -> list[Link]:
 def _only(reader: Reader, manifests: Iterable[Manifest], kind: ArtifactKind) -> Manifest | None:
     found = [manifest for manifest in manifests if manifest.kind is kind]
     if not found:
-        reader.note(f"No {kind.value} was found behind the evaluations.")
+        reader.note(f"The lineage of the evaluations contains no {kind.value}.")
     if len(found) > 1:
-        reader.note(f"The evaluations come from {len(found)} {kind.value}s; {found[0].key} is shown.")
+        reader.note(f"The evaluations have {len(found)} {kind.value}s in their lineage; {found[0].key} is shown.")
     return found[0] if found else None
 
 
 def stored_scores(reader: Reader, evaluation: Manifest) -> list[Score]:
-    """The rows of scores.json."""
+    """Return the rows of scores.json."""
     return _parsed_rows(reader, evaluation, "scores.json", reader.scores(evaluation), Score)
 
 
 def stored_answers(reader: Reader, evaluation: Manifest) -> list[Answer]:
-    """The entries of gallery.json."""
+    """Return the entries of gallery.json."""
     return _parsed_rows(reader, evaluation, "gallery.json", reader.answers(evaluation), Answer)
 
 
 def _parsed_rows(
     reader: Reader, manifest: Manifest, name: str, raw_rows: list[dict[str, Any]], row_type: type[Row]
 ) -> list[Row]:
-    """The rows of a JSON file of `manifest`; one that is not what it should be is noted and left out."""
+    """Parse the rows of a JSON file of `manifest`. An invalid row becomes a note and is left out."""
     rows = []
     for number, raw in enumerate(raw_rows):
         try:
@@ -128,14 +128,14 @@ def _gallery(reader: Reader, evaluations: Iterable[Manifest]) -> list[Answer]:
     for evaluation in evaluations:
         for answer in stored_answers(reader, evaluation):
             inline = tuple(image for image in answer.images if image.startswith(INLINE_IMAGES))
-            if len(inline) < len(answer.images):  # the page must not fetch anything
+            if len(inline) < len(answer.images):  # the page must not load anything from elsewhere
                 reader.note(f"{evaluation.key}/gallery.json, {answer.id}: images that are not inline are left out.")
             answers.append(answer.model_copy(update={"images": inline}))
     return answers
 
 
 def _within_budget(gallery: Sequence[Answer]) -> tuple[Answer, ...]:
-    """As many answers as fit: the first right, wrong and unparsed one of every skill, then the second ones."""
+    """Select answers within GALLERY_BYTES: one right, wrong and unparsed answer per skill, then the second ones."""
     seen: dict[tuple[str, str, bool, bool], int] = {}
     ranked = []
     for place, answer in enumerate(gallery):
@@ -153,7 +153,7 @@ def _within_budget(gallery: Sequence[Answer]) -> tuple[Answer, ...]:
 
 
 def _steps(run: Run) -> tuple[StepTime, ...]:
-    """Records of the steps; this one is still running and therefore left out."""
+    """Return the times of the steps. The report's own step is still running and therefore left out."""
     return tuple(_step_time(record) for record in read_records(run.store, run.id) if record.step != REPORT_STEP)
 
 

@@ -1,4 +1,4 @@
-"""Our scores among the published ones, and what that says of a run that is to reproduce one of them."""
+"""Place the run's scores among published ones, and judge whether the run reproduces one of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,21 +8,21 @@ from mantis.artifacts.scores import Score
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """A benchmark held to the published figure of the reference model; accuracies in percent."""
+    """A benchmark's score compared with the published figure of the reference model; accuracies in percent."""
 
     score: Score
-    word: str  # reproduced, above, below, no paper figure
+    word: str  # one of: reproduced, above, below, no paper figure
     published: float | None
 
     @property
     def difference(self) -> float | None:
-        """Percentage points, ours minus theirs."""
+        """The run's accuracy minus the published one, in percentage points."""
         return None if self.published is None else 100 * self.score.accuracy - self.published
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceRow:
-    """One model over the benchmarks, in percent; None where nothing was published. `ours` marks this run's."""
+    """One model's accuracies in percent, by benchmark; None where nothing was published. `ours` marks this run."""
 
     model: str
     accuracies: tuple[float | None, ...]
@@ -31,7 +31,7 @@ class ReferenceRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceTable:
-    """Published rows and ours, best first; rows of fewer benchmarks come after those of more."""
+    """Published rows and this run's, best first. Rows with fewer benchmarks follow those with more."""
 
     benchmarks: tuple[Score, ...]
     rungs: tuple[ReferenceRow, ...]
@@ -39,9 +39,13 @@ class ReferenceTable:
 
 
 def verdict_of(score: Score, reference: str) -> Verdict:
-    """`reproduced` where the published figure lies in the 95 % interval, else `above` or `below`.
+    """Judge a score: `reproduced` if the published figure lies in the 95 % interval, else `above` or `below`.
 
-    There is `no paper figure` where nobody named a reference, it has no row, or its row is of other samples.
+    The word is `no paper figure` in three cases:
+
+    - `reference` is empty.
+    - The benchmark has no published row of this model.
+    - The published row is about other samples.
     """
     rows = [row for row in score.paper if row.model == reference and row.comparable]
     if not rows:
@@ -57,7 +61,7 @@ def verdict_of(score: Score, reference: str) -> Verdict:
 
 
 def reference_table(benchmarks: Sequence[Score], name: str) -> ReferenceTable | None:
-    """The ladder of the benchmarks that have published rows; None where none has. `name` is what ours is called."""
+    """Build the table of the benchmarks that have published rows; None if none has. `name` labels this run's row."""
     shown = tuple(score for score in benchmarks if score.paper)
     if not shown:
         return None

@@ -1,4 +1,4 @@
-"""What a report shows, as frozen values: collected once, rendered as a page, as Markdown and as JSON."""
+"""The content of a report as frozen values, collected once and rendered as HTML, Markdown and JSON."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,14 +27,14 @@ class Answer(_Row):
     answer: str
     response: str
     correct: bool
-    # Schema version 1 of gallery.json said `understood`.
+    # Schema version 1 of gallery.json calls this field `understood`.
     parsed: bool = Field(True, validation_alias=AliasChoices("parsed", "understood"))
     images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One column of metrics.jsonl over the steps."""
+    """One column of metrics.jsonl over the steps; `points` are (step, value)."""
 
     name: str
     title: str
@@ -43,7 +43,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Straggler:
-    """The rank that was most often the slowest at the same work, and its time over the median rank's there."""
+    """The rank that most often took longest for the same work, and its time as a multiple of the median rank's."""
 
     rank: int
     slowdown: float
@@ -51,7 +51,10 @@ class Straggler:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What the checkpoint says about its training; None where it does not say. Seconds are by cause of goodput."""
+    """Figures of the training, from the checkpoint; None if the checkpoint lacks one.
+
+    `seconds` maps each cause of goodput (see formatting.CAUSES) to its time.
+    """
 
     steps: int | None
     samples: int | None
@@ -68,7 +71,7 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Subset:
-    """Rows of one subset: as read, kept, dropped and repaired, and what an epoch takes of it."""
+    """Rows of one subset as read, kept, dropped and repaired, and its samples, images and tokens in an epoch."""
 
     name: str
     skill: str = ""
@@ -82,7 +85,7 @@ class Subset:
 
 
 class LicenceNotice(_Row):
-    """The terms of a published subset, or of weights that training began with; `origin` says where they were read."""
+    """The terms of a published subset or of base weights; `origin` names the page that states them."""
 
     subset: str
     name: str
@@ -92,9 +95,17 @@ class LicenceNotice(_Row):
 
 
 class Contamination(_Row):
-    """One benchmark: its images, how many have a perceptual hash, and how many are in the training mixture.
+    """The images of one benchmark that also occur in the training mixture.
 
-    `samples` are the training samples that show one of them; `examples` a few pairs, in words.
+    Attributes:
+        benchmark: its name.
+        images: number of the benchmark's images.
+        hashed: number of images that have a perceptual hash.
+        unreadable: number of images that could not be decoded.
+        exact: number of images with the same bytes as a training image.
+        similar: number of images that resemble a training image.
+        samples: number of training samples that show one of these images.
+        examples: a few matches, in words.
     """
 
     benchmark: str
@@ -109,7 +120,7 @@ class Contamination(_Row):
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerRow:
-    """A row of a ledger, as an example."""
+    """A row of a ledger, shown as an example."""
 
     row: int
     id: str
@@ -119,7 +130,7 @@ class LedgerRow:
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerReason:
-    """All rows of a ledger with one reason; the first few as examples."""
+    """All ledger rows with one reason: their number, and the first few as examples."""
 
     subset: str
     step: str
@@ -131,7 +142,7 @@ class LedgerReason:
 
 @dataclass(frozen=True, kw_only=True)
 class StepTime:
-    """A step of the run, up to when the report was made."""
+    """The time of a step, as recorded when the report was made."""
 
     step: str
     state: State
@@ -144,7 +155,7 @@ class StepTime:
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """One link of the chain, with its distance from the evaluations."""
+    """One artifact of the lineage; `depth` is its distance from the evaluations."""
 
     depth: int
     role: str
@@ -160,7 +171,7 @@ class Artifact:
 
 @dataclass(frozen=True, kw_only=True)
 class Answering:
-    """What one evaluation cost: answers generated (the others were there already) and seconds; None if not said."""
+    """The cost of one evaluation: answers generated in this run, and seconds; None if the summary lacks them."""
 
     benchmark: str
     generated: int | None
@@ -168,13 +179,13 @@ class Answering:
 
     @property
     def per_second(self) -> float | None:
-        """Answers per second."""
+        """Generated answers per second."""
         return self.generated / self.seconds if self.generated and self.seconds else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunReport:
-    """One run. `notes` say in plain words what could not be found; nothing is left out silently."""
+    """Everything that the report of one run shows. `notes` name, in plain words, everything that is missing."""
 
     run: str
     recipe: str
@@ -197,33 +208,33 @@ class RunReport:
 
     @property
     def skills(self) -> list[Score]:
-        """The rows that stand for a skill."""
+        """The rows that are about a skill."""
         return [score for score in self.scores if not score.overall]
 
     @property
     def benchmarks(self) -> list[Score]:
-        """The rows that stand for a whole benchmark."""
+        """The rows that are about a whole benchmark."""
         return [score for score in self.scores if score.overall]
 
     @property
     def evaluations(self) -> list[Artifact]:
-        """The artifacts that the chain begins at."""
+        """The artifacts at which the lineage begins."""
         return [artifact for artifact in self.lineage if artifact.kind == "evaluation"]
 
     def total(self, field: str) -> int | None:
-        """Sum of a column of `subsets`, None where one of them is not known."""
+        """The sum of a column of `subsets`; None if one value is unknown."""
         values = [getattr(subset, field) for subset in self.subsets]
         return None if None in values else sum(values)
 
     def lineage_commands(self) -> list[str]:
-        """What to type to walk the chain: from one prediction where one is shown, and from every evaluation."""
+        """Commands that walk the lineage: from one shown prediction, and from every evaluation."""
         keys = [artifact.key for artifact in self.evaluations]
         first = next(iter(self.gallery), None)
         shown = [f"{key}#{first.id}" for key in keys if first and f"/{first.benchmark}/" in key]
         return [f"mantis lineage {quote(key)}" for key in [*shown, *keys]]
 
     def gallery_by_skill(self) -> Iterator[tuple[str, list[Answer]]]:
-        """The gallery's answers under the title of their skill, in the gallery's order."""
+        """Yield the gallery's answers by the title of their skill, in the gallery's order."""
         groups: dict[tuple[str, str], list[Answer]] = {}
         for answer in self.gallery:
             groups.setdefault((answer.benchmark, answer.skill), []).append(answer)

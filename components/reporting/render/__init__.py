@@ -1,1 +1,1 @@
-"""A report as HTML, Markdown and JSON."""
+"""Render a report as HTML, Markdown and JSON."""

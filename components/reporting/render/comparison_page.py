@@ -1,4 +1,4 @@
-"""A Comparison as one self-contained HTML page, and as Markdown."""
+"""Render a Comparison as one self-contained HTML page, and as Markdown."""
 
 from components.reporting.compare_runs import Comparison, ComparisonCell, ComparisonRow, Disagreement
 from components.reporting.render import formatting
@@ -6,11 +6,11 @@ from components.reporting.render.markdown import escaped, table
 from components.reporting.render.page import environment
 from components.reporting.render.plot_scales import linear
 
-LEAST_SPAN = 0.05  # of the scale of differences: five points, or noise would look large
+LEAST_SPAN = 0.05  # minimum range of the scale of differences, as a share; below five points noise would look large
 
 
 def render_comparison(comparison: Comparison) -> str:
-    """The page: style, drawings and images inline, no script, nothing fetched. Pure."""
+    """Render the page with style, plots and images inline, without scripts or external resources."""
     return (
         environment()
         .get_template("comparison.html")
@@ -19,7 +19,7 @@ def render_comparison(comparison: Comparison) -> str:
 
 
 def render_comparison_markdown(comparison: Comparison) -> str:
-    """The twin of the page, without pictures. Pure."""
+    """Render the same content as Markdown, without images."""
     runs = [arm.run for arm in comparison.arms]
     settings = [[name, *values] for name, values in comparison.settings]
     sections = [
@@ -29,33 +29,33 @@ def render_comparison_markdown(comparison: Comparison) -> str:
         *("- " + escaped(note) for note in comparison.notes),
         *_tables("Scores by benchmark", comparison, comparison.benchmarks),
         *_tables("Scores by skill", comparison, comparison.skills),
-        "## What the recipes say differently",
+        "## Differences between the recipes",
         table(["Field", *map(escaped, runs)], settings, left=1 + len(runs)) if settings else "Nothing.",
-        "## Answers on which they disagree",
+        "## Answers on which the runs disagree",
         *(_disagreement(comparison, each) for each in comparison.disagreements),
     ]
     return "\n\n".join(sections) + "\n"
 
 
 def verdicts(comparison: Comparison) -> list[str]:
-    """A sentence for every run but the first."""
+    """Write one sentence for every run after the first."""
     first = comparison.arms[0].run
     sentences = []
     for number, arm in enumerate(comparison.arms[1:], 1):
         better, same, worse = comparison.tally(number)
         if better + same + worse == 0:
-            sentences.append(f"{arm.run} shares no sample with {first}: they cannot be compared.")
+            sentences.append(f"{arm.run} shares no sample with {first}, so the two cannot be compared.")
         elif better == worse == 0:
-            sentences.append(f"{arm.run} cannot be told from {first} on any of {same} skills.")
+            sentences.append(f"{arm.run} does not differ significantly from {first} on any of {same} skills.")
         else:
             sentences.append(
-                f"{arm.run} is better than {first} on {better}, worse on {worse} of {better + same + worse} skills."
+                f"Of {better + same + worse} skills, {arm.run} is better than {first} on {better} and worse on {worse}."
             )
     return sentences
 
 
 def difference(cell: ComparisonCell) -> str:
-    """`+3.2 (+1.1 to +5.4), p = 0.002`; empty for the run that the others are compared with."""
+    """Write `+3.2 (+1.1 to +5.4), p = 0.002`; empty for the first run."""
     if cell.paired is None:
         return ""
     low, middle, high = (

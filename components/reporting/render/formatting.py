@@ -1,4 +1,4 @@
-"""Values as people read them, the same in the page and in its Markdown twin."""
+"""Format values for readers, in the same way in HTML and Markdown."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,12 @@ LONGEST_TEXT = 600  # characters of a question or response
 SIGNIFICANT = 3
 
 CONTAMINATION = (
-    "Images of the benchmarks that are also images of training samples: with the same bytes, or alike by a perceptual "
-    "hash (at most 24 of 256 bits differ), which small or plain images do not have. Benchmarks that were held in by "
-    "training on another split of theirs are expected to share some."
+    "Images of the benchmarks that also occur in training samples. They have the same bytes, or similar perceptual "
+    "hashes (at most 24 of 256 bits differ). Small or plain images have no such hash. If training used another split "
+    "of a benchmark, some shared images are expected."
 )
 
-CAUSES = {  # of goodput: what training spends its time on
+CAUSES = {  # categories of goodput: the activities that take up the time of training
     "step": "training steps",
     "data": "waiting for data",
     "save": "saving checkpoints",
@@ -32,47 +32,51 @@ AGGREGATIONS = {"macro": "mean of its skills", "micro": "mean of its samples"}
 
 
 def percent(share: float | None) -> str:
-    """A share as a percentage with one decimal, without its sign."""
+    """A share as a percentage with one decimal, without the percent sign."""
     return ABSENT if share is None else f"{100 * share:.1f}"
 
 
 def whole_percent(share: float | None) -> str:
-    """A share as a whole percentage, with its sign."""
+    """A share as a whole percentage, with the percent sign."""
     return ABSENT if share is None else f"{100 * share:.0f} %"
 
 
 def decimal(value: float | None) -> str:
-    """A figure that already is in percent."""
+    """A figure that is in percent already, with one decimal."""
     return ABSENT if value is None else f"{value:.1f}"
 
 
 def points(value: float) -> str:
-    """Percentage points with their sign."""
+    """Percentage points with plus or minus sign."""
     return f"{value:+.1f}".replace("-", "−")
 
 
 def probability(p: float | None) -> str:
-    """A p value; empty where there is none."""
+    """A p value; empty for None."""
     if p is None:
         return ""
     return "p < 0.001" if p < 0.001 else f"p = {p:.2f}" if p >= 0.01 else f"p = {p:.3f}"
 
 
 def count(value: float | None) -> str:
-    """A whole number with separators."""
+    """A whole number with thousands separators."""
     return ABSENT if value is None else f"{value:,.0f}"
 
 
 def straggler(found: Straggler | None) -> str:
-    """The rank that the others wait for."""
-    return ABSENT if found is None else f"rank {found.rank}, {found.slowdown:.2f} times the median for the same work"
+    """The slowest rank, for which the other ranks wait."""
+    return (
+        ABSENT
+        if found is None
+        else f"rank {found.rank}, {found.slowdown:.2f} times the median rank's time for the same work"
+    )
 
 
 def short(value: float | None) -> str:
-    """A number in three significant digits: 1.05 M, 40.1 k, 173, 0.052, 1.2e-3."""
+    """A number with three significant digits: 1.05 M, 40.1 k, 173, 0.052, 1.2e-3."""
     if value is None:
         return ABSENT
-    size = abs(float(f"{value:.{SIGNIFICANT}g}"))  # rounded first: 999,999 is 1 M, not 1000 k
+    size = abs(float(f"{value:.{SIGNIFICANT}g}"))  # rounded first, so that 999,999 becomes 1 M and not 1000 k
     for limit, divisor, unit in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
         if size >= limit:
             return f"{value / divisor:.{SIGNIFICANT}g} {unit}"
@@ -107,18 +111,18 @@ def round_duration(seconds: float) -> str:
 
 
 def outcome(step: StepTime) -> str:
-    """What became of a step, in a few words."""
+    """The outcome of a step, in a few words."""
     again = f", attempt {step.attempts}" if step.attempts > 1 else ""
     return {
         State.DONE: f"done{again}",
-        State.REUSED: "was already there",
+        State.REUSED: "result reused from an earlier run",
         State.FAILED: f"failed{again}: {step.reason}",
-        State.STARTED: f"not ended{again}",
+        State.STARTED: f"not finished{again}",
     }[step.state]
 
 
 def question(answer: Answer) -> str:
-    """The question with its image marks numbered as the images beside it, leading ones left out; bounded."""
+    """The question, shortened, with its image marks numbered like the images beside it; leading marks are left out."""
     pieces = answer.question.split(IMAGE_MARK)
     numbered = [f"[{number}]{piece}" for number, piece in enumerate(pieces[1:], 1)]
     leading = 0
@@ -128,21 +132,21 @@ def question(answer: Answer) -> str:
 
 
 def shortened(text: str) -> str:
-    """At most LONGEST_TEXT characters."""
+    """Cut a text to at most LONGEST_TEXT characters."""
     text = text.strip()
     return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1].rstrip() + "…"
 
 
 def mark(answer: Answer) -> str:
-    """Whether the answer is right; one that scoring could make nothing of says so."""
+    """Whether the answer is right, wrong, or could not be parsed."""
     return "✓ Right" if answer.correct else "✗ Wrong" if answer.parsed else "✗ Not parsed"
 
 
 def response(answer: Answer) -> str:
-    """The response, or a word for none."""
+    """The response, or a word for an empty one."""
     return shortened(answer.response) or "(empty)"
 
 
 def joined(items: Sequence[str]) -> str:
-    """Options as one line."""
+    """Options on one line."""
     return shortened(" · ".join(items))

@@ -1,4 +1,4 @@
-"""A RunReport as Markdown without any HTML: what KFP's interface and MLflow show of a run."""
+"""Render a RunReport as Markdown without HTML, for KFP's interface and MLflow."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -10,14 +10,14 @@ from components.reporting.render import formatting
 from components.reporting.render.page import causes
 from mantis.artifacts.scores import Score
 
-LONGEST = 400_000  # characters; what interfaces show without choking
+LONGEST = 400_000  # characters; interfaces become slow with more
 LEDGER_ROWS = 200
 CURVE_ROWS = 12
 SPECIAL = re.compile(r"([\\`*_{}\[\]|~#])")
 
 
 def render_markdown(report: RunReport) -> str:
-    """The twin of the page, without pictures. Pure."""
+    """Render the content of the page as Markdown, without images."""
     sections = [_head, score_sections, _training, _data, _time, _lineage, _recipe]
     before = [block for section in sections[:5] for block in section(report)]
     after = [block for section in sections[5:] for block in section(report)]
@@ -26,18 +26,18 @@ def render_markdown(report: RunReport) -> str:
 
 
 def score_sections(report: RunReport) -> list[str]:
-    """Scores by benchmark, with the published ones, and by skill."""
+    """Render the scores by benchmark, with the published ones, and by skill."""
     return [*_benchmarks(report), *_scores(report)]
 
 
 def escaped(value: str) -> str:
-    """`value` as plain text on one line: no HTML, no link, no table cell can begin in it."""
+    """Escape `value` as plain text on one line, so that no HTML, link or table cell can begin in it."""
     plain = " ".join(value.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return SPECIAL.sub(r"\\\1", plain)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
-    """A table whose first `left` columns are text and the others numbers; cells are escaped."""
+    """Render a table whose first `left` columns are text and the others numbers; cells are escaped."""
     marks = [":--" if column < left else "--:" for column in range(len(header))]
     lines = [header, marks, *([escaped(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -53,7 +53,7 @@ def _head(report: RunReport) -> list[str]:
     if about:
         blocks.append(escaped(about))
     if report.notes:
-        blocks.append("What this report could not find:\n\n" + "\n".join(f"- {escaped(note)}" for note in report.notes))
+        blocks.append("Missing from this report:\n\n" + "\n".join(f"- {escaped(note)}" for note in report.notes))
     return blocks
 
 
@@ -92,13 +92,13 @@ def _benchmark(held: Verdict) -> list[str]:
 
 def _scores(report: RunReport) -> list[str]:
     if not report.skills:
-        return ["## Scores by skill", "There are no scores."]
+        return ["## Scores by skill", "The run has no scores."]
     header = ["Skill", "Benchmark", "Samples", "Accuracy", "95 % interval", "Chance", "Above chance", "Blind"]
     shown = table([*header, "Shuffled", "Strict", "Not parsed"], map(_score, report.skills), left=2)
     return [
         "## Scores by skill",
-        "Accuracy in percent. A control sees no images (blind) or those of another sample (shuffled); p is one-sided, "
-        "that it is above chance. Strict: only a response that is nothing but a valid answer counts.",
+        "Accuracy in percent. A control sees no images (blind) or the images of another sample (shuffled). Its p is "
+        "one-sided: the probability of such a result at chance. Strict counts responses that are a bare valid answer.",
         shown,
     ]
 
@@ -126,7 +126,7 @@ def _control(value: float | None, p: float | None) -> str:
 def _training(report: RunReport) -> list[str]:
     training = report.training
     if training is None:
-        return ["## Training", "The checkpoint was not found, so nothing is known of the training."]
+        return ["## Training", "This report shows no training, because the checkpoint was not found."]
     rows = [
         ("Steps", formatting.count(training.steps)),
         ("Samples", formatting.count(training.samples)),
@@ -146,7 +146,7 @@ def _training(report: RunReport) -> list[str]:
 
 
 def _curves(curves: Sequence[Curve]) -> list[str]:
-    """The curves at a few steps, evenly spaced over those that were logged."""
+    """Render the curves at a few logged steps, evenly spaced."""
     by_step = [dict(curve.points) for curve in curves]
     steps = sorted({step for points in by_step for step in points})
     if not steps:
@@ -163,7 +163,7 @@ def _curves(curves: Sequence[Curve]) -> list[str]:
 def _data(report: RunReport) -> list[str]:
     fields = ("rows", "kept", "dropped", "repaired", "samples", "images", "tokens")
     if not report.subsets:
-        return ["## Data", "No dataset was found behind the evaluations."]
+        return ["## Data", "The lineage of the evaluations contains no dataset."]
     rows = [
         [
             subset.name,
@@ -186,7 +186,7 @@ def _ledger(report: RunReport) -> list[str]:
             [reason.reason, reason.action, reason.subset, reason.step, examples, formatting.count(reason.count)]
         )
     left_out = len(report.ledger) - LEDGER_ROWS
-    more = [f"{left_out} more reasons are in the ledgers."] if left_out > 0 else []
+    more = [f"The ledgers hold {left_out} more reasons."] if left_out > 0 else []
     return [table(["Reason", "Action", "Subset", "In step", "For example", "Rows"], rows, left=5), *more]
 
 
@@ -222,7 +222,7 @@ def _time(report: RunReport) -> list[str]:
     return [
         "## Time by step",
         table(["Step", "Outcome", "Time"], rows, left=2),
-        "This report's own step was still running and is left out.",
+        "The step `report` is left out, because it was still running.",
         *_answering(report),
     ]
 
@@ -241,15 +241,15 @@ def _answering(report: RunReport) -> list[str]:
 
 
 def _gallery(report: RunReport, room: int) -> list[str]:
-    """As many answers as fit into `room` characters."""
+    """Render the answers that fit into `room` characters."""
     blocks = ["## Answers to look at"]
     if not report.gallery:
-        return [*blocks, "There is no gallery."]
+        return [*blocks, "The evaluations have no gallery."]
     for title, answers in report.gallery_by_skill():
         block = "\n".join([f"### {escaped(title)}", "", *map(_answer, answers)])
         room -= len(block) + 2
         if room < 0:
-            return [*blocks, "The other answers are in the evaluations' gallery.json."]
+            return [*blocks, "The other answers are in gallery.json of the evaluations."]
         blocks.append(block)
     return blocks
 
@@ -266,7 +266,7 @@ def _answer(answer: Answer) -> str:
 
 def _lineage(report: RunReport) -> list[str]:
     if not report.lineage:
-        return ["## Lineage", "There is no evaluation to walk back from."]
+        return ["## Lineage", "The run has no evaluation, and therefore no lineage."]
     rows = [
         [
             artifact.kind if artifact.role == artifact.kind else f"{artifact.kind} {artifact.role}",
@@ -278,7 +278,7 @@ def _lineage(report: RunReport) -> list[str]:
         for artifact in report.lineage
     ]
     shown = table(["Artifact", "Fingerprint", "Made by", "Code", "Image"], rows, left=5)
-    where = "The keys are relative to the store of this run. `--store` or MANTIS_STORE names it, else it is `.mantis`."
+    where = "Keys are relative to the store of this run: `--store` or MANTIS_STORE, with `.mantis` as the default."
     return ["## Lineage", shown, where, _fenced("\n".join(report.lineage_commands()))]
 
 
@@ -287,7 +287,7 @@ def _recipe(report: RunReport) -> list[str]:
 
 
 def _fenced(content: str, language: str = "") -> str:
-    """A code block whose fence is longer than any in `content`."""
+    """Render a code block whose fence is longer than any fence in `content`."""
     longest = max((len(ticks) for ticks in re.findall(r"`+", content)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{content}\n{fence}"

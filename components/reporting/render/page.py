@@ -1,4 +1,4 @@
-"""A RunReport as one self-contained HTML page."""
+"""Render a RunReport as one self-contained HTML page."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from components.reporting.render import formatting, plots
 
 
 def render_page(report: RunReport) -> str:
-    """The page: style, drawings and images inline, no script, nothing fetched. Pure."""
+    """Render the page with style, plots and images inline, without scripts or external resources."""
     return (
         environment()
         .get_template("report.html")
@@ -29,7 +29,7 @@ def render_page(report: RunReport) -> str:
 
 
 def environment() -> Environment:
-    """The templates, with the drawings and the words that they use."""
+    """Load the templates, with the plots and formatting functions that they use."""
     templates = Environment(
         loader=PackageLoader("components.reporting.render"),
         autoescape=True,
@@ -42,7 +42,7 @@ def environment() -> Environment:
 
 
 def causes(training: Training | None) -> dict[str, float]:
-    """Seconds of training by cause, training steps first, the others by size; those without time are left out."""
+    """Sort the seconds of training by cause: training steps first, then by size, without causes of zero seconds."""
     if training is None:
         return {}
     spent = {cause: seconds for cause, seconds in training.seconds.items() if seconds >= 0.05}
@@ -50,7 +50,7 @@ def causes(training: Training | None) -> dict[str, float]:
 
 
 def _facts(report: RunReport) -> list[tuple[str, str]]:
-    """A few figures under the verdict: value and name."""
+    """Select a few figures for the line under the verdict: value and name."""
     facts = []
     if report.skills:
         above = sum(score.above_chance for score in report.skills)
@@ -68,7 +68,7 @@ def _facts(report: RunReport) -> list[tuple[str, str]]:
 
 
 def _clock(steps: tuple[StepTime, ...]) -> dict[str, Any]:
-    """Where the time strips begin, and how many seconds they span."""
+    """Return the begin of the time strips, and the seconds that they span."""
     if not steps:
         return {}
     began = min(step.started for step in steps)

@@ -1,4 +1,4 @@
-"""Scales with round ticks."""
+"""Scales with round ticks, for plots."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ DURATIONS = (0.1, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """Values from `low` to `high` onto pixels from `start` to `end`; logarithmic where `log`."""
+    """A mapping of values from `low` to `high` to pixels from `start` to `end`; logarithmic if `log`."""
 
     low: float
     high: float
@@ -18,19 +18,19 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        """The pixel of `value`; what is outside of the scale is drawn at its edge."""
+        """Return the pixel of `value`; values outside of the scale are drawn at its edge."""
         inside = min(self.high, max(self.low, value))
         move: Callable[[float], float] = math.log10 if self.log else float
         low, high = move(self.low), move(self.high)
         return self.start + (move(inside) - low) / (high - low) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """About four round values from low to high."""
+        """Return about four round values from `low` to `high`."""
         return _log_ticks(self.low, self.high) if self.log else linear_ticks(self.low, self.high)
 
 
 def linear_ticks(low: float, high: float, wanted: int = 4) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten between `low` and `high`."""
+    """Return multiples of 1, 2 or 5 times a power of ten between `low` and `high`."""
     step = _round_step((high - low) / wanted)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
@@ -38,7 +38,7 @@ def linear_ticks(low: float, high: float, wanted: int = 4) -> list[float]:
 
 
 def linear(values: Sequence[float], *, start: float, end: float) -> Scale:
-    """From zero to a round value above the highest."""
+    """Build a scale from zero to a round value above the highest."""
     highest = max(values, default=0.0)
     step = _round_step(highest / 4) if highest > 0 else 1.0
     high = step * math.ceil(highest / step - 1e-9) if highest > 0 else 1.0
@@ -46,12 +46,12 @@ def linear(values: Sequence[float], *, start: float, end: float) -> Scale:
 
 
 def logarithmic(values: Sequence[float], *, start: float, end: float) -> Scale:
-    """Just around the values, all of which are positive."""
+    """Build a logarithmic scale just around the values, which must be positive."""
     return Scale(low=min(values) * 0.8, high=max(values) * 1.25, start=start, end=end, log=True)
 
 
 def duration_ticks(total: float) -> list[float]:
-    """From zero to `total` seconds in steps that people count time in; six at most."""
+    """Return at most six ticks from zero to `total` seconds, in round units of time."""
     fitting = (step for step in DURATIONS if total / step <= 6)
     step = next(fitting, DURATIONS[-1] * math.ceil(total / DURATIONS[-1] / 6))
     return [number * step for number in range(math.floor(total / step) + 1)]

@@ -1,6 +1,6 @@
-"""The report's drawings: inline SVG whose colours come from the page's style sheet, so that they follow its theme.
+"""Draw the report's plots as inline SVG. Colours come from the page's style sheet, so that they follow its theme.
 
-Strips take the width of their table cell: positions along them are percentages of it.
+Strips take the width of their table cell. Positions along a strip are percentages of that width.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,17 +17,17 @@ from mantis.runs.records import State
 from mantis.statistics import Paired
 
 GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
-MIDDLE, UPPER, LOWER = "50%", "36%", "74%"  # heights in a strip: controls lie below the accuracy
+MIDDLE, UPPER, LOWER = "50%", "36%", "74%"  # vertical positions in a strip; controls lie below the accuracy
 PANEL_WIDTH, PANEL_HEIGHT = 500.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 62.0, 14.0, 22.0  # margins of a panel, pixels
-POINTS = 500  # of a curve at most; more cannot be told apart at this width
-LOG_RATIO = 20.0  # a curve that spans more than this is drawn on a logarithmic scale
+POINTS = 500  # maximum per curve; more are indistinguishable at this width
+LOG_RATIO = 20.0  # highest value over lowest; a curve above this ratio gets a logarithmic scale
 WHISKER = "M0 -5V5"
 SHAPES = {"blind": "M-4 -4H4V4H-4Z", "shuffled": "M0 -5.5L5.5 0L0 5.5L-5.5 0Z"}
 
 
 def score_strip(score: Score) -> Markup:
-    """Accuracy with its interval, the chance level, and the controls, from 0 to 100 %."""
+    """Draw accuracy with its interval, the chance level, and the controls, from 0 to 100 %."""
     what = (
         f"{score.title}: {formatting.percent(score.accuracy)} % "
         f"({formatting.percent(score.low)} to {formatting.percent(score.high)}), "
@@ -56,7 +56,7 @@ def score_strip(score: Score) -> Markup:
 
 
 def difference_strip(paired: Paired, span: float) -> Markup:
-    """A difference with its interval, from -span to +span (shares); a line marks none."""
+    """Draw a difference with its interval, from -span to +span (shares); a line marks zero."""
 
     def place(difference: float) -> float:
         return 0.5 + difference / (2 * span)
@@ -80,7 +80,7 @@ def difference_strip(paired: Paired, span: float) -> Markup:
 
 
 def difference_axis(span: float) -> Markup:
-    """The scale above the differences, in percentage points."""
+    """Draw the scale above the differences, in percentage points."""
     labels = [
         element("text", formatting.points(100 * value), x=at(share), y=12, class_="tick middle")
         for value, share in ((-span, 0.0), (span, 1.0))
@@ -90,13 +90,13 @@ def difference_axis(span: float) -> Markup:
 
 
 def score_axis() -> Markup:
-    """The scale above the strips."""
+    """Draw the scale above the strips."""
     labels = [element("text", f"{share:.0%}", x=at(share), y=12, class_="tick middle") for share in GRID]
     return element("svg", *labels, class_="axis", aria_hidden="true")
 
 
 def key_mark(name: str) -> Markup:
-    """The mark `name` (accuracy, chance, blind, shuffled) as the legend shows it."""
+    """Draw the mark `name` (accuracy, chance, blind, shuffled) for the legend."""
     dot = element("circle", cx=MIDDLE, cy=MIDDLE, r=4.5, class_="dot")
     inner = {
         "accuracy": element("g", _span(0.1, 0.9, "interval"), dot),
@@ -109,7 +109,7 @@ def key_mark(name: str) -> Markup:
 
 
 def curve_panel(curve: Curve) -> Markup:
-    """One curve over the steps, its last value written at its end."""
+    """Draw one curve over the steps, with its last value at its end."""
     points = thinned(curve.points, POINTS)
     steps, values = [point[0] for point in points], [point[1] for point in points]
     x = Scale(low=min(0.0, steps[0]), high=max(steps[-1], 1.0), start=LEFT, end=PANEL_WIDTH - RIGHT)
@@ -136,13 +136,13 @@ def curve_panel(curve: Curve) -> Markup:
 
 
 def is_logarithmic(curve: Curve) -> bool:
-    """Whether the loss spans so much that it is drawn on a logarithmic scale."""
+    """Whether the curve spans a ratio that needs a logarithmic scale."""
     values = [value for _, value in curve.points]
     return bool(values) and curve.name == "loss" and min(values) > 0 and max(values) / min(values) > LOG_RATIO
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float, float]]:
-    """At most about `most` points: the lowest and the highest of each stretch, so that no spike is lost."""
+    """Reduce to about `most` points: the lowest and highest of each stretch, so that every spike stays visible."""
     if len(points) <= most:
         return list(points)
     stretch = -(-2 * len(points) // most)
@@ -154,7 +154,7 @@ def thinned(points: Sequence[tuple[float, float]], most: int) -> list[tuple[floa
 
 
 def time_strip(step: StepTime, began: datetime, total: float) -> Markup:
-    """When the step ran, within the run's `total` seconds since `began`; a reused one is a mark without length."""
+    """Draw the time of a step within the run's `total` seconds since `began`; a reused step is a single mark."""
     start = (step.started - began).total_seconds() / total
     end = (step.ended - began).total_seconds() / total
     what = f"{step.step}: {formatting.duration(step.seconds)}, {formatting.outcome(step)}"
@@ -168,7 +168,7 @@ def time_strip(step: StepTime, began: datetime, total: float) -> Markup:
 
 
 def time_axis(total: float) -> Markup:
-    """The scale above the time strips, in round durations."""
+    """Draw the scale above the time strips, in round durations."""
     labels = [
         element("text", formatting.round_duration(tick), x=at(tick / total), y=12, class_="tick middle")
         for tick in duration_ticks(total)
@@ -177,7 +177,7 @@ def time_axis(total: float) -> Markup:
 
 
 def share_bar(seconds: Mapping[str, float]) -> Markup:
-    """One bar of all causes, in the order given; the first is the one that counts."""
+    """Draw one bar of all causes in the given order; the first one, productive time, is emphasized."""
     total = sum(seconds.values())
     drawn, start = [], 0.0
     for number, (cause, value) in enumerate(seconds.items()):
@@ -201,7 +201,7 @@ def _strip(*children: str, class_: str) -> Markup:
 
 
 def _line(share: float, class_: str) -> Markup:
-    """A vertical line at `share` over the whole height."""
+    """Draw a vertical line at `share` over the whole height."""
     return element("line", x1=at(share), x2=at(share), y1="0", y2="100%", class_=class_)
 
 
@@ -210,5 +210,5 @@ def _span(low: float, high: float, class_: str, height: str = MIDDLE) -> Markup:
 
 
 def _mark(share: float, class_: str, path: str, height: str = MIDDLE) -> Markup:
-    """A shape around the point at `share`; the nested drawing is what allows pixels around a percentage."""
+    """Draw a shape around the point at `share`; the nested drawing allows pixels around a percentage."""
     return element("svg", element("path", d=path, class_=class_), x=at(share), y=height, overflow="visible")

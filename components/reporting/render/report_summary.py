@@ -1,4 +1,4 @@
-"""summary.json: what machines read of a report."""
+"""Build summary.json, the report for machines."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from mantis.statistics import Paired
 
 
 def summary(report: RunReport) -> dict[str, Any]:
-    """The run in numbers; None where something is not known. Fingerprints and seconds are by step."""
+    """Return the run in numbers; unknown values are None. Fingerprints and seconds are by step."""
     return {
         "run": report.run,
         "recipe": report.recipe,
@@ -31,7 +31,7 @@ def _training(training: Training | None) -> dict[str, Any]:
 
 
 def comparison_summary(run: str, comparison: Comparison) -> dict[str, Any]:
-    """The arms in numbers; `difference` is from the first arm on the same samples, None where nothing was paired."""
+    """Return the arms in numbers; `difference` is from the first arm on shared samples, None if they share none."""
     rows = []
     for row in comparison.rows:
         for arm, cell in zip(comparison.arms, row.cells, strict=True):

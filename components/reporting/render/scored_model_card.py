@@ -1,6 +1,6 @@
-"""The model's card with its scores: what replaces README.md where the model is given to others.
+"""Add the scores to the model card, for a model that is published.
 
-Conversion writes the card before anything is evaluated, and what is committed stays as it is.
+Conversion writes the card before any evaluation, and a committed file never changes. So this card is another file.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from mantis.artifacts.manifest import Manifest
 from mantis.artifacts.store_addresses import key_of
 from mantis.store.base import ObjectStore
 
-BEFORE = "\n## Licence\n"  # of the card, components/conversion/model_card.py
+BEFORE = "\n## Licence\n"  # the section of the card before which the scores go, see components/conversion/model_card.py
 
 
 def card_with_scores(store: ObjectStore, evaluations: Sequence[Manifest], report: RunReport) -> str | None:
-    """README.md of the model that was evaluated, with the report's scores; None where it has none."""
+    """Return README.md of the evaluated model with the report's scores; None if the model has no README.md."""
     models = {manifest.inputs["model"].key for manifest in evaluations if "model" in manifest.inputs}
     if len(models) != 1:
         return None

@@ -1,11 +1,11 @@
-"""SVG elements as safe markup."""
+"""Write SVG elements as safe markup."""
 
 from markupsafe import Markup, escape
 
 
 def element(name: str, *children: str, **attributes: object) -> Markup:
-    """`<name attributes>children</name>`: text is escaped; class_="x" is class, stroke_width is stroke-width."""
-    # Plain strings, each part escaped: Markup's own format is ten times slower, and a report has thousands of elements.
+    """Write `<name attributes>children</name>` with escaped text; class_ becomes class, stroke_width stroke-width."""
+    # Each part is escaped into a plain string: Markup's own format is ten times slower, and a report has thousands.
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(_value(value))}"'
         for key, value in attributes.items()
@@ -15,12 +15,12 @@ def element(name: str, *children: str, **attributes: object) -> Markup:
 
 
 def titled(text: str, *children: str, **attributes: object) -> Markup:
-    """A group that a browser explains with `text` when it is pointed at."""
+    """Write a group for which a browser shows `text` as tooltip."""
     return element("g", element("title", text), *children, **attributes)
 
 
 def at(share: float) -> str:
-    """A share of the drawing's width, as SVG writes it; kept inside."""
+    """Write a share of the drawing's width as SVG percentage, limited to 0 to 100 %."""
     return f"{100 * min(1.0, max(0.0, share)):.2f}%"
 
 

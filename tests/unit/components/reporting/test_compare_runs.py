@@ -85,8 +85,8 @@ def test_the_page_and_its_twin_say_who_is_better_on_what(runs: list[Run]) -> Non
     comparison = compare_runs(runs)
     page, markdown = render_comparison(comparison), render_comparison_markdown(comparison)
     for text in (page, markdown):
-        assert "second is better than first on 1, worse on 0 of 2 skills." in text
-        assert "third cannot be told from first on any of 2 skills." in text
+        assert "Of 2 skills, second is better than first on 1 and worse on 0." in text
+        assert "third does not differ significantly from first on any of 2 skills." in text
         assert "+25.0" in text
     assert not re.search(r'(?:src|href)="(?!data:)', page)
     assert "<script" not in page
@@ -175,7 +175,7 @@ def test_the_terminal_says_it_too_and_writes_the_page(runs: list[Run], local_sto
     assert done.exit_code == 0, done.output
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith("Compare two images")]
     assert "+25.0" in rows[0]
-    assert "second is better than first on 1, worse on 0 of 2 skills." in done.stdout
+    assert "Of 2 skills, second is better than first on 1 and worse on 0." in done.stdout
     assert "training.learning_rate" in done.stdout
     data = json.loads(CliRunner().invoke(app, [*given, "--json"]).stdout)
     compared = next(row for row in data["scores"] if row["skill"] == "compare")

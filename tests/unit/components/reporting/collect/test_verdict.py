@@ -42,7 +42,7 @@ HIGH, LOW = score(0.9), score(0.27)
         ([HIGH], "The one skill is above chance; the blind and shuffled controls are not."),
         (
             [LOW, LOW],
-            "None of the 2 skills is above chance: the model cannot be told from guessing. "
+            "None of the 2 skills is above chance: the model is no better than guessing. "
             "The blind and shuffled controls are not above chance either.",
         ),
         ([score(0.9, controls=("blind",))], "The one skill is above chance; the blind control is not."),
@@ -52,15 +52,15 @@ HIGH, LOW = score(0.9), score(0.27)
         ),
         (
             [HIGH, score(0.9, blind_p=0.0004)],
-            "All 2 skills are above chance. But a control is above chance, so not all of it comes from the images: "
-            "Skill (blind).",
+            "All 2 skills are above chance. But a control is above chance, so part of it does not come from the "
+            "images: Skill (blind).",
         ),
         (
             [score(0.9, blind_p=0.0004, shuffled_p=0.0001)],
-            "The one skill is above chance. But 2 controls are above chance, so not all of it comes from the images: "
-            "Skill (blind), Skill (shuffled).",
+            "The one skill is above chance. But 2 controls are above chance, so part of it does not come from the "
+            "images: Skill (blind), Skill (shuffled).",
         ),
-        ([], "There are no scores: nothing can be said about what the model learned."),
+        ([], "The run has no scores, so this report cannot judge the model."),
     ],
 )
 def test_the_verdict_in_words(scores: list[Score], words: str) -> None:
