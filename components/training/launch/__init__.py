@@ -1,1 +1,1 @@
-"""Starting ranks: local processes or a TrainJob."""
+"""Start the ranks as local processes or as a TrainJob."""

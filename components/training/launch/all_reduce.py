@@ -1,6 +1,6 @@
-"""Tests the network of the ranks and the store: `torchrun -m components.training.launch.all_reduce [STORE]`.
+"""Test the network of the ranks, and their store: `torchrun -m components.training.launch.all_reduce [STORE]`.
 
-The first rank prints one line of JSON: hosts, seconds and GB/s of an all-reduce, and the store's problem, if any.
+Rank 0 prints one line of JSON: the hosts, seconds and GB/s of an all-reduce, and the problem of the store, if any.
 """
 
 import json
@@ -30,11 +30,11 @@ def main() -> None:
     size = BYTES[ranks.device.type]
     seconds = statistics.median(_seconds(ranks, size) for _ in range(TIMES))
     if ranks.is_main:
-        # Each byte crosses the wire 2 (n - 1) / n times in a ring: the bus bandwidth of NCCL's own tests.
+        # In a ring, each byte crosses the network 2 (n - 1) / n times. NCCL's tests call the result bus bandwidth.
         moved = 2 * (ranks.world_size - 1) / ranks.world_size * size
         found = {"ranks": ranks.world_size, "hosts": sorted(set(map(str, hosts))), "device": ranks.device.type}
         found |= {"seconds": seconds, "gb_per_second": moved / seconds / 1e9}
-        # Bytes that RDMA may pin; -1 is unlimited.
+        # Bytes of memory that RDMA may pin; -1 means unlimited.
         found |= {"memlock": resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]}
         found |= {"store": "".join(map(_store_problem, sys.argv[1:]))}
         print(json.dumps(found), flush=True)
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def _store_problem(url: str) -> str:
-    """Why this machine cannot write, read and delete in a store; empty if it can."""
+    """Return the reason why this machine cannot write, read or delete in a store; empty if it can."""
     try:
         check_store(open_store(url))
     except MantisError as error:
@@ -55,11 +55,11 @@ def _seconds(ranks: DistributedContext, size: int) -> float:
     dist.barrier()
     start = time.perf_counter()
     dist.all_reduce(tensor)
-    total = float(tensor[0])  # waits for the device
+    total = float(tensor[0])  # synchronizes with the device
     seconds = time.perf_counter() - start
     expected = ranks.world_size * (ranks.world_size + 1) / 2
     if total != expected or float(tensor[-1]) != expected:
-        raise SystemExit(f"the sum over {ranks.world_size} ranks is {total}, not {expected}: the network changes data")
+        raise SystemExit(f"the sum over {ranks.world_size} ranks is {total}, not {expected}: the network corrupts data")
     return seconds
 
 

@@ -1,4 +1,4 @@
-"""The few calls of the API server that following a job needs. Each waits while the server is away."""
+"""The few calls of the Kubernetes API that following a TrainJob needs. Each call waits while the server is down."""
 
 import logging
 import os
@@ -20,55 +20,55 @@ from mantis.runs.step_runner import Run
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-REQUEST_SECONDS = (5.0, 30.0)  # to connect, to answer
-LOG_SECONDS = 60.0  # of silence in a followed log, after which it is asked for again
+REQUEST_SECONDS = (5.0, 30.0)  # timeouts of connecting and of the response
+LOG_SECONDS = 60.0  # of silence in a followed log, after which the log is requested again
 PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 15.0
-# A server that has just started refuses everybody until it has read the roles. Who was let in before is one of them.
+# A server that has just started refuses everybody until it has loaded the roles. It may refuse a known account, too.
 REFUSED_SECONDS, KNOWN_REFUSED_SECONDS = 30.0, 300.0
-CREATE_SECONDS = 600.0  # nothing runs yet that an answer would be worth waiting for
-TAIL_SECONDS = 15.0  # of asking for a log's end: the kubelet of a node that is gone never answers
-ADMISSION = "denied the request"  # a webhook's last word, which has the same status as a missing right
+CREATE_SECONDS = 600.0  # wait for at most this long to create a job, because nothing is running yet
+TAIL_SECONDS = 15.0  # timeout of reading a log's end: the kubelet of a lost node never answers
+ADMISSION = "denied the request"  # the final answer of a webhook, which shares its status with a missing permission
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 RESTART_ATTEMPT = "jobset.sigs.k8s.io/restart-attempt"
 
 
 class ClusterError(TrainingError):
-    """The API server gives an answer that following cannot go on with; it tells nothing of the job, which stays."""
+    """An answer of the API server that makes following impossible. The job itself may still run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pod:
-    """A rank's pod as far as following needs it; times are those of the API server, in ISO 8601."""
+    """The fields of a rank's pod that following needs. Times are those of the API server, in ISO 8601."""
 
     name: str
     uid: str
-    node: int  # its place among the job's nodes; 0 holds rank 0
+    node: int  # index among the job's nodes; node 0 holds rank 0
     attempt: int
     created: str
     phase: str
-    waiting: str  # why it does not run yet; empty where it does
+    waiting: str  # why it is not running yet; empty if it is
     ended: str = ""
     exit_code: int | None = None
-    reason: str = ""  # of the end, e.g. OOMKilled
-    message: str = ""  # what the container left in its termination log
+    reason: str = ""  # of the termination, e.g. OOMKilled
+    message: str = ""  # the content of the container's termination log
 
 
 class Cluster:
-    """The API server, seen from one namespace. `patience`: seconds to wait for it while it is away; None: any time."""
+    """The API server in one namespace. `patience` limits the seconds of waiting while it is down; None has no limit."""
 
     def __init__(self, namespace: str, *, patience: float | None = None) -> None:
         self.namespace, self._patience = namespace, patience
-        self._known = False  # whether this account was let in before
+        self._known = False  # whether the server has accepted this account before
         connection = connect()
         self._objects = client.CustomObjectsApi(connection)
         self._core = client.CoreV1Api(connection)
 
     def create(self, job: dict[str, Any]) -> str | None:
-        """Create the TrainJob and return its uid; None where there is one of that name.
+        """Create the TrainJob and return its uid; None if one of that name exists.
 
         Raises:
-            ConfigError: the API server refuses it; says why.
-            TrainingError: it, or a webhook that it asks, was away for too long.
+            ConfigError: the API server refuses the job; the message gives the reason.
+            TrainingError: the API server, or a webhook that it calls, did not answer for too long.
         """
         try:
             made = self._call(
@@ -83,13 +83,13 @@ class Cluster:
                 return None
             raise ConfigError(
                 f"The cluster refuses the TrainJob {job['metadata']['name']}: {reason_of(error)}",
-                remedy=f"Is Kubeflow Trainer there, and `kubectl apply -k manifests/overlays/...` done in "
-                f"{self.namespace}? `mantis doctor` looks.",
+                remedy="Check with `mantis doctor` that Kubeflow Trainer is installed, and that "
+                f"`kubectl apply -k manifests/overlays/...` was run in {self.namespace}.",
             ) from None
         return str(made["metadata"]["uid"])
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """The TrainJob; None where there is none."""
+        """Read the TrainJob; None if it does not exist."""
         try:
             found: dict[str, Any] = self._call(
                 "read a TrainJob", self._objects.get_namespaced_custom_object, *self._address(), name
@@ -101,7 +101,9 @@ class Cluster:
         return found
 
     def of_run(self, run: Run) -> list[dict[str, Any]]:
-        """Every TrainJob that trains for a run, whoever made it; a run of that id in another store is another.
+        """List every TrainJob that trains for a run, including manually applied ones.
+
+        A run with the same id in another store is another run.
 
         Raises:
             ConfigError: this cluster has no TrainJobs.
@@ -118,12 +120,12 @@ class Cluster:
                 raise _unexpected(error) from None
             raise ConfigError(
                 f"This cluster has no TrainJobs ({GROUP}/{VERSION}).",
-                remedy="Install Kubeflow Trainer (docs/how-to/kubernetes.md), or use training.launcher = local.",
+                remedy="Install Kubeflow Trainer (docs/how-to/kubernetes.md), or set training.launcher = local.",
             ) from None
         return [job for job in found["items"] if stored_in(job) == run.store.url]
 
     def delete(self, name: str, uid: str) -> None:
-        """Have the TrainJob `uid` deleted, its pods first; nothing happens where it is gone or another one."""
+        """Delete the TrainJob `uid`, its pods first. A job that is gone, or has another uid, is left alone."""
         options = {"propagationPolicy": "Foreground", "preconditions": {"uid": uid}}
         try:
             self._call(
@@ -138,7 +140,7 @@ class Cluster:
                 raise _unexpected(error) from None
 
     def pods(self, name: str) -> list[Pod]:
-        """The pods of a TrainJob, those of the newest attempt last."""
+        """List the pods of a TrainJob, those of the newest attempt last."""
         try:
             listed = self._call(
                 "list pods",
@@ -151,9 +153,9 @@ class Cluster:
         return sorted((_pod(item) for item in listed.items), key=lambda pod: (pod.attempt, pod.created, pod.node))
 
     def warning(self, job: dict[str, Any]) -> str:
-        """The newest Warning event about a TrainJob or what was made of it, for which it may have no pods.
+        """Return the newest Warning event about a TrainJob or its objects, which explains missing pods.
 
-        Empty where there is none, or where this account may not see it: following goes on without.
+        Empty if no such event exists, or if this account may not read events. Following works without it.
         """
         try:
             listed = self._call(
@@ -165,7 +167,7 @@ class Cluster:
             )
         except (ApiException, ConfigError, TrainingError):
             return ""
-        # The same training gets the same name again: what an earlier job met is no news.
+        # A repeated training gets the same job name, so events of an earlier job must not count.
         name, made = job["metadata"]["name"], datetime.fromisoformat(job["metadata"]["creationTimestamp"])
         ours = [
             event
@@ -177,10 +179,10 @@ class Cluster:
         return f"{newest.reason}: {newest.message}" if newest else ""
 
     def tail(self, pod: str, lines: int) -> list[str]:
-        """The last lines of a pod's log; none where it is gone, or its node does not answer."""
+        """Return the last lines of a pod's log; empty if the pod is gone or its node does not answer."""
 
         def read(*arguments: Any, **options: Any) -> bytes:
-            # Not decoded by the client: it takes a log that happens to be JSON for an object.
+            # The client must not decode the log: it would parse a log that happens to be JSON.
             answer = self._core.read_namespaced_pod_log(*arguments, _preload_content=False, **options)
             return bytes(answer.data)
 
@@ -191,10 +193,10 @@ class Cluster:
         return text.decode(errors="replace").splitlines()
 
     def follow(self, pod: str, *, since_seconds: int | None, tail_lines: int | None) -> Iterator[str]:
-        """Lines `<time> <text>` of a pod's log as they come, until it ends or the connection breaks.
+        """Yield lines `<time> <text>` of a pod's log as they arrive, until the log ends or the connection breaks.
 
         Raises:
-            ApiException, urllib3.exceptions.HTTPError: it broke; ask again.
+            ApiException, urllib3.exceptions.HTTPError: the connection broke; call it again.
         """
         options = {"since_seconds": since_seconds, "tail_lines": tail_lines}
         response = self._core.read_namespaced_pod_log(
@@ -222,11 +224,11 @@ class Cluster:
     def _call(
         self, what: str, request: Callable[..., T], *arguments: Any, patience: float | None = None, **options: Any
     ) -> T:
-        """Make a request, again and again while the server does not answer; `patience` bounds it, as the cluster's."""
+        """Repeat a request until the server answers, for at most `patience` seconds or the patience of the cluster."""
         patience = min((given for given in (patience, self._patience) if given is not None), default=None)
         pause, began, said = PAUSE_SECONDS, time.monotonic(), False
         refused_since = 0.0
-        refusal: ApiException | None = None  # while it refuses and answers nothing else
+        refusal: ApiException | None = None  # the latest answer, if it is a refusal
         while True:
             try:
                 answer = request(*arguments, _request_timeout=REQUEST_SECONDS, **options)
@@ -241,7 +243,7 @@ class Cluster:
                     raise
                 problem = reason_of(error)
             except (urllib3.exceptions.HTTPError, OSError) as error:
-                refusal = None  # while it is away it refuses nobody
+                refusal = None  # a server that is down does not refuse
                 problem = type(error).__name__
             else:
                 self._known = True
@@ -266,18 +268,18 @@ class Cluster:
     def _forbidden(self, what: str, error: ApiException) -> ConfigError:
         return ConfigError(
             f"The cluster does not let this account {what} in namespace {self.namespace}: {reason_of(error)}",
-            remedy="Bind it to the Role mantis-launcher (manifests/base/access.yaml).",
+            remedy="Bind the account to the Role mantis-launcher (manifests/base/access.yaml).",
         )
 
 
 def connect() -> client.ApiClient:
-    """The API server as the pod's own account, else as KUBECONFIG says; it tries once.
+    """Connect to the API server with the pod's service account, else with KUBECONFIG, without retries.
 
     Raises:
-        ConfigError: no cluster is known.
+        ConfigError: neither is configured.
     """
     settings = client.Configuration()
-    settings.retries = 0  # waiting is done, and said, by who calls
+    settings.retries = 0  # the caller waits, and reports it
     try:
         if SERVICE_ACCOUNT.exists() and "KUBECONFIG" not in os.environ:
             config.load_incluster_config(client_configuration=settings)
@@ -285,8 +287,8 @@ def connect() -> client.ApiClient:
             config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=settings)
     except config.ConfigException as error:
         raise ConfigError(
-            f"training.launcher = 'trainjob', and no cluster is known: {error}",
-            remedy="Set KUBECONFIG, or use training.launcher = local.",
+            f"training.launcher = 'trainjob', but no cluster is configured: {error}",
+            remedy="Set KUBECONFIG, or set training.launcher = local.",
         ) from None
     return client.ApiClient(settings)
 
@@ -324,7 +326,7 @@ def _waiting(item: Any, status: Any) -> str:
 
 
 def reason_of(error: ApiException) -> str:
-    """The server's own sentence."""
+    """Return the server's own message."""
     import json
 
     try:
@@ -335,5 +337,5 @@ def reason_of(error: ApiException) -> str:
 
 def _unexpected(error: ApiException) -> ClusterError:
     return ClusterError(
-        f"The cluster answers {reason_of(error)}", remedy="The same command follows the job further, if it runs."
+        f"The cluster answers {reason_of(error)}", remedy="Repeat the command to follow the job, if it still runs."
     )

@@ -1,4 +1,4 @@
-"""Who starts the ranks."""
+"""Choose a launcher, and start the ranks of one node."""
 
 import logging
 import os
@@ -32,35 +32,37 @@ class Launcher(Protocol):
     """Runs `python -m components.training` on every rank of a run and waits for the end."""
 
     def launch(self, run: Run, prefix: str) -> None:
-        """Train what belongs under `prefix`; returns when every rank is done.
+        """Train the checkpoint under `prefix` of the store, and return after every rank has ended.
 
         Raises:
-            TrainingError: a rank failed; says which one and why.
+            TrainingError: a rank failed; the message names the rank and the reason.
         """
         ...
 
 
 def launcher(settings: TrainingSettings) -> Launcher:
-    """The launcher that the recipe names.
+    """Return the launcher that the recipe names.
 
     Raises:
-        ConfigError: it cannot do what the recipe asks for.
+        ConfigError: the launcher cannot start the ranks that the recipe asks for.
     """
     if settings.launcher == "trainjob":
-        from components.training.launch.trainjob import TrainJobLauncher  # the cluster's client takes a second
+        from components.training.launch.trainjob import (
+            TrainJobLauncher,
+        )  # importing the Kubernetes client takes a second
 
         return TrainJobLauncher()
     if settings.nodes != 1:
         raise ConfigError(
-            f"training.nodes = {settings.nodes}: the local launcher starts the ranks of one node.",
-            remedy="Set training.nodes = 1, or training.launcher = trainjob, or start torchrun on each node yourself: "
+            f"training.nodes = {settings.nodes}: the local launcher starts the ranks of one node alone.",
+            remedy="Set training.nodes = 1 or training.launcher = trainjob, or start torchrun on each node yourself: "
             "torchrun ... -m components.training --help.",
         )
     return LocalLauncher()
 
 
 class LocalLauncher:
-    """torchrun as a subprocess on this machine."""
+    """Starts torchrun as a subprocess on this machine."""
 
     def launch(self, run: Run, prefix: str) -> None:
         with _turn(run), tempfile.TemporaryDirectory(prefix="mantis-train-") as scratch:
@@ -74,7 +76,7 @@ class LocalLauncher:
             with sigterm_raises():
                 try:
                     status = process.wait()
-                except BaseException:  # Ctrl-C, SIGTERM: the ranks save before this goes on
+                except BaseException:  # Ctrl-C or SIGTERM: the ranks save first
                     _stop(process)
                     raise
             reader.join(5)
@@ -83,7 +85,7 @@ class LocalLauncher:
 
 
 def _turn(run: Run) -> AbstractContextManager[None]:
-    """Arms of an ablation train one after the other: they share this machine's devices."""
+    """Let arms of an ablation train one after the other, because they share this machine's devices."""
     if not run.parent:
         return nullcontext()
     name = f"{fingerprint([run.store.url, run.parent])}.turn"
@@ -102,9 +104,9 @@ def _start(command: list[str], folder: Path) -> subprocess.Popen[str]:
         FAILURES: str(folder),
         "MANTIS_LAUNCHED_AT": str(time.time()),
         "PYTHONUNBUFFERED": "1",
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(GRACE_SECONDS - 2),  # torchrun's own patience with its ranks is 30 s
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(GRACE_SECONDS - 2),  # torchrun's default is 30 s
     }
-    # One thread per rank unless somebody chose otherwise: the ranks share the cores.
+    # The ranks share the cores, so each has one thread unless the user sets another number.
     environment.setdefault("OMP_NUM_THREADS", "1")
     return subprocess.Popen(
         command,
@@ -114,7 +116,7 @@ def _start(command: list[str], folder: Path) -> subprocess.Popen[str]:
         text=True,
         errors="replace",
         start_new_session=True,  # Ctrl-C reaches the launcher alone, which then asks the ranks to save
-        # KILL, not TERM: with the launcher gone a rerun may start at once, and two must not write one address.
+        # KILL, not TERM: after the launcher's death a rerun may start at once, and only one may write the checkpoint.
         preexec_fn=lambda: die_with_parent(signal.SIGKILL),
     )
 
@@ -128,8 +130,8 @@ def _stream(source: IO[str] | None, lines: deque[str]) -> None:
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
-    """Ask the ranks to save and leave; kill them after the grace period or at a second Ctrl-C."""
-    process.send_signal(signal.SIGTERM)  # torchrun passes it on
+    """Ask the ranks to save and exit. Kill them after the grace period or at a second Ctrl-C."""
+    process.send_signal(signal.SIGTERM)  # torchrun forwards it to the ranks
     try:
         process.wait(GRACE_SECONDS)
     except (subprocess.TimeoutExpired, KeyboardInterrupt, SystemExit):

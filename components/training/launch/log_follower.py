@@ -21,19 +21,19 @@ STEPS = re.compile(r"training: ([\d,]+) of ([\d,]+) (steps)\s+[\d.,]+ steps/s(?:
 
 
 class FollowedLog:
-    """Relays one pod's log from a thread: every line once, through any number of broken connections."""
+    """Relays one pod's log from a thread: every line once, over any number of broken connections."""
 
     def __init__(self, cluster: Cluster, pod: Pod, relay: Callable[[str], None]) -> None:
         self.pod = pod
         self._cluster, self._relay = cluster, relay
         self._last = ""  # time of the last line, comparable as text
-        self._heard: float | None = None  # when it came, by this machine's clock
+        self._heard: float | None = None  # arrival of the last line, by this machine's clock
         self._leave = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"log-{pod.name}", daemon=True)
         self._thread.start()
 
     def finish(self, seconds: float = 20.0) -> None:
-        """The pod has ended: relay what is left."""
+        """Relay the rest of the log after the pod has ended, for at most `seconds`."""
         self._leave.set()
         self._thread.join(seconds)
 
@@ -43,7 +43,7 @@ class FollowedLog:
             leaving = self._leave.is_set()
             try:
                 self._listen()
-                whole = leaving  # this pass began after the pod's end and came to the log's end
+                whole = leaving  # this pass began after the pod had ended, and reached the end of the log
             except (ApiException, urllib3.exceptions.HTTPError, OSError):
                 whole = leaving
             if not whole:
@@ -63,7 +63,7 @@ class FollowedLog:
 
 
 def comparable(stamp: str) -> str:
-    """An RFC 3339 time with nine digits of a second, so that text compares as time does; zeros may be cut off."""
+    """Pad an RFC 3339 time to nine digits of a second, so that text order is time order; zeros may be missing."""
     seconds, _, fraction = stamp.rstrip("Z").partition(".")
     return f"{seconds}.{fraction:0<9}"
 

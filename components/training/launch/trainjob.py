@@ -1,4 +1,4 @@
-"""The ranks as a TrainJob of Kubeflow Trainer: started once, followed for as long as it takes, nothing left over."""
+"""Run the ranks as a TrainJob of Kubeflow Trainer: create it once, follow it to its end, and delete it."""
 
 import logging
 import time
@@ -30,7 +30,7 @@ LINES_READ = 200
 
 @dataclass
 class _Seen:
-    """What a person was told last."""
+    """The latest message about the job, its time, and the attempt of its ranks."""
 
     text: str = ""
     at: float = 0.0
@@ -38,9 +38,10 @@ class _Seen:
 
 
 class TrainJobLauncher:
-    """A TrainJob with a name of its own for each training; whoever comes second follows the first one's.
+    """Runs each training as a TrainJob with its own name.
 
-    So is one followed that a person has applied for the same run.
+    If a TrainJob for this training already exists, this launcher follows it instead of creating one. Another launcher
+    may have created it, or a user may have applied it for the same run.
     """
 
     def launch(self, run: Run, prefix: str) -> None:
@@ -58,7 +59,7 @@ class TrainJobLauncher:
                     logger.warning("The step was cancelled: TrainJob %s saves a checkpoint and is deleted", name)
                 _tidy_up(cluster, name, uid)
                 raise
-            except ClusterError:  # the next attempt follows the job further
+            except ClusterError:  # the next attempt continues to follow the job
                 raise
             except TrainingError:
                 _tidy_up(cluster, name, uid)
@@ -67,7 +68,7 @@ class TrainJobLauncher:
 
 
 def _tidy_up(cluster: Cluster, name: str, uid: str) -> None:
-    """Remove a job whose end is known; that a pod of it stays, on a node that is gone, changes nothing about that."""
+    """Delete a job that has ended. A pod that stays on a lost node does not change the result."""
     try:
         remove(cluster, name, uid)
     except TrainingError as error:
@@ -75,7 +76,7 @@ def _tidy_up(cluster: Cluster, name: str, uid: str) -> None:
 
 
 def _ensure(cluster: Cluster, job: dict[str, Any], run: Run, prefix: str) -> tuple[str, str]:
-    """Name and uid of the TrainJob that trains, or has trained: the one that is there, or a new one."""
+    """Return name and uid of the TrainJob for this training: an existing one, or a new one."""
     name = job["metadata"]["name"]
     address = f"{cluster.namespace}/{name}"
     while True:
@@ -85,7 +86,7 @@ def _ensure(cluster: Cluster, job: dict[str, Any], run: Run, prefix: str) -> tup
             return applied
         found = cluster.read(name)
         if found is None:
-            _wait_until_gone(cluster, name, uid="")  # pods of one that was deleted may still be saving
+            _wait_until_gone(cluster, name, uid="")  # pods of a deleted job may still be saving
             made = cluster.create(_queued_now(job))
             if made is None:
                 continue  # somebody else was faster
@@ -101,7 +102,7 @@ def _ensure(cluster: Cluster, job: dict[str, Any], run: Run, prefix: str) -> tup
 
 
 def _applied(cluster: Cluster, run: Run) -> tuple[str, str] | None:
-    """Name and uid of the TrainJob that a person has applied for the run, while it is under way."""
+    """Return name and uid of a running TrainJob that a user has applied for the run; None if there is none."""
     for job in cluster.of_run(run):
         metadata = job["metadata"]
         under_way = not metadata.get("deletionTimestamp") and _ended(job) is None
@@ -111,7 +112,7 @@ def _applied(cluster: Cluster, run: Run) -> tuple[str, str] | None:
 
 
 def _unfit(found: dict[str, Any], job: dict[str, Any], run: Run, prefix: str) -> str | None:
-    """Why a TrainJob of this name is not the one to follow; None where it is."""
+    """Return the reason why an existing TrainJob of this name cannot be followed; None if it can."""
     if found["metadata"].get("deletionTimestamp"):
         return "is being deleted"
     ended = _ended(found)
@@ -125,20 +126,20 @@ def _unfit(found: dict[str, Any], job: dict[str, Any], run: Run, prefix: str) ->
 
 
 def _queued_now(job: dict[str, Any]) -> dict[str, Any]:
-    """The job, which stays as it is, with the time at which it is handed over: from then on it queues."""
+    """Return a copy of the job with the current time, from which its time in the queue counts."""
     trainer = job["spec"]["trainer"]
     env = [*trainer["env"], {"name": QUEUED_AT, "value": f"{time.time():.0f}"}]
     return {**job, "spec": {**job["spec"], "trainer": {**trainer, "env": env}}}
 
 
 def _follow(cluster: Cluster, name: str, uid: str, run: Run, prefix: str) -> None:
-    """Wait for the end, however long; relay the first rank's log, say what it waits for.
+    """Wait for the end of the job without a time limit, relay the log of rank 0, and report what the job waits for.
 
-    A cancellation deletes the job before anything else: a platform kills a launcher half a minute after it has asked,
-    and what the pods say while they save can still be read.
+    A cancellation deletes the job before anything else, because a platform kills a launcher 30 s after its signal. The
+    output of the pods while they save can still be read.
 
     Raises:
-        TrainingError: the job failed, or somebody deleted it.
+        TrainingError: the job failed, or was deleted from outside.
     """
     seen, log = _Seen(), None
     try:
@@ -146,10 +147,10 @@ def _follow(cluster: Cluster, name: str, uid: str, run: Run, prefix: str) -> Non
             job = cluster.read(name)
             if job is None:
                 if is_whole(run.store, prefix):
-                    return  # whoever followed it beside us has tidied up
+                    return  # another launcher that followed it has deleted it
                 raise TrainingError(
                     f"TrainJob {cluster.namespace}/{name} was deleted while it ran.",
-                    remedy="The same command starts it again, from the last committed checkpoint.",
+                    remedy="Repeat the command: training starts again from the last committed checkpoint.",
                 )
             pods = cluster.pods(name)
             log = _first_rank(cluster, pods, log)
@@ -158,7 +159,7 @@ def _follow(cluster: Cluster, name: str, uid: str, run: Run, prefix: str) -> Non
             if ended == "Complete":
                 return
             certain = [failure for _, failure in _failures(pods) if failure.expected and not failure.passing]
-            if certain:  # the next attempts would end in the same way
+            if certain:  # further attempts would fail in the same way
                 raise TrainingError(certain[0].problem, remedy=certain[0].remedy)
             if ended == "Failed":
                 raise _describe(cluster, name, job, pods)
@@ -172,7 +173,7 @@ def _follow(cluster: Cluster, name: str, uid: str, run: Run, prefix: str) -> Non
 
 
 def _first_rank(cluster: Cluster, pods: list[Pod], log: FollowedLog | None) -> FollowedLog | None:
-    """The log of the newest pod of node 0, from the moment that it runs."""
+    """Follow the log of the newest pod of node 0, as soon as that pod runs."""
     begun = [pod for pod in pods if pod.node == 0 and (pod.phase != "Pending")]
     if not begun or (log and log.pod.uid == begun[-1].uid):
         return log
@@ -182,7 +183,7 @@ def _first_rank(cluster: Cluster, pods: list[Pod], log: FollowedLog | None) -> F
 
 
 def _tell(cluster: Cluster, job: dict[str, Any], pods: list[Pod], nodes: int, seen: _Seen) -> None:
-    """Say what the job waits for, when that has changed or was not said for a while."""
+    """Report what the job waits for, when it changes and every SAY_SECONDS."""
     attempt = max((pod.attempt for pod in pods), default=0)
     begun = [pod for pod in pods if pod.attempt == attempt and pod.phase != "Pending"]
     if attempt > seen.attempt:
@@ -200,19 +201,19 @@ def _tell(cluster: Cluster, job: dict[str, Any], pods: list[Pod], nodes: int, se
 
 
 def _waits(cluster: Cluster, job: dict[str, Any], pods: list[Pod], nodes: int) -> str:
-    """What keeps a job from running, in the words of Kubernetes."""
+    """Return the reason why a job does not run, in the words of Kubernetes."""
     if job["spec"].get("suspend"):
         queue = job["metadata"].get("labels", {}).get("kueue.x-k8s.io/queue-name")
         return f"waiting: suspended{f' in queue {queue}' if queue else ''} until it is admitted"
     reasons = sorted({pod.waiting for pod in pods if pod.waiting})
     if reasons:
         return f"waiting: {'; '.join(reasons)}"
-    warning = cluster.warning(job) if len(pods) < nodes else ""  # a quota, an admission webhook
-    return f"starting: {len(pods)} of {nodes} pods are there{f'; {warning}' if warning else ''}"
+    warning = cluster.warning(job) if len(pods) < nodes else ""  # e.g. about a quota or an admission webhook
+    return f"starting: {len(pods)} of {nodes} pods exist{f'; {warning}' if warning else ''}"
 
 
 def _ended(job: dict[str, Any]) -> str | None:
-    """`Complete` or `Failed`; None while it goes on. A TrainJob has no condition for running."""
+    """Return `Complete` or `Failed`; None while the job runs. A TrainJob has no condition for running."""
     for condition in job.get("status", {}).get("conditions", ()):
         if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
             return str(condition["type"])
@@ -220,7 +221,7 @@ def _ended(job: dict[str, Any]) -> str | None:
 
 
 def _failures(pods: list[Pod]) -> list[tuple[Pod, Failure]]:
-    """What the ranks of the newest attempt left in their termination logs, the earliest first."""
+    """Parse the termination logs of the newest attempt's ranks, the earliest failure first."""
     newest = max((pod.attempt for pod in pods), default=0)
     found = []
     for pod in pods:
@@ -228,13 +229,19 @@ def _failures(pods: list[Pod]) -> list[tuple[Pod, Failure]]:
             continue
         try:
             found.append((pod, Failure.model_validate_json(pod.message)))
-        except ValidationError:  # the end of a log, which happens to begin so
+        except ValidationError:  # an ordinary log that happens to begin with a brace
             continue
     return sorted(found, key=lambda item: item[1].at)
 
 
 def _describe(cluster: Cluster, name: str, job: dict[str, Any], pods: list[Pod]) -> TrainingError:
-    """One error for a job that failed: the surest evidence first, since whoever is left alone complains, too."""
+    """Describe a failed job by the most reliable cause, in this order:
+
+    1. our own error, which a rank left in its termination log;
+    2. a pod that was killed because it ran out of memory;
+    3. a rank that a signal killed;
+    4. the rank that failed first. Later failures are usually consequences.
+    """
     left = [(pod, failure) for pod, failure in _failures(pods) if not failure.follows]
     ours = [failure for _, failure in left if failure.expected]
     if ours:
@@ -245,8 +252,8 @@ def _describe(cluster: Cluster, name: str, job: dict[str, Any], pods: list[Pod])
         if pod.reason == "OOMKilled":
             return TrainingError(
                 f"Pod {pod.name} (node {pod.node}) was killed: out of memory.",
-                remedy="Lower training.token_budget, or raise cluster.resources; the same command goes on from the "
-                "last committed checkpoint.",
+                remedy="Lower training.token_budget, or raise cluster.resources. Then repeat the command: training "
+                "continues from the last committed checkpoint.",
             )
     for pod in ended:
         killed = killed_rank(cluster.tail(pod.name, LINES_READ))
@@ -259,24 +266,24 @@ def _describe(cluster: Cluster, name: str, job: dict[str, Any], pods: list[Pod])
     why = f": {left[0][1].problem}" if left else f" with exit code {first.exit_code} {first.reason}".rstrip()
     return TrainingError(
         f"Pod {first.name} (node {first.node}) failed first{why}. Its last lines:\n{lines}",
-        remedy="The same command goes on from the last committed checkpoint.",
+        remedy="Repeat the command: training continues from the last committed checkpoint.",
     )
 
 
 def _without_pods(cluster: Cluster, name: str, job: dict[str, Any]) -> TrainingError:
-    """For a job that failed and left no pod to ask."""
+    """Describe a failed job that left no pod."""
     said = [condition.get("message", "") for condition in job["status"]["conditions"] if condition["type"] == "Failed"]
     return TrainingError(
-        f"TrainJob {cluster.namespace}/{name} failed: {said[0] if said else 'no reason was given'}.",
-        remedy=f"See kubectl -n {cluster.namespace} describe jobset {name}; the same command goes on.",
+        f"TrainJob {cluster.namespace}/{name} failed: {said[0] if said else 'Kubernetes gives no reason'}.",
+        remedy=f"Run kubectl -n {cluster.namespace} describe jobset {name}, then repeat the command.",
     )
 
 
 def remove(cluster: Cluster, name: str, uid: str) -> None:
-    """Delete the TrainJob `uid`, and wait until its pods are gone: two jobs must not write one address.
+    """Delete the TrainJob `uid`, and wait until its pods are gone, because two jobs must not write one checkpoint.
 
     Raises:
-        TrainingError: they did not end in time.
+        TrainingError: pods still run after GONE_SECONDS.
     """
     cluster.delete(name, uid)
     _wait_until_gone(cluster, name, uid)
@@ -284,18 +291,18 @@ def remove(cluster: Cluster, name: str, uid: str) -> None:
 
 def _wait_until_gone(cluster: Cluster, name: str, uid: str) -> None:
     until = time.monotonic() + GONE_SECONDS
-    looks = 0  # in a row that found nothing
+    looks = 0  # consecutive checks that found nothing
     while True:
         found = cluster.read(name)
         if found is not None and found["metadata"]["uid"] != uid:
-            return  # somebody has started it anew, and has waited for the pods
+            return  # another launcher has created it again, after the pods were gone
         looks = looks + 1 if found is None and not cluster.pods(name) else 0
         if looks == LOOKS:
             return
         if time.monotonic() > until:
             raise TrainingError(
-                f"TrainJob {cluster.namespace}/{name} is deleted, and pods of it still run.",
-                remedy=f"See kubectl -n {cluster.namespace} get pods; a node that is gone keeps them in its list.",
+                f"TrainJob {cluster.namespace}/{name} is deleted, but some of its pods still run.",
+                remedy=f"Run kubectl -n {cluster.namespace} get pods. A pod of a lost node stays in that list.",
             )
         time.sleep(POLL_SECONDS / 4)
 

@@ -1,4 +1,4 @@
-"""The TrainJob of a training: a pure function of the run, and a name that the same training always gets."""
+"""Build the TrainJob of a training as a pure function of the run, with a name that repeats for the same training."""
 
 import os
 import re
@@ -13,52 +13,52 @@ from mantis.logging import FORMAT, LEVEL
 from mantis.runs.step_runner import Run
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
-ASKED_ANNOTATION = "mantis-kfp/asked"  # hash of what was asked for: Kubernetes fills in defaults, so specs differ
+ASKED_ANNOTATION = "mantis-kfp/asked"  # hash of the requested spec; stored specs differ from it by defaults
 RUN_LABEL = "mantis-kfp/run"
 LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-LONGEST = 40  # characters of a run's words in a job's name: pods add to it, and have 63
-# Where KFP has made the run in MLflow: the run, and the server that knows it, which need not be the runtime's.
+LONGEST = 40  # characters of a run's id in a job's name: pods append to it, and are limited to 63
+# The MLflow run that KFP created, and the server that holds it, which may differ from the server of the runtime.
 PASSED_ON = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI")
 
 
 def job_name(store_url: str, made: str) -> str:
-    """Name of the TrainJob that trains the checkpoint with fingerprint `made` into a store.
+    """Name the TrainJob that trains the checkpoint with fingerprint `made` into a store.
 
-    It follows from the address that is written, whoever asks and in whichever run, so that two jobs never write one
-    address. RFC 1035; pods are `<name>-node-0-<node>-<5 letters>`, of 63 characters at most.
+    The name depends on the checkpoint's address alone, so that two jobs never write one address. It follows RFC 1035.
+    Pods are called `<name>-node-0-<node>-<5 letters>`, at most 63 characters.
     """
     return f"train-{fingerprint([store_url, made])[:16]}"
 
 
 def applied_name(run: str) -> str:
-    """Name of the TrainJob of a run that a person applies: before the data is there, the address is not known."""
+    """Name the TrainJob of a run that a user applies: without prepared data, the checkpoint's address is unknown."""
     words = re.sub(r"[^a-z0-9]+", "-", run.lower()).strip("-")
-    whole = words == run and len(words) <= LONGEST  # else two runs could come to the same words
+    whole = words == run and len(words) <= LONGEST  # else two runs could get the same name
     return f"train-{words if whole else words[: LONGEST - 9].rstrip('-') + '-' + fingerprint(run)[:8]}"
 
 
 def label_of(run: str) -> str:
-    """The run's id as the value of a label: itself where that may be one, else its hash."""
+    """Return the run's id as the value of a label: the id if it is valid there, else its hash."""
     return run if LABEL_VALUE.fullmatch(run) else fingerprint(run)[:16]
 
 
 def stored_in(job: dict[str, Any]) -> str:
-    """URL of the store that a TrainJob trains into; empty where it does not say."""
+    """Return the URL of the store that a TrainJob trains into; empty if it has none."""
     command = [*job["spec"].get("trainer", {}).get("command", ()), ""]
     return str(command[command.index("--store") + 1]) if "--store" in command else ""
 
 
 def train_job(run: Run, made: str) -> dict[str, Any]:
-    """The TrainJob that trains the checkpoint with fingerprint `made`, as the API server takes it.
+    """Build the TrainJob that trains the checkpoint with fingerprint `made`, in the form of the API server.
 
     Raises:
-        ConfigError: no image is named, or the store is one that pods cannot reach.
+        ConfigError: `cluster.image` is empty, or pods cannot reach the store.
     """
     return _job(run, job_name(run.store.url, made))
 
 
 def applied_job(run: Run) -> dict[str, Any]:
-    """The TrainJob that a person applies for `run`.
+    """Build the TrainJob that a user applies for `run`.
 
     Raises:
         ConfigError: as `train_job`.
@@ -67,10 +67,10 @@ def applied_job(run: Run) -> dict[str, Any]:
 
 
 def probe_job(cluster: ClusterSettings, store_url: str, *, name: str, nodes: int, per_node: int) -> dict[str, Any]:
-    """A TrainJob that only lets its ranks meet, times an all-reduce, and tries the store if pods can reach it.
+    """Build a TrainJob whose ranks only meet, time an all-reduce, and test the store if pods can reach it.
 
     Raises:
-        ConfigError: no image is named.
+        ConfigError: `cluster.image` is empty.
     """
     arguments = ["-m", "components.training.launch.all_reduce", *([store_url] if store_url.startswith("s3://") else [])]
     trainer = _trainer(cluster, nodes=nodes, per_node=per_node, arguments=arguments)
@@ -82,10 +82,10 @@ def _job(run: Run, name: str) -> dict[str, Any]:
     if not run.store.url.startswith("s3://"):
         raise ConfigError(
             f"store = {run.store.url}: pods of a TrainJob cannot reach it.",
-            remedy="Use --store s3://bucket/prefix with training.launcher = trainjob.",
+            remedy="Set --store to s3://bucket/prefix when training.launcher is trainjob.",
         )
     training = run.recipe.training
-    # The recipe is the one that preflight left in the store.
+    # The ranks read the recipe that preflight stored.
     arguments = ["-m", "components.training", "--store", run.store.url, "--run-id", run.id]
     trainer = _trainer(cluster, nodes=training.nodes, per_node=training.gpus_per_node, arguments=arguments)
     return _named(cluster, name, trainer, labels={RUN_LABEL: label_of(run.id)})
@@ -100,7 +100,7 @@ def _named(
     labels = {"app.kubernetes.io/part-of": "mantis-kfp", **labels}
     if cluster.queue:
         labels["kueue.x-k8s.io/queue-name"] = cluster.queue
-    # Another run that trains the same asks for the same, and so does another attempt of a pipeline.
+    # Other attempts, and other runs with the same training, must give the same hash.
     asked = spec.to_dict() | {"queue": cluster.queue}
     for field in ("env", "command"):
         asked["trainer"].pop(field)
@@ -124,8 +124,8 @@ def _trainer(
     image = cluster.image or os.environ.get("MANTIS_IMAGE", "")
     if not image:
         raise ConfigError(
-            "cluster.image = '': the ranks need an image.",
-            remedy="Set cluster.image, e.g. --set cluster.image=my/train:1; MANTIS_IMAGE says it in pods.",
+            "cluster.image = '': a TrainJob needs an image.",
+            remedy="Set cluster.image, e.g. --set cluster.image=my/train:1. Pods read it from MANTIS_IMAGE.",
         )
     given = (FORMAT, LEVEL, *(PASSED_ON if "MLFLOW_RUN_ID" in os.environ else ()))
     environment = {"MANTIS_IMAGE": image} | {name: os.environ[name] for name in given if name in os.environ}

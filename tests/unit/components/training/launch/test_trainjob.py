@@ -51,13 +51,13 @@ def test_a_suspended_job_names_its_queue() -> None:
     suspended["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "a100"
     assert _waits(Logs(), suspended, [], 2) == "waiting: suspended in queue a100 until it is admitted"
     assert _waits(Logs(), job(suspend=True), [], 2) == "waiting: suspended until it is admitted"
-    assert _waits(Logs(), job(), [], 2) == "starting: 0 of 2 pods are there"
+    assert _waits(Logs(), job(), [], 2) == "starting: 0 of 2 pods exist"
 
 
 def test_a_job_without_pods_says_what_keeps_them_away() -> None:
     forbidden = "FailedCreate: pods are forbidden: exceeded quota: gpus"
-    assert _waits(Logs(forbidden), job(), [], 2) == f"starting: 0 of 2 pods are there; {forbidden}"
-    assert _waits(Logs("of an earlier attempt"), job(), [pod(0), pod(1)], 2) == "starting: 2 of 2 pods are there"
+    assert _waits(Logs(forbidden), job(), [], 2) == f"starting: 0 of 2 pods exist; {forbidden}"
+    assert _waits(Logs("of an earlier attempt"), job(), [pod(0), pod(1)], 2) == "starting: 2 of 2 pods exist"
 
 
 def test_a_job_that_is_made_a_second_time_queues_from_then_on() -> None:
