@@ -1,7 +1,7 @@
-"""The errors that cross a boundary between parts, and what a person should do about each.
+"""Errors that cross a boundary between parts, with a remedy for each.
 
-An error of this hierarchy is shown as one paragraph without a traceback: it names the field or file, the
-value found there, and the remedy. Anything else that is raised is a bug and keeps its traceback.
+The command line shows an error of this hierarchy as one paragraph without a traceback. It names the field or file, its
+value, and the remedy. Any other exception is a bug and keeps its traceback.
 """
 
 from collections.abc import Iterable
@@ -9,9 +9,9 @@ from difflib import get_close_matches
 
 
 class MantisError(Exception):
-    """Base of all errors that are shown to a person; `remedy` says what to do next."""
+    """Base of all errors that users see; `remedy` is the next action of the user."""
 
-    exit_code = 1  # of the command that ends with it
+    exit_code = 1  # exit status of a command that this error ends
 
     def __init__(self, problem: str, *, remedy: str = "") -> None:
         self.problem = problem
@@ -20,27 +20,27 @@ class MantisError(Exception):
 
 
 class ConfigError(MantisError):
-    """A recipe, override or parameter that means nothing here."""
+    """A recipe, override or parameter is not valid."""
 
 
 class InputError(MantisError):
-    """Raw data, a benchmark file or a base model that cannot be read as what it claims to be."""
+    """A raw row, benchmark file or base model cannot be read in its format."""
 
 
 class StoreError(MantisError):
-    """The object store refused, is away, or is full."""
+    """The object store refuses access, cannot be reached, or is full."""
 
 
 class NotFoundError(StoreError):
-    """No object at this key."""
+    """The store has no object at this key."""
 
 
 class IntegrityError(MantisError):
-    """Bytes that are not the ones a manifest or COMMIT promised."""
+    """The bytes of a file differ from the hash in its manifest or COMMIT."""
 
 
 class VersionError(MantisError):
-    """A stored form that a later version of this program wrote. It is whole: nothing may delete or replace it."""
+    """A later version of this program wrote the stored form. The form is intact: nothing may delete or replace it."""
 
 
 class TrainingError(MantisError):
@@ -48,11 +48,11 @@ class TrainingError(MantisError):
 
 
 class ConversionError(MantisError):
-    """A checkpoint that cannot be converted, or a converted model that is not equal to it."""
+    """A checkpoint cannot be converted, or the converted model differs from it."""
 
 
 class EvaluationError(MantisError):
-    """A benchmark, response or metric that cannot be evaluated."""
+    """A benchmark, response or metric cannot be evaluated."""
 
 
 class FamilyError(MantisError):
@@ -60,10 +60,10 @@ class FamilyError(MantisError):
 
 
 class TrackingError(MantisError):
-    """MLflow refused or is away."""
+    """MLflow refuses access, or cannot be reached."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`Did you mean NAME? ` with the closest known name, for the front of a remedy; empty if no name is close."""
+    """Return `Did you mean NAME? ` with the closest known name, as the start of a remedy; empty if no name is close."""
     close = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"Did you mean {close[0]}? " if close else ""

@@ -1,3 +1,3 @@
-"""The container image that every component runs in; `mantis pipeline compile --image` puts a digest in its place."""
+"""The container image of every component. `mantis pipeline compile --image` replaces it by an image with a digest."""
 
 PIPELINE_IMAGE = "mantis/pipeline:placeholder"

@@ -1,4 +1,4 @@
-"""Processes that do not outlive the one that started them, and those of one machine that wait for each other."""
+"""End child processes with their parent, and lock processes of one machine against each other."""
 
 import ctypes
 import fcntl
@@ -16,21 +16,21 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(sent: signal.Signals = signal.SIGTERM) -> None:
-    """Have the kernel send `sent` to this process when its parent dies (Linux only; elsewhere nothing happens).
+    """Let the kernel send `sent` to this process when its parent dies. It has no effect except on Linux.
 
-    Without it, a launcher that is killed leaves ranks that go on training beside those of the next attempt.
+    Without it, the ranks of a killed launcher would keep training beside the ranks of the next attempt.
     """
     if not sys.platform.startswith("linux"):
         return
     parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(sent), 0, 0, 0)
-    if os.getppid() != parent:  # it died before the kernel was told
+    if os.getppid() != parent:  # the parent died before this call
         os.kill(os.getpid(), sent)
 
 
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """SIGTERM raises SystemExit inside, so that what was started is ended in order; only in the main thread."""
+    """Turn SIGTERM into SystemExit inside the block, so that child processes end in order; main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -47,9 +47,9 @@ def sigterm_raises() -> Iterator[None]:
 
 @contextmanager
 def one_at_a_time(name: str, when_taken: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock `name` of this user on this machine; it is free again when its process ends, however it ends.
+    """Hold the lock `name` of this user on this machine. The lock is released when its process ends, in any way.
 
-    Where another process holds it, `when_taken` is called before this one waits: to say so, or to raise instead.
+    If another process holds it, `when_taken` runs before the wait. It may report the wait, or raise.
     """
     path = Path(tempfile.gettempdir()) / f"mantis-{os.getuid()}-{name}"
     with path.open("w") as file:

@@ -1,9 +1,9 @@
-"""The schema version of each form that lies in a store, and the check of a version that was read.
+"""The schema version of each stored form, and the check of a version on reading.
 
-Every stored JSON or YAML form says `schema_version`. One without it is from before versions and is read as version 1.
-A version is part of no identity. Raise a number here when a reader of the present form could not read the new one.
+Every stored JSON or YAML form has a field `schema_version`. A form without it predates versions and is read as version
+1. No identity contains a version. Increase a number here when a reader of the present form could not read the new one.
 Rows of metrics.jsonl and skipped.jsonl belong to a checkpoint and share its version. Lance and Parquet tables, and the
-files of Hugging Face and DeepSpeed, carry schemas of their own.
+files of Hugging Face and DeepSpeed, have schemas of their own.
 """
 
 import json
@@ -18,7 +18,7 @@ FIELD = "schema_version"
 
 
 class Form(StrEnum):
-    """A stored form, by the name that a person knows."""
+    """A stored form; its value is the name that messages show."""
 
     RECIPE = "recipe"
     STEP_RECORD = "step record"
@@ -40,15 +40,18 @@ class Form(StrEnum):
     REPORT_SUMMARY = "summary of a report"
 
 
-# Of version 2: step records hold keys instead of absolute URIs, training states the memory of each callback by its
-# name, and responses and gallery.json say `parsed` for `understood`.
+# Version 2 of step records holds keys instead of absolute URIs. Version 2 of training states holds the state of each
+# callback by its name. Version 2 of responses and gallery.json has `parsed` instead of `understood`.
 CURRENT: dict[Form, int] = dict.fromkeys(Form, 1) | dict.fromkeys(
     (Form.STEP_RECORD, Form.TRAINING_STATE, Form.RESPONSE, Form.GALLERY), 2
 )
 
 
 class Versioned(BaseModel):
-    """Base of a stored form that is a model. Name the origin by `model_validate_json(..., context=origin(URI))`."""
+    """Base of a stored form that is a pydantic model.
+
+    Pass the origin for error messages with `model_validate_json(..., context=origin(URI))`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,17 +68,17 @@ class Versioned(BaseModel):
 
 
 def origin(uri: str) -> dict[str, str]:
-    """The context that lets an error of `Versioned` name where the form lies."""
+    """Return the context with which an error of `Versioned` names the form's location."""
     return {"origin": uri}
 
 
 def versioned(form: Form, content: dict[str, Any]) -> dict[str, Any]:
-    """`content` with its version before it, as it is stored."""
+    """Return `content` with its version in front, for storage."""
     return {FIELD: CURRENT[form], **content}
 
 
 def without_version(form: Form, raw: dict[str, Any], origin: str) -> dict[str, Any]:
-    """The content of a stored object.
+    """Return the content of a stored object.
 
     Raises:
         VersionError: a later version of this program wrote it.
@@ -85,7 +88,7 @@ def without_version(form: Form, raw: dict[str, Any], origin: str) -> dict[str, A
 
 
 def rows_of(form: Form, key: str, raw: Any, origin: str) -> Any:
-    """The list at `key` of a stored object; `raw` itself where it is the plain list of before versions.
+    """Return the list at `key` of a stored object; `raw` itself if it is a plain list from before versions.
 
     Raises:
         VersionError: a later version of this program wrote it.
@@ -97,22 +100,22 @@ def rows_of(form: Form, key: str, raw: Any, origin: str) -> Any:
 
 
 def load_rows(form: Form, key: str, data: bytes, origin: str) -> list[Any]:
-    """`rows_of` the JSON text `data`."""
+    """Parse the JSON text `data`, and return its `rows_of`."""
     rows: list[Any] = rows_of(form, key, json.loads(data), origin)
     return rows
 
 
 def check_version(form: Form, raw: dict[str, Any], origin: str) -> None:
-    """Refuse a form that this version of the program does not know.
+    """Refuse a form that this version of the program cannot read.
 
     Raises:
-        VersionError: a later version of this program wrote it, or its version is no number.
+        VersionError: a later version of this program wrote it, or its version is not a number.
     """
     version = raw.get(FIELD, 1)
     if isinstance(version, int) and not isinstance(version, bool) and 1 <= version <= CURRENT[form]:
         return
     raise VersionError(
-        f"{origin or f'A {form}'} says {FIELD} = {version!r}; this program reads a {form} up to version "
+        f"{origin or f'A {form}'} has {FIELD} = {version!r}, but this program reads a {form} up to version "
         f"{CURRENT[form]}.",
         remedy="Use the version of Mantis that wrote it, or a later one.",
     )

@@ -1,4 +1,4 @@
-"""How sure a score is, and whether two runs differ: what evaluation writes and reports compare."""
+"""Estimate the uncertainty of scores, and test whether two runs differ."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """Second minus first on the same samples: shares, a 95 % interval, a two-sided p and the test it is of."""
+    """Second minus first run on the same samples: shares, a 95 % interval, and a two-sided p with its test."""
 
     samples: int
     difference: float
@@ -29,24 +29,24 @@ class Paired:
 
     @property
     def significant(self) -> bool:
-        """Whether the two differ at the level of 5 %."""
+        """Whether the two runs differ at the level of 5 %."""
         return self.p < 1 - LEVEL
 
 
 def bootstrap_interval(values: Values, *, seed: int) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean of `values` (at least one)."""
+    """Return the 95 % percentile bootstrap interval of the mean of `values` [N], N at least 1."""
     return stratified_interval([values], seed=seed)
 
 
 def stratified_interval(groups: Sequence[Values], *, seed: int) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean of the groups' means, each group resampled by itself.
+    """Return the 95 % percentile bootstrap interval of the mean of group means, with each group resampled by itself.
 
-    A little too narrow where most of the variance is in groups of fewer than about twenty (93.4 % with groups of 8 and
-    10 among seven). Where every group is all right or all wrong the bootstrap sees no variance at all: then it is the
-    exact binomial bound (Clopper-Pearson) at the number of samples that has the variance of this mean.
+    The interval is slightly too narrow if most variance is in groups of fewer than about twenty: 93.4 % coverage with
+    groups of 8 and 10 among seven. If every group is all right or all wrong, the bootstrap has no variance. Then the
+    result is the exact binomial bound (Clopper-Pearson), at the number of samples that has the variance of this mean.
 
     Raises:
-        ValueError: there is no group, or an empty one.
+        ValueError: `groups` is empty, or contains an empty group.
     """
     samples = _arrays(groups)
     centre = float(np.mean([sample.mean() for sample in samples]))
@@ -57,17 +57,18 @@ def stratified_interval(groups: Sequence[Values], *, seed: int) -> tuple[float, 
 
 
 def compare(first: Sequence[Values], second: Sequence[Values], *, seed: int) -> Paired:
-    """Compare two runs on the same samples; the groups (one, or those of a macro average) hold them in one order.
+    """Compare two runs on the same samples, which both hold in the same groups and order.
 
-    One group of right and wrong answers is tested by the mid-p variant of McNemar's exact test (Fagerland, Lydersen
-    and Laake, 2013), anything else by a paired bootstrap of the differences.
+    A macro average has several groups, any other score has one. A single group of right and wrong answers is tested by
+    the mid-p variant of McNemar's exact test (Fagerland, Lydersen and Laake, 2013). Anything else is tested by a
+    paired bootstrap of the differences.
 
     Raises:
-        ValueError: there are no samples, or not the same number of them.
+        ValueError: the runs have no samples, or different numbers of samples.
     """
     ours, theirs = _arrays(second), _arrays(first)
     if [sample.size for sample in ours] != [sample.size for sample in theirs]:
-        raise ValueError("runs are compared on the same samples")
+        raise ValueError("first and second must hold the same samples, at least one")
     differences = [mine - other for mine, other in zip(ours, theirs, strict=True)]
     draws = _resampled(differences, seed)
     centre = float(np.mean([difference.mean() for difference in differences]))
@@ -89,7 +90,7 @@ def compare(first: Sequence[Values], second: Sequence[Values], *, seed: int) -> 
 
 
 def mcnemar_mid_p(better: int, worse: int) -> float:
-    """Two-sided mid-p of McNemar's exact test from the numbers of discordant pairs; 1 where there are none."""
+    """Return the two-sided mid-p of McNemar's exact test from the numbers of discordant pairs; 1 without such pairs."""
     total, fewer = better + worse, min(better, worse)
     if total == 0:
         return 1.0
@@ -98,9 +99,9 @@ def mcnemar_mid_p(better: int, worse: int) -> float:
 
 
 def p_above_chance(correct: int, total: int, chance: float) -> float:
-    """Probability of at least `correct` right answers out of `total` by guessing; exact (binomial, one-sided)."""
+    """Return the probability of guessing at least `correct` of `total` answers (exact, one-sided binomial)."""
     if not 0 <= correct <= total:
-        raise ValueError(f"{correct} of {total} answers cannot be right")
+        raise ValueError(f"correct = {correct} is not between 0 and total = {total}")
     if correct == 0 or chance >= 1:
         return 1.0
     if chance <= 0:
@@ -111,15 +112,16 @@ def p_above_chance(correct: int, total: int, chance: float) -> float:
 def _arrays(groups: Iterable[Values]) -> list[Floats]:
     samples = [np.asarray(group, dtype=np.float64) for group in groups]
     if not samples or any(sample.size == 0 for sample in samples):
-        raise ValueError("the mean of no values has no interval")
+        raise ValueError("an interval needs at least one value in each group")
     return samples
 
 
 def _resampled(samples: Sequence[Floats], seed: int) -> Floats:
-    """DRAWS bootstrap means of the groups' means.
+    """Draw DRAWS bootstrap means of the groups' means.
 
-    A resample is drawn as counts of the distinct values, which is the same and much faster for scores. Deviations are
-    widened by sqrt(n / (n - 1)): the bootstrap's variance is that much too small, which tells in small groups.
+    A resample is drawn as counts of the distinct values, which is equivalent and much faster for scores. Deviations
+    are multiplied by sqrt(n / (n - 1)), because the bootstrap's variance is too small by the square of that factor.
+    The correction matters in small groups.
     """
     rng = np.random.default_rng(seed)
     total = np.zeros(DRAWS)
@@ -139,7 +141,7 @@ def _without_variance(centre: float, sizes: Sequence[int]) -> tuple[float, float
 
 
 def _bootstrap_p(draws: Floats) -> float:
-    """Two-sided: twice the smaller share of draws on one side of no difference."""
+    """Return the two-sided p: twice the smaller share of draws on one side of zero."""
     below, above = int((draws <= 0).sum()), int((draws >= 0).sum())
     return min(1.0, 2 * (1 + min(below, above)) / (1 + draws.size))
 

@@ -1,1 +1,1 @@
-"""Samples of a mixture, read at random from the store or a local cache."""
+"""Read samples of a mixture at random from the store or a local cache."""

@@ -1,4 +1,4 @@
-"""Reading a mixture: the lengths of every sample at once, the samples themselves at random."""
+"""Read a mixture: the lengths of all samples at once, the samples themselves at random."""
 
 import tempfile
 from collections.abc import Sequence
@@ -23,18 +23,18 @@ Lengths = NDArray[np.int32]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSample:
-    """A conversation cut to the turns that were planned, and the encoded images of those turns."""
+    """A conversation cut to its planned turns, and the encoded images of those turns."""
 
     conversation: Conversation
     images: list[bytes]
 
 
 class MixtureReader:
-    """A mixture's samples, by their position in its index.
+    """The samples of a mixture, by their position in its index.
 
-    `tokens` (image tokens expanded), `targets`, `images` and `patches` are arrays [len(reader)]; `ids` and `subsets`
-    are lists of that length. Tables are opened on first use, each process its own: Lance does not survive a fork. Up to
-    `cache_gb` of the rows that were read are kept on this machine's disk.
+    `tokens` (image tokens expanded), `targets`, `images` and `patches` are arrays [len(reader)]. `ids` and `subsets`
+    are lists of that length. Each process opens the tables itself, on first use, because Lance does not survive a
+    fork. Up to `cache_gb` gigabytes of rows are kept on this machine's disk.
     """
 
     def __init__(self, store: ObjectStore, manifest: Manifest, *, cache_gb: float = 0.0) -> None:
@@ -57,17 +57,17 @@ class MixtureReader:
         return len(self.ids)
 
     def take(self, positions: Sequence[int]) -> list[TrainingSample]:
-        """The samples at `positions`, in that order; a position may come twice."""
+        """Read the samples at `positions`, in that order; a position may occur twice."""
         wanted: dict[str, set[int]] = {}
         for at in positions:
             wanted.setdefault(self.subsets[at], set()).add(int(self._rows[at]))
-        # A batch meets most subsets: one after another, it would wait for the store as often.
+        # A batch touches most subsets. Reading them one after another would wait for the store each time.
         parts = concurrently(lambda part: self._read(part[0], sorted(part[1])), wanted.items())
         found = dict(zip(wanted, parts, strict=True))
         return [cut(found[self.subsets[at]][int(self._rows[at])], turns=int(self._turns[at])) for at in positions]
 
     def _read(self, subset: str, rows: list[int]) -> dict[int, dict[str, Any]]:
-        """Rows of one subset's table, by their number there."""
+        """Read rows of one subset's table, by their number in the table."""
 
         def read(missing: list[int]) -> list[dict[str, Any]]:
             found: list[dict[str, Any]] = self._table(subset).take(missing, columns=COLUMNS).to_pylist()
@@ -82,7 +82,7 @@ class MixtureReader:
             return PreTrainedTokenizerFast.from_pretrained(folder)
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """The tokenizer that the lengths were counted with."""
+        """The tokenizer that counted the lengths."""
         return self._tokenizer
 
     def _table(self, subset: str) -> Any:
@@ -92,7 +92,7 @@ class MixtureReader:
 
 
 def conversation_of(row: dict[str, Any], *, turns: int | None = None) -> Conversation:
-    """The first `turns` turns (None: all) of a row of data.lance, with the sizes of the images they show."""
+    """Return the first `turns` turns (None: all) of a row of data.lance, with the sizes of their images."""
     kept = tuple(
         Turn(role=role, content=content)
         for role, content in zip(row["roles"][:turns], row["contents"][:turns], strict=True)
@@ -105,6 +105,6 @@ def conversation_of(row: dict[str, Any], *, turns: int | None = None) -> Convers
 
 
 def cut(row: dict[str, Any], *, turns: int) -> TrainingSample:
-    """The sample that the first `turns` turns of a row of data.lance make."""
+    """Return the sample that consists of the first `turns` turns of a row of data.lance."""
     conversation = conversation_of(row, turns=turns)
     return TrainingSample(conversation=conversation, images=row["images"][: len(conversation.sizes)])

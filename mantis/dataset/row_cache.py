@@ -1,6 +1,7 @@
-"""Rows of datasets kept on a local disk, so that a second epoch, or another run, does not ask the store again.
+"""Keep rows of datasets on a local disk, so that another epoch or run does not read them from the store.
 
-A file per row, shared by all processes of a node. Where the cache outgrows its size, rows used longest ago go first.
+Each row is a file, which all processes of a node share. When the cache exceeds its limit, it deletes the least recently
+used rows.
 """
 
 import itertools
@@ -15,29 +16,29 @@ import pyarrow as pa
 from mantis.hashing import fingerprint
 
 GIGABYTE = 10**9
-KEPT_AFTER_EVICTION = 0.9  # of the limit: evicting lists the whole folder, so it should not happen for every row
-LIMIT_SHARE_UNSEEN = 0.02  # of the limit that this process writes before it looks at what others have written
+KEPT_AFTER_EVICTION = 0.9  # share of the limit: evicting lists the whole folder, so it must not happen for every row
+LIMIT_SHARE_UNSEEN = 0.02  # share of the limit that a process writes before it counts the rows of other processes
 
 
 def cache_folder() -> Path:
-    """MANTIS_CACHE, or `mantis` in the user's cache folder."""
+    """Return MANTIS_CACHE, or `mantis` in the user's cache folder."""
     named = os.environ.get("MANTIS_CACHE")
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mantis"
 
 
 class RowCache:
-    """At most `limit` bytes of rows below `folder`; a limit of 0 keeps none."""
+    """At most `limit` bytes of rows below `folder`; a limit of 0 disables the cache."""
 
     def __init__(self, folder: Path, *, limit: int) -> None:
         self._folder, self._limit = folder, limit
-        self._unseen = limit  # bytes written since the folder was last listed; at first nothing is known of it
+        self._unseen = limit  # bytes written since the folder was last listed; the first write lists it
         self._lock = threading.Lock()
         self._numbers = itertools.count()
 
     def rows(
         self, table: str, numbers: Sequence[int], read: Callable[[list[int]], list[dict[str, Any]]]
     ) -> dict[int, dict[str, Any]]:
-        """Rows `numbers` of the table at the address `table`; `read` gives those that are not here, in order."""
+        """Return rows `numbers` of the table at the address `table`. `read` fetches the missing ones, in order."""
         if not self._limit:
             return dict(zip(numbers, read(list(numbers)), strict=True))
         folder = self._folder / "rows" / fingerprint(table)
@@ -56,7 +57,7 @@ class RowCache:
             os.utime(path)
         except FileNotFoundError:
             return None
-        except (pa.ArrowInvalid, OSError):  # damaged: the store has it whole
+        except (pa.ArrowInvalid, OSError):  # damaged: the row is read from the store again
             path.unlink(missing_ok=True)
             return None
         return row
@@ -69,14 +70,14 @@ class RowCache:
             writer.write_batch(batch)
         with self._lock:
             self._unseen += temporary.stat().st_size
-        temporary.replace(path)  # whole or not at all, also when this process is killed
+        temporary.replace(path)  # atomic, even if this process is killed
 
     def _evict(self) -> None:
         with self._lock:
             if self._unseen < self._limit * LIMIT_SHARE_UNSEEN:
                 return
             self._unseen = 0
-            files = sorted(_files(self._folder / "rows"), reverse=True)  # used last comes first
+            files = sorted(_files(self._folder / "rows"), reverse=True)  # the most recently used file comes first
         held = 0
         total = sum(size for _, size, _ in files)
         if total <= self._limit:
@@ -84,11 +85,11 @@ class RowCache:
         for _, size, path in files:
             held += size
             if held > self._limit * KEPT_AFTER_EVICTION:
-                Path(path).unlink(missing_ok=True)  # another process may have been first
+                Path(path).unlink(missing_ok=True)  # another process may have deleted it
 
 
 def _files(folder: Path) -> list[tuple[float, int, str]]:
-    """Time of last use, size and path of every cached row; one that another process deletes meanwhile is left out."""
+    """List time of last use, size and path of every cached row, without rows that another process deletes meanwhile."""
     found = []
     for table in os.scandir(folder) if folder.exists() else ():
         for file in os.scandir(table.path):

@@ -1,1 +1,1 @@
-"""The Hugging Face hub: file lists and resumable downloads."""
+"""List files of the Hugging Face hub, and download them with resumption."""

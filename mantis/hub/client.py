@@ -1,4 +1,4 @@
-"""The hub as far as fetching needs it: which files there are, their bytes from any place on, its errors in words."""
+"""Access the Hugging Face hub: list files, read bytes from any position, and explain errors."""
 
 import errno
 import logging
@@ -13,12 +13,12 @@ from mantis.errors import InputError, StoreError
 logger = logging.getLogger(__name__)
 
 BLOCK = 1 << 20
-ATTEMPTS = 5  # to go on with a file after the connection broke, without a byte in between
+ATTEMPTS = 5  # consecutive attempts without a new byte, after which a broken download fails
 
 
 @dataclass(frozen=True, kw_only=True)
 class Repository:
-    """A repository of the hub; `aside` says how else its files can be brought, where there is no network."""
+    """A repository of the hub; `aside` describes how its files can be copied without a network."""
 
     name: str
     kind: Literal["dataset", "model"]
@@ -26,13 +26,13 @@ class Repository:
 
     @property
     def page(self) -> str:
-        """Its page, where terms are accepted."""
+        """The web page on which its terms can be accepted."""
         return f"{endpoint()}/{'datasets/' if self.kind == 'dataset' else ''}{self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class HubFile:
-    """A file of the hub; `sha256` of large files, `git` (the id of its blob) of small ones."""
+    """A file of the hub. Large files have `sha256`, small ones have `git`, the id of their blob; the other is empty."""
 
     path: str
     size: int
@@ -41,21 +41,21 @@ class HubFile:
 
     @property
     def name(self) -> str:
-        """Its name within its folder."""
+        """The file name without its folder."""
         return self.path.rpartition("/")[2]
 
     def holds(self, sha256: str, git: str) -> bool:
-        """Whether these are the hashes of its bytes."""
+        """Whether these are the hashes of the file's content."""
         return sha256 == self.sha256 if self.sha256 else git == self.git
 
 
 def endpoint() -> str:
-    """The hub's address, or its mirror's (HF_ENDPOINT)."""
+    """Return the address of the hub, or of its mirror if HF_ENDPOINT is set."""
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
 def newest_commit(repository: Repository, revision: str) -> str:
-    """The commit that `revision` (a branch, a tag, a commit) means today."""
+    """Resolve `revision` (a branch, tag or commit) to its current commit."""
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=endpoint())
@@ -63,7 +63,7 @@ def newest_commit(repository: Repository, revision: str) -> str:
 
 
 def list_files(repository: Repository, commit: str, folder: str = "") -> list[HubFile]:
-    """The files directly in `folder` at a commit, in the order of their names."""
+    """List the files directly in `folder` at a commit, sorted by name."""
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
@@ -78,7 +78,7 @@ def list_files(repository: Repository, commit: str, folder: str = "") -> list[Hu
 
 
 def file_blocks(repository: Repository, commit: str, remote: HubFile, have: int) -> Iterator[bytes]:
-    """The file's bytes from `have` on; a connection that breaks is opened again where it broke."""
+    """Yield the file's bytes from position `have` on; a broken connection is resumed at its last byte."""
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
     attempts = 0
@@ -86,8 +86,8 @@ def file_blocks(repository: Repository, commit: str, remote: HubFile, have: int)
         attempts += 1
         if attempts > ATTEMPTS:
             raise InputError(
-                f"{repository.name}/{remote.path} breaks off at {have:,} of {remote.size:,} bytes.",
-                remedy="Start again later; it goes on there.",
+                f"{repository.name}/{remote.path} stops at {have:,} of {remote.size:,} bytes.",
+                remedy="Repeat the command later: the download continues at this byte.",
             )
         try:
             for block in _stream(repository, commit, remote, have):
@@ -112,7 +112,7 @@ def _stream(repository: Repository, commit: str, remote: HubFile, have: int) -> 
         if response.status_code >= 400:
             response.read()
         hf_raise_for_status(response)
-        skip = have if response.status_code == 200 else 0  # a server that knows no ranges sends all of it
+        skip = have if response.status_code == 200 else 0  # a server without support for ranges sends the whole file
         for block in response.iter_raw():
             kept = block[skip:] if skip < len(block) else b""
             skip = max(0, skip - len(block))
@@ -122,7 +122,7 @@ def _stream(repository: Repository, commit: str, remote: HubFile, have: int) -> 
 
 @contextmanager
 def hub_errors(repository: Repository) -> Iterator[None]:
-    """The hub's errors in plain words, each with what to do."""
+    """Turn the hub's errors into errors with a remedy."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -136,29 +136,30 @@ def hub_errors(repository: Repository) -> Iterator[None]:
         yield
     except GatedRepoError:
         raise InputError(
-            f"{repository.name} is gated: its owners let in only those who have accepted their terms.",
-            remedy=f"Accept them at {repository.page}, make a token there and set HF_TOKEN.",
+            f"{repository.name} is gated: its owners require that you accept their terms.",
+            remedy=f"Accept the terms at {repository.page}, create a token there, and set HF_TOKEN.",
         ) from None
     except RepositoryNotFoundError:
         raise InputError(
-            f"{where} shows no {repository.kind} {repository.name}: it is private, or was moved.",
-            remedy="If you have a right to it, set HF_TOKEN to a token of yours.",
+            f"{where} has no public {repository.kind} {repository.name}: it is private, or was moved.",
+            remedy="Set HF_TOKEN to your token if you have access.",
         ) from None
     except RevisionNotFoundError:
         raise InputError(
-            f"{repository.name} has no such revision.", remedy="Name another --revision, or none for the newest."
+            f"{repository.name} has no such revision.",
+            remedy="Set --revision to a branch, tag or commit, or leave it out.",
         ) from None
     except HfHubHTTPError as error:
         raise InputError(
-            f"{where} answered with {error.response.status_code} about {repository.name}.",
-            remedy="Start again later; it goes on where it was.",
+            f"{where} answered with status {error.response.status_code} for {repository.name}.",
+            remedy="Repeat the command later: the download continues where it stopped.",
         ) from None
     except OSError as error:
         if not isinstance(error, ConnectionError | TimeoutError):
             full = error.errno == errno.ENOSPC
             raise StoreError(
                 f"{error.filename or 'The disk'} cannot be written: {error.strerror}.",
-                remedy="Free space; the same command goes on." if full else "Check the folder's rights.",
+                remedy="Free space, then repeat the command." if full else "Check the folder's permissions.",
             ) from None
         raise _away(repository, error) from None
     except HTTPError as error:
@@ -168,6 +169,6 @@ def hub_errors(repository: Repository) -> Iterator[None]:
 def _away(repository: Repository, error: Exception) -> InputError:
     return InputError(
         f"{endpoint()} cannot be reached: {error}.",
-        remedy="Check the network, or name a mirror with HF_ENDPOINT. Where there is none, "
-        f"{repository.aside} What was fetched stays; the same command goes on.",
+        remedy="Check the network, or set HF_ENDPOINT to a mirror. Without a network: "
+        f"{repository.aside} Fetched files are kept. Repeat the command to continue.",
     )

@@ -1,7 +1,7 @@
-"""Files of the hub into the store: resumable within a file, every byte hashed, one revision.
+"""Download files of the hub into the store: resumable, with every byte hashed, all from one revision.
 
-The bytes of a file are gathered in a local folder, checked against the hash that the hub gives, and only then put into
-the store, whole.
+The bytes of a file are collected in a local folder and checked against the hub's hash. Then the complete file goes into
+the store.
 """
 
 import hashlib
@@ -18,12 +18,15 @@ from mantis.schema_versions import Form, versioned, without_version
 from mantis.store.base import ObjectStore
 from mantis.store.local import LocalStore
 
-PIN = "fetch.json"  # repository and revision of what is being fetched
-SPARE = 1 << 30  # bytes of disk that are left alone
+PIN = "fetch.json"  # repository and revision of an unfinished download
+SPARE = 1 << 30  # bytes of disk that stay free
 
 
 def pinned_commit(store: ObjectStore, prefix: str, repository: Repository, revision: str, default: str) -> str:
-    """The commit to fetch: asked for, begun with, or what `default` means today; noted before the first byte."""
+    """Choose the commit to fetch, and record it before the first byte.
+
+    The order is: `revision`, the commit of an unfinished download, the current commit of `default`.
+    """
     pin = f"{prefix}/{PIN}"
     if not revision and store.stat(pin) is not None:
         begun: dict[str, str] = without_version(Form.FETCH, json.loads(store.get(pin)), store.uri(pin))
@@ -37,12 +40,12 @@ def pinned_commit(store: ObjectStore, prefix: str, repository: Repository, revis
 def fetch_files(
     store: ObjectStore, prefix: str, repository: Repository, commit: str, wanted: Sequence[HubFile], *, label: str
 ) -> tuple[File, ...]:
-    """Bring what is missing of `wanted` to `prefix`, and describe all of it; `label` names it in the progress.
+    """Fetch the missing files of `wanted` to `prefix`, and describe all of them; `label` names them in the progress.
 
     Raises:
-        InputError: the hub is away, or does not let us.
-        StoreError: too little disk.
-        IntegrityError: other bytes came than the hub promised.
+        InputError: the hub cannot be reached, or denies access.
+        StoreError: the disk has too little space.
+        IntegrityError: a file's bytes differ from the hash that the hub gives.
     """
     missing = [remote for remote in wanted if not _is_there(store, prefix, remote)]
     staging = _staging(store, label, commit)
@@ -74,7 +77,7 @@ def _is_there(store: ObjectStore, prefix: str, remote: HubFile) -> bool:
 
 
 def _staging(store: ObjectStore, label: str, commit: str) -> Path:
-    """Where partial files wait: beside a local store, else in the user's cache; found again by the next attempt."""
+    """Return the folder of partial files for this and later attempts: beside a local store, else in the cache."""
     base = store.root if isinstance(store, LocalStore) else Path.home() / ".cache" / "mantis"
     folder = base / ".fetching" / f"{label}-{commit[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +85,10 @@ def _staging(store: ObjectStore, label: str, commit: str) -> Path:
 
 
 def _check_disk(store: ObjectStore, staging: Path, missing: Sequence[HubFile]) -> None:
-    """Refuse before the first byte what cannot fit: one file at a time is staged, a local store holds all of them."""
+    """Refuse before the first byte if the disk is too small.
+
+    Staging holds one file at a time. A local store on the same disk holds all files.
+    """
     largest = max((remote.size for remote in missing), default=0)
     total = sum(remote.size for remote in missing)
     needed = largest + (total if isinstance(store, LocalStore) else 0)
@@ -90,13 +96,13 @@ def _check_disk(store: ObjectStore, staging: Path, missing: Sequence[HubFile]) -
     free = shutil.disk_usage(staging).free
     if missing and free + staged < needed + SPARE:
         raise StoreError(
-            f"{staging} has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB and 1 GB to spare are needed.",
-            remedy="Free space, or name a store elsewhere (--store).",
+            f"{staging} has {free / 1e9:.1f} GB free, but {needed / 1e9:.1f} GB and a reserve of 1 GB are needed.",
+            remedy="Free space, or set --store to another disk.",
         )
 
 
 def _download(repository: Repository, commit: str, remote: HubFile, staging: Path, progress: Progress) -> Path:
-    """The whole file in `staging`, its hash checked; goes on with what an earlier attempt left there."""
+    """Download the complete file to `staging`, continuing an earlier attempt, and check its hash."""
     path = staging / remote.name
     hashes = _Hashes(remote.size)
     have = 0
@@ -114,14 +120,14 @@ def _download(repository: Repository, commit: str, remote: HubFile, staging: Pat
     if not remote.holds(*hashes.hex()):
         path.unlink()
         raise IntegrityError(
-            f"{repository.name}/{remote.path} came with other bytes than the hub promised; they were thrown away.",
-            remedy="Start again; what is complete stays.",
+            f"{repository.name}/{remote.path} does not have the hash that the hub gives. Its bytes were deleted.",
+            remedy="Repeat the command. Complete files are kept.",
         )
     return path
 
 
 class _Hashes:
-    """SHA-256 and git's blob id of bytes as they come."""
+    """SHA-256 and git's blob id of a stream of bytes."""
 
     def __init__(self, size: int) -> None:
         self._sha256 = hashlib.sha256()

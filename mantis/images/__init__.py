@@ -1,1 +1,1 @@
-"""Encoded images: accepted formats and pixel values."""
+"""Accept encoded images, and turn them into pixel values."""

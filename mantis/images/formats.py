@@ -1,20 +1,20 @@
-"""Encoded images from outside: the formats that are opened, by whoever opens one."""
+"""Open encoded images from outside, in the accepted formats alone."""
 
 import io
 
 from PIL import Image
 
-# A list, since some of Pillow's other formats start programs or have no limits of their own.
+# An explicit list, because some of Pillow's other formats start programs or have no limits.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-PLAIN_JPEGS = ("YCbCr", "Gray", "RGB")  # colours of JPEGs that libjpeg-turbo gives as RGB; CMYK goes through Pillow
-Image.MAX_IMAGE_PIXELS = None  # the recipe's limit is checked instead, in the header, before anything is decoded
+PLAIN_JPEGS = ("YCbCr", "Gray", "RGB")  # colours that libjpeg-turbo decodes to RGB; Pillow decodes CMYK
+Image.MAX_IMAGE_PIXELS = None  # the recipe's limit replaces it, checked on the header before any decoding
 
 
 def open_image(data: bytes) -> Image.Image:
-    """The image whose header is at the start of `data`, nothing decoded yet; close it.
+    """Open the image whose header is at the start of `data`, without decoding pixels. The caller closes it.
 
     Raises:
-        PIL.UnidentifiedImageError: none of FORMATS.
-        Exception: a header that its decoder cannot read, in whatever way decoders of foreign bytes fail.
+        PIL.UnidentifiedImageError: the format is not in FORMATS.
+        Exception: the decoder cannot read the header; decoders of foreign bytes fail in many ways.
     """
     return Image.open(io.BytesIO(data), formats=FORMATS)

@@ -1,10 +1,11 @@
-"""Encoded images to pixel values, as transformers' image processors make them.
+"""Turn encoded images into pixel values that equal those of transformers' image processors.
 
-Resizing works on bytes and is the very function that transformers' torchvision processors call: equal to them bit by
-bit, and for bilinear within 1/255 of Pillow. Bicubic overshoots, and what is clipped between the two passes depends on
-their order: horizontal first here, in torchvision and in the Pillow of the official models' time (five values of ten
-million differ by 2/255, none by more). Pillow 13 takes the cheaper order, and differs from all of these by up to 14/255
-on tall images.
+Resizing works on bytes and calls the same function as transformers' torchvision processors. So the results are equal
+bit by bit. Bilinear results also lie within 1/255 of Pillow's.
+
+Bicubic results overshoot, and clipping between the two passes depends on their order. Horizontal comes first here, in
+torchvision, and in the Pillow of the official models' time: of ten million values, five differ by 2/255, none by more.
+Pillow 13 chooses the cheaper order, and differs from all of these by up to 14/255 on tall images.
 """
 
 import struct
@@ -29,17 +30,17 @@ Filter = Literal["bicubic", "bilinear"]
 
 @dataclass(frozen=True, kw_only=True)
 class Normalization:
-    """Mean and standard deviation of each colour, of values from 0 to 1."""
+    """Mean and standard deviation of each colour, for values from 0 to 1."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
 
 def decode(data: bytes) -> Pixels:
-    """RGB pixels [height, width, 3] of an encoded image; the first frame of several.
+    """Decode an image to RGB pixels [height, width, 3]; an animation gives its first frame.
 
     Raises:
-        InputError: these bytes are no image.
+        InputError: the bytes are not a valid image.
     """
     try:
         if simplejpeg.is_jpeg(data) and simplejpeg.decode_jpeg_header(data, strict=False)[2] in PLAIN_JPEGS:
@@ -50,12 +51,12 @@ def decode(data: bytes) -> Pixels:
     except (ValueError, OSError, SyntaxError, struct.error) as error:
         raise InputError(
             f"An image of {len(data)} bytes cannot be decoded: {error}.",
-            remedy="Data preparation drops such images: prepare the dataset again.",
+            remedy="Prepare the dataset again: data preparation drops such images.",
         ) from None
 
 
 def resize_and_crop(images: Sequence[bytes], size: int) -> Tensor:
-    """uint8 [N, 3, size, size]: the shorter edge made `size` (bicubic, antialiased), then the middle cut out."""
+    """Return uint8 [N, 3, size, size]: the shorter edge resized to `size` (bicubic, antialiased), then cropped."""
     pixels = _empty(len(images), size)
     for image, place in zip(images, pixels, strict=True):
         planes = _planes(decode(image))
@@ -68,8 +69,8 @@ def resize_and_crop(images: Sequence[bytes], size: int) -> Tensor:
 
 
 def resize_square(images: Sequence[bytes], size: int, kind: Filter = "bicubic") -> Tensor:
-    """uint8 [N, 3, size, size]: both edges made `size` (antialiased), whatever the aspect ratio."""
-    if len(images) == 1:  # nothing to put together: a copy is a tenth of the work on a small image
+    """Return uint8 [N, 3, size, size]: both edges are resized to `size` (antialiased), whatever the aspect ratio."""
+    if len(images) == 1:  # without concatenation, whose copy costs a tenth of the time of a small image
         return _interpolate(_planes(decode(images[0])), size, size, kind)
     pixels = _empty(len(images), size)
     for image, place in zip(images, pixels, strict=True):
@@ -78,20 +79,20 @@ def resize_square(images: Sequence[bytes], size: int, kind: Filter = "bicubic") 
 
 
 def resize_to(image: bytes, fit: Callable[[int, int], tuple[int, int]], kind: Filter) -> Tensor:
-    """uint8 [1, 3, height, width]: made what `fit` says to its height and width (antialiased)."""
+    """Return uint8 [1, 3, height, width], antialiased; `fit` maps the image's height and width to the new ones."""
     planes = _planes(decode(image))
     return _interpolate(planes, *fit(*planes.shape[2:]), kind)
 
 
 def patches_of(values: Tensor, edge: int) -> Tensor:
-    """[1, C, H, W] as patches [rows, columns, C, edge, edge]; H and W are multiples of `edge`."""
+    """Cut [1, C, H, W] into patches [rows, columns, C, edge, edge]; H and W must be multiples of `edge`."""
     _, channels, height, width = values.shape
     cut = values.reshape(channels, height // edge, edge, width // edge, edge)
     return cut.permute(1, 3, 0, 2, 4)
 
 
 def normalize(pixels: Tensor, norm: Normalization) -> Tensor:
-    """float32 pixel values of uint8 pixels [N, 3, H, W], channels last in memory."""
+    """Normalize uint8 pixels [N, 3, H, W] to float32 of the same shape, channels last in memory."""
     count, _, height, width = pixels.shape
     scale, shift = _factors(norm, width)
     values = pixels.permute(0, 2, 3, 1).reshape(count * height, width * 3).to(torch.float32)
@@ -101,7 +102,7 @@ def normalize(pixels: Tensor, norm: Normalization) -> Tensor:
 
 @lru_cache
 def _factors(norm: Normalization, width: int) -> tuple[Tensor, Tensor]:
-    """[3 * width] each, for rows of pixels: a factor per channel alone makes loops of three."""
+    """Return factor and offset, [3 * width] each, for whole rows of pixels: one per channel would loop over three."""
     scale = torch.tensor([1 / (255 * std) for std in norm.std], dtype=torch.float64)
     shift = torch.tensor([-mean / std for mean, std in zip(norm.mean, norm.std, strict=True)], dtype=torch.float64)
     return scale.repeat(width).to(torch.float32), shift.repeat(width).to(torch.float32)
@@ -112,7 +113,7 @@ def _empty(count: int, size: int) -> Tensor:
 
 
 def _planes(image: Pixels) -> Tensor:
-    """[1, 3, H, W], channels last also by the stride of its first dimension, without which torch turns the result."""
+    """Return [1, 3, H, W], channels last in memory, also by the first stride; else torch would permute the result."""
     return torch.from_numpy(image).unsqueeze(0).permute(0, 3, 1, 2)
 
 

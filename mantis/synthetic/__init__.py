@@ -1,4 +1,4 @@
-"""Generated tasks that need several images, in the raw form that every source has."""
+"""Generate tasks that need several images, in the raw form of every data source."""
 
 from mantis.synthetic.dataset import (
     BENCHMARKS,

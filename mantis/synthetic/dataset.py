@@ -1,4 +1,4 @@
-"""Writing the generated tasks as JSON and JPEGs, on several processes."""
+"""Write the generated tasks as JSON and JPEGs, with several processes."""
 
 import json
 import os
@@ -17,10 +17,12 @@ from mantis.progress import track
 from mantis.synthetic import tasks
 from mantis.synthetic.drawing import Pen
 
-REVISION = 2  # raised when other rows come out of the same arguments
+REVISION = 2  # increase it when the same arguments give other rows
 SUBSETS = tuple(tasks.SUBSETS)
 BENCHMARKS = tuple(tasks.BENCHMARKS)
-SKILLS = {subset: subset.removeprefix("demo-") for subset in SUBSETS}  # for an ablation of the demo
+SKILLS = {
+    subset: subset.removeprefix("demo-") for subset in SUBSETS
+}  # skill of each subset, for an ablation of the demo
 ROWS_AT_ONCE = 200
 IMAGE_MARK = "<image>"
 
@@ -28,10 +30,16 @@ IMAGE_MARK = "<image>"
 def write_demo_data(
     folder: Path, *, seed: int, conversations: int, samples_per_skill: int, workers: int | None = None
 ) -> None:
-    """Both subsets as `<folder>/<subset>/train.json`, both benchmarks as `<folder>/benchmarks/<benchmark>/test.json`.
+    """Write both subsets and both benchmarks of the demo, with the images beside the JSON.
 
-    `conversations` is the number of training rows of all subsets together; `workers` are processes, None: one per
-    core. Images lie beside the JSON.
+    The files are `<folder>/<subset>/train.json` and `<folder>/benchmarks/<benchmark>/test.json`.
+
+    Args:
+        folder: the folder to write to.
+        seed: the seed of all random numbers.
+        conversations: the number of training rows of both subsets together.
+        samples_per_skill: the number of benchmark rows of each skill.
+        workers: the number of processes; None is one per core.
     """
     for subset in SUBSETS:
         write_demo_subset(folder, subset, seed=seed, conversations=conversations, workers=workers)
@@ -42,10 +50,10 @@ def write_demo_data(
 
 
 def write_demo_subset(folder: Path, subset: str, *, seed: int, conversations: int, workers: int | None = None) -> None:
-    """`<folder>/<subset>/train.json` with this subset's share of all `conversations`, and its images.
+    """Write `<folder>/<subset>/train.json` with this subset's share of all `conversations`, and its images.
 
     Raises:
-        ConfigError: no such subset.
+        ConfigError: the subset is not one of SUBSETS.
     """
     _require(subset, SUBSETS, "subset")
     job = _Job(folder=folder / subset, name=subset, seed=seed)
@@ -55,10 +63,10 @@ def write_demo_subset(folder: Path, subset: str, *, seed: int, conversations: in
 def write_demo_benchmark(
     folder: Path, benchmark: str, *, seed: int, samples_per_skill: int, workers: int | None = None
 ) -> None:
-    """`<folder>/<benchmark>/test.json` with `samples_per_skill` rows of each of its skills, and its images.
+    """Write `<folder>/<benchmark>/test.json` with `samples_per_skill` rows of each of its skills, and its images.
 
     Raises:
-        ConfigError: no such benchmark.
+        ConfigError: the benchmark does not exist.
     """
     _require(benchmark, BENCHMARKS, "benchmark")
     job = _Job(folder=folder / benchmark, name=benchmark, seed=seed)
@@ -67,7 +75,7 @@ def write_demo_benchmark(
 
 
 def shares(conversations: int) -> dict[str, int]:
-    """Rows of each subset, by the weights of their tasks; they add up to `conversations`."""
+    """Divide `conversations` among the subsets, in proportion to the weights of their tasks."""
     weights = {subset: sum(kinds.values()) for subset, kinds in tasks.SUBSETS.items()}
     total = sum(weights.values())
     ends = [round(conversations * end / total) for end in accumulate(weights.values())]
@@ -76,18 +84,18 @@ def shares(conversations: int) -> dict[str, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """What a worker process needs to know to make any row."""
+    """Everything that a worker process needs to generate any row."""
 
     folder: Path
     name: str
     seed: int
 
     def pen(self, stream: str, row: int) -> Pen:
-        """Every row has its own random numbers, so that it does not matter which process makes it."""
+        """Create the pen of a row, with random numbers of its own, so that any process may generate the row."""
         return Pen(random=Random(f"{self.seed}/{stream}/{self.name}/{row}"), held_out=stream == "held-out")
 
     def save(self, row: int, images: list[bytes]) -> list[str]:
-        """Write a row's images; returns their paths relative to the folder."""
+        """Write a row's images, and return their paths relative to the folder."""
         paths = [f"images/{row // 1000:03d}/{row:06d}-{number}.jpg" for number in range(1, len(images) + 1)]
         for path, image in zip(paths, images, strict=True):
             (self.folder / path).write_bytes(image)
@@ -110,7 +118,7 @@ def _write(path: Path, make: Rows, job: _Job, rows: int, workers: int | None) ->
 
 def _rows(make: Rows, job: _Job, rows: int, workers: int) -> Iterator[dict[str, Any]]:
     parts = [range(start, min(start + ROWS_AT_ONCE, rows)) for start in range(0, rows, ROWS_AT_ONCE)]
-    if workers == 1:  # in this process, which may have threads that no fork survives
+    if workers == 1:  # without a fork, because this process may have threads
         for part in parts:
             yield from make(job, part)
         return

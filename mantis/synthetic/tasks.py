@@ -1,8 +1,10 @@
-"""The tasks: what is shown, what is asked about it, and what the right answer is.
+"""Define the tasks: the images, the questions about them, and the right answers.
 
-Shortcuts are kept out. An attribute of image i is asked for only where the images differ in it; an answer that was
-chosen first is uniform whatever else is drawn; a motion starts in a corner, from where two directions are possible,
-so that no single frame gives it away.
+The tasks leave no shortcuts:
+
+- A question asks for an attribute of image i only if the images differ in it.
+- The answer is chosen first and is uniform, whatever else is drawn.
+- A motion starts in a corner, from which two directions are possible. So no single frame reveals it.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,12 +32,12 @@ from mantis.synthetic.questions import (
     single_place,
 )
 
-MARGIN = 4.0  # pixels by which a motion goes beyond the centres of the quarters, at both ends
+MARGIN = 4.0  # pixels by which a motion passes the centres of the quarters, at both ends
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """Images and what is asked about them, in order."""
+    """Images, and the questions about them in order."""
 
     images: list[bytes]
     exchanges: list[Exchange]
@@ -45,7 +47,7 @@ class Example:
 
 
 def scene(pen: Pen) -> Example:
-    """Four images: counts of colours, colours, places."""
+    """Draw four images; ask for counts of colours, for colours and for places."""
     colour = pen.random.choice(COLOUR_NAMES)
     colours = _with_count(pen, colour, pen.random.randint(0, SCENE))
     places = _places(pen, SCENE)
@@ -55,7 +57,7 @@ def scene(pen: Pen) -> Example:
 
 
 def pair(pen: Pen) -> Example:
-    """Two images: are the colours the same, and what they and the places are."""
+    """Draw two images; ask whether the colours are the same, and for colours and places."""
     colours = _pair_colours(pen, pen.random.choice(COMPARISONS))
     places = _places(pen, 2)
     exchanges = [comparison(colours), *_some(pen, about_each(colours, places), 0, 2)]
@@ -63,7 +65,7 @@ def pair(pen: Pen) -> Example:
 
 
 def motion(pen: Pen) -> Example:
-    """Four frames: which way the shape goes, and where it is at the beginning or the end."""
+    """Draw four frames; ask in which direction the shape moves, and where it is at the beginning or end."""
     direction = pen.random.choice(DIRECTIONS)
     images, first, last = _frames(pen, direction)
     exchanges = [direction_of(direction), *_some(pen, [place_in(1, first), place_in(FRAMES, last)], 0, 1)]
@@ -71,29 +73,29 @@ def motion(pen: Pen) -> Example:
 
 
 def single(pen: Pen) -> Example:
-    """One image: its colour, its place, or both."""
+    """Draw one image; ask for its colour, its place, or both."""
     colour, place = pen.random.choice(COLOUR_NAMES), pen.random.choice(PLACE_NAMES)
     exchanges = _some(pen, [single_colour(colour), single_place(place)], 1, 2)
     return Example(images=[pen.picture(colour, place)], exchanges=exchanges)
 
 
 def caption(pen: Pen) -> Example:
-    """One image, described."""
+    """Draw one image; ask for a caption."""
     colour, place = pen.random.choice(COLOUR_NAMES), pen.random.choice(PLACE_NAMES)
     return Example(images=[pen.picture(colour, place)], exchanges=[description(colour, place)])
 
 
-# Held out: one question each. The answers of sample 0, 1, 2... go round the options, so that they are balanced.
+# Benchmarks: one question each. The answers of sample 0, 1, 2... cycle through the options, so that they are balanced.
 
 
 def compare_colours(pen: Pen, number: int) -> Example:
-    """Are two images of the same colour?"""
+    """Ask whether two images have the same colour."""
     colours = _pair_colours(pen, COMPARISONS[number % len(COMPARISONS)])
     return Example(images=_pictures(pen, colours, _places(pen, 2)), exchanges=[comparison(colours)])
 
 
 def refer_to_image(pen: Pen, number: int) -> Example:
-    """Colour or place in one of four images."""
+    """Ask for the colour or place in one of four images."""
     image = pen.random.randint(1, SCENE)
     if number % 2:
         places = _with_one(pen, PLACE_NAMES, image, PLACE_NAMES[number // 2 % len(PLACE_NAMES)])
@@ -107,21 +109,21 @@ def refer_to_image(pen: Pen, number: int) -> Example:
 
 
 def follow_motion(pen: Pen, number: int) -> Example:
-    """Which way does the shape go over four frames?"""
+    """Ask in which direction the shape moves over four frames."""
     direction = DIRECTIONS[number % len(DIRECTIONS)]
     images, _, _ = _frames(pen, direction)
     return Example(images=images, exchanges=[direction_of(direction)])
 
 
 def count_colour(pen: Pen, number: int) -> Example:
-    """How many of four images show a colour?"""
+    """Ask how many of four images show a colour."""
     colour = pen.random.choice(COLOUR_NAMES)
     colours = _with_count(pen, colour, number % len(COUNTS))
     return Example(images=_pictures(pen, colours, _places(pen, SCENE)), exchanges=[count_of(colour, colours)])
 
 
 def look_at_one(pen: Pen, number: int) -> Example:
-    """Colour or place in the only image."""
+    """Ask for the colour or place in the only image."""
     colour, place = pen.random.choice(COLOUR_NAMES), pen.random.choice(PLACE_NAMES)
     if number % 2:
         place = PLACE_NAMES[number // 2 % len(PLACE_NAMES)]
@@ -141,13 +143,13 @@ def _places(pen: Pen, images: int) -> list[str]:
 
 
 def _with_count(pen: Pen, colour: str, count: int) -> list[str]:
-    """Colours of a scene, exactly `count` of them `colour`."""
+    """Draw colours of a scene with exactly `count` occurrences of `colour`."""
     chosen = pen.random.sample(range(SCENE), count)
     return [colour if image in chosen else _other(pen, COLOUR_NAMES, colour) for image in range(SCENE)]
 
 
 def _with_one(pen: Pen, values: Sequence[str], image: int, value: str) -> list[str]:
-    """Values of a scene, `value` in `image`, the others at random but not all the same."""
+    """Draw values of a scene with `value` in `image`, and others at random that are not all the same."""
     while True:
         drawn = [value if each == image else pen.random.choice(values) for each in range(1, SCENE + 1)]
         if len(set(drawn)) > 1:
@@ -164,7 +166,7 @@ def _pictures(pen: Pen, colours: Sequence[str], places: Sequence[str]) -> list[b
 
 
 def _frames(pen: Pen, direction: str) -> tuple[list[bytes], str, str]:
-    """Frames of a shape that goes along an edge from corner to corner, and its first and last place."""
+    """Draw frames of a shape that moves along an edge from corner to corner; return also its first and last place."""
     body = pen.body(pen.random.choice(COLOUR_NAMES))
     low, high = NEAR - MARGIN, FAR + MARGIN
     along = [low + step * (high - low) / (FRAMES - 1) for step in range(FRAMES)]
@@ -183,7 +185,7 @@ def _quarter(x: float, y: float) -> str:
 
 
 def _some(pen: Pen, exchanges: Sequence[Exchange], least: int, most: int) -> list[Exchange]:
-    """`least` to `most` of the exchanges, in random order; fewer where there are not so many."""
+    """Draw `least` to `most` of the exchanges in random order, or all of them if they are fewer."""
     return pen.random.sample(exchanges, min(pen.random.randint(least, most), len(exchanges)))
 
 
@@ -194,7 +196,7 @@ def _shuffled(pen: Pen, exchanges: Sequence[Exchange]) -> list[Exchange]:
 Training = Callable[[Pen], Example]
 HeldOut = Callable[[Pen, int], Example]
 
-# The weight of each kind of conversation, among those of its subset and among all.
+# The weight of each kind of conversation, within its subset and overall.
 SUBSETS: dict[str, dict[Training, float]] = {
     "demo-multi": {scene: 6.0, pair: 2.0, motion: 2.5},
     "demo-single": {single: 1.0, caption: 1.5},

@@ -1,1 +1,1 @@
-"""MLflow: runs, metrics and registered models."""
+"""Send runs, metrics and models to MLflow."""

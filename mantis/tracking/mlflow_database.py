@@ -1,8 +1,9 @@
-"""The MLflow database in a folder: what it holds follows the folder when that is copied, moved or renamed.
+"""Keep the MLflow database of a local folder free of absolute addresses, so that the folder can be copied or moved.
 
-MLflow fixes the artifact location of an experiment and of a run when it creates them, and its client changes neither.
-So they hold no address here: `mlflow-artifacts:/<run>/artifacts` means ARTIFACTS/<run>/artifacts beside the database.
-`mantis ui` starts MLflow's server with that folder. Without a server, mantis/tracking/mlflow_runs.py writes there.
+MLflow fixes the artifact location of an experiment and of a run at creation, and its client changes neither. So the
+database stores no address: `mlflow-artifacts:/<run>/artifacts` means ARTIFACTS/<run>/artifacts
+beside the database. `mantis ui` starts MLflow's server with that folder. Without a server,
+mantis/tracking/mlflow_runs.py writes there.
 """
 
 import sqlite3
@@ -21,7 +22,7 @@ STORE_TAG, THIS_STORE = "mantis.store", "."
 
 
 def artifact_folder(folder: Path, artifact_uri: str) -> Path | None:
-    """Where the artifacts of a run lie whose database is in `folder`; None where its URI names another place."""
+    """Return the artifact folder of a run whose database is in `folder`; None if its URI names another place."""
     parsed = urlparse(artifact_uri)
     if parsed.scheme != "mlflow-artifacts" or parsed.netloc:
         return None
@@ -29,7 +30,7 @@ def artifact_folder(folder: Path, artifact_uri: str) -> Path | None:
 
 
 def forget_addresses(folder: Path) -> None:
-    """Make what an earlier version wrote into the database relative: it held the address of its store at that time.
+    """Replace absolute addresses by relative ones in a database that an earlier version wrote.
 
     Raises:
         TrackingError: the database cannot be read or written.
@@ -43,20 +44,20 @@ def forget_addresses(folder: Path) -> None:
     except sqlite3.Error as error:
         raise TrackingError(
             f"{database} cannot be used: {error}.",
-            remedy="Check the folder's rights. A broken one can be deleted: runs that are started again send all.",
+            remedy="Check the folder's permissions, or delete a damaged database: repeated runs send all data again.",
         ) from None
 
 
 def _forget_addresses(connection: sqlite3.Connection) -> None:
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if not {"experiments", "runs", "tags", "model_versions"} <= tables:  # MLflow is just creating it
+    if not {"experiments", "runs", "tags", "model_versions"} <= tables:  # MLflow is creating it at this moment
         return
     for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
         _rewrite(connection, table, column, f"{column} LIKE 'file:%/{ARTIFACTS}%'", _location)
     for column in ("source", "storage_location"):
         condition = f"{column} LIKE 'file:%/models/%'"
         _rewrite(connection, "model_versions", column, condition, lambda uri: possible_keys(uri)[-1])
-    # Only the store in this folder wrote such a tag here; a store in a bucket keeps its address.
+    # In this folder, only its own store wrote such a tag. A store in a bucket keeps its address.
     condition = f"key = '{STORE_TAG}' AND value LIKE 'file:%'"
     _rewrite(connection, "tags", "value", condition, lambda _: THIS_STORE)
 
@@ -65,7 +66,7 @@ def _rewrite(
     connection: sqlite3.Connection, table: str, column: str, condition: str, new: Callable[[str], str]
 ) -> None:
     old = connection.execute(f"SELECT rowid, {column} FROM {table} WHERE {condition}").fetchall()
-    if old:  # else no lock for writing is taken
+    if old:  # without changes, take no write lock
         changes = [(new(value), row) for row, value in old]
         connection.executemany(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", changes)
 

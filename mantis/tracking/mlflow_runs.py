@@ -1,7 +1,7 @@
-"""MLflow: one run per pipeline run, curves while training goes on, and nothing lost when the server is away.
+"""Track runs in MLflow: one MLflow run per pipeline run, curves during training, and nothing lost in an outage.
 
-The store's own files (metrics.jsonl, scores.json, records) are the truth; MLflow shows them. What could not be
-sent is therefore sent by whoever comes next: the next batch, the next attempt, or the run's last step.
+The store's files (metrics.jsonl, scores.json, records) are the source of truth. MLflow shows them. Unsent data is sent
+by the next batch, the next attempt, or the run's last step.
 """
 
 import logging
@@ -26,8 +26,8 @@ from mantis.tracking.mlflow_database import DATABASE, LOCATION, STORE_TAG, THIS_
 logger = logging.getLogger(__name__)
 
 RUN_TAG = "mantis.run"
-PARENT_TAG = "mlflow.parentRunId"  # MLflow's own: its page draws one run inside the other
-MARKER_METRIC = "train/loss"  # logged with every row of the curve: its last step says how far MLflow has got
+PARENT_TAG = "mlflow.parentRunId"  # defined by MLflow, whose page nests runs by it
+MARKER_METRIC = "train/loss"  # part of every row of the curve, so that its last step tells how far MLflow has got
 BATCH = 1000  # MLflow's limit of metrics per request
 SECONDS_BETWEEN_BATCHES = 5.0
 SETTLE_SECONDS = 1.0
@@ -36,7 +36,7 @@ PARAMETER_CHARACTERS = 6000  # MLflow's limit
 
 
 class Status(StrEnum):
-    """MLflow's words for what became of a run."""
+    """MLflow's names of the states of a run."""
 
     RUNNING = "RUNNING"
     FINISHED = "FINISHED"
@@ -45,13 +45,13 @@ class Status(StrEnum):
 
 
 def tracking_uri(store: ObjectStore) -> str:
-    """MLFLOW_TRACKING_URI, else a SQLite file in a local store, else one in the folder .mantis here."""
+    """Return MLFLOW_TRACKING_URI, else a SQLite file in a local store, else one in .mantis of the current folder."""
     folder = database_folder(store)
     return os.environ["MLFLOW_TRACKING_URI"] if folder is None else f"sqlite:///{folder / DATABASE}"
 
 
 def database_folder(store: ObjectStore) -> Path | None:
-    """The folder of the MLflow database of `store`; None where MLFLOW_TRACKING_URI names MLflow."""
+    """Return the folder of the MLflow database of `store`; None if MLFLOW_TRACKING_URI names a server."""
     if os.environ.get("MLFLOW_TRACKING_URI"):
         return None
     root = store.root if isinstance(store, LocalStore) else Path.cwd() / ".mantis"
@@ -60,12 +60,12 @@ def database_folder(store: ObjectStore) -> Path | None:
 
 
 def address_in(store: ObjectStore, key: str) -> str:
-    """How MLflow names an object of `store`: by its key where the database lies in the store, else by its URI."""
+    """Name an object of `store` for MLflow: by its key if the database lies in the store, else by its URI."""
     return key if _lies_in(store) else store.uri(key)
 
 
 def _lies_in(store: ObjectStore) -> bool:
-    """Whether the database is a part of the store, and is copied and moved with it."""
+    """Whether the database is part of the store, so that both are copied and moved together."""
     return isinstance(store, LocalStore) and database_folder(store) is not None
 
 
@@ -80,22 +80,22 @@ def _client(store: ObjectStore) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackedRun:
-    """A run's place in MLflow."""
+    """The MLflow run of a pipeline run."""
 
-    client: Any  # mlflow.MlflowClient, which publishes no types
+    client: Any  # mlflow.MlflowClient, which has no type hints
     id: str
     experiment: str
-    folder: Path | None = None  # with the database, where no server keeps the artifacts
+    folder: Path | None = None  # the database's folder, if no server keeps the artifacts
 
 
 def open_tracked_run(run: Run) -> TrackedRun:
-    """The MLflow run of `run`, created where there is none; it is RUNNING then.
+    """Open the MLflow run of `run`, or create it, and set its status to RUNNING.
 
-    KFP's own MLflow integration hands over a run through MLFLOW_RUN_ID; then that one is used, or the one that it is
-    nested in. An ablation's arms are nested in it.
+    KFP's MLflow integration passes a run in MLFLOW_RUN_ID. Then that run is used, or its parent. The runs of an
+    ablation's arms are nested in the run of the ablation.
 
     Raises:
-        TrackingError: the server refuses or is away.
+        TrackingError: the server refuses, or cannot be reached.
     """
     from mlflow.exceptions import MlflowException
 
@@ -112,13 +112,13 @@ def open_tracked_run(run: Run) -> TrackedRun:
     except MlflowException as error:
         raise TrackingError(
             f"MLflow at {tracking_uri(run.store)} refuses: {str(error).splitlines()[0]}",
-            remedy="Check MLFLOW_TRACKING_URI; what was missed is sent by the next attempt.",
+            remedy="Check MLFLOW_TRACKING_URI. The next attempt sends the missing data.",
         ) from None
     return TrackedRun(client=client, id=run_id, experiment=experiment, folder=database_folder(run.store))
 
 
 def find_tracked_run(run: Run) -> TrackedRun | None:
-    """The MLflow run of `run` as it is; None where nobody has opened one yet. Raises what MLflow's client raises."""
+    """Find the MLflow run of `run` without changing it; None if it does not exist. Errors of MLflow's client pass."""
     client = _client(run.store)
     experiment = _experiment(client, run)
     found = _known(client, experiment, run)
@@ -127,9 +127,9 @@ def find_tracked_run(run: Run) -> TrackedRun | None:
 
 
 def send_curve(tracked: TrackedRun, rows: Iterable[Mapping[str, float]]) -> int:
-    """Log the rows (each with its `step`) that MLflow does not have yet; returns how many.
+    """Log those rows (each with its `step`) that MLflow does not have yet, and return their number.
 
-    A resumed training repeats the steps after its last checkpoint with the same values: they are not logged twice.
+    A resumed training repeats the steps after its last checkpoint with the same values, which are not logged twice.
     """
     known = tracked.client.get_metric_history(tracked.id, MARKER_METRIC)
     last = max((metric.step for metric in known), default=-1)
@@ -147,7 +147,7 @@ def record_run(
     dataset: Mapping[str, str] | None,
     files: Sequence[Path],
 ) -> None:
-    """Parameters, scores, tags, the dataset as an input, and the report's files."""
+    """Log parameters, scores, tags, the dataset as an input, and the report's files."""
     from mlflow.entities import Param
 
     client = tracked.client
@@ -166,15 +166,15 @@ def record_run(
     for file in files:
         if kept is None:
             client.log_artifact(tracked.id, str(file))
-        else:  # MLflow's client writes to such a location through a server only
+        else:  # MLflow's client needs a server to write to such a location
             LocalStore(kept).put_file(file.name, file)
 
 
 def score_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Rows of scores.json as metrics: `eval/<benchmark>/<skill>/<figure>`, and `eval/mean/accuracy` to sort runs by.
+    """Turn rows of scores.json into metrics `eval/<benchmark>/<skill>/<figure>`, and `eval/mean/accuracy` to sort by.
 
-    The names are stable and the same for every run; `overall` is the skill that stands for a whole benchmark. The mean
-    is over benchmarks, each by its own figure, or by the mean of its skills where it has none.
+    The names are the same for every run. The skill `overall` stands for a whole benchmark. The mean is over benchmarks,
+    each by its overall accuracy, or by the mean of its skills if it has none.
     """
     metrics: dict[str, float] = {}
     by_benchmark: dict[str, list[Mapping[str, Any]]] = {}
@@ -193,7 +193,7 @@ def score_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def flat_recipe(run: Run) -> dict[str, str]:
-    """The resolved recipe as MLflow parameters: dotted names, values as text."""
+    """Flatten the resolved recipe to MLflow parameters: dotted names, with values as text."""
     flat: dict[str, str] = {}
 
     def visit(prefix: str, value: object) -> None:
@@ -208,7 +208,7 @@ def flat_recipe(run: Run) -> dict[str, str]:
 
 
 class CurveSender:
-    """Sends rows of the training curve from a thread; never raises into training, never makes it wait."""
+    """Sends rows of the training curve from a thread. It never raises into training, and never delays it."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -221,7 +221,7 @@ class CurveSender:
         self._rows.put({"step": step, **metrics})
 
     def close(self, *, seconds: float = 60.0) -> None:
-        """Send what is queued, waiting at most `seconds`; the run's last step sends what is left."""
+        """Send the queued rows within `seconds`. The run's last step sends the rest."""
         self._rows.put(None)
         self._thread.join(seconds)
         if self._thread.is_alive():
@@ -242,7 +242,7 @@ class CurveSender:
                 logger.warning("MLflow is away, %d rows wait: %s", len(waiting), str(error).splitlines()[0][:200])
 
     def _collect(self, waiting: list[dict[str, float]]) -> bool:
-        """Move rows to `waiting` until it is time to send; True when there will be no more."""
+        """Move rows to `waiting` until it is time to send; True at the end of the queue."""
         until = time.monotonic() + SECONDS_BETWEEN_BATCHES
         while (left := until - time.monotonic()) > 0:
             try:
@@ -265,7 +265,7 @@ def _experiment(client: Any, run: Run) -> str:
     found = client.get_experiment_by_name(name)
     if found:
         return str(found.experiment_id)
-    # Without a server, artifacts lie beside the database; a server has a place of its own for them.
+    # Without a server, artifacts lie beside the database. A server chooses its own location.
     place = LOCATION if database_folder(run.store) is not None else None
     try:
         return str(client.create_experiment(name, artifact_location=place))
@@ -273,22 +273,22 @@ def _experiment(client: Any, run: Run) -> str:
         found = client.get_experiment_by_name(name)
         if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
             raise
-        return str(found.experiment_id)  # another process made it at the same moment
+        return str(found.experiment_id)  # another process created it at the same moment
 
 
 def _tags(run: Run) -> dict[str, str]:
-    """What a run is known by: its id and its store, for another person may have a run of the same id in another one.
+    """Return the tags that identify a run: its id and its store, because another store may have a run of the same id.
 
-    A database that lies in the store moves with it, so there the tag says no address.
+    A database inside the store moves with it, so its tag holds no address.
     """
     return {RUN_TAG: run.id, STORE_TAG: THIS_STORE if _lies_in(run.store) else run.store.url}
 
 
 def _known(client: Any, experiment: str, run: Run) -> str:
-    """MLflow's id of `run`, empty where it has none; that which KFP handed over is the run's, not its arms'."""
+    """Return MLflow's id of `run`; empty if it has none. A run that KFP passes is that of the parent, not of an arm."""
     given = os.environ.get("MLFLOW_RUN_ID")
     if given and not run.parent:
-        # KFP's plugin hands every task a run of its own, nested in that of the pipeline's run, which is ours.
+        # KFP's plugin gives every task an MLflow run, nested in that of the pipeline's run, which is the one to use.
         return str(client.get_run(given).data.tags.get(PARENT_TAG, given))
     wanted = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in _tags(run).items())
     oldest = client.search_runs([experiment], wanted, max_results=1, order_by=["attributes.start_time ASC"])
@@ -296,10 +296,10 @@ def _known(client: Any, experiment: str, run: Run) -> str:
 
 
 def _created(client: Any, experiment: str, run: Run) -> str:
-    """A new MLflow run; where another process made one at the same moment, the older one, and ours is deleted.
+    """Create an MLflow run. If another process created one concurrently, keep the older one and delete this one.
 
-    MLflow knows no "create unless there": processes of one machine take turns, those of others have SETTLE_SECONDS
-    to become visible, since a run may be older by its clock and yet written later.
+    MLflow has no "create if absent". Processes of one machine take turns. Runs of other machines get SETTLE_SECONDS to
+    become visible, because a run may be older by its clock and yet be written later.
     """
     with one_at_a_time(f"{fingerprint([run.store.url, run.id])}.mlflow", lambda: None):
         if first := _known(client, experiment, run):

@@ -1,6 +1,6 @@
-"""A converted model in MLflow's registry: a version with its lineage as tags, and the alias of the newest.
+"""Register converted models in MLflow: a version with its lineage as tags, and an alias for the newest version.
 
-The store is the truth; the registry points to it. It is told after the manifest was committed, so after the proof.
+The store is the source of truth. The registry refers to it, and learns of a model after its proof and commit.
 """
 
 import logging
@@ -18,10 +18,10 @@ FINGERPRINT_TAG = "mantis.fingerprint"
 
 
 def register_model(run: Run, model: Manifest) -> str | None:
-    """Register `model` under the recipe's name; returns the version, None while MLflow is away.
+    """Register `model` under the recipe's name; return its version, or None if MLflow cannot be reached.
 
-    A model that is registered already keeps its version, and the alias goes to it. It gets another version where the
-    server knows it under the address of another store: this one was moved, or the model is in both.
+    A registered model keeps its version, and the alias moves to it. If the server knows the model at the address of
+    another store, the model gets a new version, because MLflow cannot change an address.
     """
     from mlflow.exceptions import MlflowException
 
@@ -50,7 +50,7 @@ def _register(run: Run, model: Manifest) -> str:
 
 
 def _version(client: Any, name: str, fingerprint: str, source: str) -> str | None:
-    """The version that is this model already, at this address: MLflow cannot change the address of a version."""
+    """Return the existing version of this model at this address; MLflow cannot change the address of a version."""
     found = client.search_model_versions(f"name = '{name}' and tag.`{FINGERPRINT_TAG}` = '{fingerprint}'")
     return next((str(version.version) for version in found if version.source == source), None)
 

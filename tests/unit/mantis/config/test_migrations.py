@@ -89,7 +89,7 @@ def test_a_wrong_value_of_a_stored_recipe_is_named() -> None:
 @pytest.mark.parametrize("read", [parse_recipe, read_stored_recipe])
 def test_an_unknown_schema_version_is_refused(read: Any, version: Any) -> None:
     text = yaml.safe_dump({"schema_version": version, "name": "x"})
-    with pytest.raises(VersionError, match=r"^r\.yaml says schema_version = .*up to version 1\. Use the version"):
+    with pytest.raises(VersionError, match=r"^r\.yaml has schema_version = .*up to version 1\. Use the version"):
         read(text, origin="r.yaml")
 
 

@@ -48,7 +48,7 @@ def test_a_step_record_of_before_versions_is_read_and_a_later_one_is_not(run: Ru
     assert read_record(run.store, run.id, "preflight").step == "preflight"
     put(run.store, key, **stored, schema_version=99, news="of another form")
     for read in (lambda: read_record(run.store, run.id, "preflight"), lambda: read_records(run.store, run.id)):
-        with pytest.raises(VersionError, match=r"steps/preflight\.json says schema_version = 99"):
+        with pytest.raises(VersionError, match=r"steps/preflight\.json has schema_version = 99"):
             read()
 
 
@@ -57,7 +57,7 @@ def test_a_later_commit_is_refused_and_not_taken_for_a_damaged_one(local_store: 
     local_store.put(key, COMMIT_BEFORE)
     assert read_commit(local_store, "checkpoints/x", 3).world_size == 2
     put(local_store, key, schema_version=2, step=3)
-    with pytest.raises(VersionError, match=r"COMMIT says schema_version = 2"):
+    with pytest.raises(VersionError, match=r"COMMIT has schema_version = 2"):
         read_commit(local_store, "checkpoints/x", 3)
 
 

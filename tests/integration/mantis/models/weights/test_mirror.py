@@ -147,7 +147,7 @@ def test_a_model_comes_whole_and_once(
 
 def test_it_goes_on_where_it_broke_at_the_same_revision(hub: Hub, local_store: LocalStore) -> None:
     hub.breaks = [9**9, 9**9, 1_000_000, *[0] * ATTEMPTS]
-    with pytest.raises(InputError, match="breaks off at 1,000,000"):
+    with pytest.raises(InputError, match="stops at 1,000,000"):
         fetch_model(local_store, "idefics2-8b")
     assert mirrors(local_store, "idefics2-8b") == {}
     hub.newest, before = "f" * 40, len(hub.sent)
