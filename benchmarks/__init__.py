@@ -1,4 +1,4 @@
-"""What this project claims to be fast at: rows that measure a peer and ours alternately, in one run.
+"""Speed benchmarks: each row measures a peer and this project alternately, in one process tree.
 
-`python -m benchmarks --list` shows them; nothing of the project imports this.
+`python -m benchmarks --list` prints the rows. Nothing of the project imports this package.
 """

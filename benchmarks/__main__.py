@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME...] [--full] [--json FILE]`: measure rows and say whether each goal is met."""
+"""`python -m benchmarks [NAME...] [--full] [--json FILE]`: measure rows, and report whether each meets its goal."""
 
 import argparse
 import importlib
@@ -11,7 +11,7 @@ from mantis.logging import configure
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure the rows that are named, or all; the exit code is 1 where a goal is not met."""
+    """Measure the named rows, or all; the exit code is 1 if a row misses its goal."""
     options = _parser().parse_args(arguments)
     configure(short=True)
     if options.list:
@@ -28,17 +28,17 @@ def main(arguments: list[str] | None = None) -> int:
         measure: Measure = getattr(importlib.import_module(module), function)
         rows.append(measure(options.full))
         print(_line(rows[-1]), flush=True)
-        if options.json:  # after every row: what was measured is kept whatever becomes of the next
+        if options.json:  # after every row, so that a failure of the next row loses nothing
             options.json.write_text(json.dumps([row.to_json() for row in rows], indent=1) + "\n")
     return 0 if all(row.met for row in rows) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="rows to measure; none: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="rows to measure; all if omitted")
     parser.add_argument("--list", action="store_true", help="print the names of the rows")
-    parser.add_argument("--full", action="store_true", help="the sizes that the goals are stated for; takes longer")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+    parser.add_argument("--full", action="store_true", help="use the sizes of the stated goals; takes longer")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to FILE as JSON")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""ZeRO-3 shards to bf16 safetensors: DeepSpeed's own zero_to_fp32 beside ours."""
+"""Convert ZeRO-3 shards to bf16 safetensors, with DeepSpeed's zero_to_fp32 as peer."""
 
 import contextlib
 import logging
@@ -29,7 +29,7 @@ Figures = dict[str, float]
 
 
 def zero(full: bool) -> Row:
-    """Seconds per conversion, page cache warm and cold; peak anonymous memory of each process; bytes from disk."""
+    """Measure seconds per conversion with a warm and a cold page cache, peak anonymous memory, and bytes from disk."""
     from benchmarks.zero_checkpoint import llama_shapes
 
     shapes = llama_shapes(**(FULL if full else QUICK))
@@ -72,7 +72,7 @@ def _compare(shapes: Any, ranks: int) -> dict[str, Any]:
 def alternate(
     peer: Connection, ours: Connection, folder: Path, *, cold: bool, label: str
 ) -> tuple[list[Figures], list[Figures]]:
-    """REPEATS measurements of each, in turn, after one of each that does not count."""
+    """Measure each side REPEATS times in turn, after one warm-up of each."""
     found: tuple[list[Figures], list[Figures]] = ([], [])
     for repeat in range(REPEATS + 1):
         logger.info("%s: %d of %d", label, repeat, REPEATS)
@@ -87,7 +87,7 @@ def alternate(
 
 
 def _settle(checkpoint: Path, *, cold: bool) -> None:
-    """No dirty pages of the run before; the checkpoint in the page cache, or not at all."""
+    """Write all dirty pages of the previous run, and load the checkpoint into the page cache or evict it."""
     os.sync()
     for path in checkpoint.iterdir():
         descriptor = os.open(path, os.O_RDONLY)
@@ -100,7 +100,7 @@ def _settle(checkpoint: Path, *, cold: bool) -> None:
 
 
 def summary(peer: list[Figures], ours: list[Figures], goal: str) -> dict[str, Any]:
-    """Medians of the seconds, the largest memories, and the ratio that `goal` compares."""
+    """Summarize: median seconds, largest memories, and the ratio that `goal` compares."""
 
     def middle(figures: list[Figures], name: str) -> float:
         return statistics.median(figure[name] for figure in figures)
@@ -123,7 +123,11 @@ def summary(peer: list[Figures], ours: list[Figures], goal: str) -> dict[str, An
 
 
 def same_bits(folder: Path) -> None:
-    """Refuse to compare two conversions that do not agree."""
+    """Check that both conversions give the same bits.
+
+    Raises:
+        RuntimeError: a tensor differs.
+    """
     from safetensors import safe_open
 
     found: list[dict[str, Any]] = []
@@ -143,7 +147,7 @@ def same_bits(folder: Path) -> None:
 
 @contextlib.contextmanager
 def worker(convert: Callable[[Path], float], folder: Path) -> Iterator[Connection]:
-    """A process of its own, so that each side's memory is its own."""
+    """Start a process for one side, so that its memory can be measured separately."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(convert, folder, there), daemon=True)
@@ -167,7 +171,7 @@ def _serve(convert: Callable[[Path], float], folder: Path, connection: Connectio
 
 
 def _measure(convert: Callable[[Path], float], folder: Path) -> Figures:
-    """Seconds of one conversion, without those that `convert` says it spent on checking its result."""
+    """Return the seconds of one conversion, minus the seconds that `convert` reports for checking its result."""
     before = _read_bytes()
     with _peak_anonymous() as peak:
         start = time.perf_counter()
@@ -182,7 +186,7 @@ def _measure(convert: Callable[[Path], float], folder: Path) -> Figures:
 
 
 def convert_peer(folder: Path) -> float:
-    """DeepSpeed's own conversion, which checks nothing: 0 seconds of checking."""
+    """Convert with DeepSpeed, which checks nothing; return 0 seconds of checking."""
     import torch
     from deepspeed.utils.zero_to_fp32 import convert_zero_checkpoint_to_state_dict
 
@@ -193,7 +197,7 @@ def convert_peer(folder: Path) -> float:
 
 
 def convert_ours(folder: Path) -> float:
-    """Ours, every tensor hashed on the way; the seconds of reading back what was written are returned."""
+    """Convert with this project, which hashes every tensor; return the seconds of reading the result back."""
     import torch
 
     from components.conversion.shard_writer import hash_written, plan_shards, write_shards
@@ -207,19 +211,19 @@ def convert_ours(folder: Path) -> float:
     digests = write_shards(shards, folder / "ours")
     start = time.perf_counter()
     if hash_written(shards, folder / "ours") != digests:
-        raise RuntimeError("what was written is not what was read")
+        raise RuntimeError("the written tensors differ from the read ones")
     return time.perf_counter() - start
 
 
 def _read_bytes() -> int:
-    """Bytes this process had to fetch from disk."""
+    """Return the number of bytes that this process has read from disk."""
     lines = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
     return int(lines["read_bytes"])
 
 
 @contextlib.contextmanager
 def _peak_anonymous() -> Iterator[Callable[[], int]]:
-    """The largest anonymous memory of this process while the block runs, looked at every 5 ms."""
+    """Sample the largest anonymous memory of this process every 5 ms, while the block runs."""
     stop, peak = threading.Event(), [0]
 
     def watch() -> None:
@@ -239,4 +243,4 @@ def _anonymous() -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return 1024 * int(line.split()[1])
-    raise RuntimeError("/proc/self/status has no RssAnon; this row needs Linux")
+    raise RuntimeError("/proc/self/status has no RssAnon, so this row needs Linux")

@@ -1,4 +1,4 @@
-"""DoRA adapters into their base: peft's merge_and_unload with saving beside ours."""
+"""Merge DoRA adapters into their base, with peft's merge_and_unload and save as peer."""
 
 import logging
 import tempfile
@@ -13,13 +13,13 @@ logger = logging.getLogger(__name__)
 
 TIME_GOAL, MEMORY_GOAL = ">=3", ">=4"
 ADAPTER = "adapter"
-# Of the published setting for LLaMA-3: r 128, alpha 256, every linear layer but the head.
+# The published setting for LLaMA-3: r 128, alpha 256, every linear layer except the head.
 RANK, ALPHA = 128, 256
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def merge(full: bool) -> Row:
-    """Seconds from files to a saved model, and the peak anonymous memory of each process; page cache warm."""
+    """Measure seconds from files to a saved model, and peak anonymous memory, with a warm page cache."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         logger.info("Writing a base and its adapters")
@@ -43,7 +43,7 @@ def merge(full: bool) -> Row:
             "memory_ratio": memory,
             "memory_goal": MEMORY_GOAL,
             "memory_met": meets(memory, MEMORY_GOAL),
-            "limit": "ours multiplies B A once and reads base and factors once; the product is most of its time",
+            "limit": "the product B A, which is computed once; base and factors are read once",
         },
     )
 
@@ -74,7 +74,7 @@ def _write(folder: Path, shape: dict[str, int]) -> int:
 
 
 def merge_peer(folder: Path) -> float:
-    """peft's own way; it checks nothing: 0 seconds of checking."""
+    """Merge with peft, which checks nothing; return 0 seconds of checking."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -84,7 +84,7 @@ def merge_peer(folder: Path) -> float:
 
 
 def merge_ours(folder: Path) -> float:
-    """Ours, every tensor hashed on the way; the seconds of reading back what was written are returned."""
+    """Merge with this project, which hashes every tensor; return the seconds of reading the result back."""
     import torch
 
     from components.conversion.merge.adapter_merge import merge_adapters, parse_adapter_config
@@ -105,5 +105,5 @@ def merge_ours(folder: Path) -> float:
     digests = write_shards(shards, folder / "ours")
     start = time.perf_counter()
     if hash_written(shards, folder / "ours") != digests:
-        raise RuntimeError("what was written is not what was merged")
+        raise RuntimeError("the written tensors differ from the merged ones")
     return time.perf_counter() - start

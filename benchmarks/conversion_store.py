@@ -1,4 +1,4 @@
-"""A ZeRO-3 checkpoint in MinIO to bf16 safetensors on disk, beside copying as many bytes out of the same server."""
+"""Convert a ZeRO-3 checkpoint in MinIO to bf16 safetensors on disk, with a copy of the same bytes as peer."""
 
 import logging
 import tempfile
@@ -18,7 +18,7 @@ COPY_BLOCK = 1 << 23
 
 
 def store(full: bool) -> Row:
-    """Seconds to convert by range reads, and to copy the master weights' bytes, from a MinIO on loopback."""
+    """Measure seconds to convert by range reads, and to copy the bytes of the master weights, from a local MinIO."""
     from benchmarks.zero_checkpoint import llama_shapes
 
     shapes = llama_shapes(**(FULL if full else QUICK))
@@ -71,7 +71,7 @@ def _compare(shapes: Any, ranks: int) -> dict[str, Any]:
 
 
 def copy_masters(folder: Path) -> float:
-    """Copy as many bytes as there are in the masters, each rank's from the front of its own file."""
+    """Copy the number of bytes of the master weights, from the front of each rank's file."""
     from concurrent.futures import ThreadPoolExecutor
 
     from components.conversion.shard_writer import THREADS
@@ -98,7 +98,7 @@ def copy_masters(folder: Path) -> float:
 
 
 def convert_from_store(folder: Path) -> float:
-    """Ours, reading by range; the seconds of reading back what was written are returned."""
+    """Convert with this project by range reads; return the seconds of reading the result back."""
     import torch
 
     from components.conversion.shard_writer import hash_written, plan_shards, write_shards
@@ -108,7 +108,7 @@ def convert_from_store(folder: Path) -> float:
     from mantis.store.opening import open_store
 
     class Counted(StoreSource):
-        """A source that says how many bytes were asked of it."""
+        """A source that counts the bytes requested from it."""
 
         total = 0
 
@@ -126,6 +126,6 @@ def convert_from_store(folder: Path) -> float:
         digests = write_shards(shards, folder / "ours")
     start = time.perf_counter()
     if hash_written(shards, folder / "ours") != digests:
-        raise RuntimeError("what was written is not what was read")
+        raise RuntimeError("the written tensors differ from the read ones")
     (folder / "ours" / "read").write_text(str(Counted.total))
     return time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""Images and text to what a model takes: transformers' processor and tokenizer, one call per sample, beside ours."""
+"""Prepare images and text for a model, with one call of transformers' processor or tokenizer per sample as peer."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ Work = Callable[[], Any]
 
 
 def decode(full: bool) -> Row:
-    """Images per second of one core: from a JPEG's bytes to normalised pixels of 384 x 384, bilinear."""
+    """Measure images per second of one core, from a JPEG's bytes to normalized pixels of 384 x 384, bilinear."""
     import torch
 
     torch.set_num_threads(1)
@@ -46,7 +46,7 @@ def decode(full: bool) -> Row:
         goal=DECODE_GOAL,
         details={
             "peer": "transformers Idefics2ImageProcessorPil, one image per call",
-            "limit": "the JPEG decoder and the antialiased resize; normalising is a tenth",
+            "limit": "the JPEG decoder and the antialiased resize; normalization takes a tenth",
             "sizes": found,
         },
     )
@@ -93,7 +93,7 @@ def _decode(images: Sequence[bytes], goal: str) -> dict[str, Any]:
 
 def _each(work: Callable[[bytes], Any], images: Sequence[bytes]) -> None:
     for image in images:
-        work(image)  # not kept: gigabytes of results would measure the kernel's page faults
+        work(image)  # the result is dropped: keeping gigabytes would measure page faults of the kernel
 
 
 def _pixels(image: bytes) -> int:
@@ -104,7 +104,7 @@ def _pixels(image: bytes) -> int:
 
 
 def tokenize(full: bool) -> Row:
-    """Samples per second: the tokenizer called once per sample; ours with labels and lengths, on all cores."""
+    """Measure samples per second: one tokenizer call per sample, and ours with labels and lengths on all cores."""
     from components.data.mixture.lengths import Counter, LengthPool
     from mantis.config.model_settings import ModelSettings
     from mantis.dataset.mixture_reader import conversation_of
@@ -146,7 +146,7 @@ def tokenize(full: bool) -> Row:
         goal=TOKENIZE_GOAL,
         details={
             "peer": "PreTrainedTokenizerFast, one call per sample, no labels",
-            "limit": "the tokenizer's regular expression and merges: 90 % of a core's time, so cores are what helps",
+            "limit": "the tokenizer's regular expression and merges: 90 % of a core's time, so only more cores help",
             "cores": cores,
             "one process": rates["one process"],
             "samples": len(rows),
@@ -156,7 +156,7 @@ def tokenize(full: bool) -> Row:
 
 
 def _as_prepared(row: dict[str, Any]) -> dict[str, Any]:
-    """A raw row as data.lance holds it, but for the images."""
+    """Return a raw row in the form of data.lance, without the images."""
     contents = [turn["content"] for turn in row["conversation"]]
     edges = [EDGE] * "".join(contents).count("<image>")
     roles = [turn["role"] for turn in row["conversation"]]
@@ -164,7 +164,7 @@ def _as_prepared(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _alternate(works: dict[str, Work], *, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
-    """Median seconds of each, measured in turn REPEATS times after once that does not count."""
+    """Return the median seconds of each work, measured in turn REPEATS times after one warm-up."""
     found: dict[str, list[float]] = {name: [] for name in works}
     for repeat in range(REPEATS + 1):
         logger.info("Round %d of %d", repeat, REPEATS)

@@ -1,6 +1,6 @@
-"""The mixture plan of all of Mantis-Instruct, lengths drawn from the published table: which rows an epoch sees.
+"""Plan the mixture of Mantis-Instruct, which selects the rows of an epoch. Lengths follow the published table.
 
-Beside it, for the same epoch, what the official loader does: a bisection and a look-up for each sample
+The peer does the work of the official loader for the same epoch: a bisection and a look-up for each sample
 (TIGER-AI-Lab/Mantis, mantis/train/data.py, DatasetCollection).
 """
 
@@ -35,11 +35,11 @@ GOAL = "<10"
 IMAGE_TOKENS = 64
 RECIPES = ("data-mantis-instruct", "data-mantis-instruct-balanced")
 
-Lengths = dict[str, pa.Table]  # of each subset: a row of the index for every row of it
+Lengths = dict[str, pa.Table]  # by subset: one index row for every row of the subset
 
 
 def plan(full: bool) -> Row:
-    """Seconds from lengths to a written index, and of the official loader's way; the slower of the two mixtures."""
+    """Measure seconds from lengths to a written index, and of the official way, for the slower of two mixtures."""
     results = {name: _measure(name) for name in (RECIPES if full else RECIPES[1:])}
     slowest = max(results.values(), key=lambda result: result["ours"])
     return Row(
@@ -97,7 +97,7 @@ def _ours(recipe: Recipe, lengths: Lengths, store: LocalStore) -> tuple[dict[str
 
 
 def _official(recipe: Recipe, lengths: Lengths) -> int:
-    """The samples of an epoch one by one, each with its lengths, as Python objects."""
+    """Visit the samples of an epoch one by one, each with its lengths, as Python objects."""
     data = recipe.data
     columns = {name: table["tokens"].to_pylist() for name, table in lengths.items()}
     sizes = {name: capped(len(values), data.subset(name)) for name, values in columns.items()}
@@ -112,7 +112,7 @@ def _official(recipe: Recipe, lengths: Lengths) -> int:
 
 
 def _draw(name: str) -> pa.Table:
-    """Index rows of a published subset: images and text around its averages, never above its largest row."""
+    """Draw index rows of a published subset: images and text around its means, never above its largest row."""
     known = published()[name]
     generator = np.random.default_rng(known.rows)
     images = np.clip(generator.poisson(known.images.mean, known.rows), 1, known.images.max).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Preparing a subset: the whole step beside each of its stages alone, and its memory at two sizes."""
+"""Prepare a subset, with each of its stages alone as peer, and memory at two sizes."""
 
 import logging
 import multiprocessing
@@ -17,7 +17,7 @@ from benchmarks.rows import Row, meets
 
 logger = logging.getLogger(__name__)
 
-SIZES = {False: (500, 4000), True: (2000, 20_000)}  # conversations, the smaller for the comparison of memory
+SIZES = {False: (500, 4000), True: (2000, 20_000)}  # conversations; the smaller size is for the comparison of memory
 REPEATS = 3
 GOAL, MEMORY_GOAL, GROWTH_GOAL = ">=0.7", "<=1.5", "<=1.25"
 WORKERS = 2
@@ -28,7 +28,7 @@ Figures = dict[str, float]
 
 
 def prepare_subset(full: bool) -> Row:
-    """Conversations per second of the step, as a share of the slowest of: reading, checking and writing alone."""
+    """Measure conversations per second of the step, as a share of its slowest stage: reading, checking or writing."""
     small, large = SIZES[full]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -52,7 +52,7 @@ def prepare_subset(full: bool) -> Row:
         goal=GOAL,
         details={
             "peer": f"the slowest stage alone: {slowest}",
-            "limit": "decoding every JPEG once to check it, on as many cores as there are",
+            "limit": "decoding every JPEG once to check it, on all cores",
             "conversations": large,
             "image_mb": size / 1e6,
             "rates": rates,
@@ -69,7 +69,7 @@ def prepare_subset(full: bool) -> Row:
 
 
 def _step(folder: Path, scratch: Path) -> None:
-    """The step itself, without hashing the source for its address."""
+    """Run the step itself, without hashing the source for its address."""
     from components.data.prepare.prepare_subset import prepare_subset as step
     from components.data.prepare.row_validator import RowLimits
     from components.data.sources.find import open_source
@@ -92,7 +92,7 @@ def _read(folder: Path, scratch: Path) -> None:
 
 
 def _check(folder: Path, scratch: Path) -> None:
-    """Reading belongs to it: bytes have to come from somewhere, and gigabytes of them cannot be held."""
+    """Check rows, including the reading, because gigabytes of image bytes cannot be held in memory."""
     from components.data.prepare.image_checks import check_image
 
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -126,7 +126,7 @@ STAGES: dict[str, Stage] = {"step": _step, "read": _read, "check": _check, "writ
 
 
 def _in_a_process(stage: Stage, folder: Path) -> Figures:
-    """Of its own, so that peak memory is the stage's."""
+    """Run a stage in a process of its own, so that peak memory is that of the stage."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_measure, args=(stage, folder, there), daemon=True)
@@ -141,11 +141,11 @@ def _in_a_process(stage: Stage, folder: Path) -> Figures:
 
 
 def _measure(stage: Stage, folder: Path, connection: Connection) -> None:
-    import lance  # noqa: F401 - seconds that belong to no stage
+    import lance  # noqa: F401 - import time that belongs to no stage
 
     import components.data.prepare.prepare_subset  # noqa: F401
 
-    for path in _images(folder):  # into the page cache, for every stage alike
+    for path in _images(folder):  # load into the page cache, so that all stages start equal
         path.read_bytes()
     with tempfile.TemporaryDirectory() as scratch:
         start, cpu = time.perf_counter(), time.process_time()

@@ -1,4 +1,4 @@
-"""Random batches of a mixture whose datasets lie in a MinIO on loopback, read as training reads them."""
+"""Read random batches of a mixture as training does, from datasets in a local MinIO."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 GOAL = ">=300"
 BATCH = 128
 ROUNDS = {False: 10, True: 40}
-SUBSETS = {False: (400, 400), True: (2500, 2500)}  # conversations of each
+SUBSETS = {False: (400, 400), True: (2500, 2500)}  # conversations of each subset
 RECIPE = """
 name: benchmark
 model: {{from_scratch: {{vocabulary: 8000}}}}
@@ -26,7 +26,7 @@ data: {{source: "{source}", context_length: 100000}}
 
 
 def random_read(full: bool) -> Row:
-    """Samples per second, images and all; beside it, the same images as one object each, read by as many threads."""
+    """Measure samples per second, images included; the peer reads each image as one object, on as many threads."""
     import numpy as np
 
     from mantis.store.base import concurrently
@@ -49,8 +49,8 @@ def random_read(full: bool) -> Row:
             kept = cached.take(positions)
             found["cache"].append(time.perf_counter() - again)
             if kept != samples or images != [image for sample in samples for image in sample.images]:
-                raise RuntimeError("the ways read different images")
-            if round_:  # the first opens tables and connections
+                raise RuntimeError("peer and ours read different images")
+            if round_:  # the first round opens tables and connections
                 found["ours"].append(middle - start)
                 found["objects"].append(end - middle)
                 sizes.append(sum(map(len, images)))
@@ -74,9 +74,10 @@ def random_read(full: bool) -> Row:
 
 
 def _prepare(folder: Path, url: str, counts: tuple[int, ...]) -> tuple[Any, Any, Any, dict[tuple[str, str], list[str]]]:
-    """A mixture of real conversations in the store, read without a cache and with one.
+    """Prepare a mixture of real conversations in the store.
 
-    Also the store, and of every sample the keys of its images as objects of their own.
+    Returns:
+        A reader without a cache, a reader with one, the store, and the keys of each sample's images as single objects.
     """
     import json
 

@@ -1,4 +1,4 @@
-"""Answers of a benchmark: one at a time through transformers' generate, beside ours in batches."""
+"""Answer a benchmark in batches, with transformers' generate on one sample at a time as peer."""
 
 import io
 import logging
@@ -40,13 +40,13 @@ ASKED = (
 
 
 def generate(full: bool) -> Row:
-    """Samples per second of a tiny model on short questions about one to eight images, no image twice."""
+    """Measure samples per second of a tiny model on short questions about one to eight images, each image used once."""
     answerer = _answerer()
     asked = [answerer.encoder.encode(question) for question in _questions(QUESTIONS[full])]
-    peer, ours = _ask_one_by_one(answerer, asked), _ask(answerer, asked)  # a first time that does not count
+    peer, ours = _ask_one_by_one(answerer, asked), _ask(answerer, asked)  # warm-up
     different = sum(mine != other for mine, other in zip(ours, peer, strict=True))
     if different or len(set(peer)) < 10:
-        raise RuntimeError(f"{different} of {len(peer)} answers differ, {len(set(peer))} are unlike each other")
+        raise RuntimeError(f"{different} of {len(peer)} answers differ; the peer has {len(set(peer))} distinct answers")
     again = [answerer.encoder.encode(question) for question in _questions(QUESTIONS[full], about_the_same=5)]
     times: dict[str, list[float]] = {"peer": [], "ours": []}
     for repeat in range(REPEATS):
@@ -97,7 +97,7 @@ def _ask(answerer: Generator, asked: Sequence[Encoded]) -> list[str]:
 
 @torch.inference_mode()
 def _ask_one_by_one(answerer: Generator, asked: Sequence[Encoded]) -> list[str]:
-    """As the official scripts ask: load, preprocess, generate, decode, next."""
+    """Answer like the official scripts: load, preprocess, generate, decode, then the next sample."""
     encoder, responses = answerer.encoder, []
     end = encoder.processor.end_of_answer
     for each in asked:
@@ -118,13 +118,13 @@ def _ask_one_by_one(answerer: Generator, asked: Sequence[Encoded]) -> list[str]:
 
 
 def _own(each: Encoded) -> Encoded:
-    """The same question about images that nothing else is known to be about."""
+    """Return the same question with images under other names, so that no other question shares them."""
     pictures = (replace(picture, sha256=f"{each.question.id}:{picture.sha256}") for picture in each.question.pictures)
     return replace(each, question=replace(each.question, pictures=tuple(pictures)))
 
 
 def _rate(answerer: Generator, asked: Sequence[Encoded]) -> float:
-    """Samples per second of ours, the median of REPEATS."""
+    """Return the samples per second of ours, the median of REPEATS."""
     seconds = []
     for _ in range(REPEATS):
         start = time.perf_counter()
@@ -134,7 +134,7 @@ def _rate(answerer: Generator, asked: Sequence[Encoded]) -> float:
 
 
 def _questions(count: int, *, about_the_same: int = 1) -> list[Question]:
-    """`count` questions about one to eight images; so many after each other are about the same ones."""
+    """Return `count` questions about one to eight images; `about_the_same` consecutive ones share their images."""
     rng = np.random.default_rng(0)
     questions: list[Question] = []
     shown: tuple[Picture, ...] = ()
@@ -155,7 +155,7 @@ def _picture(rng: np.random.Generator, name: str) -> Picture:
 
 
 def _answerer() -> Generator:
-    """The demo's model with random weights, blown up so that its answers depend on what it sees."""
+    """Build the demo's model with random weights, scaled up so that its answers depend on the images."""
     settings = ModelSettings(prompt="compact")
     llava = family(settings.family)
     tokenizer = train_tokenizer([*ASKED, *COLOURS] * 3, vocabulary=400, special_tokens=llava.special_tokens())

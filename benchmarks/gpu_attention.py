@@ -1,4 +1,4 @@
-"""Attention of one packed row of 8K tokens on a GPU: one call for all segments beside SDPA with a mask."""
+"""Run attention over one packed row of 8K tokens on a GPU, with SDPA and a mask as peer."""
 
 import statistics
 import sys
@@ -9,16 +9,16 @@ from benchmarks.rows import Row
 GOAL = ">=2"
 REPEATS = 20
 TOKENS, HEADS, WIDTH = 8192, 32, 128
-SEGMENT = 816  # tokens of a sample of Idefics2, on average
+SEGMENT = 816  # mean tokens of a sample of Idefics2
 
 
 def attention(full: bool) -> Row:
-    """Milliseconds forward and backward."""
+    """Measure milliseconds of forward and backward."""
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
     if not torch.cuda.is_available():
-        sys.exit("no CUDA device: this row measures one.")
+        sys.exit("no CUDA device: this row needs one.")
     from mantis.models.attention import kernel_for
 
     device = torch.device("cuda", 0)

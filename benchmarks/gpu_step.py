@@ -1,4 +1,4 @@
-"""Model FLOPs utilization of the packed step on a GPU: the largest model that fits, micro-steps of 8K tokens, bf16."""
+"""Measure model FLOPs utilization of the packed step on a GPU: the largest fitting model, 8K tokens, bf16."""
 
 import json
 import statistics
@@ -13,23 +13,23 @@ from benchmarks.rows import Row
 from mantis.logging import configure
 
 GOAL = ">=0.55"
-LAYERS = (32, 24, 18, 14, 10, 7, 5)  # of 4,096 wide; 16 bytes and more per parameter lie on one GPU
+LAYERS = (32, 24, 18, 14, 10, 7, 5)  # numbers of layers of width 4,096; a GPU holds at least 16 bytes per parameter
 REPEATS = {False: 3, True: 8}
 
 
 def step(full: bool) -> Row:
-    """MFU of the model with the most layers that trains without running out of memory."""
+    """Measure the MFU of the model with the most layers that trains without running out of memory."""
     import torch
 
     if not torch.cuda.is_available():
-        sys.exit("no CUDA device: this row measures one.")
+        sys.exit("no CUDA device: this row needs one.")
     failed: list[int] = []
     for layers in LAYERS:
         figures = _in_a_process(layers, REPEATS[full])
         if figures is not None:
             return _row(figures, failed)
         failed.append(layers)
-    sys.exit(f"not even {LAYERS[-1]} layers fit.")
+    sys.exit(f"the GPU has too little memory for {LAYERS[-1]} layers.")
 
 
 def _row(figures: dict[str, Any], failed: list[int]) -> Row:
@@ -46,7 +46,7 @@ def _row(figures: dict[str, Any], failed: list[int]) -> Row:
 
 
 def _in_a_process(layers: int, repeats: int) -> dict[str, Any] | None:
-    """The figures; None where memory did not suffice."""
+    """Return the figures; None if memory did not suffice."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "figures.json"
         done = on_ranks(1, "gpu_step", out, layers, repeats, stderr=subprocess.PIPE, check=False)
@@ -59,7 +59,7 @@ def _in_a_process(layers: int, repeats: int) -> dict[str, Any] | None:
 
 
 def measure(width: int, layers: int, repeats: int) -> dict[str, Any]:
-    """One rank with a LLaVA-style model of `width`; lengths are those of Mantis-Idefics2."""
+    """Measure one rank with a LLaVA-style model of `width`, with the lengths of Mantis-Idefics2."""
     import torch
 
     from benchmarks.training_lengths import IDEFICS2

@@ -1,4 +1,4 @@
-"""A MinIO of a measurement's own, on loopback."""
+"""Start a local MinIO for one measurement."""
 
 import contextlib
 import os
@@ -18,10 +18,10 @@ START_SECONDS = 60
 
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """URL of a store in a server that keeps its data in `folder`; the environment leads to it meanwhile."""
+    """Yield the URL of a store in a server with its data in `folder`; the environment holds its credentials."""
     binary = shutil.which("minio")
     if binary is None:
-        sys.exit("no `minio` on PATH: this row measures the store in a real one.")
+        sys.exit("no `minio` on PATH: this row needs a MinIO server.")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""Benchmarks that take ranks: torchrun runs a module of this folder as often as there are ranks."""
+"""Run modules of this folder on several ranks with torchrun."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ def on_ranks(ranks: int, module: str, *arguments: object, **popen: object) -> "s
     """Run `python -m benchmarks.MODULE ARGUMENTS` on `ranks` ranks with one thread each.
 
     Raises:
-        CalledProcessError: a rank failed; not with `check=False`.
+        CalledProcessError: a rank failed, unless `check=False`.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     command += ["-m", f"benchmarks.{module}", *map(str, arguments)]

@@ -1,4 +1,4 @@
-"""The real conversations of MANTIS_TEST_DATA, as many as a measurement needs, no two of their images alike."""
+"""Provide any number of real conversations from MANTIS_TEST_DATA, in which no two images have the same bytes."""
 
 import io
 import json
@@ -9,30 +9,30 @@ from typing import Any
 
 from mantis.progress import Progress
 
-START = b"\xff\xd8"  # of every JPEG
+START = b"\xff\xd8"  # first bytes of every JPEG
 
 
 def conversations_folder() -> Path:
-    """The folder with `train.json` and its images; without it the rows that need it cannot be measured."""
+    """Return the folder with `train.json` and its images; exit if MANTIS_TEST_DATA is not set."""
     folder = os.environ.get("MANTIS_TEST_DATA")
     if not folder:
-        sys.exit("MANTIS_TEST_DATA is not set: it names the folder whose mantis-chat/ holds real conversations.")
+        sys.exit("MANTIS_TEST_DATA is not set: it must name the folder whose mantis-chat/ holds real conversations.")
     return Path(folder) / "mantis-chat"
 
 
 def raw_rows() -> list[dict[str, Any]]:
-    """The rows of train.json."""
+    """Return the rows of train.json."""
     rows: list[dict[str, Any]] = json.loads((conversations_folder() / "train.json").read_text())
     return rows
 
 
 def jpegs() -> list[bytes]:
-    """The images, each once."""
+    """Return the distinct images."""
     return [path.read_bytes() for path in sorted(conversations_folder().rglob("*.jpg"))]
 
 
 def enlarged(jpeg: bytes, *, pixels: int) -> bytes:
-    """The image brought to about so many pixels (bicubic), as a JPEG of quality 90."""
+    """Resize the image to about `pixels` pixels (bicubic), as a JPEG of quality 90."""
     from PIL import Image
 
     with Image.open(io.BytesIO(jpeg)) as image:
@@ -44,15 +44,15 @@ def enlarged(jpeg: bytes, *, pixels: int) -> bytes:
 
 
 def unique(jpeg: bytes, number: int) -> bytes:
-    """The same image as other bytes: with `number` in a comment segment."""
+    """Return the same image with other bytes: a comment segment holds `number`."""
     comment = str(number).encode()
     return START + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + jpeg[len(START) :]
 
 
 def repeat(folder: Path, count: int) -> int:
-    """Write `count` conversations in raw form below `folder`, the real ones over and over; returns their image bytes.
+    """Write `count` conversations in raw form below `folder`, and return the bytes of their images.
 
-    Ids and image files are each row's own, and no two images have the same bytes.
+    The real conversations repeat. Each row has its own id and image files, and no two images have the same bytes.
     """
     source, rows = conversations_folder(), raw_rows()
     images = {path: (source / path).read_bytes() for row in rows for path in row["images"]}

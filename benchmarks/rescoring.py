@@ -1,4 +1,4 @@
-"""Stored responses scored again, by both profiles, with intervals: seconds for 100,000, no peer."""
+"""Score 100,000 stored responses again under both profiles, with intervals; no peer."""
 
 import json
 import logging
@@ -27,9 +27,9 @@ WORDS = ("red", "blue", "dark", "left", "right", "image", "dog", "two", "because
 
 
 def rescore(full: bool) -> Row:
-    """Seconds for RESPONSES lines of three benchmarks: choices, ten-answer VQA, choices and open questions of MMMU.
+    """Measure seconds for RESPONSES lines of three benchmarks: choices, ten-answer VQA, and both kinds of MMMU.
 
-    `full` makes no difference: the goal is stated for this number.
+    `full` has no effect, because the goal is stated for this number.
     """
     shares = {"muirbench": 0.4, "vqav2": 0.4, "mmmu": 0.2}
     with tempfile.TemporaryDirectory() as name:
@@ -43,7 +43,7 @@ def rescore(full: bool) -> Row:
             processor = time.process_time()
             for benchmark in shares:
                 for cached in (vqa.normalize, vqa.evalai, mmmu.normalize):
-                    cached.cache_clear()  # a second repeat would find every text there
+                    cached.cache_clear()  # else the second repeat would find every text in the cache
                 began = time.perf_counter()
                 rescore_evaluation(store, _prefix(benchmark), load_benchmark(benchmark), "official", seed=0)
                 seconds[benchmark].append(time.perf_counter() - began)
@@ -63,7 +63,7 @@ def rescore(full: bool) -> Row:
             "responses": RESPONSES,
             "megabytes_of_lines": round(size / 1e6, 1),
             "seconds_by_benchmark": {name: round(statistics.median(runs), 2) for name, runs in seconds.items()},
-            "processor_seconds": round(statistics.median(busy), 2),  # of the one thread
+            "processor_seconds": round(statistics.median(busy), 2),  # of the single thread
             "seconds": [round(total, 2) for total in totals],
         },
     )

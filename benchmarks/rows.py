@@ -1,4 +1,4 @@
-"""The rows: what a row is, and where each one is measured."""
+"""Define a benchmark row, and list the module that measures each row."""
 
 import operator
 import re
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-# Name of the row -> module and function that measures it. Modules are imported only when their row is asked for.
+# Row name -> module and function that measure it. A module is imported only when its row is requested.
 ROWS = {
     "data.decode": ("benchmarks.data", "decode"),
     "data.tokenize": ("benchmarks.data", "tokenize"),
@@ -25,7 +25,7 @@ ROWS = {
     "evaluation.rescore": ("benchmarks.rescoring", "rescore"),
 }
 
-# Measured when asked for by name: they need CUDA.
+# These rows need CUDA, so they run only when named.
 GPU_ROWS = {"gpu.attention": ("benchmarks.gpu_attention", "attention"), "gpu.step": ("benchmarks.gpu_step", "step")}
 
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
@@ -36,12 +36,12 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
 }
 GOAL = re.compile(r"(>=|<=|>|<)\s*([0-9.e+-]+)")
 
-Measure = Callable[[bool], "Row"]  # of `full`: the size that the goal is stated for, rather than one that is quick
+Measure = Callable[[bool], "Row"]  # its argument `full` selects the size of the stated goal instead of a quick one
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One measurement. `peer` and `ours` are medians in `unit`; `goal` compares `ratio`, e.g. `>=2.5`."""
+    """One measurement. `peer` and `ours` are medians in `unit`. `goal` is a condition on `ratio`, e.g. `>=2.5`."""
 
     name: str
     peer: float | None
@@ -53,11 +53,11 @@ class Row:
 
     @property
     def met(self) -> bool:
-        """Whether the goal is reached."""
+        """Whether the ratio meets the goal."""
         return meets(self.ratio, self.goal)
 
     def to_json(self) -> dict[str, Any]:
-        """The row as machines read it."""
+        """Return the row as JSON data."""
         return {
             "name": self.name,
             "peer": self.peer,
@@ -74,9 +74,9 @@ def meets(value: float, goal: str) -> bool:
     """Whether `value` satisfies a comparison such as `>=2.5`.
 
     Raises:
-        ValueError: the goal is no comparison.
+        ValueError: the goal is not a comparison with a number.
     """
     match = GOAL.fullmatch(goal)
     if match is None:
-        raise ValueError(f"goal {goal!r} is no comparison with a number")
+        raise ValueError(f"goal {goal!r} is not a comparison with a number")
     return COMPARISONS[match[1]](value, float(match[2]))

@@ -1,4 +1,4 @@
-"""How long training waits for data that lies in a MinIO on loopback: accounted by a real training of two ranks."""
+"""Measure how long a real training on two ranks waits for data that lies in a local MinIO."""
 
 import json
 import logging
@@ -16,9 +16,9 @@ logger = logging.getLogger(__name__)
 GOAL = "<=0.03"
 CONVERSATIONS = {False: 192, True: 768}
 THREADS = (1, 2, 4)
-NEEDED = 50 / 16  # samples per second and rank of a training on 16 GPUs that takes four hours for an epoch
-# Images are brought to the 336 pixels of CLIP-L in patches of 28, a quarter of its positions: it is the feed that is
-# measured, and the step should not hide it.
+NEEDED = 50 / 16  # samples per second and rank, if 16 GPUs train an epoch in four hours
+# Images have the 336 pixels of CLIP-L in patches of 28, which gives a quarter of its positions. The step is cheap on
+# purpose, so that it does not hide the time of the data loader.
 RECIPE = """
 name: benchmark
 model:
@@ -37,7 +37,7 @@ training:
 
 
 def feed(full: bool) -> Row:
-    """Share of the steps' time that the first rank waited for data, without the first step, which fills the buffer."""
+    """Measure the share of step time that rank 0 waited for data, without the first step, which fills the buffer."""
     with tempfile.TemporaryDirectory() as name, serving(Path(name) / "minio") as url:
         run, mixture = _prepare(Path(name) / "raw", url, CONVERSATIONS[full])
         alone = {threads: _alone(run, mixture, threads) for threads in THREADS}
@@ -56,13 +56,13 @@ def feed(full: bool) -> Row:
             "first_wait_seconds": rows[0]["data_seconds"],
             "feed_alone_samples_per_second_by_threads": alone,
             "needed_per_rank_on_16_gpus": NEEDED,
-            "limited_by": "cores: ranks, server and feed share them here",
+            "limited_by": "cores: ranks, server and data loader share them here",
         },
     )
 
 
 def _prepare(raw: Path, url: str, count: int) -> tuple[Any, Any]:
-    """A run and its mixture of real conversations in the store."""
+    """Create a run, and its mixture of real conversations in the store."""
     from components.data.step import assemble, prepare
     from mantis.config.recipe import parse_recipe
     from mantis.runs.step_runner import Run
@@ -75,7 +75,7 @@ def _prepare(raw: Path, url: str, count: int) -> tuple[Any, Any]:
 
 
 def _alone(run: Any, mixture: Any, threads: int) -> float:
-    """Samples per second of one rank's feed with nobody beside it."""
+    """Measure the samples per second of one rank's data loader, while nothing else runs."""
     from components.training.batching.data_loader import DataLoader, SampleProcessor
     from components.training.batching.sample_plan import Budgets, CostModel, Lengths, SamplePlan
     from mantis.dataset.mixture_reader import MixtureReader

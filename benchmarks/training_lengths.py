@@ -1,4 +1,4 @@
-"""Lengths like those of Mantis-Instruct: an epoch drawn around the published averages of its subsets."""
+"""Draw an epoch with lengths like those of Mantis-Instruct, around the published means of its subsets."""
 
 import math
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONTEXT = 8192
-OVERHEAD = 8  # tokens of the prompt's frame
+OVERHEAD = 8  # tokens of the chat template
 
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """How a family turns images into positions, and what its parts cost; sizes of facts are those of the papers."""
+    """The way a family turns images into positions, and the relative cost of its parts; sizes are from the papers."""
 
     name: str
     image_tokens: int
@@ -30,7 +30,7 @@ SIGLIP = Style(name="llava-siglip", image_tokens=729, edge=(27, 27), quadratic=1
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """Of every sample: tokens (images expanded), targets, images and patches, all [samples] int64."""
+    """Tokens (images expanded), targets, images and patches of every sample, all [samples] int64."""
 
     tokens: NDArray[np.int64]
     targets: NDArray[np.int64]
@@ -39,11 +39,11 @@ class Epoch:
 
 
 def draw_epoch(style: Style, *, samples: int | None = None, seed: int = 0) -> Epoch:
-    """The rows of Mantis-Instruct's subsets, or `samples` of them at random."""
+    """Draw the rows of Mantis-Instruct's subsets, or `samples` random ones."""
     from components.data.published.published_sets import published
 
     generator = np.random.default_rng(seed)
-    # Of the 17 published sets the 14 multi-image ones are Mantis-Instruct; the others have one image a row.
+    # The 14 multi-image sets of the 17 published ones are Mantis-Instruct. The others have one image per row.
     rows = [known for known in published().values() if known.images.mean > 1]
     parts = [_draw(known, generator) for known in rows]
     text, images = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -63,7 +63,7 @@ def _draw(known: Any, generator: np.random.Generator) -> tuple[NDArray[np.int64]
 
 
 def _patches(style: Style, images: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
-    """Patches of each sample: a grid per image, between the shortest and longest side."""
+    """Draw the patches of each sample: one grid per image, between the shortest and longest side."""
     low, high = style.edge
     sides = generator.integers(low, high + 1, (int(images.sum()), 2))
     ends = np.cumsum(images)

@@ -1,4 +1,4 @@
-"""The plan of an epoch of Mantis-Instruct on 16 ranks: how well it is balanced, how long it takes, what it holds."""
+"""Plan an epoch of Mantis-Instruct on 16 ranks: measure balance, time, and memory."""
 
 import resource
 import time
@@ -10,13 +10,13 @@ from mantis.progress import track
 
 GOAL, PATCH_GOAL, SECONDS_GOAL, MEMORY_GOAL = "<=1.03", "<=1.05", "<60", "<2"
 RANKS, BATCH = 16, 128
-# Room beside the longest sample, whose attention costs what 1,250 tokens more do: others are packed up to its cost.
+# The longest sample's attention costs as much as 1,250 more tokens. The budget lets others be packed to that cost.
 TOKENS, PATCHES = 9600, 65_536
 STEPS = {False: 400, True: None}
 
 
 def plan(full: bool) -> Row:
-    """Critical path over the mean, of the worst of three families; beside it batch 1 per rank in the order it comes."""
+    """Measure critical path over mean for the worst of three families, with batch 1 per rank in data order as peer."""
     results = {style.name: _measure(style, STEPS[full]) for style in (IDEFICS2, CLIP, SIGLIP)}
     worst = max(results.values(), key=lambda result: result["critical_path"])
     return Row(
@@ -36,8 +36,8 @@ def plan(full: bool) -> Row:
                 and meets(result["peak_gb"], MEMORY_GOAL)
                 for result in results.values()
             ),
-            "limited_by": "the dearest sample of a step where one alone costs more than a rank's share; "
-            "critical_path_bound is what no partition of the same micro-steps' samples can beat",
+            "limited_by": "the most expensive sample of a step, if it alone costs more than a rank's share; "
+            "critical_path_bound is a lower bound for any partition of the same micro-steps' samples",
         },
     )
 

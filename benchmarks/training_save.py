@@ -1,4 +1,4 @@
-"""Saving a checkpoint: how long the step loop stands still, beside a synchronous save and upload."""
+"""Save a checkpoint, and measure how long the step loop stops; the peer is a synchronous save and upload."""
 
 import json
 import statistics
@@ -22,7 +22,7 @@ LAYERS = 12
 
 
 def save(full: bool) -> Row:
-    """Median seconds in which the loop waits, of the slowest rank; store in a local folder, ZeRO-3, fp32 with AdamW."""
+    """Measure median seconds that the loop of the slowest rank waits; local store, ZeRO-3, fp32 with AdamW."""
     with tempfile.TemporaryDirectory() as folder:
         on_ranks(RANKS, "training_save", WIDTH[full], folder)
         ranks = [json.loads((Path(folder) / f"rank-{rank}.json").read_text()) for rank in range(RANKS)]
@@ -46,7 +46,7 @@ def save(full: bool) -> Row:
 
 
 def measure(width: int, folder: Path) -> None:
-    """One rank's side; alternates, after one of each that does not count."""
+    """Run one rank, with both ways in turn after one warm-up of each."""
     import torch
 
     from components.training.checkpointing.saver import Saver, TrainingState

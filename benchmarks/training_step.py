@@ -1,4 +1,4 @@
-"""One optimizer step on two ZeRO-3 ranks: the official batch 1 with accumulation, beside the plan."""
+"""Run one optimizer step on two ZeRO-3 ranks, with the official batch 1 with accumulation as peer."""
 
 import json
 import tempfile
@@ -13,7 +13,7 @@ RANKS = 2
 
 
 def step(full: bool) -> Row:
-    """Samples per second of 128 samples with the lengths of Mantis-Instruct at an eighth; the slower of two styles."""
+    """Measure samples per second for 128 samples with an eighth of Mantis-Instruct's lengths; slower of two styles."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "figures.json"
         on_ranks(RANKS, "training_step_ranks", out, int(full))

@@ -1,4 +1,4 @@
-"""One rank of `training.step`: `torchrun -m benchmarks.training_step_ranks FILE FULL`."""
+"""Run one rank of `training.step`: `torchrun -m benchmarks.training_step_ranks FILE FULL`."""
 
 import copy
 import io
@@ -61,10 +61,10 @@ def main(out: str, full: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """How large the model and its samples are; lengths are those of Mantis-Instruct divided by `scale`."""
+    """The size of the model and its samples; lengths are those of Mantis-Instruct divided by `scale`."""
 
     scale: int
-    grid: int  # an image is so many patches and positions, squared
+    grid: int  # patches, and also positions, along each edge of an image
     model: ModelSettings
     budget: int  # tokens of a micro-step
     batch: int
@@ -72,11 +72,11 @@ class Setup:
 
 
 def eighth(grid: int) -> Setup:
-    """For CPUs: lengths, patches of an image and memory at an eighth."""
+    """Return the setup for CPUs: lengths, patches per image and memory at an eighth."""
     image = ImageSettings(size=grid * PATCH, patch_size=PATCH)
     shape = FromScratch(text_width=128, text_layers=3, vision_width=96, vision_layers=2, vocabulary=VOCABULARY)
     model = ModelSettings(image=image, from_scratch=shape)
-    # The budget is an eighth of what an A100 of 40 GB holds of mantis-idefics2 (docs/reference/sizing.md).
+    # An A100 with 40 GB holds eight times this budget of mantis-idefics2 (docs/reference/sizing.md).
     return Setup(scale=8, grid=grid, model=model, budget=5400, batch=BATCH, training=TRAINING)
 
 
@@ -129,7 +129,7 @@ def make_case(style: Style, setup: Setup, ranks: DistributedContext) -> Case:
 
 
 def measure(style: Style, ranks: DistributedContext, repeats: int) -> dict[str, Any]:
-    """Peer and ours in turn, the same samples; then that they are equal, and where ours spends its time."""
+    """Measure peer and ours in turn on the same samples, check that they are equal, and break down our time."""
     case = make_case(style, SETUPS[style], ranks)
     alone = copy.deepcopy(case.model)
     engine = build_engine(case.model, KIND, TRAINING)
@@ -167,7 +167,7 @@ def measure(style: Style, ranks: DistributedContext, repeats: int) -> dict[str, 
 
 
 def scaled(epoch: Epoch, setup: Setup) -> Epoch:
-    """The epoch with shorter text, and as many patches as positions per image."""
+    """Return the epoch with shorter text, and as many patches as positions per image."""
     text = np.maximum(epoch.targets * 3 // setup.scale, 4)
     images = np.minimum(epoch.images, CONTEXT // setup.scale // setup.grid**2 - 1)
     patches = images * setup.grid**2
@@ -175,7 +175,7 @@ def scaled(epoch: Epoch, setup: Setup) -> Epoch:
 
 
 def words() -> list[str]:
-    """Text that fills a vocabulary; what it says does not matter, since tokens are drawn at random."""
+    """Return text that fills a vocabulary; its meaning is irrelevant, because tokens are drawn at random."""
     generator = np.random.default_rng(0)
     letters = generator.integers(97, 123, (4000, 6), dtype=np.uint8)
     return [" ".join([word.tobytes().decode()] * 2) for word in letters]
@@ -201,7 +201,7 @@ def prepared(epoch: Epoch, processor: Processor) -> list[Prepared]:
 
 
 def train(engine: Engine, batches: Sequence[PackedBatch], ranks: DistributedContext, samples: int = BATCH) -> float:
-    """One optimizer step at a learning rate of zero, so that every repetition does the same work; the loss."""
+    """Run one optimizer step at learning rate zero, so that every repetition does the same work; return the loss."""
     loss = accumulate(engine, batches, ranks, samples)
     engine.step(0.0)
     return loss
@@ -210,7 +210,7 @@ def train(engine: Engine, batches: Sequence[PackedBatch], ranks: DistributedCont
 def accumulate(
     engine: Engine, batches: Sequence[PackedBatch], ranks: DistributedContext, samples: int = BATCH
 ) -> float:
-    """Gradients of all micro-steps; the step's loss."""
+    """Accumulate the gradients of all micro-steps, and return the step's loss."""
     total = torch.zeros((), device=ranks.device)
     for index, packed in enumerate(batches):
         batch = to_device(packed, ranks.device, engine.dtype)
@@ -222,7 +222,7 @@ def accumulate(
 
 
 def compute(model: Any, batches: Sequence[PackedBatch]) -> None:
-    """Forward and backward alone, without an engine."""
+    """Run forward and backward without an engine."""
     for batch in batches:
         logits = KIND.forward(model, batch)
         torch.nn.functional.cross_entropy(logits, batch.targets).backward()
@@ -232,10 +232,10 @@ def compute(model: Any, batches: Sequence[PackedBatch]) -> None:
 def equality(
     engine: Engine, single: Sequence[PackedBatch], packed: Sequence[PackedBatch], ranks: DistributedContext
 ) -> dict[str, float]:
-    """Relative differences of loss and gradient between both ways.
+    """Return the relative differences of loss and gradient between both ways.
 
     Raises:
-        RuntimeError: they are not the same training.
+        RuntimeError: the differences are too large for the same training.
     """
     from deepspeed.utils import safe_get_full_grad
 
@@ -256,7 +256,7 @@ def equality(
 
 
 def timed(work: Callable[[], Any]) -> float:
-    """Seconds until every rank is done."""
+    """Return the seconds until every rank has finished."""
     dist.barrier()
     start = time.perf_counter()
     work()
@@ -265,7 +265,7 @@ def timed(work: Callable[[], Any]) -> float:
 
 
 def summed(value: float, device: torch.device) -> float:
-    """The sum over all ranks."""
+    """Return the sum over all ranks."""
     total = torch.tensor(value, dtype=torch.float64, device=device)
     dist.all_reduce(total)
     return float(total)

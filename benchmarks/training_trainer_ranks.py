@@ -1,4 +1,4 @@
-"""One rank of `training.trainer`: `torchrun -m benchmarks.training_trainer_ranks FILE FULL`."""
+"""Run one rank of `training.trainer`: `torchrun -m benchmarks.training_trainer_ranks FILE FULL`."""
 
 import copy
 import json
@@ -28,7 +28,7 @@ def main(out: str, full: str) -> None:
     """Measure both styles and write the figures."""
     configure()
     ranks = join_ranks()
-    # All models first: once a Trainer has run, transformers cuts every new one for ZeRO-3.
+    # Build all models first: after a Trainer has run, transformers partitions every new model for ZeRO-3.
     cases = {style.name: make_case(style, setup, ranks) for style, setup in SETUPS.items()}
     figures = {name: measure(case, ranks, STEPS[bool(int(full))]) for name, case in cases.items()}
     if ranks.is_main:
@@ -37,7 +37,7 @@ def main(out: str, full: str) -> None:
 
 
 def measure(case: Case, ranks: DistributedContext, steps: int) -> dict[str, Any]:
-    """Samples per second of the Trainer at several batch sizes, then of ours."""
+    """Measure samples per second of the Trainer at several batch sizes, then of ours."""
     peers = {size: BATCH / through_trainer(case, size, ranks, steps) for size in BATCH_SIZES}
     engine = build_engine(case.model, KIND, TRAINING)
     seconds = [timed(lambda: train(engine, case.packed, ranks)) for _ in range(steps + 1)]
@@ -54,7 +54,7 @@ def measure(case: Case, ranks: DistributedContext, steps: int) -> dict[str, Any]
 
 
 def through_trainer(case: Case, size: int, ranks: DistributedContext, steps: int) -> float:
-    """Median seconds of an optimizer step of 128 samples, `size` at a time on each rank."""
+    """Return the median seconds of an optimizer step of 128 samples, `size` at a time on each rank."""
     model = copy.deepcopy(case.model)
     model.set_attn_implementation("sdpa")
     accumulated = BATCH // (size * ranks.world_size)
@@ -87,7 +87,7 @@ def through_trainer(case: Case, size: int, ranks: DistributedContext, steps: int
 
 
 def rows(case: Case) -> list[dict[str, Any]]:
-    """The samples as the Trainer takes them."""
+    """Return the samples in the form of the Trainer."""
     edge = case.model.config.vision_config.image_size
     images = case.epoch.images.tolist()
     return [
@@ -101,7 +101,7 @@ def rows(case: Case) -> list[dict[str, Any]]:
 
 
 class Collator(DataCollatorForSeq2Seq):
-    """Pads text as the class above does, and puts images behind each other."""
+    """Pads text like its base class, and concatenates images."""
 
     def __call__(self, features: list[dict[str, Any]], return_tensors: str | None = None) -> dict[str, Any]:
         text = [{name: row[name] for name in ("input_ids", "labels")} for row in features]
@@ -110,7 +110,7 @@ class Collator(DataCollatorForSeq2Seq):
 
 
 class Clock(TrainerCallback):
-    """Seconds of every optimizer step, on this rank."""
+    """Measures the seconds of every optimizer step on this rank."""
 
     def __init__(self, first: bool, label: str) -> None:
         self.seconds: list[float] = []

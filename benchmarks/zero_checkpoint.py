@@ -1,4 +1,4 @@
-"""ZeRO-3 checkpoints of any size, written as DeepSpeed writes them but without its ranks.
+"""Write ZeRO-3 checkpoints of any size in DeepSpeed's format, without running its ranks.
 
 tests/integration/benchmarks/test_zero_checkpoint.py holds this format to what DeepSpeed itself wrote.
 """
@@ -13,7 +13,7 @@ VOCABULARY = 32_000
 
 
 def llama_shapes(*, width: int, layers: int, mlp: int) -> OrderedDict[str, torch.Size]:
-    """Parameter shapes of a LLaMA of this width, in the order of the model."""
+    """Return the parameter shapes of a LLaMA of this width, in the order of the model."""
     shapes = OrderedDict({"model.embed_tokens.weight": torch.Size((VOCABULARY, width))})
     for layer in range(layers):
         prefix = f"model.layers.{layer}"
@@ -30,9 +30,9 @@ def llama_shapes(*, width: int, layers: int, mlp: int) -> OrderedDict[str, torch
 
 
 def write_zero3(folder: Path, groups: list[OrderedDict[str, torch.Size]], *, world_size: int, seed: int) -> int:
-    """Write a checkpoint of random fp32 weights and Adam moments of zero; returns the bytes of the masters.
+    """Write a checkpoint of random fp32 weights with Adam moments of zero, and return the bytes of the master weights.
 
-    `groups` are the optimizer's parameter groups. Every rank's part of a parameter is ceil(elements / ranks) long.
+    `groups` are the optimizer's parameter groups. Every rank's part of a parameter has ceil(elements / ranks) elements.
     """
     folder.mkdir(parents=True)
     generator = torch.Generator().manual_seed(seed)
