@@ -1,4 +1,4 @@
-# Every target makes the virtual environment itself; a machine needs Python 3.11 or 3.12.
+# Every target creates the virtual environment if needed. The machine needs Python 3.11 or 3.12.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,10 +17,10 @@ CODE_VERSION := $(shell git describe --always --dirty --abbrev=12 2>/dev/null ||
 .PHONY: help venv demo test test-unit test-integration test-slow test-cluster test-kfp test-gpu \
   lint prose docs compile compile-check golden bench minio cluster images clean
 
-help:  ## Say what can be made
+help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-venv: $(STAMP)  ## The virtual environment .venv, from constraints.txt
+venv: $(STAMP)  ## Create the virtual environment .venv from constraints.txt
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,36 +30,36 @@ $(STAMP): pyproject.toml constraints.txt
 demo: venv  ## Train a tiny model on generated multi-image tasks and open its report
 	$(BIN)/mantis run demo --open
 
-test: lint compile-check docs test-unit test-integration  ## Everything that a change must pass
+test: lint compile-check docs test-unit test-integration  ## Run everything that a change must pass
 
-test-unit: venv  ## Tests of single modules, seconds each
+test-unit: venv  ## Run the tests of single modules, seconds each
 	$(QUICK) tests/unit
 
-test-integration: venv  ## Tests that run steps, ranks and pipelines on this machine
+test-integration: venv  ## Run the tests that start steps, ranks and pipelines on this machine
 	$(QUICK) tests/integration
 
-test-slow: venv  ## Tests that take minutes; with KUBECONFIG and MANTIS_TEST_IMAGE, those of tests/cluster too
+test-slow: venv  ## Run the tests that take minutes; also tests/cluster if KUBECONFIG and MANTIS_TEST_IMAGE are set
 	$(PYTEST) -m slow tests
 
-test-cluster: venv  ## Tests on the cluster of KUBECONFIG, with the image MANTIS_TEST_IMAGE
+test-cluster: venv  ## Run the tests on the cluster of KUBECONFIG, with the image MANTIS_TEST_IMAGE
 	MANTIS_TEST_IMAGE=$${MANTIS_TEST_IMAGE:-mantis/train:$(CODE_VERSION)} $(QUICK) tests/cluster
 
-test-kfp: venv  ## Tests on the Kubeflow Pipelines at MANTIS_KFP_HOST, with the image MANTIS_TEST_IMAGE
+test-kfp: venv  ## Run the tests on Kubeflow Pipelines at MANTIS_KFP_HOST, with the image MANTIS_TEST_IMAGE
 	$(PYTEST) tests/kfp
 
-test-gpu: venv  ## Tests that need a CUDA device
+test-gpu: venv  ## Run the tests that need a CUDA device
 	$(PYTEST) tests/gpu
 
-lint: venv prose  ## ruff, mypy --strict, and the project's English
+lint: venv prose  ## Run ruff, mypy --strict, the import contracts, and the check of the English
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-prose: venv  ## Sentence length and words of docs, docstrings, help texts and errors
+prose: venv  ## Check sentence length and words of docs, docstrings, help texts and errors
 	$(BIN)/python docs/prose_check.py
 
-docs: venv  ## Links between the pages, and the generated reference pages
+docs: venv  ## Check links between pages, and the generated reference pages
 	$(BIN)/python docs/link_check.py
 	$(BIN)/python -m pipelines.cli.reference_pages --check
 
@@ -67,7 +67,7 @@ compile-check: venv  ## Fail if the compiled pipelines or the TrainJobs differ f
 	$(BIN)/mantis pipeline compile --check
 	$(BIN)/mantis job --check
 
-bench: venv  ## Peer and ours side by side; NAME=... for one row
+bench: venv  ## Measure this project and its peers side by side; NAME=... for one row
 	$(BIN)/python -m benchmarks $(NAME)
 
 compile: venv  ## Compile the pipelines to pipelines/compiled, TrainJobs, reference pages and birth defaults
@@ -79,24 +79,24 @@ compile: venv  ## Compile the pipelines to pipelines/compiled, TrainJobs, refere
 golden: venv  ## Write the golden fingerprints again; the commit has to say why they change
 	$(BIN)/python -m tests.golden.write_fingerprints
 
-minio:  ## Build MinIO for the tests of the store, once; upstream publishes no binaries any more
+minio:  ## Build MinIO once for the tests of the store, because upstream no longer publishes binaries
 	command -v minio || CGO_ENABLED=0 GOBIN=$(MANTIS_TOOLS) \
 	  go install -ldflags "-s -w" github.com/minio/minio@$(MINIO_VERSION)
 
-images:  ## The container images mantis/{pipeline,train,mlflow}:TAG, with BUILDER (docker, podman, buildah); BUILD_ARGS for GPUs
+images:  ## Build the images mantis/{pipeline,train,mlflow}:TAG with BUILDER (docker, podman, buildah); BUILD_ARGS for GPUs
 	for target in pipeline train mlflow; do \
 	  $(BUILDER) build --tag mantis/$$target:$(TAG) --file docker/Dockerfile --build-arg TARGET=$$target \
 	    --build-arg CODE_VERSION=$(CODE_VERSION) $(BUILD_ARGS) . || exit 1; \
 	done
 
-cluster:  ## The test cluster (MANTIS_TEST_CLUSTER is its command) and the images in its registry
+cluster:  ## Start the test cluster with the command MANTIS_TEST_CLUSTER, and push the images to its registry
 	test -n "$(MANTIS_TEST_CLUSTER)"
-	$(MANTIS_TEST_CLUSTER) up || { $(MANTIS_TEST_CLUSTER) down; $(MANTIS_TEST_CLUSTER) up; }  # Trainer's certificates can race
-	sleep 3; $(MANTIS_TEST_CLUSTER) status | grep -q "kube-proxy *running" || $(MANTIS_TEST_CLUSTER) up  # it ends with old settings
+	$(MANTIS_TEST_CLUSTER) up || { $(MANTIS_TEST_CLUSTER) down; $(MANTIS_TEST_CLUSTER) up; }  # Trainer's certificates may be late at the first start
+	sleep 3; $(MANTIS_TEST_CLUSTER) status | grep -q "kube-proxy *running" || $(MANTIS_TEST_CLUSTER) up  # kube-proxy may exit because of old settings
 	for image in mlflow:dev train:dev train:$(CODE_VERSION); do \
 	  $(MANTIS_TEST_CLUSTER) build mantis/$$image . --file docker/Dockerfile --build-arg TARGET=$${image%%:*} \
 	    --build-arg CODE_VERSION=$(CODE_VERSION) || exit 1; \
-	done  # a tag of its own for the tests: a node that has pulled train:dev once does not pull it again
+	done  # a separate tag for the tests, because a node that has train:dev does not pull it again
 
 clean:  ## Remove the virtual environment and caches; results in .mantis stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

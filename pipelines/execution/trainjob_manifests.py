@@ -1,4 +1,4 @@
-"""TrainJobs that a person applies with kubectl: rendered from a recipe; those of the shipped recipes are committed."""
+"""Render TrainJobs for kubectl from recipes. The repository contains those of the shipped recipes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +11,9 @@ from mantis.runs.step_runner import Run
 from mantis.store.opening import open_store
 from pipelines.execution.resolve import resolve_run, shipped_recipes
 
-# Of the committed files: the bucket of manifests/base, and the tags that the overlays local and a100 run the ranks in.
+# For the committed files: the bucket of manifests/base, and the image tags of the overlays local and a100.
 STORE, IMAGE, GPU_IMAGE = "s3://mantis", "mantis/train:dev", "mantis/train:dev-gpu"
-# The demo trains on a laptop unless it is told otherwise.
+# The demo trains locally by default.
 DEMO_ON_TWO_NODES = {
     "training.launcher": "trainjob",
     "training.nodes": "2",
@@ -22,10 +22,10 @@ DEMO_ON_TWO_NODES = {
 
 
 def render(recipe: str, overrides: Mapping[str, str], name: str, *, store: str, image: str) -> str:
-    """The TrainJob of a recipe as YAML; what has to be there before stands above it.
+    """Render the TrainJob of a recipe as YAML, with comments about its prerequisites.
 
     Raises:
-        ConfigError: no such recipe, a field that does not hold, or a store that pods cannot reach.
+        ConfigError: the recipe does not exist, a field is not valid, or pods cannot reach the store.
     """
     run_id, resolved = resolve_run(recipe, {**overrides, "cluster.image": image}, name, store)
     job = applied_job(Run(id=run_id, store=open_store(store), recipe=resolved))
@@ -33,7 +33,7 @@ def render(recipe: str, overrides: Mapping[str, str], name: str, *, store: str, 
 
 
 def shipped_jobs() -> dict[str, str]:
-    """File name -> text, of every shipped recipe that trains in a cluster."""
+    """Return file name -> text for every shipped recipe that trains on a cluster."""
     jobs = {"demo.yaml": render("demo", DEMO_ON_TWO_NODES, "", store=STORE, image=IMAGE)}
     for recipe in shipped_recipes():
         if resolve_run(recipe, {}, "")[1].training.launcher == "trainjob":
@@ -42,7 +42,7 @@ def shipped_jobs() -> dict[str, str]:
 
 
 def write_jobs(folder: Path) -> list[Path]:
-    """Write the shipped recipes' jobs; returns the paths."""
+    """Write the jobs of the shipped recipes, and return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, text in shipped_jobs().items():
@@ -52,7 +52,7 @@ def write_jobs(folder: Path) -> list[Path]:
 
 
 def stale_jobs(folder: Path) -> list[str]:
-    """Names of files in `folder` that are missing, too many, or not what the recipes give."""
+    """Return the names of files in `folder` that are missing, superfluous, or different from the recipes' jobs."""
     wanted = shipped_jobs()
     there = {path.name: path.read_text() for path in folder.glob("*.yaml")}
     return sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
@@ -70,5 +70,5 @@ def _head(recipe: str, overrides: Mapping[str, str], name: str, store: str, reso
         f"# First, once:  mantis data prepare {shown}{given} --store {store}\n"
         f"# Watch it:     kubectl -n {resolved.cluster.namespace} get trainjobs; "
         f"kubectl -n {resolved.cluster.namespace} logs -f -l mantis-kfp/role=rank --prefix\n"
-        f"# Then:         mantis run {shown}{given} --store {store}   (converts and evaluates, where it is typed)\n"
+        f"# Then:         mantis run {shown}{given} --store {store}   (converts and evaluates on this machine)\n"
     )

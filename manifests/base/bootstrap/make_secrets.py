@@ -1,8 +1,8 @@
-"""Makes the Secrets that are missing, with random passwords. What is there is left as it is.
+"""Create missing Secrets with random passwords. Existing Secrets stay unchanged.
 
-Runs as a Job in the namespace of TrainJobs. It also copies the keys that steps need to the namespaces named in
-STEP_NAMESPACES (separated by commas), where its account may create Secrets and change these two. A copy follows what it
-was copied from; a Secret of the same name that somebody else has made there stays.
+The script runs as a Job in the namespace of TrainJobs. It also copies the keys of the steps to the namespaces in
+STEP_NAMESPACES (separated by commas), where its account may create Secrets and change these two. It updates its own
+copies. A Secret of the same name that another account created stays unchanged.
 """
 
 import json
@@ -22,7 +22,11 @@ LABELS = {"app.kubernetes.io/part-of": "mantis-kfp"}
 
 
 def request(method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """One call of the API server; raises urllib.error.HTTPError."""
+    """Call the API server once.
+
+    Raises:
+        urllib.error.HTTPError: the server refuses.
+    """
     headers = {"Authorization": f"Bearer {(ACCOUNT / 'token').read_text()}", "Content-Type": "application/json"}
     if method == "PATCH":
         headers["Content-Type"] = "application/merge-patch+json"
@@ -35,7 +39,7 @@ def request(method: str, path: str, body: dict[str, Any] | None = None) -> dict[
 
 
 def ensure(namespace: str, name: str, values: dict[str, Any]) -> None:
-    """Create a Secret with `values` (its `data` or `stringData`) unless there is one of that name."""
+    """Create a Secret with `values` (its `data` or `stringData`) unless one of that name exists."""
     try:
         request("POST", f"/namespaces/{namespace}/secrets", {"metadata": {"name": name, "labels": LABELS}, **values})
         print(f"{namespace}/{name} made")
@@ -46,7 +50,7 @@ def ensure(namespace: str, name: str, values: dict[str, Any]) -> None:
 
 
 def copy(source: dict[str, Any], namespace: str) -> None:
-    """Have the Secret `source` in another namespace, too, with the values that it has now."""
+    """Copy the Secret `source` to another namespace, or update its copy to the current values."""
     name, data = source["metadata"]["name"], source["data"]
     ensure(namespace, name, {"data": data})
     there = request("GET", f"/namespaces/{namespace}/secrets/{name}")
@@ -57,7 +61,7 @@ def copy(source: dict[str, Any], namespace: str) -> None:
 
 
 def main() -> None:
-    """All Secrets of the namespace, then copies for steps."""
+    """Create all Secrets of the namespace, then the copies for steps."""
     here = (ACCOUNT / "namespace").read_text()
     password = secrets.token_hex
     region = {"AWS_ENDPOINT_URL": f"http://minio.{here}.svc:9000", "AWS_REGION": "us-east-1"}

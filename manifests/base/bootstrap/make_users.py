@@ -1,6 +1,6 @@
-"""The bucket, MinIO's users with as few rights as they need, and MLflow's user. Can run again at any time.
+"""Create the bucket, MinIO's users with minimal permissions, and MLflow's user. The script can run repeatedly.
 
-A store or a tracking server that is not the one of these manifests is left alone: whoever runs it makes its users.
+It leaves an external store or tracking server alone: its operator creates the users.
 """
 
 import base64
@@ -20,7 +20,7 @@ from minio.error import MinioAdminException
 NAMESPACE = os.environ["NAMESPACE"]
 SECRETS = Path(os.environ["SECRETS"])  # the mounted Secrets: <name>/user, <name>/password, <name>/endpoint
 BUCKET = "mantis"
-PATIENCE = 240.0  # seconds that the services may take to come up
+PATIENCE = 240.0  # seconds for the services to start
 OBJECTS = f"arn:aws:s3:::{BUCKET}/*"
 READ = {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": [OBJECTS]}
 LIST = {
@@ -36,18 +36,18 @@ WRITE = {
 
 
 def value(name: str) -> str:
-    """A value of a mounted Secret."""
+    """Read a value of a mounted Secret."""
     return (SECRETS / name).read_text().strip()
 
 
 def is_ours(service: str, endpoint: str) -> bool:
-    """Whether an address is that of a Service of this namespace."""
+    """Whether an address belongs to a Service of this namespace."""
     host = (urlsplit(endpoint).hostname or "").split(".")
     return host[:2] in ([service], [service, NAMESPACE])
 
 
 def patiently(what: str, work: Callable[[], None]) -> None:
-    """Do `work`; again while the service does not answer yet."""
+    """Run `work`, and repeat it until the service answers, for at most PATIENCE seconds."""
     until = time.monotonic() + PATIENCE
     while True:
         try:
@@ -63,14 +63,14 @@ def patiently(what: str, work: Callable[[], None]) -> None:
 
 
 def set_up_minio() -> None:
-    """Bucket, policies and users."""
+    """Create bucket, policies and users."""
     host = value("store/endpoint").removeprefix("http://")
     user, password = value("minio-root/user"), value("minio-root/password")
     client = Minio(host, access_key=user, secret_key=password, secure=False)
     try:
         if not client.bucket_exists(BUCKET):
             client.make_bucket(BUCKET)
-    except Exception as error:  # urllib3's and MinIO's own: the server is starting
+    except Exception as error:  # an error of urllib3 or MinIO: the server is starting
         raise OSError(str(error)) from error
     admin = MinioAdmin(endpoint=host, credentials=StaticProvider(user, password), secure=False)
     for secret, statements in (("store", [READ, LIST, WRITE]), ("store-read", [READ, LIST])):
@@ -82,7 +82,7 @@ def set_up_minio() -> None:
 
 
 def set_up_mlflow() -> None:
-    """The user that runs are logged with; one that is there gets the password of the Secret."""
+    """Create the user that logs runs; an existing one gets the password of the Secret."""
     user = {"username": value("mlflow/user"), "password": value("mlflow/password")}
     try:
         ask_mlflow("POST", "users/create", user)
@@ -93,7 +93,7 @@ def set_up_mlflow() -> None:
 
 
 def ask_mlflow(method: str, path: str, body: dict[str, str]) -> None:
-    """One call of MLflow as its administrator."""
+    """Call MLflow once as its administrator."""
     credentials = base64.b64encode(f"admin:{value('mlflow-server/password')}".encode()).decode()
     request = urllib.request.Request(
         f"{value('mlflow/endpoint')}/api/2.0/mlflow/{path}",
