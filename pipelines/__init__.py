@@ -1,4 +1,4 @@
-"""The DAGs and the front door: one module per pipeline, recipes, the compiled YAML, the command line.
+"""The DAGs, one module per pipeline, with recipes, compiled YAML and the command line.
 
-Imports everything; nothing imports it.
+This package may import everything. Nothing imports it.
 """

@@ -1,4 +1,4 @@
-"""The skill ablation: the data once, then every arm trained, converted and evaluated, then one comparison."""
+"""The skill ablation: prepare data once, then train, convert and evaluate every arm, then compare the arms."""
 
 from kfp import dsl
 
@@ -14,11 +14,11 @@ from pipelines.execution.platform import pipeline, short, step
 @pipeline(
     name="ablation",
     display_name="Mantis: skill ablation",
-    description="Trains one model per skill of data.skills, each with those before it: [coref], [coref, compare] and "
-    "so on; every arm is a run of its own, with a report, and one report compares them on the same samples. Subsets "
-    "are prepared once. run_recipe: a shipped recipe's name, a store URL or YAML text. run_overrides: dotted fields, "
-    'e.g. {"data.skills": "[coref, compare]"}. run_name: empty means a name that follows from the recipe. '
-    "store_url: s3://bucket/prefix.",
+    description="Trains one model per skill of data.skills, each with the skills before it: [coref], [coref, compare] "
+    "and so on. Every arm is a run of its own, with a report. One more report compares the arms on the same samples. "
+    "Subsets are prepared once. Set run_recipe to the name of a shipped recipe, a store URL or YAML text. Set "
+    'run_overrides to dotted fields, e.g. {"data.skills": "[coref, compare]"}. If run_name is empty, the name follows '
+    "from the recipe. Set store_url to s3://bucket/prefix.",
 )
 def ablation(
     run_recipe: str = "ablation-siglip",
@@ -26,7 +26,7 @@ def ablation(
     run_name: str = "",
     store_url: str = "s3://mantis",
 ) -> None:
-    """See the pipeline's description."""
+    """Build the DAG; the pipeline's description explains the parameters."""
     asked = {"run_recipe": run_recipe, "run_overrides": run_overrides, "run_name": run_name, "store_url": store_url}
     with dsl.ExitHandler(short(finish_arms(**asked)), name="run"):
         run = short(preflight_arms(**asked)).output

@@ -1,4 +1,4 @@
-"""KFP components of the run itself: its first and its last task, and the model that a run is only to evaluate."""
+"""The KFP components of the run itself: first task, last task, arms of an ablation, and an existing model."""
 
 from kfp import dsl
 
@@ -9,7 +9,7 @@ from mantis.kfp_image import PIPELINE_IMAGE
 def preflight(
     run_recipe: str, run_overrides: dict[str, str], run_name: str, store_url: str, eval_model: str, evaluates: bool
 ) -> str:
-    """Check recipe, store, source and, of a run that uses them, launcher, benchmarks and model; the run's id."""
+    """Check recipe, store and source, and the launcher, benchmarks and model of a run that uses them; return its id."""
     from mantis.runs.step_runner import component_main
     from pipelines.execution import preflight as first
     from pipelines.execution.resolve import name_of
@@ -21,7 +21,7 @@ def preflight(
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def preflight_arms(run_recipe: str, run_overrides: dict[str, str], run_name: str, store_url: str) -> str:
-    """As preflight, for an ablation: the run that compares its arms."""
+    """Check an ablation like `preflight`, and return the id of the run that compares the arms."""
     from mantis.runs.step_runner import component_main
     from pipelines.execution import ablation_runs as ablation
 
@@ -31,7 +31,7 @@ def preflight_arms(run_recipe: str, run_overrides: dict[str, str], run_name: str
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def arms(run: str, store_url: str, datasets: dsl.Input[list[dsl.Dataset]]) -> list[dict[str, str]]:
-    """The runs that are compared; not before all of their datasets are there."""
+    """List the runs of the arms, after all datasets are prepared."""
     from mantis.runs.arms import arms_of
     from mantis.runs.step_runner import component_main, open_run, recorded
 
@@ -43,7 +43,7 @@ def arms(run: str, store_url: str, datasets: dsl.Input[list[dsl.Dataset]]) -> li
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def finish_arms(run_recipe: str, run_overrides: dict[str, str], run_name: str, store_url: str) -> None:
-    """As finish, for every arm of an ablation and for the run that compares them."""
+    """Close every arm of an ablation, and the run that compares them, like `finish`."""
     from mantis.runs.step_runner import component_main
     from pipelines.execution import ablation_runs as ablation
 
@@ -53,7 +53,7 @@ def finish_arms(run_recipe: str, run_overrides: dict[str, str], run_name: str, s
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def existing_model(run: str, store_url: str, eval_model: str, model: dsl.Output[dsl.Model]) -> None:
-    """The model of the store that `eval_model` names."""
+    """Return the model of the store that `eval_model` names."""
     from mantis.artifacts.manifest import save_manifest
     from mantis.runs.step_runner import component_main, open_run, record_existing
     from pipelines.execution.preflight import find_model
@@ -67,7 +67,7 @@ def existing_model(run: str, store_url: str, eval_model: str, model: dsl.Output[
 def finish(
     run_recipe: str, run_overrides: dict[str, str], run_name: str, store_url: str, last_step: str, eval_model: str
 ) -> None:
-    """Whatever happened: close the MLflow run with the right status and write the run's summary."""
+    """Close the MLflow run with the right status and write the run's summary, after success and after failure."""
     from mantis.runs.step_runner import component_main
     from pipelines.execution import finalize as last
 

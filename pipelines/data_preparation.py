@@ -1,4 +1,4 @@
-"""The data half alone: prepare every subset and assemble the mixture."""
+"""The data part alone: prepare every subset, and assemble the mixture."""
 
 from kfp import dsl
 
@@ -10,10 +10,10 @@ from pipelines.execution.platform import pipeline, short, step
 @pipeline(
     name="data-preparation",
     display_name="Mantis: data preparation",
-    description="Prepares the subsets of a recipe and assembles their mixture; a later training of the same recipe "
-    "takes both from the store. run_recipe: a shipped recipe's name, a store URL or YAML text. run_overrides: fields, "
-    'e.g. {"data.source": "s3://bucket/raw"}. run_name: empty means a name that follows from the recipe. '
-    "store_url: s3://bucket/prefix.",
+    description="Prepares the subsets of a recipe and assembles their mixture. A later training of the same recipe "
+    "reuses both. Set run_recipe to the name of a shipped recipe, a store URL or YAML text. Set run_overrides to "
+    'dotted fields, e.g. {"data.source": "s3://bucket/raw"}. If run_name is empty, the name follows from the recipe. '
+    "Set store_url to s3://bucket/prefix.",
 )
 def data_preparation(
     run_recipe: str = "demo",
@@ -21,7 +21,7 @@ def data_preparation(
     run_name: str = "",
     store_url: str = "s3://mantis",
 ) -> None:
-    """See the pipeline's description."""
+    """Build the DAG; the pipeline's description explains the parameters."""
     asked = {"run_recipe": run_recipe, "run_overrides": run_overrides, "run_name": run_name, "store_url": store_url}
     with dsl.ExitHandler(short(finish(**asked, last_step="assemble", eval_model="")), name="run"):
         run = short(preflight(**asked, eval_model="", evaluates=False)).output

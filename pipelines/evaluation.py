@@ -1,4 +1,4 @@
-"""Evaluation alone: a model that is already in the store, on the benchmarks of a recipe."""
+"""Evaluation alone: evaluate a model of the store on the benchmarks of a recipe."""
 
 from kfp import dsl
 
@@ -11,10 +11,11 @@ from pipelines.execution.platform import pipeline, short, step
 @pipeline(
     name="evaluation",
     display_name="Mantis: evaluation of an existing model",
-    description="Answers a recipe's benchmarks with a model of the store, with controls and intervals, and writes a "
-    "report. eval_model: the model's key in the store or its URI, e.g. models/<fingerprint>. run_recipe: a shipped "
-    "name, a store URL or YAML text; its evaluation section counts. run_overrides: dotted fields. run_name: empty "
-    "means a name that follows from recipe and model. store_url: s3://bucket/prefix.",
+    description="Evaluates a model of the store on a recipe's benchmarks, with controls and intervals, and writes a "
+    "report. Set eval_model to the model's key in the store or its URI, e.g. models/<fingerprint>. Set run_recipe to "
+    "the name of a shipped recipe, a store URL or YAML text; only its section `evaluation` matters. Set run_overrides "
+    "to dotted fields. If run_name is empty, the name follows from recipe and model. Set store_url to "
+    "s3://bucket/prefix.",
 )
 def evaluation(
     eval_model: str = "models/FINGERPRINT",
@@ -23,7 +24,7 @@ def evaluation(
     run_name: str = "",
     store_url: str = "s3://mantis",
 ) -> None:
-    """See the pipeline's description."""
+    """Build the DAG; the pipeline's description explains the parameters."""
     asked = {"run_recipe": run_recipe, "run_overrides": run_overrides, "run_name": run_name, "store_url": store_url}
     with dsl.ExitHandler(short(finish(**asked, last_step="report", eval_model=eval_model)), name="run"):
         run = short(preflight(**asked, eval_model=eval_model, evaluates=True)).output

@@ -1,4 +1,4 @@
-"""The whole job: prepare, assemble, train, convert, evaluate, report."""
+"""The whole workflow: prepare, assemble, train, convert, evaluate, report."""
 
 from kfp import dsl
 
@@ -14,11 +14,11 @@ from pipelines.execution.platform import pipeline, short, step
 @pipeline(
     name="instruction-tuning",
     display_name="Mantis: multi-image instruction tuning",
-    description="Prepares a data mixture, trains a model on it, converts the checkpoint with a proof of equality, "
-    "evaluates it with controls and intervals, and writes a report. Steps whose result is already in the store "
-    "take it from there. run_recipe: a shipped recipe's name, a store URL or YAML text. run_overrides: dotted "
-    'fields, e.g. {"training.learning_rate": "5e-6"}. run_name: empty means a name that follows from the recipe. '
-    "store_url: s3://bucket/prefix.",
+    description="Prepares a data mixture, trains a model on it, and converts the checkpoint with a proof of equality. "
+    "Then it evaluates the model with controls and intervals, and writes a report. A step reuses its result if the "
+    "store already has it. Set run_recipe to the name of a shipped recipe, a store URL or YAML text. Set "
+    'run_overrides to dotted fields, e.g. {"training.learning_rate": "5e-6"}. If run_name is empty, the name follows '
+    "from the recipe. Set store_url to s3://bucket/prefix.",
 )
 def instruction_tuning(
     run_recipe: str = "demo",
@@ -26,13 +26,13 @@ def instruction_tuning(
     run_name: str = "",
     store_url: str = "s3://mantis",
 ) -> None:
-    """See the pipeline's description."""
+    """Build the DAG; the pipeline's description explains the parameters."""
     asked = {"run_recipe": run_recipe, "run_overrides": run_overrides, "run_name": run_name, "store_url": store_url}
     with dsl.ExitHandler(short(finish(**asked, last_step="report", eval_model="")), name="run"):
         run = short(preflight(**asked, eval_model="", evaluates=True)).output
         chosen = short(subsets(run=run, store_url=store_url))
         with dsl.ParallelFor(chosen.output, name="each-subset") as item:
-            # The run comes with each item: to what a loop takes from another task, kfp.local gives the item instead.
+            # Each item carries the run: inside a loop, kfp.local replaces other tasks' outputs by the item.
             prepared = step("prepare", prepare(run=item.run, store_url=store_url, subset=item.subset))
         datasets = dsl.Collected(prepared.outputs["dataset"])
         mixture = step("assemble", assemble(run=run, store_url=store_url, datasets=datasets))

@@ -1,4 +1,4 @@
-"""Runs side by side: in the terminal, as data for JSON, and as pages."""
+"""Show a comparison of runs in the terminal, as JSON data, and as pages."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from mantis.statistics import Paired
 from pipelines.cli.console import Cell as Shown
 from pipelines.cli.console import ids, names, note, numbers, show, show_table, tell, texts
 
-P_NOTE = "p is not corrected for the number of rows: of 20 rows without any difference, one is below 0.05 by chance."
+P_NOTE = "p is not corrected for the number of rows: of 20 rows without a real difference, one has p < 0.05 by chance."
 
 
 def show_comparison(comparison: Comparison) -> None:
@@ -39,7 +39,7 @@ def write_pages(comparison: Comparison, page: Path) -> None:
 
 
 def as_data(comparison: Comparison) -> dict[str, Any]:
-    """The comparison for JSON; accuracies and differences are shares from 0 to 1."""
+    """Return the comparison for JSON; accuracies and differences are shares from 0 to 1."""
     return {
         "runs": [arm.run for arm in comparison.arms],
         "settings": {name: list(values) for name, values in comparison.settings},

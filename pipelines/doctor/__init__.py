@@ -1,1 +1,1 @@
-"""Checks of a machine and of a cluster, each with its remedy."""
+"""Check a machine and a cluster, with a remedy for each finding."""

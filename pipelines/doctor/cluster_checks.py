@@ -1,4 +1,4 @@
-"""What a cluster needs to run this project, looked at with the rights of whoever asks."""
+"""Check everything that this project needs from a cluster, with the permissions of the current account."""
 
 import json
 import time
@@ -23,11 +23,11 @@ OLDEST = (1, 31)
 KINDS = (
     (GROUP, VERSION, "trainjobs", "Install Kubeflow Trainer >= 2.2."),
     (GROUP, VERSION, "clustertrainingruntimes", "Install Kubeflow Trainer >= 2.2."),
-    ("jobset.x-k8s.io", "v1alpha2", "jobsets", "Install JobSet; Kubeflow Trainer's manifests bring it."),
+    ("jobset.x-k8s.io", "v1alpha2", "jobsets", "Install JobSet, which Kubeflow Trainer's manifests contain."),
 )
-# What was tested, by the names of the controllers' images.
+# The tested versions, by the names of the controllers' images.
 TESTED = {"trainer-controller-manager": "v2.3.0", "jobset": "v0.12.0"}
-# What launching does: the Role mantis-launcher in manifests/base/access.yaml.
+# The permissions of launching: the Role mantis-launcher in manifests/base/access.yaml.
 RIGHTS = (
     (GROUP, PLURAL, "", ("create", "get", "list", "delete")),
     ("", "pods", "", ("list",)),
@@ -35,12 +35,12 @@ RIGHTS = (
     ("", "events", "", ("list",)),
 )
 MEETING_SECONDS = 300.0
-PATIENCE_SECONDS = 60.0  # with an API server that does not answer
+PATIENCE_SECONDS = 60.0  # for an API server that does not answer
 REQUEST = {"_request_timeout": REQUEST_SECONDS}
 
 
 def examine_cluster(cluster: ClusterSettings, store_url: str, *, nodes: int) -> list[Finding]:
-    """Every finding, cheap ones first; the all-reduce starts a TrainJob of `nodes` pods and deletes it."""
+    """Return every finding, cheap ones first. The all-reduce starts a TrainJob of `nodes` pods and deletes it."""
     try:
         api = connect()
     except ConfigError as error:
@@ -62,7 +62,9 @@ def _looked(what: str, check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except ApiException as error:
-        remedy = "Ask for the right, or ask who has it." if error.status == 403 else "See the API server's message."
+        remedy = (
+            "Ask an administrator for the permission." if error.status == 403 else "Correct what the message names."
+        )
         return Finding(what=what, ok=None if error.status == 403 else False, found=reason_of(error), remedy=remedy)
     except (urllib3.exceptions.HTTPError, OSError) as error:
         return Finding(what=what, ok=False, found=f"no answer: {error}", remedy="Check KUBECONFIG and the network.")
@@ -90,7 +92,7 @@ def _kind(api: client.ApiClient, group: str, version: str, plural: str, remedy: 
 
 
 def _controllers(api: client.ApiClient) -> Finding:
-    """Versions of Trainer and JobSet: the API server tells those of its kinds, which stay the same for years."""
+    """Report the versions of Trainer and JobSet, read from images: API versions stay the same for years."""
     deployments = client.AppsV1Api(api).list_deployment_for_all_namespaces(**REQUEST).items
     images = [part.image for each in deployments for part in each.spec.template.spec.containers]
     names = [image.partition("@")[0].rsplit("/", 1)[-1].partition(":") for image in images]
@@ -99,7 +101,7 @@ def _controllers(api: client.ApiClient) -> Finding:
     if there == TESTED:
         return Finding(what="controllers", ok=True, found=tested)
     found = ", ".join(f"{name} {there.get(name) or 'not found'}" for name in TESTED)
-    return Finding(what="controllers", ok=None, found=found, remedy=f"Tested were {tested}; others may do.")
+    return Finding(what="controllers", ok=None, found=found, remedy=f"Use the tested versions {tested} if others fail.")
 
 
 def _runtime(api: client.ApiClient, cluster: ClusterSettings) -> Finding:
@@ -110,7 +112,7 @@ def _runtime(api: client.ApiClient, cluster: ClusterSettings) -> Finding:
     except ApiException as error:
         if error.status != 404:
             raise
-        remedy = "kubectl apply -k manifests/overlays/..., or name another with --set cluster.runtime=..."
+        remedy = "Run kubectl apply -k manifests/overlays/..., or choose another with --set cluster.runtime=..."
         return Finding(what="runtime", ok=False, found=f"no {cluster.runtime}", remedy=remedy)
     return Finding(what="runtime", ok=True, found=cluster.runtime)
 
@@ -122,7 +124,7 @@ def _rights(api: client.ApiClient, namespace: str) -> Finding:
         for verb in verbs
         if not _may(api, namespace, group=group, resource=resource, subresource=part, verb=verb)
     ]
-    found = f"in {namespace}: " + (f"not {', '.join(missing)}" if missing else "all that launching needs")
+    found = f"in {namespace}: " + (f"not {', '.join(missing)}" if missing else "every permission for launching")
     remedy = "Bind your account to the Role mantis-launcher (manifests/base/access.yaml)."
     return Finding(what="rights", ok=not missing, found=found, remedy=remedy)
 
@@ -153,36 +155,38 @@ def _mlflow(store_url: str) -> Finding:
 
 
 def _meeting(settings: ClusterSettings, store_url: str, nodes: int) -> Finding:
-    """Two pods and more that meet as ranks do: names, network policies, Secrets, the store, the image itself."""
+    """Start pods that meet like ranks do: this tests names, network policies, Secrets, the store, and the image."""
     cluster = Cluster(settings.namespace, patience=PATIENCE_SECONDS)
     job = probe_job(settings, store_url, name=f"doctor-{uuid.uuid4().hex[:8]}", nodes=nodes, per_node=1)
     name = job["metadata"]["name"]
     uid = cluster.create(job)
     if uid is None:
-        raise RuntimeError(f"{name} is taken, by chance")
+        raise RuntimeError(f"TrainJob {name} exists already")
     try:
         figures, said = _figures(cluster, name)
     finally:
         remove(cluster, name, uid)
     if figures is None:
-        remedy = "Look at the image, the runtime's resources and the network policies; `kubectl describe` says more."
+        remedy = "Check the image, the runtime's resources and the network policies with `kubectl describe`."
         return Finding(what="all-reduce", ok=False, found=said, remedy=remedy)
     if figures.get("store"):
-        remedy = "Look at the Secret mantis-store in the namespace of the ranks, and at the network policies."
+        remedy = "Check the Secret mantis-store in the namespace of the ranks, and the network policies."
         return Finding(what="all-reduce", ok=False, found=f"the store, from a pod: {figures['store']}", remedy=remedy)
     if figures["ranks"] != nodes or "memlock" not in figures:
-        found = f"{figures['ranks']} of {nodes} ranks met, in an image of this version or another"
-        return Finding(what="all-reduce", ok=False, found=found, remedy="Name an image of this version: cluster.image.")
+        found = f"{figures['ranks']} of {nodes} ranks met; the image may be of another version"
+        return Finding(
+            what="all-reduce", ok=False, found=found, remedy="Set cluster.image to an image of this version."
+        )
     pinned = "any amount" if figures["memlock"] < 0 else f"{figures['memlock'] / 2**20:,.1f} MiB"
     found = f"{figures['ranks']} ranks ({figures['device']}), {figures['gb_per_second']:.2f} GB/s, may lock {pinned}"
     bounded = figures["device"] == "cuda" and figures["memlock"] >= 0
-    remedy = "RDMA locks memory: have the nodes' container runtime started with LimitMEMLOCK=infinity."
+    remedy = "Start the nodes' container runtime with LimitMEMLOCK=infinity, because RDMA locks memory."
     return Finding(what="all-reduce", ok=None if bounded else True, found=found, remedy=remedy if bounded else "")
 
 
 def _figures(cluster: Cluster, name: str) -> tuple[dict[str, Any] | None, str]:
-    """What the first rank printed; or None, and what the pods waited for or died of."""
-    until, said = time.monotonic() + MEETING_SECONDS, "no pod was made"
+    """Return the JSON that rank 0 printed; else None, and the reason why the pods wait or have died."""
+    until, said = time.monotonic() + MEETING_SECONDS, "no pod was created"
     while time.monotonic() < until:
         for pod in cluster.pods(name):
             said = f"{pod.name}: {pod.waiting or pod.message or pod.phase}"

@@ -1,4 +1,4 @@
-"""What works on this machine, and what to do about what does not."""
+"""Check this machine, with a remedy for each problem."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ MEMORY_GB = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was looked at; `ok` None means that it is optional and not there."""
+    """The result of one check. `ok` None stands for an optional thing that is missing or not judged."""
 
     what: str
     ok: bool | None
@@ -26,7 +26,7 @@ class Finding:
 
 
 def examine(store_url: str) -> list[Finding]:
-    """Every finding, cheap ones first."""
+    """Return every finding, cheap ones first."""
     checks: list[Callable[[], Finding]] = [
         _packages,
         _cores_and_memory,
@@ -53,7 +53,7 @@ def _cores_and_memory() -> Finding:
     cores = len(os.sched_getaffinity(0))
     memory = psutil.virtual_memory().available / 1e9
     enough = cores >= 2 and memory >= MEMORY_GB
-    remedy = f"The demo wants 2 cores and {MEMORY_GB} GB; with one core set training.gpus_per_node=1."
+    remedy = f"Use 2 cores and {MEMORY_GB} GB for the demo. With one core set training.gpus_per_node=1."
     return Finding(what="cores, memory", ok=enough, found=f"{cores} cores, {memory:.0f} GB free", remedy=remedy)
 
 
@@ -74,7 +74,9 @@ def _gpu() -> Finding:
     import torch
 
     if not torch.cuda.is_available():
-        return Finding(what="GPU", ok=None, found="none: training runs on CPU, which is for the demo and tests")
+        return Finding(
+            what="GPU", ok=None, found="none: training runs on CPU, which suffices for the demo and tests alone"
+        )
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return Finding(what="GPU", ok=True, found=", ".join(names))
 
@@ -85,12 +87,14 @@ def _flash_attention() -> Finding:
         what="flash-attn",
         ok=there or None,
         found=metadata.version("flash-attn") if there else "not installed",
-        remedy="On a GPU machine with nvcc: pip install -c constraints.txt '.[gpu]'.",
+        remedy="Run pip install -c constraints.txt '.[gpu]' on a GPU machine with nvcc.",
     )
 
 
 def _cluster() -> Finding:
-    from components.training.launch.kubernetes_client import SERVICE_ACCOUNT  # the cluster's client takes a second
+    from components.training.launch.kubernetes_client import (
+        SERVICE_ACCOUNT,
+    )  # importing the Kubernetes client takes a second
 
     where = os.environ.get("KUBECONFIG")
     else_found = "by this pod's account" if SERVICE_ACCOUNT.exists() else "no KUBECONFIG: local runs only"

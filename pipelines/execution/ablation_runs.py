@@ -1,6 +1,6 @@
-"""An ablation's runs: an arm for each skill of the recipe, with those before it, and a parent that compares them.
+"""The runs of an ablation: one arm for each skill of the recipe, and a parent run that compares the arms.
 
-Source: paper, section 4.5: coref, then coref and compare, and so on.
+Each arm trains on its skill and the skills before it: coref, then coref and compare, and so on (paper, section 4.5).
 """
 
 import logging
@@ -24,17 +24,17 @@ FEWEST = 2  # arms that can be compared
 
 
 def resolve_parent(recipe: str, overrides: Mapping[str, object], name: str, store_url: str) -> tuple[str, Recipe]:
-    """Id and recipe of the run that compares the arms; the recipe is that of the last arm, with every skill.
+    """Return id and recipe of the parent run. The recipe is that of the last arm, with every skill.
 
     Raises:
-        ConfigError: a field that does not hold, fewer than two skills, or a name without room for the arms'.
+        ConfigError: a field is not valid, the recipe has fewer than two skills, or the name is too long for the arms.
     """
     run_id, resolved = resolve_run(recipe, overrides, name, store_url)
     skills = resolved.data.skills
     if len(skills) < FEWEST:
         raise ConfigError(
-            f"data.skills = {list(skills)}: an ablation adds them one by one, and compares.",
-            remedy="Name two or more: --set 'data.skills=[coref,compare,reason,temporal]'.",
+            f"data.skills = {list(skills)}: an ablation adds skills one by one, and needs two or more.",
+            remedy="List at least two skills: --set 'data.skills=[coref,compare,reason,temporal]'.",
         )
     parent = run_id if name else f"{run_id}-arms"
     fitting(
@@ -44,10 +44,10 @@ def resolve_parent(recipe: str, overrides: Mapping[str, object], name: str, stor
 
 
 def preflight_arms(recipe: str, overrides: Mapping[str, object], name: str, store_url: str) -> Run:
-    """The parent, checked as any run is, with the recipes of its arms in the store.
+    """Check the parent like any run, and write the recipes of its arms to the store.
 
     Raises:
-        MantisError: recipe, store, source or benchmark will not do; nothing was started.
+        MantisError: recipe, store, source or benchmark cannot be used. Nothing was started.
     """
     parent, resolved = resolve_parent(recipe, overrides, name, store_url)
     arms = _arms(recipe, overrides, Run(id=parent, store=open_store(store_url), recipe=resolved))
@@ -59,7 +59,7 @@ def preflight_arms(recipe: str, overrides: Mapping[str, object], name: str, stor
 
 
 def _arms(recipe: str, overrides: Mapping[str, object], parent: Run) -> list[Run]:
-    """The runs that these parameters mean: one more skill each."""
+    """Return the runs of the arms for these parameters, each with one more skill."""
     arms = []
     skills = parent.recipe.data.skills
     for number, skill in enumerate(skills, 1):
@@ -70,7 +70,7 @@ def _arms(recipe: str, overrides: Mapping[str, object], parent: Run) -> list[Run
 
 
 def finish_arms(recipe: str, overrides: Mapping[str, object], name: str, store_url: str) -> None:
-    """Close the ablation that these parameters mean; one that preflight refused left nothing to close."""
+    """Close the ablation of these parameters. An ablation that preflight refused has nothing to close."""
     try:
         parent_id, resolved = resolve_parent(recipe, overrides, name, store_url)
         named = Run(id=parent_id, store=open_store(store_url), recipe=resolved)
@@ -88,16 +88,16 @@ def finish_arms(recipe: str, overrides: Mapping[str, object], name: str, store_u
 
 
 def close_arms(parent: Run) -> None:
-    """Delete the TrainJobs that were left, then close every arm, then the parent."""
+    """Delete remaining TrainJobs, then close every arm, then the parent."""
     for skill in parent.recipe.data.skills:
         delete_jobs(replace(parent, id=_arm(parent.id, skill), parent=parent.id))
     _record_ends(parent)
 
 
 def _record_ends(parent: Run) -> None:
-    """The end of every arm, and of the parent, which failed where an arm did.
+    """Record the end of every arm, and of the parent, which failed if an arm failed.
 
-    An arm whose end cannot be recorded keeps no other one open; the first such error is raised at the end.
+    If the end of one arm cannot be recorded, the others are closed nevertheless. Then the first such error is raised.
     """
     ends, problems = [], []
     for arm in arms_of(parent.store, parent.id):
@@ -113,5 +113,5 @@ def _record_ends(parent: Run) -> None:
 
 
 def _arm(parent: str, skill: str) -> str:
-    """Id of the arm that adds `skill`: by it an arm's job is found while the store is away."""
+    """Return the id of the arm that adds `skill`. It finds the arm's TrainJob even if the store cannot be reached."""
     return f"{parent}-{skill}"

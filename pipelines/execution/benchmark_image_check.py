@@ -1,4 +1,4 @@
-"""Comparing what lies outside of every artifact with what artifacts say of it: the benchmark's own images."""
+"""Compare a benchmark's own images, which lie outside of every artifact, with the hashes in artifacts."""
 
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -33,5 +33,5 @@ def _changed(store: ObjectStore, folder: PurePosixPath, image: dict[str, str]) -
     try:
         same = sha256_bytes(store.get(key)) == image["sha256"]
     except NotFoundError:
-        return [f"{store.uri(key)}, which the model was shown, is missing"]
-    return [] if same else [f"{store.uri(key)}, which the model was shown, was changed"]
+        return [f"{store.uri(key)}, which the model saw, is missing"]
+    return [] if same else [f"{store.uri(key)}, which the model saw, was changed"]

@@ -1,4 +1,4 @@
-"""The last step, whatever happened: MLflow gets the whole run and its right status; the run gets its summary."""
+"""The last step, after success and failure: complete the MLflow run with its status, and write the run's summary."""
 
 import json
 import logging
@@ -34,9 +34,9 @@ def finish(
     last_step: str = "report",
     model: str = "",
 ) -> None:
-    """Close the run that these parameters mean, which is whole when `last_step` was done.
+    """Close the run of these parameters. The run is complete if `last_step` is done.
 
-    A run that preflight refused left nothing to close.
+    A run that preflight refused has nothing to close.
     """
     try:
         run_id, resolved = resolve_run(recipe, overrides, name_of(recipe, overrides, name, model, store_url), store_url)
@@ -52,12 +52,12 @@ def finish(
 
 
 def check_ours(named: Run) -> None:
-    """Preflight did not refuse the name; else a run with another recipe has it, which is not ours to close.
+    """Check that the name belongs to this run. If preflight refused it, a run with another recipe owns the name.
 
     Raises:
-        ConfigError: it did.
+        ConfigError: the name belongs to another run.
     """
-    with suppress(StoreError):  # jobs are deleted all the same: they hold GPUs
+    with suppress(StoreError):  # jobs must be deleted nevertheless, because they hold GPUs
         check_name(named)
 
 
@@ -71,9 +71,9 @@ def started(named: Run) -> Run | None:
 
 
 def status_of(records: list[StepRecord], last_step: str = "report") -> Status:
-    """MLflow's word for what the records say; KFP's own status is not to be relied on.
+    """Derive MLflow's status from the records, because KFP's own status is unreliable.
 
-    Where nothing failed of its own accord and the last step is not there, somebody ended the run.
+    If no step failed by itself and the last step is missing, somebody stopped the run.
     """
     whole = any(record.step == last_step and record.state in (State.DONE, State.REUSED) for record in records)
     failed = any(record.state is State.FAILED and not was_stopped(record) for record in records)
@@ -83,16 +83,16 @@ def status_of(records: list[StepRecord], last_step: str = "report") -> Status:
 
 
 def close_run(run: Run, status: Status) -> None:
-    """Delete a TrainJob that was left, write the run's summary, and send everything about the run to MLflow."""
+    """Delete a remaining TrainJob, write the run's summary, and send everything about the run to MLflow."""
     delete_jobs(run)
     record_end(run, status)
 
 
 def delete_jobs(run: Run) -> None:
-    """The TrainJob of a launcher that was killed without a word; one that a person applied is that person's.
+    """Delete the TrainJob of a launcher that was killed. A job that a user applied stays.
 
-    Before anything else, and without a look into the store, which may be away: a job holds GPUs. What cannot be done
-    is said, not raised.
+    This runs first and does not read the store, which may be down, because a job holds GPUs. Problems are logged, not
+    raised.
     """
     if run.recipe.training.launcher != "trainjob":
         return
@@ -112,7 +112,7 @@ def delete_jobs(run: Run) -> None:
 
 
 def record_end(run: Run, status: Status) -> None:
-    """Write the run's summary and send everything about the run to MLflow; what MLflow does not take is said."""
+    """Write the run's summary, and send everything about the run to MLflow. Missing parts are logged."""
     from mlflow.exceptions import MlflowException
 
     name_step(run.id, run.shown("finish"))
@@ -125,7 +125,7 @@ def record_end(run: Run, status: Status) -> None:
         tracked = open_tracked_run(run)
         try:
             _send(tracked, run, records, reasons)
-        finally:  # a run that cannot be shown whole has ended all the same
+        finally:  # the run has ended, even if MLflow lacks a part of it
             tracked.client.set_terminated(tracked.id, status=status)
     except MantisError as error:
         logger.warning("%s", error)
@@ -142,7 +142,7 @@ def _send(tracked: TrackedRun, run: Run, records: list[StepRecord], reasons: Map
     }
     if "train" in manifests:
         send_curve(tracked, _curve(run, manifests["train"]))
-    if "convert" in manifests:  # its manifest stands, so it was proved
+    if "convert" in manifests:  # its manifest exists, so the proof succeeded
         register_model(run, manifests["convert"])
     tags = {"code_version": code_version(), "image_digest": image_digest(), "recipe": run.recipe.name}
     tags |= _what_to_filter_by(run)
@@ -166,7 +166,7 @@ def _manifest_of(run: Run, record: StepRecord) -> Manifest:
 
 
 def _what_to_filter_by(run: Run) -> dict[str, str]:
-    """Tags by which MLflow's table of runs is narrowed down to those that can be compared."""
+    """Return tags that narrow down MLflow's table of runs to comparable ones."""
     recipe = run.recipe
     return {
         "model.family": recipe.model.family,
@@ -185,7 +185,7 @@ def _curve(run: Run, checkpoint: Manifest) -> list[dict[str, float]]:
 
 
 def curve_row(row: Mapping[str, float]) -> dict[str, float]:
-    """A row of metrics.jsonl under MLflow's names: `train/<name>`, the step kept."""
+    """Rename the fields of a row of metrics.jsonl to MLflow's names `train/<name>`; `step` stays."""
     return {name if name == "step" else f"train/{name}": value for name, value in row.items()}
 
 

@@ -1,4 +1,4 @@
-"""What `mantis run`, `ablate` and `data prepare` share: check a recipe, then run a DAG of it on this machine."""
+"""Check a recipe, then run a DAG on this machine, for `mantis run`, `ablate` and `data prepare`."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,11 +15,11 @@ from mantis.tracking.mlflow_runs import Status
 
 
 def start(recipe: str, overrides: Mapping[str, str], name: str, store_url: str, console: Console, pipeline: str) -> Run:
-    """Run `pipeline` to its end, and draw its steps on `console`; returns the run.
+    """Run `pipeline` to its end, draw its steps on `console`, and return the run.
 
     Raises:
         MantisError: the recipe cannot be run, or a step failed.
-        InterruptedRunError: somebody pressed Ctrl-C. The error says what was saved.
+        InterruptedRunError: the user pressed Ctrl-C. The error lists the saved results.
     """
     from pipelines.execution.supervisor import InterruptedRunError, run_dag
 
@@ -35,7 +35,7 @@ def start(recipe: str, overrides: Mapping[str, str], name: str, store_url: str, 
 
 
 def what_was_saved(run: Run) -> str:
-    """A sentence about the results and checkpoints that a stopped run, or its arms, left in the store."""
+    """Describe the results and checkpoints that a stopped run, or its arms, left in the store."""
     saved = []
     for each in (run, *(replace(run, id=arm, parent=run.id) for arm in arms_of(run.store, run.id))):
         for record in read_records(run.store, each.id):

@@ -1,7 +1,7 @@
-"""What a task needs from the cluster it runs on, by kfp-kubernetes; kfp.local ignores all of it.
+"""Set the image, credentials and resources of tasks on a cluster, with kfp-kubernetes. kfp.local ignores all of it.
 
-Names of Secrets and their keys are those of manifests/base. Nothing is retried by KFP: its controller retries lost pods
-only, whatever a task asks for, and the steps retry transient faults themselves.
+Names of Secrets and their keys are those of manifests/base. KFP retries nothing: its controller retries only lost pods,
+whatever a task requests. The steps retry transient faults themselves.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -19,13 +19,13 @@ from mantis.config.validation_errors import explain
 from mantis.errors import ConfigError, did_you_mean
 
 STORE_KEYS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-# Absent Secrets are no error: MLflow may be KFP's own, and most data needs no token.
+# Missing Secrets are no error, because MLflow may belong to KFP, and most data needs no token.
 OPTIONAL_KEYS = {
     "mantis-store": ("AWS_REGION",),
     "mantis-mlflow": ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
     "mantis-hub": ("HF_TOKEN",),
 }
-SHORT_SECONDS = 1800  # of tasks that only read and write records; the pod's wait for a node counts, too
+SHORT_SECONDS = 1800  # limit of tasks that only read and write records, including the pod's wait for a node
 GPU = "nvidia.com/gpu"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 Cores = Annotated[str, Field(pattern=r"^\d+(\.\d+)?m?$")]
@@ -33,17 +33,17 @@ Bytes = Annotated[str, Field(pattern=r"^\d+(\.\d+)?[MGT]i?$")]
 
 
 class Resources(BaseModel):
-    """What the pods of one step ask for; nothing where a field is left out."""
+    """The resources that the pods of one step request. An omitted field requests nothing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    cpu: Cores | None = Field(None, description="Requested, e.g. 16.")
-    memory: Bytes | None = Field(None, description="Requested, and the limit, e.g. 128Gi.")
-    gpus: int = Field(0, ge=0, description="With a toleration of the usual taint nvidia.com/gpu.")
-    shared_memory: Bytes = Field("2Gi", description="Of /dev/shm; Kubernetes' own has 64 MiB.")
+    cpu: Cores | None = Field(None, description="Requested cores, e.g. 16.")
+    memory: Bytes | None = Field(None, description="Requested memory and its limit, e.g. 128Gi.")
+    gpus: int = Field(0, ge=0, description="Number of GPUs; the pod tolerates the usual taint nvidia.com/gpu.")
+    shared_memory: Bytes = Field("2Gi", description="Size of /dev/shm, which is 64 MiB by default in Kubernetes.")
     node_selector: dict[str, str] = {}
-    queue: str = Field("", description="A LocalQueue of Kueue, which has to manage plain pods.")
-    timeout_seconds: int | None = Field(None, ge=1, description="The wait for a node counts, too.")
+    queue: str = Field("", description="A LocalQueue of Kueue, which must manage plain pods.")
+    timeout_seconds: int | None = Field(None, ge=1, description="Time limit, including the wait for a node.")
 
 
 NOTHING = Resources()
@@ -52,7 +52,7 @@ BY_STEP = TypeAdapter(dict[str, Resources])  # the file of `--platform`
 
 @dataclass(frozen=True, kw_only=True)
 class Platform:
-    """What a pipeline is bound to when it is compiled: the image of every task, and what the steps ask for."""
+    """The image of every task and the resources of the steps, which a pipeline is bound to at compilation."""
 
     image: str = ""  # empty: the placeholder, which no cluster can pull
     steps: Mapping[str, Resources] = field(default_factory=dict)
@@ -63,7 +63,7 @@ _named: ContextVar[set[str]] = ContextVar("named")  # the steps that were named 
 
 
 def pipeline(**described: str) -> Callable[[Callable[..., None]], Callable[[Platform], BaseComponent]]:
-    """As `dsl.pipeline`, but for one platform after the other: what it decorates becomes `bind(platform)`."""
+    """Decorate a pipeline like `dsl.pipeline`, for several platforms: the result is a function `bind(platform)`."""
 
     def decorate(function: Callable[..., None]) -> Callable[[Platform], BaseComponent]:
         def bind(platform: Platform) -> BaseComponent:
@@ -79,13 +79,13 @@ def pipeline(**described: str) -> Callable[[Callable[..., None]], Callable[[Plat
 
 
 def on_cluster(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """Image, credentials as environment, no root, and KFP's cache off.
+    """Give a task its image and its credentials as environment, run it without root, and disable KFP's cache.
 
-    Every step looks into the store itself and knows whether the result is still there; KFP's cache does not, and
-    would pass on addresses of what was deleted, or skip a launch.
+    Every step checks the store for an existing result. KFP's cache does not, so it could return addresses of deleted
+    results, or skip a launch.
     """
     if image := _platform.get().image:
-        # The environment's is what lineage records, and what the ranks of a TrainJob run in.
+        # Lineage records the image of this variable, and the ranks of a TrainJob run in it.
         task.set_container_image(image).set_env_variable("MANTIS_IMAGE", image)
     kubernetes.use_secret_as_env(task, "mantis-store", {key: key for key in STORE_KEYS})
     for secret, keys in OPTIONAL_KEYS.items():
@@ -95,7 +95,7 @@ def on_cluster(task: dsl.PipelineTask) -> dsl.PipelineTask:
 
 
 def short(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """`on_cluster`, and ended when it hangs."""
+    """Apply `on_cluster` with a time limit, which ends a hanging task."""
     return kubernetes.set_timeout(on_cluster(task), SHORT_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""The first step: everything that can be refused is refused here, before anything is computed."""
+"""The first step: refuse every problem that a later step would have, before anything is computed."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -37,20 +37,24 @@ def preflight(
     evaluates: bool = True,
     trained_by: Sequence[Run] = (),
 ) -> Run:
-    """The run, checked and with its resolved recipe in the store.
+    """Check the run, and write its resolved recipe to the store.
 
-    One that evaluates the existing `model` needs it there, any other the recipe's weights (data preparation counts
-    tokens by them), one that `evaluates` its benchmarks, and one that trains in between its launcher. Other runs that
-    train in its place are `trained_by`; their names have to be free, too.
+    The checks depend on the run:
+
+    - A run that evaluates an existing `model` needs that model in the store.
+    - Any other run needs the recipe's weights. Data preparation, too, counts tokens with them.
+    - A run that `evaluates` needs its benchmarks.
+    - A run that trains needs its launcher.
+    - If other runs train for it (`trained_by`), their names must be free, too.
 
     Raises:
-        MantisError: recipe, store, source, weights, benchmark or launcher will not do; nothing was started.
+        MantisError: recipe, store, source, weights, benchmark or launcher cannot be used. Nothing was started.
     """
     run_id, resolved = resolve_run(recipe, overrides, name, store_url)
     store = open_store(store_url)
     check_store(store)
     run = Run(id=run_id, store=store, recipe=resolved)
-    for named in (*trained_by, run):  # before anything is recorded: a run may be another one's
+    for named in (*trained_by, run):  # before anything is recorded, because the name may belong to another run
         check_name(named)
     keep_recipe(store, run_id, resolved)
     with recorded(run, "preflight"):
@@ -72,26 +76,26 @@ def preflight(
 
 
 def find_model(store: ObjectStore, address: str) -> Manifest:
-    """The committed model at `address`: a key such as models/<fingerprint>, or a URI in `store`.
+    """Read the manifest of the committed model at `address`: a key such as models/<fingerprint>, or a URI in `store`.
 
     Raises:
-        ConfigError: a URI in another store, or something else than a model.
-        NotFoundError: there is none.
+        ConfigError: the URI is in another store, or the artifact is not a model.
+        NotFoundError: the store has no such model.
     """
     found = find_artifact(store, address)
     if found.kind is not ArtifactKind.MODEL:
         raise ConfigError(
             f"eval_model = {address!r} is a {found.kind.value}, not a model.",
-            remedy="Name the result of a run's `convert`, as `mantis status RUN` shows it.",
+            remedy="Name the result of a run's step `convert`, which `mantis status RUN` shows.",
         )
     return found
 
 
 def check_weights(store: ObjectStore, recipe: Recipe) -> None:
-    """Everything that the model is built from is there, and made for its family.
+    """Check that all base weights of the model are in the store, and belong to its family.
 
     Raises:
-        ConfigError: a name of nothing, or of weights for another family.
+        ConfigError: a name is unknown, or its weights belong to another family.
         InputError: weights were not fetched.
     """
     settings = recipe.model
@@ -100,13 +104,13 @@ def check_weights(store: ObjectStore, recipe: Recipe) -> None:
         if settings.family not in base.families:
             raise ConfigError(
                 f"model.{field} = {base.name!r} is for {' and '.join(base.families)}, not {settings.family}.",
-                remedy=f"For {settings.family}: {', '.join(_bases_for(settings.family))}.",
+                remedy=f"Choose weights for {settings.family}: {', '.join(_bases_for(settings.family))}.",
             )
     missing = [name for name in dict.fromkeys(base.name for base in named.values()) if not mirrors(store, name)]
     if missing:
         raise InputError(
-            f"{store.url} has no copy of {', '.join(missing)}, which model names.",
-            remedy=f"Bring it: mantis model fetch {' '.join(missing)}.",
+            f"{store.url} has no copy of {', '.join(missing)}, which the section `model` names.",
+            remedy=f"Fetch it with `mantis model fetch {' '.join(missing)}`.",
         )
     model_identity(store, settings)
     if settings.vision and not settings.projector and recipe.training.train != ("projector",):
@@ -118,16 +122,16 @@ def _bases_for(family: str) -> list[str]:
 
 
 def check_launcher(run: Run) -> None:
-    """The recipe's launcher can do what the recipe asks for, and a cluster that it needs answers; nothing is started.
+    """Check that the launcher supports the recipe, and that its cluster answers. Nothing is started.
 
     Raises:
-        ConfigError: it cannot; the days of data preparation before it would be lost time.
+        ConfigError: the launcher cannot be used. Data preparation, which may take days, would be lost time.
     """
     settings = run.recipe.training
     if settings.launcher != "trainjob":
         launcher(settings)
         return
-    from components.training.launch.kubernetes_client import Cluster  # the cluster's client takes a second
+    from components.training.launch.kubernetes_client import Cluster  # importing the Kubernetes client takes a second
     from components.training.launch.trainjob_spec import train_job
 
     train_job(run, "0" * 64)
@@ -136,8 +140,8 @@ def check_launcher(run: Run) -> None:
     except TrainingError as error:
         raise ConfigError(
             f"training.launcher = 'trainjob': {error.problem}",
-            remedy="Let KUBECONFIG name a cluster that can be reached. Where another run's checkpoint is taken, none "
-            "is needed: --set training.launcher=local --set training.nodes=1.",
+            remedy="Set KUBECONFIG to a cluster that can be reached. If another run has the checkpoint, no cluster is "
+            "needed: --set training.launcher=local --set training.nodes=1.",
         ) from None
 
 
@@ -147,17 +151,17 @@ def keep_recipe(store: ObjectStore, run_id: str, recipe: Recipe) -> None:
 
 
 def check_name(run: Run) -> None:
-    """No run of this name is there with a recipe that would give other results.
+    """Check that no run of this name has a recipe with other results.
 
     Raises:
-        ConfigError: there is one.
-        StoreError: the store is away.
+        ConfigError: such a run exists.
+        StoreError: the store cannot be reached.
     """
     if _is_taken(run):
         kept = run.store.uri(run.key("recipe.yaml"))
         raise ConfigError(
             f"run_name = {run.id!r} is the name of a run with another recipe ({kept}).",
-            remedy="Choose another name, or none: then the name follows from the recipe.",
+            remedy="Choose another name, or omit it: then the name follows from the recipe.",
         )
 
 
@@ -167,6 +171,6 @@ def _is_taken(run: Run) -> bool:
         return False
     try:
         kept = read_stored_recipe(run.store.get(key).decode(), origin=run.store.uri(key))
-    except ConfigError:  # of another version
+    except ConfigError:  # a recipe of another version
         return True
     return kept.identity() != run.recipe.identity()

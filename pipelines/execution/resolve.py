@@ -1,4 +1,4 @@
-"""From what a person names to a resolved recipe and a run id; a pure function, so that every task agrees."""
+"""Resolve parameters to a recipe and a run id, as a pure function, so that every task gets the same result."""
 
 import re
 from collections.abc import Mapping
@@ -15,29 +15,29 @@ from mantis.hashing import fingerprint
 from mantis.models.weights.catalog import FIELDS
 from mantis.store.opening import open_store
 
-# A run's name becomes a folder of the store and the value of a Kubernetes label, as it is.
+# A run's name is used unchanged as a folder of the store and as the value of a Kubernetes label.
 LONGEST = 63
 RUN_NAME = re.compile(rf"(?=.{{1,{LONGEST}}}\Z)[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
-ALLOWED = f"letters, digits, `-`, `_` and `.`, {LONGEST} at most, the first and the last a letter or a digit"
+ALLOWED = f"at most {LONGEST} letters, digits, `-`, `_` and `.`, with a letter or digit at the begin and end"
 
 
 def shipped_recipes() -> list[str]:
-    """Names of the recipes in pipelines/recipes."""
+    """List the names of the recipes in pipelines/recipes."""
     folder = resources.files("pipelines") / "recipes"
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
 
 
 def resolve_run(recipe: str, overrides: Mapping[str, object], name: str, store_url: str = "") -> tuple[str, Recipe]:
-    """Run id and resolved recipe of `recipe`: a shipped name, a store URL, or YAML text. Mixtures are written out.
+    """Return run id and resolved recipe of `recipe`: a shipped name, a store URL, or YAML text.
 
-    A model that lies in the store at `store_url` is named by its key there, so that the run stays the same where the
-    store is copied or moved.
+    Mixtures are written out as subsets. A model of the store at `store_url` is named by its key, so that the run stays
+    the same when the store is copied or moved.
 
     Raises:
-        ConfigError: no such recipe, a field that does not hold, or a name that no run can have.
+        ConfigError: the recipe does not exist, a field is not valid, or the name is not allowed.
     """
     if name and not RUN_NAME.fullmatch(name):
-        raise ConfigError(f"run_name (--name) = {name!r} is no name for a run.", remedy=f"Use {ALLOWED}.")
+        raise ConfigError(f"run_name (--name) = {name!r} is not a valid name.", remedy=f"Use {ALLOWED}.")
     text, origin = _recipe_text(recipe)
     parsed = parse_recipe(text, origin=origin, overrides={key: _as_yaml(value) for key, value in overrides.items()})
     resolved = written_out(parsed)
@@ -55,40 +55,41 @@ def _with_keys(recipe: Recipe, store_url: str) -> Recipe:
 
 
 def fitting(run_id: str, made_of: str) -> str:
-    """A run's name that was made from the field and value `made_of`.
+    """Return a run's name if it is short enough; `made_of` names the field and value that it was made from.
 
     Raises:
-        ConfigError: it is too long.
+        ConfigError: the name is too long.
     """
     if len(run_id) > LONGEST:
         raise ConfigError(
-            f"{made_of} is too long: the run {run_id} would have a name of {len(run_id)} characters, and {LONGEST} are "
-            "possible.",
-            remedy=f"Shorten it by {len(run_id) - LONGEST}, or choose another name: --name (run_name).",
+            f"{made_of} is too long: the run {run_id} would have a name of {len(run_id)} characters, at most {LONGEST} "
+            "are allowed.",
+            remedy=f"Shorten it by {len(run_id) - LONGEST} characters, or choose another name with --name (run_name).",
         )
     return run_id
 
 
 def published_recipe(family: str) -> str:
-    """The shipped recipe that trains all of a model of this family from published weights.
+    """Return the shipped recipe that trains a complete model of this family from published weights.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no shipped recipe does.
     """
     for name in shipped_recipes():
         recipe = resolve_run(name, {}, "")[1]
         whole = not recipe.training.adapter and {"text", "cross_attention"} & set(recipe.training.train)
         if recipe.model.family == family and recipe.model.base != SCRATCH and whole:
             return name
-    raise ConfigError(f"No shipped recipe trains a model of family {family!r}.", remedy="Name one: --recipe.")
+    raise ConfigError(
+        f"No shipped recipe trains a model of family {family!r}.", remedy="Choose a recipe with --recipe."
+    )
 
 
 def name_of(recipe: str, overrides: Mapping[str, object], name: str, model: str, store_url: str) -> str:
-    """The run's name; of a run that evaluates the existing `model`, one that follows from recipe and model.
+    """Return the run's name. For a run that evaluates an existing `model`, it follows from recipe and model.
 
-    The model is known by its key in the store at `store_url`, in whatever form it is named.
-
-    The recipe's own name is that of the run which trains: its records and its report are left alone.
+    The model is identified by its key in the store at `store_url`, in whatever form it was given. The recipe's own name
+    belongs to the run that trains, whose records and report must stay.
     """
     if name or not model:
         return name
@@ -107,8 +108,8 @@ def _recipe_text(recipe: str) -> tuple[str, str]:
         shipped = shipped_recipes()
         raise ConfigError(
             f"recipe = {recipe!r} is not shipped.",
-            remedy=f"{did_you_mean(recipe, shipped)}Shipped: {', '.join(shipped)}. Your own: a file (mantis run "
-            "FILE.yaml) or a store URL.",
+            remedy=f"{did_you_mean(recipe, shipped)}Choose one of {', '.join(shipped)}, a file of yours "
+            "(mantis run FILE.yaml), or a store URL.",
         )
     return (resources.files("pipelines") / "recipes" / f"{recipe}.yaml").read_text(), f"recipe {recipe}"
 

@@ -1,4 +1,4 @@
-"""`mantis run`: start the DAG as a child process, draw its steps, and end all of it on Ctrl-C."""
+"""Start the DAG of `mantis run` as a child process, draw its steps, and end all processes on Ctrl-C."""
 
 import json
 import os
@@ -25,18 +25,18 @@ from mantis.runs.records import STOPPED, State, StepRecord, read_records, was_st
 from mantis.runs.step_runner import Run
 
 REFRESH_SECONDS = 0.5
-GRACE_SECONDS = 60  # training saves a checkpoint on the way out
+GRACE_SECONDS = 60  # enough for training to save a checkpoint
 
 
 class InterruptedRunError(MantisError):
-    """The person pressed Ctrl-C, or the process got SIGTERM."""
+    """The user pressed Ctrl-C, or the process received SIGTERM."""
 
-    exit_code = 130  # as shells have it
+    exit_code = 130  # the convention of shells
 
 
 @dataclass
 class View:
-    """One line per step that has begun, with a bar where its length is known."""
+    """Shows one line per started step, with a progress bar if its length is known."""
 
     console: Console
     folder: Path
@@ -54,7 +54,7 @@ class View:
         self.progress = Progress(*columns, console=self.console, transient=False)
 
     def update(self) -> None:
-        """Read what the steps have published since the last look."""
+        """Read the state that the steps have published since the last call."""
         for path in sorted(self.folder.glob("*.json"), key=lambda item: item.stat().st_ctime_ns):
             try:
                 state = json.loads(path.read_text())
@@ -102,8 +102,8 @@ def run_dag(run: Run, parameters: dict[str, Any], console: Console, pipeline: st
     """Run the DAG of `pipeline` to its end.
 
     Raises:
-        MantisError: a step failed (its own reason), or the same run is under way already.
-        InterruptedRunError: Ctrl-C; every process of the run has ended.
+        MantisError: a step failed, with its own reason, or the same run is in progress already.
+        InterruptedRunError: the user pressed Ctrl-C. Every process of the run has ended.
     """
     with _only_one(run), tempfile.TemporaryDirectory(prefix="mantis-run-") as folder:
         log = _log_path(run)
@@ -123,12 +123,12 @@ def run_dag(run: Run, parameters: dict[str, Any], console: Console, pipeline: st
             except KeyboardInterrupt:
                 console.print("Stopping. Training saves a checkpoint first. Ctrl-C again ends it at once.")
                 _end(child)
-                raise InterruptedRunError("Stopped.", remedy="The same command continues from there.") from None
+                raise InterruptedRunError("Stopped.", remedy="Repeat the command to continue from there.") from None
             finally:
                 _end(child)
             view.update()
         if child.returncode != 0:
-            raise MantisError(_why(run, before, log), remedy=f"The whole log is {log}.")
+            raise MantisError(_why(run, before, log), remedy=f"Read the whole log in {log}.")
 
 
 def _why(run: Run, before: dict[str, str], log: Path) -> str:
@@ -142,13 +142,13 @@ def _why(run: Run, before: dict[str, str], log: Path) -> str:
         return "\n".join(f"{step} failed: {reason}" for step, reason in failed.items())
     started = [step for step, record in now.items() if record.state is State.STARTED]
     if started:
-        return f"{started[-1]} was killed before it could say why."
+        return f"{started[-1]} was killed before it could report a reason."
     tail = log.read_text(errors="replace").splitlines()[-10:]
     return "The DAG stopped before any step began:\n" + "\n".join(tail)
 
 
 def _records(run: Run) -> dict[str, StepRecord]:
-    """The records of the run, and of its arms, by the name that a person reads."""
+    """Return the records of the run, and of its arms, by the names that users see."""
     each = [run, *(replace(run, id=arm, parent=run.id) for arm in arms_of(run.store, run.id))]
     return {one.shown(record.step): record for one in each for record in read_records(run.store, one.id)}
 
@@ -160,7 +160,7 @@ def _log_path(run: Run) -> Path:
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
-    """Ctrl-C for the whole process group, then SIGKILL for what has not ended in time."""
+    """Send Ctrl-C to the whole process group, then SIGKILL to processes that do not end in time."""
     if child.poll() is not None:
         return
     os.killpg(child.pid, signal.SIGINT)
@@ -173,7 +173,7 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does."""
+    """Treat SIGTERM like Ctrl-C."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -186,19 +186,19 @@ def _interruptible() -> Iterator[None]:
 
 
 def _only_one(run: Run) -> AbstractContextManager[None]:
-    """Refuse the same run twice at once on one machine: both would write the same checkpoints."""
+    """Refuse a second process with the same run on this machine, because both would write the same checkpoints."""
 
     def refuse() -> None:
         raise ConfigError(
-            f"run = {run.id!r} is under way in another process.",
-            remedy="Wait for it (`mantis status` shows it), or change the recipe or --name.",
+            f"run = {run.id!r} is in progress in another process.",
+            remedy="Wait for its end, which `mantis status` shows, or change the recipe or --name.",
         )
 
     return one_at_a_time(f"{fingerprint([run.store.url, run.id])}.lock", refuse)
 
 
 def explain(records: list[StepRecord]) -> str:
-    """One word for a run, from its records."""
+    """Summarize the state of a run in one word, from its records."""
     if any(record.state is State.FAILED and not was_stopped(record) for record in records):
         return "failed"
     if any(was_stopped(record) for record in records):

@@ -1,4 +1,4 @@
-"""Pipelines to the YAML of Kubeflow Pipelines; the files are kept in the repository and checked for staleness."""
+"""Compile pipelines to YAML for Kubeflow Pipelines, and check that the committed files are up to date."""
 
 import re
 import tempfile
@@ -30,7 +30,7 @@ def known_steps() -> frozenset[str]:
 
 
 def compile_all(folder: Path, platform: Platform) -> list[Path]:
-    """Write one `<pipeline>.yaml` each into `folder`, bound to `platform`; returns the paths.
+    """Write one `<pipeline>.yaml` for each pipeline into `folder`, bound to `platform`; return the paths.
 
     Raises:
         ConfigError: the image is not pinned by its digest.
@@ -38,8 +38,8 @@ def compile_all(folder: Path, platform: Platform) -> list[Path]:
     image = platform.image
     if image and not PINNED.fullmatch(image):
         raise ConfigError(
-            f"--image {image!r} has no digest: a tag can come to mean another image in the middle of a run.",
-            remedy="Write name@sha256:<64 hex digits>; `crane digest NAME:TAG` prints it.",
+            f"--image {image!r} has no digest: a tag may point to another image in the middle of a run.",
+            remedy="Write name@sha256:<64 hex digits>. `crane digest NAME:TAG` prints the digest.",
         )
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -51,7 +51,7 @@ def compile_all(folder: Path, platform: Platform) -> list[Path]:
 
 
 def stale(folder: Path) -> list[str]:
-    """Names of the files in `folder` that are not what the code compiles to."""
+    """Return the names of the files in `folder` that differ from the compiled code."""
     with tempfile.TemporaryDirectory() as scratch:
         fresh = compile_all(Path(scratch), Platform())
         return [

@@ -1,6 +1,6 @@
 """A DAG in this machine's own processes, by kfp.local: `python -m pipelines.kubeflow.run_dag PARAMETERS [PIPELINE]`.
 
-A process of its own, so that `mantis run` can draw its progress and end it and all that it started.
+`mantis run` starts it as a child process, so that it can draw progress and end all processes of the DAG.
 """
 
 import json
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(parameters: str, pipeline: str = "instruction-tuning") -> int:
-    """Run `pipeline` with `parameters` (JSON); 0 when every task succeeded."""
+    """Run `pipeline` with `parameters` (JSON); 0 if every task succeeded."""
     die_with_parent()
     configure()
     warnings.filterwarnings("ignore", message="You may be attemping to run a task")

@@ -1,4 +1,4 @@
-"""A recipe to a Kubeflow Pipelines server: the pipeline's version if it is new, an experiment, a run or a schedule."""
+"""Submit a recipe to a Kubeflow Pipelines server: upload a new pipeline version, then create a run or a schedule."""
 
 import hashlib
 import io
@@ -27,20 +27,20 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 10.0
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 PAGE = 100
-TOKEN_FILE = "KF_PIPELINES_SA_TOKEN_PATH"  # upstream's name and place for a ServiceAccount's token in a pod
+TOKEN_FILE = "KF_PIPELINES_SA_TOKEN_PATH"  # KFP's own variable for the path of a ServiceAccount's token in a pod
 USUAL_TOKEN_FILE = "/var/run/secrets/kubeflow/pipelines/token"
 
 
 class SubmissionError(MantisError):
-    """The KFP server refused or is away."""
+    """The KFP server refuses access, or cannot be reached."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """Where KFP is and how to be let in; `token` is a secret and never printed.
+    """The address and access of a KFP server; `token` is a secret and never printed.
 
-    Without one, a pod's ServiceAccount counts, whose token is mounted for the audience pipelines.kubeflow.org and read
-    again whenever it is used, since it is replaced from time to time.
+    Without `token`, a pod uses its ServiceAccount. Kubernetes mounts that token for the audience
+    pipelines.kubeflow.org, and replaces it from time to time. So it is read for each use.
     """
 
     host: str
@@ -49,7 +49,7 @@ class Server:
     ca_file: str = ""
 
     def client(self) -> kfp.Client:
-        """A client of this server."""
+        """Create a client of this server."""
         warnings.filterwarnings("ignore", message="This client only works with")
         mounted = os.environ.get(TOKEN_FILE) or USUAL_TOKEN_FILE
         of_account = ServiceAccountTokenVolumeCredentials(mounted) if Path(mounted).is_file() else None
@@ -64,7 +64,7 @@ class Server:
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """What is to be run: every parameter is passed, because KFP's UI shows only those that were."""
+    """The request to run a pipeline. It passes every parameter, because KFP's UI shows only passed ones."""
 
     pipeline: str
     platform: Platform
@@ -76,26 +76,26 @@ class Submission:
 
 
 def submit(server: Server, wanted: Submission) -> str:
-    """Create the run, or with `cron` the recurring run; returns its id.
+    """Create the run, or with `cron` the recurring run; return its id.
 
     Raises:
         ConfigError: the image is not pinned by its digest.
-        SubmissionError: KFP is away or refused; says what it answered.
+        SubmissionError: KFP cannot be reached, or refused; the message contains its answer.
     """
     with tempfile.TemporaryDirectory() as folder:
         paths = {path.stem: path for path in compile_all(Path(folder), wanted.platform)}
         try:
-            with redirect_stdout(io.StringIO()):  # the SDK prints links of its own, the run's among others
+            with redirect_stdout(io.StringIO()):  # the SDK prints its own links, also to the run
                 return _create(server, wanted, paths[wanted.pipeline])
         except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError, OSError) as error:
             raise _explained(server, error) from None
 
 
 def follow(server: Server, run: str) -> str:
-    """Wait for the end of a run, say every change of its state, and return the last one.
+    """Wait for the end of a run, report every change of its state, and return the last state.
 
     Raises:
-        SubmissionError: KFP refused; a server that is away for a while is waited for.
+        SubmissionError: KFP refused. While the server is down, this waits.
     """
     client, state = server.client(), ""
     while state not in ENDED:
@@ -135,7 +135,7 @@ def _create(server: Server, wanted: Submission, path: Path) -> str:
 
 
 def _uploaded(client: kfp.Client, name: str, path: Path) -> tuple[str, str]:
-    """Ids of the pipeline and of the version that is exactly this file: a version's name is the hash of its text."""
+    """Return the ids of the pipeline and of the version with this file; a version's name is the hash of its text."""
     version_name = f"{name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
     pipeline = client.get_pipeline_id(name)
     if pipeline is None:
@@ -163,21 +163,24 @@ def _explained(server: Server, error: Exception) -> MantisError:
         )
     if status:
         answer = str(getattr(error, "body", ""))[:500]
-        return SubmissionError(f"KFP at {server.host} answered {status}: {answer}", remedy="Correct what it names.")
+        return SubmissionError(
+            f"KFP at {server.host} answered {status}: {answer}", remedy="Correct the parameter that the answer names."
+        )
     return SubmissionError(
         f"KFP at {server.host} does not answer: {error}.",
-        remedy="Check --host, and --ca for a certificate of your own; "
-        "`kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80` makes it http://localhost:8080.",
+        remedy="Check --host, and --ca for a private certificate authority. `kubectl port-forward -n kubeflow "
+        "svc/ml-pipeline-ui 8080:80` gives the host http://localhost:8080.",
     )
 
 
 def check_parameters(pipeline: str, model: str) -> None:
-    """Refuse an evaluation without a model, and a model where none is evaluated.
+    """Refuse an evaluation without a model, and a model for any other pipeline.
 
     Raises:
-        ConfigError: one of the two.
+        ConfigError: `pipeline` and `model` do not fit.
     """
     if (pipeline == "evaluation") != bool(model):
         raise ConfigError(
-            f"--pipeline {pipeline} with --model {model!r}.", remedy="--model goes with --pipeline evaluation, always."
+            f"--pipeline {pipeline} does not fit --model {model!r}.",
+            remedy="Use --model with --pipeline evaluation alone.",
         )
