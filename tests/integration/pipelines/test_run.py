@@ -191,7 +191,7 @@ def test_a_killed_rank_and_ctrl_c_change_nothing_in_the_result(
     said, _ = second.communicate(timeout=120)
     assert second.returncode == 130, said
     assert f"the checkpoint of train at step {committed_steps(store)[-1]}" in said
-    assert "The same command continues from there." in said
+    assert "Repeat the command to continue from there." in said
     run_id = next((store / "runs").iterdir()).name
     assert f"{run_id}  stopped" in mantis("status", cwd=tmp_path).stdout
     assert "Traceback" not in said
