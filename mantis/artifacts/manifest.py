@@ -180,7 +180,7 @@ def commit_manifest(store: ObjectStore, manifest: Manifest) -> None:
 
 
 def check_files(store: ObjectStore, manifest: Manifest) -> list[str]:
-    """What is wrong with the artifact's objects: one line each, empty when every byte is as promised."""
+    """The faults of the artifact's objects, one line each; empty if every byte is as recorded."""
     prefix = manifest.key
     problems = []
     for file in manifest.files:

@@ -1,10 +1,10 @@
 """Causal attention within each segment of a packed row, for any decoder of transformers.
 
-`register()` adds it under the name SEGMENTS. The row is not padded and no T x T mask is ever made: on a CPU that mask
-makes attention many times slower, and it is where samples of a row leak into each other.
+`register()` adds it under the name SEGMENTS. The row has no padding and no T x T mask. On a CPU such a mask makes
+attention many times slower. A wrong mask also lets samples of a row see each other.
 
-Three kernels compute it. On CUDA in half precision one call takes all segments: FlashAttention-2 where `flash_attn` is
-installed, else torch's own varlen attention. Everywhere else it is scaled dot product attention, segment by segment.
+Three kernels compute it. On CUDA in half precision, one call computes all segments: FlashAttention-2 if `flash_attn` is
+installed, else torch's varlen attention. Elsewhere, scaled dot product attention computes one segment after another.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""The description of a model family: what is known of it before its code is imported.
+"""The description of a model family that is read before its code is imported.
 
 A family's folder sets a `FamilySpec` in its `__init__.py`. That file imports neither torch nor transformers, so listing
 all families stays fast.

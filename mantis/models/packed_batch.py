@@ -20,7 +20,7 @@ class Pixels:
     image_grid: Tensor
 
     def pick(self, places: Sequence[int]) -> "Pixels":
-        """The images at `places`, one of which may come several times."""
+        """Pick the images at `places`. An image may be picked several times."""
         index = torch.tensor(places, dtype=torch.int64)
         if self.values.ndim == 4:
             return Pixels(values=self.values[index], image_grid=self.image_grid[index])

@@ -1,8 +1,10 @@
-"""What in a store no run leads to any more.
+"""Find and delete the results in a store that no run leads to.
 
-A run's records name its results, and their manifests what those were made from: all of that stays, and so does what a
-person brought (sources, base weights, imported models). Work under way is named by its step's record, which is written
-before the work begins; what no run makes, as an import, has none, and stays while somebody may be at work on it.
+These results stay:
+- results that a run's records name, and their inputs by manifest;
+- sources, base weights and imported models, which people brought;
+- unfinished results that a record names: a step writes its record before it starts to work;
+- unfinished results without a record, such as an import, if they changed a short time ago.
 """
 
 import time
@@ -58,7 +60,7 @@ def garbage(store: ObjectStore, *, without: frozenset[str] = frozenset()) -> lis
 
 
 def delete(store: ObjectStore, heap: Garbage) -> None:
-    """The manifest goes first, so that what is half deleted is no result."""
+    """Delete the manifest first, so that a half-deleted result is no result."""
     store.delete(f"{heap.key}/{MANIFEST}")
     delete_tree(store, heap.key)
 

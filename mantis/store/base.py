@@ -17,10 +17,13 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True)
 class StoredObject:
-    """An object: its key below the store's root, its size in bytes, and a word that changes whenever its bytes do.
+    """An object of a store.
 
-    `version` is empty where a later change could not be told from this state. `written`: when, in seconds since 1970,
-    by the clock of whoever keeps it.
+    Args:
+        key: key below the store's root.
+        size: bytes.
+        version: changes with the bytes; empty if the store could not tell a later change from this state.
+        written: time of the last write in seconds since 1970, by the clock of the store.
     """
 
     key: str
@@ -81,7 +84,7 @@ def join(prefix: str, name: str) -> str:
 
 
 def upload_tree(store: ObjectStore, prefix: str, folder: Path) -> list[StoredObject]:
-    """Put every file below `folder` under `prefix`, concurrently; returns what was put, in the order of keys."""
+    """Put every file below `folder` under `prefix`, concurrently. Returns the objects in the order of keys."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
 
     def put(path: Path) -> StoredObject:

@@ -15,7 +15,7 @@ class ManualGarbageCollection(Callback):
     name = "garbage_collection"
 
     def on_start(self, trainer: TrainerView) -> None:
-        """Collect once, exempt what is left from later collections, and turn automatic collections off."""
+        """Collect once, exempt the remaining objects from later collections, and turn automatic collections off."""
         gc.collect()
         gc.freeze()
         gc.disable()

@@ -92,7 +92,7 @@ def _joined_by(mark: int, runs: list[list[int]]) -> list[int]:
 def _cut(
     ids: list[int], pieces: Sequence[TextSpan], style: ChatTemplate, tokenizer: PreTrainedTokenizerFast
 ) -> Iterator[list[int]]:
-    """The tokens of each piece, all but the last of which end with their role's separator.
+    """The tokens of each piece. Every piece but the last ends with the separator of its role.
 
     Raises:
         ConfigError: the tokenizer does not keep a separator whole.

@@ -1,6 +1,6 @@
-"""What every family promises, as checks that anyone can run on theirs.
+"""Checks of the promises that every family makes. Run them on a family of your own, too.
 
-Each function of CHECKS takes a `FamilyCase` and raises a FamilyError that says what is wrong. The models are tiny and
+Each function of CHECKS takes a `FamilyCase` and raises a FamilyError that names the fault. The models are tiny and
 built from nothing. The conversations have none to ten images of several shapes in odd places.
 """
 

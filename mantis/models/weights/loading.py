@@ -1,7 +1,7 @@
 """Models and tokenizers from weights in a folder or a store.
 
-A folder is as `save_pretrained` or the hub lays it out. Every tensor of the model has to come from it: transformers
-would fill what is missing with random numbers and warn. Nothing is asked of the hub and no remote code runs.
+A folder has the layout of `save_pretrained` and of the hub. It must hold every tensor of the model, because
+transformers would fill a missing tensor with random numbers. Loading asks the hub for nothing and runs no remote code.
 """
 
 import fcntl

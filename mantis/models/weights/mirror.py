@@ -37,7 +37,7 @@ SAMPLE = 1 << 16  # bytes of the end of a weight file that enter the hash of a p
 
 
 def fetch_model(store: ObjectStore, name: str, *, revision: str = "") -> Manifest:
-    """Bring published weights from the hub into the store; what is there already is not fetched again.
+    """Fetch published weights from the hub into the store. Files that the store has are not fetched again.
 
     Raises:
         ConfigError: no such weights.
@@ -107,7 +107,7 @@ def mirror_of(store: ObjectStore, base: PublishedWeights) -> Manifest:
     """The weights in the store: of the revision that the catalog pins, else the only one there.
 
     Raises:
-        InputError: they were not fetched, or in several revisions of which none is pinned.
+        InputError: the store has no mirror, or several revisions and none is pinned.
     """
     found = mirrors(store, base.name)
     if REVISION_HASH.fullmatch(base.revision):
@@ -144,7 +144,7 @@ def _address(store: ObjectStore, value: str) -> str:
 
 
 def weights_of(store: ObjectStore, settings: ModelSettings) -> dict[str, Manifest]:
-    """The manifests of the published weights that the settings name, by field: inputs of what is made from them."""
+    """The manifests of the published weights that the settings name, by field. They are inputs of the training."""
     return {field: mirror_of(store, base) for field, base in named_bases(settings).items()}
 
 

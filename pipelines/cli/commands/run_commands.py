@@ -234,7 +234,7 @@ COMMANDS: dict[Callable[..., None], str] = {
 
 
 def _overview(store: ObjectStore, run_id: str) -> dict[str, Any]:
-    """A run in one row: state, start, recipe, what was changed in it, and the mean accuracy of its benchmarks."""
+    """A run in one row: state, start, recipe, changed fields, and the mean accuracy over its benchmarks."""
     from mantis.runs.records import read_records
     from mantis.runs.step_runner import open_run
     from pipelines.execution.supervisor import explain

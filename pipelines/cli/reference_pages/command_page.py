@@ -89,7 +89,7 @@ def _names(param: Any) -> str:
 
 
 def _help(param: Any) -> str:
-    """The help, then what is known of the default, the bounds and the environment."""
+    """The help, then the default, the bounds and the environment variable."""
     remarks = []
     if param.required:
         remarks.append("required")

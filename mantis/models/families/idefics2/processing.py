@@ -60,7 +60,7 @@ class Idefics2Processor(TextProcessor):
 
 
 def fit(height: int, width: int, settings: ModelSettings) -> tuple[int, int]:
-    """An image's height and width after the resize: the longest edge at most, the shortest at least what is allowed.
+    """An image's height and width after the resize, within the limits of its longest and shortest edge.
 
     As transformers' Idefics2ImageProcessor does it, roundings included. An image keeps at least one patch, however
     small `model.image.size` is.

@@ -36,7 +36,7 @@ def read(processor: Any, text: str, images: list[Image.Image], settings: ModelSe
 
 
 def padded_images(model: PreTrainedModel, input_ids: Tensor, pixels: Pixels) -> dict[str, Tensor]:
-    """Images as transformers pads them: zeros at the right and at the bottom, and a mask of what is no padding."""
+    """Images as transformers pads them: zeros at the right and bottom, and a mask that leaves out the padding."""
     edge = model.config.vision_config.patch_size
     rows, columns = pixels.image_grid.max(0).values.tolist()
     values = torch.zeros(1, len(pixels.image_grid), 3, rows * edge, columns * edge)
