@@ -70,7 +70,7 @@ compile-check: venv  ## Fail if the compiled pipelines or the TrainJobs differ f
 bench: venv  ## Measure this project and its peers side by side; NAME=... for one row
 	$(BIN)/python -m benchmarks $(NAME)
 
-compile: venv  ## Compile the pipelines to pipelines/compiled, TrainJobs, reference pages and birth defaults
+compile: venv  ## Write pipelines/compiled, manifests/jobs, the reference pages and the birth defaults
 	$(BIN)/mantis pipeline compile
 	$(BIN)/mantis job --shipped
 	$(BIN)/python -m pipelines.cli.reference_pages
@@ -98,5 +98,5 @@ cluster:  ## Start the test cluster with the command MANTIS_TEST_CLUSTER, and pu
 	    --build-arg CODE_VERSION=$(CODE_VERSION) || exit 1; \
 	done  # a separate tag for the tests, because a node that has train:dev does not pull it again
 
-clean:  ## Remove the virtual environment and caches; results in .mantis stay
+clean:  ## Remove the virtual environment and caches, but not the results in .mantis
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -93,7 +93,7 @@ def _alone(run: Any, mixture: Any, threads: int) -> float:
         cost=CostModel(quadratic=0.0, patch=0.0),
     )
     preparer = SampleProcessor(reader, family(run.recipe.model.family).processor(reader.tokenizer(), run.recipe.model))
-    preparer.prepare([0])  # opens tables and connections
+    preparer.prepare([0])  # warm-up: opens tables and connections
     start = time.perf_counter()
     with DataLoader(preparer, plan, start=0, rank=0, world_size=1, threads=threads) as works:
         samples = sum(len(work.samples) for work in works)

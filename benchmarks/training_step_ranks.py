@@ -50,7 +50,7 @@ TRAINING = TrainingSettings(
 
 
 def main(out: str, full: str) -> None:
-    """Measure every style and write the figures."""
+    """Measure every style, and write the figures."""
     configure()
     ranks = join_ranks()
     figures = {style.name: measure(style, ranks, REPEATS[bool(int(full))]) for style in (IDEFICS2, CLIP)}
@@ -98,7 +98,7 @@ class Case:
 
 
 def make_case(style: Style, setup: Setup, ranks: DistributedContext) -> Case:
-    """The same on every rank, but for its micro-steps."""
+    """Build the same case on every rank, with the rank's own micro-steps."""
     tokenizer = train_tokenizer(words(), vocabulary=VOCABULARY, special_tokens=KIND.special_tokens())
     processor = KIND.processor(tokenizer, setup.model)
     model = KIND.build(processor, seed=0)
@@ -182,7 +182,7 @@ def words() -> list[str]:
 
 
 def prepared(epoch: Epoch, processor: Processor) -> list[Prepared]:
-    """Samples of these lengths: images first, random text, targets at the end."""
+    """Build samples of these lengths: images first, then random text, then targets."""
     generator = np.random.default_rng(0)
     tokenizer = processor.tokenizer
     mark = tokenizer.convert_tokens_to_ids(IMAGE_MARK)

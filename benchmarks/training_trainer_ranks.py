@@ -25,7 +25,7 @@ STEPS = {False: 2, True: 5}
 
 
 def main(out: str, full: str) -> None:
-    """Measure both styles and write the figures."""
+    """Measure both styles, and write the figures."""
     configure()
     ranks = join_ranks()
     # Build all models first: after a Trainer has run, transformers partitions every new model for ZeRO-3.

@@ -1,6 +1,6 @@
 """Write ZeRO-3 checkpoints of any size in DeepSpeed's format, without running its ranks.
 
-tests/integration/benchmarks/test_zero_checkpoint.py holds this format to what DeepSpeed itself wrote.
+tests/integration/benchmarks/test_zero_checkpoint.py compares this format with checkpoints that DeepSpeed wrote.
 """
 
 import math

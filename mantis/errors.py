@@ -56,7 +56,7 @@ class EvaluationError(MantisError):
 
 
 class FamilyError(MantisError):
-    """A model family does not keep what the protocol Family promises."""
+    """A model family breaks the contract of the protocol Family."""
 
 
 class TrackingError(MantisError):

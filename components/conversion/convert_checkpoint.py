@@ -28,7 +28,7 @@ from mantis.store.base import delete_tree, upload_tree
 logger = logging.getLogger(__name__)
 
 MODEL = "model/"
-NOT_OF_THE_MODEL = (ADAPTER_CONFIG, BASE)  # transformers would take the folder for an adapter's
+NOT_OF_THE_MODEL = (ADAPTER_CONFIG, BASE)  # with these files transformers would load the folder as an adapter
 
 
 def convert_checkpoint(run: Run, checkpoint: Manifest, prefix: str) -> dict[str, Number]:

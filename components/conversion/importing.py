@@ -1,8 +1,8 @@
 """Import released weights as a model of the store, so that evaluation treats them like converted ones.
 
-Read as released: a Hugging Face folder with safetensors, in a layout that some family's FamilySpec names. Layouts from
-the time of transformers 4 name tensors otherwise than transformers 5's classes do. transformers renames them when it
-loads them. They are checked here by its own rules.
+The source is a Hugging Face folder with safetensors, in a layout that a family's FamilySpec names. Layouts from the
+time of transformers 4 have other tensor names than the classes of transformers 5. transformers renames them when it
+loads them. The checks here use its renaming rules.
 """
 
 import json
@@ -48,7 +48,7 @@ KEPT = (
     ".model",
     ".jinja",
     ".md",
-)  # weights, configuration, tokenizer, card: no code, no pickles
+)  # weights, configuration, tokenizer, model card; neither code nor pickles
 
 
 def import_model(store: ObjectStore, source: str, family: str) -> Manifest:
@@ -96,7 +96,7 @@ def import_model(store: ObjectStore, source: str, family: str) -> Manifest:
 def _released_layout(family: str) -> ReleasedLayout:
     layouts = {spec.name: spec.released for spec in family_specs() if spec.released}
     if family not in layouts:
-        raise ConfigError(f"--family {family!r} has no released layout.", remedy=f"Families: {', '.join(layouts)}.")
+        raise ConfigError(f"--family {family!r} has no released layout.", remedy=f"Choose one of {', '.join(layouts)}.")
     return layouts[family]
 
 
@@ -117,7 +117,7 @@ def _copy(origin: ObjectStore, store: ObjectStore, name: str, key: str) -> None:
 def _check(
     origin: ObjectStore, files: tuple[File, ...], family: str, layout: ReleasedLayout, source: str
 ) -> dict[str, MasterTensor]:
-    """The model's tensors, after names and shapes were compared with those that its configuration wants."""
+    """Read the index of the model's tensors, and compare names and shapes with those that config.json implies."""
     names = {file.name for file in files}
     if "config.json" not in names or not any(name.endswith(SUFFIX) for name in names):
         raise InputError(
@@ -146,11 +146,11 @@ def _check_family(text: bytes, family: str, layout: ReleasedLayout, source: str)
         config: Any = json.loads(text)
         said = (config.get("model_type"), config.get("vision_config", {}).get("model_type"))
     except (ValueError, AttributeError):
-        raise InputError(f"{source}/config.json is no model's configuration.", remedy="Copy it again.") from None
+        raise InputError(f"{source}/config.json is not a model's configuration.", remedy="Copy it again.") from None
     if said[0] != layout.model_type or layout.vision_model_type not in (None, said[1]):
         raise InputError(
-            f"{source}/config.json says model_type {said[0]}, vision {said[1]}; {family} is {layout}.",
-            remedy="Give the --family that the model is of.",
+            f"{source}/config.json has model_type {said[0]} and vision {said[1]}, but {family} is {layout}.",
+            remedy="Set --family to the family of this model.",
         )
 
 

@@ -238,7 +238,7 @@ class CurveSender:
                     tracked = open_tracked_run(self._run)
                 send_curve(tracked, waiting)
                 waiting.clear()
-            except Exception as error:  # an outage must not cost a training step, whatever the client raises
+            except Exception as error:  # an outage must not stop training, whatever the client raises
                 logger.warning("MLflow is away, %d rows wait: %s", len(waiting), str(error).splitlines()[0][:200])
 
     def _collect(self, waiting: list[dict[str, float]]) -> bool:

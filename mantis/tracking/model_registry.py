@@ -13,7 +13,7 @@ from mantis.tracking.mlflow_runs import address_in, open_tracked_run
 
 logger = logging.getLogger(__name__)
 
-ALIAS = "newest"  # `latest` is a word of MLflow's own
+ALIAS = "newest"  # MLflow reserves `latest`
 FINGERPRINT_TAG = "mantis.fingerprint"
 
 

@@ -1,4 +1,4 @@
-"""The arguments and options that commands share, what they mean, and how a shell completes them."""
+"""The arguments and options that commands share, with their help and their shell completion."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ Complete = Callable[[typer.Context, str], list[str]]
 
 
 def _completing(known: Callable[[typer.Context], Iterable[str]]) -> Complete:
-    """A completion that offers what begins with the typed text. It offers nothing where looking fails."""
+    """Build a completion that offers names with the typed prefix. It offers nothing if the look-up fails."""
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         try:
@@ -112,7 +112,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on
 
 
 def opened(store: str) -> ObjectStore:
-    """The store that `--store` names, else the default one."""
+    """Open the store that `--store` names, else the default store."""
     return open_store(store or default_store_url())
 
 
@@ -140,7 +140,7 @@ def recipe_argument(recipe: str) -> str:
 
 
 def overrides_of(given: list[str] | None, source: str | None) -> dict[str, str]:
-    """The overrides that `--set` and `--source` mean.
+    """Return the overrides of `--set` and `--source`.
 
     A source brings its own subsets, unless the recipe names a mixture: then those are looked for at the source.
 

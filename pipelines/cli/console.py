@@ -42,7 +42,7 @@ class Column:
 
 
 def ids(*titles: str) -> list[Column]:
-    """Columns of names that a person types again."""
+    """Columns of names that users type again."""
     return [Column(title=title, kind="id") for title in titles]
 
 

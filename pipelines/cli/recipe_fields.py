@@ -29,14 +29,14 @@ class RecipeField:
 
     @property
     def shown_default(self) -> str:
-        """The default as YAML writes it."""
+        """Return the default as YAML writes it."""
         if self.required:
             return "required"
         return _as_yaml(self.default)
 
 
 def fields_of(section: type[BaseModel], prefix: str = "", decides: bool = True) -> Iterator[RecipeField]:
-    """The fields of `section` and of the sections in it, in the order of the classes.
+    """Return the fields of `section` and of the sections in it, in the order of the classes.
 
     A field of a list of sections has `[]` in its path.
     """
@@ -65,7 +65,7 @@ def _described(path: str, field: FieldInfo, decides: bool) -> RecipeField:
 
 
 def _bounds(metadata: list[Any]) -> list[str]:
-    """The bounds in a field's metadata: numbers, lengths, patterns."""
+    """Return the bounds in a field's metadata: numbers, lengths, patterns."""
     found = []
     for item in metadata:
         for name, words in (BOUNDS | LENGTHS).items():
@@ -81,7 +81,7 @@ def _bounds(metadata: list[Any]) -> list[str]:
 
 
 def _inner_bounds(annotation: Any) -> list[str]:
-    """The bounds of an annotated part of a type, e.g. of the names in a list."""
+    """Return the bounds of an annotated part of a type, e.g. of the names in a list."""
     found = _bounds(list(annotation.__metadata__)) if get_origin(annotation) is Annotated else []
     for part in get_args(annotation):
         if get_origin(annotation) is not Literal and part is not annotation:
@@ -111,7 +111,7 @@ def _type_name(annotation: Any) -> str:
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """The section that a type is, or holds, or may be; None where there is none."""
+    """Return the section class that a type is, contains, or allows; None if it has none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if get_origin(annotation) is Literal:

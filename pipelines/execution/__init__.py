@@ -1,1 +1,1 @@
-"""Resolving, checking, supervising and finishing a run of a pipeline."""
+"""Resolve, check, supervise and finish a run of a pipeline."""

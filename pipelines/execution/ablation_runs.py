@@ -20,7 +20,7 @@ from pipelines.execution.resolve import fitting, resolve_run
 
 logger = logging.getLogger(__name__)
 
-FEWEST = 2  # arms that can be compared
+FEWEST = 2  # arms that an ablation needs
 
 
 def resolve_parent(recipe: str, overrides: Mapping[str, object], name: str, store_url: str) -> tuple[str, Recipe]:

@@ -15,12 +15,12 @@ from mantis.store.opening import open_store
 
 
 def check_shown_images(store: ObjectStore, evaluation: Manifest, prediction: dict[str, Any]) -> tuple[list[str], str]:
-    """Which images of a prediction are not any more what the model was shown; and why they cannot be compared."""
+    """Return the images of a prediction that changed after the evaluation, and a reason if they cannot be compared."""
     name = benchmark_of(evaluation.key)
     try:
         source = open_run(evaluation.made_by.run, store.url).recipe.evaluation.source
         if source == GENERATED:
-            return [], "its images were generated: no source lies anywhere"
+            return [], "its images were generated, so they have no source"
         folder = PurePosixPath(name, load_benchmark(name).file).parent
         there = open_store(source.rstrip("/") if "://" in source else Path(source).expanduser().absolute().as_uri())
         return [line for image in prediction["images"] for line in _changed(there, folder, image)], ""

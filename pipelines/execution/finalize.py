@@ -21,7 +21,7 @@ from pipelines.execution.resolve import name_of, resolve_run
 
 logger = logging.getLogger(__name__)
 
-CLUSTER_SECONDS = 60.0  # an API server that is away keeps no run from being closed
+CLUSTER_SECONDS = 60.0  # after this time, a run is closed even if the API server does not answer
 NOT_STARTED = "No run was started"
 
 
@@ -62,7 +62,7 @@ def check_ours(named: Run) -> None:
 
 
 def started(named: Run) -> Run | None:
-    """The run as preflight left it in the store. If it left none, log that and return None."""
+    """Return the run that preflight stored; log it and return None if it stored none."""
     try:
         return open_run(named.id, named.store.url)
     except ConfigError:

@@ -47,7 +47,7 @@ def what_was_saved(run: Run) -> str:
 
 
 def last_checkpoint(store: ObjectStore, record: StepRecord) -> int | None:
-    """The step of the newest whole checkpoint of the training that `record` is about."""
+    """Return the step of the newest complete checkpoint of the training in `record`; None if it has none."""
     if not record.fingerprint:
         return None
     return next(iter(committed(store, ArtifactKind.CHECKPOINT.address(fingerprint=record.fingerprint))), None)

@@ -47,14 +47,14 @@ class Resources(BaseModel):
 
 
 NOTHING = Resources()
-BY_STEP = TypeAdapter(dict[str, Resources])  # the file of `--platform`
+BY_STEP = TypeAdapter(dict[str, Resources])  # the content of the file of `--platform`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Platform:
     """The image of every task and the resources of the steps, which a pipeline is bound to at compilation."""
 
-    image: str = ""  # empty: the placeholder, which no cluster can pull
+    image: str = ""  # empty: the placeholder image, which no cluster can pull
     steps: Mapping[str, Resources] = field(default_factory=dict)
 
 
@@ -100,7 +100,7 @@ def short(task: dsl.PipelineTask) -> dsl.PipelineTask:
 
 
 def step(name: str, task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """`on_cluster`, with the resources that the platform gives to the step `name`."""
+    """Apply `on_cluster` with the platform's resources of the step `name`."""
     if (named := _named.get(None)) is not None:
         named.add(name)
     wanted = _platform.get().steps.get(name, NOTHING)
@@ -121,7 +121,7 @@ def step(name: str, task: dsl.PipelineTask) -> dsl.PipelineTask:
 
 
 def steps_of(pipelines: Iterable[Callable[[Platform], BaseComponent]]) -> frozenset[str]:
-    """The names of all steps in the DAGs of these pipelines."""
+    """Return the names of all steps in the DAGs of these pipelines."""
     token = _named.set(set())
     try:
         for bind in pipelines:
@@ -132,19 +132,19 @@ def steps_of(pipelines: Iterable[Callable[[Platform], BaseComponent]]) -> frozen
 
 
 def platform_of(image: str, path: Path | None, steps: Collection[str]) -> Platform:
-    """The platform of an image (empty: none) and of a YAML file; manifests/overlays/a100/steps.yaml is an example.
+    """Build the platform of an image and of a YAML file; manifests/overlays/a100/steps.yaml is an example.
 
     Args:
-        image: name@sha256:..., or empty.
-        path: the file, which gives resources to steps; None: no step asks for anything.
+        image: name@sha256:..., or empty for the placeholder.
+        path: the file with the resources of steps; None requests nothing.
         steps: the names that the file may use.
 
     Raises:
-        ConfigError: no such file, not YAML, no such step, or a field that is unknown or has a wrong value.
+        ConfigError: the file is missing or not YAML, or has an unknown step or an unknown or invalid field.
     """
     if path is None:
         return Platform(image=image)
-    fields = f"A step has: {', '.join(Resources.model_fields)}. Steps: {', '.join(sorted(steps))}."
+    fields = f"Use these fields of a step: {', '.join(Resources.model_fields)}. Steps: {', '.join(sorted(steps))}."
     try:
         given = BY_STEP.validate_python(yaml.safe_load(path.read_text()))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

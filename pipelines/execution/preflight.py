@@ -24,7 +24,7 @@ from pipelines.execution.resolve import resolve_run
 
 logger = logging.getLogger(__name__)
 
-CLUSTER_SECONDS = 30.0  # for an API server to answer, as one that is started anew
+CLUSTER_SECONDS = 30.0  # for an API server to answer, which suffices after a restart
 
 
 def preflight(
@@ -146,7 +146,7 @@ def check_launcher(run: Run) -> None:
 
 
 def keep_recipe(store: ObjectStore, run_id: str, recipe: Recipe) -> None:
-    """Write the resolved recipe where every task of the run reads it."""
+    """Write the resolved recipe to the key where every task of the run reads it."""
     store.put(run_key(run_id, RECIPE), recipe.to_yaml().encode())
 
 

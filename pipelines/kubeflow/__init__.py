@@ -1,1 +1,1 @@
-"""The pipelines in the hands of Kubeflow: compiled, executed on this machine by kfp.local, or submitted."""
+"""Hand pipelines to Kubeflow: compile them, execute them locally with kfp.local, or submit them."""

@@ -25,7 +25,7 @@ PINNED = re.compile(r"[\w.:/-]+@sha256:[0-9a-f]{64}")
 
 @cache
 def known_steps() -> frozenset[str]:
-    """The names of the steps of all pipelines: those that a file of `--platform` may use."""
+    """Return the names of the steps of all pipelines, which a file of `--platform` may use."""
     return steps_of(PIPELINES.values())
 
 

@@ -1,4 +1,4 @@
-"""A DAG in this machine's own processes, by kfp.local: `python -m pipelines.kubeflow.run_dag PARAMETERS [PIPELINE]`.
+"""Run a DAG locally with kfp.local: `python -m pipelines.kubeflow.run_dag PARAMETERS [PIPELINE]`.
 
 `mantis run` starts it as a child process, so that it can draw progress and end all processes of the DAG.
 """

@@ -18,7 +18,7 @@ from mantis.errors import ConversionError
 
 SUFFIX = ".safetensors"
 LENGTH = struct.Struct("<Q")
-MAX_HEADER = 100_000_000  # the format's own limit
+MAX_HEADER = 100_000_000  # bytes; the limit of the format
 TYPES = {
     torch.float64: "F64",
     torch.float32: "F32",

@@ -22,7 +22,7 @@ LEDGER_FIELDS = ("subset", "row", "id", "action", "reason", "value", "threshold"
 
 
 def subsets_of(reader: Reader, datasets: Sequence[Manifest], mixture: Manifest | None) -> tuple[Subset, ...]:
-    """One row per subset of the mixture: what preparation kept of it, and what an epoch holds."""
+    """Return one row per subset of the mixture: the rows that preparation kept, and the content of an epoch."""
     prepared = {subset_of(dataset.key): dataset.summary for dataset in datasets}
     epoch = _epoch(reader, mixture) if mixture else None
     skills = {row.get("name"): row.get("skill") for row in _described(reader, mixture)}
@@ -62,7 +62,7 @@ def licences_of(reader: Reader, mixture: Manifest | None) -> tuple[LicenceNotice
 
 
 def base_licences_of(reader: Reader, manifests: Sequence[Manifest]) -> tuple[LicenceNotice, ...]:
-    """The terms of the published weights that training began with, as they were when the weights were fetched."""
+    """Return the terms of the published weights that training started from, as recorded when they were fetched."""
     sources = [manifest.summary for manifest in manifests if manifest.kind is ArtifactKind.SOURCE]
     found = [summary for summary in sources if "model" in summary]
     rows = [

@@ -89,7 +89,7 @@ def short(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as 0.4 s, 12 s, 3 min 20 s or 2 h 05 min."""
+    """Format seconds as 0.4 s, 12 s, 3 min 20 s or 2 h 05 min."""
     if seconds is None:
         return ABSENT
     if seconds < 9.95:
@@ -103,7 +103,7 @@ def duration(seconds: float | None) -> str:
 
 
 def round_duration(seconds: float) -> str:
-    """A round duration as a tick of a scale: 0, 0.5 s, 30 s, 2 min, 3 h."""
+    """Format a round duration as a tick of a scale: 0, 0.5 s, 30 s, 2 min, 3 h."""
     for unit, name in ((3600, "h"), (60, "min")):
         if seconds >= unit:
             return f"{seconds / unit:g} {name}"

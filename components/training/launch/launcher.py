@@ -23,7 +23,7 @@ from mantis.runs.step_runner import Run
 
 logger = logging.getLogger(__name__)
 
-GRACE_SECONDS = 60  # from the request to stop until the ranks are killed; a save has to fit into it
+GRACE_SECONDS = 60  # between the request to stop and the kill of the ranks; long enough for a save
 LINES_KEPT = 400
 NOISE = re.compile(r"torch/distributed/run\.py|^\*{10,}$|OMP_NUM_THREADS environment variable|^W\d{4} .*run\.py")
 

@@ -1,4 +1,4 @@
-"""The log of a job's first rank on this terminal, and the progress that it reports."""
+"""Follow the log of rank 0's pod, and show its lines and its progress on this terminal."""
 
 import re
 import sys
@@ -14,8 +14,8 @@ from mantis import progress
 from mantis.logging import message_of
 
 AGAIN_SECONDS = 1.0
-SPARE_SECONDS = 30  # asked for again after a broken connection: lines that are known are left out by their time
-FIRST_LINES = 500  # of a log that somebody else has followed before
+SPARE_SECONDS = 30  # of log requested again after a broken connection; known lines are recognized by their time
+FIRST_LINES = 500  # number of requested lines of a log that another process has followed before
 # A line of mantis.progress: "training: 1,200 of 5,000 steps  3.1 steps/s  20:26 left  loss 0.1".
 STEPS = re.compile(r"training: ([\d,]+) of ([\d,]+) (steps)\s+[\d.,]+ steps/s(?:\s+[\d:]+ left)?(.*)")
 
@@ -69,9 +69,9 @@ def comparable(stamp: str) -> str:
 
 
 def show(line: str) -> None:
-    """Relay one line of the log as it is, and publish the steps that it counts for the bar of `mantis run`.
+    """Print one line of the log unchanged, and update the progress bar of `mantis run` if the line counts steps.
 
-    The line has the time, rank, run and step of its own process: it gets no second prefix.
+    The line carries time, rank, run and step of its own process, so it gets no second prefix.
     """
     sys.stderr.write(line + "\n")
     sys.stderr.flush()

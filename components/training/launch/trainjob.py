@@ -22,9 +22,9 @@ from mantis.runs.step_runner import Run
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
-GONE_SECONDS = 900.0  # that pods may take to save and end once their job is deleted
-LOOKS = 4  # half a second apart: while it is deleted, a Job may put a pod for one that ended, and take it back
-LOG_SECONDS = 300.0  # a job that still waits is logged again
+GONE_SECONDS = 900.0  # for pods to save and end after their job was deleted
+LOOKS = 4  # consecutive checks, half a second apart: a Job under deletion may briefly replace an ended pod
+LOG_SECONDS = 300.0  # after this time, a job that still waits is logged again
 LINES_READ = 200
 
 
@@ -45,7 +45,7 @@ class TrainJobLauncher:
     """
 
     def launch(self, run: Run, prefix: str) -> None:
-        if is_whole(run.store, prefix):  # by a job that a person applied
+        if is_whole(run.store, prefix):  # written by a manually applied job
             logger.info("The checkpoint is complete: no TrainJob is needed")
             return
         job = train_job(run, prefix.rsplit("/", 1)[-1])
@@ -55,7 +55,7 @@ class TrainJobLauncher:
             try:
                 _follow(cluster, name, uid, run, prefix)
             except (KeyboardInterrupt, SystemExit):
-                with suppress(OSError):  # Ctrl-C ends whoever reads this, too
+                with suppress(OSError):  # Ctrl-C also ends the process that reads this output
                     logger.warning("The step was cancelled: TrainJob %s saves a checkpoint and is deleted", name)
                 _tidy_up(cluster, name, uid)
                 raise
@@ -89,7 +89,7 @@ def _ensure(cluster: Cluster, job: dict[str, Any], run: Run, prefix: str) -> tup
             _wait_until_gone(cluster, name, uid="")  # pods of a deleted job may still be saving
             made = cluster.create(_queued_now(job))
             if made is None:
-                continue  # somebody else was faster
+                continue  # another launcher created it first
             logger.info("TrainJob %s was created: %s", address, _command(job))
             return name, made
         uid = str(found["metadata"]["uid"])

@@ -1,4 +1,4 @@
-"""`mantis benchmark` and `mantis rescore`: which benchmarks there are, fetching them, scoring responses again."""
+"""`mantis benchmark` and `mantis rescore`: list and fetch benchmarks, and score responses again."""
 
 import json
 import tempfile
@@ -180,7 +180,7 @@ def _rescore_file(
 
 
 def _rescore_evaluation(store: ObjectStore, address: str, profile: "Scoring") -> "tuple[Benchmark, str, Rescored]":
-    """The benchmark, the model's fingerprint, and the scores."""
+    """Return the benchmark, the model's fingerprint, and the scores."""
     from components.evaluation import rescore
     from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
 

@@ -1,4 +1,4 @@
-"""`mantis data`: what there is to train on, what an epoch holds, and how to fetch, prepare or generate data."""
+"""`mantis data`: list training data, show the content of an epoch, and fetch, prepare or generate data."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any

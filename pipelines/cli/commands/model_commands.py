@@ -1,4 +1,4 @@
-"""`mantis model`: published weights, their terms, bringing them into the store, and checking their tokenizers."""
+"""`mantis model`: list published weights and their terms, fetch or import them, and verify their tokenizers."""
 
 from typing import Annotated, Any
 

@@ -114,7 +114,7 @@ def submit(
 
 
 def _title(pipeline: str, recipe: str, overrides: dict[str, str], name: str, model: str, store: str) -> str:
-    """The id of the run that the pipeline will make."""
+    """Return the id of the run that the pipeline will create."""
     from pipelines.execution.ablation_runs import resolve_parent
     from pipelines.execution.resolve import name_of, resolve_run
 

@@ -1,4 +1,4 @@
-"""`mantis recipe`: the shipped recipes, one of them with every field, and what the fields mean."""
+"""`mantis recipe`: list the shipped recipes, show one with every field, and explain the fields."""
 
 from dataclasses import asdict
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Commands about runs: start one, see how far it is, read its report, compare several."""
+"""Commands about runs: start a run, show its progress, read its report, compare several."""
 
 import json
 import os
@@ -98,7 +98,7 @@ def started(
     *,
     to: Console,
 ) -> "Run":
-    """Run `pipeline` to its end and draw its steps on `to`; returns the run."""
+    """Run `pipeline` to its end, draw its steps on `to`, and return the run."""
     from pipelines.execution.local_run import start
 
     text, overrides = recipe_argument(recipe), overrides_of(set_, source)
@@ -257,7 +257,7 @@ def _overview(store: ObjectStore, run_id: str) -> dict[str, Any]:
 
 
 def _changed(recipe: Any) -> dict[str, str]:
-    """The fields in which a recipe differs from the shipped one of its name."""
+    """Return the fields in which a recipe differs from the shipped recipe of its name."""
     from components.reporting.compare_runs import flat
     from pipelines.execution.resolve import resolve_run, shipped_recipes
 
@@ -308,7 +308,7 @@ def _step(store: ObjectStore, record: "StepRecord") -> dict[str, Any]:
 
 
 def _checkpoint(store: ObjectStore, record: "StepRecord") -> str:
-    """How far a training is that has not ended, as far as its checkpoints show."""
+    """Describe the progress of a training that has not ended, as far as its checkpoints show."""
     from pipelines.execution.local_run import last_checkpoint
 
     step = last_checkpoint(store, record) if record.step == "train" else None
@@ -335,7 +335,7 @@ def _percent(value: float | None) -> str:
 
 
 def _local_path(store: ObjectStore, key: str) -> Path:
-    """The object as a file: in place for a local store, else a copy in the working folder."""
+    """Return the object as a file: in place for a local store, else a copy in the current folder."""
     from mantis.store.local import LocalStore
 
     if isinstance(store, LocalStore):

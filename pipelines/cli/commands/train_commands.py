@@ -1,4 +1,4 @@
-"""`mantis train estimate`: what a training needs, and what fits on this machine's device."""
+"""`mantis train estimate`: the resources of a training, and the budgets that fit on this machine's device."""
 
 from typing import Annotated, Any
 
@@ -69,7 +69,7 @@ def estimate(
 
 
 def _estimates(recipe: Any, ranks: int) -> list[dict[str, Any]]:
-    """A row for each published model and card; sizes in bytes, budgets in tokens."""
+    """Return a row for each published model and GPU type; sizes in bytes, budgets in tokens."""
     from components.training.sizing import estimate
 
     settings = recipe.training
@@ -104,7 +104,7 @@ def _estimates(recipe: Any, ranks: int) -> list[dict[str, Any]]:
 
 
 def _measured(recipe: Any, gigabytes: float) -> dict[str, Any] | None:
-    """The budgets that fit on this machine's device, found by trying; None where there is no GPU and no `gigabytes`."""
+    """Measure the budgets that fit on this machine's device; None without a GPU and without `gigabytes`."""
     import torch
 
     from components.training.sizing.measure import fit

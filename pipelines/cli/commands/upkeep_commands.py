@@ -1,4 +1,4 @@
-"""Commands about a store and a machine: what works, where a result comes from, what can be deleted."""
+"""Commands about a store and a machine: checks, the lineage of results, and deletion."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -169,7 +169,7 @@ def _state(garbage: Any, keep_hours: float) -> str:
 
 
 def _key_or_uri(store: ObjectStore, name: str) -> str:
-    """A key or a URI as it is; for the id of a run the key of its last result."""
+    """Return a key or URI unchanged; for the id of a run, return the key of its last result."""
     from mantis.runs.records import read_records
     from mantis.runs.step_runner import open_run
 
@@ -203,7 +203,7 @@ def _prediction_tree(prediction: dict[str, Any], remark: str) -> Tree:
 
 
 def _link_label(link: Link, *, checked: bool) -> Text:
-    """Two lines: address and result of the check, then who made it and its most important numbers."""
+    """Format two lines: address and result of the check, then the step that made it and its most important numbers."""
     manifest, made = link.manifest, link.manifest.made_by
     mark = ("changed", "red") if link.problems else ("checked", "green") if checked else ("not checked", "")
     facts = "  ".join(f"{name}={_rounded(value)}" for name, value in list(manifest.summary.items())[:FACTS])

@@ -1,4 +1,4 @@
-"""`python -m pipelines.cli.reference_pages [--check] [FOLDER]`: write the reference pages, or say which are old."""
+"""`python -m pipelines.cli.reference_pages [--check] [FOLDER]`: write the reference pages, or list outdated ones."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ PAGES = {"cli.md": command_page, "recipe.md": recipe_page}
 
 
 def main(arguments: list[str]) -> int:
-    """Write the pages; with --check only compare them, and return 1 where one differs."""
+    """Write the pages. With --check, only compare them, and return 1 if one differs."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.cli.reference_pages", description=__doc__)
     parser.add_argument("--check", action="store_true", help="only say which pages differ from the code")
     parser.add_argument("folder", nargs="?", type=Path, default=Path("docs/reference"))

@@ -27,7 +27,7 @@ table that is wider than the terminal continues in further blocks, and a table i
 
 
 def commands() -> Iterator[tuple[str, Any]]:
-    """Every command as a person types it, e.g. `mantis data list`, with its object."""
+    """Return every command as users type it, e.g. `mantis data list`, with its object."""
     root: Any = typer.main.get_command(app)
     yield from _below("mantis", root)
 
@@ -43,7 +43,7 @@ def _below(name: str, group: Any) -> Iterator[tuple[str, Any]]:
 
 
 def command_page() -> str:
-    """The text of the page."""
+    """Return the text of the page."""
     found = list(commands())
     root: Any = typer.main.get_command(app)
     panels = {name: root.commands[name].rich_help_panel for name in root.commands}

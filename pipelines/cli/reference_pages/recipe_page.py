@@ -18,7 +18,7 @@ store. The other fields say how a result is computed. A run with other values fo
 
 
 def recipe_page() -> str:
-    """The text of the page."""
+    """Return the text of the page."""
     sections = [HEAD]
     for name, fields in groupby(fields_of(Recipe), key=_section):
         title = name or "The recipe itself"
@@ -34,7 +34,7 @@ def _section(field: RecipeField) -> str:
 
 
 def _about(section: str) -> list[str]:
-    """The docstring of the section's class."""
+    """Return the docstring of the section's class."""
     annotation = Recipe.model_fields[section].annotation if section else Recipe
     doc = " ".join((annotation.__doc__ or "").split()) if annotation else ""
     return [f"{doc}\n"] if doc else []

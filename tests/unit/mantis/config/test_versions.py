@@ -31,7 +31,7 @@ def test_rows_are_read_from_a_document_and_from_the_plain_list_of_before() -> No
 
 
 def test_a_later_version_is_refused_with_its_place() -> None:
-    with pytest.raises(VersionError, match=r"x/scores\.json says schema_version = 2; .* up to version 1") as caught:
+    with pytest.raises(VersionError, match=r"x/scores\.json has schema_version = 2, but .* up to version 1") as caught:
         load_rows(Form.SCORES, "scores", b'{"schema_version": 2, "scores": []}', "x/scores.json")
     assert "Use the version of Mantis that wrote it" in caught.value.remedy
     with pytest.raises(VersionError):

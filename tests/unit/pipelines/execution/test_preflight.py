@@ -79,7 +79,7 @@ def test_no_cluster_and_one_that_is_away(
         check_launcher(trainjob_run())
     assert "KUBECONFIG" in caught.value.remedy
     monkeypatch.setenv("KUBECONFIG", "/no/such/file")
-    with pytest.raises(ConfigError, match="no cluster is known"):
+    with pytest.raises(ConfigError, match="no cluster is configured"):
         check_launcher(trainjob_run())
 
 

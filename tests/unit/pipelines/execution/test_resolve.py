@@ -19,7 +19,7 @@ def test_what_is_no_name_is_refused_before_anything_is_written(local_store: Loca
     with pytest.raises(ConfigError, match=r"run_name \(--name\) = ") as caught:
         preflight("demo", {}, name, local_store.url)
     assert repr(name) in caught.value.problem
-    assert "63 at most" in caught.value.remedy
+    assert "at most 63" in caught.value.remedy
     assert runs(local_store) == []
 
 
