@@ -78,7 +78,7 @@ def test_the_family_is_listed_with_its_weights_and_sizes(package: Path) -> None:
     assert names.split() == sorted([*family_names(), "example"])
     assert float(parameters) == 1e9
     store = (package / "store").as_uri()
-    assert "example-1b" in output(run(package, "-m", "pipelines.cli", "fetch-model", "--list", "--store", store))
+    assert "example-1b" in output(run(package, "-m", "pipelines.cli", "model", "list", "--store", store))
 
 
 def test_a_slip_in_the_pages_family_fails_its_tests(package: Path, tmp_path: Path) -> None:
