@@ -16,12 +16,12 @@ from mantis.config.model_settings import ImageSettings
 
 if TYPE_CHECKING:
     from mantis.models.family import Family
-    from mantis.models.verification.reference_processor import Reference
+    from mantis.models.verification.reference_processor import FamilyReference
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedLayout:
-    """How the config.json of released weights names a family. `mantis import-model` reads only such weights."""
+    """How the config.json of released weights names a family. `mantis model import` reads only such weights."""
 
     model_type: str  # of the whole model
     vision_model_type: str | None = None  # of its vision_config, where several families share `model_type`
@@ -37,7 +37,7 @@ class FamilySpec:
     name: str  # in recipes, and of its entry point
     package: str  # the import path of its folder
     load: Callable[[], Family]  # imports model.py
-    reference: Callable[[], Reference]  # imports reference.py
+    reference: Callable[[], FamilyReference]  # imports reference.py
     small_image: ImageSettings  # the image settings of tests and of the golden file: a few patches per image
     released: ReleasedLayout | None = None  # None: released weights cannot be imported
 

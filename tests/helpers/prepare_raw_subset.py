@@ -11,11 +11,13 @@ import lance  # noqa: F401 - what takes seconds is done before the clock of the 
 from components.data.prepare.prepare_subset import prepare_subset
 from components.data.prepare.row_validator import RowLimits
 from components.data.sources.find import open_source
+from mantis.logging import configure
 from mantis.store.opening import open_store
 
 
 def main(store: str, source: str, fragment_rows: str, workers: str) -> None:
     limits = RowLimits(max_images=5, max_turn_characters=10_000, max_image_pixels=10**7, max_image_bytes=10**7)
+    configure()
     print("ready", flush=True)
     summary = prepare_subset(
         open_store(store),

@@ -97,7 +97,7 @@ def needs(
 ) -> Needs:
     """The needs of one of `ranks` GPUs with `memory` bytes each and `per_node` GPUs on a node."""
     cut = ranks if zero_stage == 3 else 1
-    # With several nodes, each node holds a whole copy of the weights beside ZeRO's share (hpZ, engine_options.py).
+    # With several nodes, each node holds a whole copy of the weights beside ZeRO's share (hpZ, deepspeed_config.py).
     hpz = zero_stage == 3 and ranks > per_node
     layer = model.width * (2 * model.width + 2 * model.key_width + 3 * model.mlp)
     # The current layer and the prefetched next one, or the embedding table if it is larger.

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mantis.models.conversation import IMAGE_MARK, Conversation, ImageSize, Turn
 from mantis.models.family import Processor
-from mantis.models.verification.reference_processor import Reference, expected, saved_processor
+from mantis.models.verification.reference_processor import FamilyReference, expected, saved_processor
 
 SEED = 20_240_502
 MOST_IMAGES = 10
@@ -71,7 +71,7 @@ def cases(shapes: Sequence[tuple[int, int]] = SHAPES) -> Iterator[Case]:
         )
 
 
-def differences(processor: Processor, reference: Reference) -> Iterator[str]:
+def differences(processor: Processor, reference: FamilyReference) -> Iterator[str]:
     """A line for each case in which the processor's tokens, labels or pixels differ from the reference's."""
     saved, tokenizer = saved_processor(processor), processor.tokenizer
     for case in cases():

@@ -28,7 +28,7 @@ from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family, family_spec
 from mantis.models.verification.compare_tokens import differences
 from mantis.models.verification.golden import golden_differences
-from mantis.models.verification.reference_processor import Reference
+from mantis.models.verification.reference_processor import FamilyReference
 
 WORDS = ["What", "colour", "is", "the", "square", "red", "blue", "green", "How", "many?", "in", "image", "12"]
 SIZES = [(48, 48), (48, 48), (60, 30), (31, 90), (20, 20), (97, 41)]  # width and height of images
@@ -54,7 +54,7 @@ class FamilyCase:
     """A family with a tiny model's settings, and a few samples."""
 
     family: Family
-    reference: Reference
+    reference: FamilyReference
     processor: Processor
     samples: list[CheckSample]
 

@@ -50,7 +50,7 @@ def stacked_pixels(model: PreTrainedModel, input_ids: Tensor, pixels: Pixels) ->
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reference:
+class FamilyReference:
     """A family by transformers' own classes and the official rules. Its folder's reference.py sets one."""
 
     rules: OfficialRules
@@ -80,7 +80,11 @@ def saved_processor(processor: Processor) -> Any:
 
 
 def expected(
-    reference: Reference, processor: Processor, saved: Any, conversation: Conversation, images: Sequence[Image.Image]
+    reference: FamilyReference,
+    processor: Processor,
+    saved: Any,
+    conversation: Conversation,
+    images: Sequence[Image.Image],
 ) -> Expected:
     """The tokens, labels and pixels by transformers' processor `saved` and the official rules.
 

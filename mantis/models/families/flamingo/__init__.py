@@ -9,7 +9,7 @@ from mantis.models.family_spec import FamilySpec
 
 if TYPE_CHECKING:
     from mantis.models.family import Family
-    from mantis.models.verification.reference_processor import Reference
+    from mantis.models.verification.reference_processor import FamilyReference
 
 
 def _load() -> Family:
@@ -18,7 +18,7 @@ def _load() -> Family:
     return Flamingo()
 
 
-def _reference() -> Reference:
+def _reference() -> FamilyReference:
     from mantis.models.families.flamingo.reference import REFERENCE
 
     return REFERENCE

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from mantis.config.model_settings import ModelSettings
 from mantis.models.families.flamingo.model import Flamingo
 from mantis.models.packed_batch import Pixels
-from mantis.models.verification.reference_processor import OfficialRules, Reference
+from mantis.models.verification.reference_processor import FamilyReference, OfficialRules
 
 RULES = OfficialRules(
     first="<s>",
@@ -36,4 +36,4 @@ def images_and_mask(model: PreTrainedModel, input_ids: Tensor, pixels: Pixels) -
     return Flamingo().generation_inputs(model, input_ids, pixels, range(len(pixels.image_grid)))
 
 
-REFERENCE = Reference(rules=RULES, read=read, model_inputs=images_and_mask, vocabulary="space-everywhere")
+REFERENCE = FamilyReference(rules=RULES, read=read, model_inputs=images_and_mask, vocabulary="space-everywhere")

@@ -9,7 +9,7 @@ from mantis.models.family_spec import FamilySpec, ReleasedLayout
 
 if TYPE_CHECKING:
     from mantis.models.family import Family
-    from mantis.models.verification.reference_processor import Reference
+    from mantis.models.verification.reference_processor import FamilyReference
 
 
 def _load() -> Family:
@@ -18,7 +18,7 @@ def _load() -> Family:
     return Fuyu()
 
 
-def _reference() -> Reference:
+def _reference() -> FamilyReference:
     from mantis.models.families.fuyu.reference import REFERENCE
 
     return REFERENCE

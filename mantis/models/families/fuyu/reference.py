@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from mantis.config.model_settings import ModelSettings
 from mantis.models.conversation import IMAGE_MARK
 from mantis.models.packed_batch import Pixels
-from mantis.models.verification.reference_processor import OfficialRules, Reference
+from mantis.models.verification.reference_processor import FamilyReference, OfficialRules
 
 RULES = OfficialRules(
     first="<s>",
@@ -47,4 +47,4 @@ def one_row(model: PreTrainedModel, input_ids: Tensor, pixels: Pixels) -> dict[s
     return {"pixel_values": pixels.values.unsqueeze(0)}
 
 
-REFERENCE = Reference(rules=RULES, read=read, model_inputs=one_row, vocabulary="space-everywhere")
+REFERENCE = FamilyReference(rules=RULES, read=read, model_inputs=one_row, vocabulary="space-everywhere")

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from mantis.config.model_settings import ModelSettings
 from mantis.images.preprocessing import patches_of
 from mantis.models.packed_batch import Pixels
-from mantis.models.verification.reference_processor import OfficialRules, Reference
+from mantis.models.verification.reference_processor import FamilyReference, OfficialRules
 
 RULES = OfficialRules(
     first="<s>",
@@ -49,4 +49,4 @@ def padded_images(model: PreTrainedModel, input_ids: Tensor, pixels: Pixels) -> 
     return {"pixel_values": values, "pixel_attention_mask": mask}
 
 
-REFERENCE = Reference(rules=RULES, read=read, model_inputs=padded_images, vocabulary="space-first")
+REFERENCE = FamilyReference(rules=RULES, read=read, model_inputs=padded_images, vocabulary="space-first")

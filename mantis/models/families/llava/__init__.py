@@ -9,7 +9,7 @@ from mantis.models.family_spec import FamilySpec, ReleasedLayout
 
 if TYPE_CHECKING:
     from mantis.models.family import Family
-    from mantis.models.verification.reference_processor import Reference
+    from mantis.models.verification.reference_processor import FamilyReference
 
 SMALL_IMAGE = ImageSettings(size=48, patch_size=12)
 
@@ -28,7 +28,7 @@ def _siglip() -> Family:
     return Llava(name="llava-siglip", tower=SIGLIP)
 
 
-def _reference() -> Reference:
+def _reference() -> FamilyReference:
     from mantis.models.families.llava.reference import REFERENCE
 
     return REFERENCE

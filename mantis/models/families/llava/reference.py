@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from mantis.config.model_settings import ModelSettings
-from mantis.models.verification.reference_processor import OfficialRules, Reference
+from mantis.models.verification.reference_processor import FamilyReference, OfficialRules
 
 RULES = OfficialRules(
     first="<|begin_of_text|>",
@@ -29,4 +29,4 @@ def read(processor: Any, text: str, images: list[Image.Image], _: ModelSettings)
     return found["input_ids"][0].tolist(), found["pixel_values"] if images else torch.empty(0)
 
 
-REFERENCE = Reference(rules=RULES, read=read)
+REFERENCE = FamilyReference(rules=RULES, read=read)

@@ -52,7 +52,7 @@ def test_each_family_is_what_its_spec_says() -> None:
     for spec in family_specs():
         kind = family(spec.name)
         assert kind.name == spec.name
-        assert isinstance(spec.reference(), reference_processor.Reference)
+        assert isinstance(spec.reference(), reference_processor.FamilyReference)
         assert spec.file("chat_templates.yaml").is_file()
 
 

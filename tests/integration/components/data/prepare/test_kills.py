@@ -123,6 +123,6 @@ def test_a_recorded_fragment_is_not_done_again(raw: Path, tmp_path: Path) -> Non
     assert process.returncode == 0, err
     assert json.loads(out) == expected
     done_before = ROWS - 2 * FRAGMENT_ROWS
-    assert f"raw: goes on; {done_before} rows were prepared before" in err
+    assert f"raw: preparation continues after {done_before:,} rows" in err
     after = {entry.key for entry in store.list("made/data.lance/data")}
     assert len(before & after) == len(before) - 2

@@ -144,7 +144,7 @@ def compared(raw_folder: RawFolder, tmp_path: Path, run_on: RunOn) -> Benchmark:
         record = read_record(run.store, "test", "contamination")
         prefix = record.key
         hits = pq.read_table(io.BytesIO(run.store.get(f"{prefix}/hits.parquet"))).to_pylist()
-        counts = json.loads(run.store.get(f"{prefix}/benchmarks.json"))
+        counts = json.loads(run.store.get(f"{prefix}/benchmarks.json"))["benchmarks"]
         return Comparison(run=run, mixture=mixture, record=record, hits=hits, counts=counts)
 
     return Benchmark(compare=compare, images=folder / "images")
