@@ -52,7 +52,7 @@ def job(
         old = stale_jobs(FOLDER)
         if old:
             raise ConfigError(
-                f"{', '.join(old)} in {FOLDER} differ from the recipes.", remedy="Run `mantis job --shipped`."
+                f"Differs from the recipes: {', '.join(old)} in {FOLDER}.", remedy="Run `mantis job --shipped`."
             )
         show(f"{FOLDER} is up to date")
         return

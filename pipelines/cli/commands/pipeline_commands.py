@@ -38,7 +38,7 @@ def compile_(
         old = stale(folder)
         if old:
             raise ConfigError(
-                f"{', '.join(old)} in {folder} differ from the code.", remedy="Run `mantis pipeline compile`."
+                f"Differs from the code: {', '.join(old)} in {folder}.", remedy="Run `mantis pipeline compile`."
             )
         show(f"{folder} is up to date")
         return

@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
             given.folder.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
     if old:
-        print(f"{', '.join(old)} differ from the code. Run `make compile`.", file=sys.stderr)
+        print(f"Differs from the code: {', '.join(old)}. Run `make compile`.", file=sys.stderr)
     return 1 if old else 0
 
 
