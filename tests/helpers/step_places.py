@@ -15,13 +15,15 @@ def missing_places(root: Path) -> list[str]:
 
 def _missing_files(root: Path) -> list[str]:
     found = []
-    for package in sorted(path for path in (root / "components").iterdir() if (path / "__init__.py").is_file()):
+    for package in sorted(path for path in (root / "components").iterdir() if path.is_dir()):
         place = f"components/{package.name}"
         step, component = (package / "step.py").is_file(), (package / "component.py").is_file()
         if component and not step:
             found.append(f"{place}/step.py is missing: component.py imports it.")
         if step and not component:
             found.append(f"{place}/component.py is missing: no pipeline can run step.py.")
+        if (step or component) and not (package / "__init__.py").is_file():
+            found.append(f"{place}/__init__.py is missing: an installation would lack the package.")
     return found
 
 

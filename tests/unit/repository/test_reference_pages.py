@@ -77,7 +77,8 @@ def test_the_metrics_page_has_every_cause_and_figure() -> None:
 
 def test_the_artifacts_page_has_every_kind_and_address() -> None:
     text = (DOCS / "reference/artifacts.md").read_text(encoding="utf-8")
-    assert [kind.value for kind in ArtifactKind if f"| {kind.value} |" not in text] == []
+    kinds = [kind.value for kind in ArtifactKind if f"| {kind.value} |" not in text]
+    assert not kinds, f"Kinds without a row in docs/reference/artifacts.md: {', '.join(kinds)}"
     patterns = [pattern for kind in ArtifactKind for pattern in kind.patterns] + [RESPONSES, RUN]
     assert [pattern.text for pattern in patterns if f"| `{pattern.text}/` |" not in text] == []
 
