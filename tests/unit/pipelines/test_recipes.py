@@ -162,7 +162,7 @@ def test_the_demo_prints_every_field() -> None:
 def test_preflight_names_every_model_that_was_not_fetched(local_store: LocalStore) -> None:
     with pytest.raises(InputError) as caught:
         check_weights(local_store, shipped("mantis-clip"))
-    wanted = "mantis model fetch llama3-8b-instruct clip-vit-large-patch14-336 mantis-8b-clip-llama3-pretrained."
+    wanted = "mantis model fetch llama3-8b-instruct clip-vit-large-patch14-336 mantis-8b-clip-llama3-pretrained`."
     assert wanted in caught.value.remedy
 
 
