@@ -16,7 +16,7 @@ from mantis.artifacts.source_names import GENERATED, MIRROR
 from mantis.errors import ConfigError
 from mantis.runs.step_runner import Run, StepSpec, failure_recorded, run_step
 
-REVISION = 2  # raise when the same inputs would give other responses or scores
+REVISION = 3  # raise when the same responses would give other scores; the generator has its own for responses
 
 
 def resolve_benchmarks(run: Run) -> list[str]:

@@ -23,7 +23,7 @@ from mantis.models.family import Family, Processor
 from mantis.models.packed_batch import Pixels
 from mantis.models.registry import family
 
-REVISION = 1  # raise when the same question would get another response
+REVISION = 1  # raise when the same question would get another response: every response is then generated again
 AHEAD = 2  # batches whose images are decoded while the model generates
 
 

@@ -17,7 +17,7 @@ from mantis.store.base import ObjectStore, concurrently
 
 @dataclass(frozen=True, kw_only=True)
 class JournalEntry:
-    """A response and its key: the hash of model, benchmark, sample, prompt, images and decoding profile."""
+    """A response and its key: the hash of model, prompt, images and decoding. `id` is the first sample that asked."""
 
     key: str
     id: str

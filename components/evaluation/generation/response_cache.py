@@ -66,29 +66,36 @@ class ResponseCache:
 
     @property
     def prefix(self) -> str:
-        """The key prefix of the journal."""
+        """The key prefix of the journal. Its benchmark only keeps journals small: no key contains it."""
         return responses_key(self.model.fingerprint, self.benchmark.name, fingerprint(self._identity))
 
     def key(self, question: Question) -> str:
-        """Hash of everything that decides the response."""
+        """Hash of everything that decides the response: the model, the prompt's text, the images and the decoding.
+
+        Questions that agree in these share one response, e.g. the same text about grey images of one size.
+        """
         return fingerprint(
             {
                 **self._identity,
-                "sample": question.id,
                 "prompt": question.prompt,
                 "pictures": [picture.sha256 for picture in question.pictures],
-                "allowed": list(question.allowed),
+                "allowed": list(question.allowed),  # decoding chooses among these
             }
         )
 
     @cached_property
     def _identity(self) -> dict[str, object]:
         return {
-            "revision": REVISION,
-            "model": self.model.fingerprint,
-            "settings": self.run.recipe.model.identity(),  # its chat template, which the weights do not determine
-            "benchmark": self.benchmark.revision(),
-            "decoding": self.decoding.model_dump(),
+            "model": {
+                "weights": self.model.fingerprint,
+                # What the prompt encoder reads, and the weights do not determine.
+                "encoder": self.run.recipe.model.identity("family", "prompt", "image"),
+            },
+            "decoding": {
+                "revision": REVISION,
+                # A new field of a profile leaves the keys of profiles without it. A name decides nothing.
+                **self.decoding.model_dump(mode="json", exclude={"name"}, exclude_defaults=True),
+            },
         }
 
     @property

@@ -16,6 +16,8 @@ from mantis.runs.step_runner import Run
 from mantis.store.base import ObjectStore
 from tests.helpers.paths import root_of
 
+BLIND = 4  # different questions of the blind control: one text about one to four grey images
+
 
 def lines(store: ObjectStore, prefix: str, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in store.get(f"{prefix}/responses/{name}").decode().splitlines()]
@@ -83,7 +85,8 @@ def test_a_rerun_makes_only_what_is_missing(eval_run: Run, stored_model: Manifes
     after = {path.name: path.read_bytes() for path in folder.rglob("*.json*")}
     assert {name for name in before if before[name] != after[name]} == {"manifest.json"}
     keys = [line["key"] for lines in journal_of(eval_run).values() for line in lines]
-    assert len(keys) == len(set(keys)) == 60 + 59 + len(lines(eval_run.store, prefix, "shuffled-00000.jsonl"))
+    shuffled = len(lines(eval_run.store, prefix, "shuffled-00000.jsonl"))
+    assert len(keys) == len(set(keys)) == 60 + BLIND + shuffled
 
 
 def test_responses_are_reused_only_where_nothing_that_decides_them_changed(
@@ -99,7 +102,7 @@ def test_responses_are_reused_only_where_nothing_that_decides_them_changed(
     plain = changed(eval_run, controls=())
     assert generated(plain) == 60
     assert generated(changed(plain, scoring="strict")) == 0
-    assert generated(changed(plain, controls=("blind",))) == 59
+    assert generated(changed(plain, controls=("blind",))) == BLIND
     assert generated(changed(plain, decoding="shorter")) == 60
     assert generated(changed(plain, layout="merge")) == 45  # a sample of one picture, or of none, is asked the same
     assert generated(plain, stored_model.model_copy(update={"fingerprint": "another"})) == 60
@@ -114,6 +117,42 @@ def test_responses_are_reused_only_where_nothing_that_decides_them_changed(
     picture = eval_source / "demo-multi" / rows[5]["images"][0]
     Image.new("RGB", (48, 48), "red").save(picture)
     assert generated(plain) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("metric: mantis", "metric: mirb"),
+        ("kind: short", "kind: short\naggregation: macro"),
+        ("chance: 0.5", "chance: 0.4"),
+        ("file: test.json", "file: test.json\nsplit: another"),
+    ],
+)
+def test_a_change_of_scoring_scores_again_and_generates_nothing(
+    eval_run: Run, stored_model: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str
+) -> None:
+    first = evaluate(eval_run, "demo-multi", stored_model)
+    text = (benchmark_catalog.FOLDER / "demo-multi.yaml").read_text()
+    assert before in text
+    if "mirb" in after:  # which reads the subset
+        after += "\nfields: {details: {subset: skill}}"
+    (tmp_path / "demo-multi.yaml").write_text(text.replace(before, after))
+    monkeypatch.setattr(benchmark_catalog, "FOLDER", tmp_path)
+    again = evaluate(eval_run, "demo-multi", stored_model)
+    assert again.key != first.key
+    assert again.summary["answers_generated"] == 0
+
+
+def test_a_raised_revision_of_the_step_generates_nothing(
+    eval_run: Run, stored_model: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = evaluate(eval_run, "demo-multi", stored_model)
+    monkeypatch.setattr("components.evaluation.step.REVISION", 1000)
+    again = evaluate(eval_run, "demo-multi", stored_model)
+    assert again.key != first.key
+    assert again.summary["answers_generated"] == 0
+    for name in ("scores.json", "responses/blind-00000.jsonl"):
+        assert eval_run.store.get(f"{again.key}/{name}") == eval_run.store.get(f"{first.key}/{name}")
 
 
 def test_processes_share_the_work_and_give_the_same(eval_run: Run, stored_model: Manifest) -> None:
