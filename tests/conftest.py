@@ -15,6 +15,7 @@ pytest_plugins = [
         "kubernetes",
         "mlflow",
         "models",
+        "own_benchmark",
         "recipes",
         "reporting",
         "stores",

@@ -155,16 +155,18 @@ def check_benchmarks(run: Run, mixture: Manifest, datasets: dict[str, Manifest])
 def _benchmarks_identity(run: Run) -> dict[str, Any]:
     """Identity of the benchmarks' images: the generator's arguments, or the hash of every file with images."""
     settings = run.recipe.evaluation
-    if settings.source == GENERATED:
-        return {
-            "names": list(settings.benchmarks),
+    found = benchmark_files(run.recipe, run.store)
+    generated = [name for name in settings.benchmarks if name not in found]
+    identity: dict[str, Any] = {}
+    if generated:
+        identity = {
+            "names": generated,
             "generator": synthetic.REVISION,
             "recipe": run.recipe.identity("seed"),
             "evaluation": settings.identity("samples_per_skill"),
         }
     memory = Memory(store=run.store)
-    identity = {}
-    for name, files in benchmark_files(run.recipe, run.store).items():
+    for name, files in found.items():
         compute = partial(_content, files)
         identity[name] = memory.recall("benchmark-images", files.store, files.entries, compute)
     return identity

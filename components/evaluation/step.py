@@ -34,7 +34,12 @@ def _benchmarks(run: Run) -> list[Benchmark]:
     if not settings.benchmarks:
         raise ConfigError("evaluation.benchmarks is empty.", remedy=f"Choose from {', '.join(known_benchmarks())}.")
     load_decoding(settings.decoding)
-    return [load_benchmark(name, prompt=settings.prompt) for name in settings.benchmarks]
+    return [_load(run, name) for name in settings.benchmarks]
+
+
+def _load(run: Run, name: str) -> Benchmark:
+    settings = run.recipe.evaluation
+    return load_benchmark(name, prompt=settings.prompt, own=settings.own_benchmarks)
 
 
 def check_benchmarks(run: Run) -> None:
@@ -44,13 +49,12 @@ def check_benchmarks(run: Run) -> None:
         ConfigError, EvaluationError: as in `resolve_benchmarks`; or `generated` is set for a published benchmark.
         InputError: mirrors are missing. One error names all of them.
     """
-    settings, benchmarks = run.recipe.evaluation, _benchmarks(run)
-    published = [benchmark.name for benchmark in benchmarks if benchmark.hub is not None]
-    if settings.source == MIRROR:
-        check_mirrors(run.store, benchmarks)
-    elif settings.source == GENERATED and published:
+    source, benchmarks = run.recipe.evaluation.source, _benchmarks(run)
+    check_mirrors(run.store, [each for each in benchmarks if each.stored or (source == MIRROR and not each.source)])
+    homeless = [each.name for each in benchmarks if not (each.generated or each.stored or each.source)]
+    if source == GENERATED and homeless:
         raise ConfigError(
-            f"evaluation.source = 'generated', but {', '.join(published)} cannot be generated.",
+            f"evaluation.source = 'generated', but {', '.join(homeless)} cannot be generated.",
             remedy="Set evaluation.source to mirror, or to a folder that holds a folder for each benchmark.",
         )
 
@@ -66,7 +70,7 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
     step = f"evaluate-{benchmark}"
     with ExitStack() as opened:
         with failure_recorded(run, step):
-            described = load_benchmark(benchmark, prompt=settings.prompt)
+            described = _load(run, benchmark)
             decoding = load_decoding(settings.decoding)
             source = opened.enter_context(open_benchmark_source(run.recipe, described, run.store))
         task = StepSpec(

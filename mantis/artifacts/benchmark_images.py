@@ -47,13 +47,17 @@ class BenchmarkFiles:
 
 def benchmark_files(recipe: Recipe, store: ObjectStore) -> dict[str, BenchmarkFiles]:
     """The files with images of each benchmark that is not generated; `store` is the run's own, which holds mirrors."""
-    source = recipe.evaluation.source
-    if source == GENERATED:
-        return {}
-    if source == MIRROR:
-        return {name: _mirrored(store, name) for name in recipe.evaluation.benchmarks}
-    there = _open(source)
-    return {name: _files(there, name, name) for name in recipe.evaluation.benchmarks}
+    settings = recipe.evaluation
+    found = {}
+    for name in settings.benchmarks:
+        own = settings.own_benchmarks.get(name, {})
+        if own.get("stored") or (settings.source == MIRROR and not own.get("source")):
+            found[name] = _mirrored(store, name)
+        elif own.get("source"):
+            found[name] = _files(_open(str(own["source"])), "", "")
+        elif settings.source != GENERATED:
+            found[name] = _files(_open(settings.source), name, name)
+    return found
 
 
 def benchmark_images(recipe: Recipe, store: ObjectStore) -> Iterator[BenchmarkImage]:
@@ -62,17 +66,17 @@ def benchmark_images(recipe: Recipe, store: ObjectStore) -> Iterator[BenchmarkIm
     Raises:
         InputError: a Parquet file cannot be read.
     """
-    if recipe.evaluation.source != GENERATED:
-        for name, files in benchmark_files(recipe, store).items():
-            yield from _read(name, files)
-        return
+    found = benchmark_files(recipe, store)
+    for name, files in found.items():
+        yield from _read(name, files)
     with tempfile.TemporaryDirectory(prefix="mantis-benchmark-") as folder:
         made = LocalStore(Path(folder))
         for name in recipe.evaluation.benchmarks:
-            # By one worker, which forks nothing: this process may have threads of Lance.
-            amount = recipe.evaluation.samples_per_skill
-            synthetic.write_demo_benchmark(made.root, name, seed=recipe.seed, samples_per_skill=amount, workers=1)
-            yield from _read(name, _files(made, name, name))
+            if name not in found:
+                # By one worker, which forks nothing: this process may have threads of Lance.
+                amount = recipe.evaluation.samples_per_skill
+                synthetic.write_demo_benchmark(made.root, name, seed=recipe.seed, samples_per_skill=amount, workers=1)
+                yield from _read(name, _files(made, name, name))
 
 
 def _open(source: str) -> ObjectStore:

@@ -1,8 +1,8 @@
 """The section `evaluation` of a recipe: benchmarks, decoding and scoring."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mantis.config.field_types import Name
 from mantis.config.identity import RUNTIME_ONLY, Settings
@@ -18,7 +18,12 @@ class EvaluationSettings(Settings):
         description="Samples: `generated`, `mirror` (the store's copy, see `mantis benchmark fetch`), a folder or a "
         "store URL.",
     )
-    benchmarks: tuple[Name, ...] = ()
+    benchmarks: tuple[Name, ...] = Field(
+        (), description="Names of benchmarks. `mantis` commands also take YAML files, e.g. [./mine.yaml]."
+    )
+    own_benchmarks: dict[Name, dict[str, Any]] = Field(
+        {}, description="The content of each YAML file that `benchmarks` named. `mantis` fills it in."
+    )
     prompt: Name = Field("mantis", description="Prompt profile, by its name in the benchmarks' files.")
     samples_per_skill: int = Field(500, ge=1, description="Held-out instances per skill of generated benchmarks.")
     decoding: Name = "greedy-short"
@@ -43,3 +48,20 @@ class EvaluationSettings(Settings):
         description="Processes that generate responses. 0 means one per GPU, or one on the CPU.",
         json_schema_extra=RUNTIME_ONLY,
     )
+
+    @field_validator("benchmarks", mode="before")
+    @classmethod
+    def _no_file(cls, value: Any) -> Any:
+        """Refuse a file: it may differ, or be missing, where another step of the run reads the recipe."""
+        for named in value if isinstance(value, list | tuple) else ():
+            if isinstance(named, str) and is_benchmark_file(named):
+                raise ValueError(
+                    f"{named!r} is a file. Start the run with a `mantis` command, which writes it into the recipe, or "
+                    "put its content into evaluation.own_benchmarks"
+                )
+        return value
+
+
+def is_benchmark_file(named: str) -> bool:
+    """Whether an entry of `evaluation.benchmarks` is a YAML file: a path or a store URL, not a name."""
+    return "/" in named or named.endswith((".yaml", ".yml"))

@@ -48,7 +48,7 @@ def fetch_files(
         IntegrityError: a file's bytes differ from the hash that the hub gives.
     """
     missing = [remote for remote in wanted if not _is_there(store, prefix, remote)]
-    staging = _staging(store, label, commit)
+    staging = staging_folder(store, label, commit)
     _check_disk(store, staging, missing)
     progress = Progress(label=f"fetch {label}", total=sum(remote.size for remote in missing), unit="bytes")
     for remote in missing:
@@ -76,7 +76,7 @@ def _is_there(store: ObjectStore, prefix: str, remote: HubFile) -> bool:
     return remote.holds(*hashes.hex())
 
 
-def _staging(store: ObjectStore, label: str, commit: str) -> Path:
+def staging_folder(store: ObjectStore, label: str, commit: str) -> Path:
     """Return the folder of partial files for this and later attempts: beside a local store, else in the cache."""
     base = store.root if isinstance(store, LocalStore) else Path.home() / ".cache" / "mantis"
     folder = base / ".fetching" / f"{label}-{commit[:12]}"

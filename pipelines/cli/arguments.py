@@ -159,6 +159,22 @@ def overrides_of(given: list[str] | None, source: str | None) -> dict[str, str]:
     return overrides
 
 
+def recipe_given(
+    recipe: str, given: list[str] | None, source: str | None = None, store: str | None = None
+) -> tuple[str, dict[str, str]]:
+    """The recipe and the overrides of a command line. Files of benchmarks are written into the overrides.
+
+    `store` is the value of `--store`; the samples of such benchmarks go there. None keeps them where they are.
+
+    Raises:
+        MantisError: as in `recipe_argument`, `overrides_of` and `with_own_benchmarks`.
+    """
+    from pipelines.execution.own_benchmarks import with_own_benchmarks
+
+    text, overrides = recipe_argument(recipe), overrides_of(given, source)
+    return text, with_own_benchmarks(text, overrides, None if store is None else opened(store))
+
+
 def examples(*lines: str) -> str:
     """The end of a command's help. A line is a command, or a command and `: ` with what it does."""
     shown = []

@@ -4,7 +4,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
-from mantis.artifacts.layout import benchmark_of
+from components.evaluation.benchmarks.benchmark_mirror import find_mirror
+from mantis.artifacts.layout import benchmark_of, mirrored_files
 from mantis.artifacts.manifest import Manifest
 from mantis.artifacts.source_names import GENERATED
 from mantis.errors import MantisError, NotFoundError
@@ -18,14 +19,24 @@ def check_shown_images(store: ObjectStore, evaluation: Manifest, prediction: dic
     """Return the images of a prediction that changed after the evaluation, and a reason if they cannot be compared."""
     name = benchmark_of(evaluation.key)
     try:
-        source = open_run(evaluation.made_by.run, store.url).recipe.evaluation.source
-        if source == GENERATED:
+        settings = open_run(evaluation.made_by.run, store.url).recipe.evaluation
+        benchmark = load_benchmark(name, prompt=None, own=settings.own_benchmarks)
+        if benchmark.stored:
+            there, below = store, mirrored_files(find_mirror(store, benchmark).key)
+        elif benchmark.source:
+            there, below = _opened(benchmark.source), ""
+        elif settings.source == GENERATED:
             return [], "its images were generated, so they have no source"
-        folder = PurePosixPath(name, load_benchmark(name).file).parent
-        there = open_store(source.rstrip("/") if "://" in source else Path(source).expanduser().absolute().as_uri())
+        else:
+            there, below = _opened(settings.source), name
+        folder = PurePosixPath(below, benchmark.file).parent
         return [line for image in prediction["images"] for line in _changed(there, folder, image)], ""
     except MantisError as error:
         return [], f"its images cannot be compared: {error.problem}"
+
+
+def _opened(source: str) -> ObjectStore:
+    return open_store(source.rstrip("/") if "://" in source else Path(source).expanduser().absolute().as_uri())
 
 
 def _changed(store: ObjectStore, folder: PurePosixPath, image: dict[str, str]) -> list[str]:

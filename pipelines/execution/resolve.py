@@ -38,7 +38,7 @@ def resolve_run(recipe: str, overrides: Mapping[str, object], name: str, store_u
     """
     if name and not RUN_NAME.fullmatch(name):
         raise ConfigError(f"run_name (--name) = {name!r} is not a valid name.", remedy=f"Use {ALLOWED}.")
-    text, origin = _recipe_text(recipe)
+    text, origin = recipe_text(recipe)
     parsed = parse_recipe(text, origin=origin, overrides={key: _as_yaml(value) for key, value in overrides.items()})
     resolved = written_out(parsed)
     if store_url:
@@ -98,7 +98,12 @@ def name_of(recipe: str, overrides: Mapping[str, object], name: str, model: str,
     return fitting(made, f"name = {resolved.name!r}")
 
 
-def _recipe_text(recipe: str) -> tuple[str, str]:
+def recipe_text(recipe: str) -> tuple[str, str]:
+    """The YAML text of a recipe, a shipped name, a store URL or text, and a description of its origin.
+
+    Raises:
+        ConfigError: no such recipe is shipped.
+    """
     if "\n" in recipe or recipe.lstrip().startswith("{"):
         return recipe, "the recipe's text"
     if "://" in recipe:

@@ -1,5 +1,7 @@
 """Loads benchmarks (benchmarks/*.yaml, docs/how-to/add-a-benchmark.md) and decoding profiles (decoding.yaml)."""
 
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -8,12 +10,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from components.evaluation.scoring.score_response import METRICS
 from components.evaluation.scoring.targets import Kind
-from mantis.errors import ConfigError, EvaluationError, did_you_mean
+from mantis import synthetic
+from mantis.config.evaluation_settings import is_benchmark_file
+from mantis.config.field_types import NAME_PATTERN
+from mantis.errors import ConfigError, EvaluationError, MantisError, did_you_mean
 from mantis.hashing import fingerprint
+from mantis.store.opening import open_store
 
 FOLDER = Path(__file__).parent
 DECODING = Path(__file__).parent.parent / "generation" / "decoding.yaml"
 DEFAULT_PROMPT = "mantis"
+# Fields that decide neither samples nor scores. The content of the files has its own hash in every result.
+UNTOLD: dict[str, Any] = {
+    **dict.fromkeys(("title", "paper", "prompts", "skills", "source", "stored"), True),
+    "hub": {"moved_from"},
+}
 
 
 class _BenchmarkData(BaseModel):
@@ -70,11 +81,20 @@ class Fields(_BenchmarkData):
 
 
 class BenchmarkHub(_BenchmarkData):
-    """A dataset on the Hugging Face hub. `files` are glob patterns. `revision` null means that none is pinned."""
+    """A dataset on the Hugging Face hub. `files` are glob patterns. `revision` null means that none is pinned.
+
+    `moved_from` names the datasets that held the same files before, the newest first.
+    """
 
     dataset: str
+    moved_from: tuple[str, ...] = ()
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
     files: tuple[str, ...] = Field(min_length=1)
+
+    @property
+    def first_name(self) -> str:
+        """The oldest name of the dataset. Hashes are made of it, so a move changes no address."""
+        return (self.dataset, *self.moved_from)[-1]
 
 
 class PaperRow(_BenchmarkData):
@@ -103,13 +123,20 @@ class Prompt(_BenchmarkData):
 
 
 class Benchmark(_BenchmarkData):
-    """One file of benchmarks/. `name` is the file's stem, `prompt` the name of the chosen prompt profile."""
+    """One YAML file. `name` is the file's stem, `prompt` the name of the chosen prompt profile.
+
+    A published benchmark has `hub`. Your own benchmark has its files in the folder or store URL `source`, else in
+    `<evaluation.source>/<name>/`. `stored` is the revision of its files that the run's store holds.
+    """
 
     name: str
     title: str
     layout: Literal["json", "parquet", "mvbench", "mementos"] = "json"
     hub: BenchmarkHub | None = None
     file: str = "test.json"
+    files: tuple[str, ...] = ()
+    source: str = ""
+    stored: str = ""
     split: str = "test"
     fields: Fields = Fields()
     kind: Kind
@@ -124,9 +151,31 @@ class Benchmark(_BenchmarkData):
     def _names_are_known(self) -> Self:
         if self.metric not in METRICS:
             raise ValueError(f"metric = {self.metric!r} is not known; metrics: {', '.join(sorted(METRICS))}")
-        if (self.layout == "json") != (self.hub is None):
-            raise ValueError("layout json takes no `hub`; every other layout needs one")
+        if self.layout == "json" and (self.hub is not None or self.files):
+            raise ValueError("layout json takes no `hub` and no `files`; `file` names its only file")
+        if self.layout != "json" and (self.hub is None) == (not self.files):
+            raise ValueError(
+                f"layout {self.layout} needs `files`, patterns such as [test.parquet]; a published dataset has `hub` "
+                "instead"
+            )
+        if self.hub is not None and self.source:
+            raise ValueError("a published dataset takes no `source`; `hub` names its files")
         return self
+
+    @property
+    def generated(self) -> bool:
+        """Whether the demo makes its samples."""
+        return self.name in synthetic.BENCHMARKS
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Glob patterns of the files with its rows, in order."""
+        return self.hub.files if self.hub is not None else self.files or (self.file,)
+
+    @property
+    def pinned(self) -> str | None:
+        """The only revision of its files that may be read from a store; None if any may."""
+        return self.hub.revision if self.hub is not None else self.stored or None
 
     def template(self) -> Prompt:
         """The template of the chosen prompt profile."""
@@ -138,7 +187,11 @@ class Benchmark(_BenchmarkData):
 
     def revision(self) -> str:
         """Hash of the fields that decide samples and scores. Titles, labels and published results are left out."""
-        told = self.model_dump(mode="json", exclude={"title", "paper", "prompts", "skills"})
+        told = self.model_dump(mode="json", exclude=UNTOLD)
+        if not self.files:
+            del told["files"]  # a later field: benchmarks without it keep their hash
+        if self.hub is not None:
+            told["hub"]["dataset"] = self.hub.first_name
         chance = {name: skill.chance for name, skill in self.skills.items()}
         return fingerprint({**told, "prompts": self.template().model_dump(mode="json"), "skills": chance})
 
@@ -155,24 +208,112 @@ def known_benchmarks() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def load_benchmark(name: str, *, prompt: str = DEFAULT_PROMPT) -> Benchmark:
-    """Load the benchmark of this name with the prompt profile `prompt`.
+def load_benchmark(
+    name: str, *, prompt: str | None = DEFAULT_PROMPT, own: Mapping[str, Any] | None = None
+) -> Benchmark:
+    """Load a benchmark with the prompt profile `prompt`; None takes the first profile of the file.
+
+    `name` is one of these:
+    - the name of a benchmark of `own`, a recipe's `evaluation.own_benchmarks`;
+    - the name of a shipped benchmark;
+    - the path or store URL of a YAML file (`is_benchmark_file`). The file's stem becomes the name. `source` is then
+      absolute: as the file says, else the folder of the same name beside it, else empty.
 
     Raises:
-        ConfigError: the benchmark or the profile does not exist. The error lists all names.
+        ConfigError: the benchmark, the file or the profile does not exist; or a file has a name that is taken.
         EvaluationError: the benchmark's file is wrong. The error names the field.
     """
+    if own and name in own:
+        return _from_mapping(own[name], f"evaluation.own_benchmarks.{name}", name, prompt)
+    if is_benchmark_file(name):
+        raw = read_benchmark_file(name)
+        return _from_mapping(raw, name, own_name(name), prompt)
     if name not in known_benchmarks():
         raise ConfigError(
             f"{name!r} is no benchmark.",
-            remedy=f"{did_you_mean(name, known_benchmarks())}Choose one of {', '.join(known_benchmarks())}.",
+            remedy=f"{did_you_mean(name, known_benchmarks())}Choose one of {', '.join(known_benchmarks())}, or name a "
+            "YAML file.",
         )
     return parse_benchmark((FOLDER / f"{name}.yaml").read_text(), name=name, prompt=prompt)
 
 
-def parse_benchmark(text: str, *, name: str, prompt: str = DEFAULT_PROMPT) -> Benchmark:
+def listed_benchmarks(files: Iterable[str] = ()) -> tuple[list[Benchmark], list[MantisError]]:
+    """Load every shipped benchmark and `files`. A wrong file gives an error in the second list, and stops no other."""
+    loaded, problems = [], []
+    for name in (*known_benchmarks(), *files):
+        try:
+            loaded.append(load_benchmark(name, prompt=None))
+        except MantisError as error:
+            problems.append(error)
+    return loaded, problems
+
+
+def own_name(file: str) -> str:
+    """The name of the benchmark in `file`: its stem.
+
+    Raises:
+        ConfigError: the stem is no valid name, or a shipped benchmark has it.
+    """
+    name = file.rpartition("/")[2].rpartition(".")[0]
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ConfigError(
+            f"{file}: {name!r} is no valid name of a benchmark.",
+            remedy="Rename the file. Use lower case letters, digits, `-`, `_` and `.`, e.g. my-benchmark.yaml.",
+        )
+    if name in known_benchmarks():
+        raise ConfigError(
+            f"{file}: {name!r} is the name of a shipped benchmark.", remedy="Rename the file, and its folder with it."
+        )
+    return name
+
+
+def read_benchmark_file(file: str) -> dict[str, Any]:
+    """Read the YAML file of a benchmark from a path or a store URL. Its `source` becomes absolute.
+
+    Raises:
+        ConfigError: the file cannot be read.
+        EvaluationError: the file is no YAML mapping.
+    """
+    try:
+        if "://" in file:
+            folder, _, name = file.rpartition("/")
+            text = open_store(folder).get(name).decode()
+        else:
+            folder = str(Path(file).expanduser().absolute().parent)
+            text = (Path(folder) / Path(file).name).read_text()
+    except (OSError, UnicodeDecodeError, MantisError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "problem", None) or error
+        raise ConfigError(
+            f"{file!r} cannot be read as a benchmark's file: {reason}.",
+            remedy="Name a YAML file that this machine can read. docs/how-to/add-a-benchmark.md shows one.",
+        ) from None
+    raw = _mapping(text, file)
+    return {**raw, "source": _source(raw, folder, own_name(file))} if raw.get("hub") is None else raw
+
+
+def _source(raw: Mapping[str, Any], folder: str, name: str) -> str:
+    """The absolute folder of the samples: as the file says, else the folder of its name beside it, else empty."""
+    told = str(raw.get("source") or "")
+    if "://" in told:
+        return told
+    if "://" in folder:
+        return f"{folder}/{told or name}"
+    found = Path(folder) / Path(told or name).expanduser()
+    return str(found) if told or found.is_dir() else ""
+
+
+def parse_benchmark(text: str, *, name: str, prompt: str | None = DEFAULT_PROMPT) -> Benchmark:
     """Parse a benchmark from YAML text. It raises the errors of `load_benchmark`."""
-    raw = _mapping(text, f"benchmarks/{name}.yaml")
+    origin = f"benchmarks/{name}.yaml"
+    return _from_mapping(_mapping(text, origin), origin, name, prompt)
+
+
+def _from_mapping(raw: Any, origin: str, name: str, prompt: str | None) -> Benchmark:
+    if not isinstance(raw, Mapping):
+        raise EvaluationError(f"{origin} holds {type(raw).__name__}, not a mapping.", remedy="Correct the file.")
+    if prompt is None:
+        profiles = raw.get("prompts")
+        prompt = str(next(iter(profiles), "")) if isinstance(profiles, Mapping) else ""
     try:
         benchmark = Benchmark.model_validate({**raw, "name": name, "prompt": prompt, "paper": _paper(raw)})
     except ValidationError as error:
@@ -180,7 +321,7 @@ def parse_benchmark(text: str, *, name: str, prompt: str = DEFAULT_PROMPT) -> Be
         field = ".".join(str(part) for part in first["loc"])
         found = f"{field} = {first['input']!r}: " if field else ""
         raise EvaluationError(
-            f"benchmarks/{name}.yaml: {found}{first['msg'].removeprefix('Value error, ')}.",
+            f"{origin}: {found}{first['msg'].removeprefix('Value error, ')}.",
             remedy="Correct the field. docs/how-to/add-a-benchmark.md explains each one.",
         ) from None
     if prompt not in benchmark.prompts:
@@ -206,7 +347,7 @@ def load_decoding(name: str) -> Decoding:
     return Decoding.model_validate({**profiles[name], "name": name})
 
 
-def _paper(raw: dict[str, Any]) -> list[dict[str, Any]]:
+def _paper(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Flatten the tables of a file, [{source, split, accuracy: {model: percent}}], into rows."""
     tables = raw.get("paper") or []
     return [

@@ -1,52 +1,43 @@
-"""Mirrors benchmarks into a store, at sources/benchmarks/<name>/<revision>/files/. The manifest holds every hash."""
+"""Mirrors benchmarks into a store, at sources/benchmarks/<name>/<revision>/files/. The manifest holds every hash.
+
+The files of a published benchmark come from the hub, over several connections. Those of your own benchmark come
+from a folder; their revision is the hash of their content.
+"""
 
 import fnmatch
 import json
 import logging
-import os
 import tempfile
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from http.client import HTTPException
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark, BenchmarkHub
+from components.evaluation.benchmarks.hub_download import BenchmarkFile, HubDownload, RefusedByHubError, open_hub
 from mantis.artifacts.layout import ArtifactKind, mirrored_files, revisions_of_benchmark
 from mantis.artifacts.manifest import (
     Manifest,
+    Number,
     check_files,
     commit_manifest,
     describe_files,
     provenance,
     read_manifest,
 )
-from mantis.errors import ConfigError, InputError, IntegrityError
+from mantis.errors import ConfigError, InputError
 from mantis.hashing import fingerprint, sha256_file
+from mantis.hub.download import staging_folder
 from mantis.progress import Progress
-from mantis.store.base import ObjectStore, delete_tree
+from mantis.store.base import ObjectStore, concurrently, delete_tree, download_tree
+from mantis.store.opening import open_store
 
 logger = logging.getLogger(__name__)
 
 REVISION = 1  # raise when a mirror of the same files would differ
-HUB = "https://huggingface.co"
-BLOCK = 1 << 20
-TIMEOUT = 60  # seconds without a byte
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkFile:
-    """A file on the hub. `sha256` is empty for a file that the hub keeps in git itself, without LFS."""
-
-    size: int
-    sha256: str
 
 
 def find_mirror(store: ObjectStore, benchmark: Benchmark) -> Manifest:
-    """Find the mirror of a benchmark: the pinned revision or, if none is pinned, the only mirrored one.
+    """Find a benchmark's files in the store: the pinned revision or, if none is pinned, the only one.
 
     Raises:
         ConfigError: the benchmark is generated, so it has no mirror.
@@ -64,7 +55,7 @@ def _only(store: ObjectStore, benchmark: Benchmark, found: Mapping[str, Manifest
         else f"{store.url} has no copy of {benchmark.name}."
     )
     remedy = (
-        f"Pin one in benchmarks/{benchmark.name}.yaml: {', '.join(found)}."
+        f"Pin one in the benchmark's file, as `hub.revision` or `stored`: {', '.join(found)}."
         if found
         else f"Run mantis benchmark fetch {benchmark.name}."
     )
@@ -90,11 +81,12 @@ def check_mirrors(store: ObjectStore, benchmarks: Sequence[Benchmark]) -> None:
 
 def _fitting(store: ObjectStore, benchmark: Benchmark) -> dict[str, Manifest]:
     """The mirrored revisions that may be used: the pinned one alone, or all if none is pinned."""
-    hub = _hub(benchmark)
+    if benchmark.generated:
+        raise _generated_here(benchmark)
     return {
         revision: manifest
         for revision, manifest in mirrored(store, benchmark).items()
-        if hub.revision in (None, revision)
+        if benchmark.pinned in (None, revision)
     }
 
 
@@ -106,118 +98,164 @@ def mirrored(store: ObjectStore, benchmark: Benchmark) -> dict[str, Manifest]:
 
 
 def fetch(store: ObjectStore, benchmark: Benchmark) -> Manifest:
-    """Mirror the benchmark's files from the hub. Files that are in the store are not fetched again.
+    """Put the benchmark's files into the store: from the hub, or from `source` for your own benchmark.
 
-    A gated dataset needs HF_TOKEN in the environment. HF_ENDPOINT sets another hub.
+    Files that are in the store are not fetched again. A gated dataset needs HF_TOKEN in the environment. HF_ENDPOINT
+    sets another hub.
 
     Raises:
-        ConfigError: the benchmark is generated, so it is not on the hub.
-        InputError: the hub cannot be reached, refuses access, or lacks a file.
+        ConfigError: the benchmark is generated, or no file says where its files are.
+        InputError: the hub cannot be reached, refuses access, or lacks a file; or the folder has no file.
         IntegrityError: a downloaded file does not have the hash that the hub lists.
     """
-    hub = _hub(benchmark)
-    revision, files = _listing(hub)
+    if benchmark.generated:
+        raise _generated_here(benchmark)
+    if benchmark.hub is None:
+        return keep_files(store, benchmark)
+    hub, revision, files = _listing(benchmark.hub)
     prefix = ArtifactKind.SOURCE.address(benchmark=benchmark.name, revision=revision)
-    existing = read_manifest(store, prefix)
+    existing = _intact(store, prefix)
     if existing is not None:
-        problems = check_files(store, existing)
-        if not problems:
-            return existing
-        logger.warning("%s. The files are fetched again.", problems[0].rstrip("."))
-        delete_tree(store, mirrored_files(prefix))
+        return existing
     _fetch_files(store, mirrored_files(prefix), hub, revision, files)
-    config = {"dataset": hub.dataset, "revision": revision, "files": sorted(files)}
-    made = provenance(f"fetch-{benchmark.name}", REVISION, config)
+    config = {"dataset": hub.dataset, "revision": revision, "files": sorted(file.name for file in files)}
+    return _commit(store, prefix, benchmark, config, {"dataset": hub.dataset, "revision": revision})
+
+
+def keep_files(store: ObjectStore, benchmark: Benchmark) -> Manifest:
+    """Copy the files of your own benchmark into the store. The hash of their content is their revision.
+
+    Raises:
+        ConfigError: the benchmark has no `source`.
+        InputError: the source cannot be read, or has no file.
+    """
+    with tempfile.TemporaryDirectory(prefix="mantis-keep-") as temporary:
+        folder = _source_folder(benchmark, Path(temporary))
+        names = _files_below(folder, benchmark)
+        revision = _revision(folder, names)
+        prefix = ArtifactKind.SOURCE.address(benchmark=benchmark.name, revision=revision)
+        existing = _intact(store, prefix)
+        if existing is not None:
+            return existing
+        files = mirrored_files(prefix)
+        concurrently(lambda name: store.put_file(f"{files}/{name}", folder / name), names)
+    return _commit(store, prefix, benchmark, {"files": names, "revision": revision}, {"revision": revision})
+
+
+def revision_of_source(benchmark: Benchmark) -> str:
+    """The revision that `keep_files` gives to the files of your own benchmark. It raises the same errors."""
+    with tempfile.TemporaryDirectory(prefix="mantis-keep-") as temporary:
+        folder = _source_folder(benchmark, Path(temporary))
+        return _revision(folder, _files_below(folder, benchmark))
+
+
+def _source_folder(benchmark: Benchmark, temporary: Path) -> Path:
+    if not benchmark.source:
+        raise ConfigError(
+            f"{benchmark.name} has no `source`, so nothing says where its files are.",
+            remedy=f"Put them into a folder {benchmark.name}/ beside its YAML file, or write `source: FOLDER` into it.",
+        )
+    if "://" in benchmark.source:
+        download_tree(open_store(benchmark.source), "", temporary)
+        return temporary
+    return Path(benchmark.source)
+
+
+def _files_below(folder: Path, benchmark: Benchmark) -> list[str]:
+    """The names of all files below the folder, relative to it, but for hidden ones."""
+    below = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    names = sorted(path.as_posix() for path in below if not any(part.startswith(".") for part in path.parts))
+    for pattern in benchmark.patterns:
+        if not fnmatch.filter(names, pattern):
+            raise InputError(
+                f"{folder} has no file {pattern} of {benchmark.name}.",
+                remedy="Put the file there, or correct `source`, `file` or `files` of the benchmark.",
+            )
+    return names
+
+
+def _revision(folder: Path, names: list[str]) -> str:
+    hashes = concurrently(lambda name: sha256_file(folder / name), names)
+    return fingerprint(dict(zip(names, hashes, strict=True)))
+
+
+def _intact(store: ObjectStore, prefix: str) -> Manifest | None:
+    """The manifest at `prefix` if its files are as it says. Else its files are deleted."""
+    existing = read_manifest(store, prefix)
+    if existing is None:
+        return None
+    problems = check_files(store, existing)
+    if not problems:
+        return existing
+    logger.warning("%s. The files are fetched again.", problems[0].rstrip("."))
+    delete_tree(store, mirrored_files(prefix))
+    return None
+
+
+def _commit(
+    store: ObjectStore, prefix: str, benchmark: Benchmark, config: dict[str, Any], summary: dict[str, Number]
+) -> Manifest:
     described = describe_files(store, prefix)
     manifest = Manifest(
         kind=ArtifactKind.SOURCE,
         key=prefix,
         fingerprint=fingerprint({file.name: file.sha256 for file in described}),
-        made_by=made,
+        made_by=provenance(f"fetch-{benchmark.name}", REVISION, config),
         files=described,
-        summary={"dataset": hub.dataset, "revision": revision, "files": len(described)},
+        summary={**summary, "files": len(described)},
     )
     commit_manifest(store, manifest)
     return manifest
 
 
-def _hub(benchmark: Benchmark) -> BenchmarkHub:
-    if benchmark.hub is None:
-        raise ConfigError(f"{benchmark.name} is generated, not published.", remedy="Set evaluation.source = generated.")
-    return benchmark.hub
+def _generated_here(benchmark: Benchmark) -> ConfigError:
+    return ConfigError(f"{benchmark.name} is generated, not published.", remedy="Set evaluation.source = generated.")
 
 
-def _listing(hub: BenchmarkHub) -> tuple[str, dict[str, BenchmarkFile]]:
-    """Look up the commit of the revision and the files that match the patterns."""
-    at = hub.revision or "main"
-    with _open(f"/api/datasets/{hub.dataset}/revision/{at}?blobs=true") as answer:
-        told: dict[str, Any] = json.load(answer)
+def _listing(hub: BenchmarkHub) -> tuple[BenchmarkHub, str, list[BenchmarkFile]]:
+    """Find the dataset under its present name, else under an earlier one: its commit, and the files that match."""
+    dataset, told = _described_by_hub(hub)
     listed = {
         file["rfilename"]: BenchmarkFile(
-            size=int(file.get("size") or 0), sha256=(file.get("lfs") or {}).get("sha256", "")
+            name=file["rfilename"], size=int(file.get("size") or 0), sha256=(file.get("lfs") or {}).get("sha256", "")
         )
         for file in told["siblings"]
     }
-    wanted = {name: file for name, file in listed.items() if any(fnmatch.fnmatch(name, like) for like in hub.files)}
     unmatched = [like for like in hub.files if not fnmatch.filter(listed, like)]
     if unmatched:
         raise InputError(
-            f"{hub.dataset} has no file {', '.join(unmatched)} at revision {told['sha']}.",
+            f"{dataset} has no file {', '.join(unmatched)} at revision {told['sha']}.",
             remedy="Compare `hub` in the benchmark's YAML with the dataset's page.",
         )
-    return str(told["sha"]), wanted
+    wanted = [file for name, file in sorted(listed.items()) if any(fnmatch.fnmatch(name, like) for like in hub.files)]
+    return hub.model_copy(update={"dataset": dataset}), str(told["sha"]), wanted
+
+
+def _described_by_hub(hub: BenchmarkHub) -> tuple[str, dict[str, Any]]:
+    """The first name under which the hub knows the dataset, and the hub's description of its revision."""
+    refused: InputError | None = None
+    for dataset in (hub.dataset, *hub.moved_from):
+        try:
+            with open_hub(f"/api/datasets/{dataset}/revision/{hub.revision or 'main'}?blobs=true") as answer:
+                return dataset, json.load(answer)
+        except RefusedByHubError as error:  # the hub also refuses access to a dataset that does not exist
+            refused = refused or error
+    assert refused is not None
+    raise refused
 
 
 def _fetch_files(
-    store: ObjectStore, prefix: str, hub: BenchmarkHub, revision: str, files: dict[str, BenchmarkFile]
+    store: ObjectStore, prefix: str, hub: BenchmarkHub, revision: str, files: Sequence[BenchmarkFile]
 ) -> None:
-    progress = Progress(label=f"Fetching {hub.dataset}", total=sum(file.size for file in files.values()), unit="bytes")
-    for name, remote in sorted(files.items()):
-        there = store.stat(f"{prefix}/{name}")
-        if there is not None and there.size == remote.size:
-            progress.advance(remote.size)
-            continue
-        with tempfile.TemporaryDirectory(prefix="mantis-fetch-") as temporary:
-            path = Path(temporary) / "file"
-            with _open(f"/datasets/{hub.dataset}/resolve/{revision}/{name}") as answer, path.open("wb") as file:
-                for block in _blocks(answer, name):
-                    file.write(block)
-                    progress.advance(len(block))
-            if remote.sha256 and sha256_file(path) != remote.sha256:
-                raise IntegrityError(
-                    f"{name} does not have the SHA-256 that the hub lists.", remedy="Run the same command again."
-                )
-            store.put_file(f"{prefix}/{name}", path)
-
-
-def _blocks(answer: IO[bytes], name: str) -> Iterator[bytes]:
-    try:
-        while block := answer.read(BLOCK):
-            yield block
-    except (OSError, HTTPException) as error:
-        raise InputError(
-            f"The download of {name} broke off: {error}.", remedy="Run the same command again. It keeps whole files."
-        ) from None
-
-
-def _open(path: str) -> IO[bytes]:
-    root = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
-    request = urllib.request.Request(root + urllib.parse.quote(path, safe="/?=&"))
-    if token := os.environ.get("HF_TOKEN"):
-        request.add_unredirected_header("Authorization", f"Bearer {token}")
-    try:
-        opened: IO[bytes] = urllib.request.urlopen(request, timeout=TIMEOUT)
-        return opened
-    except urllib.error.HTTPError as error:
-        gated = error.code in (401, 403)
-        raise InputError(
-            f"{root} refused {path}: {error.code} {error.reason}.",
-            remedy="Accept the dataset's terms on its page and set HF_TOKEN." if gated else "Check the dataset's name.",
-        ) from None
-    except (OSError, HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise InputError(
-            f"{root} cannot be reached: {reason}.",
-            remedy="Fetch into the same store from a machine with network access, or copy the files into "
-            "<evaluation.source>/<benchmark>/.",
-        ) from None
+    progress = Progress(label=f"Fetching {hub.dataset}", total=sum(file.size for file in files), unit="bytes")
+    missing = []
+    for file in files:
+        there = store.stat(f"{prefix}/{file.name}")
+        if there is not None and there.size == file.size:
+            progress.advance(file.size)
+        else:
+            missing.append(file)
+    staging = staging_folder(store, hub.dataset.replace("/", "--"), revision)
+    download = HubDownload(dataset=hub.dataset, revision=revision, staging=staging, progress=progress)
+    for file, path in download.files(missing):
+        store.put_file(f"{prefix}/{file.name}", path)

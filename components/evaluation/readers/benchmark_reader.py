@@ -91,10 +91,10 @@ def benchmark_files(folder: Path, benchmark: Benchmark) -> tuple[str, ...]:
     Raises:
         InputError: a pattern matches no file.
     """
-    if benchmark.hub is None:
-        return (benchmark.file,)
+    if benchmark.layout == "json":
+        return benchmark.patterns
     found: list[str] = []
-    for pattern in benchmark.hub.files:
+    for pattern in benchmark.patterns:
         names = sorted(path.relative_to(folder).as_posix() for path in folder.glob(pattern) if path.is_file())
         if not names:
             raise InputError(

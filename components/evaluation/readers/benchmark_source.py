@@ -35,7 +35,8 @@ class BenchmarkSource:
 def open_benchmark_source(recipe: Recipe, benchmark: Benchmark, store: ObjectStore) -> Iterator[BenchmarkSource]:
     """Open the source of `benchmark`. Its images can be read until the context ends.
 
-    `evaluation.source` is one of:
+    Your own benchmark has its files in `store` if it is `stored`, else in its own `source`. For every other one
+    `evaluation.source` decides:
     - `generated`: the demo's generator;
     - `mirror`: the files that `mantis benchmark fetch` put into `store`;
     - a folder or store URL that holds a folder for each benchmark.
@@ -46,7 +47,11 @@ def open_benchmark_source(recipe: Recipe, benchmark: Benchmark, store: ObjectSto
     named = recipe.evaluation.source
     with tempfile.TemporaryDirectory(prefix="mantis-benchmark-") as temporary:
         root = Path(temporary)
-        if named == GENERATED:
+        if benchmark.stored:
+            yield _mirrored(find_mirror(store, benchmark), store, benchmark, root)
+        elif benchmark.source:
+            yield _given(_folder(benchmark.source, "", root), benchmark, root)
+        elif named == GENERATED:
             yield _generated(recipe, benchmark, root)
         elif named == MIRROR:
             yield _mirrored(find_mirror(store, benchmark), store, benchmark, root)
@@ -79,7 +84,7 @@ def _folder(source: str, name: str, temporary: Path) -> Path:
 
 def _given(folder: Path, benchmark: Benchmark, temporary: Path) -> BenchmarkSource:
     spool = temporary / "pictures"
-    if benchmark.hub is not None:  # gigabytes: hashed now, but read only if a question has no response yet
+    if benchmark.layout != "json":  # gigabytes: hashed now, but read only if a question has no response yet
         identity = {"content": files_identity(folder)}
         return BenchmarkSource(identity=identity, read=lambda: read_and_log(folder, benchmark, spool=spool))
     read = read_and_log(folder, benchmark, spool=spool)

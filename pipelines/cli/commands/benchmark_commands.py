@@ -25,23 +25,31 @@ if TYPE_CHECKING:
 benchmark = typer.Typer(help="Benchmarks: list, show, fetch.")
 
 
-@benchmark.command("list", epilog=examples("mantis benchmark list", "mantis benchmark list --json"))
-def list_(store: Store = "", as_json: AsJson = False) -> None:
-    """List the benchmarks, and which of them the store has."""
-    from components.evaluation.benchmarks.benchmark_catalog import known_benchmarks, load_benchmark
+@benchmark.command(
+    "list",
+    epilog=examples("mantis benchmark list", "mantis benchmark list ./mine.yaml", "mantis benchmark list --json"),
+)
+def list_(
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="FILE", help="YAML files of your own benchmarks.")
+    ] = None,
+    store: Store = "",
+    as_json: AsJson = False,
+) -> None:
+    """List the benchmarks, and which of them the store has. A wrong file is named, and stops no other."""
+    from components.evaluation.benchmarks.benchmark_catalog import listed_benchmarks
     from components.evaluation.benchmarks.benchmark_mirror import mirrored
 
     there = opened(store)
-    found = []
-    for each in (load_benchmark(name) for name in known_benchmarks()):
-        revisions = list(mirrored(there, each)) if each.hub is not None else []
-        found.append((each, revisions))
+    loaded, problems = listed_benchmarks(files or ())
+    found = [(each, [] if each.generated else list(mirrored(there, each))) for each in loaded]
     if as_json:
-        show_json({"benchmarks": [_benchmark_data(each, revisions) for each, revisions in found]})
+        listed = [_benchmark_data(each, revisions) for each, revisions in found]
+        show_json({"benchmarks": listed, "problems": [str(problem) for problem in problems]})
         return
     rows = []
     for each, revisions in found:
-        has = "generated" if each.hub is None else ", ".join(revision[:12] for revision in revisions) or "no"
+        has = "generated" if each.generated else ", ".join(revision[:12] for revision in revisions) or "no"
         comparable = sum(each.comparable(row) for row in each.paper)
         published = str(comparable) if comparable == len(each.paper) else f"{comparable} of {len(each.paper)}"
         tasks = str(len(each.skills))
@@ -53,6 +61,8 @@ def list_(store: Store = "", as_json: AsJson = False) -> None:
     show_table(columns, rows)
     show()
     tell("published: rows of published results on the same split with the same metric. Other rows get no verdict.")
+    for problem in problems:
+        tell(f"Not listed: {problem}")
 
 
 @benchmark.command("show", epilog=examples("mantis benchmark show mantis-eval", "mantis benchmark show blink --json"))
@@ -61,8 +71,8 @@ def show_(name: BenchmarkName, store: Store = "", as_json: AsJson = False) -> No
     from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
     from components.evaluation.benchmarks.benchmark_mirror import mirrored
 
-    each, there = load_benchmark(name), opened(store)
-    manifests = mirrored(there, each) if each.hub is not None else {}
+    each, there = load_benchmark(name, prompt=None), opened(store)
+    manifests = {} if each.generated else mirrored(there, each)
     if as_json:
         show_json(_benchmark_data(each, list(manifests)) | _details(each))
         return
@@ -70,8 +80,12 @@ def show_(name: BenchmarkName, store: Store = "", as_json: AsJson = False) -> No
     if each.hub is not None:
         pinned = each.hub.revision or "not pinned: `mantis benchmark fetch` resolves and records it"
         show(f"https://huggingface.co/datasets/{each.hub.dataset}  {pinned}")
-        for revision, manifest in manifests.items():
-            show(f"mirrored {revision}  {there.uri(manifest.key)}  {len(manifest.files)} files")
+        for earlier in each.hub.moved_from:
+            show(f"earlier name: https://huggingface.co/datasets/{earlier}")
+    elif not each.generated:
+        show(f"files: {each.source or 'the folder ' + each.name + '/ of evaluation.source'}")
+    for revision, manifest in manifests.items():
+        show(f"in the store: {revision}  {there.uri(manifest.key)}  {len(manifest.files)} files")
     show(f"prompts: {', '.join(each.prompts)}")
     for skill in each.skills.values():
         chance = "one in the number of options" if skill.chance is None else f"{skill.chance:.0%}"
@@ -82,17 +96,18 @@ def show_(name: BenchmarkName, store: Store = "", as_json: AsJson = False) -> No
         show(f"{number} published rows, {origin}, {split}{remark}")
 
 
-@benchmark.command(epilog=examples("mantis benchmark fetch mantis-eval"))
+@benchmark.command(epilog=examples("mantis benchmark fetch mantis-eval", "mantis benchmark fetch ./mine.yaml"))
 def fetch(name: BenchmarkName, store: Store = "") -> None:
-    """Mirror a published benchmark into the store, with the hash of every file. Started again, it continues.
+    """Put a benchmark into the store, with the hash of every file. Started again, it continues.
 
-    A recipe reads it with `evaluation.source: mirror`.
+    A published one comes from the hub, one of your own from its folder. A recipe reads it with `evaluation.source:
+    mirror`.
     """
     from components.evaluation.benchmarks import benchmark_mirror
     from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
 
     there = opened(store)
-    manifest = benchmark_mirror.fetch(there, load_benchmark(name))
+    manifest = benchmark_mirror.fetch(there, load_benchmark(name, prompt=None))
     size = sum(file.size for file in manifest.files)
     show(f"{there.uri(manifest.key)}  {len(manifest.files)} files, {size / 1e6:,.1f} MB")
 
@@ -163,14 +178,16 @@ def _rescore_file(
     from components.evaluation.readers.benchmark_source import local_copy, read_and_log
     from components.evaluation.rescore import rescore_file
 
-    if source == MIRROR and described.hub is None:
+    if source == MIRROR and described.generated:
         raise ConfigError(
             f"{described.name} is generated: it has no mirror.",
             remedy="Write it with `mantis data generate FOLDER`, and name --source FOLDER/benchmarks.",
         )
     with tempfile.TemporaryDirectory(prefix="mantis-rescore-") as temporary:
         root = Path(temporary)
-        if source == MIRROR:
+        if source == MIRROR and described.source and "://" not in described.source:
+            folder = Path(described.source)
+        elif source == MIRROR:
             manifest = find_mirror(store, described)
             folder = local_copy(store, f"{manifest.key}/files", root)
         else:
@@ -190,9 +207,21 @@ def _rescore_evaluation(store: ObjectStore, address: str, profile: "Scoring") ->
         raise ConfigError(
             f"{key!r} is no evaluation.", remedy=f"Name {ArtifactKind.EVALUATION.pattern.text}, or a JSONL file."
         )
-    described = load_benchmark(parts["benchmark"])
+    described = load_benchmark(parts["benchmark"], prompt=None, own=_own_of_run(store, key))
     made = rescore.rescore_evaluation(store, key, described, profile, seed=0)
     return described, parts["model"], made
+
+
+def _own_of_run(store: ObjectStore, evaluation: str) -> dict[str, Any]:
+    """The benchmarks that the recipe of the run of this evaluation describes itself; empty without such a recipe."""
+    from mantis.artifacts.manifest import read_manifest
+    from mantis.runs.step_runner import open_run
+
+    manifest = read_manifest(store, evaluation)
+    try:
+        return {} if manifest is None else open_run(manifest.made_by.run, store.url).recipe.evaluation.own_benchmarks
+    except ConfigError:  # the run was deleted
+        return {}
 
 
 def _write(path: Path, text: str) -> None:
@@ -210,7 +239,7 @@ def _benchmark_data(each: "Benchmark", revisions: list[str]) -> dict[str, Any]:
         "skills": list(each.skills),
         "metric": each.metric,
         "aggregation": each.aggregation,
-        "generated": each.hub is None,
+        "generated": each.generated,
         "mirrored": revisions,
         "published": len(each.paper),
         "comparable": sum(each.comparable(row) for row in each.paper),
@@ -221,6 +250,8 @@ def _details(each: "Benchmark") -> dict[str, Any]:
     return {
         "revision": each.revision(),
         "dataset": each.hub.dataset if each.hub else None,
+        "moved_from": list(each.hub.moved_from) if each.hub else [],
+        "source": each.source,
         "prompts": list(each.prompts),
         "chance": {name: skill.chance for name, skill in each.skills.items()},
         "results": [row.model_dump() | {"comparable": each.comparable(row)} for row in each.paper],

@@ -16,8 +16,7 @@ from pipelines.cli.arguments import (
     complete_subset,
     examples,
     opened,
-    overrides_of,
-    recipe_argument,
+    recipe_given,
 )
 from pipelines.cli.console import console, errors, ids, names, note, numbers, show, show_json, show_table, tell, texts
 
@@ -117,7 +116,7 @@ def plan(
     from components.data.published.published_sets import warnings
     from pipelines.execution.resolve import resolve_run
 
-    _, resolved = resolve_run(recipe_argument(recipe), overrides_of(set_, source), "")
+    _, resolved = resolve_run(*recipe_given(recipe, set_, source), "")
     sizes = sizes_of(opened(store), resolved)
     per_image = image_tokens or _image_tokens(resolved)
     planned = plan_epoch(resolved, sizes, image_tokens=per_image)

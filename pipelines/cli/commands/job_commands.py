@@ -12,8 +12,7 @@ from pipelines.cli.arguments import (
     Name,
     complete_recipe,
     examples,
-    overrides_of,
-    recipe_argument,
+    recipe_given,
 )
 from pipelines.cli.console import show
 
@@ -46,7 +45,7 @@ def job(
     if bool(recipe) == (shipped or check) or (shipped and check):
         raise typer.BadParameter("mantis job takes one of: RECIPE, --shipped, --check")
     if recipe:
-        print(render(recipe_argument(recipe), overrides_of(set_, None), name, store=store, image=image), end="")
+        print(render(*recipe_given(recipe, set_), name, store=store, image=image), end="")
         return
     if check:
         old = stale_jobs(FOLDER)

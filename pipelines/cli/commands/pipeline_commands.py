@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mantis.errors import ConfigError, did_you_mean
-from pipelines.cli.arguments import Changes, Name, PlatformFile, RecipeName, examples, overrides_of, recipe_argument
+from pipelines.cli.arguments import Changes, Name, PlatformFile, RecipeName, examples, recipe_given
 from pipelines.cli.console import show
 
 pipeline = typer.Typer(help="Kubeflow Pipelines: compile, submit.")
@@ -93,7 +93,7 @@ def submit(
     if cron and follow:
         raise typer.BadParameter("--cron and --follow exclude each other: leave one out")
     kfp.check_parameters(pipeline, model)
-    text, overrides = recipe_argument(recipe), overrides_of(set_, None)
+    text, overrides = recipe_given(recipe, set_, None, store)
     title = _title(pipeline, text, overrides, name, model, store)
     parameters = {"run_recipe": text, "run_overrides": overrides, "run_name": name, "store_url": store}
     server = kfp.Server(host=host.rstrip("/"), namespace=namespace, token=token, ca_file=ca)

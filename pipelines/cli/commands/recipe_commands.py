@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mantis.errors import ConfigError, did_you_mean
-from pipelines.cli.arguments import AsJson, Changes, RecipeName, examples, overrides_of, recipe_argument
+from pipelines.cli.arguments import AsJson, Changes, RecipeName, examples, recipe_given
 from pipelines.cli.console import ids, names, show, show_json, show_table, tell, texts
 
 recipe = typer.Typer(help="List recipes, and show their fields.")
@@ -42,7 +42,7 @@ def show_(name: RecipeName, set_: Changes = None, as_json: AsJson = False) -> No
     """Print a recipe as YAML, with every field written out."""
     from pipelines.execution.resolve import resolve_run
 
-    resolved = resolve_run(recipe_argument(name), overrides_of(set_, None), "")[1]
+    resolved = resolve_run(*recipe_given(name, set_), "")[1]
     if as_json:
         show_json(resolved.model_dump(mode="json"))
         return

@@ -29,8 +29,7 @@ from pipelines.cli.arguments import (
     complete_run,
     examples,
     opened,
-    overrides_of,
-    recipe_argument,
+    recipe_given,
 )
 from pipelines.cli.console import addresses, console, errors, ids, names, numbers, show, show_json, show_table, texts
 
@@ -101,7 +100,7 @@ def started(
     """Run `pipeline` to its end, draw its steps on `to`, and return the run."""
     from pipelines.execution.local_run import start
 
-    text, overrides = recipe_argument(recipe), overrides_of(set_, source)
+    text, overrides = recipe_given(recipe, set_, source, store)
     return start(text, overrides, name, opened(store).url, to, pipeline)
 
 

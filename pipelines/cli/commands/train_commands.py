@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.arguments import AsJson, Changes, RecipeName, examples, overrides_of, recipe_argument
+from pipelines.cli.arguments import AsJson, Changes, RecipeName, examples, recipe_given
 from pipelines.cli.console import ids, names, numbers, show, show_json, show_table, tell
 
 train = typer.Typer(help="Sizing of trainings: estimate.")
@@ -32,7 +32,7 @@ def estimate(
     """Estimate memory, checkpoint, disk and bandwidth of the published models, and measure budgets on this device."""
     from pipelines.execution.resolve import resolve_run
 
-    resolved = resolve_run(recipe_argument(recipe), overrides_of(set_, None), "")[1]
+    resolved = resolve_run(*recipe_given(recipe, set_), "")[1]
     estimates = _estimates(resolved, ranks)
     if as_json:
         show_json({"ranks": ranks, "estimates": estimates, "measured": _measured(resolved, memory)})

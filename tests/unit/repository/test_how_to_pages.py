@@ -4,13 +4,13 @@ import json
 import re
 from pathlib import Path
 
-import pytest
 from PIL import Image
 
 from components.data.prepare.conversation_rules import ConversationRules
 from components.data.sources.find import find_sources
 from components.evaluation.benchmarks import benchmark_catalog
 from components.evaluation.readers.benchmark_reader import read_benchmark
+from tests.fixtures.evaluation import WriteParquet
 
 HOW_TO = Path(__file__).parents[3] / "docs/how-to"
 
@@ -38,15 +38,30 @@ def test_the_conversation_of_bring_your_data_is_kept(tmp_path: Path) -> None:
     assert source.images.read("images/1.jpg", max_bytes=10_000).startswith(b"\xff\xd8")
 
 
-def test_the_benchmark_of_add_a_benchmark_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_benchmark_of_add_a_benchmark_is_read(tmp_path: Path) -> None:
     (described,) = [text for text in blocks("add-a-benchmark.md", "yaml") if text.startswith("title:")]
     samples = blocks("add-a-benchmark.md", "json")[0]
     (tmp_path / "pets.yaml").write_text(described)
-    monkeypatch.setattr(benchmark_catalog, "FOLDER", tmp_path)
     draw(tmp_path / "pets", json.loads(samples))
     (tmp_path / "pets/test.json").write_text(samples)
-    benchmark = benchmark_catalog.load_benchmark("pets")
-    (sample,) = read_benchmark(tmp_path / "pets", benchmark, spool=tmp_path).samples
+    benchmark = benchmark_catalog.load_benchmark(str(tmp_path / "pets.yaml"))
+    (sample,) = read_benchmark(Path(benchmark.source), benchmark, spool=tmp_path).samples
     assert sample.valid_answers(benchmark) == ("A", "B")
     assert len(sample.pictures) == sample.prompt.count("<image>") == 2
     assert sample.target.answers == ("A",)
+
+
+def test_the_parquet_lines_of_add_a_benchmark_are_enough(tmp_path: Path, write_parquet: WriteParquet) -> None:
+    described, parquet = (
+        next(text for text in blocks("add-a-benchmark.md", "yaml") if text.startswith(start))
+        for start in ("title:", "layout:")
+    )
+    rows = json.loads(blocks("add-a-benchmark.md", "json")[0])
+    draw(tmp_path / "pets", rows)
+    for row in rows:
+        row["images"] = [{"bytes": (tmp_path / "pets" / name).read_bytes(), "path": name} for name in row["images"]]
+    write_parquet(tmp_path / "pets/test.parquet", rows)
+    (tmp_path / "pets.yaml").write_text(parquet + described)
+    benchmark = benchmark_catalog.load_benchmark(str(tmp_path / "pets.yaml"))
+    (sample,) = read_benchmark(Path(benchmark.source), benchmark, spool=tmp_path).samples
+    assert len(sample.pictures) == 2

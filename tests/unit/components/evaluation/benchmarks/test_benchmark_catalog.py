@@ -49,7 +49,7 @@ def test_unknown_names_say_what_exists() -> None:
     [
         ("kind: short", "kind: essay", "kind = 'essay'"),
         ("metric: mantis", "metric: bleu", "metric = 'bleu'.*mathvista"),
-        ("kind: short", "layout: parquet\nkind: short", "needs one"),
+        ("kind: short", "layout: parquet\nkind: short", "needs `files`"),
         ("file: test.json", "files: test.json", "file"),
         ("chance: 0.5", "chance: 50", "skills.compare.chance = 50"),
         ("metric: mantis", "metric: [", "not YAML"),
