@@ -82,6 +82,8 @@ def _of(annotation: Any, metadata: list[Any]) -> st.SearchStrategy[Any]:
 
 
 def _plain(annotation: Any, metadata: list[Any]) -> st.SearchStrategy[Any]:
+    if annotation is Any:
+        return st.one_of(TEXT, st.integers(0, 3), st.lists(TEXT, max_size=2))
     if annotation is NoneType:
         return st.none()
     if annotation is bool:
