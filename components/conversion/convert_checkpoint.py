@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
+from transformers import AutoConfig, GenerationConfig
 
 from components.conversion.merge.merge_plan import ADAPTER_CONFIG, BASE, peft_model, plan_merge
 from components.conversion.model_card import model_card, notices
-from components.conversion.proof import DTYPES, prove_logits, prove_tensors
+from components.conversion.proof import DTYPES, model_of_config, prove_logits, prove_tensors
 from components.conversion.shard_writer import plan_shards, write_shards
 from components.conversion.zero.checkpoint_reader import read_file, read_last_step
 from components.conversion.zero.read_ahead import reading_ahead
@@ -92,7 +92,7 @@ def tensors_to_write(zero: Checkpoint, folder: Path) -> list[MasterTensor]:
     full = dict(zero.tensors)
     full |= {alias: replace(full[name], name=alias) for alias, name in zero.aliases.items()}
     with torch.device("meta"):
-        tied = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder)).all_tied_weights_keys
+        tied = model_of_config(folder).all_tied_weights_keys
     for target, source in tied.items():
         if target in full and source in full:
             if full[target].pieces != full[source].pieces:
@@ -119,7 +119,8 @@ def copy_model_files(run: Run, checkpoint: Manifest, folder: Path, precision: st
     config = {"dtype": name, **_with_dtype(json.loads(path.read_text()), name)}  # the default of from_pretrained
     path.write_text(json.dumps(config, indent=2) + "\n")
     if not (folder / "generation_config.json").exists():
-        GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder)).save_pretrained(folder)
+        of_model = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        GenerationConfig.from_model_config(of_model).save_pretrained(folder)
 
 
 def _with_dtype(config: dict[str, Any], name: str) -> dict[str, Any]:

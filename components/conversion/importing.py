@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText
 
 from components.conversion.merge.merge_plan import with_model_names
+from components.conversion.proof import model_of_config
 from components.conversion.zero.byte_sources import ByteSource, FileSource, StoreSource
 from components.conversion.zero.safetensors_index import SUFFIX, read_safetensors
 from components.conversion.zero.zero_checkpoint import MasterTensor
@@ -129,7 +129,7 @@ def _check(
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "config.json").write_bytes(origin.get("config.json"))
         with torch.device("meta"):
-            model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(scratch))
+            model = model_of_config(Path(scratch))
         found = with_model_names(stored, Path(scratch))
     _compare(model, found, source)
     return stored

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, PreTrainedModel
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
 from components.conversion.shard_writer import Shard, hash_written
 from mantis.errors import ConversionError
@@ -97,7 +97,14 @@ def load_model(folder: Path, dtype: torch.dtype, family_name: str) -> PreTrained
     Raises:
         ConversionError: weights are missing, are unexpected, or have another shape than the configuration states.
     """
-    model, report = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+    model, report = AutoModelForImageTextToText.from_pretrained(
+        folder,
+        dtype=dtype,
+        output_loading_info=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+    )
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report[what]:
             raise ConversionError(
@@ -108,6 +115,24 @@ def load_model(folder: Path, dtype: torch.dtype, family_name: str) -> PreTrained
     family(family_name).for_packing(model)
     loaded: PreTrainedModel = model.eval()
     return loaded
+
+
+def model_of_config(folder: Path) -> PreTrainedModel:
+    """Build transformers' class for the config.json in `folder`, without code from the folder and without its weights.
+
+    Raises:
+        ConversionError: the configuration names code of its own, or no model for images and texts.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        model: PreTrainedModel = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        first = str(error).partition("\n")[0]
+        raise ConversionError(
+            f"config.json describes no model that transformers knows ({first}).",
+            remedy="Use a model whose class is in transformers; code beside a model is never run.",
+        ) from None
+    return model
 
 
 def _compare(logits: Tensor, expected: Tensor, tolerance: float) -> float:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 from pydantic import ConfigDict, ValidationError
-from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from components.conversion.merge.adapter_merge import PREFIX, base_with_trained, merge_adapters, parse_adapter_config
-from components.conversion.proof import load_model
+from components.conversion.proof import load_model, model_of_config
 from components.conversion.shard_writer import plan_shards, write_shards
 from components.conversion.zero.byte_sources import ByteSource, store_sources
 from components.conversion.zero.checkpoint_reader import read_file
@@ -97,7 +97,7 @@ def with_model_names(stored: Mapping[str, MasterTensor], folder: Path) -> dict[s
         ConversionError: the layout joins or splits tensors, and only transformers' loader can convert that.
     """
     with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder))
+        model = model_of_config(folder)
     changes = get_model_conversion_mapping(model)
     renamings = [change for change in changes if isinstance(change, WeightRenaming)]
     converters = [change for change in changes if isinstance(change, WeightConverter)]

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoTokenizer, GenerationConfig
 
@@ -174,7 +175,7 @@ def load_encoder(folder: Path, settings: ModelSettings) -> PromptEncoder:
         EvaluationError: the folder holds no tokenizer.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _no_model(folder, error) from None
     kind = family(settings.family)
@@ -191,9 +192,14 @@ def load_generator(folder: Path, settings: ModelSettings, decoding: Decoding, de
     dtype: Any = torch.float32 if device == "cpu" else "auto"
     try:
         model = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True
+            folder,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise _no_model(folder, error) from None
     encoder = load_encoder(folder, settings)
     encoder.family.for_generation(model)

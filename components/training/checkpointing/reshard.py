@@ -24,6 +24,7 @@ from deepspeed.utils import (
 )
 from torch import Tensor, nn
 
+from components.training.checkpointing.deepspeed_files import map_shards
 from mantis.errors import IntegrityError
 
 MASTER, MOMENTS = "master", ("exp_avg", "exp_avg_sq")
@@ -39,7 +40,11 @@ class Whole:
 
 
 class Shards:
-    """All files of a checkpoint, mapped into memory. They are pickles: verify their hashes before opening them."""
+    """All files of a checkpoint, mapped into memory.
+
+    Raises:
+        IntegrityError: a file holds more than tensors and plain values.
+    """
 
     def __init__(self, folder: Path, *, world_size: int, zero_stage: int) -> None:
         self.stage, self.world_size = zero_stage, world_size
@@ -47,8 +52,8 @@ class Shards:
         optimizers = [f"{bf16}zero_pp_rank_{rank}_mp_rank_00_optim_states.pt" for rank in range(world_size)]
         ranks = range(world_size) if zero_stage == 3 else (None,)
         models = ["" if rank is None else f"zero_pp_rank_{rank}_" for rank in ranks]
-        self._states = [_open(folder / name)["optimizer_state_dict"] for name in optimizers]
-        self._models = [_open(folder / f"{prefix}mp_rank_00_model_states.pt") for prefix in models]
+        self._states = [map_shards(folder / name)["optimizer_state_dict"] for name in optimizers]
+        self._models = [map_shards(folder / f"{prefix}mp_rank_00_model_states.pt") for prefix in models]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -149,10 +154,6 @@ def load_resharded(engine: Any, shards: Shards, *, rank: int, frozen: bool = Tru
         buffers[name].data.copy_(value)
     for name, count in shards.counts.items():
         setattr(engine, name, count)
-
-
-def _open(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", mmap=True, weights_only=False)
 
 
 def _places(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from components.training.checkpointing.deepspeed_files import check_files, tensors_only
 from components.training.checkpointing.reshard import Shards, load_resharded
 from components.training.checkpointing.saver import (
     STATE,
@@ -36,7 +37,7 @@ def restore(
 
     Raises:
         TrainingError: there are checkpoints, but none is whole.
-        IntegrityError: the checkpoint belongs to another model.
+        IntegrityError: the checkpoint belongs to another model, or a file of it wants to run code.
     """
     steps = _agreed_steps(store, prefix, ranks)
     for step in steps:
@@ -51,9 +52,10 @@ def restore(
             fetches = same or ranks.local_rank == 0
             if not _fetched_whole(store, prefix, commit, ranks, folder, rank=ranks.rank if same else None, own=fetches):
                 continue
-            # The load unpickles these files, which may run any code: every hash was verified above.
+            _refuse_code(folder, ranks, own=fetches)
             if same:
-                engine.load_checkpoint(str(scratch), tag=step_folder(step), load_module_strict=frozen)
+                with tensors_only(engine):
+                    engine.load_checkpoint(str(scratch), tag=step_folder(step), load_module_strict=frozen)
             else:
                 _repartition(engine, commit, folder, ranks, zero_stage=zero_stage, frozen=frozen)
             if ranks.is_main:
@@ -113,6 +115,21 @@ def _fetched_whole(
     except IntegrityError as error:
         problem = error.problem
     return _agree(problem, commit.step, ranks)
+
+
+def _refuse_code(folder: Path, ranks: DistributedContext, *, own: bool) -> None:
+    """Raise the same IntegrityError on all ranks if a file that one rank fetched wants to run code. Collective."""
+    problem, remedy = "", ""
+    if own:
+        try:
+            check_files(folder)
+        except IntegrityError as error:
+            problem, remedy = error.problem, error.remedy
+    found: list[tuple[str, str]] = [("", "")] * ranks.world_size
+    dist.all_gather_object(found, (problem, remedy))
+    for planted, what_to_do in found:
+        if planted:
+            raise IntegrityError(planted, remedy=what_to_do)
 
 
 def _agree(problem: str, step: int, ranks: DistributedContext) -> bool:

@@ -258,7 +258,9 @@ def the_saved_model_equals_transformers(case: FamilyCase) -> None:
     with tempfile.TemporaryDirectory(prefix="mantis-family-") as folder:
         model.save_pretrained(folder)
         case.processor.save(Path(folder))
-        plain = AutoModelForImageTextToText.from_pretrained(folder, attn_implementation="eager").eval()
+        plain = AutoModelForImageTextToText.from_pretrained(
+            folder, attn_implementation="eager", local_files_only=True, trust_remote_code=False
+        ).eval()
     for at, sample in enumerate(case.samples):
         if sample.images:
             chosen = packed.target_samples == at

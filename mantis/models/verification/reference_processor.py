@@ -76,7 +76,7 @@ def saved_processor(processor: Processor) -> Any:
     """The processor that transformers makes of what ours saves."""
     with tempfile.TemporaryDirectory(prefix="mantis-processor-") as folder:
         processor.save(Path(folder))
-        return AutoProcessor.from_pretrained(folder)
+        return AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def expected(

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
+from mantis.artifacts.tensor_files import check_names
 from mantis.config.model_settings import ModelSettings
 from mantis.errors import ConfigError, InputError
 from mantis.models.family import Family, Processor
@@ -85,7 +87,10 @@ def load_whole(
 
     Raises:
         InputError: a tensor is missing, left over or of another shape; names it, and both shapes.
+        IntegrityError: a file of weights wants to run code.
     """
+    for pickled in sorted(folder.glob("*.bin")):
+        check_names(pickled)
     try:
         model, found = kind.from_pretrained(
             folder,
@@ -96,7 +101,7 @@ def load_whole(
             ignore_mismatched_sizes=True,  # so that all of them are named, not only the first
             **options,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(
             f"{folder} cannot be read as {kind.__name__}: {error}", remedy="Bring the folder again, whole."
         ) from None

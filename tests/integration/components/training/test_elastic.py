@@ -2,15 +2,20 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from components.training.step import train
 from mantis.artifacts.checkpoint import committed
 from mantis.artifacts.layout import step_folder
+from mantis.errors import MantisError
+from mantis.hashing import sha256_bytes
 from mantis.store.base import delete_tree
 from tests.fixtures.training import MakeRun
+from tests.helpers.planted_code import Planted
 
 RESUMED, COMPARED = 8, 20
 RECIPE = {
@@ -80,3 +85,32 @@ def test_the_same_samples_and_losses_on_another_layout(
     losses = [(was["loss"], became["loss"]) for was, became in zip(rows, again, strict=True)]
     for was, became in losses[RESUMED : RESUMED + COMPARED]:
         assert became == pytest.approx(was, abs=1e-4)
+
+
+@pytest.mark.parametrize(("ranks", "stage"), [(2, 3), (4, 2)], ids=["the same layout", "another layout"])
+@pytest.mark.parametrize("kind", ["model_states", "optim_states"])
+def test_a_planted_pickle_is_refused_by_name_and_not_run(
+    undisturbed: Undisturbed, make_run: MakeRun, tmp_path: Path, ranks: int, stage: int, kind: str
+) -> None:
+    prefix, marker = undisturbed.prefix, tmp_path / "it-was-run"
+    layout = {"training.gpus_per_node": str(ranks), "training.zero_stage": str(stage)}
+    run, mixture = make_run(f"planted-{ranks}-{kind}", {**RECIPE, **layout})
+    delete_tree(run.store, prefix)
+    base = f"{prefix}/{step_folder(RESUMED)}"
+    for key, data in undisturbed.objects.items():
+        if key.startswith(f"{base}/"):
+            run.store.put(key, data)
+    name = f"zero_pp_rank_1_mp_rank_00_{kind}.pt"
+    torch.save({"client": Planted(marker)}, tmp_path / name)
+    data = (tmp_path / name).read_bytes()
+    commit = json.loads(run.store.get(f"{base}/COMMIT"))
+    for file in commit["files"]:
+        if file["name"] == name:
+            file |= {"size": len(data), "sha256": sha256_bytes(data)}
+    run.store.put(f"{base}/{name}", data)
+    run.store.put(f"{base}/COMMIT", json.dumps(commit).encode())
+
+    with pytest.raises(MantisError, match=rf"{name} wants posix\.system"):
+        train(run, mixture)
+    assert not marker.exists()
+    assert committed(run.store, prefix) == [RESUMED]

@@ -1,4 +1,3 @@
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +15,7 @@ from components.conversion.zero.torch_zip import Archive
 from components.conversion.zero.zero_checkpoint import Checkpoint, read_checkpoint
 from mantis.errors import ConversionError
 from mantis.store.local import LocalStore
+from tests.helpers.planted_code import Planted
 
 TAG = "step-00000002"
 LAYOUTS = [f"zero{stage}-{world}" for stage in (2, 3) for world in (1, 2, 3, 7)]
@@ -138,16 +138,6 @@ def test_a_shard_of_another_world_size_is_refused(
         read(folder)
 
 
-class Foreign:
-    """A pickle that runs a command when it is loaded."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> Any:
-        return (os.system, (f"touch {self.marker}",))
-
-
 def test_a_foreign_pickle_is_refused_by_name_and_not_run(
     checkpoint_copy: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -155,7 +145,7 @@ def test_a_foreign_pickle_is_refused_by_name_and_not_run(
     path = folder / TAG / "mp_rank_00_model_states.pt"
     saved = torch.load(path, weights_only=False)
     marker = tmp_path / "it-was-run"
-    torch.save(saved | {"client": Foreign(marker)}, path)
+    torch.save(saved | {"client": Planted(marker)}, path)
     with pytest.raises(ConversionError, match=r"wants posix\.system"):
         read(folder)
     assert not marker.exists()

@@ -20,9 +20,10 @@ from transformers import (
 )
 
 from mantis.config.model_settings import FromScratch, ModelSettings
-from mantis.errors import ConfigError, InputError
+from mantis.errors import ConfigError, InputError, IntegrityError
 from mantis.models.family import Family
 from mantis.models.weights.loading import base_tokenizer, model_folder
+from tests.helpers.planted_code import Planted, plant_module
 
 NORM = "language_model.norm.weight"
 
@@ -151,6 +152,27 @@ def test_the_projector_of_stage_one_is_taken(
 def test_a_folder_without_a_model_stops(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no config\.json"):
         model_folder(str(tmp_path))
+
+
+def test_pickled_weights_that_run_code_are_refused_by_name(
+    llava: Family, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, whole: Path, tmp_path: Path
+) -> None:
+    marker = tmp_path / "it-was-run"
+    tensors = load_file(whole / "model.safetensors")
+    (whole / "model.safetensors").unlink()
+    torch.save(tensors | {"client": Planted(marker)}, whole / "pytorch_model.bin")
+    with pytest.raises(IntegrityError, match=r"pytorch_model\.bin wants posix\.system"):
+        llava.build(llava.processor(tokenizer, settings.model_copy(update={"base": str(whole)})), seed=1)
+    assert not marker.exists()
+
+
+def test_code_beside_a_base_is_not_run(
+    llava: Family, settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, whole: Path, tmp_path: Path
+) -> None:
+    marker = tmp_path / "it-was-run"
+    plant_module(whole, marker)
+    llava.build(llava.processor(tokenizer, settings.model_copy(update={"base": str(whole)})), seed=1)
+    assert not marker.exists()
 
 
 def test_the_base_tokenizer_gets_what_it_lacks(
