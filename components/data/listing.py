@@ -7,6 +7,7 @@ from components.data.mixture.epoch_estimate import SubsetSize
 from components.data.published.fetched import fetched_sets, source_url
 from components.data.published.published_sets import PublishedSubset, published
 from components.data.sources.find import find_sources
+from components.data.sources.reading import reading_of
 from components.data.sources.source import RowSource
 from components.data.step import prepare_task, resolve_subsets
 from mantis.artifacts.layout import ArtifactKind, datasets_of
@@ -42,7 +43,7 @@ def _at_source(source: str) -> dict[str, str]:
     words = {}
     for name, found in find_sources(source).items():
         extent = found.extent()
-        words[name] = f"{extent.rows:,} rows, {extent.bytes / 1e9:.2f} GB"
+        words[name] = f"{extent.rows:,} rows, {extent.bytes / 1e9:.2f} GB, {found.described()}"
     return words
 
 
@@ -84,7 +85,7 @@ def _sources(run: Run) -> dict[str, RowSource]:
     source = run.recipe.data.source
     if source == GENERATED or (source == FETCHED and not fetched_sets(run.store)):
         return {}
-    return find_sources(source_url(run.store, source))
+    return find_sources(source_url(run.store, source), reading_of(run.recipe.data))
 
 
 def _size(run: Run, name: str, source: RowSource | None) -> SubsetSize:

@@ -9,6 +9,7 @@ from typing import Any
 
 from components.data.published.fetched import fetched_sets, source_url
 from components.data.sources.find import find_sources, open_source
+from components.data.sources.reading import reading_of
 from components.data.sources.source import TRAIN, RowSource
 from components.data.sources.source_identity import Memory, hash_files
 from mantis import synthetic
@@ -83,6 +84,7 @@ def prepare_task(run: Run, subset: str) -> StepSpec:
         "source": _source_identity(run, subset),
         "subset": data.subset(subset).identity("max_images"),
         "limits": data.identity("max_turn_characters", "max_image_pixels", "max_image_bytes"),
+        **data.identity("format", "columns"),
     }
     return StepSpec(
         step=f"prepare-{subset}",
@@ -190,7 +192,10 @@ def _splits(run: Run) -> dict[str, str]:
         return dict.fromkeys(synthetic.SUBSETS, TRAIN)
     if source == FETCHED and not fetched_sets(run.store):
         return {}
-    return {name: found.split for name, found in find_sources(source_url(run.store, source)).items()}
+    return {
+        name: found.split
+        for name, found in find_sources(source_url(run.store, source), reading_of(run.recipe.data)).items()
+    }
 
 
 def _source_identity(run: Run, subset: str) -> dict[str, Any]:
@@ -202,7 +207,7 @@ def _source_identity(run: Run, subset: str) -> dict[str, Any]:
             "recipe": recipe.identity("seed"),
             "data": recipe.data.identity("generated_conversations"),
         }
-    source = open_source(source_url(run.store, recipe.data.source), subset)
+    source = open_source(source_url(run.store, recipe.data.source), subset, reading_of(recipe.data))
     return {"content": source.fingerprint(Memory(store=run.store))}
 
 
@@ -211,7 +216,7 @@ def _source(run: Run, subset: str) -> Iterator[RowSource]:
     """Open the raw rows. Generated rows are first written as JPEGs and JSON, then read like any other source."""
     recipe = run.recipe
     if recipe.data.source != GENERATED:
-        yield open_source(source_url(run.store, recipe.data.source), subset)
+        yield open_source(source_url(run.store, recipe.data.source), subset, reading_of(recipe.data))
         return
     with tempfile.TemporaryDirectory(prefix="mantis-demo-") as folder:
         synthetic.write_demo_subset(

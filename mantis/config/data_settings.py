@@ -34,6 +34,14 @@ class DataSettings(Settings):
         description="Raw data: `generated` (the demo's tasks), `fetched` (the sets of `mantis data fetch`), a folder, "
         "or a store URL.",
     )
+    format: str | None = Field(
+        None,
+        description="Form of the raw data, where the one that is found is not meant: that of the files, that of the "
+        "rows, or both as `json-lines/messages`. docs/how-to/bring-your-data.md lists them.",
+    )
+    columns: dict[str, str] = Field(
+        {}, description="Keys or columns of the raw rows under other names: `{query: question, images: pictures}`."
+    )
     generated_conversations: int = Field(20_000, ge=10)
     mixture: Name | None = Field(None, description="Name of a mixture in components/data/mixture/mixtures.yaml.")
     skills: tuple[Name, ...] = Field(

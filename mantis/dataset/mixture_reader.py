@@ -92,15 +92,23 @@ class MixtureReader:
 
 
 def conversation_of(row: dict[str, Any], *, turns: int | None = None) -> Conversation:
-    """Return the first `turns` turns (None: all) of a row of data.lance, with the sizes of their images."""
+    """Return the first `turns` turns (None: all) of a row of data.lance, with the sizes of their images.
+
+    A system text stands before the turns and is none of them.
+    """
+    first = 1 if row["roles"][:1] == ["system"] else 0
+    end = None if turns is None else first + turns
     kept = tuple(
         Turn(role=role, content=content)
-        for role, content in zip(row["roles"][:turns], row["contents"][:turns], strict=True)
+        for role, content in zip(row["roles"][first:end], row["contents"][first:end], strict=True)
     )
     shown = sum(turn.content.count(IMAGE_MARK) for turn in kept)
     sizes = zip(row["widths"][:shown], row["heights"][:shown], strict=True)
     return Conversation(
-        id=row["id"], turns=kept, sizes=tuple(ImageSize(width=width, height=height) for width, height in sizes)
+        id=row["id"],
+        system=row["contents"][0] if first else "",
+        turns=kept,
+        sizes=tuple(ImageSize(width=width, height=height) for width, height in sizes),
     )
 
 

@@ -26,9 +26,11 @@ class ImageSize:
 class Conversation:
     """Turns and the sizes of the images that their marks stand for, in order.
 
-    Holds as many `<image>` marks as `sizes`; `data` sees to that before anything else meets a conversation.
+    Holds as many `<image>` marks as `sizes`; `data` sees to that before anything else meets a conversation. `system`
+    replaces the system text of the chat template; empty keeps the template's own.
     """
 
     id: str
+    system: str = ""
     turns: tuple[Turn, ...]
     sizes: tuple[ImageSize, ...]

@@ -159,7 +159,7 @@ def _capturing(run: Run, found: dict[str, str]) -> Iterator[None]:
         assert isinstance(run.store, LocalStore)
         return stand_in(run.store, task.kind, f"{task.kind}/stand-in-{task.step}")
 
-    def source(_: str, subset: str) -> SimpleNamespace:
+    def source(_: str, subset: str, __: object) -> SimpleNamespace:
         return SimpleNamespace(fingerprint=lambda memory: fingerprint(subset))
 
     with ExitStack() as patched:

@@ -142,7 +142,7 @@ def _index(pool: LengthPool, counter: Counter, part: Chosen, ledger: Ledger) -> 
         kept = [
             _entry(part.subset, position, row["id"], length)
             for position, row, length in zip(positions, rows, lengths, strict=True)
-            if _note(ledger, part.subset, row, length, counter.context_length)
+            if _note(ledger, part.subset, row, length, counter)
         ]
         tables.append(pa.Table.from_pylist(kept, schema=SCHEMA))
         done += len(rows)
@@ -162,14 +162,20 @@ def visited(rows: pa.Table, visits: NDArray[np.int64]) -> pa.Table:
     return rows.take(places[there])
 
 
-def _note(ledger: Ledger, subset: str, row: dict[str, Any], length: Length, limit: int) -> bool:
-    """True if the sample is kept. A cut or dropped sample gets a ledger entry under its row in the source."""
+def _note(ledger: Ledger, subset: str, row: dict[str, Any], length: Length, counter: Counter) -> bool:
+    """True if the sample is kept. A changed or dropped sample gets a ledger entry under its row in the source."""
+    limit = str(counter.context_length)
     if not length.turns:
-        ledger.drop(subset, row["row"], row["id"], RowRejected("too-long", value=length.whole, threshold=str(limit)))
-    elif length.whole > length.tokens:
-        repair = RowRepaired(reason="truncated", value=str(length.whole), threshold=str(limit))
+        ledger.drop(subset, row["row"], row["id"], RowRejected("too-long", value=length.whole, threshold=limit))
+        return False
+    if length.whole > length.tokens:
+        repair = RowRepaired(reason="truncated", value=str(length.whole), threshold=limit)
         ledger.repair(subset, row["row"], row["id"], repair)
-    return length.turns > 0
+    if row["roles"][0] == "system" and not load_chat_template(counter.model.prompt).takes_system:
+        place = f"a chat template with a system text; {counter.model.prompt} has none"
+        repair = RowRepaired(reason="system-left-out", value=row["contents"][0], threshold=place)
+        ledger.repair(subset, row["row"], row["id"], repair)
+    return True
 
 
 def _entry(subset: str, position: int, name: str, length: Length) -> dict[str, Any]:

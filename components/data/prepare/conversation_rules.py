@@ -7,40 +7,44 @@ Two repairs follow the official code (TIGER-AI-Lab/Mantis, mantis/train/data.py)
 A row that breaks any other rule is rejected with a reason. Nothing is guessed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from components.data.sources.rejection import RowRejected, RowRepaired
+from components.data.sources.rows.normal_row import ImageRef, RawTurn, Role, shown
+from components.data.sources.rows.row_reader import AS_IT_IS, RowReader
 from mantis.models.conversation import IMAGE_MARK, Turn
 
-Role = Literal["user", "assistant"]
-ROLES: dict[str, Role] = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 ORDER: tuple[Role, Role] = ("user", "assistant")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageRef:
-    """An image of a row: its path in the source or, if the row embeds it, its bytes and a name for them."""
-
-    path: str
-    data: bytes | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A conversation that passed every rule. `images` holds one image for each mark, in order."""
+    """A conversation that passed every rule. `images` holds one image for each mark, in order.
+
+    `system` is the text before the first turn; empty if there is none.
+    """
 
     id: str
+    system: str = ""
     turns: tuple[Turn, ...]
     images: tuple[ImageRef, ...]
     repairs: tuple[RowRepaired, ...] = ()
+
+    @property
+    def said(self) -> list[tuple[Role, str]]:
+        """Role and content of everything in order, beginning with the system text."""
+        turns: list[tuple[Role, str]] = [(turn.role, turn.content) for turn in self.turns]
+        return [("system", self.system), *turns] if self.system else turns
 
 
 class ConversationRules:
     """Checks the rows of one subset in order, and remembers their ids to find duplicates."""
 
-    def __init__(self, *, max_images: int | None, max_turn_characters: int) -> None:
+    def __init__(self, *, max_images: int | None, max_turn_characters: int, reader: RowReader = AS_IT_IS) -> None:
         self._max_images, self._max_turn_characters = max_images, max_turn_characters
+        self._reader = reader
         self._met: set[str] = set()
 
     def meet(self, row: int, raw: Any) -> str:
@@ -51,7 +55,7 @@ class ConversationRules:
         """
         if not isinstance(raw, dict):
             raise RowRejected("row-malformed", value=type(raw).__name__, threshold="a mapping")
-        name = identify(row, raw)
+        name = self._reader.identify(row, raw)
         _require_text("id", name)
         if name in self._met:
             raise RowRejected("id-duplicate", value=name)
@@ -65,80 +69,48 @@ class ConversationRules:
             RowRejected: the row breaks a rule.
         """
         name = self.meet(row, raw)
-        turns, repairs = _turns(raw, self._max_turn_characters)
-        images = _images(raw)
-        if self._max_images is not None and len(images) > self._max_images:
-            raise RowRejected("images-too-many", value=len(images), threshold=str(self._max_images))
-        return _with_marks(Checked(id=name, turns=turns, images=images, repairs=repairs))
+        found = self._reader.read(raw)
+        if self._max_images is not None and len(found.images) > self._max_images:
+            raise RowRejected("images-too-many", value=len(found.images), threshold=str(self._max_images))
+        system = found.turns[0].content if found.turns and found.turns[0].role == "system" else ""
+        if system:
+            _require_length("the system text", system, self._max_turn_characters)
+            if IMAGE_MARK in system:
+                raise RowRejected("marks-too-many", value="the system text has a mark", threshold="marks in turns")
+        said = found.turns[1:] if system else found.turns
+        turns, repairs = _turns(said, self._max_turn_characters)
+        return _with_marks(Checked(id=name, system=system, turns=turns, images=found.images, repairs=repairs))
 
 
-def identify(row: int, raw: Any) -> str:
-    """The row's id, or `row-<number>` if it has none."""
-    found = raw.get("id") if isinstance(raw, dict) else None
-    return str(found) if isinstance(found, str | int) and found != "" else f"row-{row}"
-
-
-def _turns(raw: dict[str, Any], max_characters: int) -> tuple[tuple[Turn, ...], tuple[RowRepaired, ...]]:
-    messages = raw.get("conversations", raw.get("conversation"))
-    if not isinstance(messages, list) or not messages:
-        raise RowRejected("conversation-missing", value=_kind(messages), threshold="a list of turns")
-    skipped = 1 if _role(messages[0]) == "assistant" else 0
+def _turns(said: Sequence[RawTurn], max_characters: int) -> tuple[tuple[Turn, ...], tuple[RowRepaired, ...]]:
+    """Check the turns behind the system text."""
+    skipped = 1 if said and said[0].role == "assistant" else 0
     turns = tuple(
-        _turn(f"turn {number + 1}", message, ORDER[(number - skipped) % 2], max_characters)
-        for number, message in enumerate(messages)
+        _turn(f"turn {number + 1}", turn, ORDER[(number - skipped) % 2], max_characters)
+        for number, turn in enumerate(said)
         if number >= skipped
     )
     if len(turns) % 2 or not turns:
-        raise RowRejected("answer-missing", value=f"the last of {len(messages)} turns", threshold="an assistant's turn")
+        raise RowRejected("answer-missing", value=f"the last of {len(said)} turns", threshold="an assistant's turn")
     if not skipped:
         return turns, ()
-    return turns, (RowRepaired(reason="first-turn-skipped", value=_kind(messages[0]), threshold="a user's turn"),)
+    value = shown({"role": "assistant", "content": said[0].content})
+    return turns, (RowRepaired(reason="first-turn-skipped", value=value, threshold="a user's turn"),)
 
 
-def _turn(where: str, message: Any, expected: Role, max_characters: int) -> Turn:
-    role = _role(message)
-    if not isinstance(message, dict):
-        raise RowRejected("turn-malformed", value=f"{where}: {_kind(message)}", threshold="a mapping")
-    if role is None:
-        found = message.get("from", message.get("role"))
-        raise RowRejected("role-unknown", value=f"{where}: {found!r}", threshold=", ".join(ROLES))
-    if role != expected:
-        raise RowRejected("role-order", value=f"{where}: {role}", threshold=expected)
-    content = message.get("value", message.get("content"))
-    if not isinstance(content, str):
-        raise RowRejected("turn-malformed", value=f"{where}: {_kind(content)}", threshold="text")
+def _turn(where: str, turn: RawTurn, expected: Role, max_characters: int) -> Turn:
+    if turn.role != expected or turn.role == "system":
+        raise RowRejected("role-order", value=f"{where}: {turn.role}", threshold=expected)
+    _require_length(where, turn.content, max_characters)
+    if turn.role == "assistant" and not turn.content.replace(IMAGE_MARK, "").strip():
+        raise RowRejected("answer-empty", value=where)
+    return Turn(role=turn.role, content=turn.content)
+
+
+def _require_length(where: str, content: str, max_characters: int) -> None:
     if len(content) > max_characters:
         raise RowRejected("text-too-long", value=f"{where}: {len(content)} characters", threshold=str(max_characters))
     _require_text(where, content)
-    if role == "assistant" and not content.replace(IMAGE_MARK, "").strip():
-        raise RowRejected("answer-empty", value=where)
-    return Turn(role=role, content=content)
-
-
-def _role(message: Any) -> Role | None:
-    found = message.get("from", message.get("role")) if isinstance(message, dict) else None
-    return ROLES.get(found) if isinstance(found, str) else None
-
-
-def _images(raw: dict[str, Any]) -> tuple[ImageRef, ...]:
-    images = raw.get("images")
-    if images is None:  # rows of LLaVA-Pretrain hold one image in `image`
-        images = [raw["image"]] if raw.get("image") is not None else []
-    if not isinstance(images, list):
-        raise RowRejected("images-malformed", value=_kind(images), threshold="a list of images")
-    return tuple(_image(number, image) for number, image in enumerate(images))
-
-
-def _image(number: int, image: Any) -> ImageRef:
-    """Parse an entry of `images`: a path, or a mapping with `bytes`, `path` or both."""
-    fields = image if isinstance(image, dict) else {"path": image}
-    path, data = fields.get("path"), fields.get("bytes")
-    if path is None and isinstance(data, bytes):
-        path = f"#{number + 1}"
-    if not isinstance(path, str) or not (data is None or isinstance(data, bytes)):
-        raise RowRejected("images-malformed", value=f"image {number + 1}: {_kind(image)}", threshold="a path or bytes")
-    _require_text("an image's path", path)
-    return ImageRef(path=path, data=data)
 
 
 def _with_marks(checked: Checked) -> Checked:
@@ -159,7 +131,3 @@ def _require_text(where: str, value: str) -> None:
         value.encode()
     except UnicodeEncodeError as error:
         raise RowRejected("text-not-utf8", value=f"{where}, character {error.start + 1}") from None
-
-
-def _kind(value: Any) -> str:
-    return "nothing" if value is None else f"{type(value).__name__} {str(value)[:60]!r}"

@@ -197,7 +197,7 @@ class _Tally:
 
 
 def _line(row: CheckedRow) -> str:
-    turns = [[turn.role, turn.content] for turn in row.conversation.turns]
+    turns = [[role, content] for role, content in row.conversation.said]
     images = [[image.path, image.sha256] for image in row.images]
     return canonical_json([row.number, row.conversation.id, turns, images]) + "\n"
 
@@ -219,8 +219,8 @@ def _batch(rows: list[CheckedRow]) -> pa.RecordBatch:
     columns = [
         [row.number for row in rows],
         [row.conversation.id for row in rows],
-        [[turn.role for turn in row.conversation.turns] for row in rows],
-        [[turn.content for turn in row.conversation.turns] for row in rows],
+        [[role for role, _ in row.conversation.said] for row in rows],
+        [[content for _, content in row.conversation.said] for row in rows],
         *([[getattr(image, name) for image in row.images] for row in rows] for name in IMAGE_FIELDS),
     ]
     arrays = [pa.array(values, type=field.type) for values, field in zip(columns, SCHEMA, strict=True)]

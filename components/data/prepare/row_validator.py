@@ -7,10 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from components.data.prepare.conversation_rules import Checked, ConversationRules, ImageRef, identify
+from components.data.prepare.conversation_rules import Checked, ConversationRules
 from components.data.prepare.image_checks import CheckedImage, check_image
 from components.data.prepare.ledger import LedgerEntry, dropped, repaired
 from components.data.sources.rejection import RowRejected
+from components.data.sources.rows.normal_row import ImageRef
 from components.data.sources.source import RowSource, Wanted
 from mantis.progress import Progress
 
@@ -62,7 +63,9 @@ class RowValidator:
         self._subset, self._source, self._limits = subset, source, limits
         self._threads = workers * (THREADS_ON_DISK if source.url.startswith("file:") else THREADS)
         self._ahead = workers * AHEAD
-        self._rules = ConversationRules(max_images=limits.max_images, max_turn_characters=limits.max_turn_characters)
+        self._rules = ConversationRules(
+            max_images=limits.max_images, max_turn_characters=limits.max_turn_characters, reader=source.reader
+        )
         self.read = 0
 
     def outcomes(self, wanted: Wanted) -> Iterator[RowResult]:
@@ -103,7 +106,7 @@ class RowValidator:
         try:
             row = work.result()
         except RowRejected as refusal:
-            entry = dropped(self._subset, number, identify(number, raw), refusal)
+            entry = dropped(self._subset, number, self._source.reader.identify(number, raw), refusal)
             return RowResult(row=None, number=number, ledger=(entry,))
         repairs = [*row.conversation.repairs, *(image.repair for image in row.images if image.repair)]
         entries = tuple(repaired(self._subset, number, row.conversation.id, repair) for repair in repairs)

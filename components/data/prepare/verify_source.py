@@ -6,6 +6,7 @@ from typing import Any
 from components.data.prepare.row_validator import RowLimits, RowResult, RowValidator
 from components.data.published.fetched import source_url
 from components.data.sources.find import open_source
+from components.data.sources.reading import reading_of
 from mantis.artifacts.layout import subset_of
 from mantis.artifacts.manifest import Manifest
 from mantis.artifacts.source_names import GENERATED
@@ -38,7 +39,7 @@ def check_origin(store: ObjectStore, dataset: Manifest) -> tuple[list[str], str]
 
 def _differences(run: Run, subset: str, dataset: Manifest) -> Iterator[str]:
     data = run.recipe.data
-    source = open_source(source_url(run.store, data.source), subset)
+    source = open_source(source_url(run.store, data.source), subset, reading_of(data))
     limits = RowLimits(
         max_images=data.subset(subset).max_images,
         max_turn_characters=data.max_turn_characters,
@@ -74,8 +75,8 @@ def _compare(prepared: dict[str, Any] | None, outcome: RowResult) -> Iterator[st
         why = outcome.ledger[0]
         yield f"was kept when the dataset was prepared, and is rejected now: {why.reason} {why.value}".rstrip()
         return
-    turns = found.conversation.turns
-    if [turn.content for turn in turns] != prepared["contents"] or [turn.role for turn in turns] != prepared["roles"]:
+    said = found.conversation.said
+    if [content for _, content in said] != prepared["contents"] or [role for role, _ in said] != prepared["roles"]:
         yield "the text of its conversation has changed"
     if found.conversation.id != prepared["id"]:
         yield f"its id was {prepared['id']!r}, and is now {found.conversation.id!r}"

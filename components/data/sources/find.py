@@ -1,26 +1,31 @@
 """Finds the subsets in a local folder or a bucket, and the layout of each."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from components.data.sources.folder_images import FolderImages, LocalImages
-from components.data.sources.json_rows import PREFERRED, JsonRows
-from components.data.sources.parquet_rows import ParquetRows
-from components.data.sources.source import TRAIN, ImageSource, RowSource, RowStream
-from components.data.sources.zip_images import ZipImages
+from components.data.sources.files.form_table import SOURCE_FORMS
+from components.data.sources.files.json_list import JSON_LIST
+from components.data.sources.files.parquet_rows import PARQUET, is_published
+from components.data.sources.files.source_form import SourceForm, base_name
+from components.data.sources.images.beside_images import BesideImages
+from components.data.sources.images.folder_images import FolderImages, LocalImages
+from components.data.sources.images.zip_images import ZipImages
+from components.data.sources.reading import AS_FOUND, Reading
+from components.data.sources.rows.row_reader import RowReader
+from components.data.sources.source import TRAIN, ImageSource, RowSource
 from mantis.errors import ConfigError, NotFoundError
 from mantis.store.base import ObjectStore, StoredObject, concurrently
 from mantis.store.local import LocalStore
 from mantis.store.opening import open_store
 
-SPLITS = (TRAIN, "val")
-BEGINNING = 4096  # bytes of a JSON file that are read to see whether it is a list
+SPLITS = (TRAIN, "val", "validation", "test")
+PREFERRED = "train.json"
 
 
-def find_sources(url: str) -> dict[str, RowSource]:
-    """Find the subsets at `url`, by name.
+def find_sources(url: str, reading: Reading = AS_FOUND) -> dict[str, RowSource]:
+    """Find the subsets at `url`, by name. `reading` overrides the forms that are found.
 
     If the folder itself holds rows, it is the only subset. Else each of its subfolders with rows is a subset. The
     validation split of a folder is a subset of its own: `nlvr2` and `nlvr2-val`.
@@ -34,26 +39,26 @@ def find_sources(url: str) -> dict[str, RowSource]:
         files, folders = store.children("")
     except NotFoundError as error:
         raise ConfigError(f"data.source = {url!r}: {error.problem}", remedy="Set a folder or a bucket.") from None
-    found = _sources_in(store, "", name, files)
+    found = _sources_in(store, "", name, files, reading)
     if not found:
-        inner = concurrently(lambda key: _sources_in(store, key, key, store.children(key)[0]), folders)
+        inner = concurrently(lambda key: _sources_in(store, key, key, store.children(key)[0], reading), folders)
         found = [source for sources in inner for source in sources]
     if not found:
         raise ConfigError(
             f"data.source = {url!r} holds no subset.",
-            remedy="Put train-*.parquet with its zips, or a JSON file with a list of rows, into it or its subfolders "
-            "(docs/how-to/bring-your-data.md).",
+            remedy="Put rows into it or its subfolders, in one of these forms: "
+            f"{', '.join(form.name for form in SOURCE_FORMS)} (docs/how-to/bring-your-data.md).",
         )
     return _by_name(found)
 
 
-def open_source(url: str, subset: str) -> RowSource:
+def open_source(url: str, subset: str, reading: Reading = AS_FOUND) -> RowSource:
     """Open the subset `subset` at `url`.
 
     Raises:
         ConfigError: the source has no such subset.
     """
-    found = find_sources(url)
+    found = find_sources(url, reading)
     if subset not in found:
         raise ConfigError(
             f"subset = {subset!r} is not at data.source = {url!r}.", remedy=f"Choose one of {', '.join(found)}."
@@ -79,24 +84,67 @@ def _open(url: str) -> ObjectStore:
     return LocalStore(folder)
 
 
-def _sources_in(store: ObjectStore, folder: str, name: str, files: Sequence[StoredObject]) -> list[RowSource]:
+def _sources_in(
+    store: ObjectStore, folder: str, name: str, files: Sequence[StoredObject], reading: Reading
+) -> list[RowSource]:
     """The splits of the subset that consists of these files; empty if the files hold no rows."""
-    found = []
-    for split in SPLITS:
-        rows = [file for file in files if re.fullmatch(rf"{split}(-.*)?\.parquet", _base(file))]
-        if rows:
-            zips = [file for file in files if re.fullmatch(rf"{split}_images.*\.zip", _base(file))]
-            rows_kept = ParquetRows(store=store, files=tuple(rows))
-            found.append(_source(store, folder, _name(name, split), split, rows_kept, rows, zips))
-    if found:
-        return found
-    rows = [file for file in files if _base(file) == PREFERRED]
-    rows = rows or [file for file in files if file.key.endswith(".json") and _begins_as_list(store, file)]
-    if not rows:
-        return []
-    zips = [file for file in files if file.key.endswith(".zip")]
-    json = JsonRows(store=store, folder=folder, files=tuple(rows))
-    return [_source(store, folder, _name(name, TRAIN), TRAIN, json, rows, zips)]
+    form, splits = _splits_in(store, files, reading)
+    zips = [file for file in files if file.key.lower().endswith(".zip")]
+    return [
+        _source(store, folder, _name(name, split), split, form, rows, _zips_of(split, splits, zips, form), reading)
+        for split, rows in splits.items()
+    ]
+
+
+def _splits_in(
+    store: ObjectStore, files: Sequence[StoredObject], reading: Reading
+) -> tuple[SourceForm, dict[str, list[StoredObject]]]:
+    """The form of the files and the files of each split.
+
+    The order is: the published layout, files that are named by a split, any files of a form.
+    """
+    forms = SOURCE_FORMS if reading.source_form is None else (reading.source_form,)
+    if PARQUET in forms:
+        published = {split: [file for file in files if is_published(file, split)] for split in SPLITS}
+        if any(published.values()):
+            return PARQUET, {split: found for split, found in published.items() if found}
+    here = {form: [file for file in files if form.accepts(file)] for form in forms}
+    if reading.source_form is None:
+        here = {form: [file for file in found if form.recognises(store, file)] for form, found in here.items()}
+    for form, found in here.items():
+        named = {split: _named(found, split, form) for split in SPLITS}
+        if named[TRAIN]:
+            return form, {split: rows for split, rows in named.items() if rows}
+    for form, found in here.items():
+        if found:
+            return form, {TRAIN: found}
+    broken = [file for file in files if base_name(file) == PREFERRED and JSON_LIST in forms]
+    return JSON_LIST, {TRAIN: broken} if broken else {}  # its parser says what is wrong with it
+
+
+def _named(files: Sequence[StoredObject], split: str, form: SourceForm) -> list[StoredObject]:
+    """The files that are named by the split: `train.jsonl` alone, else `train-0.jsonl`, `train_a.jsonl` and so on."""
+    stems = {file.key: _stem(file, form) for file in files}
+    exact = [file for file in files if stems[file.key] == split]
+    return exact or [file for file in files if re.fullmatch(rf"{split}[-_.].*", stems[file.key])]
+
+
+def _stem(file: StoredObject, form: SourceForm) -> str:
+    suffix = max((end for end in form.suffixes if file.key.lower().endswith(end)), key=len)
+    return base_name(file)[: -len(suffix)]
+
+
+def _zips_of(split: str, splits: Iterable[str], zips: Sequence[StoredObject], form: SourceForm) -> list[StoredObject]:
+    """The zips with the images of a split: in Parquet's layout those that are named by it, else those of no other."""
+    own = [file for file in zips if _is_named_for(file, split)]
+    if own and form is PARQUET:
+        return own
+    others = [other for other in splits if other != split]
+    return [file for file in zips if not any(_is_named_for(file, other) for other in others)]
+
+
+def _is_named_for(file: StoredObject, split: str) -> bool:
+    return re.fullmatch(rf"{split}_images.*\.zip", base_name(file)) is not None
 
 
 def _source(
@@ -104,24 +152,47 @@ def _source(
     folder: str,
     name: str,
     split: str,
-    rows: RowStream,
+    form: SourceForm,
     files: Sequence[StoredObject],
     zips: Sequence[StoredObject],
+    reading: Reading,
 ) -> RowSource:
-    """Make a source. Its images are members of the zips if there are zips, else files below the folder."""
-    images: ImageSource
-    if zips:
-        images = ZipImages(store=store, files=tuple(sorted(zips, key=_part)))
-    elif isinstance(store, LocalStore):
-        images = LocalImages(store=store, folder=folder)
-    else:
-        images = FolderImages(store=store, folder=folder)
+    """Make a source. Its images are members of the zips if there are zips, and files below the folder."""
+    reader = RowReader(form=reading.row_form, columns=reading.columns, roots=_roots(store, folder))
+    rows = form.open(store, files, reader)
 
     def stored_bytes() -> int:
-        listed = store.list(folder) if isinstance(rows, JsonRows) and not zips else [*files, *zips]
+        listed = [*files, *zips] if zips or form is PARQUET else store.list(folder)
         return sum(file.size for file in listed)
 
-    return RowSource(name=name, split=split, rows=rows, images=images, stored_bytes=stored_bytes)
+    return RowSource(
+        name=name,
+        split=split,
+        form=form.name,
+        rows=rows,
+        reader=reader,
+        images=_images(store, folder, zips),
+        published=reading == AS_FOUND and all(is_published(file, split) for file in files),
+        stored_bytes=stored_bytes,
+    )
+
+
+def _images(store: ObjectStore, folder: str, zips: Sequence[StoredObject]) -> ImageSource:
+    """The images below a folder: members of its zips, then files."""
+    beside = FolderImages(store=store, folder=folder)
+    if isinstance(store, LocalStore):
+        beside = LocalImages(store=store, folder=folder)
+    if not zips:
+        return beside
+    return BesideImages(zips=ZipImages(store=store, files=tuple(sorted(zips, key=_part))), folder=beside)
+
+
+def _roots(store: ObjectStore, folder: str) -> tuple[str, ...]:
+    """What absolute paths of images below the folder begin with."""
+    if not isinstance(store, LocalStore):
+        return (f"{store.uri(folder).rstrip('/')}/",)
+    place = store.root / folder
+    return tuple(dict.fromkeys(f"{path.as_posix().rstrip('/')}/" for path in (place, place.resolve())))
 
 
 def _by_name(sources: Sequence[RowSource]) -> dict[str, RowSource]:
@@ -143,16 +214,7 @@ def _name(folder: str, split: str) -> str:
     return name + suffix
 
 
-def _base(file: StoredObject) -> str:
-    return file.key.rpartition("/")[2]
-
-
 def _part(file: StoredObject) -> tuple[int, str]:
     """Sort key that orders parts by their numbers: 2 before 10."""
     number = re.search(r"(\d+)\.zip$", file.key)
     return (int(number[1]) if number else 0, file.key)
-
-
-def _begins_as_list(store: ObjectStore, file: StoredObject) -> bool:
-    text = store.get_range(file.key, 0, BEGINNING).decode("utf-8-sig", errors="replace")
-    return text.lstrip().startswith("[")

@@ -1,18 +1,20 @@
 """The interface of a source of raw rows, for every layout and place.
 
-A source combines a row stream (`JsonRows`, `ParquetRows`) with an image source (`FolderImages`, `ZipImages`).
+A source combines a row stream (`files/`), the form of its rows (`rows/`) and an image source (`images/`).
 """
 
-import posixpath
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from components.data.sources.rejection import RowRejected
-from components.data.sources.source_identity import Memory
+from components.data.sources.rows.row_reader import RowReader
+from components.data.sources.source_identity import Memory, Named
 from mantis.hashing import fingerprint
 
 TRAIN = "train"
+# Raise it when the same files give other rows or images. The published layout keeps its first addresses.
+READER_REVISION = 2
 Wanted = Callable[[int], bool]
 
 
@@ -52,8 +54,8 @@ class ImageSource(Protocol):
         """
         ...
 
-    def fingerprint(self, memory: Memory, rows: RowStream) -> str:
-        """Hash of every image that the paths of `rows` may read. It does not depend on the place of the files."""
+    def fingerprint(self, memory: Memory, named: Named) -> str:
+        """Hash of every image that the paths of `named()` may read. It does not depend on the place of the files."""
         ...
 
 
@@ -67,12 +69,22 @@ class Extent:
 
 @dataclass(frozen=True, kw_only=True)
 class RowSource:
-    """One split of one subset. `stored_bytes()` sums up the sizes of its files."""
+    """One split of one subset.
+
+    Args:
+        form: name of the form of its files.
+        reader: reads the rows, whatever their form.
+        published: the rows have the published layout, which has been read in the same way from the beginning.
+        stored_bytes: sums up the sizes of its files.
+    """
 
     name: str
     split: str
+    form: str
     rows: RowStream
+    reader: RowReader
     images: ImageSource
+    published: bool
     stored_bytes: Callable[[], int]
 
     @property
@@ -82,8 +94,29 @@ class RowSource:
 
     def fingerprint(self, memory: Memory) -> str:
         """Hash of the rows and images. It is the same for a disk and a bucket."""
-        return fingerprint(
-            {"rows": self.rows.fingerprint(memory), "images": self.images.fingerprint(memory, self.rows)}
+        found: dict[str, Any] = {
+            "rows": self.rows.fingerprint(memory),
+            "images": self.images.fingerprint(memory, self._named),
+        }
+        return fingerprint(found if self.published else found | {"reader": READER_REVISION, "form": self.form})
+
+    def described(self) -> str:
+        """The form that was found: that of the files, and that of the first row."""
+        first = next(iter(self.rows.read(lambda number: number == 0)), None)
+        if first is None:
+            return f"{self.form} without rows"
+        try:
+            return f"{self.form} with rows of the form {self.reader.read(first).form}"
+        except RowRejected as refusal:
+            return f"{self.form}; row 0 is refused ({refusal.reason})"
+
+    def _named(self) -> frozenset[str]:
+        """Every path that a row names. Embedded images are not listed, since the hash of the rows covers them."""
+        return frozenset(
+            image.path
+            for raw in self.rows.read(lambda _: True)
+            for image in self.reader.images(raw)
+            if image.data is None
         )
 
     def extent(self) -> Extent:
@@ -92,17 +125,3 @@ class RowSource:
         Parquet footers and listings suffice. A JSON file must be read to count its rows.
         """
         return Extent(rows=self.rows.count(), bytes=self.stored_bytes())
-
-
-def clean(path: str) -> str:
-    """Normalize a relative path: remove `.` and `//`.
-
-    Raises:
-        RowRejected: the path leads out of its folder, is empty, or holds a NUL character.
-    """
-    if "\0" in path or not path:
-        raise RowRejected("image-missing", value=path)
-    plain = posixpath.normpath(path)
-    if plain.startswith("/") or plain == ".." or plain.startswith("../"):
-        raise RowRejected("image-outside", value=path)
-    return plain

@@ -21,6 +21,8 @@ from mantis.store.base import ObjectStore, StoredObject
 HASH_THREADS = 8
 HASHED_AT_ONCE = 4096  # files
 
+Named = Callable[[], frozenset[str]]  # every path that the rows name; to know them costs a pass over the rows
+
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:

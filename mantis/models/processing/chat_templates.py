@@ -14,6 +14,7 @@ from mantis.errors import ConfigError, InputError, did_you_mean
 from mantis.models.conversation import IMAGE_MARK, Conversation
 from mantis.models.registry import family_files
 
+SYSTEM_TEXT = "{system_text}"  # its place in `start`
 FILE = "chat_templates.yaml"  # beside this module, and in families' folders
 
 
@@ -35,6 +36,15 @@ class ChatTemplate(BaseModel):
     prompt_end: str | None = None
     stop: str | None = None
     separated: bool = True
+
+    @property
+    def takes_system(self) -> bool:
+        """Whether a conversation's own system text has a place."""
+        return SYSTEM_TEXT in self.start
+
+    def opening(self, system: str = "") -> str:
+        """The text before the first turn. `system` stands in the place of `system_text`, where there is one."""
+        return self.start.replace(SYSTEM_TEXT, system or self.system_text)
 
     @property
     def user_end(self) -> str:
@@ -94,7 +104,7 @@ def render(conversation: Conversation, style: ChatTemplate, *, mark: str = IMAGE
             f"Conversation {conversation.id!r} has {len(conversation.sizes)} images and {marks} {IMAGE_MARK} marks.",
             remedy="Write one mark for each image.",
         )
-    pieces = [TextSpan(text=style.start.replace("{system_text}", style.system_text), target=False)]
+    pieces = [TextSpan(text=style.opening(conversation.system), target=False)]
     seen = 0
     for turn in conversation.turns:
         content, seen = _number_images(turn.content, style, mark, seen)
@@ -151,7 +161,7 @@ def jinja_template(style: ChatTemplate) -> str:
     image = f"{{{{- {json.dumps(name)} ~ {shown} ~ {json.dumps(colon + IMAGE_MARK + after)} -}}}}"
     count = "{%- set count.images = count.images + 1 -%}" + image
     user_start, user_end = style.user.split("{content}")
-    start = style.first + style.start.replace("{system_text}", style.system_text)
+    start = style.first + style.opening()
     opening = style.assistant_start if style.prompt_end is None else style.prompt_end
     return (
         "{%- set count = namespace(images=0) -%}"

@@ -207,13 +207,12 @@ def test_a_changed_image_changes_the_address(
     assert prepare(run_on(tmp_path / "raw"), "nlvr2").key != prepare(run_on(tmp_path / "changed"), "nlvr2").key
 
 
-@pytest.mark.parametrize("column", ["id", "images", "conversation"])
-def test_a_missing_column_is_named_with_its_file(column: str, real: RealRows, tmp_path: Path, run_on: RunOn) -> None:
+def test_a_missing_column_is_named_with_its_file(real: RealRows, tmp_path: Path, run_on: RunOn) -> None:
     rows, images = real.rows, real.images
     bytes_in_rows(tmp_path / "raw", rows, images)
     file = tmp_path / "raw" / "nlvr2" / "train-00001-of-00002.parquet"
-    pq.write_table(pq.read_table(file).drop_columns([column]), file)
-    with pytest.raises(InputError, match=rf"train-00001-of-00002\.parquet has no column '{column}'"):
+    pq.write_table(pq.read_table(file).drop_columns(["conversation"]), file)
+    with pytest.raises(InputError, match=r"train-00001-of-00002\.parquet has no column that holds a conv"):
         prepare(run_on(tmp_path / "raw"), "nlvr2")
 
 

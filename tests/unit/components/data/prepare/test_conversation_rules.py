@@ -55,7 +55,7 @@ def test_missing_marks_go_to_the_front_of_the_first_turn() -> None:
         ({"id": "a", "conversation": "Hello"}, "conversation-missing"),
         ({"id": "a", "conversation": ["Hello", "Hi"]}, "turn-malformed"),
         ({"id": "a", "conversation": [{"role": "user", "content": 3}]}, "turn-malformed"),
-        ({"id": "a", "conversation": turns("A?", "B.", roles=("system", "assistant"))}, "role-unknown"),
+        ({"id": "a", "conversation": turns("A?", "B.", roles=("tool", "assistant"))}, "role-unknown"),
         ({"id": "a", "conversation": turns("A.", "B?", roles=("assistant", "user"))}, "answer-missing"),
         ({"id": "a", "conversation": turns("A.", roles=("assistant", "user"))}, "answer-missing"),
         ({"id": "a", "conversation": turns("A.", "B.", "C?", roles=("assistant", "assistant"))}, "role-order"),
@@ -65,7 +65,7 @@ def test_missing_marks_go_to_the_front_of_the_first_turn() -> None:
         ({"id": "a", "conversation": turns("A?", "B.", "C?")}, "answer-missing"),
         ({"id": "a", "conversation": turns("A?", " \n")}, "answer-empty"),
         ({"id": "a", "images": ["1"], "conversation": turns("A?", "<image>")}, "answer-empty"),
-        ({"id": "a", "images": "1.jpg", "conversation": turns("A?", "B.")}, "images-malformed"),
+        ({"id": "a", "images": 7, "conversation": turns("A?", "B.")}, "images-malformed"),
         ({"id": "a", "images": [1], "conversation": turns("A?", "B.")}, "images-malformed"),
         ({"id": "a", "images": ["1"], "conversation": turns("<image><image>?", "B.")}, "marks-too-many"),
         ({"id": "a", "conversation": turns("A \udcff?", "B.")}, "text-not-utf8"),
@@ -150,11 +150,14 @@ def test_any_row_is_refused_or_keeps_its_images_its_text_and_an_answer(raw: Any)
         return
     said = "".join(turn.content for turn in checked.turns)
     assert said.count(IMAGE_MARK) == len(checked.images)
-    assert [image.path for image in checked.images] == (raw.get("images") or [])
+    named = raw.get("images") or []
+    assert [image.path for image in checked.images] == (named if isinstance(named, list) else [named])
     assert [turn.role for turn in checked.turns] == ["user", "assistant"] * (len(checked.turns) // 2)
     assert all(turn.content.replace(IMAGE_MARK, "").strip() for turn in checked.turns[1::2])
-    skipped = len(raw["conversation"]) - len(checked.turns)
-    before = "".join(turn["content"] for turn in raw["conversation"][skipped:])
+    system = bool(checked.system)
+    skipped = len(raw["conversation"]) - len(checked.turns) - system
+    assert not system or raw["conversation"][0] == {"role": "system", "content": checked.system}
+    before = "".join(turn["content"] for turn in raw["conversation"][skipped + system :])
     added = len(checked.images) - before.count(IMAGE_MARK)
     assert said == IMAGE_MARK * added + before
     assert len(checked.repairs) == (added > 0) + skipped

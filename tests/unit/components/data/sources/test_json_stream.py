@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from components.data.sources import json_stream
-from components.data.sources.json_stream import read_list
+from components.data.sources.files import json_stream
+from components.data.sources.files.json_stream import read_list
 from mantis.errors import InputError
 
 

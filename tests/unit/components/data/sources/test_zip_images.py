@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from components.data.sources.find import open_source
+from components.data.sources.images.zip_images import ZipImages
 from components.data.sources.rejection import RowRejected
 from components.data.sources.source_identity import Memory
-from components.data.sources.zip_images import ZipImages
 from components.data.step import prepare
 from mantis.errors import InputError
 from mantis.store.local import LocalStore

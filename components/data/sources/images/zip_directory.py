@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from components.data.sources.images.image_names import plain_member
 from mantis.errors import InputError
 from mantis.store.base import ObjectStore, StoredObject
 
@@ -50,11 +51,14 @@ def member_key(name: bytes) -> int:
 class Directory:
     """The files of one zip, in the directory's order (dtype MEMBER), and the hash of the directory.
 
+    `others` holds the members again whose names are not in plain form (image_names.py), under their plain names.
+
     `content` hashes names, CRC-32, sizes and kinds of all members, instead of their bytes. The CRC-32 is checked when a
     member is read, so a changed image is rejected.
     """
 
     members: NDArray[np.void]
+    others: NDArray[np.void]
     content: str
 
 
@@ -70,15 +74,19 @@ def read_directory(store: ObjectStore, file: StoredObject) -> Directory:
         data = store.get_range(file.key, start, size)
         members = np.empty(count, MEMBER)
         lines = hashlib.sha256()
+        others = []
         used = 0
         for member, line in _members(data, shift):
             if not line.endswith(b"/"):
                 members[used] = member
                 used += 1
+                plain = plain_member(line)
+                if plain != line:
+                    others.append((member_key(plain), *member[1:]))
             lines.update(line + b"\0" + struct.pack("<3Q?", member[4], member[2], member[3], member[7]))
     except (struct.error, IndexError) as error:
         raise _broken(origin, str(error)) from None
-    return Directory(members=members[:used].copy(), content=lines.hexdigest())
+    return Directory(members=members[:used].copy(), others=np.array(others, MEMBER), content=lines.hexdigest())
 
 
 def _find(store: ObjectStore, file: StoredObject) -> tuple[int, int, int, int]:

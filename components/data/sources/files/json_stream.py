@@ -1,4 +1,4 @@
-"""Parses a JSON list item by item, so that memory does not grow with the file."""
+"""Parses JSON row by row, so that memory does not grow with the file."""
 
 import io
 import json
@@ -10,7 +10,8 @@ from mantis.errors import InputError
 CHUNK = 1 << 20
 LONGEST_ROW = 1 << 26  # characters; a longer item is a syntax error or no conversation
 BLANK = " \t\r\n"
-ENDS = (",", "]", *BLANK)
+ENDS = (",", "]", "}", ":", *BLANK)
+MEMBER = "data"
 
 
 def read_list(file: IO[bytes], origin: str) -> Iterator[Any]:
@@ -21,9 +22,90 @@ def read_list(file: IO[bytes], origin: str) -> Iterator[Any]:
     Raises:
         InputError: the file holds no list, or broken JSON. The error names `origin`, line and column.
     """
-    text = _Text(origin, io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape").read)
+    text = _open(file, origin)
     text.expect("[", "a list of rows")
+    yield from _items(text)
+
+
+def read_values(file: IO[bytes], origin: str) -> Iterator[Any]:
+    """Yield the values of `file`, which are separated by line breaks. Memory is bounded as in `read_list`.
+
+    Raises:
+        InputError: the file holds broken JSON. The error names `origin`, line and column.
+    """
+    text = _open(file, origin)
+    while text.peek():
+        yield text.item()
+
+
+def read_member(file: IO[bytes], origin: str) -> Iterator[Any]:
+    """Yield the items of the list under MEMBER in the object in `file`. Memory is bounded as in `read_list`.
+
+    Raises:
+        InputError: the file holds no object with such a list, or broken JSON. The error names line and column.
+    """
+    text = _open(file, origin)
+    text.expect("{", "an object")
+    found = False
+    while True:
+        key = text.item()
+        text.expect(":", "a colon")
+        if key == MEMBER:
+            found = True
+            text.expect("[", f"the list of `{MEMBER}`")
+            yield from _items(text)
+        else:
+            text.item()
+        if text.expect(",}", "a comma or the end of the object") == "}":
+            break
+    if not found:
+        raise InputError(f"{origin} has no `{MEMBER}`.", remedy=f"Write the rows as a list under `{MEMBER}`.")
+
+
+def first_values(beginning: str, most: int) -> list[Any]:
+    """Up to `most` values at the beginning of a text that may be cut off."""
+    values: list[Any] = []
+    decoder, at = json.JSONDecoder(), 0
+    while len(values) < most:
+        at += len(beginning[at:]) - len(beginning[at:].lstrip())
+        try:
+            value, at = decoder.raw_decode(beginning, at)
+        except (json.JSONDecodeError, RecursionError):
+            break
+        values.append(value)
+    return values
+
+
+def begins_member(beginning: str) -> bool:
+    """Whether a text that may be cut off is an object with a list under MEMBER."""
+    decoder, at = json.JSONDecoder(), 1
+    if not beginning.startswith("{"):
+        return False
+    try:
+        while True:
+            key, at = decoder.raw_decode(beginning, _after(beginning, at, ","))
+            at = _after(beginning, _after(beginning, at, ":"), "")
+            if key == MEMBER:
+                return beginning[at : at + 1] == "["
+            _, at = decoder.raw_decode(beginning, at)
+    except (json.JSONDecodeError, RecursionError):
+        return False
+
+
+def _after(text: str, at: int, separator: str) -> int:
+    """The place behind blanks and, if it is there, a separator and blanks."""
+    place = at + len(text[at:]) - len(text[at:].lstrip())
+    return _after(text, place + 1, "") if separator and text[place : place + 1] == separator else place
+
+
+def _open(file: IO[bytes], origin: str) -> "_Text":
+    return _Text(origin, io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape").read)
+
+
+def _items(text: "_Text") -> Iterator[Any]:
+    """The items of a list whose opening bracket has been read."""
     if text.peek() == "]":
+        text.expect("]", "the end of the list")
         return
     while True:
         yield text.item()

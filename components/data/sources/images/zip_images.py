@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from components.data.sources.images.image_names import clean, plain_member
+from components.data.sources.images.zip_directory import member_key, read_directory
 from components.data.sources.rejection import RowRejected
-from components.data.sources.source import RowStream, clean
-from components.data.sources.source_identity import Memory
-from components.data.sources.zip_directory import member_key, read_directory
+from components.data.sources.source_identity import Memory, Named
 from mantis.hashing import fingerprint
 from mantis.store.base import ObjectStore, StoredObject, concurrently
 
@@ -31,18 +31,23 @@ class ZipImages:
 
     store: ObjectStore
     files: tuple[StoredObject, ...]
-    _loaded: list["_Table"] = field(default_factory=list, init=False, repr=False, compare=False)
+    _loaded: list[tuple["_Table", "_Table"]] = field(default_factory=list, init=False, repr=False, compare=False)
     _lock: Any = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     def read(self, path: str, *, max_bytes: int) -> bytes:
-        table = self._table()
-        for name in self._names(clean(path)):
-            position = table.find(name)
-            if position is not None:
-                return self._read(path, name, table, position, max_bytes)
-        raise RowRejected("image-missing", value=path)
+        found = self._find(path)
+        if found is None:
+            raise RowRejected("image-missing", value=path)
+        return self._read(path, *found, max_bytes)
 
-    def fingerprint(self, memory: Memory, rows: RowStream) -> str:
+    def holds(self, path: str) -> bool:
+        """Whether a member has this name."""
+        try:
+            return self._find(path) is not None
+        except RowRejected:
+            return False
+
+    def fingerprint(self, memory: Memory, named: Named) -> str:
         """Hash of the zips' central directories.
 
         It is cheap for any size. It is safe, since `read` checks each member against its CRC-32 in the directory.
@@ -53,11 +58,23 @@ class ZipImages:
 
         return fingerprint(concurrently(content, self.files))
 
-    def _table(self) -> "_Table":
+    def _find(self, path: str) -> tuple[bytes, "_Table", int] | None:
+        """The member's name, its table and its place there. A name of equal form counts if no member has the name."""
+        exact, others = self._tables()
+        names = list(self._names(clean(path)))
+        for table, wanted in ((exact, names), (others, names), (exact, _plain(names)), (others, _plain(names))):
+            for name in wanted:
+                position = table.find(name)
+                if position is not None:
+                    return name, table, position
+        return None
+
+    def _tables(self) -> tuple["_Table", "_Table"]:
         with self._lock:
             if not self._loaded:
-                directories = concurrently(lambda file: read_directory(self.store, file).members, self.files)
-                self._loaded.append(_Table(directories))
+                directories = concurrently(lambda file: read_directory(self.store, file), self.files)
+                exact = _Table([directory.members for directory in directories])
+                self._loaded.append((exact, _Table([directory.others for directory in directories])))
             return self._loaded[0]
 
     def _names(self, path: str) -> Iterator[bytes]:
@@ -94,7 +111,8 @@ class ZipImages:
         if not data.startswith(b"PK\3\4") or len(data) < LOCAL.size:
             raise _broken(path, "no member where the zip's directory says")
         name_length, extra_length = LOCAL.unpack_from(data)[-2:]
-        if data[LOCAL.size : LOCAL.size + name_length] != name:
+        found = data[LOCAL.size : LOCAL.size + name_length]
+        if found != name and plain_member(found) != plain_member(name):
             raise _broken(path, "another member where the zip's directory says")
         skipped = LOCAL.size + name_length + extra_length
         if len(data) < skipped + compressed:
@@ -119,6 +137,10 @@ class _Table:
         key = np.uint64(member_key(name))
         position = int(np.searchsorted(self._keys, key, side="right")) - 1
         return position if position >= 0 and self._keys[position] == key else None
+
+
+def _plain(names: list[bytes]) -> list[bytes]:
+    return [plain for name in names if (plain := plain_member(name)) != name]
 
 
 def _inflate(path: str, data: bytes, size: int) -> bytes:

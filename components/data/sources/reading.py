@@ -1,0 +1,53 @@
+"""How a source is read: the forms that the recipe names, and its map of columns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from components.data.sources.files.form_table import SOURCE_FORMS
+from components.data.sources.files.source_form import SourceForm
+from components.data.sources.rows.row_form import RowForm
+from components.data.sources.rows.row_reader import COLUMN_FIELDS, ROW_FORMS
+from mantis.config.data_settings import DataSettings
+from mantis.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What overrides the forms that are found. None, None and no columns override nothing."""
+
+    source_form: SourceForm | None = None
+    row_form: RowForm | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+AS_FOUND = Reading()
+
+
+def reading_of(data: DataSettings) -> Reading:
+    """The reading that `data.format` and `data.columns` ask for. A format is `FILES`, `ROWS` or `FILES/ROWS`.
+
+    Raises:
+        ConfigError: a form or a field is unknown.
+    """
+    for name in data.columns:
+        if name not in COLUMN_FIELDS:
+            raise ConfigError(
+                f"data.columns has {name!r}, which is no field of a row.",
+                remedy=f"{did_you_mean(name, COLUMN_FIELDS)}Fields: {', '.join(COLUMN_FIELDS)}.",
+            )
+    files = {form.name: form for form in SOURCE_FORMS}
+    rows = {form.name: form for form in ROW_FORMS}
+    found = Reading(columns=data.columns)
+    for part in (data.format or "").split("/") if data.format else ():
+        if part in files and found.source_form is None:
+            found = Reading(source_form=files[part], row_form=found.row_form, columns=data.columns)
+        elif part in rows and found.row_form is None:
+            found = Reading(source_form=found.source_form, row_form=rows[part], columns=data.columns)
+        else:
+            known = (*files, *rows)
+            raise ConfigError(
+                f"data.format = {data.format!r}: {part!r} is no form.",
+                remedy=f"{did_you_mean(part, known)}Files: {', '.join(files)}. Rows: {', '.join(rows)}. "
+                "Both: FILES/ROWS.",
+            )
+    return found

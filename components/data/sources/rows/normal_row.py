@@ -1,0 +1,51 @@
+"""The row that every form of rows becomes, before any rule of a conversation is checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageRef:
+    """An image of a row: its path in the source or, if the row embeds it, its bytes and a name for them."""
+
+    path: str
+    data: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RawTurn:
+    """A turn as text with one `<image>` mark for each image. `unused` holds the values that the form does not read."""
+
+    role: Role
+    content: str
+    unused: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NormalRow:
+    """A row of any form. Roles are known and contents are text; their order and number are not checked.
+
+    Args:
+        form: name of the row form.
+        turns: the turns in order; a system text is the first turn.
+        images: the images in order.
+        unused: the keys of the row that the form does not read, with values that are not null.
+    """
+
+    form: str
+    turns: tuple[RawTurn, ...]
+    images: tuple[ImageRef, ...]
+    unused: Mapping[str, Any]
+
+
+def shown(value: Any) -> str:
+    """A value of a row for a message: its type and its first characters."""
+    return "nothing" if value is None else f"{type(value).__name__} {str(value)[:60]!r}"
+
+
+def is_there(value: Any) -> bool:
+    """Whether a key has a value. null, an empty text and an empty list are none, since a union of sources has them."""
+    return value is not None and value != "" and value != []

@@ -1,0 +1,101 @@
+"""Reads the images of a row: paths, data URIs, bytes, and mappings of bytes and path."""
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import unquote_to_bytes, urlparse
+from urllib.request import url2pathname
+
+from components.data.sources.rejection import RowRejected
+from components.data.sources.rows.normal_row import ImageRef, is_there, shown
+
+ALLOWED = "a path, a data URI, bytes, or a mapping of bytes and path"
+DOWNLOADED = "a file: download the images and write their paths"
+PATH_KEYS = ("path", "image", "url", "image_url", "file_name")
+BYTES_KEYS = ("bytes", "data")
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def read_images(value: Any, roots: Sequence[str]) -> tuple[ImageRef, ...]:
+    """Read one image or a list of images. A path below one of `roots` becomes relative to it.
+
+    Raises:
+        RowRejected: an entry is no image, or is the URL of one.
+    """
+    if not is_there(value):
+        return ()
+    entries = value if isinstance(value, list | tuple) else [value]
+    return tuple(read_image(number, entry, roots) for number, entry in enumerate(entries))
+
+
+def read_image(number: int, entry: Any, roots: Sequence[str]) -> ImageRef:
+    """Read image `number` of a row, from 0.
+
+    Raises:
+        RowRejected: see `read_images`.
+    """
+    if isinstance(entry, str):
+        return _text(number, entry, roots)
+    if isinstance(entry, bytes):
+        return ImageRef(path=_embedded(number), data=entry)
+    if not isinstance(entry, dict):
+        raise _malformed(number, entry)
+    path = next((entry[key] for key in PATH_KEYS if entry.get(key) is not None), None)
+    data = next((entry[key] for key in BYTES_KEYS if entry.get(key) is not None), None)
+    if isinstance(data, str):
+        data = _decoded(number, entry, data)
+    if isinstance(path, dict) and data is None:  # {"image_url": {"url": ...}}
+        return read_image(number, path, roots)
+    if data is None:
+        if not isinstance(path, str):
+            raise _malformed(number, entry)
+        return _text(number, path, roots)
+    if not isinstance(data, bytes) or not (path is None or isinstance(path, str)):
+        raise _malformed(number, entry)
+    return ImageRef(path=_utf8(path) if path is not None else _embedded(number), data=data)
+
+
+def _text(number: int, text: str, roots: Sequence[str]) -> ImageRef:
+    if text.startswith("data:"):
+        return ImageRef(path=_embedded(number), data=_data_uri(number, text))
+    if text.startswith("file://"):
+        return _text(number, url2pathname(urlparse(text).path), roots)
+    for root in roots:
+        if text.startswith(root):
+            return ImageRef(path=_utf8(text[len(root) :].lstrip("/")))
+    if URL.match(text):
+        raise RowRejected("image-url", value=f"image {number + 1}: {text}", threshold=DOWNLOADED)
+    return ImageRef(path=_utf8(text))
+
+
+def _data_uri(number: int, text: str) -> bytes:
+    head, comma, body = text.partition(",")
+    if not comma:
+        raise _malformed(number, text)
+    return _decoded(number, text, body) if head.endswith(";base64") else unquote_to_bytes(body)
+
+
+def _decoded(number: int, entry: Any, text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise _malformed(number, entry) from None
+
+
+def _embedded(number: int) -> str:
+    """The name of an image that a row embeds without a path."""
+    return f"#{number + 1}"
+
+
+def _utf8(path: str) -> str:
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise RowRejected("text-not-utf8", value=f"an image's path, character {error.start + 1}") from None
+    return path
+
+
+def _malformed(number: int, entry: Any) -> RowRejected:
+    return RowRejected("images-malformed", value=f"image {number + 1}: {shown(entry)}", threshold=ALLOWED)

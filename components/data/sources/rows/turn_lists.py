@@ -1,0 +1,121 @@
+"""Reads lists of turns: `role` or `from`, and text or content parts, as OpenAI, TRL, Qwen and ShareGPT write them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from components.data.sources.rejection import RowRejected
+from components.data.sources.rows.normal_row import RawTurn, Role, is_there, shown
+from mantis.models.conversation import IMAGE_MARK
+
+ROLE_KEYS = ("from", "role")
+CONTENT_KEYS = ("value", "content", "text")
+ROLES: dict[str, Role] = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+    "developer": "system",  # OpenAI's newer name of it
+}
+IMAGE_PARTS = ("image", "image_url", "input_image")
+TEXT_PARTS = ("text", "input_text", "output_text")
+PART_KEYS = ("type", "text", "image", "image_url", "url", "path", "bytes", "data", "base64")
+PART_NOTES = ("detail", "index")  # OpenAI's resolution hint, and TRL's number of an image: they change no text
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnNames:
+    """The keys of a turn that hold its role and its content, in the order in which they are tried."""
+
+    role: tuple[str, ...] = ROLE_KEYS
+    content: tuple[str, ...] = CONTENT_KEYS
+
+
+@dataclass(kw_only=True)
+class TurnReader:
+    """Reads the turns of one row. `inline` collects the images that stand in content parts; None is a bare mark."""
+
+    names: TurnNames
+    inline: list[Any] = field(default_factory=list)
+
+    def turns(self, messages: Any) -> tuple[RawTurn, ...]:
+        """Read a list of turns.
+
+        Raises:
+            RowRejected: `messages` is no list of turns, or a turn has no known role or no text.
+        """
+        if not isinstance(messages, list) or not messages:
+            raise RowRejected("conversation-missing", value=shown(messages), threshold="a list of turns")
+        return tuple(self._turn(f"turn {number + 1}", message) for number, message in enumerate(messages))
+
+    def content(self, where: str, value: Any) -> str:
+        """Read text, or a list of content parts, as text with marks.
+
+        Raises:
+            RowRejected: the value is neither, or a part is neither text nor an image.
+        """
+        if isinstance(value, str):
+            return value
+        if not isinstance(value, list) or not value:
+            raise RowRejected("turn-malformed", value=f"{where}: {shown(value)}", threshold="text or content parts")
+        return "".join(self._part(f"{where}, part {number + 1}", part) for number, part in enumerate(value))
+
+    def _turn(self, where: str, message: Any) -> RawTurn:
+        if not isinstance(message, dict):
+            raise RowRejected("turn-malformed", value=f"{where}: {shown(message)}", threshold="a mapping")
+        found = _first(message, self.names.role)
+        if not isinstance(found, str) or found not in ROLES:
+            raise RowRejected("role-unknown", value=f"{where}: {found!r}", threshold=", ".join(ROLES))
+        value = _first(message, self.names.content)
+        return RawTurn(
+            role=ROLES[found], content=self.content(where, value), unused=self._unused(message, found, value)
+        )
+
+    def _unused(self, message: Mapping[str, Any], role: str, content: Any) -> dict[str, Any]:
+        """The values that are not read. A second name of the role or the content counts only if it says otherwise."""
+        if len(message) == 2:
+            return {}
+        read = dict.fromkeys(self.names.content, content)
+        read |= {key: message.get(key) for key in self.names.role if ROLES.get(str(message.get(key))) == ROLES[role]}
+        return {
+            key: value
+            for key, value in message.items()
+            if value is not None and not (key in read and read[key] == value)
+        }
+
+    def _part(self, where: str, part: Any) -> str:
+        if isinstance(part, str):
+            return part
+        if not isinstance(part, dict):
+            raise RowRejected("turn-malformed", value=f"{where}: {shown(part)}", threshold="a mapping")
+        kind = part.get("type") or next(
+            (key for key in ("text", "image", "image_url") if is_there(part.get(key))), None
+        )
+        unread = [key for key, value in part.items() if is_there(value) and key not in (*PART_KEYS, *PART_NOTES)]
+        if unread:
+            raise RowRejected("part-unknown", value=f"{where}: {unread[0]}", threshold=", ".join(PART_KEYS))
+        if kind in TEXT_PARTS and isinstance(part.get("text"), str):
+            return str(part["text"])
+        if kind not in IMAGE_PARTS:
+            raise RowRejected("part-unknown", value=f"{where}: {shown(kind)}", threshold="text, image, image_url")
+        image = {
+            "bytes" if key == "base64" else key: value
+            for key, value in part.items()
+            if key not in ("type", "text", *PART_NOTES) and is_there(value)
+        }
+        self.inline.append(_unwrapped(image) if image else None)
+        return IMAGE_MARK
+
+
+def _unwrapped(image: dict[str, Any]) -> Any:
+    """The only value of `{"image": value}`, whatever its key; a mapping of bytes and path stays."""
+    if len(image) == 1 and not {"bytes", "data"} & image.keys():
+        return next(iter(image.values()))
+    return image
+
+
+def _first(message: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
+    """The first value that is not null: a union of sources has null under the keys of the other source."""
+    there = [message[key] for key in keys if message.get(key) is not None]
+    return next(filter(is_there, there), there[0] if there else None)
