@@ -27,6 +27,7 @@ class Form(StrEnum):
     FETCH = "fetch.json"
     FRAGMENT = "record of a fragment"
     MIXTURE_SUBSETS = "subsets.json"
+    HELD_OUT = "holdout.json of a mixture"
     CONTAMINATION = "benchmarks.json"
     COMMIT = "COMMIT"
     TRAINING_STATE = "state of a checkpoint"
@@ -37,6 +38,7 @@ class Form(StrEnum):
     JOURNAL = "entry of a response journal"
     SCORES = "scores.json"
     GALLERY = "gallery.json"
+    HELD_OUT_SCORES = "holdout.json of an evaluation"
     REPORT_SUMMARY = "summary of a report"
 
 

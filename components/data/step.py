@@ -108,7 +108,7 @@ def assemble(run: Run, datasets: Sequence[Manifest]) -> Manifest:
     config: dict[str, Any] = {
         "model": model_identity(run.store, recipe.model, ("base",)),  # its tokenizer counts the tokens
         "prompt": load_chat_template(recipe.model.prompt).model_dump(),
-        "data": recipe.data.identity("context_length", "sampling"),
+        "data": recipe.data.identity("context_length", "holdout", "sampling"),
         "subsets": [_share(recipe, subset) for subset in by_subset],
     }
     task = StepSpec(

@@ -4,12 +4,15 @@ from contextlib import ExitStack
 
 from components.evaluation.benchmarks.benchmark_catalog import (
     Benchmark,
+    Decoding,
     known_benchmarks,
     load_benchmark,
     load_decoding,
 )
 from components.evaluation.benchmarks.benchmark_mirror import check_mirrors
-from components.evaluation.readers.benchmark_source import open_benchmark_source
+from components.evaluation.readers import held_out_reader
+from components.evaluation.readers.benchmark_source import BenchmarkSource, open_benchmark_source
+from mantis.artifacts.held_out import BENCHMARK as HELD_OUT
 from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.manifest import Manifest, Number
 from mantis.artifacts.source_names import GENERATED, MIRROR
@@ -20,18 +23,19 @@ REVISION = 3  # raise when the same responses would give other scores; the gener
 
 
 def resolve_benchmarks(run: Run) -> list[str]:
-    """List the benchmarks of the recipe, in its order.
+    """List the benchmarks of the recipe, in its order. The held-out rows of `data.holdout` come last.
 
     Raises:
         ConfigError: the list is empty, or a benchmark or the decoding profile does not exist.
         EvaluationError: the file of a benchmark is wrong.
     """
-    return [benchmark.name for benchmark in _benchmarks(run)]
+    held_out = [HELD_OUT] if run.recipe.data.holdout else []
+    return [benchmark.name for benchmark in _benchmarks(run)] + held_out
 
 
 def _benchmarks(run: Run) -> list[Benchmark]:
     settings = run.recipe.evaluation
-    if not settings.benchmarks:
+    if not settings.benchmarks and not run.recipe.data.holdout:
         raise ConfigError("evaluation.benchmarks is empty.", remedy=f"Choose from {', '.join(known_benchmarks())}.")
     load_decoding(settings.decoding)
     return [_load(run, name) for name in settings.benchmarks]
@@ -70,9 +74,7 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
     step = f"evaluate-{benchmark}"
     with ExitStack() as opened:
         with failure_recorded(run, step):
-            described = _load(run, benchmark)
-            decoding = load_decoding(settings.decoding)
-            source = opened.enter_context(open_benchmark_source(run.recipe, described, run.store))
+            described, decoding, source = _described(run, benchmark, model, opened)
         task = StepSpec(
             step=step,
             kind=ArtifactKind.EVALUATION,
@@ -101,6 +103,24 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
                 missing=read.missing,
                 model=model,
             )
-            return evaluation.make(prefix)
+            summary = evaluation.make(prefix)
+            if benchmark == HELD_OUT:
+                from components.evaluation.held_out_scores import put_held_out_scores
+
+                summary |= put_held_out_scores(run, prefix, model, decoding, read.samples)
+            return summary
 
         return run_step(run, task, work)
+
+
+def _described(
+    run: Run, benchmark: str, model: Manifest, opened: ExitStack
+) -> tuple[Benchmark, Decoding, BenchmarkSource]:
+    """The benchmark, its decoding profile, and the source of its samples, open until `opened` ends."""
+    if benchmark == HELD_OUT:
+        mixture, rows = held_out_reader.held_out_mixture(run.store, model)
+        held_out = opened.enter_context(held_out_reader.open_held_out_source(run.store, mixture, rows))
+        return held_out_reader.held_out_benchmark(rows), held_out_reader.DECODING, held_out
+    described = _load(run, benchmark)
+    source = opened.enter_context(open_benchmark_source(run.recipe, described, run.store))
+    return described, load_decoding(run.recipe.evaluation.decoding), source

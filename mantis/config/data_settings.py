@@ -53,6 +53,11 @@ class DataSettings(Settings):
     sampling: Sampling = Field(
         "none", description="`sqrt` draws from each subset in proportion to the square root of its number of rows."
     )
+    holdout: int = Field(
+        0,
+        ge=0,
+        description="Number of rows that training never sees. The benchmark `holdout` asks the model about them.",
+    )
     context_length: int = Field(
         8192, ge=32, description="Largest number of tokens per sample, with expanded image tokens."
     )

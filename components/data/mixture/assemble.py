@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from components.data.mixture.epochs import epoch_of
+from components.data.mixture.holdout import Positions, held_out_positions, kept_rows, write_held_out
 from components.data.mixture.lengths import Counter, Length, LengthPool
 from components.data.prepare.ledger import Ledger
 from components.data.published.published_sets import published, skill_of
@@ -74,11 +75,15 @@ def assemble_mixture(run: Run, datasets: Mapping[str, Manifest], prefix: str) ->
     """Write index, tokenizer and ledger of the mixture below `prefix`. Returns the counts for the manifest.
 
     Raises:
-        InputError: no sample fits into `data.context_length`.
+        InputError: no sample fits into `data.context_length`, or `data.holdout` leaves no row for training.
     """
     recipe, store = run.recipe, run.store
+    tables = {subset: open_table(store, f"{dataset.key}/data.lance") for subset, dataset in datasets.items()}
+    held_out = held_out_positions(tables, recipe.data.holdout)
+    if recipe.data.holdout:
+        write_held_out(store, prefix, tables, held_out)
     with LengthPool(recipe.data.workers) as pool, tempfile.TemporaryDirectory() as folder:
-        chosen = _choose(store, recipe, datasets)
+        chosen = _choose(recipe, tables, held_out)
         tokenizer = _tokenizer(store, recipe, chosen)
         tokenizer.save_pretrained(folder)
         delete_tree(store, f"{prefix}/tokenizer")
@@ -97,16 +102,17 @@ def assemble_mixture(run: Run, datasets: Mapping[str, Manifest], prefix: str) ->
     described = versioned(Form.MIXTURE_SUBSETS, {"subsets": [_description(part) for part in chosen]})
     store.put(f"{prefix}/{SUBSETS}", json.dumps(described, indent=1).encode())
     logger.info("An epoch has %s samples. Ledger: %s", f"{len(index):,}", ledger.reasons())
-    return _summary(index, ledger, len(tokenizer), [part.subset for part in chosen])
+    kept_out = {"held_out": recipe.data.holdout} if recipe.data.holdout else {}
+    return _summary(index, ledger, len(tokenizer), [part.subset for part in chosen]) | kept_out
 
 
-def _choose(store: ObjectStore, recipe: Recipe, datasets: Mapping[str, Manifest]) -> list[Chosen]:
-    tables = {subset: open_table(store, f"{dataset.key}/data.lance") for subset, dataset in datasets.items()}
-    sizes = {subset: table.count_rows() for subset, table in tables.items()}
-    epoch = epoch_of(sizes, recipe.data, seed=recipe.seed)
+def _choose(recipe: Recipe, tables: Mapping[str, Any], held_out: Mapping[str, Positions]) -> list[Chosen]:
+    kept = {subset: kept_rows(table.count_rows(), held_out[subset]) for subset, table in tables.items()}
+    epoch = epoch_of({subset: len(rows) for subset, rows in kept.items()}, recipe.data, seed=recipe.seed)
+    visited_rows = {subset: kept[subset][visits] for subset, visits in epoch.items()}
     return [
         Chosen(subset=subset, table=tables[subset], rows=np.unique(visits), visits=visits)
-        for subset, visits in epoch.items()
+        for subset, visits in visited_rows.items()
     ]
 
 

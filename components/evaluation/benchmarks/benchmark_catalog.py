@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from components.evaluation.scoring.score_response import METRICS
 from components.evaluation.scoring.targets import Kind
 from mantis import synthetic
+from mantis.artifacts.held_out import BENCHMARK
 from mantis.config.evaluation_settings import is_benchmark_file
 from mantis.config.field_types import NAME_PATTERN
 from mantis.errors import ConfigError, EvaluationError, MantisError, did_you_mean
@@ -260,7 +261,7 @@ def own_name(file: str) -> str:
             f"{file}: {name!r} is no valid name of a benchmark.",
             remedy="Rename the file. Use lower case letters, digits, `-`, `_` and `.`, e.g. my-benchmark.yaml.",
         )
-    if name in known_benchmarks():
+    if name in (*known_benchmarks(), BENCHMARK):
         raise ConfigError(
             f"{file}: {name!r} is the name of a shipped benchmark.", remedy="Rename the file, and its folder with it."
         )

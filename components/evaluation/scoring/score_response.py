@@ -32,6 +32,7 @@ METRICS = {
     "mementos": ("mementos", "official"),
     "vqa": ("vqa", "official"),
     "vqa-evalai": ("vqa", "official_evalai"),
+    "text-overlap": ("text_overlap", "official"),
 }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from mantis.artifacts.held_out import HELD_OUT
 from mantis.artifacts.manifest import Manifest
 from mantis.errors import IntegrityError, NotFoundError
 from mantis.runs.lineage import Link, walk
@@ -61,6 +62,12 @@ class Reader:
     def answers(self, evaluation: Manifest) -> list[dict[str, Any]]:
         """Read the entries of gallery.json."""
         return self.json_rows(evaluation, "gallery.json", Form.GALLERY, "answers")
+
+    def held_out(self, evaluation: Manifest) -> list[dict[str, Any]]:
+        """Read the rows of holdout.json; empty for the evaluation of another benchmark."""
+        if not any(file.name == HELD_OUT for file in evaluation.files):
+            return []
+        return self.json_rows(evaluation, HELD_OUT, Form.HELD_OUT_SCORES, "rows")
 
     def json_lines(self, artifact: Manifest, name: str) -> list[dict[str, Any]]:
         """Read a file with one JSON object per line."""

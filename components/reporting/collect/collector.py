@@ -16,6 +16,7 @@ from components.reporting.collect.collect_data import (
 )
 from components.reporting.collect.collect_training import training_of
 from components.reporting.collect.report_schema import Answer, Answering, Artifact, RunReport, StepTime
+from mantis.artifacts.held_out import HELD_OUT, HeldOutScore
 from mantis.artifacts.layout import ArtifactKind, benchmark_of
 from mantis.artifacts.manifest import Manifest
 from mantis.artifacts.scores import Score
@@ -62,6 +63,7 @@ def collect(run: Run, evaluations: Sequence[Manifest]) -> RunReport:
         steps=_steps(run),
         answering=tuple(_answering(run, manifest) for manifest in ordered),
         reference=run.recipe.evaluation.reference,
+        held_out=tuple(row for manifest in ordered for row in stored_held_out(reader, manifest)),
         gallery=shown,
         left_out_of_gallery=len(gallery) - len(shown),
         lineage=tuple(_artifact(link) for link in links),
@@ -106,6 +108,11 @@ def stored_scores(reader: Reader, evaluation: Manifest) -> list[Score]:
 def stored_answers(reader: Reader, evaluation: Manifest) -> list[Answer]:
     """Return the entries of gallery.json."""
     return _parsed_rows(reader, evaluation, "gallery.json", reader.answers(evaluation), Answer)
+
+
+def stored_held_out(reader: Reader, evaluation: Manifest) -> list[HeldOutScore]:
+    """Return the rows of holdout.json; empty for the evaluation of another benchmark."""
+    return _parsed_rows(reader, evaluation, HELD_OUT, reader.held_out(evaluation), HeldOutScore)
 
 
 def _parsed_rows(

@@ -7,6 +7,8 @@ from shlex import quote
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from mantis.artifacts.held_out import BENCHMARK as HELD_OUT
+from mantis.artifacts.held_out import HeldOutScore
 from mantis.artifacts.scores import Score
 from mantis.runs.records import State
 
@@ -201,6 +203,7 @@ class RunReport:
     steps: tuple[StepTime, ...]
     answering: tuple[Answering, ...]
     reference: str
+    held_out: tuple[HeldOutScore, ...]
     gallery: tuple[Answer, ...]
     left_out_of_gallery: int
     lineage: tuple[Artifact, ...]
@@ -208,13 +211,13 @@ class RunReport:
 
     @property
     def skills(self) -> list[Score]:
-        """The rows that are about a skill."""
-        return [score for score in self.scores if not score.overall]
+        """The rows that are about a skill of a benchmark. Held-out rows have a section of their own."""
+        return [score for score in self.scores if not score.overall and score.benchmark != HELD_OUT]
 
     @property
     def benchmarks(self) -> list[Score]:
-        """The rows that are about a whole benchmark."""
-        return [score for score in self.scores if score.overall]
+        """The rows that are about a whole benchmark, without the held-out rows."""
+        return [score for score in self.scores if score.overall and score.benchmark != HELD_OUT]
 
     @property
     def evaluations(self) -> list[Artifact]:

@@ -18,9 +18,9 @@ SPECIAL = re.compile(r"([\\`*_{}\[\]|~#])")
 
 def render_markdown(report: RunReport) -> str:
     """Render the content of the page as Markdown, without images."""
-    sections = [_head, score_sections, _training, _data, _time, _lineage, _recipe]
-    before = [block for section in sections[:5] for block in section(report)]
-    after = [block for section in sections[5:] for block in section(report)]
+    sections = [_head, score_sections, _held_out, _training, _data, _time, _lineage, _recipe]
+    before = [block for section in sections[:6] for block in section(report)]
+    after = [block for section in sections[6:] for block in section(report)]
     room = LONGEST - len("\n\n".join([*before, *after])) - 1000
     return "\n\n".join([*before, *_gallery(report, room), *after]) + "\n"
 
@@ -121,6 +121,28 @@ def _score(score: Score) -> list[str]:
 
 def _control(value: float | None, p: float | None) -> str:
     return formatting.percent(value) + (f" ({formatting.probability(p)})" if p is not None else "")
+
+
+def _held_out(report: RunReport) -> list[str]:
+    if not report.held_out:
+        return []
+    rows = [
+        [
+            row.subset or "All",
+            formatting.count(row.samples),
+            formatting.count(row.missing),
+            formatting.short(row.loss),
+            formatting.percent(row.exact_match),
+            formatting.percent(row.token_f1),
+        ]
+        for row in report.held_out
+    ]
+    return [
+        "## Held-out rows",
+        "Rows of the run's own data that training never saw (data.holdout). The model answers the first question of "
+        "each. Loss is in nats per token of the expected answer. Exact match and token F1 are in percent.",
+        table(["Subset", "Rows", "Missing", "Loss", "Exact match", "Token F1"], rows),
+    ]
 
 
 def _training(report: RunReport) -> list[str]:

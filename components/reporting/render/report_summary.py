@@ -17,6 +17,7 @@ def summary(report: RunReport) -> dict[str, Any]:
         "scores": [_score(score) for score in report.scores],
         "training": _training(report.training),
         "seconds": {step.step: round(step.seconds, 3) for step in report.steps},
+        **({"held_out": [row.model_dump(mode="json") for row in report.held_out]} if report.held_out else {}),
     }
 
 

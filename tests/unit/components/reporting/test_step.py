@@ -11,7 +11,7 @@ from components.reporting.collect.report_schema import Answer
 from components.reporting.step import report
 from mantis.artifacts.manifest import Manifest, read_manifest
 from mantis.runs.records import State, read_record
-from tests.fixtures.reporting import MakeStored, Stored
+from tests.fixtures.reporting import MakeStored, Stored, held_out_evaluation
 
 ADDRESS = "reports/demo-3f9a1c07"
 HOSTILE = '<script>alert(1)</script><img src="https://example.com/x.png"> | [click](javascript:alert) `` ``` *x* &lt;'
@@ -319,3 +319,17 @@ def test_fifteen_benchmarks_take_seconds_and_fit(fifteen_benchmarks: Stored) -> 
 def test_an_answer_of_the_first_schema_version_is_read() -> None:
     former = {"benchmark": "b", "skill": "s", "id": "1", "question": "?", "answer": "A", "response": "B"}
     assert Answer.model_validate({**former, "correct": False, "understood": False}).parsed is False
+
+
+def test_held_out_rows_have_a_section_of_their_own(stored: Stored) -> None:
+    before = made(stored)
+    assert "Held-out rows" not in "".join(before)
+    assert "held_out" not in json.loads(read(stored, "summary.json"))
+    held_out = held_out_evaluation(stored.run, stored.artifacts["model"])
+    page, markdown = made(stored, [*stored.evaluations, held_out])
+    cells = Page(page).cells
+    place = cells.index("my-cats")
+    assert cells[place : place + 6] == ["my-cats", "40", "1", "1.25", "37.5", "62.5"]
+    assert "| All | 40 | 1 | 1.25 | 37.5 | 62.5 |" in markdown
+    assert cells.count("my-cats") == 1  # no row among the skills, whose accuracy is compared with chance
+    assert json.loads(read(stored, "summary.json"))["held_out"][1]["token_f1"] == 0.625
