@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from benchmarks.rows import Row, meets
-from components.evaluation.benchmarks.benchmark_catalog import Decoding
 from components.evaluation.benchmarks.sample_images import Picture
 from components.evaluation.generation.generation_batches import batches
 from components.evaluation.generation.generator import Encoded, Generator, PromptEncoder, Question
+from components.evaluation.profiles.profile_catalog import Decoding
 from mantis.config.model_settings import ModelSettings
 from mantis.models.conversation import ImageSize
 from mantis.models.processing.tokenizer_training import train_tokenizer
@@ -167,6 +167,4 @@ def _answerer() -> Generator:
                 parameter.mul_(3)
     model.set_attn_implementation("sdpa")
     encoder = PromptEncoder(family=llava, processor=processor)
-    return Generator(
-        model=model.eval(), encoder=encoder, decoding=Decoding(name="greedy-short", max_new_tokens=NEW_TOKENS)
-    )
+    return Generator(model=model.eval(), encoder=encoder, decoding=Decoding(max_new_tokens=NEW_TOKENS))

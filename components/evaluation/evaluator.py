@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from components.evaluation.aggregate import score_rows, summarize
-from components.evaluation.benchmarks.benchmark_catalog import Benchmark, Decoding
+from components.evaluation.benchmarks.benchmark_catalog import Benchmark
 from components.evaluation.benchmarks.image_merge import merged
 from components.evaluation.benchmarks.sample_images import Picture
 from components.evaluation.controls import Condition, shown
@@ -33,7 +33,6 @@ class Evaluation:
 
     run: Run
     benchmark: Benchmark
-    decoding: Decoding
     samples: Sequence[BenchmarkSample]
     missing: Sequence[Missing]
     model: Manifest
@@ -70,7 +69,9 @@ class Evaluation:
         asked = [(name, place, pictures) for name, view in views.items() for place, pictures in view.items()]
         questions = [self._question(self.samples[place], pictures, name) for name, place, pictures in asked]
         progress = Progress(label=self.benchmark.title, total=len(questions), unit="answers")
-        asking = ResponseCache(run=self.run, benchmark=self.benchmark, decoding=self.decoding, model=self.model)
+        asking = ResponseCache(
+            run=self.run, benchmark=self.benchmark, decoding=self.benchmark.resolved.decoding, model=self.model
+        )
         answered = asking.responses(questions, progress.advance)
         responses: dict[Condition, list[Response]] = {name: [] for name in views}
         for (name, place, pictures), text in zip(asked, answered.responses, strict=True):

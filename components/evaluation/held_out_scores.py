@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from components.evaluation.aggregate import OVERALL
-from components.evaluation.benchmarks.benchmark_catalog import Decoding
 from components.evaluation.generation.answer_loss import ReferenceAnswer, answer_losses
 from components.evaluation.generation.generator import load_generator
 from components.evaluation.generation.workers import devices
+from components.evaluation.profiles.profile_catalog import Decoding
 from components.evaluation.readers.benchmark_reader import BenchmarkSample
 from components.evaluation.readers.benchmark_source import local_copy
 from mantis.artifacts.held_out import HELD_OUT, HeldOutScore, held_out_scores_content

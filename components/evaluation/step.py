@@ -1,13 +1,12 @@
 """The evaluation step: evaluates one model on one benchmark."""
 
+import logging
 from contextlib import ExitStack
 
 from components.evaluation.benchmarks.benchmark_catalog import (
     Benchmark,
-    Decoding,
     known_benchmarks,
     load_benchmark,
-    load_decoding,
 )
 from components.evaluation.benchmarks.benchmark_mirror import check_mirrors
 from components.evaluation.readers import held_out_reader
@@ -19,6 +18,8 @@ from mantis.artifacts.source_names import GENERATED, MIRROR
 from mantis.errors import ConfigError
 from mantis.runs.step_runner import Run, StepSpec, failure_recorded, run_step
 
+logger = logging.getLogger(__name__)
+
 REVISION = 3  # raise when the same responses would give other scores; the generator has its own for responses
 
 
@@ -26,7 +27,7 @@ def resolve_benchmarks(run: Run) -> list[str]:
     """List the benchmarks of the recipe, in its order. The held-out rows of `data.holdout` come last.
 
     Raises:
-        ConfigError: the list is empty, or a benchmark or the decoding profile does not exist.
+        ConfigError: the list is empty, or a benchmark or the profile does not exist.
         EvaluationError: the file of a benchmark is wrong.
     """
     held_out = [HELD_OUT] if run.recipe.data.holdout else []
@@ -37,23 +38,33 @@ def _benchmarks(run: Run) -> list[Benchmark]:
     settings = run.recipe.evaluation
     if not settings.benchmarks and not run.recipe.data.holdout:
         raise ConfigError("evaluation.benchmarks is empty.", remedy=f"Choose from {', '.join(known_benchmarks())}.")
-    load_decoding(settings.decoding)
     return [_load(run, name) for name in settings.benchmarks]
 
 
 def _load(run: Run, name: str) -> Benchmark:
-    settings = run.recipe.evaluation
-    return load_benchmark(name, prompt=settings.prompt, own=settings.own_benchmarks)
+    recipe = run.recipe
+    return load_benchmark(
+        name,
+        profile=recipe.evaluation.profile,
+        family=recipe.model.family,
+        own=recipe.evaluation.own_benchmarks,
+    )
 
 
 def check_benchmarks(run: Run) -> None:
     """Check that the recipe's benchmarks exist and that their sources fit, without reading any samples.
+
+    A warning names each benchmark that lacks the recipe's profile, and the profile that is used instead.
 
     Raises:
         ConfigError, EvaluationError: as in `resolve_benchmarks`; or `generated` is set for a published benchmark.
         InputError: mirrors are missing. One error names all of them.
     """
     source, benchmarks = run.recipe.evaluation.source, _benchmarks(run)
+    for benchmark in benchmarks:
+        substitution = benchmark.resolved.substitution(benchmark.name)
+        if substitution is not None:
+            logger.warning("%s", substitution)
     check_mirrors(run.store, [each for each in benchmarks if each.stored or (source == MIRROR and not each.source)])
     homeless = [each.name for each in benchmarks if not (each.generated or each.stored or each.source)]
     if source == GENERATED and homeless:
@@ -74,7 +85,7 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
     step = f"evaluate-{benchmark}"
     with ExitStack() as opened:
         with failure_recorded(run, step):
-            described, decoding, source = _described(run, benchmark, model, opened)
+            described, source = _described(run, benchmark, model, opened)
         task = StepSpec(
             step=step,
             kind=ArtifactKind.EVALUATION,
@@ -83,7 +94,7 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
                 "benchmark": described.revision(),
                 "source": source.identity,
                 "model": run.recipe.model.identity(),  # its chat template, which the weights do not determine
-                "decoding": decoding.model_dump(),
+                "decoding": described.resolved.decoding.model_dump(),
                 "evaluation": settings.identity("layout", "scoring", "controls"),
                 "recipe": run.recipe.identity("seed"),
             },
@@ -98,7 +109,6 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
             evaluation = Evaluation(
                 run=run,
                 benchmark=described,
-                decoding=decoding,
                 samples=read.samples,
                 missing=read.missing,
                 model=model,
@@ -107,20 +117,18 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
             if benchmark == HELD_OUT:
                 from components.evaluation.held_out_scores import put_held_out_scores
 
-                summary |= put_held_out_scores(run, prefix, model, decoding, read.samples)
+                summary |= put_held_out_scores(run, prefix, model, described.resolved.decoding, read.samples)
             return summary
 
         return run_step(run, task, work)
 
 
-def _described(
-    run: Run, benchmark: str, model: Manifest, opened: ExitStack
-) -> tuple[Benchmark, Decoding, BenchmarkSource]:
-    """The benchmark, its decoding profile, and the source of its samples, open until `opened` ends."""
+def _described(run: Run, benchmark: str, model: Manifest, opened: ExitStack) -> tuple[Benchmark, BenchmarkSource]:
+    """The benchmark with its profile, and the source of its samples, open until `opened` ends."""
     if benchmark == HELD_OUT:
         mixture, rows = held_out_reader.held_out_mixture(run.store, model)
         held_out = opened.enter_context(held_out_reader.open_held_out_source(run.store, mixture, rows))
-        return held_out_reader.held_out_benchmark(rows), held_out_reader.DECODING, held_out
+        return held_out_reader.held_out_benchmark(rows), held_out
     described = _load(run, benchmark)
     source = opened.enter_context(open_benchmark_source(run.recipe, described, run.store))
-    return described, load_decoding(run.recipe.evaluation.decoding), source
+    return described, source

@@ -1,4 +1,4 @@
-"""The section `evaluation` of a recipe: benchmarks, decoding and scoring."""
+"""The section `evaluation` of a recipe: benchmarks, and the profile that asks them."""
 
 from typing import Any, Literal
 
@@ -6,6 +6,8 @@ from pydantic import Field, field_validator
 
 from mantis.config.field_types import Name
 from mantis.config.identity import RUNTIME_ONLY, Settings
+
+DEFAULT_PROFILE = "direct"  # of components/evaluation/profiles/profiles.yaml
 
 
 class EvaluationSettings(Settings):
@@ -24,10 +26,16 @@ class EvaluationSettings(Settings):
     own_benchmarks: dict[Name, dict[str, Any]] = Field(
         {}, description="The content of each YAML file that `benchmarks` named. `mantis` fills it in."
     )
-    prompt: Name = Field("mantis", description="Prompt profile, by its name in the benchmarks' files.")
+    profile: Name = Field(
+        DEFAULT_PROFILE,
+        description="How every benchmark is asked: `direct`, `official` or `lmms-eval`. A profile joins prompt, image "
+        "layout, stop tokens, token limit and rule.",
+    )
     samples_per_skill: int = Field(500, ge=1, description="Held-out instances per skill of generated benchmarks.")
-    decoding: Name = "greedy-short"
-    scoring: Literal["official", "strict"] = "official"
+    scoring: Literal["official", "strict"] = Field(
+        "official",
+        description="Score of the headline: the rule of the profile, or `strict`. Both are always computed.",
+    )
     controls: tuple[Literal["blind", "shuffled"], ...] = ("blind", "shuffled")
     layout: Literal["sequence", "merge"] = Field(
         "sequence",

@@ -30,6 +30,9 @@ RENAMED: dict[str, str] = {
     "model.tiny": "model.from_scratch",
 }
 
+# Old dotted name -> the field that has its meaning today, among others. `_join_profile` gives it a value.
+JOINED = {"evaluation.prompt": "evaluation.profile", "evaluation.decoding": "evaluation.profile"}
+
 
 def first_name(dotted: str, renamed: dict[str, str] = RENAMED) -> str:
     """The first name of the field `dotted`, before all renames."""
@@ -40,6 +43,7 @@ def first_name(dotted: str, renamed: dict[str, str] = RENAMED) -> str:
 
 def present_name(dotted: str, renamed: dict[str, str] = RENAMED) -> str:
     """The present name of the field `dotted`; `dotted` itself if it was not renamed."""
+    dotted = JOINED.get(dotted, dotted)
     for old, new in renamed.items():
         dotted = _with_prefix(dotted, old, new)
     return dotted
@@ -55,6 +59,7 @@ def migrate(raw: dict[str, Any], *, origin: str, renamed: dict[str, str] = RENAM
     for old, new in renamed.items():
         _move(raw, old.split("."), new.split("."), f"{origin}: {old} and {new}")
     _drop_unread_shape(raw)
+    _join_profile(raw, origin)
 
 
 def _name_scratch(raw: dict[str, Any]) -> None:
@@ -69,6 +74,23 @@ def _drop_unread_shape(raw: dict[str, Any]) -> None:
     model = raw.get("model")
     if isinstance(model, dict) and model.get("base", "scratch") != "scratch":
         model.pop("from_scratch", None)
+
+
+def _join_profile(raw: dict[str, Any], origin: str) -> None:
+    """Replace `evaluation.prompt` and `evaluation.decoding` by `evaluation.profile`, which joins both."""
+    evaluation = raw.get("evaluation")
+    if not isinstance(evaluation, dict) or not {"prompt", "decoding"} & evaluation.keys():
+        return
+    prompt, decoding = evaluation.pop("prompt", ""), str(evaluation.pop("decoding", ""))
+    if "profile" in evaluation:
+        raise ConfigError(
+            f"{origin}: evaluation.profile is set, and evaluation.prompt or evaluation.decoding.",
+            remedy="Remove the old fields: the profile joins both.",
+        )
+    if prompt == "lmms-eval":
+        evaluation["profile"] = "lmms-eval"
+    elif prompt == "muirbench" or decoding.startswith("official-"):
+        evaluation["profile"] = "official"
 
 
 def _with_prefix(dotted: str, prefix: str, instead: str) -> str:

@@ -20,7 +20,7 @@ def check_shown_images(store: ObjectStore, evaluation: Manifest, prediction: dic
     name = benchmark_of(evaluation.key)
     try:
         settings = open_run(evaluation.made_by.run, store.url).recipe.evaluation
-        benchmark = load_benchmark(name, prompt=None, own=settings.own_benchmarks)
+        benchmark = load_benchmark(name, own=settings.own_benchmarks)
         if benchmark.stored:
             there, below = store, mirrored_files(find_mirror(store, benchmark).key)
         elif benchmark.source:

@@ -172,7 +172,7 @@ def _what_to_filter_by(run: Run) -> dict[str, str]:
         "model.family": recipe.model.family,
         "model.base": recipe.model.base,
         "data.subsets": ",".join(subset.name for subset in recipe.data.subsets) or "all",
-        "evaluation.decoding": recipe.evaluation.decoding,
+        "evaluation.profile": recipe.evaluation.profile,
         "evaluation.layout": recipe.evaluation.layout,
         "evaluation.scoring": recipe.evaluation.scoring,
         "evaluation.reference": recipe.evaluation.reference or "none",

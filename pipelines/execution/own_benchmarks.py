@@ -47,7 +47,7 @@ def with_own_benchmarks(recipe: str, overrides: Mapping[str, str], store: Object
 
 def _described(file: str, store: ObjectStore | None) -> dict[str, Any]:
     """The content of a benchmark's file, with the revision of its samples in place of the folder."""
-    raw, benchmark = read_benchmark_file(file), load_benchmark(file, prompt=None)
+    raw, benchmark = read_benchmark_file(file), load_benchmark(file)
     source = raw.pop("source", "")
     if not source:
         return raw

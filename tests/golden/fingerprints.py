@@ -15,7 +15,7 @@ from unittest import mock
 from components.conversion import step as conversion_step
 from components.data import step as data_step
 from components.evaluation import step as evaluation_step
-from components.evaluation.benchmarks.benchmark_catalog import load_benchmark, load_decoding
+from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
 from components.evaluation.generation.response_cache import ResponseCache
 from components.reporting import step as reporting_step
 from components.training import step as training_step
@@ -140,13 +140,8 @@ def _all_steps(run: Run, found: dict[str, str]) -> None:
 
 
 def _responses(run: Run, benchmark: str, model: Manifest) -> str:
-    settings = run.recipe.evaluation
-    asking = ResponseCache(
-        run=run,
-        benchmark=load_benchmark(benchmark, prompt=settings.prompt),
-        decoding=load_decoding(settings.decoding),
-        model=model,
-    )
+    described = load_benchmark(benchmark, profile=run.recipe.evaluation.profile, family=run.recipe.model.family)
+    asking = ResponseCache(run=run, benchmark=described, decoding=described.resolved.decoding, model=model)
     return asking.prefix.rpartition("/")[2]
 
 

@@ -1,29 +1,31 @@
-"""Loads benchmarks (benchmarks/*.yaml, docs/how-to/add-a-benchmark.md) and decoding profiles (decoding.yaml)."""
+"""Loads benchmarks (benchmarks/*.yaml, docs/how-to/add-a-benchmark.md), each with the profile that asks it."""
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from components.evaluation.profiles.profile_catalog import ResolvedProfile, load_profile, resolve_profile
+from components.evaluation.profiles.prompt_template import Prompt
 from components.evaluation.scoring.score_response import METRICS
 from components.evaluation.scoring.targets import Kind
 from mantis import synthetic
 from mantis.artifacts.held_out import BENCHMARK
-from mantis.config.evaluation_settings import is_benchmark_file
+from mantis.config.evaluation_settings import DEFAULT_PROFILE, is_benchmark_file
 from mantis.config.field_types import NAME_PATTERN
 from mantis.errors import ConfigError, EvaluationError, MantisError, did_you_mean
 from mantis.hashing import fingerprint
 from mantis.store.opening import open_store
 
 FOLDER = Path(__file__).parent
-DECODING = Path(__file__).parent.parent / "generation" / "decoding.yaml"
-DEFAULT_PROMPT = "mantis"
 # Fields that decide neither samples nor scores. The content of the files has its own hash in every result.
 UNTOLD: dict[str, Any] = {
     **dict.fromkeys(("title", "paper", "prompts", "skills", "source", "stored"), True),
+    **dict.fromkeys(("profile", "family", "differs", "example"), True),
     "hub": {"moved_from"},
 }
 
@@ -107,24 +109,11 @@ class PaperRow(_BenchmarkData):
     split: str
 
 
-class Prompt(_BenchmarkData):
-    """Template of the user's turn.
-
-    `templates` has a text for each kind of answer. It may hold these fields:
-    - {question}: the row's question.
-    - {options}: a line per option, made from `option` with its {letter} and {text}.
-    - {hint}: the text `hint` with the row's hint in it. `hints` maps the row's hint to another text first. A row
-      without a hint leaves {hint} empty.
-    """
-
-    templates: dict[Kind, str]
-    option: str = " ({letter}) {text}"
-    hint: str = "{hint}\n"
-    hints: dict[str, str] | None = None
-
-
 class Benchmark(_BenchmarkData):
-    """One YAML file. `name` is the file's stem, `prompt` the name of the chosen prompt profile.
+    """One YAML file. `name` is the file's stem.
+
+    `profile` is the profile that the recipe names, for models of `family`. `resolved` holds its values for this
+    benchmark. `differs` lists what differs from the official run, `example` is a made-up row.
 
     A published benchmark has `hub`. Your own benchmark has its files in the folder or store URL `source`, else in
     `<evaluation.source>/<name>/`. `stored` is the revision of its files that the run's store holds.
@@ -143,15 +132,19 @@ class Benchmark(_BenchmarkData):
     kind: Kind
     metric: str
     aggregation: Literal["macro", "micro"] | None = None
-    prompt: str
+    profile: str
+    family: str = ""
     prompts: dict[str, Prompt] = Field(min_length=1)
     skills: dict[str, Skill] = Field(min_length=1)
     paper: tuple[PaperRow, ...] = ()
+    differs: tuple[str, ...] = ()
+    example: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
-        if self.metric not in METRICS:
-            raise ValueError(f"metric = {self.metric!r} is not known; metrics: {', '.join(sorted(METRICS))}")
+        for metric in (self.metric, *(prompt.metric for prompt in self.prompts.values() if prompt.metric is not None)):
+            if metric not in METRICS:
+                raise ValueError(f"metric = {metric!r} is not known; metrics: {', '.join(sorted(METRICS))}")
         if self.layout == "json" and (self.hub is not None or self.files):
             raise ValueError("layout json takes no `hub` and no `files`; `file` names its only file")
         if self.layout != "json" and (self.hub is None) == (not self.files):
@@ -178,9 +171,19 @@ class Benchmark(_BenchmarkData):
         """The only revision of its files that may be read from a store; None if any may."""
         return self.hub.revision if self.hub is not None else self.stored or None
 
-    def template(self) -> Prompt:
-        """The template of the chosen prompt profile."""
-        return self.prompts[self.prompt]
+    @model_validator(mode="after")
+    def _each_kind_has_a_template(self) -> Self:
+        kinds = [self.kind] if self.fields.kind is None else list((self.fields.kind.values or {}).values())
+        for name, prompt in self.prompts.items():
+            lacking = [kind for kind in kinds if kind not in prompt.templates]
+            if lacking:
+                raise ValueError(f"prompts.{name}.templates has no text for {', '.join(lacking)}")
+        return self
+
+    @cached_property
+    def resolved(self) -> ResolvedProfile:
+        """The values of the profile for this benchmark and this family."""
+        return resolve_profile(self.profile, self.prompts, self.family)
 
     def comparable(self, row: PaperRow) -> bool:
         """Whether a published result is on the split that is read here. Only then can the two be compared."""
@@ -194,14 +197,7 @@ class Benchmark(_BenchmarkData):
         if self.hub is not None:
             told["hub"]["dataset"] = self.hub.first_name
         chance = {name: skill.chance for name, skill in self.skills.items()}
-        return fingerprint({**told, "prompts": self.template().model_dump(mode="json"), "skills": chance})
-
-
-class Decoding(_BenchmarkData):
-    """A named decoding profile. Decoding is always greedy."""
-
-    name: str
-    max_new_tokens: Annotated[int, Field(ge=1)]
+        return fingerprint({**told, "profile": self.resolved.identity(), "skills": chance})
 
 
 def known_benchmarks() -> list[str]:
@@ -210,9 +206,9 @@ def known_benchmarks() -> list[str]:
 
 
 def load_benchmark(
-    name: str, *, prompt: str | None = DEFAULT_PROMPT, own: Mapping[str, Any] | None = None
+    name: str, *, profile: str = DEFAULT_PROFILE, family: str = "", own: Mapping[str, Any] | None = None
 ) -> Benchmark:
-    """Load a benchmark with the prompt profile `prompt`; None takes the first profile of the file.
+    """Load a benchmark that is asked with `profile`. Some profiles have other values for a model `family`.
 
     `name` is one of these:
     - the name of a benchmark of `own`, a recipe's `evaluation.own_benchmarks`;
@@ -225,17 +221,17 @@ def load_benchmark(
         EvaluationError: the benchmark's file is wrong. The error names the field.
     """
     if own and name in own:
-        return _from_mapping(own[name], f"evaluation.own_benchmarks.{name}", name, prompt)
+        return _from_mapping(own[name], f"evaluation.own_benchmarks.{name}", name, (profile, family))
     if is_benchmark_file(name):
         raw = read_benchmark_file(name)
-        return _from_mapping(raw, name, own_name(name), prompt)
+        return _from_mapping(raw, name, own_name(name), (profile, family))
     if name not in known_benchmarks():
         raise ConfigError(
             f"{name!r} is no benchmark.",
             remedy=f"{did_you_mean(name, known_benchmarks())}Choose one of {', '.join(known_benchmarks())}, or name a "
             "YAML file.",
         )
-    return parse_benchmark((FOLDER / f"{name}.yaml").read_text(), name=name, prompt=prompt)
+    return parse_benchmark((FOLDER / f"{name}.yaml").read_text(), name=name, profile=profile, family=family)
 
 
 def listed_benchmarks(files: Iterable[str] = ()) -> tuple[list[Benchmark], list[MantisError]]:
@@ -243,7 +239,7 @@ def listed_benchmarks(files: Iterable[str] = ()) -> tuple[list[Benchmark], list[
     loaded, problems = [], []
     for name in (*known_benchmarks(), *files):
         try:
-            loaded.append(load_benchmark(name, prompt=None))
+            loaded.append(load_benchmark(name))
         except MantisError as error:
             problems.append(error)
     return loaded, problems
@@ -303,20 +299,20 @@ def _source(raw: Mapping[str, Any], folder: str, name: str) -> str:
     return str(found) if told or found.is_dir() else ""
 
 
-def parse_benchmark(text: str, *, name: str, prompt: str | None = DEFAULT_PROMPT) -> Benchmark:
+def parse_benchmark(text: str, *, name: str, profile: str = DEFAULT_PROFILE, family: str = "") -> Benchmark:
     """Parse a benchmark from YAML text. It raises the errors of `load_benchmark`."""
     origin = f"benchmarks/{name}.yaml"
-    return _from_mapping(_mapping(text, origin), origin, name, prompt)
+    return _from_mapping(_mapping(text, origin), origin, name, (profile, family))
 
 
-def _from_mapping(raw: Any, origin: str, name: str, prompt: str | None) -> Benchmark:
+def _from_mapping(raw: Any, origin: str, name: str, asked: tuple[str, str]) -> Benchmark:
+    profile, family = asked
+    load_profile(profile)
     if not isinstance(raw, Mapping):
         raise EvaluationError(f"{origin} holds {type(raw).__name__}, not a mapping.", remedy="Correct the file.")
-    if prompt is None:
-        profiles = raw.get("prompts")
-        prompt = str(next(iter(profiles), "")) if isinstance(profiles, Mapping) else ""
+    given = {"name": name, "profile": profile, "family": family, "paper": _paper(raw)}
     try:
-        benchmark = Benchmark.model_validate({**raw, "name": name, "prompt": prompt, "paper": _paper(raw)})
+        benchmark = Benchmark.model_validate({**raw, **given})
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
@@ -325,27 +321,7 @@ def _from_mapping(raw: Any, origin: str, name: str, prompt: str | None) -> Bench
             f"{origin}: {found}{first['msg'].removeprefix('Value error, ')}.",
             remedy="Correct the field. docs/how-to/add-a-benchmark.md explains each one.",
         ) from None
-    if prompt not in benchmark.prompts:
-        raise ConfigError(
-            f"evaluation.prompt = {prompt!r} is no prompt profile of {name}.",
-            remedy=f"Choose one of {', '.join(benchmark.prompts)}.",
-        )
-    return benchmark
-
-
-def load_decoding(name: str) -> Decoding:
-    """Load the decoding profile of this name.
-
-    Raises:
-        ConfigError: the profile does not exist. The error lists all names.
-    """
-    profiles = _mapping(DECODING.read_text(), "decoding.yaml")
-    if name not in profiles:
-        raise ConfigError(
-            f"evaluation.decoding = {name!r} is not a decoding profile.",
-            remedy=f"Choose one of {', '.join(sorted(profiles))}.",
-        )
-    return Decoding.model_validate({**profiles[name], "name": name})
+    return benchmark.model_copy(update={"metric": benchmark.resolved.metric or benchmark.metric})
 
 
 def _paper(raw: Mapping[str, Any]) -> list[dict[str, Any]]:

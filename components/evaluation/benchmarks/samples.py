@@ -1,4 +1,4 @@
-"""Turns a published row of any file format into the parts of a sample: prompt, target, images."""
+"""Turns a published row of any file format into the parts of a sample: question, target, images."""
 
 import ast
 import re
@@ -8,10 +8,8 @@ from typing import Any
 
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark, Derived
 from components.evaluation.scoring.targets import CHOICES, LETTERS, Kind, Target
-from mantis.models.conversation import IMAGE_MARK
 
 ABSENT = {"", "N/A", "nan"}  # values of tables for a missing option or hint
-NUMBERED_MARK = re.compile(r"<image (\d+)>")  # MMMU: the k-th image column of the row
 
 Column = Mapping[str, Any]
 
@@ -26,7 +24,11 @@ class RowError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkRow:
-    """The parsed parts of a row. `images` holds the file's cells: a path, bytes, or {"bytes", "path"}."""
+    """The parsed parts of a row.
+
+    `published` holds the options as the file has them, and `cells` the columns that only the prompt reads. `images`
+    holds the file's cells: a path, bytes, or {"bytes", "path"}.
+    """
 
     id: str
     skill: str
@@ -34,6 +36,8 @@ class BenchmarkRow:
     question: str
     hint: str
     target: Target
+    published: tuple[str, ...]
+    cells: Column
     images: tuple[Any, ...] = field(repr=False)
 
 
@@ -54,9 +58,11 @@ def parse_row(raw: Column, number: int, benchmark: Benchmark) -> BenchmarkRow:
         id=identity,
         skill=skill,
         unit=identity if names.unit is None else _derived(raw, names.unit),
-        question=_text(raw, names.question),
-        hint="" if names.hint is None or _absent(raw.get(names.hint)) else str(raw[names.hint]),
+        question=_text(raw, benchmark.resolved.prompt.question or names.question),
+        hint="" if names.hint is None or is_absent(raw.get(names.hint)) else str(raw[names.hint]),
         target=parse_target_of(raw, benchmark),
+        published=_published_options(raw, benchmark) if names.options is not None else (),
+        cells={column: raw.get(column) for column in benchmark.resolved.prompt.columns},
         images=_images(raw, benchmark),
     )
 
@@ -79,40 +85,6 @@ def parse_target_of(raw: Column, benchmark: Benchmark) -> Target:
     return Target(kind=kind, options=options, answers=answers, details=details)
 
 
-def make_prompt(row: BenchmarkRow, benchmark: Benchmark) -> tuple[str, list[int]]:
-    """Make the user's turn, with an `<image>` mark for each image, and the places of these images in the row.
-
-    Raises:
-        RowError: the text has more marks than the row has images.
-    """
-    prompt = benchmark.template()
-    question, missing = row.question, 0
-    numbered = NUMBERED_MARK.search(row.question + " ".join(row.target.options))
-    if numbered is None:
-        missing = len(row.images) - sum(text.count(IMAGE_MARK) for text in (row.question, *row.target.options))
-        if missing < 0:
-            problem = f"has {-missing} more {IMAGE_MARK} marks than the row has images"
-            raise RowError(benchmark.fields.question, row.question, problem, "Remove them or add the images.")
-        question = IMAGE_MARK * missing + question  # images without a mark come first, as in training data
-    lines = [
-        prompt.option.replace("{letter}", letter).replace("{text}", text)
-        for letter, text in zip(row.target.letters, row.target.options, strict=True)
-    ]
-    hint = row.hint if prompt.hints is None else prompt.hints.get(row.hint, "")
-    filled = {
-        "{hint}": prompt.hint.replace("{hint}", hint) if hint else "",
-        "{question}": question,
-        "{options}": "\n".join(lines),
-    }
-    text = re.sub("|".join(map(re.escape, filled)), lambda found: filled[found[0]], prompt.templates[row.target.kind])
-    if numbered is None:
-        return text, list(range(len(row.images)))
-    places = [int(number) - 1 for number in NUMBERED_MARK.findall(text)]
-    if any(place >= len(row.images) or row.images[place] is None for place in places):
-        raise RowError(benchmark.fields.question, row.question, "names an image that the row does not have")
-    return NUMBERED_MARK.sub(IMAGE_MARK, text), places
-
-
 def _images(raw: Column, benchmark: Benchmark) -> tuple[Any, ...]:
     names = benchmark.fields.images
     if isinstance(names, str):
@@ -128,6 +100,11 @@ def _images(raw: Column, benchmark: Benchmark) -> tuple[Any, ...]:
 
 
 def _options(raw: Column, benchmark: Benchmark) -> tuple[str, ...]:
+    published = _published_options(raw, benchmark)
+    return tuple(_without_letter(text, letter) for text, letter in zip(published, LETTERS, strict=False))
+
+
+def _published_options(raw: Column, benchmark: Benchmark) -> tuple[str, ...]:
     names = benchmark.fields.options
     if isinstance(names, str):
         found = _literal(raw.get(names))
@@ -135,10 +112,10 @@ def _options(raw: Column, benchmark: Benchmark) -> tuple[str, ...]:
         if not isinstance(texts, list | tuple):
             raise RowError(names, found, "is no list of options")
     else:
-        texts = [raw.get(name) for name in names or () if not _absent(raw.get(name))]
+        texts = [raw.get(name) for name in names or () if not is_absent(raw.get(name))]
     if len(texts) > len(LETTERS):
         raise RowError(str(names), texts, f"has more than {len(LETTERS)} options")
-    return tuple(_without_letter(str(text), letter) for text, letter in zip(texts, LETTERS, strict=False))
+    return tuple(map(str, texts))
 
 
 def _without_letter(text: str, letter: str) -> str:
@@ -221,5 +198,6 @@ def _text(raw: Column, name: str) -> str:
     return str(value)
 
 
-def _absent(value: Any) -> bool:
+def is_absent(value: Any) -> bool:
+    """Whether a cell holds nothing, as tables write it."""
     return value is None or str(value).strip() in ABSENT

@@ -3,8 +3,8 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoTokenizer, GenerationConfig
 
-from components.evaluation.benchmarks.benchmark_catalog import Decoding
 from components.evaluation.benchmarks.sample_images import Picture
 from components.evaluation.generation.generation_batches import Cost
+from components.evaluation.profiles.profile_catalog import END_OF_TEXT, Decoding
 from mantis.config.model_settings import ModelSettings
 from mantis.errors import EvaluationError
 from mantis.models.conversation import Conversation, Turn
@@ -113,7 +113,7 @@ class Generator:
     @torch.inference_mode()
     def _generate(self, inputs: Inputs) -> list[str]:
         processor, device = self.encoder.processor, self.model.device
-        end = processor.end_of_answer
+        end, stops = processor.end_of_answer, self._stops()
         width = inputs.input_ids.shape[1]
         output: Tensor = self.model.generate(
             input_ids=inputs.input_ids.to(device),
@@ -122,16 +122,22 @@ class Generator:
             generation_config=GenerationConfig(
                 do_sample=False,
                 max_new_tokens=self.decoding.max_new_tokens,
-                eos_token_id=end,
+                eos_token_id=stops,
                 pad_token_id=processor.tokenizer.pad_token_id,
             ),
             prefix_allowed_tokens_fn=self._only_allowed(inputs.questions, width, end),
         )
-        return [self._text(tokens, end) for tokens in output[:, width:].tolist()]
+        return [self._text(tokens, stops) for tokens in output[:, width:].tolist()]
 
-    def _text(self, tokens: list[int], end: int) -> str:
-        with suppress(ValueError):  # an answer that was cut off has no end token
-            tokens = tokens[: tokens.index(end)]
+    def _stops(self) -> list[int]:
+        """The tokens that end a response: the end of an answer, and those of the profile that the tokenizer knows."""
+        tokenizer = self.encoder.processor.tokenizer
+        known = tokenizer.get_vocab()
+        more = [tokenizer.eos_token_id if stop == END_OF_TEXT else known.get(stop) for stop in self.decoding.stop]
+        return list(dict.fromkeys([self.encoder.processor.end_of_answer, *(stop for stop in more if stop is not None)]))
+
+    def _text(self, tokens: list[int], stops: list[int]) -> str:
+        tokens = list(takewhile(lambda token: token not in stops, tokens))
         return str(self.encoder.processor.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
     def _only_allowed(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from components.evaluation.benchmarks.benchmark_catalog import Benchmark, Decoding
+from components.evaluation.benchmarks.benchmark_catalog import Benchmark
 from components.evaluation.generation.generation_batches import batches
 from components.evaluation.generation.generator import (
     REVISION,
@@ -20,6 +20,7 @@ from components.evaluation.generation.generator import (
 )
 from components.evaluation.generation.journal import Journal, JournalEntry
 from components.evaluation.generation.workers import Batch, BatchQueue, answer, devices
+from components.evaluation.profiles.profile_catalog import Decoding
 from components.evaluation.readers.benchmark_source import local_copy
 from mantis.artifacts.layout import responses_key
 from mantis.artifacts.manifest import Manifest
@@ -41,7 +42,7 @@ class Answered:
 
 @dataclass(frozen=True, kw_only=True)
 class ResponseCache:
-    """The responses of one model to one benchmark with one decoding profile."""
+    """The responses of one model to one benchmark with one decoding."""
 
     run: Run
     benchmark: Benchmark
@@ -93,8 +94,8 @@ class ResponseCache:
             },
             "decoding": {
                 "revision": REVISION,
-                # A new field of a profile leaves the keys of profiles without it. A name decides nothing.
-                **self.decoding.model_dump(mode="json", exclude={"name"}, exclude_defaults=True),
+                # A new field of the decoding leaves the keys of profiles without it.
+                **self.decoding.model_dump(mode="json", exclude_defaults=True),
             },
         }
 

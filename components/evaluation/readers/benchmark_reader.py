@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark
+from components.evaluation.benchmarks.prompts import make_prompt
 from components.evaluation.benchmarks.sample_images import Picture, file_picture, spooled_picture
-from components.evaluation.benchmarks.samples import BenchmarkRow, RowError, make_prompt, parse_row
+from components.evaluation.benchmarks.samples import BenchmarkRow, RowError, parse_row
 from components.evaluation.readers import json_list_reader, mementos_reader, mvbench_reader, parquet_reader
 from components.evaluation.readers.raw import Raw
 from components.evaluation.scoring.targets import CHOICES, Target

@@ -9,20 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.evaluation.benchmarks.benchmark_catalog import Benchmark, Decoding, Fields, Prompt, Skill
+from components.evaluation.benchmarks.benchmark_catalog import Benchmark, Fields, Skill
 from components.evaluation.benchmarks.sample_images import spooled_picture
+from components.evaluation.profiles.prompt_template import Prompt
 from components.evaluation.readers.benchmark_reader import BenchmarkSample, Missing, Samples
 from components.evaluation.readers.benchmark_source import BenchmarkSource
 from components.evaluation.scoring.targets import Target
 from mantis.artifacts.held_out import BENCHMARK, HeldOutRow, held_out_rows, mixture_of
 from mantis.artifacts.manifest import Manifest
+from mantis.config.evaluation_settings import DEFAULT_PROFILE
 from mantis.errors import InputError
 from mantis.models.conversation import IMAGE_MARK
 from mantis.progress import Progress
 from mantis.store.base import ObjectStore
 from mantis.store.lance_tables import open_table
 
-DECODING = Decoding(name="held-out", max_new_tokens=256)  # answers of conversations are longer than those of benchmarks
+NEW_TOKENS = 256  # answers of conversations are longer than those of benchmarks
 EXCHANGE = 2  # turns
 ROWS_AT_ONCE = 16  # few, since memory holds their images
 
@@ -54,8 +56,8 @@ def held_out_benchmark(rows: Sequence[HeldOutRow]) -> Benchmark:
         kind="short",
         metric="text-overlap",
         aggregation="micro",
-        prompt="as-trained",
-        prompts={"as-trained": Prompt(templates={"short": "{question}"})},
+        profile=DEFAULT_PROFILE,
+        prompts={DEFAULT_PROFILE: Prompt(templates={"short": "{question}"}, max_new_tokens=NEW_TOKENS)},
         skills={subset: Skill(label=subset, chance=0.0) for subset in subsets},
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from components.evaluation.benchmarks.benchmark_catalog import Benchmark, Derived, Fields
+from components.evaluation.benchmarks.benchmark_catalog import Benchmark, Derived
 from components.evaluation.readers.raw import Raw
 from mantis.errors import InputError
 
@@ -22,11 +22,13 @@ def raw_rows(folder: Path, files: tuple[str, ...], benchmark: Benchmark, *, pict
             yield Raw(origin=f"{folder / name}, row {number}", row=row)
 
 
-def columns(fields: Fields, *, pictures: bool) -> list[str]:
-    """The columns that a benchmark reads."""
+def columns(benchmark: Benchmark, *, pictures: bool) -> list[str]:
+    """The columns that a benchmark reads, its prompt included."""
+    fields = benchmark.fields
     named: list[str | tuple[str, ...] | Derived | None] = [
         fields.id, fields.skill, fields.question, fields.hint, fields.options, fields.answer, fields.answers,
-        fields.kind, fields.unit, *fields.details.values(), fields.images if pictures else None,
+        fields.kind, fields.unit, *fields.details.values(), benchmark.resolved.prompt.columns,
+        fields.images if pictures else None,
     ]  # fmt: skip
     found: dict[str, None] = {}
     for item in named:
@@ -39,7 +41,7 @@ def _rows(path: Path, benchmark: Benchmark, *, pictures: bool) -> Iterator[dict[
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    wanted = columns(benchmark.fields, pictures=pictures)
+    wanted = columns(benchmark, pictures=pictures)
     try:
         file = pq.ParquetFile(path)
         lacking = [name for name in wanted if name not in file.schema_arrow.names]

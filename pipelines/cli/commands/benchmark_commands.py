@@ -67,11 +67,11 @@ def list_(
 
 @benchmark.command("show", epilog=examples("mantis benchmark show mantis-eval", "mantis benchmark show blink --json"))
 def show_(name: BenchmarkName, store: Store = "", as_json: AsJson = False) -> None:
-    """Show the skills, prompts, revision and published results of a benchmark."""
+    """Show the skills, profiles, revision and published results of a benchmark."""
     from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
     from components.evaluation.benchmarks.benchmark_mirror import mirrored
 
-    each, there = load_benchmark(name, prompt=None), opened(store)
+    each, there = load_benchmark(name), opened(store)
     manifests = {} if each.generated else mirrored(there, each)
     if as_json:
         show_json(_benchmark_data(each, list(manifests)) | _details(each))
@@ -86,7 +86,7 @@ def show_(name: BenchmarkName, store: Store = "", as_json: AsJson = False) -> No
         show(f"files: {each.source or 'the folder ' + each.name + '/ of evaluation.source'}")
     for revision, manifest in manifests.items():
         show(f"in the store: {revision}  {there.uri(manifest.key)}  {len(manifest.files)} files")
-    show(f"prompts: {', '.join(each.prompts)}")
+    show(f"profiles: {', '.join(each.prompts)}")
     for skill in each.skills.values():
         chance = "one in the number of options" if skill.chance is None else f"{skill.chance:.0%}"
         show(f"  {skill.label}  (chance {chance})")
@@ -107,7 +107,7 @@ def fetch(name: BenchmarkName, store: Store = "") -> None:
     from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
 
     there = opened(store)
-    manifest = benchmark_mirror.fetch(there, load_benchmark(name, prompt=None))
+    manifest = benchmark_mirror.fetch(there, load_benchmark(name))
     size = sum(file.size for file in manifest.files)
     show(f"{there.uri(manifest.key)}  {len(manifest.files)} files, {size / 1e6:,.1f} MB")
 
@@ -207,7 +207,7 @@ def _rescore_evaluation(store: ObjectStore, address: str, profile: "Scoring") ->
         raise ConfigError(
             f"{key!r} is no evaluation.", remedy=f"Name {ArtifactKind.EVALUATION.pattern.text}, or a JSONL file."
         )
-    described = load_benchmark(parts["benchmark"], prompt=None, own=_own_of_run(store, key))
+    described = load_benchmark(parts["benchmark"], own=_own_of_run(store, key))
     made = rescore.rescore_evaluation(store, key, described, profile, seed=0)
     return described, parts["model"], made
 
@@ -252,7 +252,7 @@ def _details(each: "Benchmark") -> dict[str, Any]:
         "dataset": each.hub.dataset if each.hub else None,
         "moved_from": list(each.hub.moved_from) if each.hub else [],
         "source": each.source,
-        "prompts": list(each.prompts),
+        "profiles": list(each.prompts),
         "chance": {name: skill.chance for name, skill in each.skills.items()},
         "results": [row.model_dump() | {"comparable": each.comparable(row)} for row in each.paper],
     }

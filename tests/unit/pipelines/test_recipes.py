@@ -60,7 +60,7 @@ def test_a_shipped_recipe_names_what_exists(name: str) -> None:
     load_chat_template(recipe.model.prompt)
     assert {subset.name for subset in recipe.data.subsets} <= set(published())
     for benchmark in recipe.evaluation.benchmarks:
-        load_benchmark(benchmark, prompt=recipe.evaluation.prompt)
+        load_benchmark(benchmark, profile=recipe.evaluation.profile)
     named = named_bases(recipe.model)
     addresses = {
         field for field in ("base", "vision", "projector") if getattr(recipe.model, field) not in ("", SCRATCH)

@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.rows import GPU_ROWS, ROWS
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark
+from components.evaluation.profiles.prompt_template import Prompt
 from components.training.callbacks.metric_rows import MetricRows
 from components.training.monitoring.goodput import Cause
 from components.training.monitoring.step_metrics import StepFigures
@@ -96,8 +97,9 @@ def test_the_artifacts_page_has_every_field(names: set[str]) -> None:
 
 
 def test_the_benchmark_page_has_every_field() -> None:
-    # `name` is the name of the file, `prompt` the profile that the recipe picks.
-    assert set(Benchmark.model_fields) - {"name", "prompt"} - terms("how-to/add-a-benchmark.md") == set()
+    # `name` is the name of the file, `stored` a revision in the store; `profile` and `family` are those of the recipe.
+    fields_of_files = set(Benchmark.model_fields) - {"name", "stored", "profile", "family"} | set(Prompt.model_fields)
+    assert fields_of_files - terms("how-to/add-a-benchmark.md") == set()
 
 
 def test_the_data_page_has_every_reason_of_the_ledger() -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from components.evaluation.benchmarks.benchmark_catalog import load_decoding
 from components.evaluation.generation.generator import load_generator
+from components.evaluation.profiles.profile_catalog import Decoding
 from mantis.artifacts.manifest import Manifest
 from mantis.errors import EvaluationError
 from mantis.runs.step_runner import Run
@@ -37,7 +37,7 @@ def test_weights_that_run_code_are_refused(
     marker = tmp_path / "it-was-run"
     plant(local_store.root / stored_model.key, marker)
     with pytest.raises(EvaluationError, match="holds no model that can be loaded"):
-        load_generator(local_store.root / stored_model.key, eval_run.recipe.model, load_decoding("greedy-short"))
+        load_generator(local_store.root / stored_model.key, eval_run.recipe.model, Decoding(max_new_tokens=8))
     assert not marker.exists()
 
 
@@ -47,5 +47,5 @@ def test_modules_beside_the_model_are_not_imported(
 ) -> None:
     folder, marker = local_store.root / stored_model.key, tmp_path / "it-was-run"
     plant_module(folder, marker, name)
-    load_generator(folder, eval_run.recipe.model, load_decoding("greedy-short"))
+    load_generator(folder, eval_run.recipe.model, Decoding(max_new_tokens=8))
     assert not marker.exists()

@@ -9,7 +9,8 @@ from PIL import Image
 
 from components.evaluation.benchmarks import benchmark_catalog
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
-from components.evaluation.step import evaluate, resolve_benchmarks
+from components.evaluation.profiles import profile_catalog
+from components.evaluation.step import check_benchmarks, evaluate, resolve_benchmarks
 from mantis.artifacts.manifest import Manifest
 from mantis.errors import ConfigError, IntegrityError
 from mantis.runs.step_runner import Run
@@ -17,6 +18,9 @@ from mantis.store.base import ObjectStore
 from tests.helpers.paths import root_of
 
 BLIND = 4  # different questions of the blind control: one text about one to four grey images
+SHORTER = """
+shorter: {title: a token less, prompts: [direct], images: interleaved, max_new_tokens: 7, stop: [end-of-text]}
+"""
 
 
 def lines(store: ObjectStore, prefix: str, name: str) -> list[dict[str, Any]]:
@@ -92,9 +96,9 @@ def test_a_rerun_makes_only_what_is_missing(eval_run: Run, stored_model: Manifes
 def test_responses_are_reused_only_where_nothing_that_decides_them_changed(
     eval_run: Run, stored_model: Manifest, eval_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    profiles = tmp_path / "decoding.yaml"
-    profiles.write_text("greedy-short: {max_new_tokens: 8}\nshorter: {max_new_tokens: 7}\n")
-    monkeypatch.setattr(benchmark_catalog, "DECODING", profiles)
+    file = tmp_path / "profiles.yaml"
+    file.write_text(profile_catalog.PROFILES.read_text() + SHORTER)
+    monkeypatch.setattr(profile_catalog, "PROFILES", file)
 
     def generated(changed_run: Any, changed_model: Any = stored_model) -> Any:
         return evaluate(changed_run, "demo-multi", changed_model).summary["answers_generated"]
@@ -103,7 +107,7 @@ def test_responses_are_reused_only_where_nothing_that_decides_them_changed(
     assert generated(plain) == 60
     assert generated(changed(plain, scoring="strict")) == 0
     assert generated(changed(plain, controls=("blind",))) == BLIND
-    assert generated(changed(plain, decoding="shorter")) == 60
+    assert generated(changed(plain, profile="shorter")) == 60
     assert generated(changed(plain, layout="merge")) == 45  # a sample of one picture, or of none, is asked the same
     assert generated(plain, stored_model.model_copy(update={"fingerprint": "another"})) == 60
     prompt = eval_run.recipe.model.model_copy(update={"prompt": "llama3"})
@@ -228,5 +232,16 @@ def test_resolve(eval_run: Run) -> None:
         resolve_benchmarks(changed(eval_run, benchmarks=()))
     with pytest.raises(ConfigError, match=r"no-such.*demo-multi"):
         resolve_benchmarks(changed(eval_run, benchmarks=("no-such",)))
-    with pytest.raises(ConfigError, match="decoding"):
-        resolve_benchmarks(changed(eval_run, decoding="beam"))
+    with pytest.raises(ConfigError, match=r"evaluation.profile = 'beam'.*direct, official, lmms-eval"):
+        resolve_benchmarks(changed(eval_run, profile="beam"))
+
+
+def test_preflight_names_the_profile_that_is_used_instead(eval_run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    check_benchmarks(eval_run)
+    assert not caplog.records
+    check_benchmarks(changed(eval_run, profile="lmms-eval"))
+    assert caplog.messages == ["demo-multi has no profile lmms-eval: the profile direct is used"]
+    official = changed(eval_run, profile="lmms-eval", source="elsewhere", benchmarks=("nlvr2", "blink"))
+    caplog.clear()
+    check_benchmarks(official)
+    assert caplog.messages == ["nlvr2 has no profile lmms-eval: the profile official is used"]

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from mantis.config.migrations import RENAMED, first_name, migrate, present_name
+from mantis.config.migrations import JOINED, RENAMED, first_name, migrate, present_name
 from mantis.config.recipe import Recipe, parse_recipe, read_stored_recipe
 from mantis.errors import ConfigError, VersionError
 from mantis.runs.step_runner import open_run, recorded
@@ -133,3 +133,29 @@ def test_a_shape_that_published_weights_did_not_read_is_dropped() -> None:
     recipe = read_stored_recipe(TINY.replace("BASE", "llama3-8b-instruct"), origin="r")
     assert recipe.model.image.size == 336
     assert recipe.model.from_scratch is None
+
+
+@pytest.mark.parametrize(
+    ("old", "profile"),
+    [
+        ("prompt: mantis, decoding: greedy-short", "direct"),
+        ("decoding: official-mllava", "official"),
+        ("prompt: mantis, decoding: official-idefics2", "official"),
+        ("prompt: muirbench, decoding: greedy-short", "official"),
+        ("prompt: lmms-eval, decoding: official-mllava", "lmms-eval"),
+    ],
+)
+def test_prompt_and_decoding_of_a_stored_recipe_become_a_profile(old: str, profile: str) -> None:
+    stored = read_stored_recipe(f"name: x\nevaluation: {{{old}, scoring: strict}}", origin="old")
+    assert stored == parse_recipe(f"name: x\nevaluation: {{profile: {profile}, scoring: strict}}", origin="now")
+
+
+def test_a_stored_recipe_has_no_profile_beside_its_old_fields() -> None:
+    with pytest.raises(ConfigError, match=r"old: evaluation\.profile is set, and evaluation\.prompt"):
+        read_stored_recipe("name: x\nevaluation: {prompt: mantis, profile: official}", origin="old")
+
+
+@pytest.mark.parametrize("old", JOINED)
+def test_a_new_recipe_with_a_joined_field_is_told_the_profile(old: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{old} = 'mantis' is not a field any more: it is evaluation.profile now"):
+        parse_recipe("name: x", origin="r", overrides={old: "mantis"})

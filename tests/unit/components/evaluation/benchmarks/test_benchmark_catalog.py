@@ -10,7 +10,6 @@ from components.evaluation.benchmarks.benchmark_catalog import (
     Benchmark,
     known_benchmarks,
     load_benchmark,
-    load_decoding,
     parse_benchmark,
 )
 from components.evaluation.readers.benchmark_reader import BenchmarkSample, read_benchmark, rows_identity
@@ -40,8 +39,8 @@ def test_every_shipped_benchmark_is_valid() -> None:
 def test_unknown_names_say_what_exists() -> None:
     with pytest.raises(ConfigError, match=r"blonk.*demo-multi, demo-single"):
         load_benchmark("blonk")
-    with pytest.raises(ConfigError, match=r"sampled.*greedy-short"):
-        load_decoding("sampled")
+    with pytest.raises(ConfigError, match=r"offical.*Did you mean official.*direct, official, lmms-eval"):
+        load_benchmark("blink", profile="offical")
 
 
 @pytest.mark.parametrize(
@@ -53,6 +52,9 @@ def test_unknown_names_say_what_exists() -> None:
         ("file: test.json", "files: test.json", "file"),
         ("chance: 0.5", "chance: 50", "skills.compare.chance = 50"),
         ("metric: mantis", "metric: [", "not YAML"),
+        ("kind: short", "kind: number", "prompts.direct.templates has no text for number"),
+        ("prompts:", "prompts:\n  official: {metric: bleu, templates: {short: x}}", "metric = 'bleu' is not known"),
+        ("prompts:", "prompts:\n  official: {images: around, templates: {short: x}}", "images = 'around'"),
     ],
 )
 def test_a_wrong_benchmark_file_names_the_field(old: str, new: str, message: str) -> None:

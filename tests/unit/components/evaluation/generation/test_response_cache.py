@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from components.evaluation.benchmarks.benchmark_catalog import Benchmark, Skill, load_benchmark, load_decoding
+from components.evaluation.benchmarks.benchmark_catalog import Benchmark, Skill, load_benchmark
 from components.evaluation.benchmarks.sample_images import grey_picture
 from components.evaluation.generation.generator import Question
 from components.evaluation.generation.response_cache import ResponseCache
+from components.evaluation.profiles.profile_catalog import Decoding
 from mantis.artifacts.manifest import Manifest
 from mantis.models.conversation import ImageSize
 from mantis.runs.step_runner import Run
@@ -24,7 +25,7 @@ def key(run: Run, model: Manifest, *, benchmark: Benchmark | None = None, decodi
     cache = ResponseCache(
         run=run,
         benchmark=benchmark or load_benchmark("blink"),
-        decoding=decoding or load_decoding("greedy-short"),
+        decoding=decoding or Decoding(max_new_tokens=8),
         model=model,
     )
     return f"{cache.prefix} {cache.key(Question(**{**ASKED, **asked}))}"
@@ -43,6 +44,7 @@ def with_settings(run: Run, section: str, **changed: Any) -> Run:
         {"aggregation": None},
         {"split": "validation"},
         {"title": "Another"},
+        {"profile": "official"},
         {"skills": {"Jigsaw": Skill(label="Puzzles", chance=0.4)}},
         {"paper": ()},
         {"kind": "short"},
@@ -60,12 +62,10 @@ def test_names_and_settings_of_the_run_keep_the_key(eval_run: Run, stored_model:
     assert key(with_settings(eval_run, "evaluation", scoring="strict", controls=()), stored_model) == before
     assert key(with_settings(eval_run, "training", learning_rate=0.5), stored_model) == before
     assert key(with_settings(eval_run, "model", base="models/abc"), stored_model) == before
-    renamed = load_decoding("greedy-short").model_copy(update={"name": "short"})
-    assert key(eval_run, stored_model, decoding=renamed) == before
 
 
 def test_what_decides_the_response_changes_the_key(eval_run: Run, stored_model: Manifest) -> None:
-    longer = load_decoding("greedy-short").model_copy(update={"max_new_tokens": 9})
+    longer, stopped = Decoding(max_new_tokens=9), Decoding(max_new_tokens=8, stop=("end-of-text",))
     image = eval_run.recipe.model.image.model_copy(update={"size": 96})
     keys = [
         key(eval_run, stored_model),
@@ -74,6 +74,7 @@ def test_what_decides_the_response_changes_the_key(eval_run: Run, stored_model: 
         key(eval_run, stored_model, pictures=(picture(48), picture(48))),
         key(eval_run, stored_model, allowed=()),
         key(eval_run, stored_model, decoding=longer),
+        key(eval_run, stored_model, decoding=stopped),
         key(eval_run, stored_model.model_copy(update={"fingerprint": "another"})),
         key(with_settings(eval_run, "model", prompt="llama3"), stored_model),
         key(with_settings(eval_run, "model", image=image), stored_model),
