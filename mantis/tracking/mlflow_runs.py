@@ -7,6 +7,7 @@ by the next batch, the next attempt, or the run's last step.
 import logging
 import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +34,8 @@ SECONDS_BETWEEN_BATCHES = 5.0
 SETTLE_SECONDS = 1.0
 SCORE_FIGURES = ("accuracy", "low", "high", "official", "strict", "chance", "blind", "shuffled", "unparsed", "missing")
 PARAMETER_CHARACTERS = 6000  # MLflow's limit
+REFUSED_CHARACTERS = re.compile(r"[^\w.\- :]")  # in a part of a metric's name (mlflow/utils/validation.py)
+NAME_CHARACTERS = 80  # of a part: MLflow takes 250 for a name, which has two free parts
 
 
 class Status(StrEnum):
@@ -159,9 +162,8 @@ def record_run(
         _log_dataset(tracked, dataset)
     for tag, text in tags.items():
         client.set_tag(tracked.id, tag, text)
-    for name, value in scores.items():
-        if known.data.metrics.get(name) != value:
-            client.log_metric(tracked.id, name, value)
+    fresh = {name: value for name, value in scores.items() if known.data.metrics.get(name) != value}
+    _log_rows(tracked, [{"step": 0, **fresh}])
     kept = artifact_folder(tracked.folder, known.info.artifact_uri) if tracked.folder else None
     for file in files:
         if kept is None:
@@ -173,8 +175,9 @@ def record_run(
 def score_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Turn rows of scores.json into metrics `eval/<benchmark>/<skill>/<figure>`, and `eval/mean/accuracy` to sort by.
 
-    The names are the same for every run. The skill `overall` stands for a whole benchmark. The mean is over benchmarks,
-    each by its overall accuracy, or by the mean of its skills if it has none.
+    The names are the same for every run; `metric_part` replaces the characters that MLflow refuses. The skill `overall`
+    stands for a whole benchmark. The mean is over benchmarks, each by its overall accuracy, or by the mean of its
+    skills if it has none.
     """
     metrics: dict[str, float] = {}
     by_benchmark: dict[str, list[Mapping[str, Any]]] = {}
@@ -182,7 +185,8 @@ def score_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         by_benchmark.setdefault(row["benchmark"], []).append(row)
         for figure in SCORE_FIGURES:
             if row.get(figure) is not None:
-                metrics[f"eval/{row['benchmark']}/{row['skill']}/{figure}"] = float(row[figure])
+                name = f"eval/{metric_part(row['benchmark'])}/{metric_part(row['skill'])}/{figure}"
+                metrics[name] = float(row[figure])
     figures = []
     for skills in by_benchmark.values():
         whole = [row for row in skills if row.get("aggregation")] or skills
@@ -190,6 +194,17 @@ def score_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     if figures:
         metrics["eval/mean/accuracy"] = sum(figures) / len(figures)
     return metrics
+
+
+def metric_part(name: str) -> str:
+    """`name` as a part of a metric's name. A name that MLflow refuses gets `_` for each refused character.
+
+    A hash of the name stands behind it then, so that two such names stay two.
+    """
+    plain = REFUSED_CHARACTERS.sub("_", name)
+    if plain == name and name.strip(".") and len(name) <= NAME_CHARACTERS:
+        return name
+    return f"{plain[:NAME_CHARACTERS]}-{fingerprint(name)[:6]}"
 
 
 def flat_recipe(run: Run) -> dict[str, str]:

@@ -70,6 +70,27 @@ def test_a_run_in_mlflow(run: Run, tmp_path: Path) -> None:
     assert [file.name for file in kept.iterdir()] == ["report.html"]
 
 
+ODD_SKILLS = ["A first", "Q&A (charts)", "Q?A (charts)", "z last", "", "..", "a/b", "Größe: groß", "+", "x" * 300]
+
+
+def test_every_score_is_sent_whatever_the_skill_is_called(run: Run, tmp_path: Path) -> None:
+    """MLflow refuses some names, and then takes nothing that stands behind them."""
+    report = tmp_path / "report.html"
+    report.write_text("<p>report</p>")
+    scores = score_metrics(
+        {"benchmark": "b", "skill": skill, "accuracy": number / 100} for number, skill in enumerate(ODD_SKILLS)
+    )
+    tracked = open_tracked_run(run)
+    record_run(tracked, run, scores=scores, tags={}, dataset=None, files=[report])
+    sent = tracked.client.get_run(tracked.id).data.metrics
+    assert sent == scores
+    assert len(sent) == len(ODD_SKILLS) + 1, "a name for each skill, and the mean"
+    assert sent["eval/b/A first/accuracy"] == 0.0
+    assert any(name.startswith("eval/b/Q_A _charts_-") for name in sent)
+    kept = root_of(run.store) / "mlflow-artifacts" / tracked.id / "artifacts"
+    assert [file.name for file in kept.iterdir()] == ["report.html"]
+
+
 def test_processes_that_open_a_run_at_the_same_moment_open_one(run: Run) -> None:
     open_tracked_run(replace(run, id="before"))  # the database is made
     with ThreadPoolExecutor(6) as pool:
