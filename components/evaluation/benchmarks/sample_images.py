@@ -13,8 +13,6 @@ from PIL import Image
 from mantis.hashing import sha256_bytes
 from mantis.models.conversation import ImageSize
 
-JPEG_QUALITY = 95  # of video frames, which are encoded here
-
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
@@ -52,13 +50,6 @@ def spooled_picture(data: bytes, name: str, spool: Path) -> Picture:
         temporary.write_bytes(data)
         temporary.replace(path)  # atomic, since another thread may write the same bytes
     return Picture(path=name, sha256=digest, size=size, load=partial(path.read_bytes))
-
-
-def encode_frame(image: Image.Image) -> bytes:
-    """Encode a video's frame as JPEG."""
-    buffer = BytesIO()
-    image.convert("RGB").save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-    return buffer.getvalue()
 
 
 @lru_cache(maxsize=64)

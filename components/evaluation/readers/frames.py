@@ -1,16 +1,10 @@
 """Picks evenly spaced frames of videos and of frame folders."""
 
-from collections.abc import Iterator, Sequence
-from io import BytesIO
-from typing import Any
+from collections.abc import Sequence
 
-from components.evaluation.benchmarks.sample_images import encode_frame
+from mantis.images.video import decode_frames
 
 Bound = tuple[float, float] | None  # seconds of a clip in its video
-
-
-class VideoError(Exception):
-    """The bytes are no video, or hold no frame."""
 
 
 def frame_indices(*, count: int, last: int, fps: float, bound: Bound, first: int = 0) -> list[int]:
@@ -32,18 +26,7 @@ def video_frames(data: bytes, *, count: int, bound: Bound) -> list[bytes]:
     Raises:
         VideoError: the video cannot be decoded.
     """
-    import av
-
-    try:
-        with av.open(BytesIO(data), "r") as container:
-            stream = container.streams.video[0]
-            fps = float(stream.average_rate or stream.guessed_rate or 0)
-            total = stream.frames or _count(data)
-            wanted = frame_indices(count=count, last=total - 1, fps=fps, bound=bound)
-            stream.thread_type = "AUTO"
-            return _pick(container.decode(stream), wanted)
-    except (av.FFmpegError, IndexError) as error:
-        raise VideoError(f"the video cannot be decoded ({error})") from None
+    return decode_frames(data, lambda total, fps: frame_indices(count=count, last=total - 1, fps=fps, bound=bound))
 
 
 def folder_frames(names: Sequence[str], *, count: int, bound: Bound, fps: float) -> list[str]:
@@ -51,31 +34,3 @@ def folder_frames(names: Sequence[str], *, count: int, bound: Bound, fps: float)
     indices = frame_indices(count=count, last=len(names), fps=fps, bound=bound, first=1)
     ordered = sorted(names)
     return [ordered[index - 1] for index in indices]
-
-
-def _count(data: bytes) -> int:
-    """Count the frames of a video by decoding it, for a header without the number."""
-    import av
-
-    with av.open(BytesIO(data), "r") as container:
-        return sum(1 for _ in container.decode(video=0))
-
-
-def _pick(frames: Iterator[Any], wanted: list[int]) -> list[bytes]:
-    """The frames at the indices, which must be ascending.
-
-    A header may promise more frames than the video holds. The last frame then replaces the missing ones.
-    """
-    found: dict[int, bytes] = {}
-    latest = None
-    for index, frame in enumerate(frames):
-        latest = frame
-        if index in wanted:
-            found[index] = encode_frame(frame.to_image())
-        if index >= wanted[-1]:
-            break
-    if latest is None:
-        raise VideoError("the video holds no frame")
-    if wanted[-1] not in found:
-        found |= {index: encode_frame(latest.to_image()) for index in wanted if index not in found}
-    return [found[index] for index in wanted]

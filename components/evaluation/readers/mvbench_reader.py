@@ -11,10 +11,11 @@ from typing import Any
 
 import yaml
 
-from components.evaluation.readers.frames import VideoError, folder_frames, video_frames
+from components.evaluation.readers.frames import folder_frames, video_frames
 from components.evaluation.readers.media import Media
 from components.evaluation.readers.raw import Raw
 from mantis.errors import InputError
+from mantis.images.video import VideoError
 from mantis.progress import track
 
 TASKS = Path(__file__).with_name("mvbench_reader.yaml")

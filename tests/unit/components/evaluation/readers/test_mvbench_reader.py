@@ -9,10 +9,11 @@ from PIL import Image
 
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
 from components.evaluation.readers.benchmark_reader import read_benchmark
-from components.evaluation.readers.frames import VideoError, frame_indices, video_frames
+from components.evaluation.readers.frames import frame_indices, video_frames
 from components.evaluation.readers.mvbench_reader import FRAMES
 from components.evaluation.scoring.score_response import score_response
 from mantis.errors import InputError
+from mantis.images.video import VideoError
 
 FPS, LENGTH = 10, 60  # a video whose frame number n is a photograph darkened to n / LENGTH
 
