@@ -123,7 +123,7 @@ def tokenize(full: bool) -> Row:
             texts, vocabulary=VOCABULARY, special_tokens=family(settings.family).special_tokens()
         )
         tokenizer.save_pretrained(folder)
-        counter = Counter(model=settings, tokenizer_folder=folder, context_length=1_000_000)
+        counter = Counter(model=settings, tokenizer_folder=folder, context_length=1_000_000, learn="all")
         batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
 
         def peer() -> list[int]:
@@ -160,7 +160,10 @@ def _as_prepared(row: dict[str, Any]) -> dict[str, Any]:
     contents = [turn["content"] for turn in row["conversation"]]
     edges = [EDGE] * "".join(contents).count("<image>")
     roles = [turn["role"] for turn in row["conversation"]]
-    return {"id": row["id"], "roles": roles, "contents": contents, "widths": edges, "heights": edges}
+    learned = [True] * len(roles)
+    return {
+        "id": row["id"], "roles": roles, "contents": contents, "learned": learned, "widths": edges, "heights": edges,
+    }  # fmt: skip
 
 
 def _alternate(works: dict[str, Work], *, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:

@@ -71,18 +71,21 @@ def prepare_subset(full: bool) -> Row:
 def _step(folder: Path, scratch: Path) -> None:
     """Run the step itself, without hashing the source for its address."""
     from components.data.prepare.prepare_subset import prepare_subset as step
-    from components.data.prepare.row_validator import RowLimits
+    from components.data.prepare.row_validator import limits_of
     from components.data.sources.find import open_source
+    from mantis.config.data_settings import DataSettings
     from mantis.store.opening import open_store
 
-    limits = RowLimits(
-        max_images=None,
-        max_turn_characters=65_536,
-        max_image_pixels=LIMITS["max_pixels"],
-        max_image_bytes=MAX_BYTES,
-    )
+    data = DataSettings(max_image_pixels=LIMITS["max_pixels"], max_image_bytes=MAX_BYTES)
     source = open_source(str(folder), folder.name)
-    step(open_store(scratch.as_uri()), "benchmark", folder.name, source, limits=limits, workers=WORKERS)
+    step(
+        open_store(scratch.as_uri()),
+        "benchmark",
+        folder.name,
+        source,
+        limits=limits_of(data, folder.name),
+        workers=WORKERS,
+    )
 
 
 def _read(folder: Path, scratch: Path) -> None:

@@ -73,6 +73,9 @@ def prove_logits(
         ConversionError: the model lacks weights, or the difference is larger than TOLERANCES allows.
     """
     tensors = load(probe)
+    # Probes of earlier trainings hold no weights of samples, which change no logits.
+    if "cu_seqlens" in tensors:
+        tensors.setdefault("weights", torch.ones(len(tensors["cu_seqlens"]) - 1))
     names = {field.name for field in fields(PackedBatch)} | {"logits"}
     if set(tensors) != names:
         odd = ", ".join(sorted(set(tensors) ^ names))

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from components.data.mixture.epochs import capped
 from components.data.published.fetched import fetched_sets, source_url
 from components.data.sources.find import find_sources, open_source
 from components.data.sources.reading import reading_of
@@ -20,11 +21,20 @@ from mantis.artifacts.source_names import FETCHED, GENERATED
 from mantis.config.recipe import Recipe
 from mantis.errors import ConfigError
 from mantis.hashing import fingerprint
-from mantis.runs.step_runner import Run, StepSpec, failure_recorded, run_step
+from mantis.runs.step_runner import Run, StepSpec, failure_recorded, result_refused, run_step
 
-PREPARE_REVISION = 2
-ASSEMBLE_REVISION = 2
+PREPARE_REVISION = 3
+ASSEMBLE_REVISION = 3
 CONTAMINATION_REVISION = 1
+# The recipe fields that decide which rows are kept, beside those of the subset.
+LIMITS = (
+    "max_turn_characters",
+    "max_image_pixels",
+    "max_image_bytes",
+    "max_frames",
+    "max_video_bytes",
+    "ignore",
+)
 
 
 def resolve_subsets(run: Run) -> list[str]:
@@ -56,25 +66,30 @@ def resolve_subsets(run: Run) -> list[str]:
 
 
 def prepare(run: Run, subset: str) -> Manifest:
-    """Prepare the dataset of one subset. docs/reference/artifacts.md lists its fields."""
+    """Prepare the dataset of one subset. docs/reference/artifacts.md lists its fields.
+
+    Raises:
+        InputError: no row can be used, or more rows are dropped than `data.max_dropped` allows.
+    """
     data = run.recipe.data
 
     def work(prefix: str) -> dict[str, Number]:
         from components.data.prepare.prepare_subset import prepare_subset
-        from components.data.prepare.row_validator import RowLimits
+        from components.data.prepare.row_validator import limits_of
 
-        limits = RowLimits(
-            max_images=data.subset(subset).max_images,
-            max_turn_characters=data.max_turn_characters,
-            max_image_pixels=data.max_image_pixels,
-            max_image_bytes=data.max_image_bytes,
-        )
+        limits = limits_of(data, subset)
         with _source(run, subset) as source:
             return prepare_subset(run.store, prefix, subset, source, limits=limits, workers=data.workers)
 
     with failure_recorded(run, f"prepare-{subset}"):
         task = prepare_task(run, subset)
-    return run_step(run, task, work)
+    dataset = run_step(run, task, work)
+    if dataset.summary.get("unusable"):
+        from components.data.prepare.ledger import require_few_dropped
+
+        with result_refused(run, task.step, dataset):
+            require_few_dropped(run.store, dataset, most=data.max_dropped)
+    return dataset
 
 
 def prepare_task(run: Run, subset: str) -> StepSpec:
@@ -83,7 +98,7 @@ def prepare_task(run: Run, subset: str) -> StepSpec:
     config: dict[str, Any] = {
         "source": _source_identity(run, subset),
         "subset": data.subset(subset).identity("max_images"),
-        "limits": data.identity("max_turn_characters", "max_image_pixels", "max_image_bytes"),
+        "limits": data.identity(*LIMITS),
         **data.identity("format", "columns"),
     }
     return StepSpec(
@@ -108,7 +123,7 @@ def assemble(run: Run, datasets: Sequence[Manifest]) -> Manifest:
     config: dict[str, Any] = {
         "model": model_identity(run.store, recipe.model, ("base",)),  # its tokenizer counts the tokens
         "prompt": load_chat_template(recipe.model.prompt).model_dump(),
-        "data": recipe.data.identity("context_length", "holdout", "sampling"),
+        "data": recipe.data.identity("context_length", "holdout", "learn", "sampling"),
         "subsets": [_share(recipe, subset) for subset in by_subset],
     }
     task = StepSpec(
@@ -125,6 +140,13 @@ def assemble(run: Run, datasets: Sequence[Manifest]) -> Manifest:
         return assemble_mixture(run, by_subset, prefix)
 
     mixture = run_step(run, task, work)
+    if mixture.summary.get("dropped"):
+        from components.data.prepare.ledger import require_few_untrainable
+
+        with result_refused(run, task.step, mixture):
+            kept = {subset: int(dataset.summary["kept"]) for subset, dataset in by_subset.items()}
+            drawn = {subset: capped(rows, recipe.data.subset(subset)) for subset, rows in kept.items()}
+            require_few_untrainable(run.store, mixture, drawn, most=recipe.data.max_dropped)
     if recipe.evaluation.benchmarks:
         check_benchmarks(run, mixture, by_subset)
     return mixture

@@ -1,5 +1,7 @@
 """The loss of Mantis: the mean over a sample's target tokens, then over the samples of the optimizer step.
 
+A sample's weight multiplies its loss, and thus its gradient, whatever other samples its step has: a weight of 2 counts
+as two visits. Every weight is 1 unless a row of the data states another.
 The official trainer's batch size 1 with gradient accumulation gives the same loss. It does not depend on packing or on
 the number of ranks and micro-steps.
 """
@@ -35,7 +37,7 @@ class LossHead:
         self._head.forward = self._forward
 
     def sample_losses(self, family: Family, engine: Any, batch: PackedBatch) -> Tensor:
-        """Mean negative log-likelihood of each sample's targets, [S] float32."""
+        """Mean negative log-likelihood of each sample's targets, times its weight, [S] float32."""
         if batch.targets.numel() * self._vocabulary <= self._chunk_logits:
             return sample_losses(family.forward(engine, batch), batch)
         self._targets = batch.targets
@@ -61,15 +63,16 @@ class LossHead:
 
 
 def sample_losses(logits: Tensor, batch: PackedBatch) -> Tensor:
-    """Mean negative log-likelihood of each sample's targets, [S] float32, from logits [K, vocabulary]."""
+    """Mean negative log-likelihood of targets by sample, times its weight, [S] float32; from logits [K, vocabulary]."""
     return mean_per_sample(cross_entropy(logits.float(), batch.targets, reduction="none"), batch)
 
 
 def mean_per_sample(losses: Tensor, batch: PackedBatch) -> Tensor:
-    """Mean of the losses [K] over the targets of each of S samples, [S]."""
+    """Mean of the losses [K] over the targets of each of S samples, times the sample's weight, [S]."""
     samples = batch.cu_seqlens.numel() - 1
     counts = torch.bincount(batch.target_samples, minlength=samples).to(losses.dtype)
-    return losses.new_zeros(samples).index_add(0, batch.target_samples, losses / counts[batch.target_samples])
+    means = losses.new_zeros(samples).index_add(0, batch.target_samples, losses / counts[batch.target_samples])
+    return means * batch.weights.to(losses.dtype)
 
 
 def share_of_step(losses: Tensor, *, samples_of_step: int, world_size: int) -> Tensor:

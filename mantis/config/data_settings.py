@@ -1,6 +1,6 @@
 """The section `data` of a recipe: source, subsets and limits of rows."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -22,6 +22,7 @@ class SubsetSettings(Settings):
 
 
 Sampling = Literal["none", "sqrt"]
+Learn = Literal["all", "last"]
 
 
 class DataSettings(Settings):
@@ -58,6 +59,23 @@ class DataSettings(Settings):
         ge=0,
         description="Number of rows that training never sees. The benchmark `holdout` asks the model about them.",
     )
+    learn: Learn = Field(
+        "all",
+        description="`all` learns every answer, `last` only the last one of each sample. A turn with `loss: false` is "
+        "never learned.",
+    )
+    ignore: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (),
+        description="Keys of rows and turns that may hold anything. A row with another unknown key goes to the ledger.",
+    )
+    max_dropped: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Largest share of a subset's rows that may be dropped. Rows that a limit of the recipe leaves out, "
+        "and copies of a row, do not count.",
+        json_schema_extra=RUNTIME_ONLY,
+    )
     context_length: int = Field(
         8192, ge=32, description="Largest number of tokens per sample, with expanded image tokens."
     )
@@ -66,6 +84,8 @@ class DataSettings(Settings):
     )
     max_image_pixels: int = Field(64_000_000, ge=1)
     max_image_bytes: int = Field(32_000_000, ge=1)
+    max_frames: int = Field(8, ge=1, description="Largest number of frames that stand for a video, evenly spaced.")
+    max_video_bytes: int = Field(256_000_000, ge=1)
     workers: int = Field(2, ge=1, json_schema_extra=RUNTIME_ONLY)
     cache_gb: float = Field(
         0.0,

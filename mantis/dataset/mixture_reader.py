@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,21 @@ from transformers import PreTrainedTokenizerFast
 
 from mantis.artifacts.manifest import Manifest
 from mantis.dataset.row_cache import GIGABYTE, RowCache, cache_folder
-from mantis.models.conversation import IMAGE_MARK, Conversation, ImageSize, Turn
+from mantis.models.conversation import IMAGE_MARK, Conversation, ImageSize, Turn, learned_from
 from mantis.store.base import ObjectStore, concurrently, download_tree
 from mantis.store.lance_tables import open_table
 
-COLUMNS = ["id", "roles", "contents", "images", "widths", "heights"]
+COLUMNS = ["id", "roles", "contents", "learned", "images", "widths", "heights"]
 Lengths = NDArray[np.int32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSample:
-    """A conversation cut to its planned turns, and the encoded images of those turns."""
+    """A conversation cut to its planned turns, and the encoded images of those turns. `weight` multiplies its loss."""
 
     conversation: Conversation
     images: list[bytes]
+    weight: float
 
 
 class MixtureReader:
@@ -52,6 +53,8 @@ class MixtureReader:
         self.patches: Lengths = index["patches"].to_numpy()
         self._rows: NDArray[np.int64] = index["row"].to_numpy()
         self._turns: Lengths = index["turns"].to_numpy()
+        self._learned_from: Lengths = index["learned_from"].to_numpy()
+        self._weights: NDArray[np.float64] = index["weight"].to_numpy()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -64,7 +67,14 @@ class MixtureReader:
         # A batch touches most subsets. Reading them one after another would wait for the store each time.
         parts = concurrently(lambda part: self._read(part[0], sorted(part[1])), wanted.items())
         found = dict(zip(wanted, parts, strict=True))
-        return [cut(found[self.subsets[at]][int(self._rows[at])], turns=int(self._turns[at])) for at in positions]
+        return [self._sample(at, found[self.subsets[at]][int(self._rows[at])]) for at in positions]
+
+    def _sample(self, at: int, row: dict[str, Any]) -> TrainingSample:
+        """The sample at position `at`, from its row of data.lance."""
+        whole = conversation_of(row, turns=int(self._turns[at]))
+        conversation = replace(whole, turns=learned_from(whole.turns, int(self._learned_from[at])))
+        images = row["images"][: len(conversation.sizes)]
+        return TrainingSample(conversation=conversation, images=images, weight=float(self._weights[at]))
 
     def _read(self, subset: str, rows: list[int]) -> dict[int, dict[str, Any]]:
         """Read rows of one subset's table, by their number in the table."""
@@ -98,9 +108,9 @@ def conversation_of(row: dict[str, Any], *, turns: int | None = None) -> Convers
     """
     first = 1 if row["roles"][:1] == ["system"] else 0
     end = None if turns is None else first + turns
+    fields = (row[name][first:end] for name in ("roles", "contents", "learned"))
     kept = tuple(
-        Turn(role=role, content=content)
-        for role, content in zip(row["roles"][first:end], row["contents"][first:end], strict=True)
+        Turn(role=role, content=content, learned=learned) for role, content, learned in zip(*fields, strict=True)
     )
     shown = sum(turn.content.count(IMAGE_MARK) for turn in kept)
     sizes = zip(row["widths"][:shown], row["heights"][:shown], strict=True)
@@ -110,9 +120,3 @@ def conversation_of(row: dict[str, Any], *, turns: int | None = None) -> Convers
         turns=kept,
         sizes=tuple(ImageSize(width=width, height=height) for width, height in sizes),
     )
-
-
-def cut(row: dict[str, Any], *, turns: int) -> TrainingSample:
-    """Return the sample that consists of the first `turns` turns of a row of data.lance."""
-    conversation = conversation_of(row, turns=turns)
-    return TrainingSample(conversation=conversation, images=row["images"][: len(conversation.sizes)])

@@ -1,6 +1,7 @@
 """A conversation with images, as every part understands it."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 IMAGE_MARK = "<image>"
@@ -8,10 +9,14 @@ IMAGE_MARK = "<image>"
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """One message; each `<image>` in `content` is the place of the conversation's next image."""
+    """One message; each `<image>` in `content` is the place of the conversation's next image.
+
+    `learned` says whether the loss counts an assistant's turn. It means nothing for a user's turn.
+    """
 
     role: Literal["user", "assistant"]
     content: str
+    learned: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,3 +39,13 @@ class Conversation:
     system: str = ""
     turns: tuple[Turn, ...]
     sizes: tuple[ImageSize, ...]
+
+
+def learned_answers(turns: Sequence[Turn]) -> list[int]:
+    """The places of the turns that the loss counts."""
+    return [place for place, turn in enumerate(turns) if turn.role == "assistant" and turn.learned]
+
+
+def learned_from(turns: Sequence[Turn], first: int) -> tuple[Turn, ...]:
+    """The same turns, but the loss counts none before the place `first`."""
+    return tuple(replace(turn, learned=turn.learned and place >= first) for place, turn in enumerate(turns))

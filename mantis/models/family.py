@@ -46,8 +46,17 @@ class Processor(Protocol):
         """Id of the token that ends an assistant's turn."""
         ...
 
+    @property
+    def image_token(self) -> str:
+        """The token that stands for an image in the text. The text of a conversation must not hold it otherwise."""
+        ...
+
     def encode(self, conversation: Conversation) -> Encoding:
-        """Tokens and labels of a whole conversation."""
+        """Tokens and labels of a whole conversation.
+
+        Raises:
+            ImageTokenError: its text holds `image_token` beside its marks.
+        """
         ...
 
     def encode_batch(self, conversations: Sequence[Conversation]) -> list[Encoding]:

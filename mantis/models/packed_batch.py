@@ -44,6 +44,7 @@ class PackedBatch:
     targets: Tensor  # [K] int64, the tokens to predict
     target_positions: Tensor  # [K] int64, the position whose hidden state predicts it (label's position - 1)
     target_samples: Tensor  # [K] int64, 0..S-1
+    weights: Tensor  # [S] float32: by how much each sample's loss is multiplied, mostly 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -205,6 +205,29 @@ def failure_recorded(run: Run, step: str) -> Iterator[None]:
 
 
 @contextmanager
+def result_refused(run: Run, step: str, result: Manifest) -> Iterator[None]:
+    """Keep the record of a step that fails here, after its result is in the store. The record names the result."""
+    try:
+        yield
+    except MantisError as error:
+        before = read_record(run.store, run.id, step)
+        began, seconds = (before.started, before.seconds) if before is not None else (_now(), 0.0)
+        record = StepRecord(
+            step=step,
+            state=State.FAILED,
+            started=began,
+            ended=_now(),
+            seconds=seconds,
+            reason=reason_of(error),
+            key=result.key,
+            fingerprint=result.fingerprint,
+            summary=result.summary,
+        )
+        write_record(run.store, run.id, record)
+        raise
+
+
+@contextmanager
 def component_main() -> Iterator[None]:
     """Around the body of every KFP component: an error of ours ends it with one paragraph and exit code 1.
 

@@ -85,14 +85,14 @@ def explained() -> Iterator[None]:
         raise typer.Exit(STOPPED) from None
 
 
-def show(text: Cell = "", style: str = "") -> None:
+def show(text: Cell = "", style: str = "", *, to: Console = console) -> None:
     """Print a line of data. It is neither wrapped nor read as markup."""
-    console.print(text, style=style or None, markup=False, soft_wrap=True)
+    to.print(text, style=style or None, markup=False, soft_wrap=True)
 
 
-def tell(sentence: str) -> None:
+def tell(sentence: str, *, to: Console = console) -> None:
     """Print a sentence beside the data. A terminal wraps it between words."""
-    console.print(sentence, markup=False, soft_wrap=not console.is_terminal)
+    to.print(sentence, markup=False, soft_wrap=not to.is_terminal)
 
 
 def note(text: str) -> None:
@@ -105,7 +105,9 @@ def show_json(data: Any) -> None:
     print(json.dumps(data, indent=1, ensure_ascii=False))
 
 
-def show_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, totals: int = 0) -> None:
+def show_table(
+    columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, totals: int = 0, to: Console = console
+) -> None:
     """Print a table as wide as the terminal. In a pipe or a file it is as wide as its content.
 
     Columns that do not fit follow in further blocks, each with the first column again. The last `totals` rows are bold.
@@ -114,18 +116,18 @@ def show_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, tot
     for row in body[len(body) - totals :]:
         for cell in row:
             cell.stylize("bold")
-    room = console.width if console.is_terminal else UNLIMITED
+    room = to.width if to.is_terminal else UNLIMITED
     blocks, apart = _blocks(columns, body, room)
     for number, block in enumerate(blocks):
         if number:
-            show()
-        _show_block(columns, body, block)
+            show(to=to)
+        _show_block(columns, body, block, to)
     for place in apart:
-        show()
-        show(Text(columns[place].title, style="bold"))
+        show(to=to)
+        show(Text(columns[place].title, style="bold"), to=to)
         for row in body:
             if row[place]:
-                show(Text.assemble(row[0], "  ", row[place]))
+                show(Text.assemble(row[0], "  ", row[place]), to=to)
 
 
 def _text(cell: Cell) -> Text:
@@ -161,7 +163,7 @@ def _width(block: dict[int, int]) -> int:
     return sum(block.values()) + GAP * (len(block) - 1)
 
 
-def _show_block(columns: Sequence[Column], body: list[list[Text]], block: dict[int, int]) -> None:
+def _show_block(columns: Sequence[Column], body: list[list[Text]], block: dict[int, int], to: Console) -> None:
     titles = [Text(column.title, style="bold") for column in columns]
     for row in [titles, *body]:
         wrapped = [_lines(row[place], columns[place], width) for place, width in block.items()]
@@ -172,7 +174,7 @@ def _show_block(columns: Sequence[Column], body: list[list[Text]], block: dict[i
             ]
             joined = Text(" " * GAP).join(padded)
             joined.rstrip()
-            show(joined)
+            show(joined, to=to)
 
 
 def _lines(cell: Text, column: Column, width: int) -> list[Text]:

@@ -1,6 +1,6 @@
 """Check a recipe, then run a DAG on this machine, for `mantis run`, `ablate` and `data prepare`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from rich.console import Console
@@ -14,8 +14,19 @@ from mantis.store.base import ObjectStore
 from mantis.tracking.mlflow_runs import Status
 
 
-def start(recipe: str, overrides: Mapping[str, str], name: str, store_url: str, console: Console, pipeline: str) -> Run:
+def start(
+    recipe: str,
+    overrides: Mapping[str, str],
+    name: str,
+    store_url: str,
+    console: Console,
+    pipeline: str,
+    *,
+    ended: Callable[[Run], None],
+) -> Run:
     """Run `pipeline` to its end, draw its steps on `console`, and return the run.
+
+    `ended` is called at the end, also if a step failed or the user pressed Ctrl-C.
 
     Raises:
         MantisError: the recipe cannot be run, or a step failed.
@@ -31,6 +42,8 @@ def start(recipe: str, overrides: Mapping[str, str], name: str, store_url: str, 
     except InterruptedRunError as error:
         _close_killed(checked, pipeline)
         raise InterruptedRunError(f"{error.problem} {what_was_saved(checked)}", remedy=error.remedy) from None
+    finally:
+        ended(checked)
     return checked
 
 

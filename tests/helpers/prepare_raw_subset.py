@@ -9,14 +9,16 @@ import sys
 import lance  # noqa: F401 - what takes seconds is done before the clock of the kill starts
 
 from components.data.prepare.prepare_subset import prepare_subset
-from components.data.prepare.row_validator import RowLimits
+from components.data.prepare.row_validator import limits_of
 from components.data.sources.find import open_source
+from mantis.config.data_settings import DataSettings, SubsetSettings
 from mantis.logging import configure
 from mantis.store.opening import open_store
 
 
 def main(store: str, source: str, fragment_rows: str, workers: str) -> None:
-    limits = RowLimits(max_images=5, max_turn_characters=10_000, max_image_pixels=10**7, max_image_bytes=10**7)
+    raw = SubsetSettings(name="raw", max_images=5)
+    data = DataSettings(subsets=(raw,), max_turn_characters=10_000, max_image_pixels=10**7, max_image_bytes=10**7)
     configure()
     print("ready", flush=True)
     summary = prepare_subset(
@@ -24,7 +26,7 @@ def main(store: str, source: str, fragment_rows: str, workers: str) -> None:
         "made",
         "raw",
         open_source(source, "raw"),
-        limits=limits,
+        limits=limits_of(data, "raw"),
         workers=int(workers),
         fragment_rows=int(fragment_rows),
     )

@@ -168,6 +168,7 @@ def packed(image: Any) -> Any:
         targets=torch.tensor([41, 42, 43, 51, 52]),
         target_positions=torch.tensor([4, 5, 6, 8, 9]),
         target_samples=torch.tensor([0, 0, 0, 1, 1]),
+        weights=torch.ones(2),
     )
 
 

@@ -22,10 +22,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from components.data.contamination.perceptual_hash import WORDS, Hashes, alike, grey_levels, perceptual_hashes
 from mantis.artifacts.benchmark_images import BenchmarkImage, benchmark_images
 from mantis.artifacts.manifest import Manifest, Number
 from mantis.hashing import sha256_bytes
+from mantis.images.perceptual_hash import (
+    WORDS,
+    Hashes,
+    alike,
+    grey_levels,
+    hashes_from,
+    perceptual_hashes,
+)
 from mantis.progress import Progress
 from mantis.runs.step_runner import Run
 from mantis.schema_versions import Form, versioned
@@ -48,8 +55,8 @@ SCHEMA = pa.schema(
         ("path", pa.string()),
     ]
 )
-NAMES = ["row", "id", "paths", "sha256"]
-NAMES_AT_ONCE, IMAGES_AT_ONCE = 8192, 64  # rows of a dataset: without their images, and with them
+NAMES = ["row", "id", "paths", "sha256", "phashes"]
+ROWS_AT_ONCE = 8192  # of a dataset, without their images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +100,12 @@ def check_contamination(
     """Write hits.parquet and benchmarks.json below `prefix`. Returns the counts for the manifest.
 
     hits.parquet has a row for each pair of a benchmark image and a training image that match. benchmarks.json counts
-    them by benchmark. The search compares every image of the mixture once. It reads their bytes only if at least one
-    benchmark image has a perceptual hash.
+    them by benchmark. The search compares every image of the mixture once. Preparation has stored their hashes, so no
+    training image is read.
     """
     with ThreadPoolExecutor(run.recipe.data.workers) as pool:
         wanted = read_benchmarks(benchmark_images(run.recipe, run.store), pool)
-        search = _ImageSearch(wanted, pool)
+        search = _ImageSearch(wanted)
         index = open_table(run.store, f"{mixture.key}/index.lance")
         chosen = index.to_table(columns=["subset", "row"])
         for subset, dataset in datasets.items():
@@ -131,22 +138,19 @@ def read_benchmarks(images: Iterable[BenchmarkImage], pool: ThreadPoolExecutor) 
 
 
 class _ImageSearch:
-    """One pass over the training images. An image that several rows show is decoded once."""
+    """One pass over the hashes of the training images. An image that several rows show is compared once."""
 
-    def __init__(self, wanted: Wanted, pool: ThreadPoolExecutor) -> None:
-        self._wanted, self._pool = wanted, pool
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
         self._met: dict[str, list[Match]] = {}
         self.hits: list[dict[str, Any]] = []
 
     def subset(self, name: str, table: Any, rows: NDArray[np.int64]) -> None:
         """Compare the images of these rows of a dataset."""
-        look = len(self._wanted.hashed) > 0
-        at_once, columns = (IMAGES_AT_ONCE, [*NAMES, "images"]) if look else (NAMES_AT_ONCE, NAMES)
         progress = Progress(label=f"compare {name} with benchmarks", total=len(rows), unit="rows")
-        for start in range(0, len(rows), at_once):
-            part = table.take(rows[start : start + at_once].tolist(), columns=columns).to_pylist()
-            if look:
-                self._look(part)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            part = table.take(rows[start : start + ROWS_AT_ONCE].tolist(), columns=NAMES).to_pylist()
+            self._look(part)
             for row in part:
                 for path, digest in zip(row["paths"], row["sha256"], strict=True):
                     self._note(name, row, path, digest)
@@ -154,13 +158,12 @@ class _ImageSearch:
 
     def _look(self, rows: list[dict[str, Any]]) -> None:
         fresh = {
-            digest: data
+            digest: phash
             for row in rows
-            for digest, data in zip(row["sha256"], row["images"], strict=True)
-            if digest not in self._met
+            for digest, phash in zip(row["sha256"], row["phashes"], strict=True)
+            if phash and digest not in self._met
         }
-        told, hashes = _hash(list(fresh), list(self._pool.map(grey_levels, fresh.values())))
-        matches = self._wanted.matches(told, hashes)
+        matches = self._wanted.matches(list(fresh), hashes_from(list(fresh.values())))
         self._met |= {digest: matches.get(digest, []) for digest in fresh}
 
     def _note(self, subset: str, row: dict[str, Any], path: str, digest: str) -> None:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from components.data.mixture.epochs import epoch_of
 from components.data.mixture.holdout import Positions, held_out_positions, kept_rows, write_held_out
-from components.data.mixture.lengths import Counter, Length, LengthPool
+from components.data.mixture.lengths import Counter, Length, LengthPool, Untrainable
 from components.data.prepare.ledger import Ledger
 from components.data.published.published_sets import published, skill_of
 from components.data.sources.rejection import RowRejected, RowRepaired
@@ -49,9 +49,11 @@ SCHEMA = pa.schema(
         ("targets", pa.int32()),
         ("images", pa.int32()),
         ("patches", pa.int32()),
+        ("learned_from", pa.int32()),
+        ("weight", pa.float64()),
     ]
 )
-TEXT = ["row", "id", "roles", "contents", "widths", "heights"]
+TEXT = ["row", "id", "roles", "contents", "learned", "weight", "widths", "heights"]
 ROWS_AT_ONCE = 512
 
 
@@ -88,14 +90,20 @@ def assemble_mixture(run: Run, datasets: Mapping[str, Manifest], prefix: str) ->
         tokenizer.save_pretrained(folder)
         delete_tree(store, f"{prefix}/tokenizer")
         upload_tree(store, f"{prefix}/tokenizer", Path(folder))
-        counter = Counter(model=recipe.model, tokenizer_folder=folder, context_length=recipe.data.context_length)
+        counter = Counter(
+            model=recipe.model,
+            tokenizer_folder=folder,
+            context_length=recipe.data.context_length,
+            learn=recipe.data.learn,
+        )
         ledger = Ledger()
         parts = [_index(pool, counter, part, ledger) for part in chosen]
     index = pa.concat_tables(parts)
     if not len(index):
         raise InputError(
-            f"data.context_length = {recipe.data.context_length}: every sample is longer.",
-            remedy="Raise data.context_length, or shorten the conversations.",
+            f"data.context_length = {recipe.data.context_length}: none of {sum(len(part.rows) for part in chosen):,} "
+            f"samples can be trained ({ledger.reasons()}).",
+            remedy=ledger.remedy(),
         )
     write_table(store, f"{prefix}/{INDEX}", SCHEMA, index.to_batches())
     ledger.save(store, prefix)
@@ -146,9 +154,9 @@ def _index(pool: LengthPool, counter: Counter, part: Chosen, ledger: Ledger) -> 
     for rows, lengths in pool.count(counter, part.batches()):
         positions = part.rows[done : done + len(rows)].tolist()
         kept = [
-            _entry(part.subset, position, row["id"], length)
+            _entry(part.subset, position, row, length)
             for position, row, length in zip(positions, rows, lengths, strict=True)
-            if _note(ledger, part.subset, row, length, counter)
+            if _kept(length, ledger, part.subset, row, counter)
         ]
         tables.append(pa.Table.from_pylist(kept, schema=SCHEMA))
         done += len(rows)
@@ -168,14 +176,16 @@ def visited(rows: pa.Table, visits: NDArray[np.int64]) -> pa.Table:
     return rows.take(places[there])
 
 
-def _note(ledger: Ledger, subset: str, row: dict[str, Any], length: Length, counter: Counter) -> bool:
-    """True if the sample is kept. A changed or dropped sample gets a ledger entry under its row in the source."""
-    limit = str(counter.context_length)
-    if not length.turns:
-        ledger.drop(subset, row["row"], row["id"], RowRejected("too-long", value=length.whole, threshold=limit))
+def _kept(
+    length: Length | Untrainable, ledger: Ledger, subset: str, row: dict[str, Any], counter: Counter
+) -> TypeGuard[Length]:
+    """True if the sample is kept. A cut or dropped sample gets a ledger entry under its row in the source."""
+    if isinstance(length, Untrainable):
+        refusal = RowRejected(length.reason, value=length.value, threshold=length.threshold)
+        ledger.drop(subset, row["row"], row["id"], refusal)
         return False
     if length.whole > length.tokens:
-        repair = RowRepaired(reason="truncated", value=str(length.whole), threshold=limit)
+        repair = RowRepaired(reason="truncated", value=str(length.whole), threshold=str(counter.context_length))
         ledger.repair(subset, row["row"], row["id"], repair)
     if row["roles"][0] == "system" and not load_chat_template(counter.model.prompt).takes_system:
         place = f"a chat template with a system text; {counter.model.prompt} has none"
@@ -184,16 +194,18 @@ def _note(ledger: Ledger, subset: str, row: dict[str, Any], length: Length, coun
     return True
 
 
-def _entry(subset: str, position: int, name: str, length: Length) -> dict[str, Any]:
+def _entry(subset: str, position: int, row: dict[str, Any], length: Length) -> dict[str, Any]:
     return {
         "subset": subset,
         "row": position,
-        "id": name,
+        "id": row["id"],
         "turns": length.turns,
         "tokens": length.tokens,
         "targets": length.targets,
         "images": length.images,
         "patches": length.patches,
+        "learned_from": length.learned_from,
+        "weight": row["weight"],
     }
 
 

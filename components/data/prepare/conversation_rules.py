@@ -1,27 +1,43 @@
-"""Checks a raw row against the rules of a conversation. The result has one image for each `<image>` mark.
+"""Checks a row against the rules of a conversation. The result has one medium for each `<image>` or `<video>` mark.
 
-Two repairs follow the official code (TIGER-AI-Lab/Mantis, mantis/train/data.py):
-- If a conversation has fewer marks than images, the missing marks go to the front of its first turn.
+These repairs follow the official code (TIGER-AI-Lab/Mantis, mantis/train/data.py, and the processors in mantis/models):
+- If a conversation has fewer marks than media, the missing marks go to the front of its first turn.
+- If it has more marks than media, the marks behind the last medium are removed.
 - If the first turn is the assistant's, it is removed.
+- If the last turn is the user's, nothing behind it is learned. The official code keeps it as a text without a target.
+  Here it is left out with its media, which changes no loss: no target sees the text behind it.
 
 A row that breaks any other rule is rejected with a reason. Nothing is guessed.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+from components.data.prepare.row_keys import row_weight, turn_learned
 from components.data.sources.rejection import RowRejected, RowRepaired
-from components.data.sources.rows.normal_row import ImageRef, RawTurn, Role, shown
-from components.data.sources.rows.row_reader import AS_IT_IS, RowReader
-from mantis.models.conversation import IMAGE_MARK, Turn
+from components.data.sources.rows.normal_row import ImageRef, NormalRow, RawTurn
+from mantis.models.conversation import IMAGE_MARK, Turn, learned_answers
 
-ORDER: tuple[Role, Role] = ("user", "assistant")
+# As in the official code. It becomes an `<image>` mark per frame. In a row without videos it is text like any other.
+VIDEO_MARK = "<video>"
+ORDER = ("user", "assistant")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoRef:
+    """A video of a row: its path in the source."""
+
+    path: str
+
+
+Medium = ImageRef | VideoRef
+Media = Mapping[str, Sequence[Medium]]  # a row's media by their mark
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A conversation that passed every rule. `images` holds one image for each mark, in order.
+    """A conversation that passed every rule. `media` holds one image or video for each mark, in order.
 
     `system` is the text before the first turn; empty if there is none.
     """
@@ -29,105 +45,155 @@ class Checked:
     id: str
     system: str = ""
     turns: tuple[Turn, ...]
-    images: tuple[ImageRef, ...]
+    media: tuple[Medium, ...]
+    weight: float = 1.0
     repairs: tuple[RowRepaired, ...] = ()
 
     @property
-    def said(self) -> list[tuple[Role, str]]:
-        """Role and content of everything in order, beginning with the system text."""
-        turns: list[tuple[Role, str]] = [(turn.role, turn.content) for turn in self.turns]
-        return [("system", self.system), *turns] if self.system else turns
+    def said(self) -> list[tuple[str, str, bool]]:
+        """Role, content and whether it is learned, of everything in order. It begins with the system text."""
+        turns: list[tuple[str, str, bool]] = [(turn.role, turn.content, turn.learned) for turn in self.turns]
+        return [("system", self.system, False), *turns] if self.system else turns
 
 
 class ConversationRules:
-    """Checks the rows of one subset in order, and remembers their ids to find duplicates."""
+    """Checks rows of any form. `ignore` names the keys of rows and turns that may hold anything."""
 
-    def __init__(self, *, max_images: int | None, max_turn_characters: int, reader: RowReader = AS_IT_IS) -> None:
+    def __init__(self, *, max_images: int | None, max_turn_characters: int, ignore: frozenset[str]) -> None:
         self._max_images, self._max_turn_characters = max_images, max_turn_characters
-        self._reader = reader
-        self._met: set[str] = set()
+        self._ignore = ignore
 
-    def meet(self, row: int, raw: Any) -> str:
-        """Remember the row's id and return it.
-
-        Raises:
-            RowRejected: the row has no usable id, or an earlier row has the same one, even if that row was rejected.
-        """
-        if not isinstance(raw, dict):
-            raise RowRejected("row-malformed", value=type(raw).__name__, threshold="a mapping")
-        name = self._reader.identify(row, raw)
-        _require_text("id", name)
-        if name in self._met:
-            raise RowRejected("id-duplicate", value=name)
-        self._met.add(name)
-        return name
-
-    def check(self, row: int, raw: Any) -> Checked:
-        """Check and repair the conversation in `raw`. `row` is its number in the source, from 0.
+    def check(self, name: str, row: NormalRow) -> Checked:
+        """Check and repair the conversation of `row`, which is named `name`.
 
         Raises:
             RowRejected: the row breaks a rule.
         """
-        name = self.meet(row, raw)
-        found = self._reader.read(raw)
-        if self._max_images is not None and len(found.images) > self._max_images:
-            raise RowRejected("images-too-many", value=len(found.images), threshold=str(self._max_images))
-        system = found.turns[0].content if found.turns and found.turns[0].role == "system" else ""
-        if system:
-            _require_length("the system text", system, self._max_turn_characters)
-            if IMAGE_MARK in system:
-                raise RowRejected("marks-too-many", value="the system text has a mark", threshold="marks in turns")
-        said = found.turns[1:] if system else found.turns
-        turns, repairs = _turns(said, self._max_turn_characters)
-        return _with_marks(Checked(id=name, system=system, turns=turns, images=found.images, repairs=repairs))
+        weight = row_weight(row.unused, self._ignore)
+        self.require_few(len(row.images))
+        system, said = self._opening(row.turns)
+        turns, repairs = _without_first_answer([self._turn(number, turn) for number, turn in enumerate(said)])
+        _require_order(turns)
+        shown: dict[str, Sequence[Medium]] = {IMAGE_MARK: row.images}
+        if row.videos:
+            shown[VIDEO_MARK] = [VideoRef(path=path) for path in row.videos]
+        marked, media, marks = _matched(turns, shown)
+        kept, media, cut = _without_last_question(marked, media, shown)
+        for number, turn in enumerate(kept):
+            if turn.role == "assistant" and not _pattern(shown).sub("", turn.content).strip():
+                raise RowRejected("answer-empty", value=f"turn {number + 1 + len(repairs)}")
+        if not learned_answers(kept):
+            raise RowRejected("nothing-to-learn", value="every answer has `loss: false`", threshold="one without it")
+        return Checked(
+            id=name,
+            system=system,
+            turns=kept,
+            media=media,
+            weight=weight,
+            repairs=(*repairs, *marks, *cut),
+        )
+
+    def require_few(self, images: int) -> None:
+        """Raise RowRejected if a row has more images, or frames of videos, than the subset allows."""
+        if self._max_images is not None and images > self._max_images:
+            raise RowRejected("images-too-many", value=images, threshold=str(self._max_images))
+
+    def _opening(self, turns: Sequence[RawTurn]) -> tuple[str, Sequence[RawTurn]]:
+        """The system text, and the turns behind it."""
+        if not turns or turns[0].role != "system":
+            return "", turns
+        system = turns[0]
+        where = "the system text"
+        self._require_text(where, system.content)
+        turn_learned(where, system.role, system.unused, self._ignore)
+        if IMAGE_MARK in system.content:
+            raise RowRejected("marks-in-system", value=system.content[:60], threshold="marks in turns")
+        return system.content, turns[1:]
+
+    def _turn(self, number: int, raw: RawTurn) -> Turn:
+        where = f"turn {number + 1}"
+        if raw.role == "system":
+            raise RowRejected("role-order", value=f"{where}: system", threshold="a system text before all turns")
+        self._require_text(where, raw.content)
+        learned = turn_learned(where, raw.role, raw.unused, self._ignore)
+        return Turn(role=raw.role, content=raw.content, learned=learned)
+
+    def _require_text(self, where: str, text: str) -> None:
+        if len(text) > self._max_turn_characters:
+            value = f"{where}: {len(text)} characters"
+            raise RowRejected("text-too-long", value=value, threshold=str(self._max_turn_characters))
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise RowRejected("text-not-utf8", value=f"{where}, character {error.start + 1}") from None
 
 
-def _turns(said: Sequence[RawTurn], max_characters: int) -> tuple[tuple[Turn, ...], tuple[RowRepaired, ...]]:
-    """Check the turns behind the system text."""
-    skipped = 1 if said and said[0].role == "assistant" else 0
-    turns = tuple(
-        _turn(f"turn {number + 1}", turn, ORDER[(number - skipped) % 2], max_characters)
-        for number, turn in enumerate(said)
-        if number >= skipped
+def with_frames(turns: Sequence[Turn], frames: Sequence[int]) -> tuple[Turn, ...]:
+    """The turns with `<image>` marks for each `<video>` mark: as many as the `frames` of the video."""
+    if not frames:
+        return tuple(turns)
+    left = iter(frames)
+
+    def marks(_: re.Match[str]) -> str:
+        return IMAGE_MARK * next(left)
+
+    return tuple(replace(turn, content=re.sub(re.escape(VIDEO_MARK), marks, turn.content)) for turn in turns)
+
+
+def _without_first_answer(turns: Sequence[Turn]) -> tuple[tuple[Turn, ...], tuple[RowRepaired, ...]]:
+    if not turns or turns[0].role == "user":
+        return tuple(turns), ()
+    repair = RowRepaired(reason="first-turn-skipped", value=turns[0].content[:60], threshold="a user's turn")
+    return tuple(turns[1:]), (repair,)
+
+
+def _require_order(turns: Sequence[Turn]) -> None:
+    """Raise RowRejected unless the user and the assistant take turns, and at least one question has an answer."""
+    for number, turn in enumerate(turns):
+        if turn.role != ORDER[number % 2]:
+            raise RowRejected("role-order", value=f"turn {number + 1}: {turn.role}", threshold=ORDER[number % 2])
+    if len(turns) < len(ORDER):
+        raise RowRejected("answer-missing", value=f"{len(turns)} turns", threshold="a question and its answer")
+
+
+def _matched(turns: Sequence[Turn], shown: Media) -> tuple[tuple[Turn, ...], tuple[Medium, ...], list[RowRepaired]]:
+    """One mark for each medium: missing marks go to the front, extra marks behind the last medium are removed."""
+    repairs: list[RowRepaired] = []
+    front = ""
+    for mark, media in shown.items():
+        marks, there = sum(turn.content.count(mark) for turn in turns), f"{len(media)} for {mark}"
+        if marks and not any(shown.values()):
+            raise RowRejected("marks-without-images", value=f"{marks} {mark}", threshold="no mark")
+        if marks > len(media):
+            turns = _first_marks(turns, mark, len(media))
+            repairs.append(RowRepaired(reason="marks-extra", value=str(marks), threshold=there))
+        elif marks < len(media):
+            front += mark * (len(media) - marks)
+            repairs.append(RowRepaired(reason="marks-missing", value=str(marks), threshold=there))
+    turns = (replace(turns[0], content=front + turns[0].content), *turns[1:])
+    left = {mark: iter(media) for mark, media in shown.items()}
+    order = [mark for turn in turns for mark in _pattern(shown).findall(turn.content)]
+    return turns, tuple(next(left[mark]) for mark in order), repairs
+
+
+def _first_marks(turns: Sequence[Turn], mark: str, count: int) -> tuple[Turn, ...]:
+    """The turns with the first `count` marks of a kind alone."""
+    left = iter([mark] * count)
+    return tuple(
+        replace(turn, content=re.sub(re.escape(mark), lambda _: next(left, ""), turn.content)) for turn in turns
     )
-    if len(turns) % 2 or not turns:
-        raise RowRejected("answer-missing", value=f"the last of {len(said)} turns", threshold="an assistant's turn")
-    if not skipped:
-        return turns, ()
-    value = shown({"role": "assistant", "content": said[0].content})
-    return turns, (RowRepaired(reason="first-turn-skipped", value=value, threshold="a user's turn"),)
 
 
-def _turn(where: str, turn: RawTurn, expected: Role, max_characters: int) -> Turn:
-    if turn.role != expected or turn.role == "system":
-        raise RowRejected("role-order", value=f"{where}: {turn.role}", threshold=expected)
-    _require_length(where, turn.content, max_characters)
-    if turn.role == "assistant" and not turn.content.replace(IMAGE_MARK, "").strip():
-        raise RowRejected("answer-empty", value=where)
-    return Turn(role=turn.role, content=turn.content)
+def _without_last_question(
+    turns: tuple[Turn, ...], media: tuple[Medium, ...], shown: Media
+) -> tuple[tuple[Turn, ...], tuple[Medium, ...], list[RowRepaired]]:
+    last = turns[-1]
+    if last.role == "assistant":
+        return turns, media, []
+    marks = len(_pattern(shown).findall(last.content))
+    repair = RowRepaired(reason="last-turn-skipped", value=last.content[:60], threshold="an assistant's turn")
+    return turns[:-1], media[: len(media) - marks], [repair]
 
 
-def _require_length(where: str, content: str, max_characters: int) -> None:
-    if len(content) > max_characters:
-        raise RowRejected("text-too-long", value=f"{where}: {len(content)} characters", threshold=str(max_characters))
-    _require_text(where, content)
-
-
-def _with_marks(checked: Checked) -> Checked:
-    marks = sum(turn.content.count(IMAGE_MARK) for turn in checked.turns)
-    images = len(checked.images)
-    if marks > images:
-        raise RowRejected("marks-too-many", value=marks, threshold=f"{images} images")
-    if marks == images:
-        return checked
-    first, *others = checked.turns
-    marked = Turn(role=first.role, content=IMAGE_MARK * (images - marks) + first.content)
-    repair = RowRepaired(reason="marks-missing", value=str(marks), threshold=f"{images} images")
-    return replace(checked, turns=(marked, *others), repairs=(*checked.repairs, repair))
-
-
-def _require_text(where: str, value: str) -> None:
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise RowRejected("text-not-utf8", value=f"{where}, character {error.start + 1}") from None
+def _pattern(shown: Media) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, shown)))

@@ -33,20 +33,27 @@ SCHEMA = pa.schema(
         ("id", pa.string()),
         ("roles", pa.list_(pa.string())),
         ("contents", pa.list_(pa.string())),
+        ("learned", pa.list_(pa.bool_())),
+        ("weight", pa.float64()),
         ("images", pa.list_(pa.field("item", pa.large_binary(), metadata=AS_THEY_ARE))),
         ("paths", pa.list_(pa.string())),
         ("sha256", pa.list_(pa.string())),
         ("widths", pa.list_(pa.int32())),
         ("heights", pa.list_(pa.int32())),
+        ("phashes", pa.list_(pa.binary())),
     ]
 )
-IMAGE_FIELDS = ("data", "path", "sha256", "width", "height")  # of CheckedImage, in the order of the columns
+IMAGE_FIELDS = ("data", "path", "sha256", "width", "height", "phash")  # of CheckedImage, in the order of the columns
 
 
 class Fragment(Versioned):
-    """Result of `rows` source rows, beginning at row `first`. `table` is Lance's metadata of the kept rows."""
+    """Result of `rows` source rows, beginning at row `first`. `table` is Lance's metadata of the kept rows.
+
+    `equals` has the number of each kept row and the digest of its content, so that a later attempt finds equal rows.
+    """
 
     form = Form.FRAGMENT
+    schema_version: int = 2
 
     first: int
     rows: int
@@ -55,6 +62,7 @@ class Fragment(Versioned):
     image_bytes: int
     content: str  # SHA-256 of the kept rows and of the ledger, in the order of the source
     ledger: tuple[LedgerEntry, ...]
+    equals: tuple[tuple[int, str], ...]
     table: tuple[str, ...] = ()
 
 
@@ -165,7 +173,8 @@ class _Tally:
     """Counts and hashes the results of one fragment while they pass through."""
 
     def __init__(self, first: int) -> None:
-        self._first, self._rows, self._kept, self._images, self._bytes = first, 0, 0, 0, 0
+        self._first, self._rows, self._images, self._bytes = first, 0, 0, 0
+        self._equals: list[tuple[int, str]] = []
         self._ledger: list[LedgerEntry] = []
         # Hashed once, at the end. Each call of the hash releases the GIL, and the threads that decode images keep it
         # for milliseconds.
@@ -178,7 +187,7 @@ class _Tally:
                 self._ledger.append(entry)
                 self._content.append(entry.line())
             if outcome.row is not None:
-                self._kept += 1
+                self._equals.append((outcome.row.number, outcome.row.digest))
                 self._images += len(outcome.row.images)
                 self._bytes += outcome.row.bytes
                 self._content.append(_line(outcome.row))
@@ -188,7 +197,8 @@ class _Tally:
         return Fragment(
             first=self._first,
             rows=self._rows,
-            kept=self._kept,
+            kept=len(self._equals),
+            equals=tuple(self._equals),
             images=self._images,
             image_bytes=self._bytes,
             content=sha256_bytes("".join(self._content).encode()),
@@ -197,9 +207,9 @@ class _Tally:
 
 
 def _line(row: CheckedRow) -> str:
-    turns = [[role, content] for role, content in row.conversation.said]
+    turns = [list(turn) for turn in row.conversation.said]
     images = [[image.path, image.sha256] for image in row.images]
-    return canonical_json([row.number, row.conversation.id, turns, images]) + "\n"
+    return canonical_json([row.number, row.conversation.id, turns, images, row.conversation.weight]) + "\n"
 
 
 def _batches(rows: Iterable[CheckedRow]) -> Iterator[pa.RecordBatch]:
@@ -219,8 +229,8 @@ def _batch(rows: list[CheckedRow]) -> pa.RecordBatch:
     columns = [
         [row.number for row in rows],
         [row.conversation.id for row in rows],
-        [[role for role, _ in row.conversation.said] for row in rows],
-        [[content for _, content in row.conversation.said] for row in rows],
+        *([[turn[place] for turn in row.conversation.said] for row in rows] for place in range(3)),  # said
+        [row.conversation.weight for row in rows],
         *([[getattr(image, name) for image in row.images] for row in rows] for name in IMAGE_FIELDS),
     ]
     arrays = [pa.array(values, type=field.type) for values, field in zip(columns, SCHEMA, strict=True)]

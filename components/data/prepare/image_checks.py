@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from components.data.sources.rejection import RowRejected, RowRepaired
 from mantis.hashing import sha256_bytes
 from mantis.images.formats import FORMATS, PLAIN_JPEGS, open_image
+from mantis.images.perceptual_hash import SIDE, decoded_levels, grey_levels, perceptual_hash
 
 PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")  # Pillow's modes of at most 8 bits that have an RGB form
 WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # convert("RGB") clips them at 255, so the image turns white
@@ -24,6 +26,7 @@ class CheckedImage:
     """An image that training can decode. Width and height are in pixels, without the EXIF orientation.
 
     `data` holds the image's own bytes or, if there was a `repair`, a PNG of its pixels. `sha256` is the hash of `data`.
+    `phash` is the perceptual hash, empty for an image that is too small or too plain for one.
     """
 
     path: str
@@ -31,6 +34,7 @@ class CheckedImage:
     sha256: str
     width: int
     height: int
+    phash: bytes
     repair: RowRepaired | None = None
 
 
@@ -59,12 +63,14 @@ def check_image(path: str, data: bytes, *, max_pixels: int) -> CheckedImage:
 def _check_jpeg(path: str, data: bytes, max_pixels: int) -> CheckedImage:
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     _limit(path, width, height, max_pixels)
-    # An eighth of the size, luma alone. The decoder still reads all coefficients, so it finds damage, but it needs
-    # little time and memory for pixels.
-    kind = "GRAY" if colours in PLAIN_JPEGS else "CMYK"
-    simplejpeg.decode_jpeg(data, colorspace=kind, min_height=1, min_width=1, strict=True)
+    # The smallest size that the perceptual hash can use, luma alone. The decoder still reads all coefficients, so it
+    # finds damage, but it needs little time and memory for pixels.
     if colours in PLAIN_JPEGS:
-        return _kept(path, data, width, height)
+        pixels = simplejpeg.decode_jpeg(
+            data, colorspace="GRAY", fastdct=True, min_height=SIDE, min_width=SIDE, strict=True
+        )
+        return _kept(path, data, width, height, decoded_levels(pixels[:, :, 0], width, height))
+    simplejpeg.decode_jpeg(data, colorspace="CMYK", min_height=1, min_width=1, strict=True)
     with open_image(data) as image:
         return _rewritten(path, image.convert("RGB"), "image-colours", colours)
 
@@ -79,7 +85,7 @@ def _check_other(path: str, data: bytes, max_pixels: int) -> CheckedImage:
             return _rewritten(path, _rgb(image), "image-depth", image.mode)
         if image.mode not in PLAIN_MODES:
             return _rewritten(path, _rgb(image), "image-colours", image.mode)
-        return _kept(path, data, *image.size)
+        return _kept(path, data, *image.size, grey_levels(data))
 
 
 def _first_frame(data: bytes) -> Image.Image:
@@ -103,8 +109,15 @@ def _narrow(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
 
 
-def _kept(path: str, data: bytes, width: int, height: int) -> CheckedImage:
-    return CheckedImage(path=path, data=data, sha256=sha256_bytes(data), width=width, height=height)
+def _kept(path: str, data: bytes, width: int, height: int, levels: NDArray[np.float64] | None) -> CheckedImage:
+    return CheckedImage(
+        path=path,
+        data=data,
+        sha256=sha256_bytes(data),
+        width=width,
+        height=height,
+        phash=perceptual_hash(levels),
+    )
 
 
 def _rewritten(path: str, image: Image.Image, reason: str, found: str) -> CheckedImage:
@@ -117,6 +130,7 @@ def _rewritten(path: str, image: Image.Image, reason: str, found: str) -> Checke
         sha256=sha256_bytes(data),
         width=image.width,
         height=image.height,
+        phash=perceptual_hash(grey_levels(data)),
         repair=RowRepaired(reason=reason, value=f"{path}: {found}", threshold="8-bit RGB, one frame"),
     )
 

@@ -12,12 +12,13 @@ from components.data.prepare.fragments import (
     read_fragments,
 )
 from components.data.prepare.ledger import Ledger
+from components.data.prepare.near_duplicates import near_duplicates
 from components.data.prepare.row_validator import RowLimits, RowValidator
 from components.data.sources.source import RowSource
 from mantis.artifacts.manifest import Number
 from mantis.errors import InputError, IntegrityError
 from mantis.store.base import ObjectStore
-from mantis.store.lance_tables import commit_fragments
+from mantis.store.lance_tables import commit_fragments, open_table
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def prepare_subset(
     """Write `<prefix>/data.lance` and `<prefix>/ledger.parquet`. Returns the counts for the manifest.
 
     Fragments of an earlier attempt are kept. The result and its hash `content` do not depend on kills or on the number
-    of workers. Memory holds a few rows per thread, a few batches, and the ids of all rows.
+    of workers. Memory holds a few rows per thread, a few batches, and the id and digest of every row.
 
     Raises:
         InputError: the source cannot be read, or none of its rows can be used.
@@ -47,7 +48,8 @@ def prepare_subset(
     if recorded:
         before = sum(part.rows for part in recorded.values())
         logger.info("%s: preparation continues after %s rows", subset, f"{before:,}")
-    checker = RowValidator(subset, source, limits, workers)
+    equals = [equal for fragment in recorded.values() for equal in fragment.equals]
+    checker = RowValidator(subset, source, limits, workers, equals=equals)
 
     def first_of(number: int) -> int:
         return number - number % fragment_rows
@@ -71,11 +73,12 @@ def _commit(
     kept = sum(fragment.kept for fragment in fragments)
     if not kept:
         raise InputError(
-            f"{source.url}: none of {read} rows can be used ({ledger.reasons()}).",
-            remedy=_first_reason(ledger) or "Put rows into the source.",
+            f"{source.url} ({source.described()}): none of {read} rows can be used ({ledger.reasons()}).",
+            remedy=ledger.remedy() or "Put rows into the source.",
         )
     tables = [table for fragment in fragments for table in fragment.table]
     rows = commit_fragments(store, f"{prefix}/{DATA}", SCHEMA, tables)
+    ledger.extend(near_duplicates(open_table(store, f"{prefix}/{DATA}"), subset))
     if rows != kept or kept + ledger.dropped != read:
         raise IntegrityError(
             f"{subset}: {read} rows were read, but {rows} were written and {ledger.dropped} dropped.",
@@ -84,16 +87,13 @@ def _commit(
     ledger.save(store, prefix)
     logger.info("%s: kept %s of %s rows. Ledger: %s", subset, f"{kept:,}", f"{read:,}", ledger.reasons())
     return {
+        "form": source.described(),
         "rows": read,
         "kept": kept,
         "dropped": ledger.dropped,
+        "unusable": ledger.unusable,
         "repaired": ledger.repaired,
         "images": sum(fragment.images for fragment in fragments),
         "image_bytes": sum(fragment.image_bytes for fragment in fragments),
         "content": content_of(fragments),
     }
-
-
-def _first_reason(ledger: Ledger) -> str:
-    first = next((entry for entry in ledger.entries if entry.action == "dropped"), None)
-    return f"Correct the rows. The first one: row {first.row}, {first.reason}: {first.value}." if first else ""

@@ -1,42 +1,66 @@
 """Turns raw rows into checked rows, in order. Threads read and check the images of the next rows ahead."""
 
-import contextlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any
 
-from components.data.prepare.conversation_rules import Checked, ConversationRules
+from components.data.prepare.conversation_rules import Checked, ConversationRules, VideoRef, with_frames
+from components.data.prepare.equal_rows import EqualRows, RowNames
 from components.data.prepare.image_checks import CheckedImage, check_image
 from components.data.prepare.ledger import LedgerEntry, dropped, repaired
-from components.data.sources.rejection import RowRejected
+from components.data.prepare.video_frames import read_frames
+from components.data.sources.rejection import RowRejected, RowRepaired
 from components.data.sources.rows.normal_row import ImageRef
 from components.data.sources.source import RowSource, Wanted
+from mantis.config.data_settings import DataSettings
+from mantis.hashing import canonical_json
 from mantis.progress import Progress
 
 THREADS = 4  # per worker, since a thread that waits for a store needs no core
 THREADS_ON_DISK = 1  # per worker: a disk answers at once, and more threads would only compete for the GIL
+DIGEST_BYTES = 12  # of a row's content: two of a billion rows agree by chance once in 10^11 sets
 AHEAD = 16  # rows in work per worker: enough to keep the threads busy, few enough to bound memory
+
+Named = tuple[str, tuple[RowRepaired, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowLimits:
-    """Limits of a row. `max_images` None means no limit."""
+    """Limits of a row. `max_images` None means no limit. `ignore` names keys that may hold anything."""
 
     max_images: int | None
+    max_frames: int
+    max_video_bytes: int
+    ignore: frozenset[str]
     max_turn_characters: int
     max_image_pixels: int
     max_image_bytes: int
 
 
+def limits_of(data: DataSettings, subset: str) -> RowLimits:
+    """The limits that a recipe sets for the rows of a subset."""
+    return RowLimits(
+        max_images=data.subset(subset).max_images,
+        max_frames=data.max_frames,
+        max_video_bytes=data.max_video_bytes,
+        ignore=frozenset(data.ignore),
+        max_turn_characters=data.max_turn_characters,
+        max_image_pixels=data.max_image_pixels,
+        max_image_bytes=data.max_image_bytes,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class CheckedRow:
-    """A row that is kept. `number` is its place in the source, from 0."""
+    """A row that is kept. `number` is its place in the source, from 0. `digest` is the hash of what training sees."""
 
     number: int
     conversation: Checked
     images: list[CheckedImage]
+    digest: str
 
     @property
     def bytes(self) -> int:
@@ -56,68 +80,95 @@ class RowResult:
 class RowValidator:
     """One pass over a source. `read` counts the rows that were read so far.
 
-    Threads suffice, since reading, decoding and hashing release the GIL.
+    `equals` has the numbers and digests of the rows that earlier attempts kept. Threads suffice, since reading,
+    decoding and hashing release the GIL.
     """
 
-    def __init__(self, subset: str, source: RowSource, limits: RowLimits, workers: int) -> None:
+    def __init__(
+        self,
+        subset: str,
+        source: RowSource,
+        limits: RowLimits,
+        workers: int,
+        *,
+        equals: Iterable[tuple[int, str]] = (),
+    ) -> None:
         self._subset, self._source, self._limits = subset, source, limits
         self._threads = workers * (THREADS_ON_DISK if source.url.startswith("file:") else THREADS)
         self._ahead = workers * AHEAD
         self._rules = ConversationRules(
-            max_images=limits.max_images, max_turn_characters=limits.max_turn_characters, reader=source.reader
+            max_images=limits.max_images, max_turn_characters=limits.max_turn_characters, ignore=limits.ignore
         )
+        self._names, self._equals = RowNames(), EqualRows(equals)
         self.read = 0
 
     def outcomes(self, wanted: Wanted) -> Iterator[RowResult]:
-        """Yield the result of every wanted row, in order. Of other rows, only the ids are remembered."""
+        """Yield the result of every wanted row, in order. Of other rows, only the names are remembered."""
         progress = Progress(label=f"prepare {self._subset}", total=None, unit="rows")
-        waiting: deque[tuple[int, Any, Future[CheckedRow]]] = deque()
+        waiting: deque[tuple[int, Named, Future[CheckedRow]]] = deque()
         with ThreadPoolExecutor(self._threads) as pool:
             for number, raw in enumerate(self._source.rows.read(wanted)):
                 self.read += 1
                 progress.advance()
+                named = self._names.give(number, self._source.reader.id_of(raw))
                 if not wanted(number):
-                    self._meet(number, raw)
                     continue
-                waiting.append((number, raw, self._begin(pool, number, raw)))
+                waiting.append((number, named, self._begin(pool, number, named[0], raw)))
                 if len(waiting) > self._ahead:
                     yield self._outcome(*waiting.popleft())
             while waiting:
                 yield self._outcome(*waiting.popleft())
 
-    def _begin(self, pool: ThreadPoolExecutor, number: int, raw: Any) -> Future[CheckedRow]:
-        """Check the text, and start a thread for the images.
-
-        The text check runs in this thread, in order. So of two rows with one id, the first one always wins.
-        """
+    def _begin(self, pool: ThreadPoolExecutor, number: int, name: str, raw: Any) -> Future[CheckedRow]:
+        """Check the text, and start a thread for the images."""
         try:
-            checked = self._rules.check(number, raw)
+            checked = self._rules.check(name, self._source.reader.read(raw))
         except RowRejected as refusal:
             refused: Future[CheckedRow] = Future()
             refused.set_exception(refusal)
             return refused
-        return pool.submit(self._check_images, number, checked)
+        return pool.submit(self._check_media, number, checked)
 
-    def _meet(self, number: int, raw: Any) -> None:
-        with contextlib.suppress(RowRejected):  # the row's fragment already recorded the reason in its ledger
-            self._rules.meet(number, raw)
-
-    def _outcome(self, number: int, raw: Any, work: Future[CheckedRow]) -> RowResult:
+    def _outcome(self, number: int, named: Named, work: Future[CheckedRow]) -> RowResult:
+        """The result of a row. It runs in the order of rows, so that of equal rows the first one is kept."""
+        name, renamed = named
         try:
             row = work.result()
+            self._equals.check(number, row.digest)
         except RowRejected as refusal:
-            entry = dropped(self._subset, number, self._source.reader.identify(number, raw), refusal)
-            return RowResult(row=None, number=number, ledger=(entry,))
-        repairs = [*row.conversation.repairs, *(image.repair for image in row.images if image.repair)]
+            return RowResult(row=None, number=number, ledger=(dropped(self._subset, number, name, refusal),))
+        repairs = [*renamed, *row.conversation.repairs, *(image.repair for image in row.images if image.repair)]
         entries = tuple(repaired(self._subset, number, row.conversation.id, repair) for repair in repairs)
         return RowResult(row=row, number=number, ledger=entries)
 
-    def _check_images(self, number: int, checked: Checked) -> CheckedRow:
+    def _check_media(self, number: int, checked: Checked) -> CheckedRow:
+        images: list[CheckedImage] = []
+        frames: list[int] = []
+        for medium in checked.media:
+            if isinstance(medium, ImageRef):
+                data = self._bytes(medium)
+                images.append(check_image(medium.path, data, max_pixels=self._limits.max_image_pixels))
+            else:
+                found = self._frames(medium)
+                images += found
+                frames.append(len(found))
+        if frames:
+            self._rules.require_few(len(images))
+            repairs = [_as_frames(medium, count) for medium, count in zip(_videos(checked), frames, strict=True)]
+            checked = replace(checked, turns=with_frames(checked.turns, frames), repairs=(*checked.repairs, *repairs))
+        digest = _digest(checked, [image.sha256 for image in images])
+        return CheckedRow(number=number, conversation=checked, images=images, digest=digest)
+
+    def _frames(self, video: VideoRef) -> list[CheckedImage]:
         limits = self._limits
-        images = [
-            check_image(image.path, self._bytes(image), max_pixels=limits.max_image_pixels) for image in checked.images
-        ]
-        return CheckedRow(number=number, conversation=checked, images=images)
+        frames = read_frames(
+            self._source.images,
+            video.path,
+            count=limits.max_frames,
+            max_bytes=limits.max_video_bytes,
+            max_pixels=limits.max_image_pixels,
+        )
+        return [check_image(path, data, max_pixels=limits.max_image_pixels) for path, data in frames]
 
     def _bytes(self, image: ImageRef) -> bytes:
         limit = self._limits.max_image_bytes
@@ -126,3 +177,17 @@ class RowValidator:
         if len(image.data) > limit:
             raise RowRejected("image-bytes", value=f"{image.path}: {len(image.data)}", threshold=str(limit))
         return image.data
+
+
+def _videos(checked: Checked) -> list[VideoRef]:
+    return [medium for medium in checked.media if isinstance(medium, VideoRef)]
+
+
+def _as_frames(video: VideoRef, frames: int) -> RowRepaired:
+    return RowRepaired(reason="video-frames", value=video.path, threshold=f"{frames} frames")
+
+
+def _digest(checked: Checked, images: list[str]) -> str:
+    """Hash of the text, the learned turns, the weight and the images' SHA-256: equal rows train the same."""
+    content = canonical_json([[list(turn) for turn in checked.said], checked.weight, images])
+    return blake2b(content.encode(), digest_size=DIGEST_BYTES).hexdigest()

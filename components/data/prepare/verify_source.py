@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from components.data.prepare.row_validator import RowLimits, RowResult, RowValidator
+from components.data.prepare.row_validator import RowResult, RowValidator, limits_of
 from components.data.published.fetched import source_url
 from components.data.sources.find import open_source
 from components.data.sources.reading import reading_of
@@ -15,7 +15,7 @@ from mantis.runs.step_runner import Run, open_run
 from mantis.store.base import ObjectStore
 from mantis.store.lance_tables import open_table
 
-COLUMNS = ["row", "id", "roles", "contents", "paths", "sha256"]
+COLUMNS = ["row", "id", "roles", "contents", "learned", "weight", "paths", "sha256"]
 MOST = 20  # differences that are listed; the rest is only counted
 
 
@@ -40,12 +40,7 @@ def check_origin(store: ObjectStore, dataset: Manifest) -> tuple[list[str], str]
 def _differences(run: Run, subset: str, dataset: Manifest) -> Iterator[str]:
     data = run.recipe.data
     source = open_source(source_url(run.store, data.source), subset, reading_of(data))
-    limits = RowLimits(
-        max_images=data.subset(subset).max_images,
-        max_turn_characters=data.max_turn_characters,
-        max_image_pixels=data.max_image_pixels,
-        max_image_bytes=data.max_image_bytes,
-    )
+    limits = limits_of(data, subset)
     kept = _prepared(run.store, dataset)
     row = next(kept, None)
     for outcome in RowValidator(subset, source, limits, data.workers).outcomes(lambda number: True):
@@ -75,9 +70,11 @@ def _compare(prepared: dict[str, Any] | None, outcome: RowResult) -> Iterator[st
         why = outcome.ledger[0]
         yield f"was kept when the dataset was prepared, and is rejected now: {why.reason} {why.value}".rstrip()
         return
-    said = found.conversation.said
-    if [content for _, content in said] != prepared["contents"] or [role for role, _ in said] != prepared["roles"]:
-        yield "the text of its conversation has changed"
+    said = [list(turn) for turn in zip(prepared["roles"], prepared["contents"], prepared["learned"], strict=True)]
+    if [list(turn) for turn in found.conversation.said] != said:
+        yield "the text of its conversation has changed, or the turns that are learned"
+    if found.conversation.weight != prepared["weight"]:
+        yield f"its weight was {prepared['weight']:g}, and is now {found.conversation.weight:g}"
     if found.conversation.id != prepared["id"]:
         yield f"its id was {prepared['id']!r}, and is now {found.conversation.id!r}"
     images = [(image.path, image.sha256) for image in found.images]

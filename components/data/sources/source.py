@@ -112,12 +112,7 @@ class RowSource:
 
     def _named(self) -> frozenset[str]:
         """Every path that a row names. Embedded images are not listed, since the hash of the rows covers them."""
-        return frozenset(
-            image.path
-            for raw in self.rows.read(lambda _: True)
-            for image in self.reader.images(raw)
-            if image.data is None
-        )
+        return frozenset(path for raw in self.rows.read(lambda _: True) for path in self.reader.files(raw))
 
     def extent(self) -> Extent:
         """Count rows and bytes. No image is read.

@@ -19,6 +19,7 @@ class Prepared:
     id: str
     encoding: Encoding
     pixels: Pixels
+    weight: float = 1.0  # multiplies the sample's loss
 
 
 def prepare(sample: TrainingSample, *, processor: Processor, tokens: int) -> Prepared:
@@ -40,7 +41,7 @@ def prepare(sample: TrainingSample, *, processor: Processor, tokens: int) -> Pre
         )
     if all(label == IGNORE for label in encoding.labels[1:]):
         raise TrainingError(f"Sample {name} has no target token.", remedy=_REMEDY)
-    return Prepared(id=name, encoding=encoding, pixels=pixels)
+    return Prepared(id=name, encoding=encoding, pixels=pixels, weight=sample.weight)
 
 
 _REMEDY = "It passed `prepare`, so its dataset or the family's code changed since: delete the dataset and run again."
@@ -64,6 +65,7 @@ def collate(samples: Sequence[Prepared], *, no_pixels: Pixels) -> PackedBatch:
         targets=_row([label[1:][position] for label, position in zip(labels, positions, strict=True)]),
         target_positions=_row([start + position for start, position in zip(starts, positions, strict=False)]),
         target_samples=_row([torch.full_like(position, index) for index, position in enumerate(positions)]),
+        weights=torch.tensor([sample.weight for sample in samples], dtype=torch.float32),
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,13 @@ class ChatTemplate(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class TextSpan:
-    """A stretch of a conversation's text that is learned as a whole (`target`) or not at all."""
+    """A stretch of a conversation's text. It lies within an assistant's turn (`answer`) or outside of all of them.
+
+    It is learned as a whole (`target`) or not at all. Only an answer can be a target.
+    """
 
     text: str
+    answer: bool
     target: bool
 
 
@@ -93,7 +97,7 @@ def _templates() -> dict[str, Any]:
 
 
 def render(conversation: Conversation, style: ChatTemplate, *, mark: str = IMAGE_MARK) -> list[TextSpan]:
-    """The conversation's text in pieces, learned and not learned ones in turn; `mark` stands once for every image.
+    """The conversation's text in pieces, answers and other text in turn; `mark` stands once for every image.
 
     Raises:
         InputError: the turns do not hold as many `<image>` marks as the conversation has images.
@@ -104,30 +108,31 @@ def render(conversation: Conversation, style: ChatTemplate, *, mark: str = IMAGE
             f"Conversation {conversation.id!r} has {len(conversation.sizes)} images and {marks} {IMAGE_MARK} marks.",
             remedy="Write one mark for each image.",
         )
-    pieces = [TextSpan(text=style.opening(conversation.system), target=False)]
+    pieces = [TextSpan(text=style.opening(conversation.system), answer=False, target=False)]
     seen = 0
     for turn in conversation.turns:
         content, seen = _number_images(turn.content, style, mark, seen)
         if turn.role == "user":
-            pieces.append(TextSpan(text=style.user.replace("{content}", content), target=False))
+            pieces.append(TextSpan(text=style.user.replace("{content}", content), answer=False, target=False))
         else:
-            pieces.append(TextSpan(text=style.assistant_start + content + style.end, target=True))
-            pieces.append(TextSpan(text=style.after, target=False))
+            text = style.assistant_start + content + style.end
+            pieces.append(TextSpan(text=text, answer=True, target=turn.learned))
+            pieces.append(TextSpan(text=style.after, answer=False, target=False))
     return _joined(pieces)
 
 
 def render_prompt(conversation: Conversation, style: ChatTemplate, *, mark: str = IMAGE_MARK) -> list[TextSpan]:
     """As `render`, up to where the assistant's next answer begins."""
     start = style.assistant_start if style.prompt_end is None else style.prompt_end
-    return _joined([*render(conversation, style, mark=mark), TextSpan(text=start, target=False)])
+    return _joined([*render(conversation, style, mark=mark), TextSpan(text=start, answer=False, target=False)])
 
 
 def _joined(pieces: list[TextSpan]) -> list[TextSpan]:
-    """Neighbours that are both learned, or both not, as one: a token may cross from one to the other."""
+    """Neighbours of one kind, answers or other text, as one: a token may cross from one to the other."""
     joined: list[TextSpan] = []
     for piece in pieces:
-        if joined and joined[-1].target == piece.target:
-            joined[-1] = TextSpan(text=joined[-1].text + piece.text, target=piece.target)
+        if joined and (joined[-1].answer, joined[-1].target) == (piece.answer, piece.target):
+            joined[-1] = replace(piece, text=joined[-1].text + piece.text)
         elif piece.text:
             joined.append(piece)
     return joined

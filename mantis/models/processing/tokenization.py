@@ -13,6 +13,10 @@ from mantis.models.family import IGNORE, Encoding
 from mantis.models.processing.chat_templates import ChatTemplate, TextSpan, load_chat_template, render, render_prompt
 
 
+class ImageTokenError(InputError):
+    """A text holds the family's image token, beside those that stand for the conversation's images."""
+
+
 class TextProcessor(ABC):
     """Encodes text; a family's processor inherits it and says which tokens an image becomes.
 
@@ -97,11 +101,11 @@ def _cut(
     Raises:
         ConfigError: the tokenizer does not keep a separator whole.
     """
-    separators = {True: style.end, False: style.user_end}  # by whether a piece is learned
-    tokens = {learned: token_id(tokenizer, separator) for learned, separator in separators.items()}
+    separators = {True: style.end, False: style.user_end}  # by whether a piece is an answer
+    tokens = {answer: token_id(tokenizer, separator) for answer, separator in separators.items()}
     start = 0
     for piece in pieces:
-        separator, token, end = separators[piece.target], tokens[piece.target], start
+        separator, token, end = separators[piece.answer], tokens[piece.answer], start
         if piece.text.endswith(separator):
             for _ in range(piece.text.count(separator)):
                 try:
@@ -145,7 +149,7 @@ def _expand(ids: list[int], mark: int, images: Iterator[list[int]], name: str) -
     """`ids` with the next of `images` in place of every mark.
 
     Raises:
-        InputError: there are more marks than images.
+        ImageTokenError: there are more marks than images.
     """
     expanded: list[int] = []
     start = 0
@@ -153,7 +157,7 @@ def _expand(ids: list[int], mark: int, images: Iterator[list[int]], name: str) -
         end = ids.index(mark, start)
         image = next(images, None)
         if image is None:
-            raise InputError(
+            raise ImageTokenError(
                 f"Conversation {name!r} holds the text that stands for an image in the model's vocabulary.",
                 remedy="Take it out of the conversation.",
             )

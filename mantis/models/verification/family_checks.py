@@ -146,6 +146,7 @@ def pack(samples: Sequence[CheckSample]) -> PackedBatch:
         targets=torch.tensor([target for target, _, _ in targets]),
         target_positions=torch.tensor([position for _, position, _ in targets]),
         target_samples=torch.tensor([sample for _, _, sample in targets]),
+        weights=torch.ones(len(samples)),
     )
 
 

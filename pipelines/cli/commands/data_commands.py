@@ -19,6 +19,7 @@ from pipelines.cli.arguments import (
     recipe_given,
 )
 from pipelines.cli.console import console, errors, ids, names, note, numbers, show, show_json, show_table, tell, texts
+from pipelines.cli.prepared_table import prepared_subsets, show_prepared
 
 if TYPE_CHECKING:
     from mantis.config.recipe import Recipe
@@ -160,22 +161,20 @@ def prepare(
 ) -> None:
     """Prepare the subsets of a recipe and assemble their mixture, without training.
 
+    The table counts the rows of each subset: kept, dropped and repaired, by reason. The command fails if a subset drops
+    more rows than `data.max_dropped` allows.
+
     `mantis run` and `mantis job` of the same recipe take both from the store.
     """
     from pipelines.cli.commands.run_commands import started
 
+    def ended(run: "Run") -> None:
+        if as_json:
+            show_json({"subsets": prepared_subsets(run)})
+        show_prepared(run, to=to)
+
     to = errors if as_json else console
-    run = started(recipe, set_, source, name, store, "data-preparation", to=to)
-    subsets = prepared_subsets(run)
-    if as_json:
-        show_json({"subsets": subsets})
-        return
-    columns = [*ids("subset"), *numbers("rows", "kept"), *texts("dropped", "repaired")]
-    rows = [
-        (each["name"], f"{each['rows']:,}", f"{each['kept']:,}", _reasons(each["dropped"]), _reasons(each["repaired"]))
-        for each in subsets
-    ]
-    show_table(columns, rows)
+    started(recipe, set_, source, name, store, "data-preparation", to=to, ended=ended)
 
 
 @data.command(
@@ -230,28 +229,6 @@ def _plan_data(planned: Any, per_image: int, warnings: list[str]) -> dict[str, A
 def _line_data(line: Any) -> dict[str, Any]:
     fields = ("name", "rows", "drawn", "samples", "images", "text_tokens", "tokens")
     return {field: getattr(line, field) for field in fields}
-
-
-def prepared_subsets(run: "Run") -> list[dict[str, Any]]:
-    """What preparation kept of each subset of a run, and why it dropped or repaired the other rows."""
-    from components.data.prepare.ledger import count_reasons
-    from mantis.artifacts.layout import ArtifactKind
-    from mantis.artifacts.manifest import read_manifest
-    from mantis.runs.records import read_records
-
-    rows = []
-    for record in read_records(run.store, run.id):
-        manifest = read_manifest(run.store, record.key) if record.key else None
-        if manifest is None or manifest.kind is not ArtifactKind.DATASET:
-            continue
-        name = record.step.removeprefix("prepare-")
-        numbers = {field: manifest.summary[field] for field in ("rows", "kept")}
-        rows.append({"name": name} | numbers | count_reasons(run.store, record.key))
-    return sorted(rows, key=lambda row: str(row["name"]))
-
-
-def _reasons(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
 
 
 def _figures(line: Any, samples: int) -> tuple[str, ...]:

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import webbrowser
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +34,7 @@ from pipelines.cli.arguments import (
     recipe_given,
 )
 from pipelines.cli.console import addresses, console, errors, ids, names, numbers, show, show_json, show_table, texts
+from pipelines.cli.prepared_table import show_prepared
 
 if TYPE_CHECKING:
     from mantis.runs.records import StepRecord
@@ -55,7 +58,8 @@ def run(
 
     Ctrl-C stops the run after training has saved a checkpoint. The same command continues from there.
     """
-    checked = started(recipe, set_, source, name, store, to=errors if as_json else console)
+    to = errors if as_json else console
+    checked = started(recipe, set_, source, name, store, to=to, ended=partial(show_prepared, to=to))
     report = checked.store.uri(report_key(checked.id, "report.html"))
     summary = report_key(checked.id, "summary.json")
     if as_json:
@@ -81,7 +85,8 @@ def ablate(
     """
     from mantis.runs.arms import arms_of
 
-    checked = started(recipe, set_, source, name, store, "ablation", to=errors if as_json else console)
+    to = errors if as_json else console
+    checked = started(recipe, set_, source, name, store, "ablation", to=to, ended=partial(_show_arms, to=to))
     compare(arms_of(checked.store, checked.id), checked.store.url, as_json=as_json)
     if not as_json:
         show(f"report  {checked.store.uri(report_key(checked.id, 'report.html'))}")
@@ -96,12 +101,21 @@ def started(
     pipeline: str = "instruction-tuning",
     *,
     to: Console,
+    ended: Callable[["Run"], None],
 ) -> "Run":
-    """Run `pipeline` to its end, draw its steps on `to`, and return the run."""
+    """Run `pipeline` to its end, draw its steps on `to`, and return the run. `ended` is called even if it fails."""
     from pipelines.execution.local_run import start
 
     text, overrides = recipe_given(recipe, set_, source, store)
-    return start(text, overrides, name, opened(store).url, to, pipeline)
+    return start(text, overrides, name, opened(store).url, to, pipeline, ended=ended)
+
+
+def _show_arms(run: "Run", *, to: Console) -> None:
+    """Print the prepared subsets of the last arm, which has those of all arms."""
+    from mantis.runs.arms import arms_of
+
+    for arm in arms_of(run.store, run.id)[-1:]:
+        show_prepared(replace(run, id=arm, parent=run.id), to=to)
 
 
 def status(

@@ -22,9 +22,9 @@ from mantis.runs.records import State, StepRecord
 from mantis.store.local import LocalStore
 from mantis.synthetic import write_demo_data
 from pipelines.cli.commands import run_commands as run_commands
-from pipelines.cli.commands.data_commands import prepared_subsets
 from pipelines.cli.console import addresses, ids, names, numbers, show_table, texts
 from pipelines.cli.main import app
+from pipelines.cli.prepared_table import prepared_subsets
 from pipelines.cli.recipe_fields import fields_of
 from pipelines.cli.reference_pages.__main__ import main as write_pages
 from pipelines.cli.reference_pages.command_page import commands

@@ -32,6 +32,7 @@ class NormalRow:
         form: name of the row form.
         turns: the turns in order; a system text is the first turn.
         images: the images in order.
+        videos: the paths of the videos in order.
         unused: the keys of the row that the form does not read, with values that are not null.
     """
 
@@ -39,6 +40,7 @@ class NormalRow:
     turns: tuple[RawTurn, ...]
     images: tuple[ImageRef, ...]
     unused: Mapping[str, Any]
+    videos: tuple[str, ...] = ()
 
 
 def shown(value: Any) -> str:

@@ -15,6 +15,7 @@ ALLOWED = "a path, a data URI, bytes, or a mapping of bytes and path"
 DOWNLOADED = "a file: download the images and write their paths"
 PATH_KEYS = ("path", "image", "url", "image_url", "file_name")
 BYTES_KEYS = ("bytes", "data")
+VIDEO_PATH_KEYS = ("path", "video", "url")
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -55,6 +56,24 @@ def read_image(number: int, entry: Any, roots: Sequence[str]) -> ImageRef:
     if not isinstance(data, bytes) or not (path is None or isinstance(path, str)):
         raise _malformed(number, entry)
     return ImageRef(path=_utf8(path) if path is not None else _embedded(number), data=data)
+
+
+def read_videos(value: Any, roots: Sequence[str]) -> tuple[str, ...]:
+    """Read the path of one video or a list of paths, each as text or in a mapping.
+
+    Raises:
+        RowRejected: an entry is no path.
+    """
+    if not is_there(value):
+        return ()
+    paths = []
+    for number, entry in enumerate(value if isinstance(value, list | tuple) else [value]):
+        named = entry if isinstance(entry, dict) else {"path": entry}
+        path = next((named[key] for key in VIDEO_PATH_KEYS if is_there(named.get(key))), None)
+        if not isinstance(path, str) or not path or path.startswith("data:"):
+            raise RowRejected("video-malformed", value=f"video {number + 1}: {shown(entry)}", threshold="a path")
+        paths.append(_text(number, path, roots).path)
+    return tuple(paths)
 
 
 def _text(number: int, text: str, roots: Sequence[str]) -> ImageRef:

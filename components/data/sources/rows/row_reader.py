@@ -13,7 +13,7 @@ from components.data.sources.rows.normal_row import ImageRef, NormalRow, RawTurn
 from components.data.sources.rows.query_rows import QUERY
 from components.data.sources.rows.refused_rows import refuse_preference, refuse_unknown
 from components.data.sources.rows.row_form import RowForm
-from components.data.sources.rows.row_images import read_image, read_images
+from components.data.sources.rows.row_images import read_image, read_images, read_videos
 from components.data.sources.rows.text_pairs import TEXTS
 from components.data.sources.rows.turn_lists import CONTENT_KEYS, ROLE_KEYS, TurnNames, TurnReader
 from mantis.models.conversation import IMAGE_MARK
@@ -21,8 +21,9 @@ from mantis.models.conversation import IMAGE_MARK
 ROW_FORMS: tuple[RowForm, ...] = (CONVERSATION, MESSAGES, QUERY, INSTRUCTION, TEXTS, COMPLETION)
 ID_KEYS = ("id", "sample_id")  # LLaVA-NeXT's M4-Instruct has sample_id
 IMAGE_KEYS = ("images", "image")
+VIDEO_KEYS = ("videos", "video")
 SYSTEM = "system"
-SHARED_KEYS = (*ID_KEYS, *IMAGE_KEYS, SYSTEM)
+SHARED_KEYS = (*ID_KEYS, *IMAGE_KEYS, *VIDEO_KEYS, SYSTEM)
 TURN_FIELDS = {"role": ROLE_KEYS, "content": CONTENT_KEYS}
 ROW_FIELDS = dict.fromkeys(key for form in ROW_FORMS for key in (*form.marks, *form.uses))
 LIST_KEYS = (*CONVERSATION.marks, *MESSAGES.marks, *TEXTS.marks)  # their values are lists
@@ -43,11 +44,10 @@ class RowReader:
     columns: Mapping[str, str] = field(default_factory=dict)
     roots: tuple[str, ...] = ()
 
-    def identify(self, number: int, raw: Any) -> str:
-        """The row's id, or `row-<number>` if it has none."""
-        row = self._renamed(raw) if isinstance(raw, dict) else {}
-        found = next((row[key] for key in ID_KEYS if is_there(row.get(key))), None)
-        return str(found) if isinstance(found, str | int) else f"row-{number}"
+    def id_of(self, raw: Any) -> Any:
+        """The value of the row's id, which may have any type; None if it has none."""
+        row = raw if isinstance(raw, dict) else {}
+        return next((row[key] for key in self.id_columns if is_there(row.get(key))), None)
 
     def read(self, raw: Any) -> NormalRow:
         """Read the turns and images of a row.
@@ -67,14 +67,22 @@ class RowReader:
             turns = _images_first(turns, len(images))
         used = (*SHARED_KEYS, *form.marks, *form.uses)
         unused = {key: value for key, value in row.items() if key not in used and is_there(value)}
-        return NormalRow(form=form.name, turns=turns, images=images, unused=unused | _second_values(row, form))
+        beside = next((row[key] for key in VIDEO_KEYS if is_there(row.get(key))), None)
+        return NormalRow(
+            form=form.name,
+            turns=turns,
+            images=images,
+            videos=read_videos(beside, self.roots),
+            unused=unused | _second_values(row, form),
+        )
 
-    def images(self, raw: Any) -> tuple[ImageRef, ...]:
-        """The images that `read` gives; none for a row that it rejects."""
+    def files(self, raw: Any) -> tuple[str, ...]:
+        """The paths of the images and videos that `read` gives; none for a row that it rejects."""
         try:
-            return self.read(raw).images
+            row = self.read(raw)
         except RowRejected:
             return ()
+        return (*(image.path for image in row.images if image.data is None), *row.videos)
 
     def form_of(self, row: Mapping[str, Any]) -> RowForm:
         """The form of a row, by its keys.
@@ -189,7 +197,7 @@ def _images_first(turns: tuple[RawTurn, ...], images: int) -> tuple[RawTurn, ...
 def _second_values(row: Mapping[str, Any], form: RowForm) -> dict[str, Any]:
     """The keys of equal meaning that hold other values than the one that is read."""
     unread: dict[str, Any] = {}
-    for keys in (IMAGE_KEYS, form.marks):
+    for keys in (IMAGE_KEYS, VIDEO_KEYS, form.marks):
         there = [key for key in keys if is_there(row.get(key))]
         if len(there) > 1:
             first = _as_list(row[there[0]])

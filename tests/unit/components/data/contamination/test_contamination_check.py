@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageEnhance
 
-from components.data.contamination.perceptual_hash import ALIKE, alike, grey_levels, perceptual_hashes
 from components.data.step import assemble, prepare
 from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.manifest import Manifest
 from mantis.errors import InputError
+from mantis.images.perceptual_hash import ALIKE, alike, grey_levels, perceptual_hashes
 from mantis.runs.records import State, StepRecord, read_record
 from mantis.runs.step_runner import Run
 from tests.fixtures.data import RawFolder, RunOn

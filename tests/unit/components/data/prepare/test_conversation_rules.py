@@ -4,20 +4,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.data.prepare.conversation_rules import Checked, ConversationRules
+from components.data.prepare.conversation_rules import Checked, ConversationRules, VideoRef, with_frames
+from components.data.prepare.reasons import reasons
 from components.data.sources.rejection import RowRejected
+from components.data.sources.rows.normal_row import ImageRef
+from components.data.sources.rows.row_reader import RowReader
 from mantis.models.conversation import IMAGE_MARK
 
-
-def rules_of(max_images: int | None = None) -> ConversationRules:
-    return ConversationRules(max_images=max_images, max_turn_characters=1000)
+READER = RowReader()
 
 
-def check(raw: Any, *, max_images: int | None = None, row: int = 0) -> Checked:
-    return rules_of(max_images).check(row, raw)
+def check(raw: Any, *, max_images: int | None = None, ignore: frozenset[str] = frozenset()) -> Checked:
+    rules = ConversationRules(max_images=max_images, max_turn_characters=1000, ignore=ignore)
+    return rules.check("a", READER.read(raw))
 
 
-def turns(*contents: str, roles: tuple[str, str] = ("user", "assistant")) -> list[dict[str, str]]:
+def turns(*contents: str, roles: tuple[str, str] = ("user", "assistant")) -> list[dict[str, Any]]:
     return [{"role": roles[number % 2], "content": content} for number, content in enumerate(contents)]
 
 
@@ -25,6 +27,14 @@ def refused(raw: Any, **options: Any) -> RowRejected:
     with pytest.raises(RowRejected) as caught:
         check(raw, **options)
     return caught.value
+
+
+def reasons_of(checked: Checked) -> list[str]:
+    return [repair.reason for repair in checked.repairs]
+
+
+def said(checked: Checked) -> list[str]:
+    return [turn.content for turn in checked.turns]
 
 
 def test_both_names_of_everything_are_read_alike() -> None:
@@ -40,10 +50,34 @@ def test_both_names_of_everything_are_read_alike() -> None:
 def test_missing_marks_go_to_the_front_of_the_first_turn() -> None:
     raw = {"id": "a", "images": ["1", "2", "3"], "conversation": turns("What is <image>?", "A.", "And?", "B.")}
     checked = check(raw)
-    assert checked.turns[0].content == "<image><image>What is <image>?"
-    assert [turn.content for turn in checked.turns[1:]] == ["A.", "And?", "B."]
+    assert said(checked) == ["<image><image>What is <image>?", "A.", "And?", "B."]
     (repair,) = checked.repairs
-    assert (repair.reason, repair.value, repair.threshold) == ("marks-missing", "1", "3 images")
+    assert (repair.reason, repair.value, repair.threshold) == ("marks-missing", "1", "3 for <image>")
+
+
+def test_marks_behind_the_last_image_are_removed() -> None:
+    """As the processors of the official code do it (mantis/models/mllava/processing_llava.py)."""
+    raw = {"images": ["1", "2"], "conversation": turns("<image> or <image>?", "<image> A.", "And <image>?", "B.")}
+    checked = check(raw)
+    assert said(checked) == ["<image> or <image>?", " A.", "And ?", "B."]
+    assert reasons_of(checked) == ["marks-extra"]
+    assert len(checked.media) == 2
+
+
+def test_a_last_turn_of_the_user_is_left_out_with_its_images() -> None:
+    raw = {"images": ["1", "2", "3"], "conversation": turns("<image>A?", "B.", "<image> and <image>?")}
+    checked = check(raw)
+    assert said(checked) == ["<image>A?", "B."]
+    assert checked.media == (ImageRef(path="1"),)
+    assert reasons_of(checked) == ["last-turn-skipped"]
+
+
+def test_missing_marks_are_counted_before_the_last_turn_is_left_out() -> None:
+    raw = {"images": ["1", "2", "3"], "conversation": turns("A?", "B.", "<image>C?")}
+    checked = check(raw)
+    assert said(checked) == ["<image><image>A?", "B."]
+    assert checked.media == (ImageRef(path="1"), ImageRef(path="2"))
+    assert reasons_of(checked) == ["marks-missing", "last-turn-skipped"]
 
 
 @pytest.mark.parametrize(
@@ -51,30 +85,33 @@ def test_missing_marks_go_to_the_front_of_the_first_turn() -> None:
     [
         (["no", "mapping"], "row-malformed"),
         ({"id": "a"}, "conversation-missing"),
-        ({"id": "a", "conversation": []}, "conversation-missing"),
-        ({"id": "a", "conversation": "Hello"}, "conversation-missing"),
         ({"id": "a", "conversation": ["Hello", "Hi"]}, "turn-malformed"),
         ({"id": "a", "conversation": [{"role": "user", "content": 3}]}, "turn-malformed"),
-        ({"id": "a", "conversation": turns("A?", "B.", roles=("tool", "assistant"))}, "role-unknown"),
-        ({"id": "a", "conversation": turns("A.", "B?", roles=("assistant", "user"))}, "answer-missing"),
+        ({"id": "a", "conversation": turns("A?", "B.", roles=("bot", "assistant"))}, "role-unknown"),
         ({"id": "a", "conversation": turns("A.", roles=("assistant", "user"))}, "answer-missing"),
+        ({"id": "a", "conversation": turns("A.", "B?", roles=("assistant", "user"))}, "answer-missing"),
         ({"id": "a", "conversation": turns("A.", "B.", "C?", roles=("assistant", "assistant"))}, "role-order"),
-        ({"id": "a", "conversation": turns("A?" * 501, "B.")}, "text-too-long"),
         ({"id": "a", "conversation": turns("A?", "B?", roles=("user", "user"))}, "role-order"),
         ({"id": "a", "conversation": turns("Only a question?")}, "answer-missing"),
-        ({"id": "a", "conversation": turns("A?", "B.", "C?")}, "answer-missing"),
+        ({"id": "a", "conversation": turns("A?" * 501, "B.")}, "text-too-long"),
         ({"id": "a", "conversation": turns("A?", " \n")}, "answer-empty"),
         ({"id": "a", "images": ["1"], "conversation": turns("A?", "<image>")}, "answer-empty"),
-        ({"id": "a", "images": 7, "conversation": turns("A?", "B.")}, "images-malformed"),
         ({"id": "a", "images": [1], "conversation": turns("A?", "B.")}, "images-malformed"),
-        ({"id": "a", "images": ["1"], "conversation": turns("<image><image>?", "B.")}, "marks-too-many"),
+        ({"id": "a", "conversation": turns("<image>?", "B.")}, "marks-without-images"),
         ({"id": "a", "conversation": turns("A \udcff?", "B.")}, "text-not-utf8"),
-        ({"id": "\ud800", "conversation": turns("A?", "B.")}, "text-not-utf8"),
         ({"id": "a", "images": ["\udcff.jpg"], "conversation": turns("A?", "B.")}, "text-not-utf8"),
+        ({"id": "a", "rejected": "C.", "conversation": turns("A?", "B.")}, "preference-pair"),
+        ({"id": "a", "tools": "[]", "conversation": turns("A?", "B.")}, "key-unknown"),
+        ({"id": "a", "audio": "a.wav", "conversation": turns("A?", "B.")}, "media-unsupported"),
+        ({"id": "a", "video": 3, "conversation": turns("A?", "B.")}, "video-malformed"),
+        ({"id": "a", "weight": -1, "conversation": turns("A?", "B.")}, "weight-malformed"),
+        ({"id": "a", "conversation": [turns("A?")[0], {**turns("A?", "B.")[1], "loss": "no"}]}, "loss-malformed"),
+        ({"id": "a", "conversation": [turns("A?")[0], {**turns("A?", "B.")[1], "loss": False}]}, "nothing-to-learn"),
     ],
 )
-def test_what_breaks_a_rule_is_refused_with_its_reason(raw: Any, reason: str) -> None:
+def test_a_row_that_breaks_a_rule_is_refused_with_its_reason(raw: Any, reason: str) -> None:
     assert refused(raw).reason == reason
+    assert reasons()[reason].remedy
 
 
 def test_too_many_images_are_refused_with_the_number_and_the_limit() -> None:
@@ -86,78 +123,105 @@ def test_too_many_images_are_refused_with_the_number_and_the_limit() -> None:
 def test_a_first_turn_that_is_not_the_users_is_left_out() -> None:
     messages = turns("<image>Hello.", "What is it?", "A dog.", roles=("assistant", "user"))
     checked = check({"id": "a", "images": ["1.jpg"], "conversation": messages})
-    assert [turn.content for turn in checked.turns] == ["<image>What is it?", "A dog."]
-    assert [repair.reason for repair in checked.repairs] == ["first-turn-skipped", "marks-missing"]
+    assert said(checked) == ["<image>What is it?", "A dog."]
+    assert reasons_of(checked) == ["first-turn-skipped", "marks-missing"]
 
 
-def test_images_are_paths_or_bytes_or_both_or_one() -> None:
-    row = {"id": "a", "conversation": turns("A?", "B.")}
-    images = [
-        "1.jpg",
-        {"bytes": None, "path": "2.jpg"},
-        {"bytes": b"x", "path": "3.jpg"},
-        {"bytes": b"y", "path": None},
-    ]
-    found = check(row | {"images": images}).images
-    assert [(image.path, image.data) for image in found] == [
-        ("1.jpg", None),
-        ("2.jpg", None),
-        ("3.jpg", b"x"),
-        ("#4", b"y"),
-    ]
-    assert [image.path for image in check(row | {"image": "only.jpg"}).images] == ["only.jpg"]
-    assert refused(row | {"images": [{"bytes": None, "path": None}]}).reason == "images-malformed"
+def test_flags_and_weight_reach_the_turns() -> None:
+    messages = turns("A?", "B.", "C?", "D.")
+    messages[1]["loss"] = False
+    checked = check({"weight": 0.5, "conversation": messages})
+    assert [turn.learned for turn in checked.turns] == [True, False, True, True]
+    assert checked.weight == 0.5
 
 
-def test_the_second_row_of_an_id_is_refused() -> None:
-    rules = rules_of()
-    raw = {"id": "a", "conversation": turns("A?", "B.")}
-    rules.check(0, raw)
-    with pytest.raises(RowRejected) as caught:
-        rules.check(1, raw)
-    assert caught.value.reason == "id-duplicate"
+def test_keys_that_the_recipe_ignores_change_nothing() -> None:
+    plain = {"conversation": turns("A?", "B.")}
+    noisy = {"score": 3, "conversation": [{**turn, "emotion": "calm"} for turn in turns("A?", "B.")]}
+    assert refused(noisy).value == "row: 'score'"
+    assert refused(noisy, ignore=frozenset({"score"})).value == "turn 1: 'emotion'"
+    assert check(noisy, ignore=frozenset({"score", "emotion"})) == check(plain)
 
 
-def test_a_row_without_id_is_named_by_its_place() -> None:
-    rules = rules_of()
-    raw = {"conversation": turns("A?", "B.")}
-    assert [rules.check(row, raw).id for row in (0, 7)] == ["row-0", "row-7"]
+def test_videos_and_images_stand_in_the_order_of_their_marks() -> None:
+    messages = turns("<image> <video> <image>", "A.", "<video>?", "B.")
+    checked = check({"images": ["1", "2"], "videos": ["v", "w"], "conversation": messages})
+    media = (ImageRef(path="1"), VideoRef(path="v"), ImageRef(path="2"), VideoRef(path="w"))
+    assert (checked.media, checked.repairs) == (media, ())
+    framed = with_frames(checked.turns, [3, 1])
+    assert [turn.content for turn in framed] == ["<image> <image><image><image> <image>", "A.", "<image>?", "B."]
+
+
+def test_a_video_without_a_mark_stands_before_the_first_turn() -> None:
+    checked = check({"video": "v.mp4", "conversation": turns("What happens?", "A.")})
+    assert said(checked) == ["<video>What happens?", "A."]
+    assert reasons_of(checked) == ["marks-missing"]
+
+
+def test_the_word_of_a_mark_is_text_in_a_row_without_videos() -> None:
+    checked = check(
+        {"images": ["1"], "conversation": turns("<image> What does <video> mean in HTML?", "A <video> tag.")}
+    )
+    assert said(checked) == ["<image> What does <video> mean in HTML?", "A <video> tag."]
+    assert with_frames(checked.turns, []) == checked.turns
 
 
 ANYTHING = st.none() | st.integers() | st.text(max_size=6) | st.lists(st.text(max_size=3), max_size=2)
-CONTENT = st.lists(st.sampled_from([IMAGE_MARK, "a", " ", "\n", "?"]), max_size=6).map("".join)
-TURN = st.fixed_dictionaries(
-    {"role": st.sampled_from(["user", "assistant", "human", "gpt", "system"]), "content": CONTENT}
+CONTENT = st.lists(st.sampled_from([IMAGE_MARK, "<video>", "a", " ", "\n", "?"]), max_size=6).map("".join)
+EXTRA = st.sampled_from(["loss", "train", "weight", "name", "odd"])
+TURN = st.builds(
+    lambda role, content, extra: {**extra, "role": role, "content": content},
+    st.sampled_from(["user", "assistant", "human", "gpt", "system"]),
+    CONTENT,
+    st.dictionaries(EXTRA, st.booleans() | ANYTHING, max_size=1),
 )
 FAIR = st.integers(1, 3).flatmap(
-    lambda exchanges: st.lists(CONTENT, min_size=2 * exchanges, max_size=2 * exchanges).map(lambda each: turns(*each))
+    lambda exchanges: st.lists(CONTENT, min_size=2 * exchanges, max_size=2 * exchanges + 1).map(
+        lambda each: turns(*each)
+    )
 )
 ROW = st.fixed_dictionaries(
     {},
     optional={
         "id": ANYTHING,
         "images": st.lists(st.sampled_from(["1.jpg", "2.jpg", "3.jpg"]), max_size=4) | ANYTHING,
+        "videos": st.lists(st.sampled_from(["1.mp4", "2.mp4"]), max_size=2) | ANYTHING,
         "conversation": FAIR | st.lists(TURN | ANYTHING, max_size=4) | ANYTHING,
+        "weight": st.floats() | ANYTHING,
+        "source": ANYTHING,
+        "odd": ANYTHING,
+        "rejected": ANYTHING,
     },
 )
+NOTHING: tuple[Any, ...] = (None, "", [], {})
 
 
 @given(raw=ROW | ANYTHING)
 def test_any_row_is_refused_or_keeps_its_images_its_text_and_an_answer(raw: Any) -> None:
     try:
         checked = check(raw)
-    except RowRejected:
+    except RowRejected as refusal:
+        known = refusal.reason
+        assert reasons()[known].action == "dropped"
         return
-    said = "".join(turn.content for turn in checked.turns)
-    assert said.count(IMAGE_MARK) == len(checked.images)
-    named = raw.get("images") or []
-    assert [image.path for image in checked.images] == (named if isinstance(named, list) else [named])
+    assert all(raw.get(key) in NOTHING for key in ("odd", "rejected"))
+    text = "".join(turn.content for turn in checked.turns)
+    images = [medium for medium in checked.media if isinstance(medium, ImageRef)]
+    videos = [medium for medium in checked.media if isinstance(medium, VideoRef)]
+    assert text.count(IMAGE_MARK) == len(images)
+    if videos:
+        assert text.count("<video>") == len(videos)
+    given_turns = raw["conversation"]
     assert [turn.role for turn in checked.turns] == ["user", "assistant"] * (len(checked.turns) // 2)
     assert all(turn.content.replace(IMAGE_MARK, "").strip() for turn in checked.turns[1::2])
-    system = bool(checked.system)
-    skipped = len(raw["conversation"]) - len(checked.turns) - system
-    assert not system or raw["conversation"][0] == {"role": "system", "content": checked.system}
-    before = "".join(turn["content"] for turn in raw["conversation"][skipped + system :])
-    added = len(checked.images) - before.count(IMAGE_MARK)
-    assert said == IMAGE_MARK * added + before
-    assert len(checked.repairs) == (added > 0) + skipped
+    assert any(turn.learned for turn in checked.turns[1::2])
+    paths = raw.get("images") or []
+    named = [paths] if isinstance(paths, str) else paths
+    assert [image.path for image in images] == named[: len(images)]
+    skipped = {"first-turn-skipped", "last-turn-skipped"} & set(reasons_of(checked))
+    system = bool(given_turns[0]["role"] == "system" and given_turns[0]["content"])
+    assert len(checked.turns) + len(skipped) == len(given_turns) - (given_turns[0]["role"] == "system")
+    assert bool(checked.system) == system
+    assert checked.weight == (raw["weight"] if raw.get("weight") not in NOTHING else 1.0)
+    if "last-turn-skipped" not in skipped:
+        assert len(images) == len(named)

@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from components.data.prepare.prepare_subset import prepare_subset
-from components.data.prepare.row_validator import RowLimits
+from components.data.prepare.row_validator import limits_of
 from components.data.sources.find import open_source
+from mantis.config.data_settings import DataSettings
 from mantis.errors import InputError, IntegrityError, StoreError
 from mantis.store.base import ObjectStore
 from mantis.store.lance_tables import open_table
@@ -17,7 +18,7 @@ from mantis.store.local import LocalStore
 from mantis.store.opening import open_store
 from tests.fixtures.data import MakeJpeg, RawFolder
 
-LIMITS = RowLimits(max_images=None, max_turn_characters=1000, max_image_pixels=10**6, max_image_bytes=10**6)
+LIMITS = limits_of(DataSettings(max_turn_characters=1000, max_image_pixels=10**6, max_image_bytes=10**6), "raw")
 
 
 def prepared(store: ObjectStore, folder: Path, *, workers: int = 1, fragment_rows: int = 3) -> dict[str, Any]:
@@ -26,19 +27,32 @@ def prepared(store: ObjectStore, folder: Path, *, workers: int = 1, fragment_row
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data(), names=st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=14))
+@given(
+    data=st.data(),
+    drawn=st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from([*range(5), "away"])), min_size=1, max_size=14),
+)
 def test_any_fragments_lost_with_any_workers_give_the_same(
-    data: Any, names: Any, tmp_path_factory: pytest.TempPathFactory, raw_folder: RawFolder, make_jpeg: MakeJpeg
+    data: Any, drawn: Any, tmp_path_factory: pytest.TempPathFactory, raw_folder: RawFolder, make_jpeg: MakeJpeg
 ) -> None:
-    """Ids are drawn with repeats, so that which row is the duplicate depends on rows of other fragments."""
+    """Ids and images are drawn with repeats: names of rows, and which row is a copy, depend on other fragments."""
     folder = type(raw_folder)(tmp_path_factory.mktemp("any") / "raw")
-    images = [folder.image(f"{number}.jpg", make_jpeg((number, 0, 0))) for number in range(len(names))]
-    folder.write([folder.row(name, image) for name, image in zip(names, images, strict=True)])
+    for number in range(5):
+        folder.image(f"{number}.jpg", make_jpeg((number * 50, 0, 0)))
+    folder.image("first.jpg")
+    rows = [{**folder.row("", f"{image}.jpg"), "id": name} for name, image in drawn]
+    folder.write([folder.row("first", "first.jpg"), *rows])
     store = open_store(tmp_path_factory.mktemp("store").as_uri())
     expected = prepared(store, folder.folder)
-    assert (expected["kept"], expected["rows"]) == (len(set(names)), len(names))
+    first_rows = {image: row for row, (_, image) in reversed([*enumerate(drawn, start=1)]) if image != "away"}
+    assert (expected["kept"], expected["rows"]) == (1 + len(first_rows), 1 + len(drawn))
+    assert expected["unusable"] == sum(image == "away" for _, image in drawn)
     table = open_table(store, "made/data.lance").to_table().to_pylist()
-    assert [row["id"] for row in table] == list(dict.fromkeys(names))
+    assert [row["row"] for row in table] == [0, *sorted(first_rows.values())]
+    assert len({row["id"] for row in table}) == len(table)
+    names = [name for name, _ in drawn]
+    for row in table[1:]:
+        earlier = names[: row["row"] - 1].count(names[row["row"] - 1])
+        assert row["id"] == names[row["row"] - 1] + (f"#{earlier + 1}" if earlier else "")
     records = [entry.key for entry in store.list("made/fragments")]
     for key in data.draw(st.sets(st.sampled_from(records))):
         store.delete(key)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from components.data.step import prepare, resolve_subsets
 from mantis.errors import ConfigError, InputError
+from mantis.runs.records import State, read_record
 from mantis.store.opening import open_store
 from tests.fixtures.data import MakeJpeg, RawFolder, RowsOf, RunOn
 
@@ -69,17 +70,20 @@ def test_each_bad_row_has_its_line_in_the_ledger_and_the_others_are_kept(
         "null": "image-missing",
         "roles": "role-unknown",
         "row-15": "row-malformed",
-        "good": "id-duplicate",
+        "good#2": "duplicate",
     }
     assert [entry["id"] for entry in entries if entry["action"] == "repaired"] == ["unmarked"]
+    assert [entry["value"] for entry in entries if entry["id"] == "good#2"] == ["the content of row 0"]
     kept = data_of(run, dataset)
     assert [(row["row"], row["id"]) for row in kept] == [(0, "good"), (9, "inner-link"), (14, "unmarked")]
     assert kept[0]["images"] == [whole]
     assert (kept[0]["widths"], kept[0]["heights"], kept[0]["paths"]) == ([40], [30], ["good.jpg"])
     assert dataset.summary == {
+        "form": dataset.summary["form"],
         "rows": 17,
         "kept": 3,
         "dropped": 14,
+        "unusable": 13,
         "repaired": 1,
         "images": 3,
         "image_bytes": 3 * len(whole),
@@ -155,8 +159,43 @@ def test_damage_far_into_the_file_ends_the_step_the_same_way(raw_folder: RawFold
 
 def test_nothing_usable_is_refused_with_the_first_reason(raw_folder: RawFolder, run_on: RunOn) -> None:
     run = run_on(raw_folder.write([raw_folder.row("a", "nowhere.jpg")]))
-    with pytest.raises(InputError, match=r"none of 1 rows can be used \(1 image-missing\).*row 0, .*nowhere\.jpg"):
+    with pytest.raises(InputError, match=r"none of 1 rows can be used \(1 image-missing\)") as caught:
         prepare(run, "raw")
+    assert "Put the file below the folder" in caught.value.remedy
+    assert "The first row: 0, image-missing: nowhere.jpg." in caught.value.remedy
+
+
+def test_more_dropped_rows_than_allowed_end_the_step_and_keep_the_dataset(
+    raw_folder: RawFolder, run_on: RunOn, data_of: RowsOf
+) -> None:
+    rows = [raw_folder.row(f"{number}") for number in range(18)]
+    copies = [{**rows[0], "id": f"copy-{number}"} for number in range(30)]
+    bad = [raw_folder.row("bad-0", "nowhere.jpg"), raw_folder.row("bad-1", tools=["x"])]
+    folder = raw_folder.write([*rows, *bad, *copies])
+    strict = run_on(folder, {"data.max_dropped": "0.03"})
+    with pytest.raises(InputError) as caught:
+        prepare(strict, "raw")
+    assert caught.value.problem.startswith("raw: 2 of 50 rows cannot be used, 4.0% (30 duplicate, ")
+    assert "The source is read as" in caught.value.problem
+    assert "--set data.max_dropped=0.04" in caught.value.remedy
+    record = read_record(strict.store, strict.id, "prepare-raw")
+    assert record is not None
+    assert (record.state, record.summary["kept"]) == (State.FAILED, 18)
+    assert caught.value.problem in record.reason
+    allowed = prepare(run_on(folder, {"data.max_dropped": "0.04"}), "raw")
+    assert allowed.key == record.key, "the limit decides no content"
+    assert len(data_of(strict, allowed)) == 18
+    again = read_record(strict.store, strict.id, "prepare-raw")
+    assert again is not None
+    assert again.state is State.REUSED
+
+
+def test_rows_that_a_limit_of_the_recipe_leaves_out_do_not_count(raw_folder: RawFolder, run_on: RunOn) -> None:
+    images = [raw_folder.image(f"{number}.jpg") for number in range(3)]
+    folder = raw_folder.write([raw_folder.row("one", images[0]), raw_folder.row("three", *images)])
+    run = run_on(folder, {"data.subsets": "[{name: raw, max_images: 2}]", "data.max_dropped": "0"})
+    dataset = prepare(run, "raw")
+    assert (dataset.summary["dropped"], dataset.summary["unusable"]) == (1, 0)
 
 
 def test_an_empty_list_is_refused(raw_folder: RawFolder, run_on: RunOn) -> None:

@@ -213,7 +213,7 @@ def test_columns_give_the_keys_of_rows_and_turns() -> None:
     reader = RowReader(columns=columns)
     row = {"uid": 7, "pictures": IMAGES, "dialogue": turns("speaker", "says")}
     assert read(row, reader) == read(FORMS["mantis"])
-    assert reader.identify(3, row) == "7"
+    assert reader.id_of(row) == 7
     with pytest.raises(RowRejected) as caught:
         read(row | {"images": ["3.jpg"]}, reader)
     assert caught.value.reason == "column-twice"
@@ -230,8 +230,8 @@ def test_a_named_form_is_the_only_one_that_is_tried() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "name"),
-    [({"id": "a"}, "a"), ({"id": 0}, "0"), ({"id": None, "sample_id": 5}, "5"), ({}, "row-3"), ([], "row-3")],
+    ("row", "found"),
+    [({"id": "a"}, "a"), ({"id": 0}, 0), ({"id": None, "sample_id": 5}, 5), ({}, None), ([], None)],
 )
-def test_a_row_without_an_id_is_named_by_its_place(row: Any, name: str) -> None:
-    assert RowReader().identify(3, row) == name
+def test_the_id_is_the_first_one_with_a_value(row: Any, found: Any) -> None:
+    assert RowReader().id_of(row) == found

@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from components.training.batching.data_loader import DataLoader, SampleProcessor
 from components.training.batching.sample_plan import Budgets, CostModel, Lengths, SamplePlan
 from components.training.loss import sample_losses, share_of_step
 from mantis.artifacts.manifest import Manifest
-from mantis.dataset.mixture_reader import MixtureReader, TrainingSample
+from mantis.dataset.mixture_reader import MixtureReader
 from mantis.errors import TrainingError
 from mantis.models.family import Family
 from mantis.models.registry import family
@@ -72,11 +72,31 @@ def test_loss_is_the_mean_over_tokens_then_over_samples(parts: Parts) -> None:
     assert share.item() == pytest.approx(losses.mean().item(), rel=1e-6)
 
 
+def test_a_weight_multiplies_the_loss_of_its_sample_alone(parts: Parts) -> None:
+    preparer = parts.preparer
+    samples = preparer.prepare([0, 4, 7])
+    weighted = [replace(samples[0], weight=2.0), samples[1], replace(samples[2], weight=0.25)]
+    plain, batch = preparer.pack(samples), preparer.pack(weighted)
+    assert plain.weights.tolist() == [1.0, 1.0, 1.0]
+    logits = torch.randn(len(batch.targets), 400, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    losses = sample_losses(logits, batch)
+    expected = sample_losses(logits, plain) * torch.tensor([2.0, 1.0, 0.25])
+    assert torch.equal(losses, expected)
+    # A weight of 2 counts as two visits in the same step: the gradient is that of a pack with the sample twice.
+    twice = preparer.pack([samples[0], samples[0], samples[1]])
+    places = torch.cat([torch.arange(len(plain.targets))[plain.target_samples == at] for at in (0, 0, 1)])
+    once = preparer.pack([weighted[0], samples[1]])
+    own = torch.arange(len(plain.targets))[plain.target_samples < 2]
+    (by_visits,) = torch.autograd.grad(sample_losses(logits[places], twice).sum(), logits)
+    (by_weight,) = torch.autograd.grad(sample_losses(logits[own], once).sum(), logits)
+    assert torch.allclose(by_visits, by_weight, atol=1e-7)
+
+
 def test_a_sample_that_cannot_be_prepared_is_named(parts: Parts) -> None:
     run, reader, kind = parts.run, parts.reader, parts.kind
     processor = kind.processor(reader.tokenizer(), run.recipe.model)
     good = reader.take([0])[0]
-    poison = TrainingSample(conversation=good.conversation, images=[b"no image"] * len(good.images))
+    poison = replace(good, images=[b"no image"] * len(good.images))
     with pytest.raises(TrainingError, match="Sample colours-0 cannot be prepared"):
         prepare(poison, processor=processor, tokens=int(reader.tokens[0]))
     with pytest.raises(TrainingError, match="the mixture's index says 3"):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from mantis.errors import ConfigError, InputError
@@ -40,6 +42,14 @@ def test_compact() -> None:
 def test_the_assistants_header_and_separator_are_learned() -> None:
     learned = [piece.text for piece in render(TALK, load_chat_template("llama3")) if piece.target]
     assert learned == ["<|start_header_id|>assistant<|end_header_id|>\n\nthe {first}<|eot_id|>"]
+
+
+def test_an_answer_that_is_not_learned_stays_an_answer() -> None:
+    talk = replace(TALK, turns=tuple(replace(turn, learned=False) for turn in TALK.turns))
+    style = load_chat_template("llama3")
+    before, after = render(TALK, style), render(talk, style)
+    assert [(piece.text, piece.answer) for piece in after] == [(piece.text, piece.answer) for piece in before]
+    assert [piece.target for piece in after] == [False] * len(after)
 
 
 def test_marks_and_images_must_agree() -> None:

@@ -18,7 +18,8 @@ from PIL import Image
 
 SIDE = 64
 LOWEST = 16
-WORDS = LOWEST * LOWEST // 64
+BITS = LOWEST * LOWEST
+WORDS = BITS // 64
 
 # Below these limits different images get equal hashes, e.g. two drawings of 48 pixels or two blank pages.
 SMALLEST_SIDE = SIDE
@@ -41,8 +42,15 @@ def grey_levels(data: bytes) -> NDArray[np.float64] | None:
         OSError, ValueError: the bytes cannot be decoded as an image.
     """
     image = _decoded(data)
-    if image is None:
-        return None
+    return None if image is None else _levels(image)
+
+
+def decoded_levels(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.float64] | None:
+    """`grey_levels` of an image of `width` x `height` pixels that was decoded to `pixels` [h, w]."""
+    return _levels(Image.fromarray(pixels)) if min(width, height) >= SMALLEST_SIDE else None
+
+
+def _levels(image: Image.Image) -> NDArray[np.float64] | None:
     levels = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS), np.float64)
     return levels if levels.std() >= LEAST_CONTRAST else None
 
@@ -58,6 +66,16 @@ def _decoded(data: bytes) -> Image.Image | None:
             return Image.fromarray(pixels[:, :, 0])
     with Image.open(io.BytesIO(data)) as image:
         return image.convert("L") if min(image.size) >= SMALLEST_SIDE else None
+
+
+def perceptual_hash(levels: NDArray[np.float64] | None) -> bytes:
+    """Hash of one image as 32 bytes, from its `grey_levels`; empty if the image has none."""
+    return b"" if levels is None else perceptual_hashes([levels]).tobytes()
+
+
+def hashes_from(stored: Sequence[bytes]) -> Hashes:
+    """Hashes [N, 4] from N values of `perceptual_hash` that are not empty."""
+    return np.frombuffer(b"".join(stored), np.uint64).reshape(-1, WORDS)
 
 
 def perceptual_hashes(levels: Sequence[NDArray[np.float64]]) -> Hashes:
