@@ -38,26 +38,35 @@ def bootstrap_interval(values: Values, *, seed: int) -> tuple[float, float]:
     return stratified_interval([values], seed=seed)
 
 
-def stratified_interval(groups: Sequence[Values], *, seed: int) -> tuple[float, float]:
+def stratified_interval(
+    groups: Sequence[Values], *, seed: int, weights: Sequence[float] | None = None
+) -> tuple[float, float]:
     """Return the 95 % percentile bootstrap interval of the mean of group means, with each group resampled by itself.
+
+    `weights` of the groups sum to 1. Without them every group weighs the same.
 
     The interval is slightly too narrow if most variance is in groups of fewer than about twenty: 93.4 % coverage with
     groups of 8 and 10 among seven. If every group is all right or all wrong, the bootstrap has no variance. Then the
     result is the exact binomial bound (Clopper-Pearson), at the number of samples that has the variance of this mean.
 
     Raises:
-        ValueError: `groups` is empty, or contains an empty group.
+        ValueError: `groups` is empty, or contains an empty group, or has another number of weights.
     """
     samples = _arrays(groups)
-    centre = float(np.mean([sample.mean() for sample in samples]))
+    shares = _shares(weights, len(samples))
+    centre = float(shares @ [sample.mean() for sample in samples])
     if all(np.ptp(sample) == 0 for sample in samples):
-        return _without_variance(centre, [sample.size for sample in samples])
-    low, high = np.quantile(_resampled(samples, seed), [TAIL, 1 - TAIL])
+        return _without_variance(centre, [sample.size for sample in samples], shares)
+    low, high = np.quantile(_resampled(samples, seed, shares), [TAIL, 1 - TAIL])
     return min(float(low), centre), max(float(high), centre)
 
 
-def compare(first: Sequence[Values], second: Sequence[Values], *, seed: int) -> Paired:
+def compare(
+    first: Sequence[Values], second: Sequence[Values], *, seed: int, weights: Sequence[float] | None = None
+) -> Paired:
     """Compare two runs on the same samples, which both hold in the same groups and order.
+
+    `weights` are those of `stratified_interval`.
 
     A macro average has several groups, any other score has one. A single group of right and wrong answers is tested by
     the mid-p variant of McNemar's exact test (Fagerland, Lydersen and Laake, 2013). Anything else is tested by a
@@ -70,8 +79,9 @@ def compare(first: Sequence[Values], second: Sequence[Values], *, seed: int) -> 
     if [sample.size for sample in ours] != [sample.size for sample in theirs]:
         raise ValueError("first and second must hold the same samples, at least one")
     differences = [mine - other for mine, other in zip(ours, theirs, strict=True)]
-    draws = _resampled(differences, seed)
-    centre = float(np.mean([difference.mean() for difference in differences]))
+    shares = _shares(weights, len(differences))
+    draws = _resampled(differences, seed, shares)
+    centre = float(shares @ [difference.mean() for difference in differences])
     low, high = np.quantile(draws, [TAIL, 1 - TAIL])
     binary = len(ours) == 1 and all(np.isin(sample, (0.0, 1.0)).all() for sample in (*ours, *theirs))
     if binary:
@@ -116,8 +126,15 @@ def _arrays(groups: Iterable[Values]) -> list[Floats]:
     return samples
 
 
-def _resampled(samples: Sequence[Floats], seed: int) -> Floats:
-    """Draw DRAWS bootstrap means of the groups' means.
+def _shares(weights: Sequence[float] | None, groups: int) -> Floats:
+    shares = np.full(groups, 1 / groups) if weights is None else np.asarray(weights, dtype=np.float64)
+    if shares.shape != (groups,) or not math.isclose(float(shares.sum()), 1):
+        raise ValueError(f"{groups} groups need as many weights with the sum 1")
+    return shares
+
+
+def _resampled(samples: Sequence[Floats], seed: int, shares: Floats) -> Floats:
+    """Draw DRAWS bootstrap means of the groups' means, each with its share.
 
     A resample is drawn as counts of the distinct values, which is equivalent and much faster for scores. Deviations
     are multiplied by sqrt(n / (n - 1)), because the bootstrap's variance is too small by the square of that factor.
@@ -125,17 +142,17 @@ def _resampled(samples: Sequence[Floats], seed: int) -> Floats:
     """
     rng = np.random.default_rng(seed)
     total = np.zeros(DRAWS)
-    for sample in samples:
+    for sample, share in zip(samples, shares, strict=True):
         values, counts = np.unique(sample, return_counts=True)
         means = rng.multinomial(sample.size, counts / sample.size, size=DRAWS) @ values / sample.size
         widening = math.sqrt(sample.size / max(1, sample.size - 1))
         widened = sample.mean() + widening * (means - sample.mean())
-        total += np.clip(widened, values[0], values[-1])
-    return total / len(samples)
+        total += share * np.clip(widened, values[0], values[-1])
+    return total
 
 
-def _without_variance(centre: float, sizes: Sequence[int]) -> tuple[float, float]:
-    effective = len(sizes) ** 2 / sum(1 / size for size in sizes)
+def _without_variance(centre: float, sizes: Sequence[int], shares: Floats) -> tuple[float, float]:
+    effective = 1 / sum(share**2 / size for share, size in zip(shares.tolist(), sizes, strict=True))
     margin = float(1 - TAIL ** (1 / effective))
     return max(0.0, centre - margin) if centre > 0 else 0.0, min(1.0, centre + margin) if centre < 1 else 1.0
 

@@ -4,7 +4,9 @@ A benchmark has a row per skill. If it sets `aggregation`, it also has an `overa
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from operator import attrgetter
 
 import numpy as np
 
@@ -13,12 +15,14 @@ from components.evaluation.controls import Condition
 from components.evaluation.readers.benchmark_reader import Missing
 from mantis.artifacts.manifest import Number
 from mantis.artifacts.responses import Response
-from mantis.artifacts.scores import PublishedScore, Score
+from mantis.artifacts.scores import PublishedScore, Score, skill_weights
 from mantis.statistics import p_above_chance, stratified_interval
 
+Value = Callable[[Response], float]
 Responses = Mapping[Condition, Sequence[Response]]
 CONTROLS: tuple[Condition, ...] = ("blind", "shuffled")
 OVERALL = "overall"
+SCORE: Value = attrgetter("score")
 # Figures of the manifest's summary, by the fields of a row; those of a control only where it was asked.
 SUMMARIZED = {
     "accuracy": "accuracy",
@@ -71,42 +75,51 @@ def _row(
     missing: Sequence[Missing],
     seed: int,
 ) -> Score:
-    """Compute one row. Its accuracy is the mean of the strata's means. Only a macro average has several strata."""
+    """Compute one row. Its accuracy is the mean of the strata's means. Only an average over skills has several."""
     overall = skill == OVERALL
+    groups = _groups(benchmark)
     actual = [stratum["actual"] for stratum in strata]
-    scores = [_units(stratum, "score") for stratum in actual]
-    low, high = stratified_interval(scores, seed=seed)
-    chance = float(np.mean([_chance(benchmark, stratum) for stratum in actual]))
-    controls = {name: value for control in CONTROLS for name, value in _control(control, strata, chance).items()}
+    weights = _weights(actual, groups)
+    low, high = stratified_interval([_units(stratum, SCORE) for stratum in actual], seed=seed, weights=weights)
+    chance = float(np.dot(weights, [_chance(benchmark, stratum) for stratum in actual]))
+    controls = {
+        name: value for control in CONTROLS for name, value in _control(control, strata, chance, groups).items()
+    }
     return Score(
         benchmark=benchmark.name,
         skill=skill,
         label=benchmark.title if overall else benchmark.skills[skill].label,
         metric=benchmark.metric,
         aggregation=benchmark.aggregation if overall else None,
+        groups=groups if overall else {},
         samples=sum(len(stratum) for stratum in actual),
         missing=sum(overall or each.skill == skill for each in missing),
-        accuracy=_mean(scores),
+        accuracy=_mean(actual, SCORE, groups),
         low=low,
         high=high,
-        official=_mean([_units(stratum, "official") for stratum in actual]),
-        strict=_mean([_units(stratum, "strict") for stratum in actual]),
+        official=_mean(actual, attrgetter("official"), groups),
+        strict=_mean(actual, attrgetter("strict"), groups),
         chance=chance,
         unparsed=sum(not response.parsed for stratum in actual for response in stratum),
+        cut=sum(response.cut for stratum in actual for response in stratum),
+        variants=_variants(actual, groups),
         paper=_published(benchmark) if overall else (),
         **controls,
     )
 
 
 def _control(
-    control: Condition, strata: Sequence[Mapping[Condition, Sequence[Response]]], chance: float
+    control: Condition,
+    strata: Sequence[Mapping[Condition, Sequence[Response]]],
+    chance: float,
+    groups: Mapping[str, str],
 ) -> dict[str, float | None]:
     """A control's accuracy, and its one-sided p against chance; None where it was not asked or cannot be guessed."""
     asked = [stratum[control] for stratum in strata if stratum.get(control)]
     given = [response for stratum in asked for response in stratum]
     right = sum(response.correct for response in given)
     return {
-        control: _mean([_units(stratum, "score") for stratum in asked]) if asked else None,
+        control: _mean(asked, SCORE, groups) if asked else None,
         f"{control}_p": p_above_chance(right, len(given), chance) if given and chance > 0 else None,
     }
 
@@ -124,11 +137,21 @@ def _of(responses: Sequence[Response], skill: str) -> list[Response]:
     return [response for response in responses if response.skill == skill]
 
 
-def _units(responses: Sequence[Response], field: str) -> list[float]:
-    """The lowest score of each unit, since a unit is right only if all of its samples are."""
+def _variants(strata: Sequence[Sequence[Response]], groups: Mapping[str, str]) -> dict[str, float]:
+    """The accuracy of each variant of the metric. Responses of earlier versions have no variants."""
+    names = {name for stratum in strata for response in stratum for name in response.variants}
+    return {name: _mean(strata, partial(_variant, name), groups) for name in sorted(names)}
+
+
+def _variant(name: str, response: Response) -> float:
+    return response.variants.get(name, response.official)
+
+
+def _units(responses: Sequence[Response], value: Value) -> list[float]:
+    """The lowest value of each unit, since a unit is right only if all of its samples are."""
     units: dict[str, float] = defaultdict(lambda: 1.0)
     for response in responses:
-        units[response.unit] = min(units[response.unit], float(getattr(response, field)))
+        units[response.unit] = min(units[response.unit], value(response))
     return list(units.values())
 
 
@@ -145,5 +168,17 @@ def _chance(benchmark: Benchmark, responses: Sequence[Response]) -> float:
     return float(np.mean(list(units.values())))
 
 
-def _mean(strata: Sequence[Sequence[float]]) -> float:
-    return float(np.mean([np.mean(stratum) for stratum in strata]))
+def _groups(benchmark: Benchmark) -> dict[str, str]:
+    """The group of each skill in a grouped average; empty for the other ones."""
+    if benchmark.aggregation != "grouped":
+        return {}
+    return {name: str(skill.group) for name, skill in benchmark.skills.items()}
+
+
+def _weights(strata: Sequence[Sequence[Response]], groups: Mapping[str, str]) -> list[float]:
+    return skill_weights([stratum[0].skill for stratum in strata], groups)
+
+
+def _mean(strata: Sequence[Sequence[Response]], value: Value, groups: Mapping[str, str]) -> float:
+    """The weighted mean of the strata's means over their units."""
+    return float(np.dot(_weights(strata, groups), [np.mean(_units(stratum, value)) for stratum in strata]))

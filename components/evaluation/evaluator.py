@@ -16,7 +16,7 @@ from components.evaluation.generation.response_cache import Answered, ResponseCa
 from components.evaluation.readers.benchmark_reader import BenchmarkSample, Missing
 from components.evaluation.scoring.score_response import score_response
 from mantis.artifacts.manifest import Manifest, Number
-from mantis.artifacts.responses import CORRECT, Response, put_responses
+from mantis.artifacts.responses import Response, put_responses
 from mantis.config.evaluation_settings import EvaluationSettings
 from mantis.progress import Progress
 from mantis.runs.step_runner import Run
@@ -89,7 +89,6 @@ class Evaluation:
 
     def _judge(self, sample: BenchmarkSample, pictures: tuple[Picture, ...], text: str) -> Response:
         judged = score_response(text, sample.target, self.benchmark.metric)
-        score = judged.score(self._settings.scoring)
         return Response(
             id=sample.id,
             skill=sample.skill,
@@ -99,9 +98,5 @@ class Evaluation:
             response=text,
             answer=sample.answer,
             target=sample.target.to_json(),
-            official=judged.official,
-            strict=judged.strict,
-            score=score,
-            correct=score >= CORRECT,
-            parsed=judged.parsed is not None,
+            **judged.stored(self._settings.scoring),
         )

@@ -12,7 +12,7 @@ from components.evaluation.controls import Condition
 from components.evaluation.readers.benchmark_reader import Missing, Samples
 from components.evaluation.scoring.score_response import Scoring, score_response
 from components.evaluation.scoring.targets import Target, parse_target
-from mantis.artifacts.responses import CORRECT, FOLDER, Response
+from mantis.artifacts.responses import FOLDER, Response
 from mantis.artifacts.scores import Score
 from mantis.errors import InputError
 from mantis.schema_versions import Form, load_rows, without_version
@@ -120,17 +120,9 @@ def read_lines(data: bytes, origin: str) -> Iterator[tuple[str, Line]]:
 def _judged(line: Line, origin: str, benchmark: Benchmark, scoring: Scoring) -> Response:
     target = parse_target(line.get("target"), origin=origin)
     judged = score_response(_field(line, "response", origin), target, benchmark.metric)
-    score = judged.score(scoring)
-    changed = {
-        "official": judged.official,
-        "strict": judged.strict,
-        "score": score,
-        "correct": score >= CORRECT,
-        "parsed": judged.parsed is not None,
-    }
     kept = {name: value for name, value in line.items() if name != "understood"}  # schema version 1 of `parsed`
     try:
-        return Response(**{**kept, **changed})
+        return Response(**{**kept, **judged.stored(scoring)})
     except TypeError as error:
         raise InputError(f"{origin} is no line of responses: {error}.", remedy="Run the evaluation again.") from None
 
@@ -145,7 +137,6 @@ def _foreign(line: Line, origin: str, asked: Mapping[str, Asked], benchmark: Ben
     sample = asked[identity]
     text = _field(line, "response", origin)
     judged = score_response(text, sample.target, benchmark.metric)
-    score = judged.score(scoring)
     return Response(
         id=identity,
         skill=sample.skill,
@@ -155,11 +146,7 @@ def _foreign(line: Line, origin: str, asked: Mapping[str, Asked], benchmark: Ben
         response=text,
         answer=sample.target.shown(),
         target=sample.target.to_json(),
-        official=judged.official,
-        strict=judged.strict,
-        score=score,
-        correct=score >= CORRECT,
-        parsed=judged.parsed is not None,
+        **judged.stored(scoring),
     )
 
 

@@ -12,7 +12,7 @@ from components.reporting.collect.collector import stored_answers, stored_scores
 from components.reporting.collect.report_schema import Answer
 from mantis.artifacts.manifest import Manifest, read_manifest
 from mantis.artifacts.responses import ACTUAL, FOLDER
-from mantis.artifacts.scores import Score
+from mantis.artifacts.scores import Score, skill_weights
 from mantis.errors import ConfigError
 from mantis.runs.records import State, read_records
 from mantis.runs.step_runner import Run
@@ -210,13 +210,13 @@ def _paired(first: Arm, second: Arm, score: Score, notes: list[str]) -> Paired |
         line = theirs[sample]
         if not score.overall and line.skill != score.skill:
             continue
-        pair = groups.setdefault(line.skill if score.aggregation == "macro" else "", ({}, {}))
+        pair = groups.setdefault(line.skill if score.aggregation in ("macro", "grouped") else "", ({}, {}))
         for units, value in zip(pair, (line.score, ours[sample].score), strict=True):
             units[line.unit] = min(units.get(line.unit, 1.0), value)  # a unit is right if all of its samples are
     if not groups:
         return None
     one, other = ([list(pair[side].values()) for pair in groups.values()] for side in (0, 1))
-    return compare(one, other, seed=SEED)
+    return compare(one, other, seed=SEED, weights=skill_weights(list(groups), score.groups))
 
 
 def _disagreements(arms: Sequence[Arm]) -> tuple[Disagreement, ...]:

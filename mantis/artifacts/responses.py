@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mantis.schema_versions import Form, versioned
@@ -19,8 +19,9 @@ class Response:
     """A line of `responses/<condition>-<part>.jsonl`; docs/reference/artifacts.md describes each field.
 
     `images` are the images that the model saw: [{"path", "sha256"}]. `target` is `Target.to_json()`. `official` and
-    `strict` are scores from 0 to 1. `score` is that of the recipe's scoring profile. `parsed` says whether strict
-    scoring found an answer in the response.
+    `strict` are scores from 0 to 1, and so are the `variants` of the metric, by name. `score` is that of the recipe's
+    scoring profile. `parsed` says whether this profile found an answer in the response. `cut` says whether the
+    response was too long, so that only its beginning and its end were scored.
     """
 
     id: str
@@ -36,6 +37,8 @@ class Response:
     score: float
     correct: bool
     parsed: bool
+    variants: dict[str, float] = field(default_factory=dict)
+    cut: bool = False
 
 
 def put_responses(store: ObjectStore, prefix: str, condition: str, responses: Sequence[Response]) -> None:

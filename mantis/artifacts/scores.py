@@ -1,5 +1,7 @@
 """The rows of an evaluation's scores.json: evaluation writes them, the report reads them."""
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -20,6 +22,15 @@ class PublishedScore(_ScoreForm):
     comparable: bool = True
 
 
+def skill_weights(skills: Sequence[str], groups: Mapping[str, str]) -> list[float]:
+    """The weights of skills in an average over skills, with the sum 1.
+
+    Every group weighs the same, and in it every skill. A skill without a group is a group by itself.
+    """
+    sizes = Counter(groups.get(skill, skill) for skill in skills)
+    return [1 / (len(sizes) * sizes[groups.get(skill, skill)]) for skill in skills]
+
+
 class Score(_ScoreForm):
     """A row of scores.json; accuracies are shares from 0 to 1, None where a control was not asked.
 
@@ -31,6 +42,7 @@ class Score(_ScoreForm):
     label: str = ""
     metric: str = ""
     aggregation: str | None = None  # only in the row that stands for all skills of a benchmark
+    groups: dict[str, str] = {}  # of a grouped headline: the group of each skill
     samples: int
     missing: int = 0
     accuracy: float
@@ -40,6 +52,8 @@ class Score(_ScoreForm):
     strict: float | None = None
     chance: float
     unparsed: int | None = None
+    cut: int = 0  # responses of which only the beginning and the end were scored
+    variants: dict[str, float] = {}  # accuracies by the variants of the metric
     blind: float | None = None
     blind_p: float | None = None
     shuffled: float | None = None

@@ -37,11 +37,13 @@ class _BenchmarkData(BaseModel):
 class Skill(_BenchmarkData):
     """A skill that a group of samples tests.
 
-    `chance` is the accuracy of guessing. None means that each sample has a chance of 1 / its number of options.
+    `chance` is the accuracy of guessing. None means that each sample has a chance of 1 / its number of options. `group`
+    names the group of skills that a grouped average takes as one.
     """
 
     label: str
     chance: Annotated[float, Field(ge=0, le=1)] | None = None
+    group: str | None = None
 
 
 class Derived(_BenchmarkData):
@@ -131,7 +133,7 @@ class Benchmark(_BenchmarkData):
     fields: Fields = Fields()
     kind: Kind
     metric: str
-    aggregation: Literal["macro", "micro"] | None = None
+    aggregation: Literal["macro", "micro", "grouped"] | None = None
     profile: str
     family: str = ""
     prompts: dict[str, Prompt] = Field(min_length=1)
@@ -145,6 +147,9 @@ class Benchmark(_BenchmarkData):
         for metric in (self.metric, *(prompt.metric for prompt in self.prompts.values() if prompt.metric is not None)):
             if metric not in METRICS:
                 raise ValueError(f"metric = {metric!r} is not known; metrics: {', '.join(sorted(METRICS))}")
+        without = [name for name, skill in self.skills.items() if skill.group is None]
+        if self.aggregation == "grouped" and without:
+            raise ValueError(f"aggregation grouped needs a group in every skill; {', '.join(without)} has none")
         if self.layout == "json" and (self.hub is not None or self.files):
             raise ValueError("layout json takes no `hub` and no `files`; `file` names its only file")
         if self.layout != "json" and (self.hub is None) == (not self.files):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from components.reporting.collect.report_schema import Answer, StepTime, Straggler
+from mantis.artifacts.scores import Score
 from mantis.runs.records import State
 
 ABSENT = "–"
@@ -28,7 +29,13 @@ CAUSES = {  # categories of goodput: the activities that take up the time of tra
     "other": "other",
 }
 
-AGGREGATIONS = {"macro": "mean of its skills", "micro": "mean of its samples"}
+AGGREGATIONS = {"macro": "mean of its skills", "micro": "mean of its samples", "grouped": "mean of groups of skills"}
+
+
+def official(score: Score) -> str:
+    """The official accuracy, and by name that of each variant of the metric."""
+    variants = [f"{name} {percent(share)}" for name, share in score.variants.items()]
+    return percent(score.official) + (f" ({', '.join(variants)})" if variants else "")
 
 
 def percent(share: float | None) -> str:

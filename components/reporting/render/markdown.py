@@ -76,12 +76,12 @@ def _benchmark(held: Verdict) -> list[str]:
     score = held.score
     return [
         score.title,
-        (score.aggregation or "").replace("macro", "skills").replace("micro", "samples"),
+        (score.aggregation or "").replace("macro", "skills").replace("micro", "samples").replace("grouped", "groups"),
         held.word,
         formatting.percent(score.accuracy),
         f"{formatting.percent(score.low)}–{formatting.percent(score.high)}",
         formatting.percent(score.chance),
-        formatting.percent(score.official),
+        formatting.official(score),
         formatting.percent(score.strict),
         formatting.count(score.unparsed),
         formatting.count(score.missing),

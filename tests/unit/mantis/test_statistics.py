@@ -9,6 +9,20 @@ from mantis.statistics import bootstrap_interval, compare, mcnemar_mid_p, p_abov
 DRAWS = 2000
 
 
+def test_groups_may_weigh_differently() -> None:
+    groups, weights = [[1.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0], [1.0, 0.0]], [0.5, 0.25, 0.25]
+    centre = 0.5 * 3 / 4 + 0.25 / 3 + 0.25 / 2
+    low, high = stratified_interval(groups, seed=0, weights=weights)
+    assert low < centre < high
+    assert stratified_interval(groups, seed=0, weights=[1 / 3] * 3) == stratified_interval(groups, seed=0)
+    assert compare([[0.0] * 4, [0.0] * 3, [0.0] * 2], groups, seed=0, weights=weights).difference == pytest.approx(
+        centre
+    )
+    for wrong in ([0.5, 0.5], [0.5, 0.5, 0.5]):
+        with pytest.raises(ValueError, match="3 groups"):
+            stratified_interval(groups, seed=0, weights=wrong)
+
+
 @pytest.mark.parametrize(("size", "chance"), [(100, 0.5), (217, 0.8)])
 def test_an_interval_covers_the_truth_as_often_as_it_says(size: int, chance: float) -> None:
     rng = np.random.default_rng(7)

@@ -18,7 +18,7 @@ TWICE = re.compile("Answer: [A-Z]")  # after another lead; the official get_opti
 
 def official(response: str, target: Target) -> MetricResult:
     """Score by the rules in the module's docstring."""
-    said = after_lead(response, last=False).strip()
+    said = after_lead(response).strip()
     if target.kind not in CHOICES:
         equal = any(said.lower() == answer.lower() for answer in target.answers)
         return MetricResult(parsed=said or None, score=float(equal))

@@ -37,10 +37,10 @@ def f1(right: frozenset[str], said: frozenset[str]) -> float:
 
 
 def _read(response: str, target: Target, *, synonyms: bool) -> MetricResult:
-    text = " ".join(_stems(response))
-    if not text:
+    words = _stems(response)
+    if not words:
         return NOTHING
-    padded, scores, found = f" {text} ", [], []
+    phrases, scores, found = _phrases(words, target), [], []
     for name in LISTS:
         right = frozenset(target.details[name])
         if not right:
@@ -50,12 +50,20 @@ def _read(response: str, target: Target, *, synonyms: bool) -> MetricResult:
         said = frozenset(
             keyword
             for keyword in vocabulary
-            if any(f" {_stemmed(form)} " in padded for form in (keyword, *alike.get(keyword, ())))
+            if any(_stemmed(form) in phrases for form in (keyword, *alike.get(keyword, ())))
         )
         scores.append(f1(right, said))
         found += sorted(said)
     parsed = ", ".join(found) or None
     return MetricResult(parsed=parsed, score=sum(scores) / len(scores) if scores else 0.0)
+
+
+def _phrases(words: list[str], target: Target) -> set[str]:
+    """All sequences of words in a text, up to the number of words of the longest keyword."""
+    forms = [form for name in LISTS for form in (*target.details[name], *target.details["vocabulary"][name])]
+    forms += [form for alike in target.details["synonyms"].values() for form in alike]
+    longest = max((_stemmed(form).count(" ") + 1 for form in forms), default=1)
+    return {" ".join(words[at : at + size]) for size in range(1, longest + 1) for at in range(len(words))}
 
 
 @lru_cache(maxsize=65_536)

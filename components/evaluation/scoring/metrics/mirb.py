@@ -9,9 +9,9 @@ The answer is the response's first line, else its first sentence. The subset dec
 
 import re
 
-from components.evaluation.scoring.answer_extraction import stated
-from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricResult
-from components.evaluation.scoring.targets import Target
+from components.evaluation.scoring.answer_extraction import stated, strict_option
+from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricResult, chosen
+from components.evaluation.scoring.targets import LETTERS, Target
 
 DIGITS = re.compile(r"\d+")
 NUMBERS = {
@@ -26,6 +26,7 @@ NUMBERS = {
 COUNTED = ("count", "visual_chain", "3d_scene")
 YES_NO = ("analogy", "attribute")
 CONTAINED = ("sightseeing",)
+OPTIONS = tuple(LETTERS[:10])  # the rows hold no list of options
 
 
 def official(response: str, target: Target) -> MetricResult:
@@ -46,10 +47,10 @@ def official(response: str, target: Target) -> MetricResult:
 
 
 def strict(response: str, target: Target) -> MetricResult:
-    """The last stated answer must equal the right one. A number may be a word, an option may be in brackets."""
+    """The last stated answer must equal the right one. A number may be a word; an option is read as in a choice."""
+    if len(target.answers[0]) == 1 and target.answers[0].isalpha():
+        return chosen(strict_option(response, OPTIONS), target)
     said = stated(response).casefold()
-    if len(target.answers[0]) == 1:
-        said = said.strip("()")
     if not said:
         return NOTHING
     if target.details["subset"] in COUNTED:

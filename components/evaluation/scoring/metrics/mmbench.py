@@ -11,7 +11,7 @@ only if all of its rows are.
 
 import re
 
-from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricResult, chosen
+from components.evaluation.scoring.metrics.metric_result import MetricResult, chosen
 from components.evaluation.scoring.metrics.metric_result import strict_choice as strict
 from components.evaluation.scoring.targets import Target
 
@@ -30,9 +30,14 @@ __all__ = ["official", "strict"]
 
 def official(response: str, target: Target) -> MetricResult:
     """Score by the rules in the module's docstring."""
+    return chosen(inferred(response, target), target)
+
+
+def inferred(response: str, target: Target) -> str | None:
+    """The letter that can_infer finds; None for a refusal, or if no rule applies."""
     if any(refusal in response for refusal in REFUSALS):
-        return NOTHING
-    return chosen(_option(response, target.letters) or _text(response, target), target)
+        return None
+    return _option(response, target.letters) or _text(response, target)
 
 
 def _option(response: str, letters: str) -> str | None:

@@ -1,23 +1,26 @@
 """Scores MMMU and MuirBench as MMMU's own code does (MMMU-Benchmark/MMMU, mmmu/utils/eval_utils.py).
 
-One rule differs. If nothing can be parsed, that code draws a random option. Here the response is wrong and unparsed.
+If nothing can be parsed, that code draws a random option. `official` takes such a response as wrong and unparsed.
+`random_guess` gives it the expected value of the draw, 1 / the number of options. Published figures contain the draw.
 """
 
 import re
-from functools import lru_cache
 
 from components.evaluation.scoring.answer_extraction import stated
 from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricResult, chosen, strict_choice
+from components.evaluation.scoring.response_text import CachedIfShort
 from components.evaluation.scoring.targets import CHOICES, Target
 
 EDGES = ",.!?;:'"
 WORDS_FOR_TEXT = 5  # a response of more words is searched for the options' texts
 INDICATORS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
 SENTENCE = re.compile(r"\.\s(?=[A-Z])|\n")
+# The official patterns. `(?<!\d)` only saves time: a match that fails at the first digit of a number fails at every
+# other one, too.
 NUMBERS = (
     re.compile(r"-?\b\d{1,3}(?:,\d{3})+\b"),
-    re.compile(r"-?\d+(?:\.\d+)?[eE][+-]?\d+"),
-    re.compile(r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])"),
+    re.compile(r"-?(?<!\d)\d+(?:\.\d+)?[eE][+-]?\d+"),
+    re.compile(r"-?(?:(?<!\d)\d+\.\d+|\.\d+|(?<!\d)\d+\b)(?![eE][+-]?\d+)(?![,\d])"),
 )
 
 Value = float | str
@@ -33,6 +36,13 @@ def official(response: str, target: Target) -> MetricResult:
         parsed=response.strip() or None,
         score=float(any(_matches(reading, right) for reading in readings)),
     )
+
+
+def random_guess(response: str, target: Target) -> MetricResult:
+    """Score as `official` does, with the expected value of the random option that the official code draws."""
+    read = official(response, target)
+    guessed = target.kind in CHOICES and read.parsed is None and target.options
+    return MetricResult(parsed=None, score=1 / len(target.options)) if guessed else read
 
 
 def strict(response: str, target: Target) -> MetricResult:
@@ -73,7 +83,7 @@ def parse_open(response: str) -> set[Value]:
     return {value for text in found for value in normalize(text)}
 
 
-@lru_cache(maxsize=65_536)
+@CachedIfShort
 def normalize(text: str) -> tuple[Value, ...]:
     """A number rounded to two decimals, else the text in lower case.
 

@@ -1,20 +1,41 @@
-"""Scores ScienceQA as lmms-eval does (lmms_eval/tasks/scienceqa/utils.py), which follows LLaVA.
+"""Scores ScienceQA as LLaVA does (haotian-liu/LLaVA, llava/eval/eval_science_qa.py), and else as lmms-eval does.
 
-The response must be the letter, or begin with a capital letter and a full stop: "B. sample". Any other form is wrong.
+The first rule that applies gives the option:
+1. the response is a capital letter (LLaVA), or a letter in either case (lmms-eval, lmms_eval/tasks/scienceqa/utils.py);
+2. it begins with a capital letter, a full stop and a space: "B. sample" (LLaVA);
+3. it holds "The answer is X" exactly once, with any character behind the letter (LLaVA; the authors' own
+   models/run_gpt3.py in lupantech/ScienceQA);
+4. it begins with a capital letter and a full stop (lmms-eval).
+
+Any other form is wrong. run_gpt3.py draws a random option for it.
 """
 
-from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricResult, chosen
+import re
+
+from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricResult
 from components.evaluation.scoring.metrics.metric_result import strict_choice as strict
-from components.evaluation.scoring.targets import Target
+from components.evaluation.scoring.targets import LETTERS, Target
+
+STATEMENT = re.compile(r"The answer is ([A-Z]).")
+OPTIONS = LETTERS[:5]  # those of LLaVA, for any question
 
 __all__ = ["official", "strict"]
 
 
 def official(response: str, target: Target) -> MetricResult:
-    """Score by the rule in the module's docstring."""
+    """Score by the rules in the module's docstring."""
+    letter = _letter(response, target)
+    return NOTHING if letter is None else MetricResult(parsed=letter, score=float(letter in target.answers))
+
+
+def _letter(response: str, target: Target) -> str | None:
     said = response.strip()
-    if len(said) == 1 and said.upper() in target.letters:
-        return chosen(said.upper(), target)
-    if len(said) >= 2 and said[0].isupper() and said[1] == ".":
-        return MetricResult(parsed=said[0], score=float(said[0] in target.answers))
-    return NOTHING
+    if len(said) == 1 and (said in OPTIONS or said.upper() in target.letters):
+        return said.upper()
+    dotted = len(said) >= 2 and said[0].isupper() and said[1] == "."
+    if dotted and said[0] in OPTIONS and said[2:3] == " ":
+        return said[0]
+    stated = STATEMENT.findall(said)
+    if len(stated) == 1:
+        return str(stated[0])
+    return said[0] if dotted else None

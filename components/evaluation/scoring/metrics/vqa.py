@@ -1,5 +1,9 @@
 """VQA accuracy: VQAv2 by GT-Vision-Lab/VQA (vqaEval.py), TextVQA and OK-VQA by EvalAI's form of it, as in lmms-eval.
 
+vqaEval.py leaves all texts unchanged where the ten answers are alike. So "Yes" is wrong where ten people said "yes".
+`official` always normalizes, as lmms-eval does (vqav2/utils.py) and LLaVA before it submits
+(scripts/convert_vqav2_for_submission.py). `literal` keeps the exception.
+
 Ten people answered each question. For each way to leave one of them out, a response scores min(1, n / 3), where n of
 the other nine gave it. Its accuracy is the mean of the ten scores: 0, 0.3, 0.6, 0.9 or 1.
 
@@ -18,23 +22,30 @@ import yaml
 
 from components.evaluation.scoring.answer_extraction import stated
 from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricResult
+from components.evaluation.scoring.response_text import CachedIfShort
 from components.evaluation.scoring.targets import Target
 
 NORMALIZATION = Path(__file__).with_name("normalization.yaml")
 ENOUGH = 3  # an answer that 3 people gave is fully right
 DIGIT_COMMA = re.compile(r"\d,\d")
-# Both official implementations remove a full stop unless a digit follows, even after a digit.
+# Both official implementations remove a full stop unless a digit follows, even after a digit. They pass `re.UNICODE`
+# where `re.sub` takes a number, so they remove at most that number of full stops.
 FULL_STOP = re.compile(r"\.(?!\d)")
+FULL_STOPS = int(re.UNICODE)
 
 
 def official(response: str, target: Target) -> MetricResult:
-    """Score VQAv2. If all ten people gave the same answer, nothing is normalized."""
+    """Score VQAv2 with the normalization that every peer applies."""
+    said = _one_line(response)
+    return _read(normalize(said), _tally(target, _normalized_line)) if said else NOTHING
+
+
+def literal(response: str, target: Target) -> MetricResult:
+    """Score VQAv2 as vqaEval.py does. If all people gave the same answer, nothing is normalized."""
     said, given = _one_line(response), _tally(target, _one_line)
-    if not said:
-        return NOTHING
-    if len(given) > 1:
-        said, given = normalize(said), _tally(target, lambda answer: normalize(_one_line(answer)))
-    return _read(said, given)
+    if said and len(given) == 1:
+        return _read(said, given)
+    return official(response, target)
 
 
 def official_evalai(response: str, target: Target) -> MetricResult:
@@ -48,7 +59,7 @@ def strict(response: str, target: Target) -> MetricResult:
     return official_evalai(said, target) if said else NOTHING
 
 
-@lru_cache(maxsize=262_144)
+@CachedIfShort
 def normalize(text: str) -> str:
     """Normalize punctuation, numbers, articles and contractions, as processPunctuation and processDigitArticle do."""
     rules = _rules()
@@ -67,10 +78,14 @@ def _without_punctuation(text: str) -> str:
         if mark in text:
             touched = f"{mark} " in text or f" {mark}" in text
             bare = bare.replace(mark, "" if grouped or touched else " ")
-    return FULL_STOP.sub("", bare)
+    return FULL_STOP.sub("", bare, count=FULL_STOPS)
 
 
-@lru_cache(maxsize=262_144)
+def _normalized_line(text: str) -> str:
+    return normalize(_one_line(text))
+
+
+@CachedIfShort
 def evalai(text: str) -> str:
     """Normalize as EvalAI does: remove commas and question marks, detach `'s`, then call `normalize`."""
     words = text.lower().replace(",", "").replace("?", "").replace("'s", " 's")

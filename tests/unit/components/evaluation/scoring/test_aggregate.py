@@ -3,11 +3,13 @@ import json
 import pytest
 
 from components.evaluation.aggregate import score_rows, summarize
-from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+from components.evaluation.benchmarks.benchmark_catalog import load_benchmark, parse_benchmark
 from components.evaluation.readers.benchmark_reader import Missing
+from components.evaluation.scoring.score_response import score_response
 from components.evaluation.scoring.targets import Target
 from mantis.artifacts.responses import Response
 from mantis.artifacts.scores import Score
+from mantis.errors import EvaluationError
 
 CHOICE = Target(kind="multiple-choice", options=("a", "b", "c", "d"), answers=("B",))
 
@@ -31,6 +33,44 @@ def test_macro_is_the_mean_of_the_tasks_and_micro_of_the_samples() -> None:
     micro = blink.model_copy(update={"aggregation": "micro"})
     assert score_rows(micro, {"actual": given}, [], seed=0)[0].accuracy == 0.9
     assert summarize([overall, counting, jigsaw])["accuracy"] == 0.5
+
+
+def test_mirb_averages_its_four_dimensions() -> None:
+    # results_summary.py: knowledge (1 + 0) / 2, reasoning 1, perception (0 + 0 + 1) / 3, multi-hop 1
+    right = {"food": 1, "sightseeing": 0, "codeu": 1, "image_jigsaw": 0, "count": 0, "attribute": 1, "arxiv": 1}
+    word = Target(kind="short", answers=("red",))
+    given = [response(n, skill, float(score), target=word) for n, (skill, score) in enumerate(right.items())]
+    mirb = load_benchmark("mirb")
+    overall = score_rows(mirb, {"actual": given, "blind": given}, [], seed=0)[0]
+    expected = (1 / 2 + 1 + 1 / 3 + 1) / 4
+    assert overall.aggregation == "grouped"
+    assert (overall.accuracy, overall.blind) == (pytest.approx(expected), pytest.approx(expected))
+    assert overall.groups["3d_scene"] == "reasoning"
+    assert all(row.groups == {} for row in score_rows(mirb, {"actual": given}, [], seed=0)[1:])
+    assert all(row.comparable for row in overall.paper)
+
+
+def test_a_grouped_average_needs_groups() -> None:
+    text = (
+        "title: Pets\nkind: short\nmetric: mantis\naggregation: grouped\nprompts: {mantis: {templates: {short: x}}}\n"
+    )
+    with pytest.raises(EvaluationError, match=r"group in every skill; b has none"):
+        parse_benchmark(text + "skills: {a: {label: A, group: g}, b: {label: B}}", name="pets")
+
+
+def test_variants_and_cut_responses_stand_in_the_row() -> None:
+    said = [score_response(text, CHOICE, "mmmu") for text in ("(B)", "no idea", "x" * 100_000)]
+    given = [
+        Response(
+            id=str(n), skill="Math", unit=str(n), question="?", images=[], response="", answer="B",
+            target=CHOICE.to_json(), **judged.stored("official"),
+        )
+        for n, judged in enumerate(said)
+    ]  # fmt: skip
+    overall = score_rows(load_benchmark("mmmu"), {"actual": given}, [], seed=0)[0]
+    assert overall.accuracy == pytest.approx(1 / 3)
+    assert overall.variants == {"random guess": pytest.approx((1 + 1 / 4 + 1 / 4) / 3)}
+    assert (overall.cut, overall.unparsed) == (1, 2)
 
 
 def test_a_question_with_rotated_options_is_right_only_as_a_whole() -> None:
@@ -77,8 +117,9 @@ def test_a_stored_row_has_the_form_that_the_report_reads() -> None:
     given = [response(n, "Counting", 1.0) for n in range(4)]
     overall, counting = score_rows(load_benchmark("blink"), {"actual": given, "blind": given}, [], seed=0)
     assert list(overall.stored()) == [
-        "benchmark", "skill", "label", "metric", "aggregation", "samples", "missing", "accuracy", "low", "high",
-        "official", "strict", "chance", "unparsed", "blind", "blind_p", "shuffled", "shuffled_p", "paper",
+        "benchmark", "skill", "label", "metric", "aggregation", "groups", "samples", "missing", "accuracy", "low",
+        "high", "official", "strict", "chance", "unparsed", "cut", "variants", "blind", "blind_p", "shuffled",
+        "shuffled_p", "paper",
     ]  # fmt: skip
     assert list(counting.stored()) == list(overall.stored())[:-1]
     assert counting.stored()["shuffled"] is None

@@ -31,7 +31,7 @@ CHOICES = [
     ("Final Answer: A. No, wait. Final Answer: B", False, "B"),  # stated twice
     ("(A) or (B)", False, None),  # two letters
     ("A, B", False, None),
-    ("B. Not C.", True, None),
+    ("B. Not C.", True, "B"),
     ("I cannot see any image.", False, None),  # refusal
     ("Die Antwort ist B", False, None),  # another language
     ("", False, None),  # empty

@@ -67,8 +67,26 @@ CASES: dict[str, list[tuple[str, Target, float]]] = {
         ("Best option:(B)", CHOICE, 1),
         ("Final Answer: B because of A", CHOICE, 1),
     ],
-    # lmms-eval, lmms_eval/tasks/blink/utils.py: _extract_answer_letter
+    # zeyofu/BLINK_Benchmark, eval/test_benchmark.py: analyze_answer, then the rules in place of GPT-3.5
     "blink": [
+        ("(B)", CHOICE, 1),
+        ("B", CHOICE, 1),
+        ("I think (B) is right", CHOICE, 1),  # a word of the text
+        ("(A) or (C)\n\nSo (B) fits", CHOICE, 1),  # the last paragraph
+        ("(B)\n\n(A) or (C)", CHOICE, 0),  # two in the last paragraph, three in all
+        ("Answer: B", CHOICE, 1),  # not exact, so strict scoring reads it
+        ("The correct answer is (B).", CHOICE, 1),  # "(B)." is no word "(B)"
+        ("B\n\nExplanation: (A) is wrong.", CHOICE, 0),  # officially the only word "(A)"
+        ("B</s>", CHOICE, 1),
+        ("it (B), really", CHOICE, 1),  # "(B)," is no word, but the only one in brackets
+        ("two dogs it is", CHOICE, 1),  # can_infer finds the text
+        ("**B** since they bark", CHOICE, 1),
+        ("the only fit is (B)", CHOICE, 1),
+        ("E", CHOICE, 0),
+        ("Both", CHOICE, 0),
+    ],
+    # lmms-eval, lmms_eval/tasks/blink/utils.py: _extract_answer_letter
+    "blink-lmms-eval": [
         ("(B)", CHOICE, 1),
         ("( B )", CHOICE, 1),
         ("B.", CHOICE, 1),
@@ -79,6 +97,7 @@ CASES: dict[str, list[tuple[str, Target, float]]] = {
         ("B or C", CHOICE, 1),
         ("by the window", CHOICE, 1),
         ("B, the dogs", CHOICE, 1),
+        ("Answer: B", CHOICE, 0),
     ],
     # MMMU-Benchmark/MMMU, mmmu/utils/eval_utils.py
     "mmmu": [
@@ -139,7 +158,7 @@ CASES: dict[str, list[tuple[str, Target, float]]] = {
         ("dont know", short(*["don't know"] * 9, "no"), 1),
         ("red-white", short(*["red white"] * 9, "no"), 1),
         ("1,000", short(*["1000"] * 9, "no"), 1),
-        ("Yes", short(*["yes"] * 10), 0),  # nothing is normalized where all agree
+        ("Yes", short(*["yes"] * 10), 1),  # `literal` gives 0
         ("a", short(*["an"] * 9, "no"), 1),  # both become nothing
     ],
     # EvalAI's form of it, as in lmms-eval, lmms_eval/tasks/_task_utils/vqa_eval_metric.py
@@ -184,6 +203,20 @@ CASES: dict[str, list[tuple[str, Target, float]]] = {
         ("A.", short("A", subset="food"), 1),
         ("A\nsince it is red", short("A", subset="codeu"), 1),
         ("seaborn. Or so", short("seaborn", subset="plot_code"), 1),
+    ],
+    # SQuAD's evaluate-v1.1.py: token F1
+    "text-overlap": [
+        ("The red dog", short("red dog"), 1),
+        ("a red, dog!", short("red dog"), 1),
+        ("dog red", short("red dog"), 1),
+        ("An answer", short("answer."), 1),
+        ("red dog's", short("red dogs"), 1),
+        ("the the dog", short("dog"), 1),
+        ("red", short("red dog"), 2 / 3),
+        ("red dog cat", short("red dog"), 0.8),
+        ("dog dog", short("dog"), 2 / 3),
+        ("two red dogs", short("red dogs", "big dogs"), 0.8),
+        ("cat", short("red dog"), 0),
     ],
     # umd-huang-lab/Mementos, GPT-4-assisted_evaluation.ipynb, without GPT-4
     "mementos": [
