@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
-from PIL import Image
-
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark
 from components.evaluation.benchmarks.sample_images import Picture
 from components.evaluation.readers.benchmark_reader import BenchmarkSample
 from mantis.artifacts.responses import Response
+from mantis.images.formats import open_image
 
 EACH = 2
 EDGE = 160  # largest number of pixels of a thumbnail's longer edge
@@ -50,7 +49,7 @@ def gallery(
 
 def _data_uri(picture: Picture) -> str:
     buffer = BytesIO()
-    with Image.open(BytesIO(picture.load())) as image:
+    with open_image(picture.load()) as image:
         small = image.convert("RGB")
         small.thumbnail((EDGE, EDGE))
         small.save(buffer, "JPEG", quality=QUALITY)

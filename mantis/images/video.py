@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -29,8 +30,8 @@ def encode_frame(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def decode_frames(data: bytes, choose: Choose, *, max_pixels: int | None = None) -> list[bytes]:
-    """Decode the frames that `choose` names, as JPEG.
+def decode_frames(video: bytes | Path, choose: Choose, *, max_pixels: int | None = None) -> list[bytes]:
+    """Decode the frames that `choose` names, as JPEG. `video` holds the bytes, or is a file.
 
     Raises:
         FramePixelsError: a frame has more than `max_pixels` pixels by the header. Nothing is decoded then.
@@ -39,23 +40,27 @@ def decode_frames(data: bytes, choose: Choose, *, max_pixels: int | None = None)
     import av
 
     try:
-        with av.open(BytesIO(data), "r") as container:
+        with av.open(_opened(video), "r") as container:
             stream = container.streams.video[0]
             if max_pixels is not None and stream.width * stream.height > max_pixels:
                 raise FramePixelsError(f"{stream.width} x {stream.height}")
             rate = float(stream.average_rate or stream.guessed_rate or 0)
-            wanted = list(choose(stream.frames or _count(data), rate))
+            wanted = list(choose(stream.frames or _count(video), rate))
             stream.thread_type = "AUTO"
             return _pick(container.decode(stream), wanted)
     except (av.FFmpegError, IndexError, ValueError) as error:
         raise VideoError(f"the video cannot be decoded ({error})") from None
 
 
-def _count(data: bytes) -> int:
+def _opened(video: bytes | Path) -> BytesIO | str:
+    return BytesIO(video) if isinstance(video, bytes) else str(video)
+
+
+def _count(video: bytes | Path) -> int:
     """Count the frames of a video by decoding it, for a header without the number."""
     import av
 
-    with av.open(BytesIO(data), "r") as container:
+    with av.open(_opened(video), "r") as container:
         return sum(1 for _ in container.decode(video=0))
 
 

@@ -7,6 +7,7 @@ from PIL import Image
 
 from components.evaluation.benchmarks.sample_images import Picture
 from mantis.hashing import fingerprint
+from mantis.images.formats import open_image
 from mantis.models.conversation import IMAGE_MARK, ImageSize
 
 BORDER = 10  # pixels between two images: a black line, eight white lines, a black line
@@ -44,7 +45,7 @@ def _side_by_side(pictures: tuple[Picture, ...], height: int) -> bytes:
         if number:
             canvas.paste((255, 255, 255), (left + 1, 0, left + BORDER - 1, height))
             left += BORDER
-        with Image.open(io.BytesIO(picture.load())) as image:
+        with open_image(picture.load()) as image:
             canvas.paste(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC), (left, 0))
         left += width
     buffer = io.BytesIO()

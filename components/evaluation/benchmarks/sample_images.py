@@ -10,8 +10,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from mantis.config.data_settings import DataSettings
 from mantis.hashing import sha256_bytes
+from mantis.images.formats import open_image
 from mantis.models.conversation import ImageSize
+
+MAX_IMAGE_BYTES = DataSettings().max_image_bytes  # the limits of data preparation
+MAX_IMAGE_PIXELS = DataSettings().max_image_pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +36,10 @@ def file_picture(path: Path, name: str) -> Picture:
     """Make an image from a file. `name` becomes its path.
 
     Raises:
-        OSError: the file is missing or no image. The error holds the file's name and the reason.
+        OSError: the file is missing, is no image, or is too large. The error holds the file's name and the reason.
     """
+    if path.stat().st_size > MAX_IMAGE_BYTES:
+        raise _too_large(path.stat().st_size, str(path))
     data = path.read_bytes()
     return Picture(path=name, sha256=sha256_bytes(data), size=_size(data, str(path)), load=path.read_bytes)
 
@@ -41,7 +48,7 @@ def spooled_picture(data: bytes, name: str, spool: Path) -> Picture:
     """Make an image from bytes of an archive. The folder `spool` keeps equal bytes in one file.
 
     Raises:
-        OSError: the bytes are no image.
+        OSError: the bytes are no image, or too large a one.
     """
     digest, size = sha256_bytes(data), _size(data, name)
     path = spool / digest
@@ -62,8 +69,18 @@ def grey_picture(size: ImageSize) -> Picture:
 
 
 def _size(data: bytes, name: str) -> ImageSize:
+    if len(data) > MAX_IMAGE_BYTES:
+        raise _too_large(len(data), name)
     try:
-        with Image.open(BytesIO(data)) as image:
-            return ImageSize(width=image.width, height=image.height)
-    except (OSError, Image.DecompressionBombError):
-        raise OSError(errno.EINVAL, "it is no image, or an image of far too many pixels", name) from None
+        with open_image(data) as image:
+            size = ImageSize(width=image.width, height=image.height)
+    except Exception:  # decoders of foreign bytes fail in many ways
+        raise OSError(errno.EINVAL, "it is no image of an accepted format", name) from None
+    if size.width * size.height > MAX_IMAGE_PIXELS:
+        words = f"it has {size.width} x {size.height} pixels, more than {MAX_IMAGE_PIXELS:,}"
+        raise OSError(errno.EINVAL, words, name)
+    return size
+
+
+def _too_large(size: int, name: str) -> OSError:
+    return OSError(errno.EFBIG, f"it has {size:,} bytes, more than {MAX_IMAGE_BYTES:,}", name)

@@ -1,5 +1,7 @@
 """Reads the samples of a benchmark from a folder with its files, for every layout."""
 
+import errno
+import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,7 +203,7 @@ class _Made:
         if isinstance(cell, bytes):
             return spooled_picture(cell, f"{row.id}/{place + 1}", self.spool)
         if isinstance(cell, str):
-            return file_picture((self.folder / self.benchmark.file).parent / cell, cell)
+            return file_picture((self.folder / self.benchmark.file).parent / _inside(cell), cell)
         raise OSError(f"image {place + 1} of {row.id} is {type(cell).__name__}")
 
     def _refuse(self, error: RowError, raw: Raw, *, identity: str, skill: str) -> Missing:
@@ -211,3 +213,15 @@ class _Made:
         text = repr(error.value)
         shown = text if len(text) <= 80 else text[:77] + "..."
         raise InputError(f"{raw.origin}: {error.field} = {shown} {error.problem}.", remedy=error.remedy)
+
+
+def _inside(path: str) -> str:
+    """The relative path of an image in a plain form.
+
+    Raises:
+        OSError: the path leads out of the benchmark's folder.
+    """
+    plain = posixpath.normpath(path)
+    if "\0" in path or plain.startswith(("/", "../")) or plain == "..":
+        raise OSError(errno.EINVAL, "the path leads out of the benchmark's folder", path)
+    return plain

@@ -1,7 +1,9 @@
 """Picks evenly spaced frames of videos and of frame folders."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from components.evaluation.benchmarks.sample_images import MAX_IMAGE_PIXELS
 from mantis.images.video import decode_frames
 
 Bound = tuple[float, float] | None  # seconds of a clip in its video
@@ -20,13 +22,17 @@ def frame_indices(*, count: int, last: int, fps: float, bound: Bound, first: int
     return [min(last, max(first, int(start + stretch / 2 + round(stretch * place)))) for place in range(count)]
 
 
-def video_frames(data: bytes, *, count: int, bound: Bound) -> list[bytes]:
+def video_frames(video: bytes | Path, *, count: int, bound: Bound) -> list[bytes]:
     """Decode `count` evenly spaced frames of a video, as JPEG. `bound` limits them to a clip, in seconds.
 
     Raises:
-        VideoError: the video cannot be decoded.
+        VideoError: the video cannot be decoded, or its frames have more than MAX_IMAGE_PIXELS.
     """
-    return decode_frames(data, lambda total, fps: frame_indices(count=count, last=total - 1, fps=fps, bound=bound))
+
+    def chosen(total: int, fps: float) -> list[int]:
+        return frame_indices(count=count, last=total - 1, fps=fps, bound=bound)
+
+    return decode_frames(video, chosen, max_pixels=MAX_IMAGE_PIXELS)
 
 
 def folder_frames(names: Sequence[str], *, count: int, bound: Bound, fps: float) -> list[str]:

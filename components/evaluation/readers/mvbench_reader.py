@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from components.evaluation.readers.frames import folder_frames, video_frames
-from components.evaluation.readers.media import Media
+from components.evaluation.readers.frames import Bound, folder_frames, video_frames
+from components.evaluation.readers.media import Media, MediaError
 from components.evaluation.readers.raw import Raw
 from mantis.errors import InputError
 from mantis.images.video import VideoError
@@ -47,19 +47,27 @@ def raw_rows(folder: Path, *, pictures: bool) -> Iterator[Raw]:
 def _frames(media: Media, task: dict[str, Any], row: dict[str, Any], fps: float) -> tuple[list[bytes], str]:
     path = f"{task['videos']}/{row.get('video')}"
     bound = (float(row["start"]), float(row["end"])) if task["bounds"] else None
-    if task["type"] == "frames":
-        names = media.folder(path)
-        if not names:
-            return [], "video-missing"
-        chosen = folder_frames(names, count=FRAMES, bound=bound, fps=fps)
-        return [media.read(name) or b"" for name in chosen], ""
-    data = media.read(path)
-    if data is None:
+    if task["type"] != "frames":
+        return frames_of_video(media, path, count=FRAMES, bound=bound)
+    names = media.folder(path)
+    if not names:
         return [], "video-missing"
+    chosen = folder_frames(names, count=FRAMES, bound=bound, fps=fps)
     try:
-        return video_frames(data, count=FRAMES, bound=bound), ""
+        return [media.image(name) or b"" for name in chosen], ""
+    except MediaError as error:
+        return [], f"video-{error.reason}"
+
+
+def frames_of_video(media: Media, path: str, *, count: int, bound: Bound) -> tuple[list[bytes], str]:
+    """Evenly spaced frames of a video, as JPEG, or none and the reason why the sample is missing."""
+    try:
+        with media.video(path) as file:
+            return ([], "video-missing") if file is None else (video_frames(file, count=count, bound=bound), "")
     except VideoError:
         return [], "video-unreadable"
+    except MediaError as error:
+        return [], f"video-{error.reason}"
 
 
 def _rows(folder: Path, task: str) -> list[dict[str, Any]]:

@@ -160,3 +160,15 @@ def test_a_recipe_that_steps_read_holds_no_file(named: str) -> None:
 
 def test_the_name_is_the_stem() -> None:
     assert own_name("s3://bucket/folder/my-pets.v2.yaml") == "my-pets.v2"
+
+
+@pytest.mark.parametrize("path", ["../0-a.png", "/etc/hostname", "a/../../0-a.png", "..", "a\0b.png"])
+def test_an_image_lies_below_the_folder(pets: Path, tmp_path: Path, path: str) -> None:
+    file = pets.parent / "pets/test.json"
+    rows = json.loads(file.read_text())
+    rows[0]["images"][0] = path
+    file.write_text(json.dumps(rows))
+    (pets.parent / "0-a.png").write_bytes((pets.parent / "pets/0-a.png").read_bytes())
+    benchmark = load_benchmark(str(pets))
+    with pytest.raises(InputError, match=r"row 0: .*leads out of the benchmark's folder"):
+        read_benchmark(Path(benchmark.source), benchmark, spool=tmp_path)
