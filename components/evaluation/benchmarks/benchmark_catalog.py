@@ -19,6 +19,7 @@ from mantis.config.evaluation_settings import DEFAULT_PROFILE, is_benchmark_file
 from mantis.config.field_types import NAME_PATTERN
 from mantis.errors import ConfigError, EvaluationError, MantisError, did_you_mean
 from mantis.hashing import fingerprint
+from mantis.models.conversation import IMAGE_MARK
 from mantis.store.opening import open_store
 
 FOLDER = Path(__file__).parent
@@ -65,6 +66,8 @@ class Fields(_BenchmarkData):
 
     - `id`: null numbers the rows.
     - `skill`: null puts every sample into the benchmark's first skill.
+    - `question`: null for rows whose images hold the question.
+    - `mark`: no column, but the text that stands for an image in the questions of the file.
     - `images`, `options`: one column with a list, or several columns.
     - `answer`: an option's letter, its index from 0, or its text; `answer_is` decides.
     - `answers`: a list with the answers of several people, instead of `answer`.
@@ -73,7 +76,8 @@ class Fields(_BenchmarkData):
 
     id: str | None = "id"
     skill: str | Derived | None = "skill"
-    question: str = "question"
+    question: str | None = "question"
+    mark: str = IMAGE_MARK
     hint: str | None = None
     images: str | tuple[str, ...] = "images"
     options: str | tuple[str, ...] | None = "options"
@@ -83,6 +87,25 @@ class Fields(_BenchmarkData):
     kind: Derived | None = None
     unit: Derived | None = None
     details: dict[str, str] = Field(default_factory=dict)
+
+
+class BenchmarkRows(_BenchmarkData):
+    """The rows of a file that belong to the benchmark: those with one of `values` in `column`."""
+
+    column: str
+    values: tuple[str, ...] = Field(min_length=1)
+
+
+class BenchmarkVideo(_BenchmarkData):
+    """The video of a row, in the layout `videos`.
+
+    `path` is its path with at least one folder; {} stands for the value of `column`. `frames` evenly spaced frames
+    are the images of the sample.
+    """
+
+    column: str
+    path: Annotated[str, Field(pattern=r"/.*\{\}")]
+    frames: Annotated[int, Field(ge=1)] = 8
 
 
 class BenchmarkHub(_BenchmarkData):
@@ -123,7 +146,7 @@ class Benchmark(_BenchmarkData):
 
     name: str
     title: str
-    layout: Literal["json", "parquet", "mvbench", "mementos"] = "json"
+    layout: Literal["json", "parquet", "tsv", "videos", "mvbench", "mementos"] = "json"
     hub: BenchmarkHub | None = None
     file: str = "test.json"
     files: tuple[str, ...] = ()
@@ -131,6 +154,8 @@ class Benchmark(_BenchmarkData):
     stored: str = ""
     split: str = "test"
     fields: Fields = Fields()
+    only: BenchmarkRows | None = None
+    video: BenchmarkVideo | None = None
     kind: Kind
     metric: str
     aggregation: Literal["macro", "micro", "grouped"] | None = None
@@ -157,6 +182,8 @@ class Benchmark(_BenchmarkData):
                 f"layout {self.layout} needs `files`, patterns such as [test.parquet]; a published dataset has `hub` "
                 "instead"
             )
+        if (self.layout == "videos") != (self.video is not None):
+            raise ValueError("layout videos needs `video`, and no other layout takes it")
         if self.hub is not None and self.source:
             raise ValueError("a published dataset takes no `source`; `hub` names its files")
         return self
@@ -197,8 +224,11 @@ class Benchmark(_BenchmarkData):
     def revision(self) -> str:
         """Hash of the fields that decide samples and scores. Titles, labels and published results are left out."""
         told = self.model_dump(mode="json", exclude=UNTOLD)
-        if not self.files:
-            del told["files"]  # a later field: benchmarks without it keep their hash
+        for later in ("files", "only", "video"):  # benchmarks without these fields keep their hash
+            if not told[later]:
+                del told[later]
+        if self.fields.mark == IMAGE_MARK:
+            del told["fields"]["mark"]
         if self.hub is not None:
             told["hub"]["dataset"] = self.hub.first_name
         chance = {name: skill.chance for name, skill in self.skills.items()}

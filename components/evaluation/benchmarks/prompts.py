@@ -32,7 +32,7 @@ def make_prompt(row: BenchmarkRow, benchmark: Benchmark) -> tuple[str, list[int]
         places = sorted(set(named)) or list(range(len(row.images)))[: profile.max_images]
         text = before + IMAGE_MARK * _unmarked(len(places), before + after, row, benchmark) + after
     if any(place >= len(row.images) or row.images[place] is None for place in places):
-        raise RowError(benchmark.fields.question, row.question, "names an image that the row does not have")
+        raise RowError(str(benchmark.fields.question), row.question, "names an image that the row does not have")
     return arrange(text, profile.images), places
 
 
@@ -41,7 +41,7 @@ def _unmarked(images: int, text: str, row: BenchmarkRow, benchmark: Benchmark) -
     unmarked = images - text.count(IMAGE_MARK)
     if unmarked < 0:
         problem = f"has {-unmarked} more {IMAGE_MARK} marks than the row has images"
-        raise RowError(benchmark.fields.question, row.question, problem, "Remove them or add the images.")
+        raise RowError(str(benchmark.fields.question), row.question, problem, "Remove them or add the images.")
     return unmarked
 
 

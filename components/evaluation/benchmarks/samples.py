@@ -8,6 +8,7 @@ from typing import Any
 
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark, Derived
 from components.evaluation.scoring.targets import CHOICES, LETTERS, Kind, Target
+from mantis.models.conversation import IMAGE_MARK
 
 ABSENT = {"", "N/A", "nan"}  # values of tables for a missing option or hint
 
@@ -58,13 +59,18 @@ def parse_row(raw: Column, number: int, benchmark: Benchmark) -> BenchmarkRow:
         id=identity,
         skill=skill,
         unit=identity if names.unit is None else _derived(raw, names.unit),
-        question=_text(raw, benchmark.resolved.prompt.question or names.question),
+        question=_question(raw, benchmark),
         hint="" if names.hint is None or is_absent(raw.get(names.hint)) else str(raw[names.hint]),
         target=parse_target_of(raw, benchmark),
         published=_published_options(raw, benchmark) if names.options is not None else (),
         cells={column: raw.get(column) for column in benchmark.resolved.prompt.columns},
         images=_images(raw, benchmark),
     )
+
+
+def _question(raw: Column, benchmark: Benchmark) -> str:
+    column = benchmark.resolved.prompt.question or benchmark.fields.question
+    return "" if column is None else _text(raw, column).replace(benchmark.fields.mark, IMAGE_MARK)
 
 
 def parse_target_of(raw: Column, benchmark: Benchmark) -> Target:

@@ -10,7 +10,14 @@ from components.evaluation.benchmarks.benchmark_catalog import Benchmark
 from components.evaluation.benchmarks.prompts import make_prompt
 from components.evaluation.benchmarks.sample_images import Picture, file_picture, spooled_picture
 from components.evaluation.benchmarks.samples import BenchmarkRow, RowError, parse_row
-from components.evaluation.readers import json_list_reader, mementos_reader, mvbench_reader, parquet_reader
+from components.evaluation.readers import (
+    json_list_reader,
+    mementos_reader,
+    mvbench_reader,
+    parquet_reader,
+    tsv_reader,
+    video_reader,
+)
 from components.evaluation.readers.raw import Raw
 from components.evaluation.scoring.targets import CHOICES, Target
 from mantis.errors import InputError
@@ -122,6 +129,12 @@ def rows_identity(folder: Path, benchmark: Benchmark, samples: list[BenchmarkSam
 
 
 def _raw_rows(folder: Path, benchmark: Benchmark, *, pictures: bool) -> Iterator[Raw]:
+    rows = _rows_of_layout(folder, benchmark, pictures=pictures)
+    only = benchmark.only
+    return rows if only is None else (raw for raw in rows if str(raw.row.get(only.column)) in only.values)
+
+
+def _rows_of_layout(folder: Path, benchmark: Benchmark, *, pictures: bool) -> Iterator[Raw]:
     files = benchmark_files(folder, benchmark)
     if benchmark.layout == "mvbench":
         return mvbench_reader.raw_rows(folder, pictures=pictures)
@@ -129,6 +142,10 @@ def _raw_rows(folder: Path, benchmark: Benchmark, *, pictures: bool) -> Iterator
         return mementos_reader.raw_rows(folder, files, benchmark, pictures=pictures)
     if benchmark.layout == "parquet":
         return parquet_reader.raw_rows(folder, files, benchmark, pictures=pictures)
+    if benchmark.layout == "tsv":
+        return tsv_reader.raw_rows(folder, files, pictures=pictures)
+    if benchmark.video is not None:
+        return video_reader.raw_rows(folder, files, benchmark, benchmark.video, pictures=pictures)
     return json_list_reader.raw_rows(folder, files)
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from components.evaluation.benchmarks.sample_images import MAX_IMAGE_BYTES
 from mantis.errors import InputError
@@ -122,7 +123,7 @@ class Media:
             raise InputError(f"{path} cannot be read as a zip: {error}.", remedy="Fetch the file again.") from None
 
     @contextmanager
-    def _member(self, archive: Path, name: str, max_bytes: int) -> Iterator[zipfile.ZipExtFile]:
+    def _member(self, archive: Path, name: str, max_bytes: int) -> Iterator[IO[bytes]]:
         """Open a member of at most `max_bytes`. zipfile inflates no more than the size that the directory declares."""
         member = self._archives[archive].getinfo(name)
         bomb = member.file_size > max(MAX_IMAGE_BYTES, MAX_RATIO * member.compress_size)

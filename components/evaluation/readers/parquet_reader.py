@@ -28,7 +28,7 @@ def columns(benchmark: Benchmark, *, pictures: bool) -> list[str]:
     named: list[str | tuple[str, ...] | Derived | None] = [
         fields.id, fields.skill, fields.question, fields.hint, fields.options, fields.answer, fields.answers,
         fields.kind, fields.unit, *fields.details.values(), benchmark.resolved.prompt.columns,
-        fields.images if pictures else None,
+        fields.images if pictures else None, None if benchmark.only is None else benchmark.only.column,
     ]  # fmt: skip
     found: dict[str, None] = {}
     for item in named:

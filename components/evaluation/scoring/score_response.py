@@ -58,6 +58,11 @@ METRICS = {
     "vqa": Metric(module="vqa", variants={"literal": "literal"}),
     "vqa-evalai": Metric(module="vqa", official="official_evalai"),
     "text-overlap": Metric(module="text_overlap"),
+    "llava-interleave": Metric(module="multi_image.llava_interleave"),
+    "mmmu-pro": Metric(module="multi_image.mmmu_pro"),
+    "seed-bench-2": Metric(module="multi_image.seed_bench"),
+    "video-mme": Metric(module="multi_image.video_mme"),
+    "vlm2-bench": Metric(module="multi_image.vlm2_bench"),
 }
 
 

@@ -37,6 +37,8 @@ OFFICIAL = {
     "blink": {"right", "brackets", "lower case", "thoughts behind"},
     "mmmu": {"right", "verbose", "brackets", "two letters", "language", "stated twice"},
     "mmbench": {"right", "brackets", "text", "language"},
+    "mmmu-pro": {"right", "verbose", "brackets", "two letters", "language", "stated twice"},
+    "seed-bench-2": {"right", "thoughts behind"},
     "scienceqa": {"right", "lower case"},
     # Without a model that finds the answer, the most similar option is taken of whatever is said, German too.
     "mathvista": {"right", "brackets", "text", "language", "thoughts behind", "stated twice"},
@@ -87,6 +89,7 @@ def rows_of(name: str, jpegs: list[bytes]) -> tuple[str, list[dict[str, Any]]]:
     mantis = {"images": [one, two], "data_source": "", "category": ""}
     letters = {"A": LEFT, "B": RIGHT, "C": NEITHER, "D": "nan"}
     numbered = {f"image_{number}": None for number in range(3, 8)}
+    pages = {f"image_{number}": None for number in range(2, 16)}
     math = {"image": "a.jpg", "decoded_image": one, "unit": None, "precision": None, "metadata": "{}"}
     vqa = {"question_id": 7, "image": one, "question": "What colour is it?"}
     tables: dict[str, tuple[str, list[dict[str, Any]]]] = {
@@ -132,6 +135,26 @@ def rows_of(name: str, jpegs: list[bytes]) -> tuple[str, list[dict[str, Any]]]:
              "question_type": "multi_choice", "answer_type": "text"} | math,
             {"pid": "2", "query": "How far?", "question": "How far?", "choices": None, "answer": "1.25",
              "question_type": "free_form", "answer_type": "float"} | math | {"precision": 2.0}]),
+        "mmmu-pro": ("standard (10 options)/test-00000-of-00002.parquet", [
+            {"id": "test_Art_1", "question": "<image 2> or <image 1>? " + ask, "options": str(options), "answer": "B",
+             "subject": "Art", "image_1": one, "image_2": two, "topic_difficulty": "Easy"} | numbered]),
+        "mmmu-pro-vision": ("vision/test-00000-of-00002.parquet", [
+            {"id": "test_Art_1", "options": str(options), "answer": "B", "subject": "Art", "image": one}]),
+        "seed-bench-2": ("data/test-00000-of-00040.parquet", [
+            {"question_id": f"{kind}_0", "question_type_id": kind, "question": question, "data_type": "",
+             "image": shown, "choice_a": LEFT, "choice_b": RIGHT, "choice_c": NEITHER, "choice_d": "Both",
+             "answer": "B"}
+            for kind, question, shown in (
+                (5, "How many?", [one]), (17, ask, [one, two]),
+                (23, "<img>: One. <img>: Two. <img>:", [one, two, three]))]),
+        "llava-interleave-in-domain": ("in_domain/test-00000-of-00018.parquet", [
+            {"sample_id": "1", "sub_task": "RAVEN", "question": f"<image><image>{ask} A. {LEFT} B. {RIGHT}",
+             "question_type": "multi-choice", "answer": "B", "image_0": one, "image_1": two} | pages,
+            {"sample_id": "2", "sub_task": "VIST", "question": "<image><image>Tell a story.",
+             "question_type": "open-ended", "answer": "A dog runs.", "image_0": one, "image_1": two} | pages]),
+        "llava-interleave-out-of-domain": ("out_of_domain/test-00000-of-00004.parquet", [
+            {"sample_id": "1", "sub_task": "BLINK", "question": f"<image><image>{ask} A. {LEFT} B. {RIGHT}",
+             "question_type": "multi-choice", "answer": "B", "image_0": one, "image_1": two} | pages]),
     }  # fmt: skip
     return tables[name]
 
