@@ -19,12 +19,11 @@ from mantis.errors import InputError
 from mantis.store.base import ObjectStore, StoredObject, concurrently
 from mantis.store.local import LocalStore
 from mantis.store.opening import open_store
-from mantis.store.range_file import open_range_file
+from mantis.store.parquet_file import RefusedRow, open_parquet
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 PARQUET_SUFFIX = ".parquet"
 AT_ONCE = 256  # files
-ROWS_AT_ONCE = 32  # of a Parquet file, whose rows may hold several images of megabytes each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,21 +113,16 @@ def _read(name: str, files: BenchmarkFiles) -> Iterator[BenchmarkImage]:
 
 def _images_of_table(store: ObjectStore, key: str) -> Iterator[tuple[str, bytes]]:
     """Every binary value of a Parquet file, with `<row>/<column>`; text columns are not even read."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with open_range_file(store, key) as raw, pq.ParquetFile(raw) as parquet:
-            columns = [field.name for field in parquet.schema_arrow if _holds_bytes(field.type)]
-            number = 0
-            for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=columns, use_threads=False) if columns else ():
-                for row in batch.to_pylist():
-                    yield from ((f"{number}/{place}", data) for place, data in _bytes_in(row, ""))
-                    number += 1
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{store.uri(key)} cannot be read as Parquet: {error}.", remedy="Fetch the benchmark again."
-        ) from None
+    with open_parquet(store, key) as table:
+        columns = [field.name for field in table.schema if _holds_bytes(field.type)]
+        rows = (row for group in range(len(table.groups)) for row in table.rows(group, columns))
+        for number, row in enumerate(rows):
+            if isinstance(row, RefusedRow):
+                raise InputError(
+                    f"{store.uri(key)}, row {number}: {row.value}, more than {row.threshold}.",
+                    remedy="Take the row out, or store its images as files.",
+                )
+            yield from ((f"{number}/{place}", data) for place, data in _bytes_in(row, ""))
 
 
 def _holds_bytes(kind: Any) -> bool:

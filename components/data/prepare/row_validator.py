@@ -1,5 +1,6 @@
 """Turns raw rows into checked rows, in order. Threads read and check the images of the next rows ahead."""
 
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,11 +19,13 @@ from components.data.sources.source import RowSource, Wanted
 from mantis.config.data_settings import DataSettings
 from mantis.hashing import canonical_json
 from mantis.progress import Progress
+from mantis.store.parquet_file import ROW_BYTES
 
 THREADS = 4  # per worker, since a thread that waits for a store needs no core
 THREADS_ON_DISK = 1  # per worker: a disk answers at once, and more threads would only compete for the GIL
 DIGEST_BYTES = 12  # of a row's content: two of a billion rows agree by chance once in 10^11 sets
 AHEAD = 16  # rows in work per worker: enough to keep the threads busy, few enough to bound memory
+AHEAD_BYTES = 1 << 28  # of the images of all rows in work
 
 Named = tuple[str, tuple[RowRepaired, ...]]
 
@@ -77,6 +80,16 @@ class RowResult:
     ledger: tuple[LedgerEntry, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class RowInWork:
+    """A row whose images a thread checks. `embedded` counts the bytes of images that the row itself holds."""
+
+    number: int
+    named: Named
+    embedded: int
+    work: Future[CheckedRow]
+
+
 class RowValidator:
     """One pass over a source. `read` counts the rows that were read so far.
 
@@ -100,12 +113,13 @@ class RowValidator:
             max_images=limits.max_images, max_turn_characters=limits.max_turn_characters, ignore=limits.ignore
         )
         self._names, self._equals = RowNames(), EqualRows(equals)
+        self._held = _HeldBytes(self._threads)
         self.read = 0
 
     def outcomes(self, wanted: Wanted) -> Iterator[RowResult]:
         """Yield the result of every wanted row, in order. Of other rows, only the names are remembered."""
         progress = Progress(label=f"prepare {self._subset}", total=None, unit="rows")
-        waiting: deque[tuple[int, Named, Future[CheckedRow]]] = deque()
+        waiting: deque[RowInWork] = deque()
         with ThreadPoolExecutor(self._threads) as pool:
             for number, raw in enumerate(self._source.rows.read(wanted)):
                 self.read += 1
@@ -113,27 +127,32 @@ class RowValidator:
                 named = self._names.give(number, self._source.reader.id_of(raw))
                 if not wanted(number):
                     continue
-                waiting.append((number, named, self._begin(pool, number, named[0], raw)))
-                if len(waiting) > self._ahead:
-                    yield self._outcome(*waiting.popleft())
+                waiting.append(self._begin(pool, number, named, raw))
+                while len(waiting) > self._ahead or (waiting and self._held.expected > AHEAD_BYTES):
+                    yield self._outcome(waiting.popleft())
             while waiting:
-                yield self._outcome(*waiting.popleft())
+                yield self._outcome(waiting.popleft())
 
-    def _begin(self, pool: ThreadPoolExecutor, number: int, name: str, raw: Any) -> Future[CheckedRow]:
+    def _begin(self, pool: ThreadPoolExecutor, number: int, named: Named, raw: Any) -> RowInWork:
         """Check the text, and start a thread for the images."""
         try:
-            checked = self._rules.check(name, self._source.reader.read(raw))
+            checked = self._rules.check(named[0], self._source.reader.read(raw))
         except RowRejected as refusal:
             refused: Future[CheckedRow] = Future()
             refused.set_exception(refusal)
-            return refused
-        return pool.submit(self._check_media, number, checked)
+            return RowInWork(number=number, named=named, embedded=0, work=refused)
+        embedded = sum(len(one.data) for one in checked.media if isinstance(one, ImageRef) and one.data is not None)
+        self._held.begin(embedded)
+        work = pool.submit(self._check_media, number, checked)
+        return RowInWork(number=number, named=named, embedded=embedded, work=work)
 
-    def _outcome(self, number: int, named: Named, work: Future[CheckedRow]) -> RowResult:
+    def _outcome(self, begun: RowInWork) -> RowResult:
         """The result of a row. It runs in the order of rows, so that of equal rows the first one is kept."""
-        name, renamed = named
+        number, (name, renamed) = begun.number, begun.named
+        self._held.release(begun.embedded)
         try:
-            row = work.result()
+            row = begun.work.result()
+            self._held.release(row.bytes)
             self._equals.check(number, row.digest)
         except RowRejected as refusal:
             return RowResult(row=None, number=number, ledger=(dropped(self._subset, number, name, refusal),))
@@ -142,6 +161,15 @@ class RowValidator:
         return RowResult(row=row, number=number, ledger=entries)
 
     def _check_media(self, number: int, checked: Checked) -> CheckedRow:
+        kept = 0
+        try:
+            row = self._with_media(number, checked)
+            kept = row.bytes
+            return row
+        finally:
+            self._held.finish(kept)
+
+    def _with_media(self, number: int, checked: Checked) -> CheckedRow:
         images: list[CheckedImage] = []
         frames: list[int] = []
         for medium in checked.media:
@@ -152,6 +180,9 @@ class RowValidator:
                 found = self._frames(medium)
                 images += found
                 frames.append(len(found))
+            size = sum(len(image.data) for image in images)
+            if size > ROW_BYTES:
+                raise RowRejected("row-bytes", value=f"{size} bytes of images", threshold=str(ROW_BYTES))
         if frames:
             self._rules.require_few(len(images))
             repairs = [_as_frames(medium, count) for medium, count in zip(_videos(checked), frames, strict=True)]
@@ -191,3 +222,34 @@ def _digest(checked: Checked, images: list[str]) -> str:
     """Hash of the text, the learned turns, the weight and the images' SHA-256: equal rows train the same."""
     content = canonical_json([[list(turn) for turn in checked.said], checked.weight, images])
     return blake2b(content.encode(), digest_size=DIGEST_BYTES).hexdigest()
+
+
+class _HeldBytes:
+    """Counts the bytes of images in memory, and expects those of rows in work from the mean of earlier rows."""
+
+    def __init__(self, threads: int) -> None:
+        self._lock, self._threads = threading.Lock(), threads
+        self._held = self._working = self._finished = self._total = 0
+
+    @property
+    def expected(self) -> float:
+        """Bytes when all rows in work are done. Before the first one is done, each thread may have one row."""
+        with self._lock:
+            mean = self._total / self._finished if self._finished else AHEAD_BYTES / self._threads
+            return self._held + self._working * mean
+
+    def begin(self, embedded: int) -> None:
+        with self._lock:
+            self._working += 1
+            self._held += embedded
+
+    def finish(self, kept: int) -> None:
+        with self._lock:
+            self._working -= 1
+            self._finished += 1
+            self._total += kept
+            self._held += kept
+
+    def release(self, size: int) -> None:
+        with self._lock:
+            self._held -= size

@@ -29,6 +29,8 @@ class RowStream(Protocol):
     def read(self, wanted: Wanted) -> Iterator[Any]:
         """Yield every row in order. A row that is not wanted may hold its id alone.
 
+        A row that is too large for memory is a RowRejected, with the reason.
+
         Raises:
             InputError: the file cannot be parsed as JSON or Parquet.
         """

@@ -53,8 +53,10 @@ class RowReader:
         """Read the turns and images of a row.
 
         Raises:
-            RowRejected: the row has no known form, or its turns or images are malformed.
+            RowRejected: the row has no known form, or its turns or images are malformed; or `raw` is the reason itself.
         """
+        if isinstance(raw, RowRejected):
+            raise raw
         if not isinstance(raw, dict):
             raise RowRejected("row-malformed", value=type(raw).__name__, threshold="a mapping")
         row = self._renamed(raw)

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from components.data.prepare import row_validator
+from components.data.prepare.ledger import count_reasons
 from components.data.prepare.prepare_subset import prepare_subset
-from components.data.prepare.row_validator import limits_of
+from components.data.prepare.row_validator import RowValidator, limits_of
 from components.data.sources.find import open_source
 from mantis.config.data_settings import DataSettings
 from mantis.errors import InputError, IntegrityError, StoreError
@@ -95,3 +97,28 @@ def test_an_error_of_the_store_comes_through(raw_folder: RawFolder, local_store:
     (local_store.root / "made" / "fragments").write_text("no folder")
     with pytest.raises(StoreError, match="cannot be written"):
         prepared(local_store, folder)
+
+
+def test_rows_in_work_hold_few_bytes_whatever_their_images_weigh(
+    raw_folder: RawFolder, make_jpeg: MakeJpeg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the bound, 16 rows per worker are read ahead."""
+    image = make_jpeg(size=(200, 200))
+    monkeypatch.setattr(row_validator, "AHEAD_BYTES", 3 * len(image))
+    rows = [raw_folder.row(f"{number}", raw_folder.image(f"{number}.jpg", image)) for number in range(40)]
+    validator = RowValidator("raw", open_source(str(raw_folder.write(rows)), "raw"), LIMITS, 1)
+    ahead = [validator.read - outcome.number for outcome in validator.outcomes(lambda _: True)]
+    assert len(ahead) == 40
+    assert 1 < max(ahead) <= 6
+
+
+def test_a_row_of_more_bytes_than_a_row_may_have_is_dropped(
+    raw_folder: RawFolder, make_jpeg: MakeJpeg, local_store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = raw_folder.image("a.jpg", make_jpeg())
+    size = len(make_jpeg())
+    monkeypatch.setattr(row_validator, "ROW_BYTES", 2 * size)
+    folder = raw_folder.write([raw_folder.row("two", image, image), raw_folder.row("three", image, image, image)])
+    counts = prepared(local_store, folder)
+    assert (counts["kept"], counts["dropped"]) == (1, 1)
+    assert count_reasons(local_store, "made")["raw"]["dropped"] == {"row-bytes": 1}
