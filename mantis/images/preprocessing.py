@@ -23,9 +23,11 @@ from torch.nn.functional import interpolate
 
 from mantis.errors import InputError
 from mantis.images.formats import PLAIN_JPEGS, open_image
+from mantis.images.long_images import middle_square
 
 Pixels = NDArray[np.uint8]
 Filter = Literal["bicubic", "bilinear"]
+LONGEST = 32  # times the shorter edge; a longer image is cut before it is resized
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +61,14 @@ def resize_and_crop(images: Sequence[bytes], size: int) -> Tensor:
     """Return uint8 [N, 3, size, size]: the shorter edge resized to `size` (bicubic, antialiased), then cropped."""
     pixels = _empty(len(images), size)
     for image, place in zip(images, pixels, strict=True):
-        planes = _planes(decode(image))
-        height, width = planes.shape[2:]
+        decoded = decode(image)
+        height, width = decoded.shape[:2]
         short = min(height, width)
-        resized = _interpolate(planes, int(size * height / short), int(size * width / short), "bicubic")
+        target = (int(size * height / short), int(size * width / short))
+        if max(target) > LONGEST * size:
+            place.copy_(torch.from_numpy(middle_square(decoded, size, target)).permute(2, 0, 1))
+            continue
+        resized = _interpolate(_planes(decoded), *target, "bicubic")
         top, left = ((length - size) // 2 for length in resized.shape[2:])
         place.copy_(resized[0, :, top : top + size, left : left + size])
     return pixels

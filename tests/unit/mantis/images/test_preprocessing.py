@@ -10,7 +10,8 @@ from PIL import Image
 
 from mantis.config.model_settings import ModelSettings
 from mantis.errors import InputError
-from mantis.images.preprocessing import Normalization, decode, normalize, resize_square
+from mantis.images import preprocessing
+from mantis.images.preprocessing import Normalization, decode, normalize, resize_and_crop, resize_square
 from mantis.models.families.llava.model import Llava
 from mantis.models.family import Processor
 from mantis.models.processing.tokenizer_training import train_tokenizer
@@ -109,3 +110,34 @@ def test_an_image_of_the_right_size_is_not_resampled(make_jpegs: MakeJpegs) -> N
     (image,) = make_jpegs([(48, 48)])
     with Image.open(io.BytesIO(image)) as opened:
         assert np.abs(decode(image).astype(int) - np.asarray(opened).astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "size", [(48, 48), (640, 480), (480, 640), (900, 7), (7, 900), (901, 9), (2000, 63), (33, 1000)]
+)
+def test_the_middle_of_a_long_image_is_that_of_the_resized_whole(
+    size: tuple[int, int], make_jpegs: MakeJpegs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = make_jpegs([size], kind="PNG")
+    whole = resize_and_crop(images, 48).int()
+    monkeypatch.setattr(preprocessing, "LONGEST", 0)
+    cut = resize_and_crop(images, 48).int()
+    assert cut.shape == (1, 3, 48, 48)
+    assert (whole - cut).abs().max() <= 2
+    assert (whole != cut).float().mean() < 0.02
+
+
+@pytest.mark.parametrize("size", [(30_000, 1), (1, 30_000), (65_000, 1), (8_000_000, 8), (3, 20_000)])
+def test_a_long_image_needs_no_memory_for_the_resized_whole(size: tuple[int, int]) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (200, 100, 50)).save(buffer, "PNG")
+    start = peak_of_process()
+    values = resize_and_crop([buffer.getvalue()], 336)
+    assert values.shape == (1, 3, 336, 336)
+    assert (values == torch.tensor([200, 100, 50]).view(3, 1, 1)).all()
+    assert peak_of_process() - start < 10 * size[0] * size[1] + 100_000_000  # Pillow decodes to 7 bytes per pixel
+
+
+def peak_of_process() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
