@@ -11,7 +11,10 @@ import pytest
 import torch
 
 from benchmarks.rows import GPU_ROWS, ROWS
-from components.evaluation.benchmarks.benchmark_catalog import Benchmark
+from components.evaluation.benchmarks.benchmark_catalog import Benchmark, known_benchmarks, load_benchmark
+from components.evaluation.benchmarks.prompts import make_prompt
+from components.evaluation.benchmarks.samples import parse_row
+from components.evaluation.profiles.profile_catalog import profiles
 from components.evaluation.profiles.prompt_template import Prompt
 from components.training.callbacks.metric_rows import MetricRows
 from components.training.monitoring.goodput import Cause
@@ -23,6 +26,7 @@ from mantis.artifacts.layout import RESPONSES, RUN, ArtifactKind
 from mantis.artifacts.responses import Response
 from mantis.artifacts.scores import Score
 from mantis.tracking.mlflow_runs import SCORE_FIGURES
+from pipelines.cli.reference_pages.benchmark_page import benchmark_page
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
@@ -145,7 +149,7 @@ def test_the_decisions_are_all_listed() -> None:
 
 
 def test_the_speed_page_has_every_row_with_its_goal() -> None:
-    lines = (DOCS / "reference/benchmarks.md").read_text(encoding="utf-8").splitlines()
+    lines = (DOCS / "reference/speed.md").read_text(encoding="utf-8").splitlines()
     goals = {line.split("|")[1].strip(" `"): line.split("|")[3].strip() for line in lines if line.startswith("| `")}
     for name, (module, _) in (ROWS | GPU_ROWS).items():
         names = {node.value for node in ast.walk(ast.parse(_source(module))) if isinstance(node, ast.Constant)}
@@ -154,3 +158,18 @@ def test_the_speed_page_has_every_row_with_its_goal() -> None:
 
 def _source(module: str) -> str:
     return (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+
+
+def test_the_benchmarks_page_has_every_prompt_rule_and_chance() -> None:
+    page = benchmark_page()
+    for name in known_benchmarks():
+        section = page.split(f"## {name}\n")[1].split("\n## ")[0]
+        assert "| chance |" in section
+        assert "| average |" in section
+        for profile in profiles():
+            benchmark = load_benchmark(name, profile=profile)
+            assert f"`{profile}`" in section
+            assert f"[{benchmark.metric}](#rule-{benchmark.metric})" in section
+            if benchmark.resolved.name == profile:
+                assert make_prompt(parse_row(benchmark.example or {}, 0, benchmark), benchmark)[0] in section
+        assert all(text in section for text in load_benchmark(name).differs)

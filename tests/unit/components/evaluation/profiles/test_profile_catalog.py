@@ -75,3 +75,11 @@ def test_the_identity_of_a_prompt_is_its_text_and_images(change: Any) -> None:
     for other in ({"option": "{text}"}, {"images": "spaced"}, {"max_images": 2}, {"capitalize": True}):
         changed = resolve_profile("direct", {"direct": Prompt.model_validate(plain | other)})
         assert changed.identity() != before
+
+
+@pytest.mark.parametrize("name", known_benchmarks())
+def test_every_entry_names_its_source_and_every_benchmark_has_a_row(name: str) -> None:
+    benchmark = load_benchmark(name)
+    assert benchmark.example is not None
+    assert [entry for entry, prompt in benchmark.prompts.items() if entry != "direct" and not prompt.source] == []
+    assert benchmark.hub is None or benchmark.differs
