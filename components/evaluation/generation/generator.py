@@ -130,11 +130,24 @@ class Generator:
         return [self._text(tokens, stops) for tokens in output[:, width:].tolist()]
 
     def _stops(self) -> list[int]:
-        """The tokens that end a response: the end of an answer, and those of the profile that the tokenizer knows."""
+        """The tokens that end a response: the end of an answer, and those of the profile.
+
+        Raises:
+            EvaluationError: the tokenizer does not have a token of the profile.
+        """
         tokenizer = self.encoder.processor.tokenizer
         known = tokenizer.get_vocab()
-        more = [tokenizer.eos_token_id if stop == END_OF_TEXT else known.get(stop) for stop in self.decoding.stop]
-        return list(dict.fromkeys([self.encoder.processor.end_of_answer, *(stop for stop in more if stop is not None)]))
+        stops = [self.encoder.processor.end_of_answer]
+        for stop in self.decoding.stop:
+            token = tokenizer.eos_token_id if stop == END_OF_TEXT else known.get(stop)
+            if token is not None:
+                stops.append(token)
+            elif stop != END_OF_TEXT:  # some tokenizers have no end of a text
+                raise EvaluationError(
+                    f"stop = {stop!r} of the profile is no token of this model.",
+                    remedy=f"Name a token of its vocabulary, or {END_OF_TEXT}.",
+                )
+        return list(dict.fromkeys(stops))
 
     def _text(self, tokens: list[int], stops: list[int]) -> str:
         tokens = list(takewhile(lambda token: token not in stops, tokens))

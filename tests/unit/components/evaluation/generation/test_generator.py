@@ -1,6 +1,7 @@
 import io
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from components.evaluation.benchmarks.image_merge import merged
 from components.evaluation.benchmarks.sample_images import Picture
 from components.evaluation.generation.generation_batches import Cost, batches
 from components.evaluation.generation.generator import Generator, Question
+from components.evaluation.profiles.profile_catalog import Decoding
 from components.evaluation.readers.benchmark_reader import read_benchmark
+from mantis.errors import EvaluationError
 from mantis.models.conversation import ImageSize
 
 COLOURS = ("red", "blue", "green", "dark grey")
@@ -77,6 +80,28 @@ def test_repeated_pictures_are_encoded_once_and_change_nothing(
     )
     assert ask(generator, repeated, 100_000) == alone
     assert encoded == [len(pictures)]
+
+
+@pytest.mark.parametrize("name", ["a token", "end-of-text"])
+def test_a_response_ends_at_the_stops_of_the_profile(
+    generator: Generator, questions: Callable[..., Any], name: str
+) -> None:
+    asked = questions()[:8]
+    tokenizer = generator.encoder.processor.tokenizer
+    whole = ask(generator, asked)
+    inside = next(pieces[1] for pieces in map(tokenizer.tokenize, whole) if len(pieces) > 2)
+    stop = inside if name == "a token" else name
+    if stop == name:
+        tokenizer.eos_token = inside
+    ended = ask(replace(generator, decoding=Decoding(max_new_tokens=8, stop=(stop,))), asked)
+    assert all(long.startswith(short) for short, long in zip(ended, whole, strict=True))
+    assert ended != whole
+
+
+def test_a_stop_token_that_the_model_lacks_is_an_error(generator: Generator, questions: Callable[..., Any]) -> None:
+    stopped = replace(generator, decoding=Decoding(max_new_tokens=8, stop=("<|nowhere|>",)))
+    with pytest.raises(EvaluationError, match=r"stop = '<\|nowhere\|>' of the profile is no token of this model"):
+        ask(stopped, questions()[:1])
 
 
 def test_restricted_answers_are_valid_ones(generator: Generator, questions: Callable[..., Any]) -> None:
