@@ -109,6 +109,23 @@ ROWS: dict[str, list[Row]] = {
         {"subject": "natural science", "question": "Which?", "hint": hint, "choices": PLAIN, "answer": 1, "image": 1}
         for hint in ("", "Light is bright.")
     ],
+    **{
+        f"llava-interleave-{domain}": [
+            {"sample_id": str(place), "sub_task": task, "question": "<image><image>Same? A. yes B. no",
+             "question_type": kind, "answer": "A", "image_0": 1, "image_1": 2}
+            for place, kind in enumerate(("multi-choice", "open-ended"))
+        ]
+        for domain, task in (("in-domain", "RAVEN"), ("out-of-domain", "Mantis"))
+    },
+    "mmmu-pro": [
+        {"id": "test_Art_1", "subject": "Art", "question": "<image 2> or <image 1>? Which?",
+         "options": str([*PLAIN, "<image 2>"]), "answer": "B", "image_1": 1, "image_2": 2},
+    ],
+    "mmmu-pro-vision": [{"id": "test_Art_1", "subject": "Art", "options": str(PLAIN), "answer": "B", "image": 1}],
+    "video-mme": [
+        {"question_id": "001-1", "duration": "short", "videoID": "a", "question": "What happens?", "answer": "A",
+         "options": ["A. A door opens.", "B. It rains.", "C. A", "D. B"], "frames": [1, 2, 3, 4, 5, 6, 7, 8]},
+    ],
 }  # fmt: skip
 
 
@@ -501,10 +518,17 @@ TASKS = {
     "ok-vqa": ("ok_vqa", "_default_template_vqa_yaml", "utils", "ok_vqa_doc_to_text"),
     "vqav2": ("vqav2", "vqav2_val.yaml", "utils", "vqav2_doc_to_text"),
     "scienceqa-img": ("scienceqa", "scienceqa_img.yaml", "utils", "sqa_doc_to_text"),
+    "llava-interleave-in-domain": ("llava_interleave_bench", "in_domain.yaml", "utils", "doc_to_text"),
+    "llava-interleave-out-of-domain": ("llava_interleave_bench", "out_of_domain.yaml", "utils", "doc_to_text"),
+    "mmmu-pro": ("mmmu_pro", "mmmu_pro_standard.yaml", "utils", "mmmu_pro_doc_to_text"),
+    "mmmu-pro-vision": ("mmmu_pro", "mmmu_pro_vision.yaml", "utils", "mmmu_pro_doc_to_text"),
+    "video-mme": ("videomme", "videomme.yaml", "utils", "videomme_doc_to_text"),
 }
 IMAGES = {"q-bench2": ("image1", "image2"), "blink": ("image_1", "image_2", "image_3", "image_4"),
           "mvbench": ("frames",), "mantis-eval": ("images",), "muirbench": ("image_list",), "mirb": ("image_list",),
-          "mathvista": ("decoded_image",)}  # fmt: skip
+          "mathvista": ("decoded_image",), "video-mme": ("frames",),
+          "llava-interleave-in-domain": ("image_0", "image_1"),
+          "llava-interleave-out-of-domain": ("image_0", "image_1")}  # fmt: skip
 
 
 def _of_lmms_eval(repositories: OfficialRepositories) -> list[Record]:
@@ -516,7 +540,19 @@ def _of_lmms_eval(repositories: OfficialRepositories) -> list[Record]:
         settings = _task(root / "tasks" / folder / file)
         limit = settings.get("generation_kwargs", {}).get("max_new_tokens", default)
         evaluator = module("lmms_eval.tasks.mathvista.mathvista_evals")
-        with stand_ins("lmms_eval", "loguru", "dotenv", "tenacity", "Levenshtein", "openai", "requests"):
+        with stand_ins(
+            "lmms_eval",
+            "loguru",
+            "dotenv",
+            "tenacity",
+            "Levenshtein",
+            "openai",
+            "requests",
+            "rouge",
+            "cv2",
+            "decord",
+            "datasets",
+        ):
             for extra in ("mathvista.mathvista_evals", "mmbench.mmbench_evals"):
                 if extra.startswith(folder + "."):
                     evaluator = module_of(root / "tasks" / f"{extra.replace('.', '/')}.py")
@@ -545,7 +581,7 @@ def _task(file: Path) -> dict[str, Any]:
 
 
 def _images_shown(benchmark: str, row: Row) -> int:
-    if benchmark == "mmmu":
+    if benchmark in ("mmmu", "mmmu-pro"):
         return len(set(re.findall(r"<image \d>", row["question"] + row["options"])))
     cells = [row[column] for column in IMAGES.get(benchmark, ("image",))]
     return sum(len(cell) if isinstance(cell, list) else cell is not None for cell in cells)
