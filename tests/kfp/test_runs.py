@@ -16,6 +16,7 @@ import yaml
 from mantis.artifacts.checkpoint import committed
 from mantis.runs.records import State, runs
 from pipelines.kubeflow.submit import ENDED
+from tests.fixtures.own_benchmark import write_pets
 from tests.helpers.demo_scores import assert_above_chance
 from tests.helpers.kubectl import Kube
 from tests.kfp.conftest import Kfp, SubmittedRun
@@ -259,3 +260,12 @@ def mantis_status(kfp: Kfp) -> Any:
         return subprocess.run(command, env=os.environ | {"COLUMNS": "300"}, capture_output=True, text=True).stdout
 
     return call
+
+
+def test_a_benchmark_of_a_file_runs_in_pods_that_do_not_have_it(kfp: Kfp, small: SubmittedRun, tmp_path: Path) -> None:
+    file = write_pets(tmp_path / "mine")
+    model = kfp.records(small.ours)["convert"].key
+    given = {"evaluation.benchmarks": f"[{file}]"}
+    ours, theirs = kfp.started("demo", "--pipeline=evaluation", f"--model={model}", overrides=given)
+    assert kfp.ends(theirs) == "SUCCEEDED"
+    assert {(row["benchmark"], row["samples"]) for row in kfp.summary(ours)["scores"]} == {("pets", 4)}

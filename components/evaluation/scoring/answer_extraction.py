@@ -263,7 +263,8 @@ def _texts(options: tuple[str, ...]) -> tuple[str, ...]:
 def _letter_of_text(text: str, texts: tuple[str, ...]) -> str | None:
     if len(text) > 2 * max(map(len, texts), default=0) + 16:
         return None
-    same = [place for place, each in enumerate(texts) if each == _normal(text)]
+    # An option that is an image alone has no text, so that no text can name it.
+    same = [place for place, each in enumerate(texts) if each and each == _normal(text)]
     return LETTERS[same[0]] if len(same) == 1 else None
 
 

@@ -19,7 +19,7 @@ TEN = ["red"] * 8 + ["dark red"] * 2
 SAID = {
     "right": ("B", 1),
     "wrong": ("A", 0),
-    "verbose": ("Looking closely, option B fits what is shown.", 0),
+    "verbose": ("Looking closely, option B fits what is shown.", 1),
     "brackets": ("(B)", 1),
     "lower case": ("b", 1),
     "two letters": ("A or B", 0),
@@ -27,21 +27,30 @@ SAID = {
     "empty": ("", 0),
     "text": (RIGHT, 1),
     "language": ("Die richtige Antwort: B", 0),
-    "thoughts behind": ("B\nLet me check once more: A has less light.", 0),
+    "thoughts behind": ("B\nLet me check once more: A has less light.", 1),
     "stated twice": ("Final Answer: A\nFinal Answer: B", 1),
 }
 # The official rule of each metric finds these right.
 OFFICIAL = {
     "mantis": {"right", "brackets", "lower case", "text", "thoughts behind"},
     "mvbench": {"right", "brackets", "thoughts behind", "stated twice"},
-    "blink": {"right", "brackets", "lower case", "thoughts behind"},
+    "blink": {"right", "verbose", "brackets", "lower case", "text", "language", "thoughts behind", "stated twice"},
     "mmmu": {"right", "verbose", "brackets", "two letters", "language", "stated twice"},
     "mmbench": {"right", "brackets", "text", "language"},
     "mmmu-pro": {"right", "verbose", "brackets", "two letters", "language", "stated twice"},
     "seed-bench-2": {"right", "thoughts behind"},
     "scienceqa": {"right", "lower case"},
     # Without a model that finds the answer, the most similar option is taken of whatever is said, German too.
-    "mathvista": {"right", "brackets", "text", "language", "thoughts behind", "stated twice"},
+    "mathvista": {
+        "right",
+        "verbose",
+        "brackets",
+        "lower case",
+        "text",
+        "language",
+        "thoughts behind",
+        "stated twice",
+    },
 }
 # The same kinds of response to a question whose answer is a word, "red" here.
 WORDS = {
