@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from components.reporting.collect.artifact_reader import Reader
 from components.reporting.collect.collector import stored_answers, stored_scores
 from components.reporting.collect.report_schema import Answer
+from mantis.artifacts.held_out import BENCHMARK as HELD_OUT
 from mantis.artifacts.manifest import Manifest, read_manifest
 from mantis.artifacts.responses import ACTUAL, FOLDER
 from mantis.artifacts.scores import Score, skill_weights
@@ -153,7 +154,7 @@ def _arm(run: Run, notes: list[str]) -> Arm:
         raise ConfigError(
             f"run = {run.id!r} has evaluated nothing yet.", remedy=f"Look at its steps with `mantis status {run.id}`."
         )
-    ordered = [evaluations[name] for name in run.recipe.evaluation.benchmarks if name in evaluations]
+    ordered = [evaluations[name] for name in (*run.recipe.evaluation.benchmarks, HELD_OUT) if name in evaluations]
     scores = [score for manifest in ordered for score in stored_scores(reader, manifest)]
     trained = next((record.summary for record in records if record.step == "train"), {})
     arm = Arm(

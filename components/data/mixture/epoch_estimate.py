@@ -62,9 +62,13 @@ def plan_epoch(recipe: Recipe, sizes: Mapping[str, SubsetSize], *, image_tokens:
     """Estimate the epoch of `recipe` over subsets of these sizes. The recipe must name every subset (`written_out`).
 
     `image_tokens` is the number of language model positions per image. Published averages replace counts that are not
-    known. Rows that preparation will drop are still counted, since they are not known yet.
+    known. Rows that preparation will drop still count, since they are not known yet. Here `data.holdout` takes the same
+    share of each subset here; the ids of the rows decide the true share.
     """
-    epoch = epoch_of({name: size.rows for name, size in sizes.items()}, recipe.data, seed=recipe.seed)
+    rows_of = {name: size.rows for name, size in sizes.items()}
+    held_out = min(1.0, recipe.data.holdout / max(1, sum(rows_of.values())))
+    kept = {name: rows - round(rows * held_out) for name, rows in rows_of.items()}
+    epoch = epoch_of(kept, recipe.data, seed=recipe.seed)
     lines = [
         _line(recipe, name, sizes[name], drawn=len(np.unique(rows)), samples=len(rows), image_tokens=image_tokens)
         for name, rows in epoch.items()

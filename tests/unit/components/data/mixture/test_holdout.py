@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from components.data.mixture.epoch_estimate import SubsetSize, plan_epoch
 from components.data.mixture.holdout import held_out_positions, kept_rows
 from components.data.step import assemble, prepare
 from mantis.artifacts.held_out import HeldOutRow, held_out_rows
@@ -123,3 +124,13 @@ def test_the_choice_is_spread_evenly() -> None:
     quarters = Counter((chosen["a"] // 1000).tolist())
     assert all(abs(count - len(chosen["a"]) / 4) < 60 for count in quarters.values())
     assert len(kept_rows(4000, chosen["a"])) == 4000 - len(chosen["a"])
+
+
+def test_a_plan_leaves_them_out(run_on: RunOn, tmp_path: Path) -> None:
+    recipe = run_on(tmp_path, {"data.holdout": "30", "data.subsets": "[{name: first}, {name: second}]"}).recipe
+    sizes = {
+        name: SubsetSize(rows=rows, images=1.0, known="at the source")
+        for name, rows in (("first", 200), ("second", 100))
+    }
+    planned = plan_epoch(recipe, sizes, image_tokens=10)
+    assert {line.name: line.samples for line in planned.lines} == {"first": 180, "second": 90}
