@@ -2,9 +2,10 @@
 
 import errno
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark
 from components.evaluation.benchmarks.prompts import make_prompt
@@ -26,6 +27,7 @@ from mantis.progress import Progress
 from mantis.store.base import concurrently
 
 AT_ONCE = 64  # rows whose images are hashed at the same time
+BYTES_AT_ONCE = 128 << 20  # of the images of these rows, where the rows hold them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +133,9 @@ def rows_identity(folder: Path, benchmark: Benchmark, samples: list[BenchmarkSam
 def _raw_rows(folder: Path, benchmark: Benchmark, *, pictures: bool) -> Iterator[Raw]:
     rows = _rows_of_layout(folder, benchmark, pictures=pictures)
     only = benchmark.only
-    return rows if only is None else (raw for raw in rows if str(raw.row.get(only.column)) in only.values)
+    if only is None:
+        return rows
+    return (raw for raw in rows if not raw.row or str(raw.row.get(only.column)) in only.values)
 
 
 def _rows_of_layout(folder: Path, benchmark: Benchmark, *, pictures: bool) -> Iterator[Raw]:
@@ -151,13 +155,23 @@ def _rows_of_layout(folder: Path, benchmark: Benchmark, *, pictures: bool) -> It
 
 def _blocks(rows: Iterator[Raw]) -> Iterator[list[tuple[int, Raw]]]:
     block: list[tuple[int, Raw]] = []
-    for numbered in enumerate(rows):
-        block.append(numbered)
-        if len(block) == AT_ONCE:
+    size = 0
+    for number, raw in enumerate(rows):
+        block.append((number, raw))
+        size += _bytes_in(raw.row)
+        if len(block) == AT_ONCE or size > BYTES_AT_ONCE:
             yield block
-            block = []
+            block, size = [], 0
     if block:
         yield block
+
+
+def _bytes_in(value: Any) -> int:
+    """The bytes of all images within a row or a cell."""
+    if isinstance(value, bytes):
+        return len(value)
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return sum(map(_bytes_in, inner))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +201,8 @@ class _Made:
                 self.samples.append(made)
 
     def _make(self, number: int, raw: Raw) -> BenchmarkSample | Missing:
+        if raw.missing and not raw.row:
+            return self._unread(raw, number)
         try:
             row = parse_row(raw.row, number, self.benchmark)
         except RowError as error:
@@ -212,6 +228,12 @@ class _Made:
             pictures=shown,
             target=row.target,
         )
+
+    def _unread(self, raw: Raw, number: int) -> Missing:
+        """Count a row whose content cannot be read as missing. In a home-made benchmark, raise an error."""
+        if self.benchmark.hub is not None:
+            return Missing(id=str(number), skill="", reason=raw.missing)
+        raise InputError(f"{raw.origin} cannot be read: {raw.missing}.", remedy="Split the row, or shrink its images.")
 
     def _picture(self, row: BenchmarkRow, place: int) -> Picture:
         cell = row.images[place]

@@ -33,6 +33,9 @@ def raw_rows(folder: Path, files: tuple[str, ...], benchmark: Benchmark, *, pict
         lists = keywords.get(subset, {"samples": {}, "synonyms": {}, "vocabulary": {}})
         for raw in parquet_reader.raw_rows(folder, (name,), benchmark.model_copy(update={"fields": _plain(benchmark)}),
                                     pictures=pictures):  # fmt: skip
+            if not raw.row:
+                yield raw
+                continue
             own = lists["samples"].get(str(raw.row["id"]))
             added = {"subset": subset, "id": f"{subset}/{raw.row['id']}"}
             if own is None:

@@ -32,7 +32,7 @@ def raw_rows(
     for raw in parquet_reader.raw_rows(
         folder, tables, benchmark.model_copy(update={"fields": plain}), pictures=pictures
     ):
-        if not pictures:
+        if not pictures or not raw.row:
             yield raw
             continue
         path = video.path.replace("{}", str(raw.row[video.column]))
