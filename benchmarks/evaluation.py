@@ -15,8 +15,9 @@ from PIL import Image
 
 from benchmarks.rows import Row, meets
 from components.evaluation.benchmarks.sample_images import Picture
+from components.evaluation.generation.answerer import Question
 from components.evaluation.generation.generation_batches import batches
-from components.evaluation.generation.generator import Encoded, Generator, PromptEncoder, Question
+from components.evaluation.generation.generator import Encoded, Generator, PromptEncoder
 from components.evaluation.profiles.profile_catalog import Decoding
 from mantis.config.model_settings import ModelSettings
 from mantis.models.conversation import ImageSize
@@ -42,12 +43,12 @@ ASKED = (
 def generate(full: bool) -> Row:
     """Measure samples per second of a tiny model on short questions about one to eight images, each image used once."""
     answerer = _answerer()
-    asked = [answerer.encoder.encode(question) for question in _questions(QUESTIONS[full])]
+    asked = [answerer.encoder.encode(question) for question in short_questions(QUESTIONS[full])]
     peer, ours = _ask_one_by_one(answerer, asked), _ask(answerer, asked)  # warm-up
     different = sum(mine != other for mine, other in zip(ours, peer, strict=True))
     if different or len(set(peer)) < 10:
         raise RuntimeError(f"{different} of {len(peer)} answers differ; the peer has {len(set(peer))} distinct answers")
-    again = [answerer.encoder.encode(question) for question in _questions(QUESTIONS[full], about_the_same=5)]
+    again = [answerer.encoder.encode(question) for question in short_questions(QUESTIONS[full], about_the_same=5)]
     times: dict[str, list[float]] = {"peer": [], "ours": []}
     for repeat in range(REPEATS):
         logger.info("evaluation.generate: %d of %d", repeat, REPEATS)
@@ -133,7 +134,7 @@ def _rate(answerer: Generator, asked: Sequence[Encoded]) -> float:
     return len(asked) / statistics.median(seconds)
 
 
-def _questions(count: int, *, about_the_same: int = 1) -> list[Question]:
+def short_questions(count: int, *, about_the_same: int = 1) -> list[Question]:
     """Return `count` questions about one to eight images; `about_the_same` consecutive ones share their images."""
     rng = np.random.default_rng(0)
     questions: list[Question] = []

@@ -22,6 +22,7 @@ ROWS = {
     "conversion.merge": ("benchmarks.conversion_merge", "merge"),
     "conversion.store": ("benchmarks.conversion_store", "store"),
     "evaluation.generate": ("benchmarks.evaluation", "generate"),
+    "evaluation.generate_chat": ("benchmarks.evaluation_chat", "generate_chat"),
     "evaluation.rescore": ("benchmarks.rescoring", "rescore"),
 }
 

@@ -8,6 +8,7 @@ pytest_plugins = [
     for concern in (
         "api_server",
         "browser",
+        "chat_models",
         "cli",
         "conversion",
         "data",

@@ -52,6 +52,16 @@ def score_rows(benchmark: Benchmark, responses: Responses, missing: Sequence[Mis
     return [_row(benchmark, OVERALL, strata, missing, seed), *rows]
 
 
+def marked_as_sample(row: Score, drawn_from: Mapping[str, int]) -> Score:
+    """Mark a row of a random sample with the number of samples that it was drawn from, by skill.
+
+    No published figure is comparable with it.
+    """
+    whole = sum(number for skill, number in drawn_from.items() if skill != OVERALL)
+    published = tuple(each.model_copy(update={"comparable": False}) for each in row.paper)
+    return row.model_copy(update={"drawn_from": whole if row.overall else drawn_from[row.skill], "paper": published})
+
+
 def summarize(rows: Sequence[Score]) -> dict[str, Number]:
     """Flatten the rows into numbers for the manifest. `accuracy` is the headline's, else the mean over skills."""
     headline = [row for row in rows if row.overall]

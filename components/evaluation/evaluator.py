@@ -5,19 +5,20 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from components.evaluation.aggregate import score_rows, summarize
+from components.evaluation.aggregate import marked_as_sample, score_rows, summarize
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark
 from components.evaluation.benchmarks.image_merge import merged
 from components.evaluation.benchmarks.sample_images import Picture
 from components.evaluation.controls import Condition, shown
 from components.evaluation.gallery import gallery
-from components.evaluation.generation.generator import Question
+from components.evaluation.generation.answerer import REFUSED, EvaluatedModel, Question
 from components.evaluation.generation.response_cache import Answered, ResponseCache
 from components.evaluation.readers.benchmark_reader import BenchmarkSample, Missing
 from components.evaluation.scoring.score_response import score_response
-from mantis.artifacts.manifest import Manifest, Number
+from mantis.artifacts.manifest import Number
 from mantis.artifacts.responses import Response, put_responses
 from mantis.config.evaluation_settings import EvaluationSettings
+from mantis.errors import EvaluationError
 from mantis.progress import Progress
 from mantis.runs.step_runner import Run
 from mantis.schema_versions import Form, versioned
@@ -35,7 +36,8 @@ class Evaluation:
     benchmark: Benchmark
     samples: Sequence[BenchmarkSample]
     missing: Sequence[Missing]
-    model: Manifest
+    drawn_from: Mapping[str, int] | None = None  # if `samples` are a random part: all samples of each skill
+    model: EvaluatedModel
 
     def make(self, prefix: str) -> dict[str, Number]:
         """Write responses/, scores.json and gallery.json under `prefix`. Returns the numbers for the manifest.
@@ -47,9 +49,24 @@ class Evaluation:
         answered, responses = self._answers(views)
         for name in conditions:
             put_responses(self.run.store, prefix, name, responses[name])
-        rows = score_rows(self.benchmark, responses, self.missing, seed=self.run.recipe.seed)
+        given = {response.id for response in responses["actual"]}
+        refused = [
+            Missing(id=sample.id, skill=sample.skill, reason=REFUSED)
+            for sample in self.samples
+            if sample.id not in given
+        ]
+        if not given:
+            raise EvaluationError(
+                f"The model's service refuses all {len(refused)} samples of {self.benchmark.name}.",
+                remedy="The warnings above give its reasons.",
+            )
+        rows = score_rows(self.benchmark, responses, [*self.missing, *refused], seed=self.run.recipe.seed)
+        if self.drawn_from is not None:
+            rows = [marked_as_sample(row, self.drawn_from) for row in rows]
         self._put(f"{prefix}/scores.json", versioned(Form.SCORES, {"scores": [row.stored() for row in rows]}))
-        shown_answers = gallery(self.benchmark, self.samples, responses["actual"])
+        shown_answers = gallery(
+            self.benchmark, [sample for sample in self.samples if sample.id in given], responses["actual"]
+        )
         self._put(f"{prefix}/gallery.json", versioned(Form.GALLERY, {"answers": shown_answers}))
         for row in rows:
             share, samples, chance = f"{row.accuracy:.1%}", f"{row.samples:,}", f"{row.chance:.0%}"
@@ -67,7 +84,17 @@ class Evaluation:
     def _answers(self, views: Mapping[Condition, View]) -> tuple[Answered, dict[Condition, list[Response]]]:
         """Ask all conditions together. So they share batches, and with them the features of their images."""
         asked = [(name, place, pictures) for name, view in views.items() for place, pictures in view.items()]
-        questions = [self._question(self.samples[place], pictures, name) for name, place, pictures in asked]
+        questions = [
+            question_of(
+                self.samples[place],
+                pictures,
+                self._settings,
+                # Without its images a model may answer nothing or ramble. Its score would fall below chance and prove
+                # nothing. So a control must choose a valid answer. The sample itself may be answered with any text.
+                allowed=() if name == "actual" else self.samples[place].valid_answers(self.benchmark),
+            )
+            for name, place, pictures in asked
+        ]
         progress = Progress(label=self.benchmark.title, total=len(questions), unit="answers")
         asking = ResponseCache(
             run=self.run, benchmark=self.benchmark, decoding=self.benchmark.resolved.decoding, model=self.model
@@ -75,17 +102,9 @@ class Evaluation:
         answered = asking.responses(questions, progress.advance)
         responses: dict[Condition, list[Response]] = {name: [] for name in views}
         for (name, place, pictures), text in zip(asked, answered.responses, strict=True):
-            responses[name].append(self._judge(self.samples[place], pictures, text))
+            if text is not None:
+                responses[name].append(self._judge(self.samples[place], pictures, text))
         return answered, responses
-
-    def _question(self, sample: BenchmarkSample, pictures: tuple[Picture, ...], condition: Condition) -> Question:
-        # Without its images a model may answer nothing or ramble. Its score would fall below chance and prove nothing.
-        # So a control must choose a valid answer. The sample itself may be answered with any text.
-        allowed = () if condition == "actual" else sample.valid_answers(self.benchmark)
-        prompt = sample.prompt
-        if self._settings.layout == "merge":
-            prompt, pictures = merged(prompt, pictures)
-        return Question(id=sample.id, prompt=prompt, pictures=pictures, allowed=allowed)
 
     def _judge(self, sample: BenchmarkSample, pictures: tuple[Picture, ...], text: str) -> Response:
         judged = score_response(text, sample.target, self.benchmark.metric)
@@ -100,3 +119,17 @@ class Evaluation:
             target=sample.target.to_json(),
             **judged.stored(self._settings.scoring),
         )
+
+
+def question_of(
+    sample: BenchmarkSample,
+    pictures: tuple[Picture, ...],
+    settings: EvaluationSettings,
+    *,
+    allowed: tuple[str, ...] = (),
+) -> Question:
+    """Make the question about `pictures` that a model is asked for a sample."""
+    prompt = sample.prompt
+    if settings.layout == "merge":
+        prompt, pictures = merged(prompt, pictures)
+    return Question(id=sample.id, prompt=prompt, pictures=pictures, allowed=allowed)

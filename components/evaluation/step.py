@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import ExitStack
+from typing import Any
 
 from components.evaluation.benchmarks.benchmark_catalog import (
     Benchmark,
@@ -9,8 +10,11 @@ from components.evaluation.benchmarks.benchmark_catalog import (
     load_benchmark,
 )
 from components.evaluation.benchmarks.benchmark_mirror import check_mirrors
+from components.evaluation.generation.answerer import EvaluatedModel
+from components.evaluation.generation.evaluated_models import FamilyModel
 from components.evaluation.readers import held_out_reader
 from components.evaluation.readers.benchmark_source import BenchmarkSource, open_benchmark_source
+from components.evaluation.readers.stratified_sample import population, stratified
 from mantis.artifacts.held_out import BENCHMARK as HELD_OUT
 from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.manifest import Manifest, Number
@@ -38,15 +42,15 @@ def _benchmarks(run: Run) -> list[Benchmark]:
     settings = run.recipe.evaluation
     if not settings.benchmarks and not run.recipe.data.holdout:
         raise ConfigError("evaluation.benchmarks is empty.", remedy=f"Choose from {', '.join(known_benchmarks())}.")
-    return [_load(run, name) for name in settings.benchmarks]
+    return [_load(run, name, run.recipe.model.family) for name in settings.benchmarks]
 
 
-def _load(run: Run, name: str) -> Benchmark:
+def _load(run: Run, name: str, family: str) -> Benchmark:
     recipe = run.recipe
     return load_benchmark(
         name,
         profile=recipe.evaluation.profile,
-        family=recipe.model.family,
+        family=family,
         own=recipe.evaluation.own_benchmarks,
     )
 
@@ -75,13 +79,29 @@ def check_benchmarks(run: Run) -> None:
 
 
 def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
-    """Evaluate `model` on `benchmark`: responses, scores and gallery. Responses in the store are reused.
+    """Evaluate a model of the recipe's family on `benchmark`. It does and raises what `evaluate_model` does."""
+    family = FamilyModel(manifest=model, settings=run.recipe.model)
+    return evaluate_model(run, benchmark, family, described_by=run.recipe.model.identity())
+
+
+def evaluate_model(
+    run: Run, benchmark: str, model: EvaluatedModel, *, described_by: dict[str, Any] | None = None
+) -> Manifest:
+    """Evaluate any `model` on `benchmark`: responses, scores and gallery. Responses in the store are reused.
+
+    `described_by` enters the result's address beside the model's fingerprint; without it, `model.identity()` does.
 
     Raises:
-        ConfigError, EvaluationError: as in `resolve_benchmarks`.
+        ConfigError: as in `resolve_benchmarks`; or the recipe asks for controls, and the model cannot be restricted.
+        EvaluationError: as in `resolve_benchmarks`; or the model cannot answer.
         InputError: the benchmark's samples cannot be read.
     """
     settings = run.recipe.evaluation
+    if settings.controls and not model.restricts:
+        raise ConfigError(
+            f"evaluation.controls = {', '.join(settings.controls)}, but this model cannot be held to valid answers.",
+            remedy="Set evaluation.controls=[]. A control that may answer anything proves nothing.",
+        )
     step = f"evaluate-{benchmark}"
     with ExitStack() as opened:
         with failure_recorded(run, step):
@@ -93,23 +113,26 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
             config={
                 "benchmark": described.revision(),
                 "source": source.identity,
-                "model": run.recipe.model.identity(),  # its chat template, which the weights do not determine
+                # e.g. the chat template, which the weights do not determine
+                "model": described_by or {**model.identity(), "revision": model.revision},
                 "decoding": described.resolved.decoding.model_dump(),
-                "evaluation": settings.identity("layout", "scoring", "controls"),
+                "evaluation": settings.identity("layout", "scoring", "controls", "limit"),
                 "recipe": run.recipe.identity("seed"),
             },
-            inputs={"model": model},
-            parts={"model": model.fingerprint, "benchmark": benchmark},
+            inputs={"model": model.manifest},
+            parts={"model": model.manifest.fingerprint, "benchmark": benchmark},
         )
 
         def work(prefix: str) -> dict[str, Number]:
             read = source.read()  # before torch is imported, since the generator forks processes
             from components.evaluation.evaluator import Evaluation
 
+            samples = stratified(read.samples, described, limit=settings.limit, seed=run.recipe.seed)
             evaluation = Evaluation(
                 run=run,
                 benchmark=described,
-                samples=read.samples,
+                samples=samples,
+                drawn_from=population(read.samples) if len(samples) < len(read.samples) else None,
                 missing=read.missing,
                 model=model,
             )
@@ -117,18 +140,18 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
             if benchmark == HELD_OUT:
                 from components.evaluation.held_out_scores import put_held_out_scores
 
-                summary |= put_held_out_scores(run, prefix, model, described.resolved.decoding, read.samples)
+                summary |= put_held_out_scores(run, prefix, model.manifest, described.resolved.decoding, samples)
             return summary
 
         return run_step(run, task, work)
 
 
-def _described(run: Run, benchmark: str, model: Manifest, opened: ExitStack) -> tuple[Benchmark, BenchmarkSource]:
+def _described(run: Run, benchmark: str, model: EvaluatedModel, opened: ExitStack) -> tuple[Benchmark, BenchmarkSource]:
     """The benchmark with its profile, and the source of its samples, open until `opened` ends."""
     if benchmark == HELD_OUT:
-        mixture, rows = held_out_reader.held_out_mixture(run.store, model)
+        mixture, rows = held_out_reader.held_out_mixture(run.store, model.manifest)
         held_out = opened.enter_context(held_out_reader.open_held_out_source(run.store, mixture, rows))
         return held_out_reader.held_out_benchmark(rows), held_out
-    described = _load(run, benchmark)
+    described = _load(run, benchmark, model.family)
     source = opened.enter_context(open_benchmark_source(run.recipe, described, run.store))
     return described, source

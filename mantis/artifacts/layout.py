@@ -97,6 +97,8 @@ class ArtifactKind(StrEnum):
     CONTAMINATION = "contamination", "contamination/<fingerprint>"
     CHECKPOINT = "checkpoint", "checkpoints/<fingerprint>"
     MODEL = "model", "models/<fingerprint>"
+    # A model outside of the store that was evaluated: a folder, or a service. The artifact has no files.
+    EXTERNAL_MODEL = "external-model", "external-models/<fingerprint>"
     EVALUATION = "evaluation", "evaluations/<model>/<benchmark>/<fingerprint>"
     REPORT = "report", "reports/<run>"
 

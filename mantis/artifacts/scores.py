@@ -44,6 +44,7 @@ class Score(_ScoreForm):
     aggregation: str | None = None  # only in the row that stands for all skills of a benchmark
     groups: dict[str, str] = {}  # of a grouped headline: the group of each skill
     samples: int
+    drawn_from: int | None = None  # samples of the whole benchmark or skill, if `samples` are a random part of them
     missing: int = 0
     accuracy: float
     low: float
@@ -68,6 +69,11 @@ class Score(_ScoreForm):
     def title(self) -> str:
         """What a person calls the skill."""
         return self.label or self.skill
+
+    @property
+    def counted(self) -> str:
+        """The number of samples as a person reads it; of a random sample, also how many it was drawn from."""
+        return f"{self.samples:,}" if self.drawn_from is None else f"{self.samples:,} of {self.drawn_from:,}"
 
     @property
     def overall(self) -> bool:

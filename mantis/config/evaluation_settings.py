@@ -32,6 +32,12 @@ class EvaluationSettings(Settings):
         "layout, stop tokens, token limit and rule.",
     )
     samples_per_skill: int = Field(500, ge=1, description="Held-out instances per skill of generated benchmarks.")
+    limit: int | None = Field(
+        None,
+        ge=1,
+        description="Samples of each benchmark, drawn in strata: every skill is in them. The scores call them a "
+        "sample. null means all samples.",
+    )
     scoring: Literal["official", "strict"] = Field(
         "official",
         description="Score of the headline: the rule of the profile, or `strict`. Both are always computed.",

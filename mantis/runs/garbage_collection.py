@@ -52,7 +52,10 @@ def garbage(store: ObjectStore, *, without: frozenset[str] = frozenset()) -> lis
     for heap in _heaps(store):
         under_way = heap.key.rpartition("/")[2] in fingerprints
         journal = RESPONSES.parse(heap.key)
-        responded = journal is not None and ArtifactKind.MODEL.address(fingerprint=journal["model"]) in keys
+        responded = journal is not None and any(
+            kind.address(fingerprint=journal["model"]) in keys
+            for kind in (ArtifactKind.MODEL, ArtifactKind.EXTERNAL_MODEL)
+        )
         if heap.key in keys | reports or under_way or responded or _brought(store, heap):
             continue
         found.append(heap)

@@ -16,6 +16,7 @@ from components.conversion import step as conversion_step
 from components.data import step as data_step
 from components.evaluation import step as evaluation_step
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+from components.evaluation.generation.evaluated_models import FamilyModel
 from components.evaluation.generation.response_cache import ResponseCache
 from components.reporting import step as reporting_step
 from components.training import step as training_step
@@ -141,7 +142,8 @@ def _all_steps(run: Run, found: dict[str, str]) -> None:
 
 def _responses(run: Run, benchmark: str, model: Manifest) -> str:
     described = load_benchmark(benchmark, profile=run.recipe.evaluation.profile, family=run.recipe.model.family)
-    asking = ResponseCache(run=run, benchmark=described, decoding=described.resolved.decoding, model=model)
+    family = FamilyModel(manifest=model, settings=run.recipe.model)
+    asking = ResponseCache(run=run, benchmark=described, decoding=described.resolved.decoding, model=family)
     return asking.prefix.rpartition("/")[2]
 
 

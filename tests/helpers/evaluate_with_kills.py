@@ -1,7 +1,7 @@
 """Evaluate again and again, with SIGKILL at random moments, then once to the end; print the events as JSON.
 
-`python -m tests.helpers.evaluate_with_kills STORE RECIPE MODEL_MANIFEST KILLS WORKERS`. Each life is WORKERS forked
-processes that evaluate the same.
+`python -m tests.helpers.evaluate_with_kills STORE RECIPE MODEL KILLS WORKERS`. Each life is WORKERS forked processes
+that evaluate the same. MODEL is the manifest of a model in the store, a folder, or the URL of an endpoint.
 """
 
 import json
@@ -14,33 +14,60 @@ from pathlib import Path
 from typing import Any
 
 from components.evaluation import evaluator  # noqa: F401  (torch, imported once for all lives)
+from components.evaluation.generation.answerer import EvaluatedModel
+from components.evaluation.generation.chat_endpoint import OpenEndpoint
+from components.evaluation.generation.chat_generator import ChatGenerator
+from components.evaluation.generation.evaluated_models import FamilyModel, model_behind, model_in_folder
 from components.evaluation.generation.generator import Generator
-from components.evaluation.step import evaluate
-from mantis.artifacts.manifest import Manifest, load_manifest
+from components.evaluation.step import evaluate, evaluate_model
+from mantis.artifacts.manifest import load_manifest
 from mantis.config.recipe import parse_recipe
 from mantis.runs.step_runner import Run
 from mantis.store.opening import open_store
 
-QUESTIONS_BEFORE_THE_LAST_KILL = 100  # of 178
+QUESTIONS_BEFORE_THE_LAST_KILL = {True: 100, False: 30}  # with controls 178 are asked, without 60
 
 
-def live(run: Run, model: Manifest, asked: Path) -> None:
+def model_at(run: Run, address: str) -> EvaluatedModel:
+    if "://" in address:
+        return model_behind(address, "some-model", fields={}, concurrency=4)
+    if Path(address).is_dir():
+        return model_in_folder(address)
+    return FamilyModel(manifest=load_manifest(address), settings=run.recipe.model)
+
+
+def live(run: Run, model: EvaluatedModel, asked: Path) -> None:
     """One life: evaluates, and notes in `asked` each question that it begins to answer."""
-    generate = Generator._generate
 
-    def noted(self: Any, inputs: Any) -> Any:
+    def note(questions: Any) -> None:
         with asked.open("a") as file:
-            file.write(
-                "".join(f"{question.id} {question.allowed} {len(inputs.questions)}\n" for question in inputs.questions)
-            )
+            file.write("".join(f"{question.id} {question.allowed} {len(questions)}\n" for question in questions))
         time.sleep(0.03)  # a model that takes its time, or it would be done before it is killed
-        return generate(self, inputs)
 
-    Generator._generate = noted  # type: ignore[method-assign]
-    evaluate(run, "demo-multi", model)
+    family, chat, request = Generator._generate, ChatGenerator._generate, OpenEndpoint._respond
+
+    def noted_family(self: Any, inputs: Any) -> Any:
+        note(inputs.questions)
+        return family(self, inputs)
+
+    def noted_chat(self: Any, batch: Any, inputs: Any) -> Any:
+        note([each.question for each in batch])
+        return chat(self, batch, inputs)
+
+    def noted_request(self: Any, question: Any) -> Any:
+        note([question])
+        return request(self, question)
+
+    Generator._generate = noted_family  # type: ignore[method-assign]
+    ChatGenerator._generate = noted_chat  # type: ignore[method-assign]
+    OpenEndpoint._respond = noted_request  # type: ignore[method-assign]
+    if isinstance(model, FamilyModel):
+        evaluate(run, "demo-multi", model.manifest)
+    else:
+        evaluate_model(run, "demo-multi", model)
 
 
-def fork(run: Run, model: Manifest, asked: Path) -> int:
+def fork(run: Run, model: EvaluatedModel, asked: Path) -> int:
     child = os.fork()
     if child:
         return child
@@ -61,10 +88,11 @@ def main(store_url: str, recipe: str, model: str, kills: str, workers: str) -> N
     run = Run(id="killed", store=store, recipe=parse_recipe(Path(recipe).read_text(), origin=recipe))
     asked = Path(recipe).with_suffix(".asked")
     asked.touch()
-    manifest, rng, killed = load_manifest(model), random.Random(4), 0
+    manifest, rng, killed = model_at(run, model), random.Random(4), 0
+    before_the_last = QUESTIONS_BEFORE_THE_LAST_KILL[bool(run.recipe.evaluation.controls)]
     for _ in range(int(kills)):
         children = [fork(run, manifest, asked) for _ in range(int(workers))]
-        begun = lines(asked) + rng.randint(0, QUESTIONS_BEFORE_THE_LAST_KILL // int(kills))
+        begun = lines(asked) + rng.randint(0, before_the_last // int(kills))
         while lines(asked) < begun:
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.2))

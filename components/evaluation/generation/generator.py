@@ -1,9 +1,9 @@
 """Generates greedy responses in left-padded batches. A response is the same as in a batch of one."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoTokenizer, GenerationConfig
 
-from components.evaluation.benchmarks.sample_images import Picture
+from components.evaluation.generation.allowed_answers import only_allowed
+from components.evaluation.generation.answerer import PreparedQuestion, Question, batches_by_cost
 from components.evaluation.generation.generation_batches import Cost
+from components.evaluation.generation.workers import devices
 from components.evaluation.profiles.profile_catalog import END_OF_TEXT, Decoding
+from mantis.config.evaluation_settings import EvaluationSettings
 from mantis.config.model_settings import ModelSettings
 from mantis.errors import EvaluationError
 from mantis.models.conversation import Conversation, Turn
@@ -24,27 +27,14 @@ from mantis.models.family import Family, Processor
 from mantis.models.packed_batch import Pixels
 from mantis.models.registry import family
 
-REVISION = 1  # raise when the same question would get another response: every response is then generated again
 AHEAD = 2  # batches whose images are decoded while the model generates
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """One question: the user's turn, its images, and the answers that are allowed (empty: any text)."""
-
-    id: str
-    prompt: str
-    pictures: tuple[Picture, ...]
-    allowed: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoded:
+class Encoded(PreparedQuestion):
     """A question as tokens, with its cost."""
 
-    question: Question
     tokens: list[int]
-    cost: Cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +115,7 @@ class Generator:
                 eos_token_id=stops,
                 pad_token_id=processor.tokenizer.pad_token_id,
             ),
-            prefix_allowed_tokens_fn=self._only_allowed(inputs.questions, width, end),
+            prefix_allowed_tokens_fn=only_allowed(processor.tokenizer, inputs.questions, width, end),
         )
         return [self._text(tokens, stops) for tokens in output[:, width:].tolist()]
 
@@ -153,38 +143,36 @@ class Generator:
         tokens = list(takewhile(lambda token: token not in stops, tokens))
         return str(self.encoder.processor.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
-    def _only_allowed(
-        self, questions: Sequence[Question], width: int, end: int
-    ) -> Callable[[int, Tensor], list[int]] | None:
-        if not any(question.allowed for question in questions):
-            return None
-        trees = {answers: self._tree(answers, end) for answers in {question.allowed for question in questions}}
-        everything = list(range(len(self.encoder.processor.tokenizer)))
 
-        def allowed(row: int, tokens: Tensor) -> list[int]:
-            if not questions[row].allowed:
-                return everything
-            node = trees[questions[row].allowed]
-            for token in tokens[width:].tolist():
-                node = node.following.get(token, Node())
-            return list(node.following) or [end]
+@dataclass(frozen=True, kw_only=True)
+class OpenFamilyModel:
+    """A model folder of one of our families, with its prompt encoder."""
 
-        return allowed
+    folder: Path
+    settings: ModelSettings
+    decoding: Decoding
+    encoder: PromptEncoder
 
-    def _tree(self, answers: tuple[str, ...], end: int) -> "Node":
-        root = Node()
-        for text in answers:
-            node = root
-            for token in [*self.encoder.processor.tokenizer.encode(text, add_special_tokens=False), end]:
-                node = node.following.setdefault(token, Node())
-        return root
+    def prepare(self, questions: Sequence[Question]) -> list[Encoded]:
+        """Encode every question as tokens."""
+        return [self.encoder.encode(question) for question in questions]
+
+    def plan(self, prepared: Sequence[Encoded], settings: EvaluationSettings) -> list[list[Encoded]]:
+        """Group questions of similar length."""
+        return batches_by_cost(prepared, settings, self.decoding)
+
+    def devices(self, processes: int) -> list[str]:
+        """One per GPU, else the CPU."""
+        return devices(processes)
+
+    def load(self, device: str) -> Generator:
+        """Load the weights. It raises the errors of `load_generator`."""
+        return load_generator(self.folder, self.settings, self.decoding, device)
 
 
-@dataclass(frozen=True)
-class Node:
-    """A node in the tree of allowed answers. `following` maps the next token to the next node."""
-
-    following: dict[int, "Node"] = field(default_factory=dict)
+def open_family_model(folder: Path, settings: ModelSettings, decoding: Decoding) -> OpenFamilyModel:
+    """Load the tokenizer of a model folder. It raises the errors of `load_encoder`."""
+    return OpenFamilyModel(folder=folder, settings=settings, decoding=decoding, encoder=load_encoder(folder, settings))
 
 
 def load_encoder(folder: Path, settings: ModelSettings) -> PromptEncoder:

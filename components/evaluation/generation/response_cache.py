@@ -9,21 +9,11 @@ from functools import cached_property
 from pathlib import Path
 
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark
-from components.evaluation.generation.generation_batches import batches
-from components.evaluation.generation.generator import (
-    REVISION,
-    Encoded,
-    Generator,
-    Question,
-    load_encoder,
-    load_generator,
-)
+from components.evaluation.generation.answerer import EvaluatedModel, Question
 from components.evaluation.generation.journal import Journal, JournalEntry
-from components.evaluation.generation.workers import Batch, BatchQueue, answer, devices
+from components.evaluation.generation.workers import Batch, BatchQueue, answer
 from components.evaluation.profiles.profile_catalog import Decoding
-from components.evaluation.readers.benchmark_source import local_copy
 from mantis.artifacts.layout import responses_key
-from mantis.artifacts.manifest import Manifest
 from mantis.config.evaluation_settings import EvaluationSettings
 from mantis.hashing import fingerprint
 from mantis.runs.step_runner import Run
@@ -33,9 +23,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """A response to every question, in order. `generated` counts the new ones; `seconds` is the time of the call."""
+    """A response to every question, in order; None: the model's service refused to answer.
 
-    responses: list[str]
+    `generated` counts the new ones; `seconds` is the time of the call.
+    """
+
+    responses: list[str | None]
     generated: int
     seconds: float
 
@@ -47,7 +40,7 @@ class ResponseCache:
     run: Run
     benchmark: Benchmark
     decoding: Decoding
-    model: Manifest
+    model: EvaluatedModel
 
     def responses(self, questions: Sequence[Question], done: Callable[[int], object]) -> Answered:
         """Answer every question. Each call of `done(n)` reports that n more questions have a response."""
@@ -60,15 +53,15 @@ class ResponseCache:
             self._generate(journal, missing, done)
             journal.refresh()
         return Answered(
-            responses=[journal.response(key) for key in keys],
-            generated=len(missing),
+            responses=[journal.response(key) if key in journal else None for key in keys],
+            generated=sum(key in journal for key in missing),
             seconds=time.monotonic() - began,
         )
 
     @property
     def prefix(self) -> str:
         """The key prefix of the journal. Its benchmark only keeps journals small: no key contains it."""
-        return responses_key(self.model.fingerprint, self.benchmark.name, fingerprint(self._identity))
+        return responses_key(self.model.manifest.fingerprint, self.benchmark.name, fingerprint(self._identity))
 
     def key(self, question: Question) -> str:
         """Hash of everything that decides the response: the model, the prompt's text, the images and the decoding.
@@ -87,13 +80,9 @@ class ResponseCache:
     @cached_property
     def _identity(self) -> dict[str, object]:
         return {
-            "model": {
-                "weights": self.model.fingerprint,
-                # What the prompt encoder reads, and the weights do not determine.
-                "encoder": self.run.recipe.model.identity("family", "prompt", "image"),
-            },
+            "model": {"weights": self.model.manifest.fingerprint, **self.model.identity()},
             "decoding": {
-                "revision": REVISION,
+                "revision": self.model.revision,
                 # A new field of the decoding leaves the keys of profiles without it.
                 **self.decoding.model_dump(mode="json", exclude_defaults=True),
             },
@@ -105,34 +94,24 @@ class ResponseCache:
 
     def _generate(self, journal: Journal, missing: dict[str, Question], done: Callable[[int], object]) -> None:
         with tempfile.TemporaryDirectory(prefix="mantis-model-") as temporary:
-            folder = local_copy(self.run.store, self.model.key, Path(temporary))
-            encoder = load_encoder(folder, self.run.recipe.model)
-            encoded = [encoder.encode(question) for question in missing.values()]
-            on = devices(self._settings.processes)
-            logger.info("%s: answering %s questions on %s", self.benchmark.title, f"{len(encoded):,}", ", ".join(on))
-            answer(self._work(journal, encoded), self._loader(folder), on, done)
+            model = self.model.open(self.run.store, self.decoding, Path(temporary))
+            prepared = model.prepare(list(missing.values()))
+            on = model.devices(self._settings.processes)
+            logger.info("%s: answering %s questions on %s", self.benchmark.title, f"{len(prepared):,}", ", ".join(on))
+            answer(self._work(journal, model.plan(prepared, self._settings)), model.load, on, done)
 
-    def _work(self, journal: Journal, encoded: Sequence[Encoded]) -> BatchQueue:
-        keys = {id(each): self.key(each.question) for each in encoded}
-
+    def _work(self, journal: Journal, plan: Sequence[Batch]) -> BatchQueue:
         def unanswered(batch: Batch) -> Batch:
             journal.refresh()  # another worker may have started on the same benchmark
-            return [each for each in batch if keys[id(each)] not in journal]
+            return [each for each in batch if self.key(each.question) not in journal]
 
-        def keep(batch: Batch, responses: list[str]) -> None:
-            journal.add(
-                JournalEntry(key=keys[id(each)], id=each.question.id, response=response)
+        def keep(batch: Batch, responses: Sequence[str | None]) -> None:
+            entries = [
+                JournalEntry(key=self.key(each.question), id=each.question.id, response=response)
                 for each, response in zip(batch, responses, strict=True)
-            )
+                if response is not None
+            ]
+            if entries:
+                journal.add(entries)
 
-        plan = batches(
-            [each.cost for each in encoded],
-            new_tokens=self.decoding.max_new_tokens,
-            batch_tokens=self._settings.batch_tokens,
-            batch_patches=self._settings.batch_patches,
-        )
-        asked = [[encoded[place] for place in batch] for batch in plan]
-        return BatchQueue(batches=asked, unanswered=unanswered, keep=keep)
-
-    def _loader(self, folder: Path) -> Callable[[str], Generator]:
-        return lambda device: load_generator(folder, self.run.recipe.model, self.decoding, device)
+        return BatchQueue(batches=plan, unanswered=unanswered, keep=keep)

@@ -10,9 +10,7 @@ from multiprocessing.context import ForkProcess
 from queue import Empty
 from typing import Any
 
-import torch
-
-from components.evaluation.generation.generator import Encoded, Generator
+from components.evaluation.generation.answerer import Answerer
 from mantis.errors import EvaluationError, MantisError
 from mantis.processes import die_with_parent
 
@@ -20,9 +18,9 @@ logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LOOKS = 1.0  # between two checks whether a process has died
 
-Batch = Sequence[Encoded]
-Load = Callable[[str], Generator]  # loads a generator onto a device: "cpu", "cuda:0"
-Keep = Callable[[Batch, list[str]], None]  # stores the responses of a batch
+Batch = Sequence[Any]  # of one kind of PreparedQuestion, which the model's own `prepare` makes
+Load = Callable[[str], Answerer[Any]]  # loads a model onto a device: "cpu", "cuda:0"
+Keep = Callable[[Batch, Sequence[str | None]], None]  # stores the responses of a batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +37,8 @@ class BatchQueue:
 
 def devices(processes: int) -> list[str]:
     """Choose a device for each process. `processes` = 0 means one per GPU or, without GPUs, one on the CPU."""
+    import torch  # a service is asked without it
+
     gpus = torch.cuda.device_count()  # asks the driver, since CUDA must not be initialized before a fork
     if not gpus:
         return ["cpu"] * max(1, processes)
@@ -74,7 +74,7 @@ def answer(work: BatchQueue, load: Load, on: Sequence[str], done: Callable[[int]
             process.join()
 
 
-def _serve(work: BatchQueue, answerer: Generator, numbers: Iterator[int], done: Callable[[int], object]) -> None:
+def _serve(work: BatchQueue, answerer: Answerer[Any], numbers: Iterator[int], done: Callable[[int], object]) -> None:
     asked: list[Batch] = []
 
     def batches() -> Iterator[Batch]:
@@ -92,6 +92,8 @@ def _serve(work: BatchQueue, answerer: Generator, numbers: Iterator[int], done: 
 
 
 def _child(work: BatchQueue, load: Load, device: str, count: int, taken: Any, told: Any) -> None:
+    import torch
+
     die_with_parent(signal.SIGKILL)
     torch.set_num_threads(max(1, torch.get_num_threads() // count))
 

@@ -32,8 +32,10 @@ class BenchmarkSource:
 
 
 @contextmanager
-def open_benchmark_source(recipe: Recipe, benchmark: Benchmark, store: ObjectStore) -> Iterator[BenchmarkSource]:
-    """Open the source of `benchmark`. Its images can be read until the context ends.
+def open_benchmark_source(
+    recipe: Recipe, benchmark: Benchmark, store: ObjectStore, *, pictures: bool = True
+) -> Iterator[BenchmarkSource]:
+    """Open the source of `benchmark`. Its images can be read until the context ends; none if `pictures` is False.
 
     Your own benchmark has its files in `store` if it is `stored`, else in its own `source`. For every other one
     `evaluation.source` decides:
@@ -48,15 +50,15 @@ def open_benchmark_source(recipe: Recipe, benchmark: Benchmark, store: ObjectSto
     with tempfile.TemporaryDirectory(prefix="mantis-benchmark-") as temporary:
         root = Path(temporary)
         if benchmark.stored:
-            yield _mirrored(find_mirror(store, benchmark), store, benchmark, root)
+            yield _mirrored(find_mirror(store, benchmark), store, benchmark, root, pictures)
         elif benchmark.source:
-            yield _given(_folder(benchmark.source, "", root), benchmark, root)
+            yield _given(_folder(benchmark.source, "", root), benchmark, root, pictures)
         elif named == GENERATED:
-            yield _generated(recipe, benchmark, root)
+            yield _generated(recipe, benchmark, root, pictures)
         elif named == MIRROR:
-            yield _mirrored(find_mirror(store, benchmark), store, benchmark, root)
+            yield _mirrored(find_mirror(store, benchmark), store, benchmark, root, pictures)
         else:
-            yield _given(_folder(named, benchmark.name, root), benchmark, root)
+            yield _given(_folder(named, benchmark.name, root), benchmark, root, pictures)
 
 
 def local_copy(store: ObjectStore, prefix: str, temporary: Path) -> Path:
@@ -82,8 +84,10 @@ def _folder(source: str, name: str, temporary: Path) -> Path:
     return Path(source).expanduser() / name
 
 
-def _given(folder: Path, benchmark: Benchmark, temporary: Path) -> BenchmarkSource:
+def _given(folder: Path, benchmark: Benchmark, temporary: Path, pictures: bool) -> BenchmarkSource:
     spool = temporary / "pictures"
+    if not pictures:  # to score given answers: nothing is stored that an identity would tell apart
+        return BenchmarkSource(identity={}, read=lambda: read_and_log(folder, benchmark, spool=spool, pictures=False))
     if benchmark.layout != "json":  # gigabytes: hashed now, but read only if a question has no response yet
         identity = {"content": files_identity(folder)}
         return BenchmarkSource(identity=identity, read=lambda: read_and_log(folder, benchmark, spool=spool))
@@ -91,22 +95,24 @@ def _given(folder: Path, benchmark: Benchmark, temporary: Path) -> BenchmarkSour
     return BenchmarkSource(identity={"content": rows_identity(folder, benchmark, read.samples)}, read=lambda: read)
 
 
-def _mirrored(manifest: Manifest, store: ObjectStore, benchmark: Benchmark, temporary: Path) -> BenchmarkSource:
+def _mirrored(
+    manifest: Manifest, store: ObjectStore, benchmark: Benchmark, temporary: Path, pictures: bool
+) -> BenchmarkSource:
     def read() -> Samples:
         folder = local_copy(store, mirrored_files(manifest.key), temporary)
-        return read_and_log(folder, benchmark, spool=temporary / "pictures")
+        return read_and_log(folder, benchmark, spool=temporary / "pictures", pictures=pictures)
 
     return BenchmarkSource(identity={"mirror": manifest.fingerprint}, read=read)
 
 
-def _generated(recipe: Recipe, benchmark: Benchmark, temporary: Path) -> BenchmarkSource:
+def _generated(recipe: Recipe, benchmark: Benchmark, temporary: Path, pictures: bool) -> BenchmarkSource:
     from mantis import synthetic
 
     amount = recipe.evaluation.samples_per_skill
 
     def read() -> Samples:
         synthetic.write_demo_benchmark(temporary, benchmark.name, seed=recipe.seed, samples_per_skill=amount)
-        return read_and_log(temporary / benchmark.name, benchmark, spool=temporary / "pictures")
+        return read_and_log(temporary / benchmark.name, benchmark, spool=temporary / "pictures", pictures=pictures)
 
     identity = {
         "generated": synthetic.REVISION,

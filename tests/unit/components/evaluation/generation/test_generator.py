@@ -11,8 +11,9 @@ from PIL import Image
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
 from components.evaluation.benchmarks.image_merge import merged
 from components.evaluation.benchmarks.sample_images import Picture
+from components.evaluation.generation.answerer import Question
 from components.evaluation.generation.generation_batches import Cost, batches
-from components.evaluation.generation.generator import Generator, Question
+from components.evaluation.generation.generator import Generator
 from components.evaluation.profiles.profile_catalog import Decoding
 from components.evaluation.readers.benchmark_reader import read_benchmark
 from mantis.errors import EvaluationError

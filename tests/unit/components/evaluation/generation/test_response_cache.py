@@ -6,7 +6,8 @@ import pytest
 
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark, Skill, load_benchmark
 from components.evaluation.benchmarks.sample_images import grey_picture
-from components.evaluation.generation.generator import Question
+from components.evaluation.generation.answerer import Question
+from components.evaluation.generation.evaluated_models import FamilyModel
 from components.evaluation.generation.response_cache import ResponseCache
 from components.evaluation.profiles.profile_catalog import Decoding
 from mantis.artifacts.manifest import Manifest
@@ -26,7 +27,7 @@ def key(run: Run, model: Manifest, *, benchmark: Benchmark | None = None, decodi
         run=run,
         benchmark=benchmark or load_benchmark("blink"),
         decoding=decoding or Decoding(max_new_tokens=8),
-        model=model,
+        model=FamilyModel(manifest=model, settings=run.recipe.model),
     )
     return f"{cache.prefix} {cache.key(Question(**{**ASKED, **asked}))}"
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from components.evaluation.answer_file import read_answers
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
 from components.evaluation.readers.benchmark_reader import Samples, read_benchmark
 from components.evaluation.rescore import rescore_evaluation, rescore_file
@@ -70,7 +71,7 @@ def test_a_file_from_elsewhere(tmp_path: Path, samples: Samples) -> None:
     lines = [{"id": f"q{number}", "response": "red" if number % 4 == 0 else "BLUE"} for number in range(40)]
     file = tmp_path / "responses.jsonl"
     file.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
-    made = rescore_file(file, load_benchmark("demo-multi"), samples, "official", seed=0)
+    made = rescore_file(read_answers(file), load_benchmark("demo-multi"), samples, "official", seed=0)
     assert sum(row.samples for row in made.rows) == 40
     assert sum(row.missing for row in made.rows) == 20  # without a response
     assert sum(response.correct for response in made.responses["actual"]) == 20
@@ -91,7 +92,7 @@ def test_wrong_files_are_explained(tmp_path: Path, samples: Samples, text: str, 
     file = tmp_path / "responses.jsonl"
     file.write_text(text)
     with pytest.raises(InputError, match=message):
-        rescore_file(file, load_benchmark("demo-multi"), samples, "official", seed=0)
+        rescore_file(read_answers(file), load_benchmark("demo-multi"), samples, "official", seed=0)
 
 
 def test_other_addresses_are_refused(eval_run: Run) -> None:
@@ -100,13 +101,7 @@ def test_other_addresses_are_refused(eval_run: Run) -> None:
             eval_run.store, "evaluations/a/demo-multi/b", load_benchmark("demo-multi"), "official", seed=0
         )
     with pytest.raises(InputError, match="cannot be read"):
-        rescore_file(
-            root_of(eval_run.store) / "no",
-            load_benchmark("demo-multi"),
-            Samples(samples=[], missing=[]),
-            "official",
-            seed=0,
-        )
+        read_answers(root_of(eval_run.store) / "no")
 
 
 def test_the_commands(evaluated: Evaluated, eval_source: Path, tmp_path: Path) -> None:

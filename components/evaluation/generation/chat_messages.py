@@ -1,0 +1,75 @@
+"""Writes a question as a message of a chat: for chat templates of transformers, and for OpenAI's API."""
+
+import base64
+import io
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from PIL import Image
+
+from components.evaluation.benchmarks.sample_images import Picture
+from components.evaluation.generation.answerer import Question
+from components.evaluation.profiles.profile_catalog import END_OF_TEXT, Decoding
+from mantis.models.conversation import IMAGE_MARK
+
+SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif"}  # what OpenAI's API accepts
+
+
+def parts_of(question: Question) -> list[str | Picture]:
+    """Split a prompt at its image marks into texts and images, in order. Empty texts are left out."""
+    parts: list[str | Picture] = []
+    pictures = iter(question.pictures)
+    for number, text in enumerate(question.prompt.split(IMAGE_MARK)):
+        if number:
+            parts.append(next(pictures))
+        if text:
+            parts.append(text)
+    return parts
+
+
+def openai_request(
+    question: Question,
+    decoding: Decoding,
+    *,
+    model: str,
+    link: Callable[[Picture], str],
+    fields: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write the body of a request to /chat/completions, with greedy decoding.
+
+    `link` gives the URL of an image. `fields` replace fields of the body; a field that is None is removed.
+    """
+    content = [
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image_url", "image_url": {"url": link(part)}}
+        for part in parts_of(question)
+    ]
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": content}],
+        "max_tokens": decoding.max_new_tokens,
+        "temperature": 0,
+        # A server ends a response at the end of a text by itself. It knows other ends as text alone.
+        "stop": [stop for stop in decoding.stop if stop != END_OF_TEXT] or None,
+    } | dict(fields or {})
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def encoded_picture(picture: Picture) -> tuple[bytes, str]:
+    """The image's bytes and their file suffix. An image in a format that OpenAI's API does not accept becomes a PNG."""
+    data = picture.load()
+    with Image.open(io.BytesIO(data)) as image:
+        suffix = SUFFIXES.get(image.format or "")
+        if suffix is not None:
+            return data, suffix
+        buffer = io.BytesIO()
+        image.convert("RGB").save(buffer, "PNG")
+    return buffer.getvalue(), SUFFIXES["PNG"]
+
+
+def data_uri(picture: Picture) -> str:
+    """The image as a data URI."""
+    data, suffix = encoded_picture(picture)
+    kind = "jpeg" if suffix == SUFFIXES["JPEG"] else suffix[1:]
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
