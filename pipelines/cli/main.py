@@ -10,6 +10,7 @@ from pipelines.cli.arguments import examples
 from pipelines.cli.commands import (
     benchmark_commands,
     data_commands,
+    evaluate_commands,
     job_commands,
     model_commands,
     pipeline_commands,
@@ -87,6 +88,7 @@ def _noun(group: typer.Typer, name: str, panel: str) -> None:
 
 for command, epilog in run_commands.COMMANDS.items():
     app.command(rich_help_panel=DAILY, epilog=epilog)(command)
+app.command(rich_help_panel=DAILY, epilog=evaluate_commands.EXAMPLES)(evaluate_commands.evaluate)
 app.command(rich_help_panel=DAILY, epilog=benchmark_commands.RESCORE_EXAMPLES)(benchmark_commands.rescore)
 for command, epilog in upkeep_commands.COMMANDS.items():
     app.command(rich_help_panel=UPKEEP, epilog=epilog)(command)

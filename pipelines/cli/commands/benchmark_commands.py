@@ -1,7 +1,6 @@
-"""`mantis benchmark` and `mantis rescore`: list and fetch benchmarks, and score responses again."""
+"""`mantis benchmark` and `mantis rescore`: list, fetch and export benchmarks, and score responses again."""
 
 import json
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -9,11 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from mantis.artifacts.layout import ArtifactKind
-from mantis.artifacts.source_names import MIRROR
 from mantis.artifacts.store_addresses import key_of
 from mantis.errors import ConfigError, did_you_mean
 from mantis.store.base import ObjectStore
-from pipelines.cli.arguments import AsJson, BenchmarkName, Store, complete_benchmark, examples, opened
+from pipelines.cli.arguments import (
+    AsJson,
+    BenchmarkName,
+    Changes,
+    Store,
+    complete_benchmark,
+    examples,
+    opened,
+    overrides_of,
+)
 from pipelines.cli.console import ids, names, numbers, show, show_json, show_table, tell, texts
 
 if TYPE_CHECKING:
@@ -22,7 +29,14 @@ if TYPE_CHECKING:
     from components.evaluation.scoring.score_response import Scoring
     from mantis.artifacts.scores import Score
 
-benchmark = typer.Typer(help="Benchmarks: list, show, fetch.")
+LIMIT = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Take N samples, drawn in strata by skill. The same N gives the same samples.", metavar="N"
+    ),
+]
+
+benchmark = typer.Typer(help="Benchmarks: list, show, fetch, export.")
 
 
 @benchmark.command(
@@ -112,9 +126,41 @@ def fetch(name: BenchmarkName, store: Store = "") -> None:
     show(f"{there.uri(manifest.key)}  {len(manifest.files)} files, {size / 1e6:,.1f} MB")
 
 
+@benchmark.command(
+    epilog=examples(
+        "mantis benchmark export blink FOLDER",
+        "mantis benchmark export mantis-eval FOLDER --openai NAME: adds openai.jsonl with requests for this model",
+    )
+)
+def export(
+    name: BenchmarkName,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that receives requests and images.")],
+    openai: Annotated[
+        str,
+        typer.Option(metavar="MODEL", help="Write openai.jsonl too, in OpenAI's batch form, for a model of this name."),
+    ] = "",
+    source: Annotated[
+        str, typer.Option(help="`mirror`, `generated`, or the folder or store URL that holds the benchmark's folder.")
+    ] = "",
+    limit: LIMIT = None,
+    set_: Changes = None,
+    store: Store = "",
+) -> None:
+    """Write prompts and images for another engine, one request a line. `mantis rescore` takes the answers back.
+
+    Neither a GPU nor a model is needed. --set evaluation.profile=official changes the prompts, as in a recipe.
+    """
+    from pipelines.execution.model_evaluation import EvaluationRequest, export_benchmark
+
+    request = EvaluationRequest(benchmarks=[name], source=source, limit=limit, overrides=overrides_of(set_, None))
+    for path in export_benchmark(opened(store), request, folder, openai):
+        show(str(path))
+
+
 RESCORE_EXAMPLES = examples(
     "mantis rescore evaluations/MODEL/mantis-eval/FINGERPRINT --scoring strict",
     "mantis rescore responses.jsonl --benchmark mantis-eval --json -",
+    "mantis rescore answers.jsonl: answers to the requests of `mantis benchmark export`",
 )
 
 
@@ -125,11 +171,19 @@ def rescore(
     ],
     benchmark: Annotated[
         str,
-        typer.Option(help="With a JSONL file: the benchmark that it answers.", autocompletion=complete_benchmark),
+        typer.Option(
+            metavar="NAME|FILE",
+            help="With a JSONL file: the benchmark that it answers, if the lines do not name it.",
+            autocompletion=complete_benchmark,
+        ),
     ] = "",
     source: Annotated[
-        str, typer.Option(help="With a JSONL file: `mirror`, or the folder that holds the benchmark's folder.")
-    ] = MIRROR,
+        str,
+        typer.Option(
+            help="With a JSONL file: `mirror`, `generated`, or the folder or URL that holds the benchmark's folder."
+        ),
+    ] = "",
+    limit: LIMIT = None,
     scoring: Annotated[str, typer.Option(help="The profile of the headline: official or strict.")] = "official",
     model: Annotated[str, typer.Option(help="With --json and a JSONL file: the name of the model.")] = "",
     out: Annotated[
@@ -138,23 +192,17 @@ def rescore(
     store: Store = "",
 ) -> None:
     """Score responses again without generating any: with the current metrics, or with the other profile."""
-    from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
 
     profile, there = _profile(scoring), opened(store)
-    if benchmark:
-        described = load_benchmark(benchmark)
-        made = _rescore_file(there, Path(responses), described, source, profile)
-    elif Path(responses).is_file():
-        raise ConfigError(
-            f"{responses} is a file, and --benchmark is missing.", remedy="Name the benchmark that it answers."
-        )
+    if benchmark or Path(responses).is_file():
+        described, made = _rescore_file(there, Path(responses), benchmark, source, limit, profile)
     else:
         described, model, made = _rescore_evaluation(there, responses, profile)
     scored = {"benchmark": described.name, "model": model, "scores": [row.stored() for row in made.rows]}
     if out == "-":
         show_json(scored)
         return
-    _show_rows(made.rows)
+    show_scores(made.rows)
     if out:
         _write(Path(out), json.dumps(scored, indent=1, ensure_ascii=False) + "\n")
 
@@ -172,28 +220,23 @@ def _profile(scoring: str) -> "Scoring":
 
 
 def _rescore_file(
-    store: ObjectStore, file: Path, described: "Benchmark", source: str, profile: "Scoring"
-) -> "Rescored":
-    from components.evaluation.benchmarks.benchmark_mirror import find_mirror
-    from components.evaluation.readers.benchmark_source import local_copy, read_and_log
+    store: ObjectStore, file: Path, name: str, source: str, limit: int | None, profile: "Scoring"
+) -> "tuple[Benchmark, Rescored]":
+    from components.evaluation.answer_file import benchmark_of_answers, read_answers
     from components.evaluation.rescore import rescore_file
+    from pipelines.execution.model_evaluation import EvaluationRequest, opened_samples
 
-    if source == MIRROR and described.generated:
+    answers = read_answers(file)
+    name = name or benchmark_of_answers(answers)
+    if not name:
         raise ConfigError(
-            f"{described.name} is generated: it has no mirror.",
-            remedy="Write it with `mantis data generate FOLDER`, and name --source FOLDER/benchmarks.",
+            f"{file} does not name its benchmark, and --benchmark is missing.",
+            remedy="Name the benchmark that it answers.",
         )
-    with tempfile.TemporaryDirectory(prefix="mantis-rescore-") as temporary:
-        root = Path(temporary)
-        if source == MIRROR and described.source and "://" not in described.source:
-            folder = Path(described.source)
-        elif source == MIRROR:
-            manifest = find_mirror(store, described)
-            folder = local_copy(store, f"{manifest.key}/files", root)
-        else:
-            folder = Path(source).expanduser() / described.name
-        samples = read_and_log(folder, described, spool=root / "pictures", pictures=False)
-    return rescore_file(file, described, samples, profile, seed=0)
+    request = EvaluationRequest(benchmarks=[name], source=source, overrides={})
+    with opened_samples(store, request, pictures=False) as (recipe, described, samples):
+        made = rescore_file(answers, described, samples, profile, seed=recipe.seed, limit=limit)
+    return described, made
 
 
 def _rescore_evaluation(store: ObjectStore, address: str, profile: "Scoring") -> "tuple[Benchmark, str, Rescored]":
@@ -258,12 +301,13 @@ def _details(each: "Benchmark") -> dict[str, Any]:
     }
 
 
-def _show_rows(rows: "list[Score]") -> None:
+def show_scores(rows: "list[Score]") -> None:
+    """Print the rows of scores.json as a table."""
     shown = []
     for row in rows:
         interval = f"{100 * row.low:.1f} to {100 * row.high:.1f}"
         shares = ("-" if share is None else f"{100 * share:.1f}" for share in (row.official, row.strict))
-        counts = (str(row.samples), str(row.missing))
+        counts = (row.counted, str(row.missing))
         shown.append((row.title, *counts, f"{100 * row.accuracy:.1f}", interval, *shares, str(row.unparsed)))
     figures = numbers("samples", "missing", "accuracy", "95 % interval", "official", "strict", "unparsed")
     show_table([*names("skill"), *figures], shown)
