@@ -9,9 +9,9 @@ from components.evaluation.answer_file import GivenAnswer, read_lines, text_fiel
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark
 from components.evaluation.controls import Condition
 from components.evaluation.readers.benchmark_reader import Missing, Samples
-from components.evaluation.readers.stratified_sample import population, stratified
 from components.evaluation.scoring.score_response import Scoring, score_response
 from components.evaluation.scoring.targets import Target, parse_target
+from components.evaluation.stratified_sample import population, stratified
 from mantis.artifacts.responses import FOLDER, Response
 from mantis.artifacts.scores import Score
 from mantis.errors import InputError

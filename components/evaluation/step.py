@@ -14,7 +14,7 @@ from components.evaluation.generation.answerer import EvaluatedModel
 from components.evaluation.generation.evaluated_models import FamilyModel
 from components.evaluation.readers import held_out_reader
 from components.evaluation.readers.benchmark_source import BenchmarkSource, open_benchmark_source
-from components.evaluation.readers.stratified_sample import population, stratified
+from components.evaluation.stratified_sample import population, stratified
 from mantis.artifacts.held_out import BENCHMARK as HELD_OUT
 from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.manifest import Manifest, Number

@@ -12,8 +12,8 @@ import yaml
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark, load_benchmark
 from components.evaluation.readers.benchmark_reader import Samples
 from components.evaluation.readers.benchmark_source import open_benchmark_source
-from components.evaluation.readers.stratified_sample import stratified
 from components.evaluation.step import check_benchmarks, evaluate_model
+from components.evaluation.stratified_sample import stratified
 from components.reporting.step import report
 from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.manifest import Manifest, commit_manifest, read_manifest

@@ -6,8 +6,8 @@ import pytest
 
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
 from components.evaluation.readers.benchmark_reader import BenchmarkSample
-from components.evaluation.readers.stratified_sample import stratified
 from components.evaluation.scoring.targets import Target
+from components.evaluation.stratified_sample import stratified
 
 MACRO = load_benchmark("blink")
 MICRO = MACRO.model_copy(update={"aggregation": "micro"})
