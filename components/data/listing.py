@@ -13,6 +13,7 @@ from components.data.step import prepare_task, resolve_subsets
 from mantis.artifacts.layout import ArtifactKind, datasets_of
 from mantis.artifacts.manifest import Manifest, read_manifest
 from mantis.artifacts.source_names import FETCHED, GENERATED
+from mantis.config.data_settings import DataSettings
 from mantis.config.recipe import Recipe
 from mantis.errors import ConfigError
 from mantis.runs.step_runner import Run
@@ -32,16 +33,19 @@ class Overview:
     there: str
 
 
-def overview(store: ObjectStore, source: str | None) -> list[Overview]:
-    """List every published set, then the other subsets at `source`. Without a `source`, the store is listed."""
-    there = _at_source(source) if source is not None else _in_store(store)
+def overview(store: ObjectStore, source: str | None, form: str | None = None) -> list[Overview]:
+    """List every published set, then the other subsets at `source`. Without a `source`, the store is listed.
+
+    `form` is that of `data.format`.
+    """
+    there = _at_source(source, form) if source is not None else _in_store(store)
     names = [*published(), *sorted(set(there) - set(published()))]
     return [Overview(name=name, published=published().get(name), there=there.get(name, "")) for name in names]
 
 
-def _at_source(source: str) -> dict[str, str]:
+def _at_source(source: str, form: str | None) -> dict[str, str]:
     words = {}
-    for name, found in find_sources(source).items():
+    for name, found in find_sources(source, reading_of(DataSettings(format=form))).items():
         extent = found.extent()
         words[name] = f"{extent.rows:,} rows, {extent.bytes / 1e9:.2f} GB, {found.described()}"
     return words

@@ -6,9 +6,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mantis.errors import InputError, StoreError
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoFile
 
 logger = logging.getLogger(__name__)
 
@@ -69,20 +72,48 @@ def list_files(repository: Repository, commit: str, folder: str = "") -> list[Hu
 
     api = HfApi(endpoint=endpoint())
     entries = api.list_repo_tree(repository.name, folder or None, revision=commit, repo_type=repository.kind)
-    found = [
-        HubFile(path=entry.path, size=entry.size, sha256=entry.lfs.sha256 if entry.lfs else "", git=entry.blob_id)
-        for entry in entries
-        if isinstance(entry, RepoFile)
-    ]
+    found = [_hub_file(entry) for entry in entries if isinstance(entry, RepoFile)]
     return sorted(found, key=lambda remote: remote.name)
 
 
-def file_blocks(repository: Repository, commit: str, remote: HubFile, have: int) -> Iterator[bytes]:
-    """Yield the file's bytes from position `have` on; a broken connection is resumed at its last byte."""
+def list_tree(repository: Repository, commit: str, folder: str = "") -> list[HubFile]:
+    """List every file below `folder` at a commit."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+    api = HfApi(endpoint=endpoint())
+    entries = api.list_repo_tree(
+        repository.name, folder or None, recursive=True, revision=commit, repo_type=repository.kind
+    )
+    return [_hub_file(entry) for entry in entries if isinstance(entry, RepoFile)]
+
+
+def _hub_file(entry: "RepoFile") -> HubFile:
+    sha256 = entry.lfs.sha256 if entry.lfs else ""
+    return HubFile(path=entry.path, size=entry.size, sha256=sha256, git=entry.blob_id)
+
+
+def read_range(repository: Repository, commit: str, remote: HubFile, start: int, length: int) -> bytes:
+    """Read `length` bytes of a file from position `start` on; a broken connection is resumed at its last byte.
+
+    Raises:
+        InputError: the connection breaks ATTEMPTS times without a new byte.
+    """
+    return b"".join(file_blocks(repository, commit, remote, start, end=start + length))
+
+
+def file_blocks(
+    repository: Repository, commit: str, remote: HubFile, have: int, *, end: int | None = None
+) -> Iterator[bytes]:
+    """Yield the file's bytes from position `have` to `end` (None: to its end).
+
+    A broken connection is resumed at its last byte.
+    """
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
     attempts = 0
-    while have < remote.size:
+    last = remote.size if end is None else end
+    while have < last:
         attempts += 1
         if attempts > ATTEMPTS:
             raise InputError(
@@ -90,7 +121,7 @@ def file_blocks(repository: Repository, commit: str, remote: HubFile, have: int)
                 remedy="Repeat the command later: the download continues at this byte.",
             )
         try:
-            for block in _stream(repository, commit, remote, have):
+            for block in _stream(repository, commit, remote, have, end):
                 attempts = 0
                 have += len(block)
                 yield block
@@ -102,22 +133,29 @@ def file_blocks(repository: Repository, commit: str, remote: HubFile, have: int)
             )
 
 
-def _stream(repository: Repository, commit: str, remote: HubFile, have: int) -> Iterator[bytes]:
+def _stream(repository: Repository, commit: str, remote: HubFile, have: int, end: int | None) -> Iterator[bytes]:
     from huggingface_hub import get_session, hf_hub_url
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
     url = hf_hub_url(repository.name, remote.path, repo_type=repository.kind, revision=commit, endpoint=endpoint())
-    headers = build_hf_headers() | {"Accept-Encoding": "identity", "Range": f"bytes={have}-"}
+    headers = build_hf_headers() | {
+        "Accept-Encoding": "identity",
+        "Range": f"bytes={have}-{'' if end is None else end - 1}",
+    }
     with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=30) as response:
         if response.status_code >= 400:
             response.read()
         hf_raise_for_status(response)
         skip = have if response.status_code == 200 else 0  # a server without support for ranges sends the whole file
+        left = remote.size - have if end is None else end - have
         for block in response.iter_raw():
-            kept = block[skip:] if skip < len(block) else b""
+            kept = block[skip : skip + left]
             skip = max(0, skip - len(block))
+            left -= len(kept)
             if kept:
                 yield kept
+            if not left:
+                return
 
 
 @contextmanager

@@ -24,12 +24,14 @@ class StoredObject:
         size: bytes.
         version: changes with the bytes; empty if the store could not tell a later change from this state.
         written: time of the last write in seconds since 1970, by the clock of the store.
+        sha256: hex hash of the bytes, where the store knows it without reading them; else empty.
     """
 
     key: str
     size: int
     version: str = ""
     written: float = 0.0
+    sha256: str = ""
 
 
 class ObjectStore(Protocol):

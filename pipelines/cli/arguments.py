@@ -98,6 +98,15 @@ Changes = Annotated[
 Source = Annotated[
     str | None, typer.Option("--source", help="Take raw data from this folder or store URL, not from the recipe's.")
 ]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="FORM",
+        help="Read the raw data in this form, not in the one that is found: FILES, ROWS or FILES/ROWS, "
+        "e.g. json-lines/messages.",
+    ),
+]
 Name = Annotated[str, typer.Option("--name", help="The id of the run. Without it the recipe decides the id.")]
 Store = Annotated[
     str, typer.Option("--store", help="file:///folder or s3://bucket/prefix.", show_default="MANTIS_STORE or ./.mantis")
@@ -137,6 +146,11 @@ def recipe_argument(recipe: str) -> str:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"recipe = {recipe!r} cannot be read: {error}.", remedy="Name a YAML file.") from None
+
+
+def with_format(given: list[str] | None, form: str | None) -> list[str]:
+    """The values of `--set`, with that of `--format` as one more."""
+    return [*(given or ()), *([] if form is None else [f"data.format={json.dumps(form)}"])]
 
 
 def overrides_of(given: list[str] | None, source: str | None) -> dict[str, str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+from components.data.sources.files.arrow_rows import DICTIONARY
 from components.data.sources.files.form_table import SOURCE_FORMS
 from components.data.sources.files.json_list import JSON_LIST
 from components.data.sources.files.parquet_rows import PARQUET, is_published
@@ -16,6 +17,7 @@ from components.data.sources.reading import AS_FOUND, Reading
 from components.data.sources.rows.row_reader import RowReader
 from components.data.sources.source import TRAIN, ImageSource, RowSource
 from mantis.errors import ConfigError, NotFoundError
+from mantis.hub.hub_store import HubStore
 from mantis.store.base import ObjectStore, StoredObject, concurrently
 from mantis.store.local import LocalStore
 from mantis.store.opening import open_store
@@ -34,7 +36,7 @@ def find_sources(url: str, reading: Reading = AS_FOUND) -> dict[str, RowSource]:
         ConfigError: the folder does not exist or holds no subset, or two subsets have the same name.
     """
     store = _open(url)
-    name = (store.root.name if isinstance(store, LocalStore) else store.url.rpartition("/")[2]) or "source"
+    name = _place(store) or "source"
     try:
         files, folders = store.children("")
     except NotFoundError as error:
@@ -70,10 +72,12 @@ def _open(url: str) -> ObjectStore:
     parsed = urlparse(url)
     if parsed.scheme == "s3":
         return open_store(url.rstrip("/"))
+    if parsed.scheme == "hf":
+        return HubStore(url)
     if parsed.scheme not in ("", "file"):
         raise ConfigError(
-            f"data.source = {url!r} is neither a folder nor a bucket.",
-            remedy="Use /path, file:///path or s3://bucket/prefix.",
+            f"data.source = {url!r} is neither a folder, a bucket nor a data set of the hub.",
+            remedy="Use /path, file:///path, s3://bucket/prefix or hf://datasets/ORG/NAME.",
         )
     folder = Path(unquote(parsed.path)) if parsed.scheme else Path(url)
     if not folder.is_dir():
@@ -84,16 +88,35 @@ def _open(url: str) -> ObjectStore:
     return LocalStore(folder)
 
 
+def _place(store: ObjectStore) -> str:
+    """The name of a source's folder."""
+    if isinstance(store, LocalStore):
+        return store.root.name
+    return store.name if isinstance(store, HubStore) else store.url.rpartition("/")[2]
+
+
 def _sources_in(
     store: ObjectStore, folder: str, name: str, files: Sequence[StoredObject], reading: Reading
 ) -> list[RowSource]:
     """The splits of the subset that consists of these files; empty if the files hold no rows."""
+    if any(base_name(file) == DICTIONARY for file in files):
+        return _dictionary(store, folder, name, reading)
     form, splits = _splits_in(store, files, reading)
     zips = [file for file in files if file.key.lower().endswith(".zip")]
     return [
         _source(store, folder, _name(name, split), split, form, rows, _zips_of(split, splits, zips, form), reading)
         for split, rows in splits.items()
     ]
+
+
+def _dictionary(store: ObjectStore, folder: str, name: str, reading: Reading) -> list[RowSource]:
+    """The splits of a data set that `datasets` saved with a folder for each."""
+    found = []
+    for inner in store.children(folder)[1]:
+        split = inner.rpartition("/")[2]
+        form, files = _splits_in(store, store.children(inner)[0], reading)
+        found += [_source(store, inner, _name(name, split), split, form, rows, (), reading) for rows in files.values()]
+    return found
 
 
 def _splits_in(
@@ -158,7 +181,12 @@ def _source(
     reading: Reading,
 ) -> RowSource:
     """Make a source. Its images are members of the zips if there are zips, and files below the folder."""
-    reader = RowReader(form=reading.row_form, columns=reading.columns, roots=_roots(store, folder))
+    reader = RowReader(
+        form=reading.row_form,
+        columns=reading.columns,
+        roots=_roots(store, folder),
+        max_image_bytes=reading.max_image_bytes,
+    )
     rows = form.open(store, files, reader)
 
     def stored_bytes() -> int:
@@ -172,7 +200,7 @@ def _source(
         rows=rows,
         reader=reader,
         images=_images(store, folder, zips),
-        published=reading == AS_FOUND and all(is_published(file, split) for file in files),
+        published=reading.as_found and all(is_published(file, split) for file in files),
         stored_bytes=stored_bytes,
     )
 

@@ -1,7 +1,7 @@
 """How a source is read: the forms that the recipe names, and its map of columns."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from components.data.sources.files.form_table import SOURCE_FORMS
 from components.data.sources.files.source_form import SourceForm
@@ -13,11 +13,17 @@ from mantis.errors import ConfigError, did_you_mean
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What overrides the forms that are found. None, None and no columns override nothing."""
+    """What overrides the forms that are found, and the largest image of an archive that is read whole."""
 
     source_form: SourceForm | None = None
     row_form: RowForm | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    max_image_bytes: int = 32_000_000
+
+    @property
+    def as_found(self) -> bool:
+        """Whether nothing is overridden."""
+        return self.source_form is None and self.row_form is None and not self.columns
 
 
 AS_FOUND = Reading()
@@ -37,12 +43,12 @@ def reading_of(data: DataSettings) -> Reading:
             )
     files = {form.name: form for form in SOURCE_FORMS}
     rows = {form.name: form for form in ROW_FORMS}
-    found = Reading(columns=data.columns)
+    found = Reading(columns=data.columns, max_image_bytes=data.max_image_bytes)
     for part in (data.format or "").split("/") if data.format else ():
         if part in files and found.source_form is None:
-            found = Reading(source_form=files[part], row_form=found.row_form, columns=data.columns)
+            found = replace(found, source_form=files[part])
         elif part in rows and found.row_form is None:
-            found = Reading(source_form=found.source_form, row_form=rows[part], columns=data.columns)
+            found = replace(found, row_form=rows[part])
         else:
             known = (*files, *rows)
             raise ConfigError(

@@ -50,7 +50,7 @@ def hash_files(store: ObjectStore, files: Iterable[StoredObject | None]) -> list
     hashes: list[str] = []
 
     def hashed(file: StoredObject | None) -> str:
-        return "none" if file is None else hash_object(store, file.key, file.size)
+        return "none" if file is None else file.sha256 or hash_object(store, file.key, file.size)
 
     with ThreadPoolExecutor(HASH_THREADS) as pool:
         for start in range(0, len(wanted), HASHED_AT_ONCE):

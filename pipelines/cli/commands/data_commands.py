@@ -9,6 +9,7 @@ from mantis.errors import ConfigError
 from pipelines.cli.arguments import (
     AsJson,
     Changes,
+    Format,
     Name,
     RecipeName,
     Source,
@@ -17,6 +18,7 @@ from pipelines.cli.arguments import (
     examples,
     opened,
     recipe_given,
+    with_format,
 )
 from pipelines.cli.console import console, errors, ids, names, note, numbers, show, show_json, show_table, tell, texts
 from pipelines.cli.prepared_table import prepared_subsets, show_prepared
@@ -32,11 +34,11 @@ data = typer.Typer(help="Training sets: list, fetch, plan, prepare, generate.")
 @data.command(
     "list", epilog=examples("mantis data list", "mantis data list --source FOLDER", "mantis data list --json")
 )
-def list_(source: Source = None, store: Store = "", as_json: AsJson = False) -> None:
+def list_(source: Source = None, format_: Format = None, store: Store = "", as_json: AsJson = False) -> None:
     """List the published sets, and what the store or --source has of each."""
     from components.data.listing import overview
 
-    found = overview(opened(store), source)
+    found = overview(opened(store), source, format_)
     if as_json:
         show_json({"subsets": [_subset_data(each) for each in found]})
         return
@@ -101,6 +103,7 @@ def plan(
     recipe: RecipeName,
     set_: Changes = None,
     source: Source = None,
+    format_: Format = None,
     image_tokens: Annotated[
         int | None,
         typer.Option(min=1, help="Tokens per image. Without it: those of the recipe's model for 640 x 480 pixels."),
@@ -117,7 +120,7 @@ def plan(
     from components.data.published.published_sets import warnings
     from pipelines.execution.resolve import resolve_run
 
-    _, resolved = resolve_run(*recipe_given(recipe, set_, source), "")
+    _, resolved = resolve_run(*recipe_given(recipe, with_format(set_, format_), source), "")
     sizes = sizes_of(opened(store), resolved)
     per_image = image_tokens or _image_tokens(resolved)
     planned = plan_epoch(resolved, sizes, image_tokens=per_image)
@@ -148,6 +151,7 @@ def plan(
     epilog=examples(
         "mantis data prepare demo",
         "mantis data prepare demo --source FOLDER --json",
+        "mantis data prepare demo --source hf://datasets/ORG/NAME --format parquet/messages",
         "mantis data prepare mantis-siglip --store s3://bucket/prefix",
     )
 )
@@ -155,6 +159,7 @@ def prepare(
     recipe: RecipeName,
     set_: Changes = None,
     source: Source = None,
+    format_: Format = None,
     name: Name = "",
     store: Store = "",
     as_json: AsJson = False,
@@ -174,7 +179,7 @@ def prepare(
         show_prepared(run, to=to)
 
     to = errors if as_json else console
-    started(recipe, set_, source, name, store, "data-preparation", to=to, ended=ended)
+    started(recipe, with_format(set_, format_), source, name, store, "data-preparation", to=to, ended=ended)
 
 
 @data.command(

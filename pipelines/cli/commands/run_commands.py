@@ -23,6 +23,7 @@ from mantis.store.base import ObjectStore
 from pipelines.cli.arguments import (
     AsJson,
     Changes,
+    Format,
     Name,
     RecipeName,
     RunId,
@@ -32,6 +33,7 @@ from pipelines.cli.arguments import (
     examples,
     opened,
     recipe_given,
+    with_format,
 )
 from pipelines.cli.console import addresses, console, errors, ids, names, numbers, show, show_json, show_table, texts
 from pipelines.cli.prepared_table import show_prepared
@@ -47,6 +49,7 @@ def run(
     recipe: RecipeName,
     set_: Changes = None,
     source: Source = None,
+    format_: Format = None,
     name: Name = "",
     store: Store = "",
     as_json: Annotated[
@@ -59,7 +62,9 @@ def run(
     Ctrl-C stops the run after training has saved a checkpoint. The same command continues from there.
     """
     to = errors if as_json else console
-    checked = started(recipe, set_, source, name, store, to=to, ended=partial(show_prepared, to=to))
+    checked = started(
+        recipe, with_format(set_, format_), source, name, store, to=to, ended=partial(show_prepared, to=to)
+    )
     report = checked.store.uri(report_key(checked.id, "report.html"))
     summary = report_key(checked.id, "summary.json")
     if as_json:
@@ -75,6 +80,7 @@ def ablate(
     recipe: RecipeName,
     set_: Changes = None,
     source: Source = None,
+    format_: Format = None,
     name: Annotated[str, typer.Option(help="The id of the run that compares. Each arm appends its skill to it.")] = "",
     store: Store = "",
     as_json: AsJson = False,
@@ -86,7 +92,9 @@ def ablate(
     from mantis.runs.arms import arms_of
 
     to = errors if as_json else console
-    checked = started(recipe, set_, source, name, store, "ablation", to=to, ended=partial(_show_arms, to=to))
+    checked = started(
+        recipe, with_format(set_, format_), source, name, store, "ablation", to=to, ended=partial(_show_arms, to=to)
+    )
     compare(arms_of(checked.store, checked.id), checked.store.url, as_json=as_json)
     if not as_json:
         show(f"report  {checked.store.uri(report_key(checked.id, 'report.html'))}")

@@ -18,6 +18,11 @@ from mantis.store.base import TRANSFER_THREADS, ObjectStore, StoredObject, join
 from mantis.store.local import LocalStore
 
 LONGEST_KEY = 1024  # bytes, the limit of S3
+# Files beside the rows that hold no image. If nothing else is there, the rows need not be read for the fingerprint.
+NO_IMAGES = (
+    *(".arrow", ".gitattributes", ".gz", ".json", ".jsonl", ".md", ".ndjson", ".parquet", ".tar", ".tgz", ".txt"),
+    *(".yaml", ".yml", ".zip"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +49,7 @@ class FolderImages:
 
     def fingerprint(self, memory: Memory, named: Named) -> str:
         """Hash of every image in `named()`. The memory keeps one hash for all of these files."""
-        paths = sorted(named())
+        paths = sorted(named()) if self.has_files else []
         files = self._find(paths)
 
         def compute() -> str:
@@ -76,6 +81,8 @@ class FolderImages:
         name = clean(path)
         if len(join(self.folder, name).encode()) > LONGEST_KEY:
             raise RowRejected("image-missing", value=path)
+        if name.lower().endswith(NO_IMAGES):
+            raise RowRejected("image-unknown", value=path, threshold=f"another suffix than {', '.join(NO_IMAGES)}")
         yield name
         plain = plain_name(name)
         if plain != name:
@@ -84,6 +91,11 @@ class FolderImages:
             other = self._others.get(plain)
         if other is not None:
             yield other
+
+    @cached_property
+    def has_files(self) -> bool:
+        """Whether any file below the folder may hold an image."""
+        return any(not name.lower().endswith(NO_IMAGES) for name in self._listed())
 
     @cached_property
     def _others(self) -> dict[str, str]:

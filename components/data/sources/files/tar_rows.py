@@ -1,0 +1,191 @@
+"""WebDataset: tar files whose members of one name, up to its first dot, are one row: `7.json`, `7.0.jpg`, `7.1.jpg`."""
+
+import json
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from components.data.sources.files.json_stream import LONGEST_ROW
+from components.data.sources.files.source_form import SourceForm, always
+from components.data.sources.images.image_names import plain_name
+from components.data.sources.rows.row_reader import ID_KEYS, IMAGE_KEYS, RowReader
+from components.data.sources.source import Wanted
+from components.data.sources.source_identity import Memory, hash_files
+from mantis.errors import InputError
+from mantis.hashing import fingerprint
+from mantis.store.base import ObjectStore, StoredObject
+from mantis.store.range_file import stream
+
+JSON = "json"
+IMAGE_SUFFIXES = ("bmp", "gif", "jpeg", "jpg", "png", "ppm", "tif", "tiff", "webp")
+PLACES = (*IMAGE_KEYS, "image_url", "path", "url")  # the keys of a row under which an image is named
+PACKED = (".tar.gz", ".tgz")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TarRows:
+    """The rows of `files`, in the order of the files. Images are embedded in the rows, since a tar has no index."""
+
+    store: ObjectStore
+    files: tuple[StoredObject, ...]
+    reader: RowReader
+
+    @property
+    def url(self) -> str:
+        return self.store.uri(self.files[0].key)
+
+    def read(self, wanted: Wanted) -> Iterator[Any]:
+        first = 0
+        for file in self.files:
+            for sample in self._samples(file, wanted, first):
+                yield sample.row()
+                first += 1
+
+    def count(self) -> int:
+        return sum(1 for file in self.files for _ in self._samples(file, lambda _: False, 0))
+
+    def fingerprint(self, memory: Memory) -> str:
+        def hashed(file: StoredObject) -> str:
+            return memory.recall("sha256", self.store, [file], lambda: hash_files(self.store, [file])[0])
+
+        return fingerprint([hashed(file) for file in self.files])
+
+    def _samples(self, file: StoredObject, wanted: Wanted, number: int) -> Iterator["_Sample"]:
+        """The samples of one tar; the first one is row `number`. Images of rows that are not wanted are not read.
+
+        Raises:
+            InputError: the file is no tar, or is cut off.
+        """
+        origin = self.store.uri(file.key)
+        packed = file.key.lower().endswith(PACKED)
+        try:
+            with (
+                stream(self.store, file.key) as raw,
+                tarfile.open(fileobj=raw, mode="r|gz" if packed else "r:") as tar,
+            ):
+                sample: _Sample | None = None
+                for member in tar:
+                    if not member.isfile():
+                        continue
+                    key, kind = _split(member.name)
+                    if sample is not None and sample.key != key:
+                        yield sample
+                        sample = None
+                    if sample is None:
+                        sample = _Sample(key=key, origin=origin, full=wanted(number))
+                        number += 1
+                    sample.add(tar, member, kind, self.reader.max_image_bytes)
+                    tar.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps every member that it met
+                if sample is not None:
+                    yield sample
+                if not packed:
+                    _require_end(self.store, file, tar.offset)
+        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+            raise InputError(
+                f"{origin} cannot be read as a tar: {error}.", remedy="Copy the file again. It may be cut off."
+            ) from None
+
+
+@dataclass(kw_only=True)
+class _Sample:
+    """The members of one row. Without `full` the images are not read."""
+
+    key: str
+    origin: str
+    full: bool
+    json: bytes | None = None
+    images: dict[str, tuple[str, bytes]] = field(default_factory=dict)  # by kind: name and bytes
+    others: dict[str, str] = field(default_factory=dict)
+
+    def add(self, tar: tarfile.TarFile, member: tarfile.TarInfo, kind: str, max_image_bytes: int) -> None:
+        if kind == JSON:
+            self.json = _bytes(tar, member, LONGEST_ROW)
+        elif kind.rpartition(".")[2] in IMAGE_SUFFIXES:
+            # One byte over the limit is enough to refuse the image; the rest stays unread.
+            self.images[kind] = (member.name, _bytes(tar, member, max_image_bytes + 1) if self.full else b"")
+        else:
+            self.others[kind] = member.name
+
+    def row(self) -> Any:
+        """The JSON of the sample with its images as bytes. A sample without JSON is a row without a conversation."""
+        if self.json is None:
+            return {"id": self.key} | self.others
+        try:
+            row = json.loads(self.json.decode("utf-8-sig", errors="surrogateescape"))
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise InputError(
+                f"{self.origin}, member {self.key}.json: broken JSON: {error}.", remedy="Repair the member."
+            ) from None
+        if not isinstance(row, dict):
+            return row
+        if not any(row.get(key) not in (None, "") for key in ID_KEYS):
+            row["id"] = self.key
+        if self.full:
+            self._embed(row)
+        return row
+
+    def _embed(self, row: dict[str, Any]) -> None:
+        """Put the bytes of images where the row names them. A row that names none gets all, in the order of kinds."""
+        ordered = [self.images[kind] for kind in sorted(self.images, key=_numbers)]
+        members = {}
+        for kind, (name, data) in self.images.items():
+            for alias in (name, name.rpartition("/")[2], kind, f".{kind}"):
+                members[plain_name(alias)] = (name, data)
+        used: set[str] = set()
+        embedded = _embedded(row, members, used)
+        row.update(embedded)
+        if not used and ordered and not any(row.get(key) for key in IMAGE_KEYS):
+            row["images"] = [{"bytes": data, "path": name} for name, data in ordered]
+            used = {name for name, _ in ordered}
+        left = {name: f"member {name}" for name, _ in ordered if name not in used}
+        row.update({key: value for key, value in (self.others | left).items() if key not in row})
+
+
+def _embedded(value: Any, members: dict[str, tuple[str, bytes]], used: set[str], place: str = "") -> Any:
+    """`value` with bytes in the place of each name of a member that stands where an image may be named."""
+    if isinstance(value, list):
+        return [_embedded(item, members, used, place) for item in value]
+    if isinstance(value, dict):
+        return {key: _embedded(item, members, used, key) for key, item in value.items()}
+    if place in PLACES and isinstance(value, str) and (found := members.get(plain_name(value))) is not None:
+        used.add(found[0])
+        return {"bytes": found[1], "path": value}
+    return value
+
+
+def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo, most: int) -> bytes:
+    opened = tar.extractfile(member)
+    return opened.read(most) if opened is not None else b""
+
+
+def _split(name: str) -> tuple[str, str]:
+    """The key of a member and its kind: the name up to the first dot of its last part, and the rest in lower case."""
+    folder, slash, base = name.removeprefix("./").rpartition("/")
+    stem, _, kind = base.partition(".")
+    return folder + slash + stem, kind.lower()
+
+
+def _numbers(kind: str) -> list[str]:
+    """Sort key that orders kinds by their numbers: `2.jpg` before `10.jpg`."""
+    return [part.zfill(20) if part.isdigit() else part for part in re.split(r"(\d+)", kind)]
+
+
+def _require_end(store: ObjectStore, file: StoredObject, offset: int) -> None:
+    """Check that the tar ends where its last member does. tarfile takes a header that is cut off for the end.
+
+    Raises:
+        EOFError: the tar ends within a header.
+    """
+    rest = store.get_range(file.key, offset, tarfile.BLOCKSIZE) if offset < file.size else b""
+    if rest and rest != tarfile.NUL * tarfile.BLOCKSIZE:
+        raise EOFError("it ends within a member")
+
+
+def _open(store: ObjectStore, files: Sequence[StoredObject], reader: RowReader) -> TarRows:
+    return TarRows(store=store, files=tuple(files), reader=reader)
+
+
+WEBDATASET = SourceForm(name="webdataset", suffixes=(".tar", *PACKED), recognises=always, open=_open)
