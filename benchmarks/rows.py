@@ -11,6 +11,13 @@ ROWS = {
     "data.decode": ("benchmarks.data", "decode"),
     "data.tokenize": ("benchmarks.data", "tokenize"),
     "data.prepare": ("benchmarks.data_prepare", "prepare_subset"),
+    **{
+        f"data.read.{form}": ("benchmarks.data_forms", form.replace("-", "_"))
+        for form in (
+            *("json-lines", "json-object", "parquet", "arrow", "webdataset"),
+            *("messages", "query", "instruction", "texts", "completion"),
+        )
+    },
     "data.random_read": ("benchmarks.data_read", "random_read"),
     "data.plan": ("benchmarks.data_plan", "plan"),
     "training.plan": ("benchmarks.training_plan", "plan"),

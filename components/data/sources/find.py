@@ -200,7 +200,6 @@ def _source(
         rows=rows,
         reader=reader,
         images=_images(store, folder, zips),
-        published=reading.as_found and all(is_published(file, split) for file in files),
         stored_bytes=stored_bytes,
     )
 

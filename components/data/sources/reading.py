@@ -20,11 +20,6 @@ class Reading:
     columns: Mapping[str, str] = field(default_factory=dict)
     max_image_bytes: int = 32_000_000
 
-    @property
-    def as_found(self) -> bool:
-        """Whether nothing is overridden."""
-        return self.source_form is None and self.row_form is None and not self.columns
-
 
 AS_FOUND = Reading()
 

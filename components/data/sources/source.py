@@ -13,8 +13,6 @@ from components.data.sources.source_identity import Memory, Named
 from mantis.hashing import fingerprint
 
 TRAIN = "train"
-# Raise it when the same files give other rows or images. The published layout keeps its first addresses.
-READER_REVISION = 2
 Wanted = Callable[[int], bool]
 
 
@@ -76,7 +74,6 @@ class RowSource:
     Args:
         form: name of the form of its files.
         reader: reads the rows, whatever their form.
-        published: the rows have the published layout, which has been read in the same way from the beginning.
         stored_bytes: sums up the sizes of its files.
     """
 
@@ -86,7 +83,6 @@ class RowSource:
     rows: RowStream
     reader: RowReader
     images: ImageSource
-    published: bool
     stored_bytes: Callable[[], int]
 
     @property
@@ -96,11 +92,9 @@ class RowSource:
 
     def fingerprint(self, memory: Memory) -> str:
         """Hash of the rows and images. It is the same for a disk and a bucket."""
-        found: dict[str, Any] = {
-            "rows": self.rows.fingerprint(memory),
-            "images": self.images.fingerprint(memory, self._named),
-        }
-        return fingerprint(found if self.published else found | {"reader": READER_REVISION, "form": self.form})
+        return fingerprint(
+            {"rows": self.rows.fingerprint(memory), "images": self.images.fingerprint(memory, self._named)}
+        )
 
     def described(self) -> str:
         """The form that was found: that of the files, and that of the first row."""

@@ -26,7 +26,7 @@ def check_columns(schema: "pa.Schema", origin: str, reader: RowReader) -> None:
             remedy="Name columns of the file in data.columns.",
         )
     try:
-        form = reader.form_of_columns(names)
+        form = reader.form_of_columns(field.name for field in schema if not kinds.is_null(field.type))
     except RowRejected as refusal:
         raise InputError(
             f"{origin} has no column that holds a conversation; its columns: {', '.join(names)}.",
@@ -37,5 +37,7 @@ def check_columns(schema: "pa.Schema", origin: str, reader: RowReader) -> None:
         if ours not in LIST_KEYS or theirs not in names:
             continue
         kind = schema.field(theirs).type
-        if not (kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)):
+        if not (
+            kinds.is_null(kind) or kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)
+        ):
             raise InputError(f"{origin}: the column {theirs!r} is {kind}, not a list.", remedy="Write it as a list.")

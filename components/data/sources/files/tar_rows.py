@@ -6,7 +6,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any, Self
 
 from components.data.sources.files.json_stream import LONGEST_ROW
 from components.data.sources.files.source_form import SourceForm, always
@@ -64,7 +64,7 @@ class TarRows:
         try:
             with (
                 stream(self.store, file.key) as raw,
-                tarfile.open(fileobj=raw, mode="r|gz" if packed else "r:") as tar,
+                tarfile.open(fileobj=raw, mode="r|gz" if packed else "r:", tarinfo=_Member) as tar,
             ):
                 sample: _Sample | None = None
                 for member in tar:
@@ -75,7 +75,7 @@ class TarRows:
                         yield sample
                         sample = None
                     if sample is None:
-                        sample = _Sample(key=key, origin=origin, full=wanted(number))
+                        sample = _Sample(key=key, origin=origin, full=wanted(number), raw=None if packed else raw)
                         number += 1
                     sample.add(tar, member, kind, self.reader.max_image_bytes)
                     tar.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps every member that it met
@@ -89,25 +89,65 @@ class TarRows:
             ) from None
 
 
+class _Member(tarfile.TarInfo):
+    """A member of which only name, size and place are read. That is most of the time of a tar of small images."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Parse a header.
+
+        Raises:
+            tarfile.HeaderError: the header is damaged.
+        """
+        total = sum(buf) - sum(buf[148:156]) + 8 * ord(" ") if len(buf) == tarfile.BLOCKSIZE else -1
+        digits = bytes(buf[124:135])
+        # Anything but a plain file of plain size and name is left to tarfile, and so is a damaged header.
+        if buf[156:157] != tarfile.REGTYPE or not digits.isdigit() or f"{total:06o}".encode() != bytes(buf[148:154]):
+            return super().frombuf(buf, encoding, errors)
+        name = bytes(buf[:100]).partition(b"\0")[0]
+        prefix = bytes(buf[345:500]).partition(b"\0")[0]
+        member = cls((prefix + b"/" + name if prefix else name).decode(encoding, errors))
+        member.size = int(digits, 8)
+        return member
+
+
 @dataclass(kw_only=True)
 class _Sample:
-    """The members of one row. Without `full` the images are not read."""
+    """The members of one row. Without `full` the images are not read. `raw` is the tar itself if it can be sought."""
 
     key: str
     origin: str
     full: bool
+    raw: IO[bytes] | None
     json: bytes | None = None
     images: dict[str, tuple[str, bytes]] = field(default_factory=dict)  # by kind: name and bytes
     others: dict[str, str] = field(default_factory=dict)
 
     def add(self, tar: tarfile.TarFile, member: tarfile.TarInfo, kind: str, max_image_bytes: int) -> None:
         if kind == JSON:
-            self.json = _bytes(tar, member, LONGEST_ROW)
+            self.json = self._bytes(tar, member, LONGEST_ROW)
         elif kind.rpartition(".")[2] in IMAGE_SUFFIXES:
             # One byte over the limit is enough to refuse the image; the rest stays unread.
-            self.images[kind] = (member.name, _bytes(tar, member, max_image_bytes + 1) if self.full else b"")
+            self.images[kind] = (member.name, self._bytes(tar, member, max_image_bytes + 1) if self.full else b"")
         else:
             self.others[kind] = member.name
+
+    def _bytes(self, tar: tarfile.TarFile, member: tarfile.TarInfo, most: int) -> bytes:
+        """The first `most` bytes of a member. tarfile's own file of a member would copy them three times.
+
+        Raises:
+            EOFError: the tar ends within the member.
+        """
+        wanted = min(member.size, most)
+        if self.raw is None or member.issparse():
+            opened = tar.extractfile(member)
+            data = opened.read(wanted) if opened is not None else b""
+        else:
+            self.raw.seek(member.offset_data)
+            data = self.raw.read(wanted)
+        if len(data) < wanted:
+            raise EOFError("it ends within a member")
+        return data
 
     def row(self) -> Any:
         """The JSON of the sample with its images as bytes. A sample without JSON is a row without a conversation."""
@@ -149,16 +189,14 @@ def _embedded(value: Any, members: dict[str, tuple[str, bytes]], used: set[str],
     if isinstance(value, list):
         return [_embedded(item, members, used, place) for item in value]
     if isinstance(value, dict):
-        return {key: _embedded(item, members, used, key) for key, item in value.items()}
+        return {
+            key: item if isinstance(item, str) and key not in PLACES else _embedded(item, members, used, key)
+            for key, item in value.items()
+        }
     if place in PLACES and isinstance(value, str) and (found := members.get(plain_name(value))) is not None:
         used.add(found[0])
         return {"bytes": found[1], "path": value}
     return value
-
-
-def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo, most: int) -> bytes:
-    opened = tar.extractfile(member)
-    return opened.read(most) if opened is not None else b""
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -61,12 +62,13 @@ class ZipImages:
     def _find(self, path: str) -> tuple[bytes, "_Table", int] | None:
         """The member's name, its table and its place there. A name of equal form counts if no member has the name."""
         exact, others = self._tables()
-        names = list(self._names(clean(path)))
-        for table, wanted in ((exact, names), (others, names), (exact, _plain(names)), (others, _plain(names))):
-            for name in wanted:
-                position = table.find(name)
-                if position is not None:
-                    return name, table, position
+        name = clean(path)
+        for wanted, tables in ((self._names(name), (exact,)), (self._plain_names(name), (others, exact))):
+            for member in wanted:
+                for table in tables:
+                    position = table.find(member)
+                    if position is not None:
+                        return member, table, position
         return None
 
     def _tables(self) -> tuple["_Table", "_Table"]:
@@ -79,12 +81,19 @@ class ZipImages:
 
     def _names(self, path: str) -> Iterator[bytes]:
         """Names that the member may have. A zip holds either a folder's content or the folder itself."""
-        folders = {re.sub(r"_part\d+$", "", posixpath.basename(file.key).removesuffix(".zip")) for file in self.files}
-        tops = [f"{folder}/" for folder in sorted(folders)]
-        for name in [path, *(path.removeprefix(top) if path.startswith(top) else top + path for top in tops)]:
+        for name in [path, *(path.removeprefix(top) if path.startswith(top) else top + path for top in self._tops)]:
             yield name.encode()
             if not name.isascii():  # a zip without the UTF-8 flag (APPNOTE, appendix D)
                 yield name.encode("cp437", errors="replace")
+
+    def _plain_names(self, path: str) -> Iterator[bytes]:
+        return (plain_member(name) for name in self._names(path))
+
+    @cached_property
+    def _tops(self) -> tuple[str, ...]:
+        """The folder that each zip may hold, by the name of the zip without its number."""
+        folders = {re.sub(r"_part\d+$", "", posixpath.basename(file.key).removesuffix(".zip")) for file in self.files}
+        return tuple(f"{folder}/" for folder in sorted(folders))
 
     def _read(self, path: str, name: bytes, table: "_Table", position: int, max_bytes: int) -> bytes:
         member = table.members[position]
@@ -137,10 +146,6 @@ class _Table:
         key = np.uint64(member_key(name))
         position = int(np.searchsorted(self._keys, key, side="right")) - 1
         return position if position >= 0 and self._keys[position] == key else None
-
-
-def _plain(names: list[bytes]) -> list[bytes]:
-    return [plain for name in names if (plain := plain_member(name)) != name]
 
 
 def _inflate(path: str, data: bytes, size: int) -> bytes:

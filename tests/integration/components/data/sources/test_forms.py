@@ -1,13 +1,22 @@
 """The same real rows in every form give the same dataset, from a disk and from MinIO."""
 
 import json
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.form_writers import (
+    FILE_FORMS,
+    ROW_WRITERS,
+    Images,
+    Row,
+    Write,
+    json_list,
+    write_images,
+    zip_images,
+)
 from components.data.sources.files.form_table import SOURCE_FORMS
 from components.data.sources.find import find_sources
 from components.data.sources.rows.row_reader import ROW_FORMS
@@ -15,7 +24,6 @@ from components.data.step import prepare
 from mantis.store.base import ObjectStore, upload_tree
 from mantis.store.opening import open_store
 from tests.fixtures.data import RowsOf, RunOn
-from tests.helpers.row_writers import FILE_FORMS, ROW_WRITERS, Images, Row, Write, json_list, write_images
 
 COMPARED = ("row", "id", "roles", "contents", "images", "sha256", "widths", "heights")
 ROWS = 12
@@ -98,17 +106,8 @@ def test_images_of_any_form_may_lie_in_zips(
 ) -> None:
     rows, images = real
     write(tmp_path / "raw", rows, images)
-    zip_them(tmp_path / "raw", images)
+    zip_images(tmp_path / "raw", images)
     assert dataset(run_on, data_of, tmp_path / "raw") == expected
-
-
-def zip_them(folder: Path, images: Images) -> None:
-    """Move every image into one of two zips."""
-    for part in range(2):
-        with zipfile.ZipFile(folder / f"pictures_part{part}.zip", "w") as archive:
-            for path in list(images)[part::2]:
-                archive.writestr(path, images[path])
-                (folder / path).unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("write", FILE_FORMS, ids=lambda write: write.__name__)
@@ -120,8 +119,7 @@ def test_a_killed_preparation_of_any_form_continues(
     whole = list(source.rows.read(lambda _: True))
     later = list(source.rows.read(lambda number: number >= ROWS - 2))
     assert later[-2:] == whole[-2:]
-    identify = source.reader.identify
-    assert [identify(number, row) for number, row in enumerate(later)] == ids(real[0])
+    assert [source.reader.id_of(row) for row in later] == ids(real[0])
 
 
 def ids(rows: Sequence[Row]) -> list[str]:
@@ -134,14 +132,16 @@ def test_columns_and_a_format_override_what_is_found(
     rows, images = real
     write_images(tmp_path / "raw", images)
     named = [
-        {"key": row["id"], "pictures": row["images"], "dialogue": row["conversation"], "query": "A?", "response": "B."}
-        for row in rows
+        {"key": row["id"], "pictures": row["images"], "dialogue": row["conversation"], "query": f"{number}?"}
+        for number, row in enumerate(rows)
     ]
     (tmp_path / "raw/rows.ndjson").write_text("\n".join(map(json.dumps, named)))
     changes = {
         "data.format": "json-lines/conversation",
         "data.columns": "{id: key, images: pictures, conversation: dialogue}",
+        "data.ignore": "[query]",
     }
     assert dataset(run_on, data_of, tmp_path / "raw", overrides=changes) == expected
-    found = dataset(run_on, data_of, tmp_path / "raw")
-    assert [row["contents"] for row in found] == [["A?", "B."]] * ROWS
+    changes = {"data.format": "query", "data.columns": "{response: key}", "data.ignore": "[pictures, dialogue]"}
+    found = dataset(run_on, data_of, tmp_path / "raw", overrides=changes)
+    assert [row["contents"] for row in found] == [[f"{number}?", row["id"]] for number, row in enumerate(rows)]

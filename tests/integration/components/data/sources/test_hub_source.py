@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 
+from benchmarks.form_writers import FILE_FORMS, Write
 from components.data.sources.find import find_sources
 from components.data.sources.source_identity import Memory
 from components.data.step import prepare
@@ -19,7 +20,6 @@ from mantis.hub.hub_store import HubStore
 from mantis.store.base import ObjectStore
 from mantis.store.local import LocalStore
 from tests.fixtures.data import RowsOf, RunOn, encoded
-from tests.helpers.row_writers import FILE_FORMS, Write
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAME = "org/cats"

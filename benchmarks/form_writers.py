@@ -6,6 +6,7 @@ import io
 import json
 import re
 import tarfile
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,67 +15,87 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 Row = dict[str, Any]
+Rows = Sequence[Row]
 Images = Mapping[str, bytes]
-Write = Callable[[Path, Sequence[Row], Images], None]
+Write = Callable[[Path, Rows, Images], None]
 MARK = "<image>"
 
 
 def write_images(folder: Path, images: Images) -> None:
+    """Write every image at its path."""
     for path, data in images.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
 
 
-def json_list(folder: Path, rows: Sequence[Row], images: Images) -> None:
+def zip_images(folder: Path, images: Images) -> None:
+    """Move every image into one of two zips."""
+    for part in range(2):
+        with zipfile.ZipFile(folder / f"pictures_part{part}.zip", "w") as archive:
+            for path in list(images)[part::2]:
+                archive.writestr(path, images[path])
+                (folder / path).unlink(missing_ok=True)
+
+
+def json_list(folder: Path, rows: Rows, images: Images) -> None:
+    """Write a JSON list, train.json."""
     write_images(folder, images)
     (folder / "train.json").write_text(json.dumps(rows))
 
 
-def json_lines(folder: Path, rows: Sequence[Row], images: Images) -> None:
+def json_lines(folder: Path, rows: Rows, images: Images) -> None:
+    """Write JSON Lines."""
     write_images(folder, images)
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def json_lines_gz(folder: Path, rows: Sequence[Row], images: Images) -> None:
+def json_lines_gz(folder: Path, rows: Rows, images: Images) -> None:
+    """Write JSON Lines, compressed."""
     write_images(folder, images)
     (folder / "rows.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
 
 
-def json_lines_in_shards(folder: Path, rows: Sequence[Row], images: Images) -> None:
+def json_lines_in_shards(folder: Path, rows: Rows, images: Images) -> None:
+    """Write JSON Lines in more than ten shards."""
     write_images(folder, images)
     for shard, start in enumerate(range(0, len(rows), -(-len(rows) // 11))):
         part = rows[start : start + -(-len(rows) // 11)]
         (folder / f"part-{shard}.jsonl").write_text("\n".join(map(json.dumps, part)))
 
 
-def json_lines_in_json(folder: Path, rows: Sequence[Row], images: Images) -> None:
+def json_lines_in_json(folder: Path, rows: Rows, images: Images) -> None:
+    """Write JSON Lines with blank lines, under the name of a JSON list."""
     write_images(folder, images)
     (folder / "train.json").write_text("\n\n".join(map(json.dumps, rows)))
 
 
-def json_object(folder: Path, rows: Sequence[Row], images: Images) -> None:
+def json_object(folder: Path, rows: Rows, images: Images) -> None:
+    """Write an object with the rows under `data`, behind another key."""
     write_images(folder, images)
     (folder / "set.json").write_text(json.dumps({"version": {"data": [1]}, "data": rows, "notes": None}, indent=1))
 
 
-def parquet_any_name(folder: Path, rows: Sequence[Row], images: Images) -> None:
+def parquet_any_name(folder: Path, rows: Rows, images: Images) -> None:
+    """Write Parquet files with images in the rows."""
     folder.mkdir(parents=True, exist_ok=True)
     for part, some in enumerate((rows[: len(rows) // 2], rows[len(rows) // 2 :])):
-        pq.write_table(_table(some, images), folder / f"000{part}.parquet", row_group_size=5)
+        pq.write_table(_table(some, images), folder / f"000{part}.parquet", row_group_size=max(5, len(rows) // 20))
 
 
-def parquet_with_files(folder: Path, rows: Sequence[Row], images: Images) -> None:
+def parquet_with_files(folder: Path, rows: Rows, images: Images) -> None:
+    """Write Parquet with image files beside it."""
     write_images(folder, images)
     pq.write_table(pa.Table.from_pylist(list(rows)), folder / "set.parquet")
 
 
-def parquet_with_messages(folder: Path, rows: Sequence[Row], images: Images) -> None:
+def parquet_with_messages(folder: Path, rows: Rows, images: Images) -> None:
+    """Write the published layout with another column."""
     folder.mkdir(parents=True, exist_ok=True)
     table = _table(rows, images).rename_columns({"conversation": "messages"})
     pq.write_table(table, folder / "train-00000-of-00001.parquet")
 
 
-def arrow(folder: Path, rows: Sequence[Row], images: Images) -> None:
+def arrow(folder: Path, rows: Rows, images: Images) -> None:
     """As `datasets` saves a set: streams, a state, a description, and a cache that is no part of it."""
     folder.mkdir(parents=True, exist_ok=True)
     half = -(-len(rows) // 2)
@@ -88,7 +109,7 @@ def arrow(folder: Path, rows: Sequence[Row], images: Images) -> None:
     (folder / "dataset_info.json").write_text(json.dumps({"features": {}}))
 
 
-def webdataset(folder: Path, rows: Sequence[Row], images: Images) -> None:
+def webdataset(folder: Path, rows: Rows, images: Images) -> None:
     """Each row names its images; the members have other names."""
     folder.mkdir(parents=True, exist_ok=True)
     half = -(-len(rows) // 2)
@@ -101,7 +122,7 @@ def webdataset(folder: Path, rows: Sequence[Row], images: Images) -> None:
                 _add(tar, f"{shard}{number:04d}.json", json.dumps(row | {"images": names}).encode())
 
 
-def webdataset_gz(folder: Path, rows: Sequence[Row], images: Images) -> None:
+def webdataset_gz(folder: Path, rows: Rows, images: Images) -> None:
     """No row names its images: they are the members, in the order of their numbers."""
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(folder / "train.tar.gz", "w:gz") as tar:
@@ -129,25 +150,30 @@ FILE_FORMS: dict[Write, str] = {
 
 
 def as_sharegpt(row: Row, images: Images) -> Row:
+    """Name the turns as ShareGPT does."""
     names = {"user": "human", "assistant": "gpt"}
     turns = [{"from": names[turn["role"]], "value": turn["content"]} for turn in row["conversation"]]
     return {"id": row["id"], "images": row["images"], "conversations": turns}
 
 
 def as_official_text(row: Row, images: Images) -> Row:
+    """Hold the content of turns in `text`, which the official code reads, too."""
     turns = [{"role": turn["role"], "text": turn["content"]} for turn in row["conversation"]]
     return {"id": row["id"], "images": row["images"], "conversation": turns}
 
 
 def as_m4(row: Row, images: Images) -> Row:
+    """Name id and images as M4-Instruct does."""
     return {"sample_id": row["id"], "image": row["images"], "conversations": row["conversation"]}
 
 
 def as_messages(row: Row, images: Images) -> Row:
+    """Hold the turns in `messages`."""
     return {"id": row["id"], "images": row["images"], "messages": row["conversation"]}
 
 
 def as_trl(row: Row, images: Images) -> Row:
+    """Hold the turns in content parts, and the images beside them."""
     turns = [turn | {"content": _parts(turn["content"], [])} for turn in row["conversation"]]
     return {"id": row["id"], "images": row["images"], "messages": turns}
 
@@ -162,29 +188,34 @@ def as_openai(row: Row, images: Images) -> Row:
 
 
 def as_query(row: Row, images: Images) -> Row:
+    """Hold the last exchange in `query` and `response`."""
     said = [turn["content"] for turn in row["conversation"]]
     history = [said[at : at + 2] for at in range(0, len(said) - 2, 2)]
     return {"id": row["id"], "images": row["images"], "query": said[-2], "response": said[-1], "history": history}
 
 
 def as_instruction(row: Row, images: Images) -> Row:
+    """Hold the last question in `instruction` and `input`."""
     found = as_query(row, images)
     first, newline, rest = found.pop("query").partition("\n")
     return found | {"instruction": first, "input": rest if newline else "", "output": found.pop("response")}
 
 
 def as_texts(row: Row, images: Images) -> Row:
+    """Hold the exchanges in `texts`."""
     said = [turn["content"] for turn in row["conversation"]]
     pairs = [{"user": said[at], "assistant": said[at + 1], "source": "x"} for at in range(0, len(said), 2)]
     return {"id": row["id"], "images": row["images"], "texts": pairs}
 
 
 def as_completion(row: Row, images: Images) -> Row:
+    """Hold the last answer in `completion`."""
     turns = row["conversation"]
     return {"id": row["id"], "images": row["images"], "prompt": turns[:-1], "completion": turns[-1:]}
 
 
 def as_base64(row: Row, images: Images) -> Row:
+    """Hold images as mappings of bytes, in Base64, and path."""
     embedded = [{"bytes": base64.b64encode(images[path]).decode(), "path": path} for path in row["images"]]
     return {"id": row["id"], "images": embedded, "conversation": row["conversation"]}
 
@@ -215,7 +246,7 @@ def _parts(content: str, left: list[str]) -> list[dict[str, Any]]:
     return parts
 
 
-def _table(rows: Sequence[Row], images: Images) -> pa.Table:
+def _table(rows: Rows, images: Images) -> pa.Table:
     made = [row | {"images": [{"bytes": images[path], "path": path} for path in row["images"]]} for row in rows]
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     turn = pa.struct([("role", pa.string()), ("content", pa.string())])

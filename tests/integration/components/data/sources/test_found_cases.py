@@ -1,0 +1,343 @@
+"""Inputs that people brought and that were refused or read wrongly, each with variants of its kind."""
+
+import json
+import unicodedata
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.data.sources.find import find_sources, open_source
+from components.data.sources.source_identity import Memory
+from components.data.step import assemble, prepare
+from mantis.artifacts.manifest import Manifest
+from mantis.errors import ConfigError, InputError
+from mantis.runs.step_runner import Run
+from mantis.store.base import ObjectStore, upload_tree
+from mantis.store.opening import open_store
+from tests.fixtures.data import RawFolder, RowsOf, RunOn, encoded
+
+TURNS = [{"from": "human", "value": "<image> Colour?"}, {"from": "gpt", "value": "Blue."}]
+
+
+def row(answer: str = "Blue.", **fields: Any) -> dict[str, Any]:
+    return {"conversations": [TURNS[0], TURNS[1] | {"value": answer}]} | fields
+
+
+def prepared(run_on: RunOn, folder: Path | str, **options: Any) -> tuple[Run, Manifest]:
+    run = run_on(folder, **options)
+    (name,) = find_sources(run.recipe.data.source)
+    return run, prepare(run, name)
+
+
+# A list under `image`, with `sample_id` and a key of null (LLaVA-NeXT's M4-Instruct).
+def test_a_list_under_image_is_read(raw_folder: RawFolder, run_on: RunOn, data_of: RowsOf) -> None:
+    raw_folder.image("0.jpg")
+    raw_folder.image("1.jpg", encoded((0, 0, 200)))
+    two = [{"from": "human", "value": "<image> or <image>?"}, {"from": "gpt", "value": "Both."}]
+    raw_folder.write([{"sample_id": 3, "conversations": two, "image": ["0.jpg", "1.jpg"], "choice_list": None}])
+    ((found),) = data_of(*prepared(run_on, raw_folder.folder))
+    assert (found["id"], found["paths"]) == ("3", ["0.jpg", "1.jpg"])
+
+
+# Rows of two sources in one file: the other source's keys are there with null.
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"conversations": None, "conversation": TURNS, "images": ["a.jpg"]},
+        {"conversations": [turn | {"role": None, "content": None} for turn in TURNS], "images": ["a.jpg"]},
+        {"images": None, "image": "a.jpg"},
+        {"images": [], "image": "a.jpg"},
+        {"images": ["a.jpg"], "image": ""},
+        {"images": "a.jpg", "image": None, "messages": None, "texts": [], "query": "", "rejected": None},
+        {"images": [{"bytes": None, "path": "a.jpg"}], "system": None, "id": None},
+    ],
+)
+@pytest.mark.parametrize("suffix", ["json", "parquet"])
+def test_null_beside_a_value_hides_nothing(
+    fields: dict[str, Any], suffix: str, raw_folder: RawFolder, run_on: RunOn, data_of: RowsOf
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    raw_folder.image("a.jpg")
+    if suffix == "json":
+        raw_folder.write([row(**fields)])
+    else:
+        pq.write_table(pa.Table.from_pylist([row(**fields)]), raw_folder.folder / "train.parquet")
+    (found,) = data_of(*prepared(run_on, raw_folder.folder))
+    assert found["contents"] == ["<image> Colour?", "Blue."]
+    assert len(found["images"]) == 1
+
+
+@pytest.mark.parametrize("fields", [{"images": None, "image": "a.jpg"}, {"images": [], "image": ["a.jpg"]}])
+def test_a_changed_image_is_noticed_under_any_key(fields: dict[str, Any], raw_folder: RawFolder, run_on: RunOn) -> None:
+    raw_folder.image("a.jpg")
+    raw_folder.write([row(**fields)])
+    _, first = prepared(run_on, raw_folder.folder)
+    raw_folder.image("a.jpg", encoded((0, 0, 200), size=(64, 64)))
+    _, second = prepared(run_on, raw_folder.folder)
+    assert first.key != second.key
+
+
+# Absolute paths, which the official code reads.
+@pytest.mark.parametrize("write", [str, lambda path: f"file://{path}", lambda path: {"path": str(path)}])
+def test_an_absolute_path_below_the_source_is_read(
+    write: Callable[[Path], Any], raw_folder: RawFolder, run_on: RunOn, data_of: RowsOf
+) -> None:
+    raw_folder.image("images/a.jpg")
+    raw_folder.write([row(images=[write(raw_folder.folder / "images/a.jpg")])])
+    (found,) = data_of(*prepared(run_on, raw_folder.folder))
+    assert found["paths"] == ["images/a.jpg"]
+
+
+def test_an_absolute_path_through_a_link_is_read(
+    raw_folder: RawFolder, tmp_path: Path, run_on: RunOn, data_of: RowsOf
+) -> None:
+    raw_folder.image("a.jpg")
+    (tmp_path / "link").symlink_to(raw_folder.folder)
+    paths = [tmp_path / "link/a.jpg", raw_folder.folder / "a.jpg"]
+    raw_folder.write([row(f"Path {number}.", images=[str(path)]) for number, path in enumerate(paths)])
+    assert [found["paths"] for found in data_of(*prepared(run_on, tmp_path / "link"))] == [["a.jpg"]] * 2
+
+
+def test_an_address_below_a_bucket_is_read(
+    raw_folder: RawFolder, tmp_path: Path, run_on: RunOn, data_of: RowsOf, minio_store: ObjectStore
+) -> None:
+    raw_folder.image("images/a.jpg")
+    raw_folder.write([row(images=[minio_store.uri("raw/images/a.jpg")])])
+    upload_tree(minio_store, "raw", raw_folder.folder)
+    store = open_store((tmp_path / "other").as_uri())
+    (found,) = data_of(*prepared(run_on, minio_store.uri("raw"), store=store))
+    assert found["paths"] == ["images/a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("path", "reason", "word"),
+    [
+        ("/etc/hostname.jpg", "image-outside", "below the folder"),
+        ("../outside.jpg", "image-outside", "below the folder"),
+        ("{folder}-2/a.jpg", "image-outside", "below the folder"),
+        ("https://example.org/a.jpg", "image-url", "download"),
+        ("train.json", "image-unknown", ".json"),
+        ("gone.jpg", "image-missing", ""),
+    ],
+)
+def test_another_path_goes_to_the_ledger_with_a_remedy(
+    path: str, reason: str, word: str, raw_folder: RawFolder, run_on: RunOn, ledger_of: RowsOf
+) -> None:
+    raw_folder.image("a.jpg")
+    raw_folder.write([row(images=["a.jpg"]), row(images=[path.format(folder=raw_folder.folder)])])
+    (entry,) = ledger_of(*prepared(run_on, raw_folder.folder))
+    assert entry["reason"] == reason
+    assert word in entry["threshold"]
+
+
+# Names from macOS (decomposed characters) and from Windows (backslashes).
+NAMES = {
+    "Bilder/K\u00f6ln.jpg": unicodedata.normalize("NFD", "Bilder/K\u00f6ln.jpg"),
+    unicodedata.normalize("NFD", "\u00e9t\u00e9.jpg"): "\u00e9t\u00e9.jpg",
+    "\ud55c\uad6d.jpg": unicodedata.normalize("NFD", "\ud55c\uad6d.jpg"),
+    "images/a.jpg": "images\\a.jpg",
+    "images\\b.jpg": "images/b.jpg",
+    "./c.jpg": "c.jpg",
+    "d/e.jpg": "./d//e.jpg",
+}
+
+
+@pytest.mark.parametrize("place", ["folder", "zip", "bucket"])
+@pytest.mark.parametrize("named", NAMES)
+def test_names_of_equal_form_are_one_name(
+    named: str,
+    place: str,
+    raw_folder: RawFolder,
+    tmp_path: Path,
+    run_on: RunOn,
+    data_of: RowsOf,
+    minio_store: ObjectStore,
+) -> None:
+    stored = NAMES[named]
+    folder: Path | str = raw_folder.folder
+    raw_folder.write([row(images=[named])])
+    if place == "zip":
+        with zipfile.ZipFile(raw_folder.folder / "images.zip", "w") as archive:
+            member = zipfile.ZipInfo("x")
+            member.filename = stored  # ZipInfo itself would turn a backslash on Windows
+            archive.writestr(member, encoded())
+    else:
+        raw_folder.image(stored)
+    if place == "bucket":
+        upload_tree(minio_store, "names", raw_folder.folder)
+        folder = minio_store.uri("names")
+    store = open_store((tmp_path / "other").as_uri())
+    (found,) = data_of(*prepared(run_on, folder, store=store))
+    assert found["images"] == [encoded()]
+
+
+def test_an_exact_name_comes_before_one_of_equal_form(raw_folder: RawFolder, run_on: RunOn, data_of: RowsOf) -> None:
+    composed, decomposed = "K\u00f6ln.jpg", unicodedata.normalize("NFD", "K\u00f6ln.jpg")
+    raw_folder.image(composed, encoded((0, 0, 200)))
+    raw_folder.image(decomposed, encoded((200, 0, 0)))
+    with zipfile.ZipFile(raw_folder.folder / "images.zip", "w") as archive:
+        for name in (composed, decomposed):
+            archive.writestr(f"zipped/{name}", (raw_folder.folder / name).read_bytes())
+    names = [composed, decomposed, f"zipped/{composed}", f"zipped/{decomposed}"]
+    raw_folder.write([row(f"Name {number}.", images=[name]) for number, name in enumerate(names)])
+    found = data_of(*prepared(run_on, raw_folder.folder))
+    blue, red = encoded((0, 0, 200)), encoded((200, 0, 0))
+    assert [each["images"] for each in found] == [[blue], [red], [blue], [red]]
+
+
+def test_a_changed_image_of_an_equal_name_is_noticed(raw_folder: RawFolder, local_store: ObjectStore) -> None:
+    stored = raw_folder.image(unicodedata.normalize("NFD", "K\u00f6ln.jpg"))
+    raw_folder.write([row(images=["K\u00f6ln.jpg"])])
+
+    def identity() -> str:
+        return open_source(str(raw_folder.folder), "raw").fingerprint(Memory(store=local_store))
+
+    first = identity()
+    raw_folder.image(stored, encoded((0, 0, 200)))
+    assert identity() != first
+
+
+# A zip of something else beside the images.
+@pytest.mark.parametrize("members", [{"annotations.txt": b"x"}, {}, {"images/b.jpg": b"another"}])
+def test_a_zip_of_something_else_hides_no_file(
+    members: dict[str, bytes], raw_folder: RawFolder, run_on: RunOn, data_of: RowsOf
+) -> None:
+    raw_folder.image("images/a.jpg")
+    with zipfile.ZipFile(raw_folder.folder / "annotations.zip", "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    raw_folder.write([row(images=["images/a.jpg"])])
+    _, first = run_and = prepared(run_on, raw_folder.folder)
+    assert [found["images"] for found in data_of(*run_and)] == [[encoded()]]
+    raw_folder.image("images/a.jpg", encoded((0, 0, 200)))
+    run, second = prepared(run_on, raw_folder.folder)
+    assert second.key != first.key
+    assert [found["images"] for found in data_of(run, second)] == [[encoded((0, 0, 200))]]
+
+
+def test_a_member_comes_before_a_file_of_its_name(raw_folder: RawFolder, run_on: RunOn, data_of: RowsOf) -> None:
+    raw_folder.image("a.jpg")
+    with zipfile.ZipFile(raw_folder.folder / "images.zip", "w") as archive:
+        archive.writestr("a.jpg", encoded((0, 0, 200)))
+    raw_folder.write([row(images=["a.jpg"])])
+    assert [found["images"] for found in data_of(*prepared(run_on, raw_folder.folder))] == [[encoded((0, 0, 200))]]
+
+
+# A system turn.
+SYSTEM = [{"from": "system", "value": "Be brief."}, *TURNS]
+
+
+@pytest.mark.parametrize("prompt", ["compact", "llama3"])
+def test_a_system_turn_is_kept_and_used_where_the_template_has_a_place(
+    prompt: str, raw_folder: RawFolder, run_on: RunOn, data_of: RowsOf, ledger_of: RowsOf
+) -> None:
+    raw_folder.image("a.jpg")
+    raw_folder.write([row(conversations=SYSTEM, images=["a.jpg"]), row(images=["a.jpg"])])
+    run, dataset = prepared(run_on, raw_folder.folder, overrides={"model.prompt": prompt})
+    found = data_of(run, dataset)
+    assert found[0]["roles"] == ["system", "user", "assistant"]
+    assert found[0]["contents"][0] == "Be brief."
+    assert ledger_of(run, dataset) == []
+    noted = [(entry["row"], entry["reason"], entry["value"]) for entry in ledger_of(run, assemble(run, [dataset]))]
+    assert noted == ([(0, "system-left-out", "Be brief.")] if prompt == "compact" else [])
+
+
+# Other files and rows.
+def test_rows_of_another_task_are_refused_by_name(raw_folder: RawFolder, run_on: RunOn) -> None:
+    raw_folder.image("a.jpg")
+    pair = {"images": ["a.jpg"], "prompt": "<image>Which?", "chosen": "A", "rejected": "B"}
+    raw_folder.write([pair])
+    with pytest.raises(InputError) as caught:
+        prepared(run_on, raw_folder.folder)
+    assert "json-list" in caught.value.problem
+    assert "1 preference-pair" in caught.value.problem
+    assert "remove `rejected`" in caught.value.remedy
+
+
+def test_a_classification_table_is_refused_by_name(raw_folder: RawFolder, run_on: RunOn) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"image": ["a.jpg"], "label": [1]}), raw_folder.folder / "train.parquet")
+    with pytest.raises(InputError) as caught:
+        prepared(run_on, raw_folder.folder)
+    assert "has no column that holds a conversation; its columns: image, label" in caught.value.problem
+    assert "the label as the assistant's" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"data.format": "json-line"}, "'json-line' is no form"),
+        ({"data.format": "json-lines/arrow"}, "'arrow' is no form"),
+        ({"data.columns": "{question: q}"}, "'question', which is no field of a row"),
+        ({"data.format": "arrow"}, "holds no subset"),
+    ],
+)
+def test_an_unknown_form_or_column_is_named(
+    changes: dict[str, str], problem: str, raw_folder: RawFolder, run_on: RunOn
+) -> None:
+    raw_folder.write([row(images=[])])
+    with pytest.raises(ConfigError, match=problem):
+        prepare(run_on(raw_folder.folder, changes), "raw")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "problem"),
+    [
+        ("train.jsonl", b'{"a": 1}\n{"a": \n', r"train\.jsonl, line 3, column 1: broken JSON"),
+        ("train.jsonl.gz", b"\x1f\x8b\x08\0\0\0\0\0\0\xff", r"train\.jsonl\.gz cannot be decompressed"),
+        ("train.tar", b"no tar", r"train\.tar cannot be read as a tar"),
+        ("train.json", b'{"a": [', r"train\.json, line 1"),
+    ],
+)
+def test_a_broken_file_is_named(name: str, data: bytes, problem: str, raw_folder: RawFolder, run_on: RunOn) -> None:
+    (raw_folder.folder / name).write_bytes(data)
+    with pytest.raises(InputError, match=problem):
+        prepared(run_on, raw_folder.folder)
+
+
+def test_a_tar_that_is_cut_off_loses_no_row_silently(raw_folder: RawFolder, run_on: RunOn) -> None:
+    import io
+    import tarfile
+
+    with tarfile.open(raw_folder.folder / "train.tar", "w") as tar:
+        for number in range(4):
+            member = tarfile.TarInfo(f"{number}.json")
+            text = json.dumps({"query": "A?", "response": "B."}).encode()
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text))
+    whole = (raw_folder.folder / "train.tar").read_bytes()
+    for end in (3 * 1024 + 100, 3 * 1024 + 520):
+        (raw_folder.folder / "train.tar").write_bytes(whole[:end])
+        with pytest.raises(InputError, match=r"train\.tar cannot be read as a tar"):
+            prepared(run_on, raw_folder.folder)
+
+
+def test_a_missing_shard_of_an_arrow_folder_is_named(raw_folder: RawFolder, run_on: RunOn) -> None:
+    (raw_folder.folder / "data-00000-of-00002.arrow").write_bytes(b"")
+    with pytest.raises(InputError, match="has 1 of 2 Arrow files"):
+        prepared(run_on, raw_folder.folder)
+
+
+def test_splits_of_a_saved_set_are_subsets(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    table = pa.table({"query": ["A?"], "response": ["B."]})
+    for split in ("train", "validation"):
+        (tmp_path / "cats" / split).mkdir(parents=True)
+        with pa.ipc.new_stream(str(tmp_path / "cats" / split / "data-00000-of-00001.arrow"), table.schema) as file:
+            file.write_table(table)
+    (tmp_path / "cats/dataset_dict.json").write_text('{"splits": ["train", "validation"]}')
+    for place in (tmp_path, tmp_path / "cats"):
+        found = find_sources(str(place))
+        assert {name: source.split for name, source in found.items()} == {
+            "cats": "train",
+            "cats-validation": "validation",
+        }
+        assert [source.described() for source in found.values()] == ["arrow with rows of the form query"] * 2
