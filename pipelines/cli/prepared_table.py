@@ -27,7 +27,8 @@ def prepared_subsets(run: "Run") -> list[dict[str, Any]]:
         counted: Reasons = count_reasons(run.store, manifest.key).get(name, {})
         reasons = {action: counted.get(action, {}) for action in ("dropped", "repaired")}
         noted = {"noted": counted["noted"]} if counted.get("noted") else {}
-        rows.append({"name": name} | figures | reasons | noted)
+        form = {"form": manifest.summary.get("form", "")}  # a set that was prepared before has none
+        rows.append({"name": name} | form | figures | reasons | noted)
     return sorted(rows, key=lambda row: str(row["name"]))
 
 
@@ -38,10 +39,10 @@ def show_prepared(run: "Run", *, to: Console = console) -> None:
     subsets = prepared_subsets(run)
     if not subsets:
         return
-    columns = [*ids("subset"), *numbers("rows", "kept"), *texts("dropped", "repaired", "noted")]
+    columns = [*ids("subset"), *numbers("rows", "kept"), *texts("dropped", "repaired", "noted", "form")]
     rows = [
         (each["name"], f"{each['rows']:,}", f"{each['kept']:,}",
-         *(_words(each.get(action, {})) for action in ("dropped", "repaired", "noted")))
+         *(_words(each.get(action, {})) for action in ("dropped", "repaired", "noted")), each["form"])
         for each in subsets
     ]  # fmt: skip
     show_table(columns, rows, to=to)

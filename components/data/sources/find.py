@@ -134,15 +134,33 @@ def _splits_in(
     here = {form: [file for file in files if form.accepts(file)] for form in forms}
     if reading.source_form is None:
         here = {form: [file for file in found if form.recognises(store, file)] for form, found in here.items()}
-    for form, found in here.items():
-        named = {split: _named(found, split, form) for split in SPLITS}
-        if named[TRAIN]:
-            return form, {split: rows for split, rows in named.items() if rows}
-    for form, found in here.items():
-        if found:
-            return form, {TRAIN: found}
+    named = {
+        form: {split: rows for split in SPLITS if (rows := _named(found, split, form))} for form, found in here.items()
+    }
+    chosen = _only(store, {form: splits for form, splits in named.items() if TRAIN in splits})
+    chosen = chosen or _only(store, {form: {TRAIN: found} for form, found in here.items() if found})
+    if chosen is not None:
+        return chosen
     broken = [file for file in files if base_name(file) == PREFERRED and JSON_LIST in forms]
     return JSON_LIST, {TRAIN: broken} if broken else {}  # its parser says what is wrong with it
+
+
+def _only(
+    store: ObjectStore, found: dict[SourceForm, dict[str, list[StoredObject]]]
+) -> tuple[SourceForm, dict[str, list[StoredObject]]] | None:
+    """The only form of some files; None if there is none.
+
+    Raises:
+        ConfigError: there are several, so that the rows of one would be left out.
+    """
+    if len(found) > 1:
+        files = {form.name: splits[TRAIN][0].key for form, splits in found.items()}
+        shown = ", ".join(f"{name} ({store.uri(key)})" for name, key in files.items())
+        raise ConfigError(
+            f"data.source has rows in several forms side by side: {shown}.",
+            remedy=f"Choose one with --format, e.g. --format {next(iter(files))}, or move the other files away.",
+        )
+    return next(iter(found.items()), None)
 
 
 def _named(files: Sequence[StoredObject], split: str, form: SourceForm) -> list[StoredObject]:

@@ -4,10 +4,13 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from components.data.prepare.conversation_rules import ConversationRules
+from components.data.sources.files.form_table import SOURCE_FORMS
 from components.data.sources.find import find_sources
+from components.data.sources.rows.row_reader import ROW_FORMS
 from components.evaluation.benchmarks import benchmark_catalog
 from components.evaluation.readers.benchmark_reader import read_benchmark
 from tests.fixtures.evaluation import WriteParquet
@@ -38,6 +41,47 @@ def test_the_conversation_of_bring_your_data_is_kept(tmp_path: Path) -> None:
     ]
     assert [(row.id, len(row.turns), len(row.media), row.repairs) for row in checked] == [("cats-1", 2, 2, ())]
     assert source.images.read("images/1.jpg", max_bytes=10_000).startswith(b"\xff\xd8")
+
+
+def forms_of_the_page() -> dict[str, tuple[str, str]]:
+    """The language and the example below each heading that is the name of a form."""
+    text = (HOW_TO / "bring-your-data.md").read_text(encoding="utf-8")
+    found = re.findall(r"^#### `([\w-]+)`\n\n```(\w+)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    return {name: (language, example) for name, language, example in found}
+
+
+EXAMPLE_FILES = {"json-list": "train.json", "json-lines": "cats.jsonl", "json-object": "cats.json"}
+FILES, ROWS = ([form.name for form in forms] for forms in (SOURCE_FORMS, ROW_FORMS))
+
+
+def test_every_form_has_a_row_in_a_table_and_a_short_example() -> None:
+    examples = forms_of_the_page()
+    assert list(examples) == [*FILES, *ROWS]
+    assert {name: example.count("\n") for name, (_, example) in examples.items() if example.count("\n") > 4} == {}
+    text = (HOW_TO / "bring-your-data.md").read_text(encoding="utf-8")
+    assert [name for name in (*FILES, *ROWS) if f"\n| `{name}` | " not in text] == []
+
+
+@pytest.mark.parametrize("name", [*FILES, *ROWS])
+def test_the_example_of_a_form_is_read(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw(tmp_path, [{"images": ["1.jpg", "2.jpg"]}])
+    language, example = forms_of_the_page()[name]
+    if language == "python":
+        exec(example, {})
+    else:
+        file = EXAMPLE_FILES.get(name, "rows.jsonl")
+        (tmp_path / file).write_text(example if name in EXAMPLE_FILES else json.dumps(json.loads(example)))
+    (source,) = find_sources(str(tmp_path)).values()
+    files, rows = source.described().split(" with rows of the form ")
+    assert (files if name in FILES else rows) == name
+    rules = ConversationRules(max_images=None, max_turn_characters=1000, ignore=frozenset())
+    for raw in source.rows.read(lambda _: True):
+        checked = rules.check("row", source.reader.read(raw))
+        assert checked.repairs == ()
+        for image in source.reader.read(raw).images:
+            data = source.images.read(image.path, max_bytes=10_000) if image.data is None else image.data
+            assert data == (tmp_path / "1.jpg").read_bytes()
 
 
 def test_the_benchmark_of_add_a_benchmark_is_read(tmp_path: Path) -> None:

@@ -8,4 +8,4 @@ from components.data.sources.files.parquet_rows import PARQUET
 from components.data.sources.files.source_form import SourceForm
 from components.data.sources.files.tar_rows import WEBDATASET
 
-SOURCE_FORMS: tuple[SourceForm, ...] = (JSON_LIST, JSON_OBJECT, JSON_LINES, PARQUET, ARROW, WEBDATASET)
+SOURCE_FORMS: tuple[SourceForm, ...] = (JSON_LIST, JSON_LINES, JSON_OBJECT, PARQUET, ARROW, WEBDATASET)

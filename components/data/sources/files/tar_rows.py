@@ -6,10 +6,11 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import IO, Any, Self
 
 from components.data.sources.files.json_stream import LONGEST_ROW
-from components.data.sources.files.source_form import SourceForm, always
+from components.data.sources.files.source_form import SourceForm
 from components.data.sources.images.image_names import plain_name
 from components.data.sources.rows.row_reader import ID_KEYS, IMAGE_KEYS, RowReader
 from components.data.sources.source import Wanted
@@ -22,6 +23,7 @@ from mantis.store.range_file import stream
 JSON = "json"
 IMAGE_SUFFIXES = ("bmp", "gif", "jpeg", "jpg", "png", "ppm", "tif", "tiff", "webp")
 PLACES = (*IMAGE_KEYS, "image_url", "path", "url")  # the keys of a row under which an image is named
+LOOKED_AT = 100  # members of a tar that are looked at to see whether it holds rows
 PACKED = (".tar.gz", ".tgz")
 
 
@@ -90,7 +92,7 @@ class TarRows:
 
 
 class _Member(tarfile.TarInfo):
-    """A member of which only name, size and place are read. That is most of the time of a tar of small images."""
+    """A member's name, size and place. The other fields would take most of the time of a tar of small images."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -222,8 +224,21 @@ def _require_end(store: ObjectStore, file: StoredObject, offset: int) -> None:
         raise EOFError("it ends within a member")
 
 
+def _recognises(store: ObjectStore, file: StoredObject) -> bool:
+    """Whether one of the first members is JSON: a tar of images alone holds no rows. A broken tar may hold rows."""
+    packed = file.key.lower().endswith(PACKED)
+    try:
+        with (
+            stream(store, file.key) as raw,
+            tarfile.open(fileobj=raw, mode="r|gz" if packed else "r:") as tar,
+        ):
+            return any(_split(member.name)[1] == JSON for member in islice(tar, LOOKED_AT))
+    except (tarfile.TarError, EOFError, zlib.error, OSError):
+        return True
+
+
 def _open(store: ObjectStore, files: Sequence[StoredObject], reader: RowReader) -> TarRows:
     return TarRows(store=store, files=tuple(files), reader=reader)
 
 
-WEBDATASET = SourceForm(name="webdataset", suffixes=(".tar", *PACKED), recognises=always, open=_open)
+WEBDATASET = SourceForm(name="webdataset", suffixes=(".tar", *PACKED), recognises=_recognises, open=_open)

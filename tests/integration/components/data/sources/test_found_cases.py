@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from components.data.sources.find import find_sources, open_source
+from components.data.sources.reading import reading_of
 from components.data.sources.source_identity import Memory
 from components.data.step import assemble, prepare
 from mantis.artifacts.manifest import Manifest
+from mantis.config.data_settings import DataSettings
 from mantis.errors import ConfigError, InputError
 from mantis.runs.step_runner import Run
 from mantis.store.base import ObjectStore, upload_tree
@@ -323,6 +325,26 @@ def test_a_missing_shard_of_an_arrow_folder_is_named(raw_folder: RawFolder, run_
     (raw_folder.folder / "data-00000-of-00002.arrow").write_bytes(b"")
     with pytest.raises(InputError, match="has 1 of 2 Arrow files"):
         prepared(run_on, raw_folder.folder)
+
+
+@pytest.mark.parametrize("names", [("train.json", "train.jsonl"), ("a.jsonl", "b.parquet")])
+def test_two_forms_side_by_side_are_named(names: tuple[str, str], raw_folder: RawFolder, run_on: RunOn) -> None:
+    raw_folder.write([row(images=[])], names[0])
+    raw_folder.write(json.dumps(row(images=[])), names[1])
+    with pytest.raises(ConfigError, match=rf"several forms side by side: json-l.*{names[0]}.*{names[1]}"):
+        find_sources(str(raw_folder.folder))
+    (source,) = find_sources(str(raw_folder.folder), reading_of(DataSettings(format="json-lines"))).values()
+    assert source.form == "json-lines"
+
+
+def test_a_tar_of_images_holds_no_rows(raw_folder: RawFolder) -> None:
+    import tarfile
+
+    with tarfile.open(raw_folder.folder / "images.tar", "w") as tar:
+        tar.add(raw_folder.folder / raw_folder.image("a.jpg"), "a.jpg")
+    raw_folder.write(json.dumps(row(images=["a.jpg"])), "rows.jsonl")
+    (source,) = find_sources(str(raw_folder.folder)).values()
+    assert source.form == "json-lines"
 
 
 def test_splits_of_a_saved_set_are_subsets(tmp_path: Path) -> None:
