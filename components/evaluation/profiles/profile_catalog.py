@@ -46,6 +46,7 @@ class Profile(ProfileData):
     stop: tuple[str, ...]
     families: dict[str, FamilyValues] = Field(default_factory=dict)
     instead: tuple[str, ...] = ()
+    differs: tuple[str, ...] = ()
 
 
 class ResolvedProfile(ProfileData):

@@ -53,7 +53,9 @@ def _profiles() -> str:
          _codes(each.instead))
         for each in profiles().values()
     ]  # fmt: skip
-    return _table(("profile", "asks", "images", "new tokens", "also stops at", "instead"), rows)
+    table = _table(("profile", "asks", "images", "new tokens", "also stops at", "instead"), rows)
+    lists = [_listed(f"What differs from the run of `{each.name}`:", each.differs) for each in profiles().values()]
+    return "\n".join([table, *(text for found in lists for text in found)])
 
 
 def _wrappers() -> str:

@@ -162,6 +162,7 @@ def _source(module: str) -> str:
 
 def test_the_benchmarks_page_has_every_prompt_rule_and_chance() -> None:
     page = benchmark_page()
+    assert all(text in page for profile in profiles().values() for text in profile.differs)
     for name in known_benchmarks():
         section = page.split(f"## {name}\n")[1].split("\n## ")[0]
         assert "| chance |" in section
