@@ -11,6 +11,7 @@ from mantis.store.opening import open_store
 from mantis.synthetic import write_demo_data
 from pipelines.cli.main import app
 from pipelines.execution.preflight import preflight
+from tests.fixtures.data import RawFolder
 
 WIDE = {"COLUMNS": "300", "NO_COLOR": "1"}
 
@@ -95,6 +96,33 @@ def test_preflight_warns_of_terms(store: str, tmp_path: Path, caplog: pytest.Log
     (line,) = [record for record in caplog.records if "forbid commercial use: nlvr2" in record.getMessage()]
     assert line.levelname == "WARNING"
     assert read_record(run.store, run.id, "preflight").state == "done"
+
+
+def test_prepare_says_what_became_of_the_rows_and_fails_over_the_limit(store: str, raw_folder: RawFolder) -> None:
+    rows = [raw_folder.row(f"{number}") for number in range(18)]
+    other = raw_folder.row("other")
+    rows += [{**rows[0], "id": "copy"}, {**other, "id": "1"}, raw_folder.row("away", "away.jpg")]
+    given = ("--source", raw_folder.write(rows), "--set", "evaluation.benchmarks=[]", "--store", store)
+    done = mantis("data", "prepare", "demo", "--set", "data.subsets=[]", *given)
+    assert done.exit_code == 0, done.output
+    assert line_of(done, "raw") == ["raw", "21", "19", "1", "duplicate,", "1", "image-missing", "1", "id-repeated"]
+    assert "image-missing: no such file or member. Put the file below the folder of the rows." in done.stderr
+    strict = mantis(
+        "data", "prepare", "demo", "--set", "data.subsets=[]", *given, "--set", "data.max_dropped=0", "--json"
+    )
+    assert strict.exit_code == 1
+    assert "raw: 1 of 21 rows cannot be used, 4.8% (1 duplicate, 1 id-repeated, 1 image-missing)" in strict.stderr
+    assert json.loads(strict.stdout) == {
+        "subsets": [
+            {
+                "name": "raw",
+                "rows": 21,
+                "kept": 19,
+                "dropped": {"duplicate": 1, "image-missing": 1},
+                "repaired": {"id-repeated": 1},
+            }
+        ]
+    }
 
 
 def test_prepare_makes_the_mixture_that_training_takes_and_needs_no_benchmark(store: str) -> None:
