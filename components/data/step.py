@@ -144,9 +144,9 @@ def assemble(run: Run, datasets: Sequence[Manifest]) -> Manifest:
         from components.data.prepare.ledger import require_few_untrainable
 
         with result_refused(run, task.step, mixture):
-            kept = {subset: int(dataset.summary["kept"]) for subset, dataset in by_subset.items()}
-            drawn = {subset: capped(rows, recipe.data.subset(subset)) for subset, rows in kept.items()}
-            require_few_untrainable(run.store, mixture, drawn, most=recipe.data.max_dropped)
+            read = {subset: int(dataset.summary["rows"]) for subset, dataset in by_subset.items()}
+            rows = {subset: capped(number, recipe.data.subset(subset)) for subset, number in read.items()}
+            require_few_untrainable(run.store, mixture, rows, most=recipe.data.max_dropped)
     if recipe.evaluation.benchmarks:
         check_benchmarks(run, mixture, by_subset)
     return mixture

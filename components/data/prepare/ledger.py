@@ -154,14 +154,14 @@ def require_few_dropped(store: ObjectStore, dataset: Manifest, *, most: float) -
     ledger.require_few(subset_of(dataset.key), int(dataset.summary["rows"]), most=most, about=about)
 
 
-def require_few_untrainable(store: ObjectStore, mixture: Manifest, drawn: Mapping[str, int], *, most: float) -> None:
-    """Compare the rows that the mixture leaves out with the largest share of the rows `drawn` from each subset.
+def require_few_untrainable(store: ObjectStore, mixture: Manifest, read: Mapping[str, int], *, most: float) -> None:
+    """Compare the rows that the mixture leaves out with the largest share of the rows `read` from each subset.
 
     Raises:
         InputError: see Ledger.require_few.
     """
     whole = Ledger.load(store, mixture.key)
-    for subset, rows in drawn.items():
+    for subset, rows in read.items():
         ledger = Ledger()
         ledger.extend(entry for entry in whole.entries if entry.subset == subset)
         ledger.require_few(subset, rows, most=most)

@@ -187,7 +187,8 @@ def test_prepared_data_is_counted_with_its_reasons(tmp_path: Path) -> None:
     rows = json.loads((raw / "demo-single" / "train.json").read_text())
     rows[0]["images"] = ["away.jpg"]
     (raw / "demo-single" / "train.json").write_text(json.dumps(rows))
-    run = preflight("demo", {"data.source": str(raw), "data.subsets": "[]"}, "", (tmp_path / "store").as_uri())
+    overrides = {"data.source": str(raw), "data.subsets": "[]", "data.max_dropped": "1"}
+    run = preflight("demo", overrides, "", (tmp_path / "store").as_uri())
     for subset in resolve_subsets(run):
         prepare(run, subset)
     subsets = {each["name"]: each for each in prepared_subsets(run)}

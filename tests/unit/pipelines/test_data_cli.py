@@ -52,7 +52,8 @@ def test_plan_counts_the_source_and_then_what_was_prepared(store: str, tmp_path:
     assert before.exit_code == 0, before.output
     assert line_of(before, "demo-single")[1:3] == ["single", str(len(rows))]
     assert "rows at the source" in before.output
-    run = preflight("demo", {"data.source": str(raw), "data.subsets": "[]"}, "", store)
+    overrides = {"data.source": str(raw), "data.subsets": "[]", "data.max_dropped": "1"}
+    run = preflight("demo", overrides, "", store)
     prepare(run, "demo-single")
     after = mantis(*asked)
     assert line_of(after, "demo-single")[2] == str(len(rows) - 1)
