@@ -218,6 +218,7 @@ def test_real_conversations(mantis: Mantis, test_data: Path, tmp_path: Path) -> 
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads(Path(done.stdout.splitlines()[-1]).read_text())
     assert summary["training"]["last_loss"] < summary["training"]["first_loss"]
+    assert re.search(r"^mantis-chat +100 +\d+", done.stderr, re.MULTILINE), "the rows that were kept"
 
     import lance
     import pyarrow.parquet as parquet

@@ -166,6 +166,30 @@ def test_the_word_of_a_mark_is_text_in_a_row_without_videos() -> None:
     assert with_frames(checked.turns, []) == checked.turns
 
 
+LLAVA = [{"from": "human", "value": "<image>Q"}, {"from": "gpt", "value": "A"}]
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "TIGER-Lab/Mantis-Instruct": {
+        "images": [{"bytes": None, "path": "a"}], "conversation": turns("Q", "A"), "source": "x",
+    },
+    "HuggingFaceM4/the_cauldron": {"images": ["a"], "texts": [{"user": "Q", "assistant": "A", "source": "AI2D"}]},
+    "lmms-lab/M4-Instruct-Data": {
+        "sample_id": "1", "image": ["a"], "conversations": LLAVA, "choice_list": ["x"],
+        "metadata": {"dataset": "d", "split": "train", "num_sample": 3},
+    },
+    "liuhaotian/LLaVA-Instruct-150K": {"id": "1", "image": "a", "model": "", "conversations": LLAVA},
+    "lmms-lab/LLaVA-NeXT-Data": {"id": "1", "image": "a", "conversations": LLAVA, "data_source": "x"},
+    "lmms-lab/LLaVA-Video-178K": {"id": "1", "video": "v.mp4", "conversations": LLAVA, "data_source": "x"},
+    "OpenAI fine-tuning": {"messages": [*turns("Q", "A"), turns("Q")[0], {**turns("Q", "B")[1], "weight": 1}]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_rows_of_published_sets_have_no_unknown_key(name: str) -> None:
+    checked = check(PUBLISHED[name])
+    assert said(checked)[-2].endswith("Q")
+    assert [turn.learned for turn in checked.turns[1::2]] == [True] * (len(checked.turns) // 2)
+
+
 ANYTHING = st.none() | st.integers() | st.text(max_size=6) | st.lists(st.text(max_size=3), max_size=2)
 CONTENT = st.lists(st.sampled_from([IMAGE_MARK, "<video>", "a", " ", "\n", "?"]), max_size=6).map("".join)
 EXTRA = st.sampled_from(["loss", "train", "weight", "name", "odd"])
