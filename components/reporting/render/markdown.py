@@ -85,7 +85,7 @@ def _benchmark(held: Verdict) -> list[str]:
         formatting.percent(score.strict),
         formatting.count(score.unparsed),
         formatting.count(score.missing),
-        formatting.count(score.samples),
+        formatting.count(score.samples) + (f" ({score.cut:,} cut)" if score.cut else ""),
         formatting.decimal(held.published),
     ]
 

@@ -21,7 +21,7 @@ from pipelines.cli.arguments import (
     opened,
     overrides_of,
 )
-from pipelines.cli.console import ids, names, numbers, show, show_json, show_table, tell, texts
+from pipelines.cli.console import ids, names, note, numbers, show, show_json, show_table, tell, texts
 
 if TYPE_CHECKING:
     from components.evaluation.benchmarks.benchmark_catalog import Benchmark
@@ -311,3 +311,9 @@ def show_scores(rows: "list[Score]") -> None:
         shown.append((row.title, *counts, f"{100 * row.accuracy:.1f}", interval, *shares, str(row.unparsed)))
     figures = numbers("samples", "missing", "accuracy", "95 % interval", "official", "strict", "unparsed")
     show_table([*names("skill"), *figures], shown)
+    for row in (row for row in rows if row.overall):
+        for name, share in row.variants.items():
+            note(f"{row.title} by the variant {name!r} of its metric: {100 * share:.1f}.")
+    cut = sum(row.cut for row in rows if not row.overall)
+    if cut:
+        note(f"Responses that were too long: {cut:,}. Only their beginning and end were scored.")

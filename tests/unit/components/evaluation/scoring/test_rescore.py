@@ -118,6 +118,10 @@ def test_the_commands(evaluated: Evaluated, eval_source: Path, tmp_path: Path) -
     file.write_text('{"id": "q1", "response": "blue"}')
     done = mantis("rescore", str(file), "--benchmark", "demo-multi", "--source", str(eval_source))
     assert "100.0" in done.output
+    assert "too long" not in done.output
+    file.write_text(json.dumps({"id": "q1", "response": "x" * 100_000}))
+    done = mantis("rescore", str(file), "--benchmark", "demo-multi", "--source", str(eval_source))
+    assert "too long: 1. Only" in " ".join(done.output.split())
     assert mantis("rescore", prefix, "--scoring", "kind").exit_code == 1
     listed = mantis("benchmark", "list").output
     assert "mvbench" in listed
