@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
-# Repository -> the commit whose functions made the golden prompts.
+# Repository -> the commit whose functions made the golden prompts and scores.
 COMMITS = {
     "TIGER-AI-Lab/Mantis": "f3a319202d882a1794d28440b77bba7c58869a9e",
     "EvolvingLMMs-Lab/lmms-eval": "75571cfe0fa36ca5ec2e6aa2bb268f9d38295af3",
@@ -22,6 +22,11 @@ COMMITS = {
     "ys-zong/MIRB": "04c35b9c556b8336cd2cb7c2c7ee3d390772ee5d",
     "MMMU-Benchmark/MMMU": "bb0b95a945998d91dfef37e969e07d49d1139438",
     "lupantech/MathVista": "53d525874bdde205128e6b160b7357a88277d479",
+    "zeyofu/BLINK_Benchmark": "2d6a779be4aa1ad0d38d7aa539bcb43b6dd81592",
+    "lupantech/ScienceQA": "2cbf8318e07b9ece895bb2ae605e71e38d623264",
+    "open-compass/VLMEvalKit": "e8e78f05f3080fe28154f2130321f17951c3be94",
+    "GT-Vision-Lab/VQA": "a013f0043c1e2cdc995922dfe257f7149aa9af06",
+    "umd-huang-lab/Mementos": "b7f2e62eb6481686f5ea39d3cfdf2a6e61e82dec",
 }
 
 
@@ -65,6 +70,10 @@ class OfficialRepositories:
         with tarfile.open(fileobj=io.BytesIO(subprocess.run(git, check=True, capture_output=True).stdout)) as archive:
             archive.extractall(target, filter="data")
         return target
+
+    def file(self, name: str, path: str) -> Path:
+        """Write one file of the repository, and return its path."""
+        return self.files(name, path) / path
 
     def _git_folder(self, name: str) -> Path:
         folder = self._folder / name.replace("/", "+")

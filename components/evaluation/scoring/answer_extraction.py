@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from components.evaluation.scoring.response_text import CachedIfShort, plain
+from components.evaluation.scoring.response_text import RECENT, CachedIfShort, plain
 from components.evaluation.scoring.targets import LETTERS
 
 # The leads of TIGER-AI-Lab/Mantis, mantis/benchmark/eval.py, in its order.
@@ -97,11 +97,16 @@ def strict_option(response: str, options: Sequence[str]) -> str | None:
     Of several statements with a lead ("the answer is"), the last one counts. Without a lead, the response must begin or
     end with a letter by itself, be an option's text, or name one option's letter and no other one.
     """
+    return _strict_option(response, tuple(options))
+
+
+@lru_cache(maxsize=RECENT)
+def _strict_option(response: str, options: tuple[str, ...]) -> str | None:
     known = LETTERS[: len(options)]
     alone = BARE_LETTER.fullmatch(response) if len(response) < 16 else None
     if alone:
         return alone[1].upper() if alone[1].upper() in known else None
-    text, texts = plain(response), _texts(tuple(options))
+    text, texts = plain(response), _texts(options)
     exact = _letter_of_text(text, texts)
     if exact is not None:
         return exact

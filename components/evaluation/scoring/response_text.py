@@ -11,6 +11,7 @@ R = TypeVar("R")
 # A longer response keeps this number of characters: one half from its beginning and one half from its end. The rules
 # look for an answer at these two places. The limit bounds the time of every rule.
 LIMIT = 32_768
+RECENT = 16  # responses whose plain text is kept: several rules read the same one
 
 _FULL_WIDTH = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
 _SAME_MARKS = {
@@ -65,6 +66,7 @@ def without_tokens(text: str) -> str:
     return TOKEN.sub("", text) if "<" in text or "[" in text else text
 
 
+@lru_cache(maxsize=RECENT)
 def plain(text: str) -> str:
     """The text without Markdown, tags, TeX commands and end tokens.
 

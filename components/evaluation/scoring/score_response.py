@@ -51,7 +51,7 @@ METRICS = {
     "blink-lmms-eval": Metric(module="blink", official="lmms_eval"),
     "mmmu": Metric(module="mmmu", variants={"random guess": "random_guess"}),
     "mmbench": Metric(module="mmbench"),
-    "scienceqa": Metric(module="scienceqa"),
+    "scienceqa": Metric(module="scienceqa", variants={"random guess": "random_guess"}),
     "mathvista": Metric(module="mathvista"),
     "mirb": Metric(module="mirb"),
     "mementos": Metric(module="mementos"),

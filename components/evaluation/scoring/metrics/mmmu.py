@@ -34,7 +34,7 @@ def official(response: str, target: Target) -> MetricResult:
     readings = parse_open(response)
     return MetricResult(
         parsed=response.strip() or None,
-        score=float(any(_matches(reading, right) for reading in readings)),
+        score=float(any(matches(reading, right) for reading in readings)),
     )
 
 
@@ -97,6 +97,13 @@ def normalize(text: str) -> tuple[Value, ...]:
     return (f" {text}", f"{text} ") if len(text) == 1 else (text,)
 
 
+def matches(reading: Value, right: list[Value]) -> bool:
+    """Whether a value of `parse_open` is right: an equal number, or a text that holds a right text."""
+    if isinstance(reading, str):
+        return any(isinstance(value, str) and value in reading for value in right)
+    return reading in right
+
+
 def _tails(response: str) -> list[str]:
     """The shortest text after an indicator, for each sentence; the whole response if no sentence has one."""
     whole = response.strip().strip(".").lower()
@@ -104,17 +111,15 @@ def _tails(response: str) -> list[str]:
     tails = []
     for place, sentence in enumerate(sentences):
         indicators = (*INDICATORS, "=") if place == len(sentences) - 1 else INDICATORS
-        behind = [sentence.split(word)[-1].strip() for word in indicators if word in sentence]
-        shortest = min(filter(None, behind), key=len, default="")
+        shortest = ""
+        for word in indicators:
+            if word in sentence:
+                behind = sentence.rpartition(word)[2].strip()
+                # As in the official code, an empty text counts as the shortest one, and the next text replaces it.
+                shortest = behind if not shortest or len(behind) < len(shortest) else shortest
         if shortest and shortest not in ":,.!?;'":
             tails.append(shortest)
     return tails or [whole]
-
-
-def _matches(reading: Value, right: list[Value]) -> bool:
-    if isinstance(reading, str):
-        return any(isinstance(value, str) and value in reading for value in right)
-    return reading in right
 
 
 def _plain(text: str) -> Value:

@@ -7,7 +7,8 @@ The first rule that applies gives the option:
    models/run_gpt3.py in lupantech/ScienceQA);
 4. it begins with a capital letter and a full stop (lmms-eval).
 
-Any other form is wrong. run_gpt3.py draws a random option for it.
+Any other form is wrong for LLaVA, and so for `official`. run_gpt3.py draws a random option for it. `random_guess` gives
+such a response the expected value of the draw, 1 / the number of options.
 """
 
 import re
@@ -19,13 +20,21 @@ from components.evaluation.scoring.targets import LETTERS, Target
 STATEMENT = re.compile(r"The answer is ([A-Z]).")
 OPTIONS = LETTERS[:5]  # those of LLaVA, for any question
 
-__all__ = ["official", "strict"]
+__all__ = ["official", "random_guess", "strict"]
 
 
 def official(response: str, target: Target) -> MetricResult:
     """Score by the rules in the module's docstring."""
     letter = _letter(response, target)
     return NOTHING if letter is None else MetricResult(parsed=letter, score=float(letter in target.answers))
+
+
+def random_guess(response: str, target: Target) -> MetricResult:
+    """Score as `official` does, with the expected value of the random option that run_gpt3.py draws."""
+    read = official(response, target)
+    if read.parsed is not None and read.parsed in target.letters:
+        return read
+    return MetricResult(parsed=None, score=1 / len(target.options))
 
 
 def _letter(response: str, target: Target) -> str | None:

@@ -22,7 +22,7 @@ import yaml
 
 from components.evaluation.scoring.answer_extraction import stated
 from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricResult
-from components.evaluation.scoring.response_text import CachedIfShort
+from components.evaluation.scoring.response_text import RECENT, CachedIfShort
 from components.evaluation.scoring.targets import Target
 
 NORMALIZATION = Path(__file__).with_name("normalization.yaml")
@@ -37,12 +37,12 @@ FULL_STOPS = int(re.UNICODE)
 def official(response: str, target: Target) -> MetricResult:
     """Score VQAv2 with the normalization that every peer applies."""
     said = _one_line(response)
-    return _read(normalize(said), _tally(target, _normalized_line)) if said else NOTHING
+    return _read(normalize(said), _tally(target.answers, _normalized_line)) if said else NOTHING
 
 
 def literal(response: str, target: Target) -> MetricResult:
     """Score VQAv2 as vqaEval.py does. If all people gave the same answer, nothing is normalized."""
-    said, given = _one_line(response), _tally(target, _one_line)
+    said, given = _one_line(response), _tally(target.answers, _one_line)
     if said and len(given) == 1:
         return _read(said, given)
     return official(response, target)
@@ -50,7 +50,7 @@ def literal(response: str, target: Target) -> MetricResult:
 
 def official_evalai(response: str, target: Target) -> MetricResult:
     """Score TextVQA and OK-VQA. Responses and answers are always normalized by `evalai`."""
-    return _read(evalai(response), _tally(target, evalai)) if response.strip() else NOTHING
+    return _read(evalai(response), _tally(target.answers, evalai)) if response.strip() else NOTHING
 
 
 def strict(response: str, target: Target) -> MetricResult:
@@ -96,10 +96,11 @@ def _one_line(text: str) -> str:
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
-def _tally(target: Target, alike: Callable[[str], str]) -> Counter[str]:
+@lru_cache(maxsize=RECENT)
+def _tally(answers: tuple[str, ...], alike: Callable[[str], str]) -> Counter[str]:
     """Number of people who gave each answer. `alike` normalizes the answers before they are counted."""
     tally: Counter[str] = Counter()
-    for answer, people in Counter(target.answers).items():
+    for answer, people in Counter(answers).items():
         tally[alike(answer)] += people
     return tally
 

@@ -83,6 +83,7 @@ CASES: dict[str, list[tuple[str, Target, float]]] = {
         ("B</s>", CHOICE, 1),
         ("it (B), really", CHOICE, 1),  # "(B)," is no word, but the only one in brackets
         ("two dogs it is", CHOICE, 1),  # can_infer finds the text
+        ("B) a cat", CHOICE, 1),  # letter and text differ: strict scoring reads nothing, can_infer the letter
         ("**B** since they bark", CHOICE, 1),
         ("the only fit is (B)", CHOICE, 1),
         ("E", CHOICE, 0),
