@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from components.evaluation.rescore import Rescored
     from components.evaluation.scoring.score_response import Scoring
     from mantis.artifacts.scores import Score
+    from mantis.config.evaluation_settings import EvaluationSettings
 
 LIMIT = Annotated[
     int | None,
@@ -184,20 +185,23 @@ def rescore(
         ),
     ] = "",
     limit: LIMIT = None,
-    scoring: Annotated[str, typer.Option(help="The profile of the headline: official or strict.")] = "official",
+    scoring: Annotated[str, typer.Option(help="The score of the headline: official or strict.")] = "official",
+    profile: Annotated[
+        str, typer.Option(help="The profile whose rule scores; by default that of the evaluation, else `direct`.")
+    ] = "",
     model: Annotated[str, typer.Option(help="With --json and a JSONL file: the name of the model.")] = "",
     out: Annotated[
         str, typer.Option("--json", metavar="FILE|-", help="Write the scores there as JSON. - is stdout.")
     ] = "",
     store: Store = "",
 ) -> None:
-    """Score responses again without generating any: with the current metrics, or with the other profile."""
+    """Score responses again without generating any: with the current metrics, or with the other score."""
 
-    profile, there = _profile(scoring), opened(store)
+    headline, there = _scoring(scoring), opened(store)
     if benchmark or Path(responses).is_file():
-        described, made = _rescore_file(there, Path(responses), benchmark, source, limit, profile)
+        described, made = _rescore_file(there, Path(responses), benchmark, source, limit, headline, profile)
     else:
-        described, model, made = _rescore_evaluation(there, responses, profile)
+        described, model, made = _rescore_evaluation(there, responses, headline, profile)
     scored = {"benchmark": described.name, "model": model, "scores": [row.stored() for row in made.rows]}
     if out == "-":
         show_json(scored)
@@ -207,20 +211,20 @@ def rescore(
         _write(Path(out), json.dumps(scored, indent=1, ensure_ascii=False) + "\n")
 
 
-def _profile(scoring: str) -> "Scoring":
+def _scoring(name: str) -> "Scoring":
     from components.evaluation.scoring.score_response import Scoring
 
-    profile: Scoring | None = next((known for known in get_args(Scoring) if known == scoring), None)
-    if profile is None:
+    scoring: Scoring | None = next((known for known in get_args(Scoring) if known == name), None)
+    if scoring is None:
         raise ConfigError(
-            f"--scoring {scoring!r} is no profile.",
-            remedy=f"{did_you_mean(scoring, get_args(Scoring))}Use official or strict.",
+            f"--scoring {name!r} is no score.",
+            remedy=f"{did_you_mean(name, get_args(Scoring))}Use official or strict.",
         )
-    return profile
+    return scoring
 
 
 def _rescore_file(
-    store: ObjectStore, file: Path, name: str, source: str, limit: int | None, profile: "Scoring"
+    store: ObjectStore, file: Path, name: str, source: str, limit: int | None, scoring: "Scoring", profile: str
 ) -> "tuple[Benchmark, Rescored]":
     from components.evaluation.answer_file import benchmark_of_answers, read_answers
     from components.evaluation.rescore import rescore_file
@@ -233,13 +237,16 @@ def _rescore_file(
             f"{file} does not name its benchmark, and --benchmark is missing.",
             remedy="Name the benchmark that it answers.",
         )
-    request = EvaluationRequest(benchmarks=[name], source=source, overrides={})
+    overrides = {"evaluation.profile": profile} if profile else {}
+    request = EvaluationRequest(benchmarks=[name], source=source, overrides=overrides)
     with opened_samples(store, request, pictures=False) as (recipe, described, samples):
-        made = rescore_file(answers, described, samples, profile, seed=recipe.seed, limit=limit)
+        made = rescore_file(answers, described, samples, scoring, seed=recipe.seed, limit=limit)
     return described, made
 
 
-def _rescore_evaluation(store: ObjectStore, address: str, profile: "Scoring") -> "tuple[Benchmark, str, Rescored]":
+def _rescore_evaluation(
+    store: ObjectStore, address: str, scoring: "Scoring", profile: str
+) -> "tuple[Benchmark, str, Rescored]":
     """Return the benchmark, the model's fingerprint, and the scores."""
     from components.evaluation import rescore
     from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
@@ -250,21 +257,23 @@ def _rescore_evaluation(store: ObjectStore, address: str, profile: "Scoring") ->
         raise ConfigError(
             f"{key!r} is no evaluation.", remedy=f"Name {ArtifactKind.EVALUATION.pattern.text}, or a JSONL file."
         )
-    described = load_benchmark(parts["benchmark"], own=_own_of_run(store, key))
-    made = rescore.rescore_evaluation(store, key, described, profile, seed=0)
+    asked = _settings_of_run(store, key)
+    described = load_benchmark(parts["benchmark"], profile=profile or asked.profile, own=asked.own_benchmarks)
+    made = rescore.rescore_evaluation(store, key, described, scoring, seed=0)
     return described, parts["model"], made
 
 
-def _own_of_run(store: ObjectStore, evaluation: str) -> dict[str, Any]:
-    """The benchmarks that the recipe of the run of this evaluation describes itself; empty without such a recipe."""
+def _settings_of_run(store: ObjectStore, evaluation: str) -> "EvaluationSettings":
+    """The settings of the run that made this evaluation, or the defaults if there is no such run any more."""
     from mantis.artifacts.manifest import read_manifest
+    from mantis.config.evaluation_settings import EvaluationSettings
     from mantis.runs.step_runner import open_run
 
     manifest = read_manifest(store, evaluation)
     try:
-        return {} if manifest is None else open_run(manifest.made_by.run, store.url).recipe.evaluation.own_benchmarks
+        return EvaluationSettings() if manifest is None else open_run(manifest.made_by.run, store.url).recipe.evaluation
     except ConfigError:  # the run was deleted
-        return {}
+        return EvaluationSettings()
 
 
 def _write(path: Path, text: str) -> None:

@@ -236,3 +236,22 @@ def test_export_rescore_and_an_endpoint_need_no_torch(
             [sys.executable, "-c", code, json.dumps(commands)], cwd=ROOT, capture_output=True, text=True, check=False
         )
     assert done.stdout.splitlines() == ["[]"] * 3, done.stderr
+
+
+def test_answers_are_scored_by_the_rule_of_the_profile(local_store: LocalStore, tmp_path: Path) -> None:
+    (tmp_path / "pets").mkdir()
+    row = {"id": "1", "skill": "compare", "question": "A cat?", "images": [], "options": ["yes", "no"], "answer": "B"}
+    (tmp_path / "pets/test.json").write_text(json.dumps([row]))
+    (tmp_path / "pets.yaml").write_text(
+        "title: Pets\nkind: multiple-choice\nmetric: blink\nskills: {compare: {label: Compare}}\nprompts:\n"
+        "  official: {templates: {multiple-choice: '{question}'}}\n"
+        "  lmms-eval: {templates: {multiple-choice: '{question}'}, metric: blink-lmms-eval}\n"
+    )
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text('{"id": "1", "response": "Answer: (B)"}\n')
+    given = ["rescore", str(answers), "--benchmark", str(tmp_path / "pets.yaml"), "--store", local_store.url]
+    for profile, right in ((), 1.0), (("--profile", "official"), 1.0), (("--profile", "lmms-eval"), 0.0):
+        rows = scored(CliRunner().invoke(app, [*given, *profile, "--json", "-"]))["scores"]
+        assert [row["official"] for row in rows] == [right], profile
+    wrong = CliRunner().invoke(app, [*given, "--profile", "offical"])
+    assert "evaluation.profile = 'offical' is no profile" in wrong.output
