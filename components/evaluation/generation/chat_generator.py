@@ -168,14 +168,22 @@ class ChatGenerator:
         )
 
     def _ends(self) -> list[int]:
-        """The tokens that end an answer: the model's, and those of the profile. The tokenizer's own comes first."""
+        """The tokens that end an answer: the model's, and those of the profile. The tokenizer's own comes first.
+
+        Raises:
+            EvaluationError: the vocabulary does not have a token of the profile.
+        """
         own = self.processor.processor.tokenizer.eos_token_id
         given = self.model.generation_config.eos_token_id
         ends = given if isinstance(given, list) else [] if given is None else [given]
         known = self.processor.processor.tokenizer.get_vocab()
-        stops = (own if stop == END_OF_TEXT else known.get(stop) for stop in self.decoding.stop)
-        found = dict.fromkeys([*(each for each in ends if each == own), *ends, *stops])
-        return [each for each in found if each is not None] or [own]
+        stops = [own if stop == END_OF_TEXT else known.get(stop) for stop in self.decoding.stop]
+        if None in stops:
+            raise EvaluationError(
+                f"stop = {', '.join(self.decoding.stop)} of the profile: the model lacks one of these tokens.",
+                remedy=f"Name tokens of its vocabulary, or {END_OF_TEXT}.",
+            )
+        return list(dict.fromkeys([*(each for each in ends if each == own), *ends, *stops])) or [own]
 
     def _text(self, tokens: list[int], ends: Sequence[int]) -> str:
         length = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))

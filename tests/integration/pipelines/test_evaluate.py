@@ -1,6 +1,7 @@
 """`mantis evaluate`, `mantis benchmark export` and `mantis rescore`, as a person types them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -67,6 +68,32 @@ def test_a_folder_of_an_unknown_family_is_evaluated(
     assert "5 of 16" in again.output
     assert "stratified sample" in again.output
     assert found["run"] in mantis("status", source=False).output
+
+
+def test_a_benchmark_of_a_file_anywhere(
+    mantis: Callable[..., Any], chat_model_folder: Path, eval_source: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "mine"
+    shutil.copytree(eval_source / "demo-multi", own / "squares")
+    rows = json.loads((own / "squares" / "test.json").read_text())
+    (own / "squares" / "test.json").write_text(json.dumps([row | {"skill": "colour"} for row in rows[:8]]))
+    (own / "squares.yaml").write_text(
+        "title: Squares\nkind: short\nmetric: mantis\nskills: {colour: {label: Colours}}\n"
+        "prompts: {direct: {templates: {short: '{question}'}}}\n"
+    )
+    for by_folder in (True, False):
+        with openai_server() as server:
+            named: list[Any] = [chat_model_folder] if by_folder else ["--endpoint", server.url, "--model", "m"]
+            given = ("evaluate", *named, "--benchmark", own / "squares.yaml", "--json")
+            found = scored(mantis(*given, source=False))
+        assert found["benchmark"] == "squares"
+        assert [(row["label"], row["samples"]) for row in found["scores"]] == [("Colours", 8)]
+    exported = mantis("benchmark", "export", own / "squares.yaml", tmp_path / "out", source=False)
+    assert exported.exit_code == 0, exported.output
+    answers = [line | {"response": "red"} for line in lines_of(tmp_path / "out" / "requests.jsonl")]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in answers))
+    back = ("rescore", tmp_path / "answers.jsonl", "--benchmark", own / "squares.yaml", "--json", "-")
+    assert scored(mantis(*back, source=False))["scores"][0]["samples"] == 8
 
 
 def test_controls_choose_among_valid_answers(mantis: Callable[..., Any], chat_model_folder: Path) -> None:

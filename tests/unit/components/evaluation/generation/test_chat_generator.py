@@ -115,6 +115,20 @@ def test_a_model_that_refuses_batches_answers_one_by_one(
     assert "one question at a time (ValueError: one chat at a time)" in caplog.text
 
 
+def test_a_response_ends_at_the_stop_tokens_of_the_profile(chat_model_folder: Path, questions: list[Question]) -> None:
+    def responses(*stop: str) -> list[str]:
+        opened = open_chat_model(chat_model_folder, Decoding(max_new_tokens=8, stop=stop))
+        return list(ask(opened, questions[:6])[0].values())
+
+    whole = responses()
+    token = "s"
+    assert any(token in text for text in whole)
+    assert responses("end-of-text") == whole
+    assert not any(token in text[:1] for text in responses(token))
+    with pytest.raises(EvaluationError, match="<no-such-token>"):
+        responses("<no-such-token>")
+
+
 def copied(folder: Path, target: Path) -> Path:
     return Path(shutil.copytree(folder, target))
 
