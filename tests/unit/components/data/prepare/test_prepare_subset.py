@@ -244,7 +244,7 @@ def test_a_source_that_is_not_there_is_refused(tmp_path: Path, run_on: RunOn) ->
     (tmp_path / "bare").mkdir()
     with pytest.raises(ConfigError, match="holds no subset"):
         resolve_subsets(run_on(tmp_path / "bare"))
-    with pytest.raises(ConfigError, match="neither a folder nor a bucket"):
+    with pytest.raises(ConfigError, match="neither a folder, a bucket nor a data set of the hub"):
         resolve_subsets(run_on("ftp://host/raw"))
 
 
