@@ -76,10 +76,22 @@ def json_object(folder: Path, rows: Rows, images: Images) -> None:
 
 
 def parquet_any_name(folder: Path, rows: Rows, images: Images) -> None:
-    """Write Parquet files with images in the rows."""
+    """Write Parquet files with images in the rows, which are neither compressed nor in dictionaries.
+
+    That is what `datasets` writes (arrow_writer.py, `use_dictionary` and `compression` per column).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for part, some in enumerate((rows[: len(rows) // 2], rows[len(rows) // 2 :])):
-        pq.write_table(_table(some, images), folder / f"000{part}.parquet", row_group_size=max(5, len(rows) // 20))
+        table = _table(some, images)
+        texts = ["id", "conversation.list.element.role", "conversation.list.element.content"]
+        columns = ["images.list.element.bytes", "images.list.element.path"]
+        pq.write_table(
+            table,
+            folder / f"000{part}.parquet",
+            row_group_size=min(100, -(-len(rows) // 3)),
+            use_dictionary=texts,
+            compression=dict.fromkeys(texts, "snappy") | dict.fromkeys(columns, "none"),
+        )
 
 
 def parquet_with_files(folder: Path, rows: Rows, images: Images) -> None:
