@@ -71,9 +71,11 @@ def check_mirrors(store: ObjectStore, benchmarks: Sequence[Benchmark]) -> None:
     found = [(benchmark, _fitting(store, benchmark)) for benchmark in benchmarks]
     missing = [benchmark.name for benchmark, revisions in found if not revisions]
     if missing:
+        own = any(benchmark.stored for benchmark, revisions in found if not revisions)
         raise InputError(
-            f"evaluation.source = 'mirror', but {store.url} has no copy of {', '.join(missing)}.",
-            remedy=f"Run {'; '.join(f'mantis benchmark fetch {name}' for name in missing)}.",
+            f"{store.url} has no copy of {', '.join(missing)}, which the recipe reads from there.",
+            remedy=f"Run {'; '.join(f'mantis benchmark fetch {name}' for name in missing)}."
+            + (" Name the YAML file of a benchmark of your own." if own else ""),
         )
     for benchmark, revisions in found:
         _only(store, benchmark, revisions)

@@ -37,9 +37,14 @@ def test_the_path_of_a_file_may_be_relative(pets: Path, monkeypatch: pytest.Monk
     assert load_benchmark("pets.yaml").source == "s3://bucket/pets"
 
 
-def test_a_file_of_a_store_has_its_samples_there(pets: Path) -> None:
+def test_a_file_of_a_store_has_its_samples_there(pets: Path, local_store: LocalStore, eval_recipe: Recipe) -> None:
     store = LocalStore(pets.parent)
-    assert load_benchmark(f"{store.url}/pets.yaml").source == f"{store.url}/pets"
+    benchmark = load_benchmark(f"{store.url}/pets.yaml")
+    assert benchmark.source == f"{store.url}/pets"
+    with open_benchmark_source(eval_recipe, benchmark, local_store) as source:
+        assert len(source.read().samples) == 4
+    kept = benchmark_mirror.fetch(local_store, benchmark)
+    assert kept == benchmark_mirror.fetch(local_store, load_benchmark(str(pets)))
 
 
 def test_the_revision_does_not_follow_the_place(pets: Path, tmp_path: Path) -> None:
@@ -148,7 +153,7 @@ def test_it_is_evaluated_from_the_store(
 
 def test_its_files_must_be_in_the_store(pets: Path, local_store: LocalStore, eval_recipe: Recipe) -> None:
     own = {"pets": {**benchmark_catalog.read_benchmark_file(str(pets)), "source": "", "stored": "0" * 64}}
-    with pytest.raises(InputError, match="has no copy of pets"):
+    with pytest.raises(InputError, match=r"has no copy of pets.*YAML file"):
         check_benchmarks(own_run(local_store, eval_recipe, benchmarks=["pets"], own_benchmarks=own))
 
 

@@ -22,10 +22,13 @@ import resource, sys
 from pathlib import Path
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
 from components.evaluation.readers.benchmark_reader import read_benchmark
+from mantis.errors import InputError
 import pyarrow.parquet
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-made = read_benchmark(Path(sys.argv[1]), load_benchmark("q-bench2"), spool=Path(sys.argv[1]))
-print(len(made.samples), sorted({each.reason for each in made.missing}), len(made.missing))
+try:
+    read_benchmark(Path(sys.argv[1]), load_benchmark("q-bench2"), spool=Path(sys.argv[1]))
+except InputError as error:
+    print(error)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
@@ -48,22 +51,29 @@ def own(folder: Path) -> Benchmark:
     return load_benchmark(str(folder / "pets.yaml"))
 
 
-def test_a_bomb_is_missing_and_costs_no_memory(tmp_path: Path) -> None:
+def test_a_bomb_is_refused_and_costs_no_memory(tmp_path: Path) -> None:
     bomb = "x" * (160 << 20)  # once in the dictionary of the file, and in 30 rows
     rows = [row(number, question=bomb if number >= 10 else "Which?") for number in range(40)]
     file = tmp_path / "data/dev-00000-of-00001.parquet"
     write(file, rows, compression="zstd", use_dictionary=["question"], dictionary_pagesize_limit=1 << 30)
     del rows, bomb
     assert file.stat().st_size < 1 << 20
-    done = subprocess.run([sys.executable, "-c", MEASURED, str(tmp_path)], cwd=ROOT, capture_output=True, text=True,
-                          check=False)  # fmt: skip
-    if done.returncode:  # the whole page is refused, which names the file
-        assert "InputError" in done.stderr
-        assert "dev-00000" in done.stderr
-        return
-    first, grown = done.stdout.splitlines()
-    assert first == "10 ['row-too-large'] 30"
-    assert int(grown) < 1_200_000  # KiB
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    problem, grown = done.stdout.splitlines()
+    assert "dev-00000-of-00001.parquet: column question: a page of 160 MiB" in problem
+    assert int(grown) < 200_000  # KiB
+
+
+def test_a_row_that_is_too_large_is_missing(tmp_path: Path) -> None:
+    small, large = ({"bytes": data, "path": "a.jpg"} for data in (encoded(), bytes(30_000_000)))
+    plain = {"question": "Which?", "question_type": "short-answer", "options": [], "answer": "red"}
+    rows = [plain | {"id": "s1", "images": [small]}, plain | {"id": "s2", "images": [large] * 6}]
+    write(tmp_path / "mantis_eval/test-00000-of-00001.parquet", rows)
+    made = read_benchmark(tmp_path, load_benchmark("mantis-eval"), spool=tmp_path)
+    assert [sample.id for sample in made.samples] == ["s1"]
+    assert [each.reason for each in made.missing] == ["row-too-large"]
 
 
 def test_text_that_is_not_utf8_is_missing(tmp_path: Path) -> None:
