@@ -80,7 +80,7 @@ def test_answers_loss_and_overlap_are_stored(trained: Run, model: Manifest) -> N
     assert rows[0]["token_f1"] == pytest.approx(sum(line["official"] for line in lines) / 4)
     assert rows[0]["exact_match"] == pytest.approx(sum(line["strict"] for line in lines) / 4)
     gallery = json.loads(store.get(f"{manifest.key}/gallery.json"))["answers"]
-    assert {item["question"].replace("<image>", "") for item in gallery} == {"What is this?"}
+    assert {item["question"].replace("<image>", "") for item in gallery} <= {f"What is this? {row.id}" for row in held}
 
 
 def test_the_loss_is_that_of_the_answers_tokens(trained: Run, model: Manifest, generator: Generator) -> None:
@@ -90,7 +90,7 @@ def test_the_loss_is_that_of_the_answers_tokens(trained: Run, model: Manifest, g
         number = int(row.id.removeprefix("r"))
         conversation = Conversation(
             id=row.id,
-            turns=(Turn(role="user", content="<image>" * (number % 3) + "What is this?"),
+            turns=(Turn(role="user", content="<image>" * (number % 3) + f"What is this? {row.id}"),
                    Turn(role="assistant", content="A picture.")),
             sizes=(ImageSize(width=40, height=30),) * (number % 3),
         )  # fmt: skip
