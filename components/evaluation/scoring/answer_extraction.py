@@ -58,6 +58,10 @@ MENTION = re.compile(
     r"(?:right|correct|best|most|answer))"
     r"|(?:,|\band|\bor|/|&)\s{0,3}[\"'(\[]?(?P<joined>[A-Z])(?![\w']))"
 )
+# "Option B is the correct choice", at the end of a discussion of all options.
+AFFIRMED = re.compile(
+    r"(?<![\w'])(?P<letter>[A-Z])[)\"'\]]{0,2}\s{1,3}is\s{1,3}(?:therefore\s{1,3})?(?:the\s{1,3})?(?:right|correct|best)(?!\w)"
+)
 LAST_WORD = re.compile(
     r"\b(?:is|be|say|choose|select|pick|guess|with|[Ss]o|[Tt]herefore|[Tt]hus|[Hh]ence|[Ii]t's),?\s{1,3}[\"']?([A-Z])[\"'.!]{0,3}$"
 )
@@ -114,7 +118,7 @@ def _strict_option(response: str, options: tuple[str, ...]) -> str | None:
         letter = _statement(said, known, texts)
         if letter is not None:
             return letter or None
-    for rule in (_by_line, _by_mention, _by_text, _by_last_sentence):
+    for rule in (_by_affirmation, _by_line, _by_mention, _by_text, _by_last_sentence):
         letter = rule(text, known, texts)
         if letter is not None:
             return letter or None
@@ -140,7 +144,10 @@ def statements(text: str) -> Iterator[str]:
         places = deque((found.span() for found in pattern.finditer(text)), maxlen=STATEMENTS)
         end = len(text)
         for start, begin in reversed(places):
-            yield text[begin:end].strip()
+            said = text[begin:end]
+            # "Examine each option:" begins a list, where "answer:" states one in the next line.
+            if pattern is LEADS[0] or not said.lstrip(" \t").startswith("\n"):
+                yield said.strip()
             end = start
 
 
@@ -185,8 +192,17 @@ def _text_at_start(said: str, texts: tuple[str, ...]) -> str | None:
     return SEVERAL if letter is not None and others else letter
 
 
+def _by_affirmation(text: str, known: str, _: tuple[str, ...]) -> str | None:
+    """The only letter that the text calls right; SEVERAL if it calls several right."""
+    affirmed = {found["letter"] for found in AFFIRMED.finditer(text)} & set(known)
+    return SEVERAL if len(affirmed) > 1 else next(iter(affirmed), None)
+
+
 def _by_line(text: str, known: str, texts: tuple[str, ...]) -> str | None:
-    """The letter at the beginning of lines, or in the last sentence by itself."""
+    """The letter at the beginning of the first or the last line, or in the last sentence by itself.
+
+    The lines between them only count against it. A discussion of all options has lines for each of them.
+    """
     lines = [line for line in text.split("\n") if line.strip()]
     if not lines:
         return None
@@ -196,7 +212,8 @@ def _by_line(text: str, known: str, texts: tuple[str, ...]) -> str | None:
     ending = BARE_LETTER.fullmatch(last, cut_off) if cut_off else None
     if ending and ending[1].upper() in known and not starts:
         return ending[1].upper()
-    if not starts:
+    outer = {_line_start(line, known, texts) for line in (lines[0], lines[-1])} - {None}
+    if not outer:
         return None
     return SEVERAL if len(starts) > 1 else starts.pop()
 

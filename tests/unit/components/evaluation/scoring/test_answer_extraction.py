@@ -33,6 +33,9 @@ STATED = [
     "The answer is B because A and C are wrong.", "The best option is (B) dog, as it barks.",
     "Answer: B. (C) shows a bird while (D) shows a fish.", "Answer: (B) dog\n\nExplanation: (A) is a cat, (C) a bird.",
     "(A) cat\n(B) dog\n(C) bird\n(D) fish\n\nAnswer: B", "Choices: (A) cat (B) dog. The correct answer is B.",
+    "A has fur.\n\nB barks.\n\nTherefore, **Option B** is the correct choice.", "A could fly.\nSo (B) is right.",
+    "Examine each option:\n- Option A: no wings.\n- Option B: it barks.\n\nOption B is the correct choice.",
+    "Look.\nC) This has wings. Out.\nD) It swims. Out.\nThe only option left is (B) dog.",
     "Answer: A. No, wait. Answer: B", "The answer is A? No. The answer is B.", "neither (A) nor (C), it is (B)",
 ]  # fmt: skip
 
@@ -49,7 +52,7 @@ UNCLEAR = [
     "A\nB\nC\nD",
     "A. cat\nB. dog\nC. bird\nD. fish", "A. cat B. dog C. bird D. fish", "(A) cat (B) dog (C) bird (D) fish",
     "Choices:\n(A) cat\n(B) dog", "vitamin C tablets", "cats and dogs", "dog house", "1", "Yes", "\\boxed{}",
-    "The answer is", "Answer:", "<answer></answer>", "I", "Both animals are shown.",
+    "A is correct.\nB is correct.", "The answer is", "Answer:", "<answer></answer>", "I", "Both animals are shown.",
 ]  # fmt: skip
 
 
