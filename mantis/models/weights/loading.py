@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import (
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -133,6 +132,7 @@ def check_tensors(
 
 def ready_to_train(family: Family, model: PreTrainedModel, processor: Processor) -> PreTrainedModel:
     """The model in fp32 and training mode, ready for packed batches and with the ends of answers for `generate`."""
+    check_rows(model, processor)
     family.for_packing(model)
     model.generation_config.eos_token_id = processor.end_of_answer
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
@@ -155,6 +155,43 @@ def grow(model: PreTrainedModel, tokens: int) -> None:
         model.resize_token_embeddings(tokens, mean_resizing=False)
 
 
+def add_missing_rows(model: PreTrainedModel, processor: Processor, *, seed: int) -> None:
+    """Add rows of embedding and head for tokens beyond those of the base, drawn from `seed` as transformers does.
+
+    A base may have rows that no token uses; they stay.
+    """
+    needed = rows_needed(processor)
+    if needed > model.get_input_embeddings().weight.shape[0]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model.resize_token_embeddings(needed, mean_resizing=False)
+
+
+def rows_needed(processor: Processor) -> int:
+    """The largest token id of the tokenizer, plus one."""
+    return max(int(token) for token in processor.tokenizer.get_vocab().values()) + 1
+
+
+def check_rows(model: PreTrainedModel, processor: Processor) -> None:
+    """Check that the embedding and the head have a row for every token.
+
+    Raises:
+        ConfigError: one of them has too few.
+    """
+    needed, embedding, head = rows_needed(processor), model.get_input_embeddings(), model.get_output_embeddings()
+    # Idefics 1 keeps the rows of added tokens apart.
+    found = {
+        "embedding": embedding.weight.shape[0] + getattr(embedding, "num_additional_embeddings", 0),
+        "head": head.weight.shape[0] + getattr(head, "out_additional_features", 0),
+    }
+    for name, rows in found.items():
+        if rows < needed:
+            raise ConfigError(
+                f"The tokenizer needs {needed:,} rows, but the model's {name} has {rows:,}.",
+                remedy="The family's build() has to add rows for the tokens that the base lacks.",
+            )
+
+
 def check_shape(settings: ModelSettings, expected: Mapping[str, tuple[Any, Any]]) -> None:
     """Data preparation counts tokens by the settings, so the weights have to agree with them.
 
@@ -172,19 +209,19 @@ def check_shape(settings: ModelSettings, expected: Mapping[str, tuple[Any, Any]]
 
 
 def base_tokenizer(folder: Path, special_tokens: Iterable[str]) -> PreTrainedTokenizerFast:
-    """The base's own tokenizer with the family's tokens and a padding token, added at its end where they are not there.
+    """The base's own tokenizer as its tokenizer.json says, with the family's tokens and a padding token.
 
-    One that is there, but only as a piece that text is never cut into, such as a byte's `<0x04>`, keeps its id.
+    New tokens stand at the end of the vocabulary. A token that is there only as a piece that text is never cut into,
+    such as a byte's `<0x04>`, keeps its id.
 
     Raises:
         InputError: no fast tokenizer there.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        # AutoTokenizer of transformers 5 rebuilds LLaMA's and Mistral's tokenizers, and cuts text differently then.
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} holds no tokenizer: {error}", remedy="Bring the folder again, whole.") from None
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise InputError(f"{folder} holds no tokenizer.json.", remedy="Convert its tokenizer to a fast one.")
     new = [token for token in special_tokens if token not in tokenizer.get_added_vocab()]
     tokenizer.add_special_tokens({"additional_special_tokens": new}, replace_extra_special_tokens=False)
     if tokenizer.pad_token is None:

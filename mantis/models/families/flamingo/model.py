@@ -33,6 +33,7 @@ PARTS: dict[str, Part] = {
     "perceiver_resampler": "projector",
     "gated_cross_attn_layers": "cross_attention",
     "embed_tokens": "embeddings",
+    "additional_fc": "embeddings",  # the head's rows of added tokens, which a model has to learn to write
 }
 CROSS_GROUPS: dict[str, FlopGroup] = {
     "*.gated_cross_attn_layers.*.k_proj.*": FlopGroup.CROSS_KEYS,
@@ -61,6 +62,7 @@ class Flamingo:
             model = loading.load_whole(IdeficsForVisionText2Text, loading.model_folder(settings.base))
             model.config.image_token_id = token_id(processor.tokenizer, IMAGE_MARK)  # which Idefics' own does not hold
             self._check_shape(model.config, processor)
+            add_missing_rows(model, loading.rows_needed(processor), seed=seed)
         return loading.ready_to_train(self, model, processor)
 
     def _build_from_scratch(self, processor: Processor, shape: FromScratch, seed: int) -> IdeficsForVisionText2Text:
@@ -169,6 +171,27 @@ class Flamingo:
         )
         logits: Tensor = output.logits[0]
         return logits
+
+
+def add_missing_rows(model: IdeficsForVisionText2Text, needed: int, *, seed: int) -> None:
+    """Add rows for tokens that idefics-9b lacks, such as END_OF_CHUNK, to the additional rows of embedding and head.
+
+    transformers' `resize_token_embeddings` would move the additional rows that are there to other token ids.
+    """
+    config, embedding, head = model.config, model.model.embed_tokens, model.lm_head
+    count = needed - config.vocab_size
+    if count <= config.additional_vocab_size:
+        return
+    width, old = config.hidden_size, config.additional_vocab_size
+    rows, outputs = torch.nn.Embedding(count, width), torch.nn.Linear(width, count, bias=False)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        for module, kept in ((rows, "additional_embedding"), (outputs, "additional_fc")):
+            torch.nn.init.normal_(module.weight, std=config.initializer_range)
+            if old:
+                module.weight[:old] = getattr(embedding if module is rows else head, kept).weight
+    embedding.additional_embedding, head.additional_fc = rows, outputs
+    config.additional_vocab_size = embedding.num_additional_embeddings = head.out_additional_features = count
 
 
 def last_seen(tokens: Tensor, segments: Sequence[int], image: int) -> Tensor:

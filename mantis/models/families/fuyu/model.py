@@ -53,6 +53,7 @@ class Fuyu:
         else:
             model = loading.load_whole(FuyuForCausalLM, loading.model_folder(settings.base))
             self._check_shape(model.config, processor)
+            loading.add_missing_rows(model, processor, seed=seed)
         return loading.ready_to_train(self, model, processor)
 
     def _build_from_scratch(self, processor: Processor, shape: FromScratch, seed: int) -> FuyuForCausalLM:

@@ -54,6 +54,7 @@ class Idefics2:
         else:
             model = loading.load_whole(Idefics2ForConditionalGeneration, loading.model_folder(settings.base))
             self._check_shape(model.config, processor)
+            loading.add_missing_rows(model, processor, seed=seed)
         return loading.ready_to_train(self, model, processor)
 
     def _build_from_scratch(
