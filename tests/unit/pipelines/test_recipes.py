@@ -38,12 +38,12 @@ PAPER = {
 # The bases, and the positions that an image of 1920 x 1080 takes.
 MODELS = {
     "mantis-clip": ("llama3-8b-instruct", "clip-vit-large-patch14-336", 576),
-    "mantis-siglip": ("llama3-8b-instruct", "siglip-so400m-patch14-384", 729),
+    "mantis-siglip": ("llama3-8b-instruct", "siglip-so400m-patch14-384", 728),
     "mantis-idefics2": ("idefics2-8b", "", 64),
     "mantis-fuyu": ("fuyu-8b", "", 24 * 44 + 3),  # 24 rows of 43 patches and a newline; what opens and ends an image
     "mantis-flamingo": ("idefics-9b", "", 1),
     "pretrain-clip": ("llama3-8b-instruct", "clip-vit-large-patch14-336", 576),
-    "pretrain-siglip": ("llama3-8b-instruct", "siglip-so400m-patch14-384", 729),
+    "pretrain-siglip": ("llama3-8b-instruct", "siglip-so400m-patch14-384", 728),
 }
 
 
