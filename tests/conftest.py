@@ -22,5 +22,6 @@ pytest_plugins = [
         "stores",
         "training",
         "trainjobs",
+        "vocabularies",
     )
 ]

@@ -12,7 +12,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrainedTokenizerFast
 
 from components.evaluation.generation.allowed_answers import only_allowed
 from components.evaluation.generation.answerer import PreparedQuestion, Question, batches_by_cost
@@ -182,7 +182,7 @@ def load_encoder(folder: Path, settings: ModelSettings) -> PromptEncoder:
         EvaluationError: the folder holds no tokenizer.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise _no_model(folder, error) from None
     kind = family(settings.family)

@@ -1,7 +1,6 @@
 """Chat templates: how a conversation becomes text, and which part of the text is learned."""
 
 import json
-import re
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -32,7 +31,7 @@ class ChatTemplate(BaseModel):
     after: str = ""
     image: str
     once: str = ""
-    spaced: bool = False
+    captions: bool = False
     prompt_end: str | None = None
     stop: str | None = None
     separated: bool = True
@@ -99,9 +98,15 @@ def _templates() -> dict[str, Any]:
 def render(conversation: Conversation, style: ChatTemplate, *, mark: str = IMAGE_MARK) -> list[TextSpan]:
     """The conversation's text in pieces, answers and other text in turn; `mark` stands once for every image.
 
+    A template with `captions` leaves out what a question says beside its images, and its whole text is learned.
+
     Raises:
         InputError: the turns do not hold as many `<image>` marks as the conversation has images.
     """
+    return _render(conversation, style, mark, captions=style.captions)
+
+
+def _render(conversation: Conversation, style: ChatTemplate, mark: str, *, captions: bool) -> list[TextSpan]:
     marks = sum(turn.content.count(IMAGE_MARK) for turn in conversation.turns)
     if marks != len(conversation.sizes):
         raise InputError(
@@ -111,9 +116,10 @@ def render(conversation: Conversation, style: ChatTemplate, *, mark: str = IMAGE
     pieces = [TextSpan(text=style.opening(conversation.system), answer=False, target=False)]
     seen = 0
     for turn in conversation.turns:
-        content, seen = _number_images(turn.content, style, mark, seen)
+        shown = _marks(turn.content) if captions and turn.role == "user" else turn.content
+        content, seen = _number_images(shown, style, mark, seen)
         if turn.role == "user":
-            pieces.append(TextSpan(text=style.user.replace("{content}", content), answer=False, target=False))
+            pieces.append(TextSpan(text=style.user.replace("{content}", content), answer=captions, target=captions))
         else:
             text = style.assistant_start + content + style.end
             pieces.append(TextSpan(text=text, answer=True, target=turn.learned))
@@ -124,7 +130,13 @@ def render(conversation: Conversation, style: ChatTemplate, *, mark: str = IMAGE
 def render_prompt(conversation: Conversation, style: ChatTemplate, *, mark: str = IMAGE_MARK) -> list[TextSpan]:
     """As `render`, up to where the assistant's next answer begins."""
     start = style.assistant_start if style.prompt_end is None else style.prompt_end
-    return _joined([*render(conversation, style, mark=mark), TextSpan(text=start, answer=False, target=False)])
+    pieces = _render(conversation, style, mark, captions=False)
+    return _joined([*pieces, TextSpan(text=start, answer=False, target=False)])
+
+
+def _marks(content: str) -> str:
+    """The image marks of a message, without its words."""
+    return IMAGE_MARK * content.count(IMAGE_MARK)
 
 
 def _joined(pieces: list[TextSpan]) -> list[TextSpan]:
@@ -150,8 +162,6 @@ def _number_images(content: str, style: ChatTemplate, mark: str, seen: int) -> t
     text = first + "".join(numbered)
     if style.once:
         text = text.replace(2 * style.once, style.once)
-    if style.spaced:
-        text = re.sub(f"{re.escape(style.once)}(?=[^\\s<])", f"{style.once} ", text)
     return text, seen + len(rest)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from mantis.config.model_settings import ModelSettings
@@ -46,10 +46,7 @@ def synthetic_tokenizer(kind: Vocabulary, special_tokens: Sequence[str]) -> PreT
     if kind == "bytes":
         return train_tokenizer(TEXTS, vocabulary=VOCABULARY_SIZE, special_tokens=list(special_tokens))
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
-    if kind == "space-first":
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-    else:
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
     tokenizer.decoder = decoders.Metaspace()
     added = [AddedToken(token, special=True, normalized=False) for token in ["<unk>", "<pad>", *special_tokens]]
     tokenizer.train_from_iterator(

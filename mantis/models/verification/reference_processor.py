@@ -20,9 +20,9 @@ from mantis.models.conversation import IMAGE_MARK, Conversation
 from mantis.models.family import IGNORE, Processor
 from mantis.models.packed_batch import Pixels
 
-# How a tokenizer marks spaces: in bytes, as GPT-2's does; or as a letter of their own, which also begins a text
-# (`space-first`), or every stretch of text between special tokens (`space-everywhere`).
-Vocabulary = Literal["bytes", "space-first", "space-everywhere"]
+# How a tokenizer marks spaces: in bytes, as GPT-2's does; or as a letter of its own, which also begins every stretch of
+# text between special tokens, as LLaMA's and Mistral's do.
+Vocabulary = Literal["bytes", "space-everywhere"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Idefics2 by Idefics2Processor and the official Mantis rules."""
+"""Idefics2 by the official text, transformers' image processor, and the official Mantis rules."""
 
 from typing import Any
 
@@ -9,9 +9,11 @@ from transformers import PreTrainedModel
 
 from mantis.config.model_settings import ModelSettings
 from mantis.images.preprocessing import patches_of
+from mantis.models.conversation import IMAGE_MARK
 from mantis.models.packed_batch import Pixels
 from mantis.models.verification.reference_processor import FamilyReference, OfficialRules
 
+AROUND = "<fake_token_around_image>"
 RULES = OfficialRules(
     first="<s>",
     opening="",
@@ -24,15 +26,20 @@ RULES = OfficialRules(
 
 
 def read(processor: Any, text: str, images: list[Image.Image], settings: ModelSettings) -> tuple[list[int], Tensor]:
-    """Idefics2Processor pads the images; here the padding is cut off again."""
-    processor.image_seq_len = settings.image.latents
-    found = processor(text=[text], images=[images] if images else None, add_special_tokens=False, return_tensors="pt")
+    """The text as Idefics2Processor of transformers 4 had it: the one of 5 puts a space before a word behind an image.
+
+    The image processor pads the images; here the padding is cut off again.
+    """
+    image = AROUND + IMAGE_MARK * settings.image.latents + AROUND
+    expanded = text.replace(IMAGE_MARK, image).replace(AROUND + AROUND, AROUND)
+    ids = processor.tokenizer(expanded, add_special_tokens=False)["input_ids"]
+    found = processor.image_processor([images], return_tensors="pt") if images else {}
     edge, patches = settings.image.patch_size, [torch.empty(0)]
     for values, mask in zip(found["pixel_values"][0], found["pixel_attention_mask"][0], strict=True) if images else ():
         rows, columns = int(mask.any(1).sum()) // edge, int(mask.any(0).sum()) // edge
         cut = patches_of(values[None, :, : rows * edge, : columns * edge], edge)
         patches.append(cut.flatten())
-    return found["input_ids"][0].tolist(), torch.cat(patches)
+    return ids, torch.cat(patches)
 
 
 def padded_images(model: PreTrainedModel, input_ids: Tensor, pixels: Pixels) -> dict[str, Tensor]:
@@ -49,4 +56,4 @@ def padded_images(model: PreTrainedModel, input_ids: Tensor, pixels: Pixels) -> 
     return {"pixel_values": values, "pixel_attention_mask": mask}
 
 
-REFERENCE = FamilyReference(rules=RULES, read=read, model_inputs=padded_images, vocabulary="space-first")
+REFERENCE = FamilyReference(rules=RULES, read=read, model_inputs=padded_images, vocabulary="space-everywhere")
