@@ -19,6 +19,7 @@ BAND_BITS = 16
 NEAR = BAND_BITS - 1  # bits: a recompressed or halved photograph differs by at most 18 in 95 % of the cases
 WINDOW = 128  # images before it in a band that an image is compared with: it bounds the time where all look alike
 ROWS_AT_ONCE = 8192
+Places = NDArray[np.int64]
 COLUMNS = ["row", "id", "paths", "sha256", "phashes"]
 
 
@@ -46,18 +47,33 @@ def near_duplicates(table: Any, subset: str) -> list[LedgerEntry]:
                     seen[digest] = SeenImage(row=row["row"], id=row["id"], path=path)
                     hashes.append(phash)
     images = list(seen.values())
-    nearest: dict[int, tuple[int, int, int]] = {}  # row -> distance, image, earlier image
-    for later, earlier, distance in near_pairs(hashes_from(hashes)):
-        if images[later].row != images[earlier].row:
-            found = (distance, later, earlier)
-            nearest[images[later].row] = min(found, nearest.get(images[later].row, found))
-    return [_entry(subset, images[later], images[earlier], far) for _, (far, later, earlier) in sorted(nearest.items())]
+    earlier, distances = _nearest(hashes_from(hashes), np.array([image.row for image in images], np.int64))
+    best: dict[int, int] = {}  # row -> its image with the smallest distance
+    for place in np.flatnonzero(distances <= NEAR).tolist():
+        row = images[place].row
+        best[row] = min(place, best.get(row, place), key=lambda image: (distances[image], image))
+    return [_entry(subset, images[at], images[earlier[at]], int(distances[at])) for _, at in sorted(best.items())]
 
 
-def near_pairs(hashes: Hashes) -> Iterator[tuple[int, int, int]]:
-    """Pairs of rows of `hashes` [N, 4] that differ in at most NEAR bits: the later row, the earlier one, the bits.
+def _nearest(hashes: Hashes, rows: Places) -> tuple[Places, Places]:
+    """The nearest earlier image of another row for each of N images, and the bits that differ; more than NEAR if none.
 
-    A pair may be yielded several times. Each row is compared with at most WINDOW earlier ones that share a band.
+    Of several at one distance the first image is the nearest.
+    """
+    earlier, distances = np.full(len(hashes), -1), np.full(len(hashes), NEAR + 1)
+    for found, other, bits in near_pairs(hashes):
+        apart = rows[found] != rows[other]
+        later, before, far = found[apart], other[apart], bits[apart]
+        nearer = (far < distances[later]) | ((far == distances[later]) & (before < earlier[later]))
+        earlier[later[nearer]], distances[later[nearer]] = before[nearer], far[nearer]
+    return earlier, distances
+
+
+def near_pairs(hashes: Hashes) -> Iterator[tuple[Places, Places, Places]]:
+    """Pairs of rows of `hashes` [N, 4] that differ in at most NEAR bits: the later rows, the earlier ones, the bits.
+
+    Each later row stands at most once in the arrays of one step. A pair may occur in several steps. Each row is
+    compared with at most WINDOW earlier ones that share a band.
     """
     bands = hashes.view(np.uint16)
     for band in range(bands.shape[1]):
@@ -68,13 +84,9 @@ def near_pairs(hashes: Hashes) -> Iterator[tuple[int, int, int]]:
             if not same.any():
                 break
             later, earlier = order[step:][same], order[:-step][same]
-            yield from _near(hashes, later, earlier)
-
-
-def _near(hashes: Hashes, later: NDArray[np.int64], earlier: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
-    distances = np.bitwise_count(hashes[later] ^ hashes[earlier]).sum(axis=1, dtype=np.int64)
-    kept = distances <= NEAR
-    yield from zip(later[kept].tolist(), earlier[kept].tolist(), distances[kept].tolist(), strict=True)
+            distances = np.bitwise_count(hashes[later] ^ hashes[earlier]).sum(axis=1, dtype=np.int64)
+            kept = distances <= NEAR
+            yield later[kept], earlier[kept], distances[kept]
 
 
 def _entry(subset: str, later: SeenImage, earlier: SeenImage, distance: int) -> LedgerEntry:
