@@ -10,6 +10,7 @@ from components.evaluation.profiles.prompt_template import Prompt
 from mantis.config.evaluation_settings import DEFAULT_PROFILE
 from mantis.errors import ConfigError
 from mantis.models.registry import family_names
+from pipelines.execution.resolve import resolve_run
 
 
 def resolved(name: str, profile: str, family: str = "") -> tuple[str, str, int]:
@@ -82,3 +83,12 @@ def test_every_entry_names_its_source_and_every_benchmark_has_a_row(name: str) -
     benchmark = load_benchmark(name)
     assert benchmark.example is not None
     assert [entry for entry, prompt in benchmark.prompts.items() if entry != "direct" and not prompt.source] == []
+
+
+def test_one_profile_holds_for_all_benchmarks_of_a_recipe() -> None:
+    recipe = resolve_run("mantis-siglip", {"evaluation.profile": "lmms-eval"}, "")[1]
+    used = {
+        name: load_benchmark(name, profile=recipe.evaluation.profile, family=recipe.model.family).resolved.name
+        for name in recipe.evaluation.benchmarks
+    }
+    assert {name: profile for name, profile in used.items() if profile != "lmms-eval"} == {"nlvr2": "official"}
