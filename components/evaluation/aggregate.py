@@ -3,22 +3,25 @@
 A benchmark has a row per skill. If it sets `aggregation`, it also has an `overall` row, the headline.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 
 import numpy as np
 
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark
+from components.evaluation.benchmarks.comparability import published
 from components.evaluation.controls import Condition
 from components.evaluation.readers.benchmark_reader import Missing
+from components.evaluation.sample_units import SampleChances, Unit, cluster_of_each_unit, units_of
 from mantis.artifacts.manifest import Number
 from mantis.artifacts.responses import Response
-from mantis.artifacts.scores import PublishedScore, Score, skill_weights
-from mantis.statistics import p_above_chance, stratified_interval
+from mantis.artifacts.scores import Score, skill_weights
+from mantis.statistics import holm, p_above_chance, stratified_interval
 
-Value = Callable[[Response], float]
+Value = Callable[[Unit], float]
+Skilled = tuple[str, Sequence[Unit]]  # a skill and its units
 Responses = Mapping[Condition, Sequence[Response]]
 CONTROLS: tuple[Condition, ...] = ("blind", "shuffled")
 OVERALL = "overall"
@@ -29,27 +32,54 @@ SUMMARIZED = {
     "accuracy_low": "low",
     "accuracy_high": "high",
     **{name: name for name in ("official", "strict", "chance", "samples", "missing", "unparsed")},
-    **{name: name for control in CONTROLS for name in (control, f"{control}_p")},
+    **{name: name for control in CONTROLS for name in (control, f"{control}_p", f"{control}_corrected_p")},
 }
 
 
-def score_rows(benchmark: Benchmark, responses: Responses, missing: Sequence[Missing], *, seed: int) -> list[Score]:
+@dataclass(frozen=True, kw_only=True)
+class Stratum:
+    """The responses and the units of one group by condition. An average over skills has a stratum for each skill."""
+
+    skill: str
+    responses: Sequence[Response]
+    units: Mapping[Condition, Sequence[Unit]]
+
+    @property
+    def actual(self) -> Sequence[Unit]:
+        """The units of the benchmark as it is."""
+        return self.units["actual"]
+
+
+def score_rows(
+    benchmark: Benchmark,
+    responses: Responses,
+    missing: Sequence[Missing],
+    *,
+    seed: int,
+    conditions: Mapping[str, str] | None = None,
+) -> list[Score]:
     """Compute the rows of scores.json: the headline first, then the benchmark's skills that occur.
 
-    Accuracies are shares from 0 to 1. A control is None if it was not asked. Its p-value is also None if the chance
-    is 0, since nothing can be guessed.
+    Accuracies are shares from 0 to 1. A control is None if it was not asked. Its p is also None if nothing can be
+    guessed. `conditions` say how the responses were made and scored: see `comparability`.
     """
-    groups = {
-        skill: {condition: _of(given, skill) for condition, given in responses.items()} for skill in benchmark.skills
-    }
-    groups = {skill: group for skill, group in groups.items() if group["actual"]}
-    rows = [_row(benchmark, skill, [group], missing, seed) for skill, group in groups.items()]
+    chances, clusters = SampleChances(benchmark), cluster_of_each_unit(responses["actual"])
+    groups: dict[str, Stratum] = {}
+    for skill in benchmark.skills:
+        own = {condition: [each for each in given if each.skill == skill] for condition, given in responses.items()}
+        if own["actual"]:
+            units = {condition: units_of(given, chances, clusters) for condition, given in own.items()}
+            groups[skill] = Stratum(skill=skill, responses=own["actual"], units=units)
+    told = dict(conditions or {})
+    rows = _corrected([_row(benchmark, skill, [group], missing, seed, told) for skill, group in groups.items()], 1)
     if benchmark.aggregation is None:
         return rows
     strata = list(groups.values())
     if benchmark.aggregation == "micro":
-        strata = [{condition: [each for group in strata for each in group[condition]] for condition in responses}]
-    return [_row(benchmark, OVERALL, strata, missing, seed), *rows]
+        strata = [_joined(strata, list(responses))]
+    # The headline is the first question, and the skills are one family. Each gets half of the level.
+    headline = _corrected([_row(benchmark, OVERALL, strata, missing, seed, told)], 2)
+    return [*headline, *_corrected(rows, 2)]
 
 
 def marked_as_sample(row: Score, drawn_from: Mapping[str, int]) -> Score:
@@ -81,101 +111,86 @@ def summarize(rows: Sequence[Score]) -> dict[str, Number]:
 def _row(
     benchmark: Benchmark,
     skill: str,
-    strata: Sequence[Mapping[Condition, Sequence[Response]]],
+    strata: Sequence[Stratum],
     missing: Sequence[Missing],
     seed: int,
+    conditions: dict[str, str],
 ) -> Score:
     """Compute one row. Its accuracy is the mean of the strata's means. Only an average over skills has several."""
     overall = skill == OVERALL
     groups = _groups(benchmark)
-    actual = [stratum["actual"] for stratum in strata]
-    weights = _weights(actual, groups)
-    low, high = stratified_interval([_units(stratum, SCORE) for stratum in actual], seed=seed, weights=weights)
-    chance = float(np.dot(weights, [_chance(benchmark, stratum) for stratum in actual]))
-    controls = {
-        name: value for control in CONTROLS for name, value in _control(control, strata, chance, groups).items()
-    }
-    return Score(
+    actual = [(stratum.skill, stratum.actual) for stratum in strata]
+    scores = [[unit.score for unit in stratum.actual] for stratum in strata]
+    clusters = [[unit.cluster for unit in stratum.actual] for stratum in strata]
+    low, high = stratified_interval(scores, seed=seed, clusters=clusters, weights=_weights(actual, groups))
+    responses = [response for stratum in strata for response in stratum.responses]
+    row = Score(
         benchmark=benchmark.name,
         skill=skill,
         label=benchmark.title if overall else benchmark.skills[skill].label,
         metric=benchmark.metric,
         aggregation=benchmark.aggregation if overall else None,
         groups=groups if overall else {},
-        samples=sum(len(stratum) for stratum in actual),
+        samples=len(responses),
         missing=sum(overall or each.skill == skill for each in missing),
+        units=sum(map(len, scores)),
+        clusters=sum(len(set(labels)) for labels in clusters),
         accuracy=_mean(actual, SCORE, groups),
         low=low,
         high=high,
         official=_mean(actual, attrgetter("official"), groups),
         strict=_mean(actual, attrgetter("strict"), groups),
-        chance=chance,
-        unparsed=sum(not response.parsed for stratum in actual for response in stratum),
-        cut=sum(response.cut for stratum in actual for response in stratum),
+        chance=_mean(actual, attrgetter("chance"), groups),
+        unparsed=sum(not response.parsed for response in responses),
+        cut=sum(response.cut for response in responses),
         variants=_variants(actual, groups),
-        paper=_published(benchmark) if overall else (),
-        **controls,
+        conditions=conditions,
+        **{name: value for control in CONTROLS for name, value in _control(control, strata, groups).items()},
     )
+    return published(row, benchmark)
 
 
-def _control(
-    control: Condition,
-    strata: Sequence[Mapping[Condition, Sequence[Response]]],
-    chance: float,
-    groups: Mapping[str, str],
-) -> dict[str, float | None]:
-    """A control's accuracy, and its one-sided p against chance; None where it was not asked or cannot be guessed."""
-    asked = [stratum[control] for stratum in strata if stratum.get(control)]
-    given = [response for stratum in asked for response in stratum]
-    right = sum(response.correct for response in given)
+def _control(control: Condition, strata: Sequence[Stratum], groups: Mapping[str, str]) -> dict[str, float | None]:
+    """A control's accuracy, and its one-sided p against chance; None where it was not asked or cannot be guessed.
+
+    The test counts the units that are right, among those that can be guessed. Their number has the Poisson-binomial
+    distribution of their chances.
+    """
+    asked = [(stratum.skill, units) for stratum in strata if (units := stratum.units.get(control))]
+    guessed = [unit for _, units in asked for unit in units if unit.guessed > 0]
+    right = sum(unit.correct for unit in guessed)
     return {
         control: _mean(asked, SCORE, groups) if asked else None,
-        f"{control}_p": p_above_chance(right, len(given), chance) if given and chance > 0 else None,
+        f"{control}_p": p_above_chance(right, [unit.guessed for unit in guessed]) if guessed else None,
     }
 
 
-def _published(benchmark: Benchmark) -> tuple[PublishedScore, ...]:
-    return tuple(
-        PublishedScore(
-            model=each.model, accuracy=each.accuracy, source=each.source, comparable=benchmark.comparable(each)
-        )
-        for each in benchmark.paper
+def _corrected(rows: Sequence[Score], families: int) -> list[Score]:
+    """Correct each control's p for the number of `rows`, and for the number of families that share the level."""
+    result = list(rows)
+    for control in CONTROLS:
+        tested = [(place, p) for place, row in enumerate(result) if (p := getattr(row, f"{control}_p")) is not None]
+        for (place, _), p in zip(tested, holm([p for _, p in tested]), strict=True):
+            result[place] = result[place].model_copy(update={f"{control}_corrected_p": min(1.0, families * p)})
+    return result
+
+
+def _joined(strata: Sequence[Stratum], conditions: Sequence[Condition]) -> Stratum:
+    return Stratum(
+        skill=OVERALL,
+        responses=[response for stratum in strata for response in stratum.responses],
+        units={name: [unit for stratum in strata for unit in stratum.units[name]] for name in conditions},
     )
 
 
-def _of(responses: Sequence[Response], skill: str) -> list[Response]:
-    return [response for response in responses if response.skill == skill]
-
-
-def _variants(strata: Sequence[Sequence[Response]], groups: Mapping[str, str]) -> dict[str, float]:
+def _variants(strata: Sequence[Skilled], groups: Mapping[str, str]) -> dict[str, float]:
     """The accuracy of each variant of the metric. Responses of earlier versions have no variants."""
-    names = {name for stratum in strata for response in stratum for name in response.variants}
+    names = {name for _, units in strata for unit in units for name in unit.variants}
     return {name: _mean(strata, partial(_variant, name), groups) for name in sorted(names)}
 
 
-def _variant(name: str, response: Response) -> float:
-    return response.variants.get(name, response.official)
-
-
-def _units(responses: Sequence[Response], value: Value) -> list[float]:
-    """The lowest value of each unit, since a unit is right only if all of its samples are."""
-    units: dict[str, float] = defaultdict(lambda: 1.0)
-    for response in responses:
-        units[response.unit] = min(units[response.unit], value(response))
-    return list(units.values())
-
-
-def _chance(benchmark: Benchmark, responses: Sequence[Response]) -> float:
-    """Expected accuracy of guessing: the mean over units of the product of their samples' chances.
-
-    A sample's chance is that of its skill, else 1 / its number of options, else 0.
-    """
-    units: dict[str, float] = defaultdict(lambda: 1.0)
-    for response in responses:
-        told = benchmark.skills[response.skill].chance
-        options = response.target["options"]
-        units[response.unit] *= told if told is not None else 1 / len(options) if options else 0.0
-    return float(np.mean(list(units.values())))
+def _variant(name: str, unit: Unit) -> float:
+    return unit.variants.get(name, unit.official)
 
 
 def _groups(benchmark: Benchmark) -> dict[str, str]:
@@ -185,10 +200,11 @@ def _groups(benchmark: Benchmark) -> dict[str, str]:
     return {name: str(skill.group) for name, skill in benchmark.skills.items()}
 
 
-def _weights(strata: Sequence[Sequence[Response]], groups: Mapping[str, str]) -> list[float]:
-    return skill_weights([stratum[0].skill for stratum in strata], groups)
+def _weights(strata: Sequence[Skilled], groups: Mapping[str, str]) -> list[float]:
+    return skill_weights([skill for skill, _ in strata], groups)
 
 
-def _mean(strata: Sequence[Sequence[Response]], value: Value, groups: Mapping[str, str]) -> float:
+def _mean(strata: Sequence[Skilled], value: Value, groups: Mapping[str, str]) -> float:
     """The weighted mean of the strata's means over their units."""
-    return float(np.dot(_weights(strata, groups), [np.mean(_units(stratum, value)) for stratum in strata]))
+    means = [np.mean([value(unit) for unit in units]) for _, units in strata]
+    return float(np.dot(_weights(strata, groups), means))

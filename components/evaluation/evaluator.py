@@ -44,10 +44,10 @@ class Evaluation:
 
         A question that has a response in the store is not asked again.
         """
-        conditions: list[Condition] = ["actual", *self._settings.controls]
-        views = {name: shown(self.samples, name, seed=self.run.recipe.seed) for name in conditions}
+        asked: list[Condition] = ["actual", *self._settings.controls]
+        views = {name: shown(self.samples, name, seed=self.run.recipe.seed) for name in asked}
         answered, responses = self._answers(views)
-        for name in conditions:
+        for name in views:
             put_responses(self.run.store, prefix, name, responses[name])
         given = {response.id for response in responses["actual"]}
         refused = [
@@ -60,7 +60,14 @@ class Evaluation:
                 f"The model's service refuses all {len(refused)} samples of {self.benchmark.name}.",
                 remedy="The warnings above give its reasons.",
             )
-        rows = score_rows(self.benchmark, responses, [*self.missing, *refused], seed=self.run.recipe.seed)
+        conditions = {
+            "scoring": self._settings.scoring,
+            "prompt": self.benchmark.resolved.name,
+            "decoding": self.benchmark.resolved.decoding.shown,
+            "layout": self._settings.layout,
+        }
+        missing, seed = [*self.missing, *refused], self.run.recipe.seed
+        rows = score_rows(self.benchmark, responses, missing, seed=seed, conditions=conditions)
         if self.drawn_from is not None:
             rows = [marked_as_sample(row, self.drawn_from) for row in rows]
         self._put(f"{prefix}/scores.json", versioned(Form.SCORES, {"scores": [row.stored() for row in rows]}))
@@ -117,6 +124,7 @@ class Evaluation:
             response=text,
             answer=sample.answer,
             target=sample.target.to_json(),
+            cluster=sample.cluster,
             **judged.stored(self._settings.scoring),
         )
 

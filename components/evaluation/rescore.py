@@ -35,6 +35,8 @@ class Asked:
 
     skill: str
     unit: str
+    cluster: str
+    paths: tuple[str, ...]
     question: str
     target: Target
 
@@ -44,7 +46,7 @@ def rescore_evaluation(
 ) -> Rescored:
     """Score the responses of the evaluation at `prefix` again, with the present metrics. Nothing is generated.
 
-    The number of missing samples comes from the evaluation's scores.json, since its responses do not show it.
+    The missing samples and the conditions come from the evaluation's scores.json, since its responses do not show them.
 
     Raises:
         InputError: the evaluation has no responses, or a line cannot be parsed.
@@ -65,7 +67,8 @@ def rescore_evaluation(
         if row.get("aggregation") is None
         for _ in range(row.get("missing", 0))
     ]
-    rows = score_rows(benchmark, responses, missing, seed=seed)
+    conditions = {**(before[0].get("conditions") or {} if before else {}), "scoring": scoring}
+    rows = score_rows(benchmark, responses, missing, seed=seed, conditions=conditions)
     drawn_from = {row["skill"]: row["drawn_from"] for row in before if row.get("drawn_from") is not None}
     if drawn_from:
         rows = [marked_as_sample(row, drawn_from) for row in rows]
@@ -83,14 +86,22 @@ def rescore_file(
 ) -> Rescored:
     """Score answers of another engine against the benchmark's samples, or against a stratified sample of `limit`.
 
-    A sample without a response counts as missing. The accuracy is over the answered samples.
+    A sample without a response counts as missing. The accuracy is over the answered samples. The prompt, the
+    decoding and the layout of the responses are unknown, so they are not compared with those of published results.
 
     Raises:
         InputError: an answer names an unknown sample, or a sample that was answered before.
     """
     drawn = stratified(samples.samples, benchmark, limit=limit, seed=seed)
     asked = {
-        sample.id: Asked(skill=sample.skill, unit=sample.unit, question=sample.question, target=sample.target)
+        sample.id: Asked(
+            skill=sample.skill,
+            unit=sample.unit,
+            cluster=sample.cluster,
+            paths=sample.paths,
+            question=sample.question,
+            target=sample.target,
+        )
         for sample in drawn
     }
     responses: dict[str, Response] = {}
@@ -107,7 +118,8 @@ def rescore_file(
         if sample.id not in responses
     ]
     judged: dict[Condition, list[Response]] = {"actual": list(responses.values())}
-    rows = score_rows(benchmark, judged, [*samples.missing, *unanswered], seed=seed)
+    missing = [*samples.missing, *unanswered]
+    rows = score_rows(benchmark, judged, missing, seed=seed, conditions={"scoring": scoring})
     if len(drawn) < len(samples.samples):
         rows = [marked_as_sample(row, population(samples.samples)) for row in rows]
     return Rescored(rows=rows, responses=judged)
@@ -137,10 +149,11 @@ def _foreign(answer: GivenAnswer, asked: Mapping[str, Asked], benchmark: Benchma
         skill=sample.skill,
         unit=sample.unit,
         question=sample.question,
-        images=[],
+        images=[{"path": path} for path in sample.paths],
         response=text,
         answer=sample.target.shown(),
         target=sample.target.to_json(),
+        cluster=sample.cluster,
         **judged.stored(scoring),
     )
 

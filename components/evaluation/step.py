@@ -24,7 +24,7 @@ from mantis.runs.step_runner import Run, StepSpec, failure_recorded, run_step
 
 logger = logging.getLogger(__name__)
 
-REVISION = 3  # raise when the same responses would give other scores; the generator has its own for responses
+REVISION = 4  # raise when the same responses would give other scores; the generator has its own for responses
 
 
 def resolve_benchmarks(run: Run) -> list[str]:

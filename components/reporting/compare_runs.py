@@ -1,7 +1,7 @@
 """Compare runs, skill by skill, with paired tests on the samples that both answered."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from components.reporting.collect.artifact_reader import Reader
 from components.reporting.collect.collector import stored_answers, stored_scores
 from components.reporting.collect.report_schema import Answer
+from mantis.artifacts.clusters import clusters_of, links_of
 from mantis.artifacts.held_out import BENCHMARK as HELD_OUT
 from mantis.artifacts.manifest import Manifest, read_manifest
 from mantis.artifacts.responses import ACTUAL, FOLDER
@@ -17,7 +18,7 @@ from mantis.artifacts.scores import Score, skill_weights
 from mantis.errors import ConfigError
 from mantis.runs.records import State, read_records
 from mantis.runs.step_runner import Run
-from mantis.statistics import Paired, compare
+from mantis.statistics import Paired, compare, corrected
 
 EVALUATE = "evaluate-"
 SHOWN = 24  # number of shown answers on which the runs disagree
@@ -37,10 +38,16 @@ class ComparisonLine(BaseModel):
     score: float
     response: str
     correct: bool
+    cluster: str = ""
 
     def asks_the_same(self, other: "ComparisonLine") -> bool:
         """Compare questions and images: generated benchmarks reuse ids for other samples if the seed differs."""
         return (self.question, self._pictures()) == (other.question, other._pictures())
+
+    @property
+    def links(self) -> frozenset[str]:
+        """What the sample may share with others: its images and its clip."""
+        return links_of(self.images, self.cluster)
 
     def _pictures(self) -> list[str | None]:
         return [image.get("sha256") for image in self.images]
@@ -109,7 +116,10 @@ class Comparison:
         return [row for row in self.rows if row.overall]
 
     def tally(self, arm: int) -> tuple[int, int, int]:
-        """Count the skills on which the run is significantly better than the first run, not different, and worse."""
+        """Count the skills on which the run is significantly better than the first run, not different, and worse.
+
+        The p values are corrected for all tests of the skills.
+        """
         found = [row.cells[arm] for row in self.skills]
         tested = [cell.paired for cell in found if cell is not None and cell.paired is not None]
         better = sum(paired.significant and paired.difference > 0 for paired in tested)
@@ -132,10 +142,12 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     notes: list[str] = []
     arms = tuple(_arm(run, notes) for run in runs)
     names = dict.fromkeys(name for arm in arms for name in arm.scores)
+    rows = [_row(arms, name, notes) for name in names]
+    skills, benchmarks = ([row for row in rows if row.overall is overall] for overall in (False, True))
     return Comparison(
         arms=arms,
         made=datetime.now(UTC),
-        rows=tuple(_row(arms, name, notes) for name in names),
+        rows=(*_corrected(benchmarks), *_corrected(skills)),
         settings=_different_settings(arms),
         disagreements=_disagreements(arms),
         notes=tuple(dict.fromkeys(notes)),
@@ -198,6 +210,17 @@ def _row(arms: Sequence[Arm], name: tuple[str, str], notes: list[str]) -> Compar
     )
 
 
+def _corrected(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
+    """Correct the p of all tests of one table together."""
+    tests = corrected([cell.paired for row in rows for cell in row.cells if cell is not None and cell.paired])
+    following = iter(tests)
+
+    def cell_of(cell: ComparisonCell | None) -> ComparisonCell | None:
+        return cell if cell is None or cell.paired is None else replace(cell, paired=next(following))
+
+    return [replace(row, cells=tuple(cell_of(cell) for cell in row.cells)) for row in rows]
+
+
 def _paired(first: Arm, second: Arm, score: Score, notes: list[str]) -> Paired | None:
     """Test the difference on the samples that both runs answered; None if they share none."""
     ours, theirs = second.lines.get(score.benchmark, {}), first.lines.get(score.benchmark, {})
@@ -217,7 +240,9 @@ def _paired(first: Arm, second: Arm, score: Score, notes: list[str]) -> Paired |
     if not groups:
         return None
     one, other = ([list(pair[side].values()) for pair in groups.values()] for side in (0, 1))
-    return compare(one, other, seed=SEED, weights=skill_weights(list(groups), score.groups))
+    names = clusters_of((theirs[sample].unit, theirs[sample].links) for sample in shared)
+    clusters = [[names[unit] for unit in pair[0]] for pair in groups.values()]
+    return compare(one, other, seed=SEED, clusters=clusters, weights=skill_weights(list(groups), score.groups))
 
 
 def _disagreements(arms: Sequence[Arm]) -> tuple[Disagreement, ...]:

@@ -12,8 +12,8 @@ from mantis.runs.step_runner import Run, StepSpec, failure_recorded, open_run, r
 from mantis.schema_versions import Form, versioned
 from mantis.store.base import ObjectStore
 
-REVISION = 4  # increase it when the same evaluations would give another page
-COMPARE_REVISION = 1
+REVISION = 5  # increase it when the same evaluations would give another page
+COMPARE_REVISION = 2
 STEP = "report"
 
 
@@ -27,7 +27,11 @@ def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
         step=STEP,
         kind=ArtifactKind.REPORT,
         revision=REVISION,
-        config={"run": run.id, "reference": run.recipe.evaluation.reference},
+        config={
+            "run": run.id,
+            "reference": run.recipe.evaluation.reference,
+            "margin": run.recipe.evaluation.margin,
+        },
         inputs={benchmark_of(manifest.key): manifest for manifest in evaluations},
         parts={"run": run.id},
     )

@@ -21,7 +21,7 @@ class Response:
     `images` are the images that the model saw: [{"path", "sha256"}]. `target` is `Target.to_json()`. `official` and
     `strict` are scores from 0 to 1, and so are the `variants` of the metric, by name. `score` is that of the recipe's
     scoring profile. `parsed` says whether this profile found an answer in the response. `cut` says whether the
-    response was too long, so that only its beginning and its end were scored.
+    response was too long, so that only its beginning and its end were scored. `cluster` names the clip, or is empty.
     """
 
     id: str
@@ -39,6 +39,7 @@ class Response:
     parsed: bool
     variants: dict[str, float] = field(default_factory=dict)
     cut: bool = False
+    cluster: str = ""
 
 
 def put_responses(store: ObjectStore, prefix: str, condition: str, responses: Sequence[Response]) -> None:

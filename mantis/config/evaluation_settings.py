@@ -52,6 +52,13 @@ class EvaluationSettings(Settings):
         description="Model of the published tables to compare the scores with, e.g. Mantis-CLIP.",
         json_schema_extra=RUNTIME_ONLY,
     )
+    margin: float = Field(
+        3.0,
+        gt=0,
+        description="Percentage points around a published figure. A score reproduces the figure if its whole 95 % "
+        "interval lies within them.",
+        json_schema_extra=RUNTIME_ONLY,
+    )
     batch_tokens: int = Field(
         32_768, ge=32, description="Tokens per batch, with padding and answers.", json_schema_extra=RUNTIME_ONLY
     )

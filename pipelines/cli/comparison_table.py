@@ -7,11 +7,10 @@ from rich.text import Text
 
 from components.reporting.compare_runs import Comparison, ComparisonCell, ComparisonRow
 from components.reporting.render.comparison_page import render_comparison, render_comparison_markdown, verdicts
+from components.reporting.render.formatting import TESTS
 from mantis.statistics import Paired
 from pipelines.cli.console import Cell as Shown
 from pipelines.cli.console import ids, names, note, numbers, show, show_table, tell, texts
-
-P_NOTE = "p is not corrected for the number of rows: of 20 rows without a real difference, one has p < 0.05 by chance."
 
 
 def show_comparison(comparison: Comparison) -> None:
@@ -26,7 +25,7 @@ def show_comparison(comparison: Comparison) -> None:
             show()
     for sentence in verdicts(comparison):
         tell(sentence)
-    tell(P_NOTE)
+    tell(TESTS)
     for remark in comparison.notes:
         note(remark)
 
@@ -72,7 +71,10 @@ def _cell_data(cell: ComparisonCell) -> dict[str, Any]:
             "low": paired.low,
             "high": paired.high,
             "p": paired.p,
+            "corrected_p": paired.corrected_p,
+            "test": paired.test,
             "significant": paired.significant,
+            "samples_for_a_point": paired.needed,
         }
     }
 
@@ -81,7 +83,7 @@ def _show_scores(arms: list[str], rows: list[ComparisonRow]) -> None:
     overall = rows[0].overall
     columns = [*ids("benchmark" if overall else "skill"), *([] if overall else names("of")), *numbers("samples")]
     for number, arm in enumerate(arms):
-        columns += numbers(arm, "difference, 95 %, p") if number else numbers(arm)
+        columns += numbers(arm, "difference, 95 %, p, for a point") if number else numbers(arm)
     shown = []
     for row in rows:
         samples = next(cell.score.samples for cell in row.cells if cell is not None)
@@ -103,5 +105,6 @@ def _difference(paired: Paired | None) -> Text:
         return Text()
     colour = "dim" if not paired.significant else "green" if paired.difference > 0 else "red"
     middle, low, high = (100 * value for value in (paired.difference, paired.low, paired.high))
-    p = "p<0.001" if paired.p < 0.001 else f"p={paired.p:.3f}"
-    return Text(f"{middle:+.1f}  {low:+.1f} to {high:+.1f}  {p}", style=colour)
+    p = "p<0.001" if paired.corrected_p < 0.001 else f"p={paired.corrected_p:.3f}"
+    needed = "" if paired.needed is None else f"  {paired.needed:,}"
+    return Text(f"{middle:+.1f}  {low:+.1f} to {high:+.1f}  {p}{needed}", style=colour)

@@ -23,6 +23,7 @@ from mantis.models.conversation import IMAGE_MARK
 from mantis.store.opening import open_store
 
 FOLDER = Path(__file__).parent
+RUNS = Path(__file__).parent.parent / "published_conditions.yaml"
 # Fields that decide neither samples nor scores. The content of the files has its own hash in every result.
 UNTOLD: dict[str, Any] = {
     **dict.fromkeys(("title", "paper", "prompts", "skills", "source", "stored"), True),
@@ -38,13 +39,21 @@ class _BenchmarkData(BaseModel):
 class Skill(_BenchmarkData):
     """A skill that a group of samples tests.
 
-    `chance` is the accuracy of guessing. None means that each sample has a chance of 1 / its number of options. `group`
-    names the group of skills that a grouped average takes as one.
+    `chance` is the accuracy of guessing. None means that each sample has the chance of a guess among its options.
+    `guesses` are the answers that a guess takes where a sample without options has one of them as its right answer.
+    `group` names the group of skills that a grouped average takes as one.
     """
 
     label: str
     chance: Annotated[float, Field(ge=0, le=1)] | None = None
     group: str | None = None
+    guesses: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _states_one_of_them(self) -> Self:
+        if self.chance is not None and self.guesses:
+            raise ValueError("`chance` and `guesses` exclude each other; the guesses give the chance")
+        return self
 
 
 class Derived(_BenchmarkData):
@@ -72,6 +81,8 @@ class Fields(_BenchmarkData):
     - `answer`: an option's letter, its index from 0, or its text; `answer_is` decides.
     - `answers`: a list with the answers of several people, instead of `answer`.
     - `details`: columns that only the metric needs, by the metric's name for them.
+    - `cluster`: samples with the same value share a clip or an image. Samples that share an image with the same bytes
+      need none. A file without the column is read, too.
     """
 
     id: str | None = "id"
@@ -86,6 +97,7 @@ class Fields(_BenchmarkData):
     answers: str | None = None
     kind: Derived | None = None
     unit: Derived | None = None
+    cluster: str | None = None
     details: dict[str, str] = Field(default_factory=dict)
 
 
@@ -126,12 +138,21 @@ class BenchmarkHub(_BenchmarkData):
 
 
 class PaperRow(_BenchmarkData):
-    """A published accuracy, in percent, on `split`."""
+    """A published accuracy, in percent, on the `samples` of `split`, and how it was made.
+
+    `scoring` is `official`, `strict` or the reader of the answers, `prompt` a profile, `decoding` for example
+    `greedy 512`. None means that the source does not state it.
+    """
 
     model: str
     accuracy: float
     source: str
     split: str
+    samples: int | None = None
+    scoring: str | None = None
+    prompt: str | None = None
+    decoding: str | None = None
+    layout: str | None = None
 
 
 class Benchmark(_BenchmarkData):
@@ -218,8 +239,31 @@ class Benchmark(_BenchmarkData):
         return resolve_profile(self.profile, self.prompts, self.family)
 
     def comparable(self, row: PaperRow) -> bool:
-        """Whether a published result is on the split that is read here. Only then can the two be compared."""
-        return row.split == self.split
+        """Whether some score of this benchmark can be compared with a published result."""
+        return not self.why_not_comparable(row)
+
+    def why_not_comparable(self, row: PaperRow) -> str:
+        """The reason why no score can be compared with a published result; empty if one can."""
+        if row.split != self.split:
+            return f"they are on {row.split}"
+        stated = {
+            "number of samples": row.samples,
+            "scoring": row.scoring,
+            "prompt": row.prompt,
+            "decoding": row.decoding,
+            "layout": row.layout,
+        }
+        lacking = [name for name, value in stated.items() if value is None]
+        return f"the source does not state {' or '.join(lacking)}" if lacking else ""
+
+    def shown_chance(self, skill: str) -> str:
+        """The chance of a skill in words."""
+        described = self.skills[skill]
+        if described.chance is not None:
+            return f"{described.chance:.1%}".replace(".0%", "%")
+        if described.guesses:
+            return f"a guess among {', '.join(described.guesses)}"
+        return "a guess among the options" if self.fields.options is not None else "none, as nothing can be guessed"
 
     def revision(self) -> str:
         """Hash of the fields that decide samples and scores. Titles, labels and published results are left out."""
@@ -231,7 +275,7 @@ class Benchmark(_BenchmarkData):
             del told["fields"]["mark"]
         if self.hub is not None:
             told["hub"]["dataset"] = self.hub.first_name
-        chance = {name: skill.chance for name, skill in self.skills.items()}
+        chance = {name: list(skill.guesses) or skill.chance for name, skill in self.skills.items()}
         return fingerprint({**told, "profile": self.resolved.identity(), "skills": chance})
 
 
@@ -360,11 +404,17 @@ def _from_mapping(raw: Any, origin: str, name: str, asked: tuple[str, str]) -> B
 
 
 def _paper(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Flatten the tables of a file, [{source, split, accuracy: {model: percent}}], into rows."""
-    tables = raw.get("paper") or []
+    """Flatten the tables of a file, [{source, split, ..., accuracy: {model: percent}}], into rows.
+
+    A row has the values of its table, then those of published_conditions.yaml (`runs`), then those of `models`.
+    """
+    runs = _mapping(RUNS.read_text(), RUNS.name)
     return [
-        {"model": model, "accuracy": accuracy, "source": table.get("source"), "split": table.get("split")}
-        for table in tables
+        {"model": model, "accuracy": accuracy, "source": None, "split": None}
+        | {name: value for name, value in table.items() if name not in ("accuracy", "runs", "models")}
+        | runs.get(str(table.get("runs")), {}).get(model, {})
+        | (table.get("models") or {}).get(model, {})
+        for table in raw.get("paper") or []
         for model, accuracy in table.get("accuracy", {}).items()
     ]
 

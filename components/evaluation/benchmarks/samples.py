@@ -34,6 +34,7 @@ class BenchmarkRow:
     id: str
     skill: str
     unit: str
+    cluster: str
     question: str
     hint: str
     target: Target
@@ -59,6 +60,7 @@ def parse_row(raw: Column, number: int, benchmark: Benchmark) -> BenchmarkRow:
         id=identity,
         skill=skill,
         unit=identity if names.unit is None else _derived(raw, names.unit),
+        cluster="" if names.cluster is None or is_absent(raw.get(names.cluster)) else str(raw[names.cluster]),
         question=_question(raw, benchmark),
         hint="" if names.hint is None or is_absent(raw.get(names.hint)) else str(raw[names.hint]),
         target=parse_target_of(raw, benchmark),

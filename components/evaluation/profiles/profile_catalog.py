@@ -26,6 +26,11 @@ class Decoding(ProfileData):
     max_new_tokens: Annotated[int, Field(ge=1)]
     stop: tuple[str, ...] = ()
 
+    @property
+    def shown(self) -> str:
+        """The decoding as published results state it."""
+        return f"greedy {self.max_new_tokens}"
+
 
 class FamilyValues(ProfileData):
     """The values that a profile has for one model family."""

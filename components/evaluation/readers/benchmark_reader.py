@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark
+from components.evaluation.benchmarks.guesses import valid_answers
 from components.evaluation.benchmarks.prompts import make_prompt
 from components.evaluation.benchmarks.sample_images import Picture, file_picture, spooled_picture
 from components.evaluation.benchmarks.samples import BenchmarkRow, RowError, parse_row
@@ -20,7 +21,7 @@ from components.evaluation.readers import (
     video_reader,
 )
 from components.evaluation.readers.raw import Raw
-from components.evaluation.scoring.targets import CHOICES, Target
+from components.evaluation.scoring.targets import Target
 from mantis.errors import InputError
 from mantis.hashing import fingerprint, sha256_file
 from mantis.progress import Progress
@@ -32,11 +33,16 @@ BYTES_AT_ONCE = 128 << 20  # of the images of these rows, where the rows hold th
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSample:
-    """One question. `prompt` is the whole user turn, with one `<image>` mark for each image, in order."""
+    """One question. `prompt` is the whole user turn, with one `<image>` mark for each image, in order.
+
+    `cluster` names the clip, or is empty. `paths` are the image files that the row names, also if they are not read.
+    """
 
     id: str
     skill: str
     unit: str
+    cluster: str = ""
+    paths: tuple[str, ...] = ()
     question: str
     prompt: str
     pictures: tuple[Picture, ...]
@@ -53,8 +59,8 @@ class BenchmarkSample:
         return self.target.shown()
 
     def valid_answers(self, benchmark: Benchmark) -> tuple[str, ...]:
-        """The answers that may be given: the options' letters or texts. Empty means any text."""
-        return tuple(self.target.letters) if self.target.kind in CHOICES else self.options
+        """The answers that may be given: options' letters or texts, or the skill's guesses. Empty means any text."""
+        return valid_answers(self.target, self.question, benchmark.skills[self.skill])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +229,8 @@ class _Made:
             id=row.id,
             skill=row.skill,
             unit=row.unit,
+            cluster=row.cluster,
+            paths=tuple(cell for cell in row.images if isinstance(cell, str)),
             question=row.question,
             prompt=prompt,
             pictures=shown,

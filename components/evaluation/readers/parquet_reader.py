@@ -51,6 +51,8 @@ def _rows(path: Path, benchmark: Benchmark, *, pictures: bool) -> Iterator[Raw]:
                     f"{path} has no column {', '.join(lacking)}; it has {', '.join(table.schema.names)}.",
                     remedy=f"Fetch the revision that benchmarks/{benchmark.name}.yaml pins, or correct its `fields`.",
                 )
+            if benchmark.fields.cluster in table.schema.names:  # a copy of the dataset may lack it
+                wanted = list(dict.fromkeys([*wanted, str(benchmark.fields.cluster)]))
             number = 0
             for group, count in enumerate(table.groups):
                 rows = table.rows(group, wanted) if _has_rows(table, group, benchmark) else ()

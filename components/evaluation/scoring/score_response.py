@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from components.evaluation.scoring.metrics.metric_result import MetricResult
 from components.evaluation.scoring.response_text import cut
-from components.evaluation.scoring.targets import Target
+from components.evaluation.scoring.targets import CHOICES, Target
 from mantis.artifacts.responses import CORRECT
 from mantis.errors import EvaluationError
 
@@ -70,7 +70,8 @@ METRICS = {
 class Judgement:
     """The scores of a response, from 0 to 1, and the answers that they belong to; None where nothing was parsed.
 
-    `variants` holds the score of each variant of the metric. `cut` says whether the response was too long.
+    `variants` holds the score of each variant of the metric. `cut` says whether the response was too long. A text
+    that is none of a sample's options is not parsed.
     """
 
     official: float
@@ -114,11 +115,18 @@ def score_response(response: str, target: Target, metric: str) -> Judgement:
     return Judgement(
         official=official.score,
         strict=strict.score,
-        parsed_official=official.parsed,
+        parsed_official=official.parsed if official.score or _is_option(official.parsed, target) else None,
         parsed=strict.parsed,
         variants={name: rule(text, target).score for name, rule in functions.variants.items()},
         cut=text is not response,
     )
+
+
+def _is_option(parsed: str | None, target: Target) -> bool:
+    """Whether an answer is one of the options' texts. Only short answers with options can be another text."""
+    if parsed is None or target.kind in CHOICES or not target.options:
+        return parsed is not None
+    return parsed.strip().casefold() in {option.strip().casefold() for option in target.options}
 
 
 @cache

@@ -64,6 +64,7 @@ def collect(run: Run, evaluations: Sequence[Manifest]) -> RunReport:
         answering=tuple(_answering(run, manifest) for manifest in ordered),
         reference=run.recipe.evaluation.reference,
         held_out=tuple(row for manifest in ordered for row in stored_held_out(reader, manifest)),
+        margin=run.recipe.evaluation.margin,
         gallery=shown,
         left_out_of_gallery=len(gallery) - len(shown),
         lineage=tuple(_artifact(link) for link in links),

@@ -204,6 +204,7 @@ class RunReport:
     answering: tuple[Answering, ...]
     reference: str
     held_out: tuple[HeldOutScore, ...]
+    margin: float
     gallery: tuple[Answer, ...]
     left_out_of_gallery: int
     lineage: tuple[Artifact, ...]

@@ -3,15 +3,37 @@
 from collections.abc import Sequence
 
 from components.reporting.collect.report_schema import RunReport
-from mantis.artifacts.scores import Score
+from mantis.artifacts.scores import Score, suspicious_controls
 
 
-def verdict(scores: Sequence[Score]) -> str:
-    """Write one or two sentences: the number of skills above chance, and whether the controls stay at chance."""
+def verdict(rows: Sequence[Score]) -> str:
+    """Write a few sentences: the skills without readable answers, the number above chance, and the controls.
+
+    `rows` may include those of whole benchmarks. They count where a control is above chance.
+    """
+    scores = [row for row in rows if not row.overall]
     if not scores:
         return "The run has no scores, so this report cannot judge the model."
-    skills, controls = _skills(scores), " and ".join(sorted({name for score in scores for name in score.controls()}))
-    suspicious = [f"{score.title} ({name})" for score in scores for name in score.suspicious_controls()]
+    unreadable, readable = _unreadable(scores), [score for score in scores if not score.unreadable]
+    if not readable:
+        return f"{unreadable}, so this report cannot judge the model."
+    return f"{unreadable}. {_judged(rows, readable)}" if unreadable else _judged(rows, readable)
+
+
+def _unreadable(scores: Sequence[Score]) -> str:
+    """The verdict on results whose answers were mostly not parsed; empty without such results."""
+    found = [score for score in scores if score.unreadable]
+    if not found:
+        return ""
+    unparsed, asked = sum(score.unparsed or 0 for score in found), sum(score.samples for score in found)
+    some = f"all {len(scores)}" if len(found) == len(scores) else f"{len(found)} of {len(scores)}"
+    which = "the one skill" if len(scores) == 1 else f"{some} skills"
+    return f"Most responses of {which} hold no answer that could be read ({unparsed:,} of {asked:,})"
+
+
+def _judged(rows: Sequence[Score], scores: Sequence[Score]) -> str:
+    skills, controls = _skills(scores), " and ".join(sorted({name for score in rows for name in score.controls()}))
+    suspicious = [f"{score.title} ({name})" for score, name in suspicious_controls(rows)]
     if not controls:
         return f"{skills}. No controls were run, so the scores may not come from the images."
     if suspicious:

@@ -25,6 +25,7 @@ def render_comparison_markdown(comparison: Comparison) -> str:
     sections = [
         f"# {escaped(' · '.join(runs))}",
         f"{comparison.made:%d %B %Y, %H:%M} UTC",
+        formatting.TESTS,
         *(f"**{escaped(sentence)}**" for sentence in verdicts(comparison)),
         *("- " + escaped(note) for note in comparison.notes),
         *_tables("Scores by benchmark", comparison, comparison.benchmarks),
@@ -55,13 +56,14 @@ def verdicts(comparison: Comparison) -> list[str]:
 
 
 def difference(cell: ComparisonCell) -> str:
-    """Write `+3.2 (+1.1 to +5.4), p = 0.002`; empty for the first run."""
+    """Write `+3.2 (+1.1 to +5.4), p = 0.002, 9,100 samples for a point`; empty for the first run."""
     if cell.paired is None:
         return ""
     low, middle, high = (
         formatting.points(100 * v) for v in (cell.paired.low, cell.paired.difference, cell.paired.high)
     )
-    return f"{middle} ({low} to {high}), {formatting.probability(cell.paired.p)}"
+    p = formatting.probability(cell.paired.corrected_p)
+    return f"{middle} ({low} to {high}), {p}{formatting.needed(cell.paired)}"
 
 
 def _span(comparison: Comparison) -> float:

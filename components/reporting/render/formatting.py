@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from components.reporting.collect.report_schema import Answer, StepTime, Straggler
-from mantis.artifacts.scores import Score
+from mantis.artifacts.scores import CONTROLS_CHOOSE, Score
 from mantis.runs.records import State
+from mantis.statistics import Paired
 
 ABSENT = "–"
 IMAGE_MARK = "<image>"
@@ -29,6 +30,22 @@ CAUSES = {  # categories of goodput: the activities that take up the time of tra
     "other": "other",
 }
 
+INTERVAL = (
+    "The 95 % interval is a bootstrap of units. Units that share an image or a clip are drawn together. If all units "
+    "have the same score, the interval is the exact binomial one."
+)
+CONTROLS = f"{CONTROLS_CHOOSE} It should stay at chance."
+CONTROL_P = (
+    "The p of a control is one-sided: the probability that a guess has as many right units. It is corrected for the "
+    "rows of the benchmark. A control with p below 0.001, divided by the number of benchmarks, counts as above chance."
+)
+
+TESTS = (
+    "The test is mid-p McNemar for right and wrong answers. It is a paired t-test for averages, for partial scores, "
+    "and where samples share an image or a clip. The p values of a table are corrected together, by Holm's method. "
+    "Samples for a point: with that many samples, the test sees a difference of one point in 80 % of comparisons."
+)
+
 AGGREGATIONS = {"macro": "mean of its skills", "micro": "mean of its samples", "grouped": "mean of groups of skills"}
 
 
@@ -48,6 +65,21 @@ def whole_percent(share: float | None) -> str:
     return ABSENT if share is None else f"{100 * share:.0f} %"
 
 
+def verdicts(margin: float) -> str:
+    """What each verdict on a published figure means, for a margin in points."""
+    return (
+        f"The verdict is reproduced if the whole interval lies within {margin:g} points of the published figure. It is "
+        "above or below if the figure lies outside of the interval, and undecided if the interval is too wide. A "
+        "figure that was made in another way is not comparable. A score is not parsed if most responses hold no "
+        "answer. The verdict is no paper figure if nothing was published about the model."
+    )
+
+
+def interval(score: Score) -> str:
+    """The 95 % interval in percent, and half of its width in points."""
+    return f"{percent(score.low)}–{percent(score.high)} (±{score.half_width:.1f})"
+
+
 def decimal(value: float | None) -> str:
     """A figure that is in percent already, with one decimal."""
     return ABSENT if value is None else f"{value:.1f}"
@@ -63,6 +95,11 @@ def probability(p: float | None) -> str:
     if p is None:
         return ""
     return "p < 0.001" if p < 0.001 else f"p = {p:.2f}" if p >= 0.01 else f"p = {p:.3f}"
+
+
+def needed(paired: Paired) -> str:
+    """The number of samples that show one point, with a comma before it; empty if it is unknown."""
+    return "" if paired.needed is None else f", {paired.needed:,} samples for a point"
 
 
 def count(value: float | None) -> str:
@@ -152,6 +189,11 @@ def mark(answer: Answer) -> str:
 def response(answer: Answer) -> str:
     """The response, or a word for an empty one."""
     return shortened(answer.response) or "(empty)"
+
+
+def scoring(score: Score) -> str:
+    """The scoring of the accuracy, and of the responses that were not parsed."""
+    return score.conditions.get("scoring", "")
 
 
 def joined(items: Sequence[str]) -> str:

@@ -47,7 +47,7 @@ def _head(report: RunReport) -> list[str]:
     blocks = [
         f"# {escaped(report.run)}",
         f"Recipe {escaped(report.recipe)}, {report.made:%d %B %Y, %H:%M} UTC",
-        f"**{escaped(verdict(report.skills))}**",
+        f"**{escaped(verdict(report.scores))}**",
     ]
     about = " ".join(filter(None, [context(report), report.description]))
     if about:
@@ -60,10 +60,11 @@ def _head(report: RunReport) -> list[str]:
 def _benchmarks(report: RunReport) -> list[str]:
     if not report.benchmarks:
         return []
-    header = ["Benchmark", "Mean of", "Verdict", "Accuracy", "95 % interval", "Chance", "Official", "Strict"]
-    rows = [_benchmark(verdict_of(score, report.reference)) for score in report.benchmarks]
-    shown = table([*header, "Not parsed", "Missing", "Samples", "Published"], rows, left=3)
-    blocks = ["## Scores by benchmark", shown]
+    header = ["Benchmark", "Mean of", "Verdict", "Reason", "Accuracy", "95 % interval", "Not parsed", "Chance"]
+    held = [verdict_of(score, report.reference, report.margin) for score in report.benchmarks]
+    shown = table([*header, "Official", "Strict", "Missing", "Samples", "Published"], map(_benchmark, held), left=4)
+    legend = [formatting.verdicts(report.margin)] if report.reference else []
+    blocks = ["## Scores by benchmark", " ".join([formatting.INTERVAL, *legend]), shown]
     among = reference_table(report.benchmarks, report.run)
     if among:
         columns = [escaped(score.title) for score in among.benchmarks]
@@ -78,12 +79,13 @@ def _benchmark(held: Verdict) -> list[str]:
         score.title,
         (score.aggregation or "").replace("macro", "skills").replace("micro", "samples").replace("grouped", "groups"),
         held.word,
+        held.reason,
         formatting.percent(score.accuracy),
-        f"{formatting.percent(score.low)}–{formatting.percent(score.high)}",
+        formatting.interval(score),
+        formatting.count(score.unparsed),
         formatting.percent(score.chance),
         formatting.official(score),
         formatting.percent(score.strict),
-        formatting.count(score.unparsed),
         formatting.count(score.missing),
         formatting.count(score.samples) + (f" ({score.cut:,} cut)" if score.cut else ""),
         formatting.decimal(held.published),
@@ -97,8 +99,9 @@ def _scores(report: RunReport) -> list[str]:
     shown = table([*header, "Shuffled", "Strict", "Not parsed"], map(_score, report.skills), left=2)
     return [
         "## Scores by skill",
-        "Accuracy in percent. A control sees no images (blind) or the images of another sample (shuffled). Its p is "
-        "one-sided: the probability of such a result at chance. Strict counts responses that are a bare valid answer.",
+        "Accuracy in percent. A control sees no images (blind) or the images of another sample (shuffled). "
+        f"{formatting.CONTROLS} {formatting.CONTROL_P} Not parsed counts the responses in which the scoring of the "
+        "accuracy found no answer. Strict counts responses that state one valid answer.",
         shown,
     ]
 
@@ -112,8 +115,8 @@ def _score(score: Score) -> list[str]:
         f"{formatting.percent(score.low)}–{formatting.percent(score.high)}",
         formatting.percent(score.chance),
         formatting.points(score.points),
-        _control(score.blind, score.blind_p),
-        _control(score.shuffled, score.shuffled_p),
+        _control(score.blind, score.control_p("blind")),
+        _control(score.shuffled, score.control_p("shuffled")),
         formatting.percent(score.strict),
         formatting.count(score.unparsed),
     ]

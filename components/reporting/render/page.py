@@ -17,8 +17,8 @@ def render_page(report: RunReport) -> str:
         .get_template("report.html")
         .render(
             report=report,
-            verdict=verdict(report.skills),
-            verdicts=[verdict_of(score, report.reference) for score in report.benchmarks],
+            verdict=verdict(report.scores),
+            verdicts=[verdict_of(score, report.reference, report.margin) for score in report.benchmarks],
             ladder=reference_table(report.benchmarks, report.run),
             context=context(report),
             facts=_facts(report),

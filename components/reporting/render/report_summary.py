@@ -43,4 +43,5 @@ def comparison_summary(run: str, comparison: Comparison) -> dict[str, Any]:
 
 def _paired(paired: Paired | None) -> dict[str, float | None]:
     names = {"difference": "difference", "difference_low": "low", "difference_high": "high", "p": "p"}
+    names |= {"corrected_p": "corrected_p", "samples_for_a_point": "needed"}
     return {name: getattr(paired, field, None) for name, field in names.items()}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from mantis.artifacts.layout import ArtifactKind
+from mantis.artifacts.scores import CONTROLS_CHOOSE
 from mantis.artifacts.store_addresses import key_of
 from mantis.errors import ConfigError, did_you_mean
 from mantis.store.base import ObjectStore
@@ -75,7 +76,7 @@ def list_(
     ]  # fmt: skip
     show_table(columns, rows)
     show()
-    tell("published: rows of published results on the same split with the same metric. Other rows get no verdict.")
+    tell("published: results on the same split whose source states how they were made. Others get no verdict.")
     for problem in problems:
         tell(f"Not listed: {problem}")
 
@@ -102,13 +103,13 @@ def show_(name: BenchmarkName, store: Store = "", as_json: AsJson = False) -> No
     for revision, manifest in manifests.items():
         show(f"in the store: {revision}  {there.uri(manifest.key)}  {len(manifest.files)} files")
     show(f"profiles: {', '.join(each.prompts)}")
-    for skill in each.skills.values():
-        chance = "one in the number of options" if skill.chance is None else f"{skill.chance:.0%}"
-        show(f"  {skill.label}  (chance {chance})")
-    kinds = Counter((row.source, row.split) for row in each.paper)
-    for (origin, split), number in kinds.items():
+    for skill, described in each.skills.items():
+        show(f"  {described.label}  (chance: {each.shown_chance(skill)})")
+    kinds = Counter((row.source, row.split, row.scoring, row.prompt) for row in each.paper)
+    for (origin, split, scoring, prompt), number in kinds.items():
         remark = "" if split == each.split else ": no verdict against another split"
-        show(f"{number} published rows, {origin}, {split}{remark}")
+        how = f"scoring {scoring or 'not stated'}, prompt {prompt or 'not stated'}"
+        show(f"{number} published rows, {origin}, {split}, {how}{remark}")
 
 
 @benchmark.command(epilog=examples("mantis benchmark fetch mantis-eval", "mantis benchmark fetch ./mine.yaml"))
@@ -306,6 +307,7 @@ def _details(each: "Benchmark") -> dict[str, Any]:
         "source": each.source,
         "profiles": list(each.prompts),
         "chance": {name: skill.chance for name, skill in each.skills.items()},
+        "guesses": {name: list(skill.guesses) for name, skill in each.skills.items() if skill.guesses},
         "results": [row.model_dump() | {"comparable": each.comparable(row)} for row in each.paper],
     }
 
@@ -317,8 +319,11 @@ def show_scores(rows: "list[Score]") -> None:
         interval = f"{100 * row.low:.1f} to {100 * row.high:.1f}"
         shares = ("-" if share is None else f"{100 * share:.1f}" for share in (row.official, row.strict))
         counts = (row.counted, str(row.missing))
-        shown.append((row.title, *counts, f"{100 * row.accuracy:.1f}", interval, *shares, str(row.unparsed)))
-    figures = numbers("samples", "missing", "accuracy", "95 % interval", "official", "strict", "unparsed")
+        controls = ("-" if share is None else f"{100 * share:.1f}" for share in (row.chance, row.blind, row.shuffled))
+        accuracy = f"{100 * row.accuracy:.1f}"
+        shown.append((row.title, *counts, accuracy, interval, str(row.unparsed), *shares, *controls))
+    figures = numbers("samples", "missing", "accuracy", "95 % interval", "unparsed", "official", "strict")
+    figures += numbers("chance", "blind", "shuffled")
     show_table([*names("skill"), *figures], shown)
     for row in (row for row in rows if row.overall):
         for name, share in row.variants.items():
@@ -326,3 +331,11 @@ def show_scores(rows: "list[Score]") -> None:
     cut = sum(row.cut for row in rows if not row.overall)
     if cut:
         note(f"Responses that were too long: {cut:,}. Only their beginning and end were scored.")
+    for row in rows:
+        if row.unreadable:
+            note(f"{row.title}: no answer was found in {row.unparsed:,} of {row.samples:,} responses.")
+    for row in (row for row in rows if row.overall and row.paper):
+        verdict = "comparable with published results" if row.comparable else f"not comparable: {row.reason}"
+        tell(f"{row.title}: {verdict}")
+    if any(row.controls() for row in rows):
+        tell(CONTROLS_CHOOSE)

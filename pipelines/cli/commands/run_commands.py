@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 
 from mantis.artifacts.layout import report_key
+from mantis.artifacts.scores import CONTROLS_CHOOSE
 from mantis.errors import ConfigError, MantisError
 from mantis.schema_versions import Form, without_version
 from mantis.store.base import ObjectStore
@@ -35,7 +36,19 @@ from pipelines.cli.arguments import (
     recipe_given,
     with_format,
 )
-from pipelines.cli.console import addresses, console, errors, ids, names, numbers, show, show_json, show_table, texts
+from pipelines.cli.console import (
+    addresses,
+    console,
+    errors,
+    ids,
+    names,
+    numbers,
+    show,
+    show_json,
+    show_table,
+    tell,
+    texts,
+)
 from pipelines.cli.prepared_table import show_prepared
 
 if TYPE_CHECKING:
@@ -349,6 +362,8 @@ def _show_scores(summary: dict[str, Any]) -> None:
         rows.append((row["benchmark"], row["skill"], str(row["samples"]), accuracy, interval, *controls))
     figures = numbers("samples", "accuracy", "95 % interval", "chance", "blind", "shuffled")
     show_table([*ids("benchmark"), *names("skill"), *figures], rows)
+    if any(row["blind"] is not None or row["shuffled"] is not None for row in summary["scores"]):
+        tell(CONTROLS_CHOOSE)
 
 
 def _percent(value: float | None) -> str:

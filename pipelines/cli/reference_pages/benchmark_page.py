@@ -113,16 +113,10 @@ def _origin(benchmark: Benchmark) -> str:
 
 
 def _chance(benchmark: Benchmark) -> str:
-    given = {skill.label: skill.chance for skill in benchmark.skills.values()}
-    if set(given.values()) == {None}:
-        return "one over the number of options"
+    given = {skill.label: benchmark.shown_chance(name) for name, skill in benchmark.skills.items()}
     if len(set(given.values())) == 1:
-        return _percent(next(iter(given.values())))
-    return "; ".join(f"{label}: {_percent(chance)}" for label, chance in given.items())
-
-
-def _percent(chance: float | None) -> str:
-    return "one over the number of options" if chance is None else f"{chance:.1%}".replace(".0%", "%")
+        return next(iter(given.values()))
+    return "; ".join(f"{label}: {chance}" for label, chance in given.items())
 
 
 def _prompts(name: str) -> Iterator[str]:
@@ -156,9 +150,9 @@ def _prompt(benchmark: Benchmark) -> str:
 def _without_verdict(benchmark: Benchmark) -> list[str]:
     kinds: dict[tuple[str, str], int] = {}
     for row in benchmark.paper:
-        if not benchmark.comparable(row):
-            kinds[row.source, row.split] = kinds.get((row.source, row.split), 0) + 1
-    return [f"{number} of {source}: they are on {split}." for (source, split), number in kinds.items()]
+        if why := benchmark.why_not_comparable(row):
+            kinds[row.source, why] = kinds.get((row.source, why), 0) + 1
+    return [f"{number} of {source}: {why}." for (source, why), number in kinds.items()]
 
 
 def _rule(metric: str) -> str:

@@ -1,12 +1,22 @@
+import time
 from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, poisson_binom
 
-from mantis.statistics import bootstrap_interval, compare, mcnemar_mid_p, p_above_chance, stratified_interval
+from mantis.statistics import (
+    bootstrap_interval,
+    compare,
+    corrected,
+    holm,
+    mcnemar_mid_p,
+    p_above_chance,
+    stratified_interval,
+)
 
 DRAWS = 2000
+FEWER = 800
 
 
 def test_groups_may_weigh_differently() -> None:
@@ -93,7 +103,7 @@ def test_the_same_answers_do_not_differ() -> None:
     same = compare([right], [right], seed=0)
     assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
     half = compare([[0.3, 1.0]], [[0.3, 1.0]], seed=0)
-    assert (half.test, half.p) == ("paired bootstrap", 1)
+    assert (half.test, half.p, half.needed) == ("paired t-test", 1, None)
     with pytest.raises(ValueError, match="same samples"):
         compare([right], [right[:2]], seed=0)
 
@@ -124,13 +134,109 @@ def test_all_right_is_not_certain() -> None:
 @pytest.mark.parametrize(
     ("right", "total", "chance"), [(0, 10, 0.5), (10, 10, 0.5), (140, 500, 0.25), (300, 500, 0.5), (61, 300, 0.2)]
 )
-def test_p_is_the_binomial_tests(right: int, total: int, chance: float) -> None:
+def test_p_of_equal_chances_is_the_binomial_tests(right: int, total: int, chance: float) -> None:
     expected = binomtest(right, total, chance, alternative="greater").pvalue
-    assert p_above_chance(right, total, chance) == pytest.approx(expected, rel=1e-9)
+    assert p_above_chance(right, [chance] * total) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("right", [0, 1, 40, 90, 120, 150, 299, 300])
+def test_p_of_different_chances_is_poisson_binomial(right: int) -> None:
+    chances = np.random.default_rng(3).choice([0.0039, 0.2, 0.25, 1 / 3, 0.5], 300)
+    assert p_above_chance(right, chances) == pytest.approx(poisson_binom(chances).sf(right - 1), rel=1e-6, abs=1e-12)
+
+
+def test_p_of_many_guesses_takes_seconds() -> None:
+    chances = np.random.default_rng(4).choice([0.5, 0.95], 80_000)  # the yes-or-no questions of VQAv2
+    began = time.process_time()
+    assert 0.4 < p_above_chance(int(chances.sum()), chances) < 0.6
+    assert time.process_time() - began < 10
 
 
 def test_impossible_values_are_refused() -> None:
-    with pytest.raises(ValueError, match="7 is not between 0 and total = 5"):
-        p_above_chance(7, 5, 0.5)
+    with pytest.raises(ValueError, match="7 is not between 0 and 5"):
+        p_above_chance(7, [0.5] * 5)
+    with pytest.raises(ValueError, match="a chance is not between"):
+        p_above_chance(1, [0.5, 1.5])
     with pytest.raises(ValueError, match="at least one value"):
         bootstrap_interval([], seed=0)
+    with pytest.raises(ValueError, match="the cluster of each value"):
+        stratified_interval([[1.0, 0.0]], seed=0, clusters=[["a"]])
+
+
+def clustered(rng: np.random.Generator, clusters: int, each: int) -> tuple[Any, Any]:
+    """Answers to `each` questions about every image: half of the images are hard."""
+    chance = np.repeat(rng.choice([0.2, 0.8], clusters), each)
+    return (rng.random(clusters * each) < chance).astype(float), np.repeat(np.arange(clusters), each)
+
+
+def test_an_interval_of_clusters_covers_the_truth_and_one_of_samples_does_not() -> None:
+    rng = np.random.default_rng(12)
+    covered = {"clusters": 0, "samples": 0}
+    for draw in range(FEWER):
+        values, images = clustered(rng, clusters=80, each=5)
+        for kind, labels in (("clusters", [images]), ("samples", None)):
+            low, high = stratified_interval([values], seed=draw, clusters=labels)
+            covered[kind] += low <= 0.5 <= high
+    assert 0.925 <= covered["clusters"] / FEWER <= 0.97
+    assert covered["samples"] / FEWER < 0.9
+
+
+def test_clusters_of_one_change_nothing() -> None:
+    values = (np.random.default_rng(13).random(200) < 0.7).astype(float)
+    alone = stratified_interval([values], seed=0, clusters=[range(200)])
+    assert alone == pytest.approx(stratified_interval([values], seed=0))
+
+
+def test_equal_runs_on_shared_images_are_rarely_called_different() -> None:
+    rng = np.random.default_rng(14)
+    found = {"paired t-test": 0, "mid-p McNemar": 0}
+    for draw in range(FEWER):
+        first = np.repeat((rng.random(60) < 0.5).astype(float), 5)  # a run answers all questions about an image alike
+        second = np.repeat((rng.random(60) < 0.5).astype(float), 5)
+        images = np.repeat(np.arange(60), 5)
+        for labels in ([images], None):
+            tested = compare([first], [second], seed=draw, clusters=labels)
+            found[tested.test] += tested.significant
+    assert 0.02 <= found["paired t-test"] / FEWER <= 0.075
+    assert found["mid-p McNemar"] / FEWER > 0.2  # which takes the samples as independent
+
+
+def test_as_many_samples_as_needed_see_a_point() -> None:
+    rng = np.random.default_rng(15)
+
+    def runs(samples: int) -> tuple[Any, Any]:
+        first = rng.random(samples)
+        flip = rng.random(samples)  # 5 % become wrong, 6 % right: the second run is a point better
+        right = first < 0.5
+        return right.astype(float), np.where(right, flip > 0.10, flip < 0.12).astype(float)
+
+    needed = compare(*([run] for run in runs(2000)), seed=0).needed
+    assert needed is not None
+    assert 7_000 < needed < 11_000  # 7.85 * 0.11 / 0.01^2
+    seen = 0
+    for draw in range(200):
+        found = compare(*([run] for run in runs(needed)), seed=draw)
+        seen += found.p < 0.05 and found.difference > 0
+    assert 0.72 <= seen / 200 <= 0.88
+
+
+def test_a_difference_without_variance_is_tested_by_its_signs() -> None:
+    found = compare([[0.0] * 3, [0.3] * 3], [[0.5] * 3, [0.8] * 3], seed=0)
+    assert found.p == pytest.approx(2 * 0.5**6)
+
+
+def test_holm_corrects_for_the_number_of_tests() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # as R's p.adjust
+    assert holm([]) == []
+    assert holm([0.7]) == [0.7]
+    rng = np.random.default_rng(16)
+    false = sum(min(holm(list(rng.random(20)))) < 0.05 for _ in range(DRAWS))
+    assert 0.03 <= false / DRAWS <= 0.065
+    pairs = [
+        compare([[1.0] * 9 + [0.0] * 9], [[1.0] * 9 + [float(k < n) for k in range(9)]], seed=0) for n in (7, 5, 0)
+    ]
+    after = corrected(pairs)
+    assert [test.p for test in after] == [test.p for test in pairs]
+    assert after[0].corrected_p == 3 * pairs[0].p
+    assert [pair.significant for pair in pairs] == [True, True, False]
+    assert [test.significant for test in after] == [True, False, False]

@@ -13,6 +13,7 @@ from mantis.artifacts.manifest import Manifest, commit_manifest, describe_files
 from mantis.config.recipe import Recipe, parse_recipe
 from mantis.errors import ConfigError
 from mantis.runs.step_runner import Run
+from mantis.statistics import holm
 from mantis.store.base import ObjectStore
 from mantis.store.local import LocalStore
 from pipelines.cli.main import app
@@ -196,3 +197,32 @@ def test_the_numbers_stay_whole_at_80_columns_and_in_a_pipe(
     assert len(numbers_in(piped)) > 6
     assert numbers_in(piped) <= numbers_in(narrow)
     assert max(map(len, piped.splitlines())) > 80 >= max(map(len, narrow.splitlines()))
+
+
+def test_p_is_corrected_for_all_tests_of_a_table_and_a_difference_says_what_it_needs(runs: list[Run]) -> None:
+    comparison = compare_runs(runs)
+    tests = [cell.paired for row in comparison.skills for cell in row.cells if cell is not None and cell.paired]
+    assert len(tests) == 4  # two skills of two runs
+    assert [test.corrected_p for test in tests] == pytest.approx(holm([test.p for test in tests]))
+    better, same = cells(comparison, "compare")[1].paired, cells(comparison, "compare")[2].paired
+    assert better.corrected_p == 4 * better.p
+    assert better.needed == pytest.approx(7.849 * 0.25 * 0.75 * (100 / 99) / 0.01**2, rel=0.01)
+    assert same.needed is None
+    for text in (render_comparison(comparison), render_comparison_markdown(comparison)):
+        assert f"{better.needed:,} samples for a point" in text
+        assert "corrected together, by Holm's method" in " ".join(text.split()).replace("&#39;", "'")
+
+
+def test_samples_that_share_an_image_are_tested_together(runs: list[Run]) -> None:
+    for run, right in zip(runs[:2], (0, 1), strict=True):
+        shared = [
+            line(
+                f"compare-{number}", "compare", number < 20 * right, images=[{"path": "", "sha256": str(number // 10)}]
+            )
+            for number in range(100)
+        ]
+        put_lines(run.store, next(evaluations(run)), shared)
+    paired = cells(compare_runs(runs[:2]), "compare")[1].paired
+    assert (paired.test, paired.samples) == ("paired t-test", 100)
+    assert paired.difference == pytest.approx(0.2)
+    assert paired.p > 0.1  # two of ten images, whatever the number of questions about them

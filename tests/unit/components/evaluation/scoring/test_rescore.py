@@ -1,7 +1,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from typer.testing import CliRunner
@@ -10,6 +10,7 @@ from components.evaluation.answer_file import read_answers
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
 from components.evaluation.readers.benchmark_reader import Samples, read_benchmark
 from components.evaluation.rescore import rescore_evaluation, rescore_file
+from components.evaluation.scoring.score_response import Scoring
 from components.evaluation.step import evaluate
 from mantis.artifacts.manifest import Manifest
 from mantis.errors import InputError
@@ -127,3 +128,37 @@ def test_the_commands(evaluated: Evaluated, eval_source: Path, tmp_path: Path) -
     assert "mvbench" in listed
     assert "generated" in listed
     assert "no verdict against another split" in " ".join(mantis("benchmark", "show", "vqav2").output.split())
+
+
+def test_conditions_of_the_evaluation_stay_and_those_of_a_file_are_unknown(
+    evaluated: Evaluated, samples: Samples, tmp_path: Path
+) -> None:
+    again = rescore_evaluation(evaluated.store, evaluated.prefix, load_benchmark("demo-multi"), "strict", seed=0)
+    expected = {"scoring": "strict", "prompt": "direct", "decoding": "greedy 8", "layout": "sequence"}
+    assert [row.conditions for row in again.rows] == [expected] * len(again.rows)
+    file = tmp_path / "responses.jsonl"
+    file.write_text("\n".join(json.dumps({"id": f"q{number}", "response": "red"}) for number in range(60)))
+    made = rescore_file(read_answers(file), load_benchmark("demo-multi"), samples, "official", seed=0)
+    assert [row.conditions for row in made.rows] == [{"scoring": "official"}] * len(made.rows)
+
+
+def test_unparsed_is_that_of_the_chosen_scoring(samples: Samples, tmp_path: Path) -> None:
+    file = tmp_path / "responses.jsonl"
+    said = ["The answer is: red. Sure", "red", "no idea"]
+    file.write_text("\n".join(json.dumps({"id": f"q{n}", "response": said[n % 3]}) for n in range(60)))
+    benchmark = load_benchmark("demo-multi")
+    official, strict = (
+        rescore_file(read_answers(file), benchmark, samples, scoring, seed=0) for scoring in get_args(Scoring)
+    )
+    assert sum(row.unparsed or 0 for row in official.rows) >= 20  # a text that is none of the options is no answer
+    for made in (official, strict):
+        unparsed = sum(not each.parsed for each in made.responses["actual"])
+        assert sum(row.unparsed or 0 for row in made.rows) == unparsed
+
+
+def test_the_terminal_says_what_controls_choose_and_why_a_score_is_not_comparable(
+    evaluated: Evaluated, tmp_path: Path
+) -> None:
+    shown = CliRunner().invoke(app, ["rescore", evaluated.prefix, "--store", evaluated.store.url])
+    assert shown.exit_code == 0, shown.output
+    assert "A control must choose one of the valid answers" in " ".join(shown.output.split())

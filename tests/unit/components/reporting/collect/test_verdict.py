@@ -14,11 +14,13 @@ def score(
     blind_p: float = 0.5,
     shuffled_p: float = 0.5,
     controls: Any = ("blind", "shuffled"),
+    unparsed: int | None = 0,
+    benchmark: str = "b",
 ) -> Score:
     given = {"blind": (chance, blind_p), "shuffled": (chance, shuffled_p)}
     measured = {name: given[name][0] for name in controls} | {f"{name}_p": given[name][1] for name in controls}
     return Score(
-        benchmark="b",
+        benchmark=benchmark,
         skill="s",
         label="Skill",
         samples=100,
@@ -26,6 +28,7 @@ def score(
         low=accuracy - 0.05 if low is None else low,
         high=accuracy + 0.05,
         chance=chance,
+        unparsed=unparsed,
         **measured,
     )
 
@@ -61,6 +64,22 @@ HIGH, LOW = score(0.9), score(0.27)
             "images: Skill (blind), Skill (shuffled).",
         ),
         ([], "The run has no scores, so this report cannot judge the model."),
+        (
+            [score(0.0, unparsed=100)] * 5,
+            "Most responses of all 5 skills hold no answer that could be read (500 of 500), so this report cannot "
+            "judge the model.",
+        ),
+        (
+            [score(0.1, unparsed=51)],
+            "Most responses of the one skill hold no answer that could be read (51 of 100), so this report cannot "
+            "judge the model.",
+        ),
+        (
+            [HIGH, LOW, score(0.9, unparsed=60)],
+            "Most responses of 1 of 3 skills hold no answer that could be read (60 of 100). 1 of 2 skills is above "
+            "chance; the blind and shuffled controls are not.",
+        ),
+        ([score(0.9, unparsed=50)], "The one skill is above chance; the blind and shuffled controls are not."),
     ],
 )
 def test_the_verdict_in_words(scores: list[Score], words: str) -> None:
@@ -70,3 +89,18 @@ def test_the_verdict_in_words(scores: list[Score], words: str) -> None:
 def test_an_interval_that_touches_chance_is_not_above_it() -> None:
     assert not score(0.30, low=0.25).above_chance
     assert score(0.30, low=0.2501).above_chance
+
+
+def test_several_benchmarks_share_the_level_of_the_controls() -> None:
+    one = [score(0.9, blind_p=0.0004)]
+    assert "a control is above chance" in verdict(one)
+    assert "a control is above chance" not in verdict([*one, score(0.9, benchmark="c"), score(0.9, benchmark="d")])
+    lower = [score(0.9, blind_p=0.0003), score(0.9, benchmark="c"), score(0.9, benchmark="d")]
+    assert "a control is above chance" in verdict(lower)
+
+
+def test_a_corrected_p_counts_where_there_is_one() -> None:
+    raw = score(0.9, blind_p=0.0004)
+    assert "a control is above chance" not in verdict([raw.model_copy(update={"blind_corrected_p": 0.02})])
+    overall = raw.model_copy(update={"aggregation": "micro", "label": "All", "blind_corrected_p": 0.0001})
+    assert "images: All (blind)." in verdict([overall, HIGH])
