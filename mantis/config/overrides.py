@@ -5,6 +5,8 @@ from typing import Any
 
 import yaml
 
+from mantis.config.bounded_yaml import parse_yaml
+from mantis.config.validation_errors import shortened
 from mantis.errors import ConfigError
 
 
@@ -21,10 +23,10 @@ def set_field(raw: dict[str, Any], dotted: str, value: str) -> None:
         if not isinstance(node, dict):
             raise ConfigError(f"--set {dotted}: {parent} is a single value.", remedy="Set the field itself, as YAML.")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = parse_yaml(value)
     except yaml.YAMLError:
         raise ConfigError(
-            f"--set {dotted}: {value!r} is not YAML.", remedy="Quote the value, e.g. --set 'a.b=[1, 2]'."
+            f"--set {dotted}: {shortened(value)} is not YAML.", remedy="Quote the value, e.g. --set 'a.b=[1, 2]'."
         ) from None
     # YAML 1.1 parses 5e-6 as text, but it means a number.
     if isinstance(parsed, str):

@@ -12,6 +12,7 @@ from typing import Any, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from mantis.config.bounded_yaml import parse_yaml
 from mantis.config.cluster_settings import ClusterSettings, TrackingSettings
 from mantis.config.data_settings import DataSettings
 from mantis.config.evaluation_settings import EvaluationSettings
@@ -116,7 +117,7 @@ def load_recipe_file(path: Path, overrides: dict[str, str] | None = None) -> Rec
 def _raw_recipe(text: str, origin: str) -> dict[str, Any]:
     """Parse a recipe's YAML to a mapping, and set its schema version to the current one."""
     try:
-        raw = yaml.safe_load(text)
+        raw = parse_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(
             f"{origin} is not YAML: {error}.", remedy="Correct the file, or start from a shipped recipe."

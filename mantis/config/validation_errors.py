@@ -7,6 +7,8 @@ from pydantic import BaseModel, ValidationError
 from mantis.config.migrations import present_name
 from mantis.errors import did_you_mean
 
+QUOTES = "'\""
+MOST_PROBLEMS = 20  # of one error
 EVERY_FIELD = "`mantis recipe fields` explains every field."
 
 
@@ -18,10 +20,12 @@ def explain(error: ValidationError, origin: str) -> str:
         if item["type"] == "extra_forbidden":
             problems += _unknown(field, item["input"])
         elif item["type"] == "tuple_type":
-            problems.append(f"{field} = {shortened(item['input'])} is not a list; write [{item['input']}]")
+            found = shortened(item["input"])
+            problems.append(f"{field} = {found} is not a list; write [{found.strip(QUOTES)}]")
         else:
             problems.append(f"{field} = {shortened(item['input'])}: {item['msg'].removeprefix('Value error, ')}")
-    return f"{origin}: {'; '.join(problems)}."
+    more = [f"{len(problems) - MOST_PROBLEMS:,} more problems"] if len(problems) > MOST_PROBLEMS else []
+    return f"{origin}: {'; '.join(problems[:MOST_PROBLEMS] + more)}."
 
 
 def remedy(error: ValidationError, root: type[BaseModel]) -> str:
@@ -43,7 +47,7 @@ def remedy(error: ValidationError, root: type[BaseModel]) -> str:
 
 def shortened(value: Any) -> str:
     """`repr` of the value, in at most 80 characters."""
-    text = repr(value)
+    text = repr(value[:81] if isinstance(value, str) else value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

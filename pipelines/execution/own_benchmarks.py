@@ -7,6 +7,7 @@ import yaml
 
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark, own_name, read_benchmark_file
 from components.evaluation.benchmarks.benchmark_mirror import keep_files, revision_of_source
+from mantis.config.bounded_yaml import parse_yaml
 from mantis.config.evaluation_settings import is_benchmark_file
 from mantis.config.overrides import set_field
 from mantis.errors import ConfigError
@@ -60,7 +61,7 @@ def _evaluation(recipe: str, overrides: Mapping[str, str]) -> dict[str, Any]:
     """The section `evaluation` before any check; empty where the recipe has another form, which is refused later."""
     text, _ = recipe_text(recipe)
     try:
-        raw = yaml.safe_load(text)
+        raw = parse_yaml(text)
     except yaml.YAMLError:
         return {}
     if not isinstance(raw, dict):

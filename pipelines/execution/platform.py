@@ -15,6 +15,7 @@ from kfp import dsl, kubernetes
 from kfp.dsl.base_component import BaseComponent
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from mantis.config.bounded_yaml import parse_yaml
 from mantis.config.validation_errors import explain
 from mantis.errors import ConfigError, did_you_mean
 
@@ -146,7 +147,7 @@ def platform_of(image: str, path: Path | None, steps: Collection[str]) -> Platfo
         return Platform(image=image)
     fields = f"Use these fields of a step: {', '.join(Resources.model_fields)}. Steps: {', '.join(sorted(steps))}."
     try:
-        given = BY_STEP.validate_python(yaml.safe_load(path.read_text()))
+        given = BY_STEP.validate_python(parse_yaml(path.read_text()))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"--platform {path}: {error}.", remedy="Name a YAML file of steps. " + fields) from None
     except ValidationError as error:

@@ -15,6 +15,7 @@ from components.evaluation.scoring.score_response import METRICS
 from components.evaluation.scoring.targets import Kind
 from mantis import synthetic
 from mantis.artifacts.held_out import BENCHMARK
+from mantis.config.bounded_yaml import parse_yaml
 from mantis.config.evaluation_settings import DEFAULT_PROFILE, is_benchmark_file
 from mantis.config.field_types import NAME_PATTERN
 from mantis.errors import ConfigError, EvaluationError, MantisError, did_you_mean
@@ -421,7 +422,7 @@ def _paper(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _mapping(text: str, origin: str) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(text)
+        raw = parse_yaml(text)
     except yaml.YAMLError as error:
         raise EvaluationError(f"{origin} is not YAML: {error}.", remedy="Correct the file.") from None
     if not isinstance(raw, dict):
