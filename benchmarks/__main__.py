@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.rows import GPU_ROWS, ROWS, Measure, Row
+from mantis.errors import MantisError
 from mantis.logging import configure
 
 
@@ -26,7 +27,11 @@ def main(arguments: list[str] | None = None) -> int:
     for name in options.names or ROWS:
         module, function = known[name]
         measure: Measure = getattr(importlib.import_module(module), function)
-        rows.append(measure(options.full))
+        try:
+            rows.append(measure(options.full))
+        except MantisError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            return 2
         print(_line(rows[-1]), flush=True)
         if options.json:  # after every row, so that a failure of the next row loses nothing
             options.json.write_text(json.dumps([row.to_json() for row in rows], indent=1) + "\n")

@@ -3,21 +3,32 @@
 import io
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
+from mantis.errors import ConfigError
 from mantis.progress import Progress
 
 START = b"\xff\xd8"  # first bytes of every JPEG
 
 
 def conversations_folder() -> Path:
-    """Return the folder with `train.json` and its images; exit if MANTIS_TEST_DATA is not set."""
+    """Return the folder with `train.json` and its images.
+
+    Raises:
+        ConfigError: MANTIS_TEST_DATA is not set, or names a folder without conversations and images.
+    """
     folder = os.environ.get("MANTIS_TEST_DATA")
+    wanted = "the folder whose mantis-chat/ holds train.json and its images"
+    remedy = f"Set it to {wanted}."
     if not folder:
-        sys.exit("MANTIS_TEST_DATA is not set: it must name the folder whose mantis-chat/ holds real conversations.")
-    return Path(folder) / "mantis-chat"
+        raise ConfigError("MANTIS_TEST_DATA is not set.", remedy=remedy)
+    found = Path(folder) / "mantis-chat"
+    if not (found / "train.json").is_file():
+        raise ConfigError(f"MANTIS_TEST_DATA = {folder}: {found / 'train.json'} is no file.", remedy=remedy)
+    if next(found.rglob("*.jpg"), None) is None:
+        raise ConfigError(f"MANTIS_TEST_DATA = {folder}: {found} holds no JPEG.", remedy=remedy)
+    return found
 
 
 def raw_rows() -> list[dict[str, Any]]:

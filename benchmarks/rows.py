@@ -19,6 +19,7 @@ ROWS = {
         )
     },
     "data.random_read": ("benchmarks.data_read", "random_read"),
+    "data.full": ("benchmarks.data_full", "full_table"),
     "data.plan": ("benchmarks.data_plan", "plan"),
     "training.plan": ("benchmarks.training_plan", "plan"),
     "training.step": ("benchmarks.training_step", "step"),
