@@ -110,7 +110,7 @@ def _prepare_and_plan(folder: Path, rows: int) -> dict[str, Any]:
     for step in range(plan.steps):
         plan.step(step, world_size=WORKERS)
     clock.lap("plan")
-    if sum(dataset.summary["rows"] for dataset in datasets) != rows:
+    if sum(int(dataset.summary["rows"]) for dataset in datasets) != rows:
         raise RuntimeError("a subset has lost rows")
     return {"seconds": sum(clock.parts.values()), "parts": clock.parts, "samples": len(index)}
 
