@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from components.data.prepare.row_keys import row_weight, turn_learned
 from components.data.sources.rejection import RowRejected, RowRepaired
-from components.data.sources.rows.normal_row import ImageRef, NormalRow, RawTurn
+from components.data.sources.rows.normal_row import CONTROL, ImageRef, NormalRow, RawTurn
 from mantis.models.conversation import IMAGE_MARK, Turn, learned_answers
 
 # As in the official code. It becomes an `<image>` mark per frame. In a row without videos it is text like any other.
@@ -71,7 +71,8 @@ class ConversationRules:
         """
         weight = row_weight(row.unused, self._ignore)
         self.require_few(len(row.images))
-        system, said = self._opening(row.turns)
+        texts, controls = _without_controls(row.turns)
+        system, said = self._opening(texts)
         turns, repairs = _without_first_answer([self._turn(number, turn) for number, turn in enumerate(said)])
         _require_order(turns)
         shown: dict[str, Sequence[Medium]] = {IMAGE_MARK: row.images}
@@ -90,7 +91,7 @@ class ConversationRules:
             turns=kept,
             media=media,
             weight=weight,
-            repairs=(*repairs, *marks, *cut),
+            repairs=(*controls, *repairs, *marks, *cut),
         )
 
     def require_few(self, images: int) -> None:
@@ -138,6 +139,17 @@ def with_frames(turns: Sequence[Turn], frames: Sequence[int]) -> tuple[Turn, ...
         return IMAGE_MARK * next(left)
 
     return tuple(replace(turn, content=re.sub(re.escape(VIDEO_MARK), marks, turn.content)) for turn in turns)
+
+
+def _without_controls(turns: Sequence[RawTurn]) -> tuple[Sequence[RawTurn], tuple[RowRepaired, ...]]:
+    """The turns without control characters, which no tokenizer was trained on."""
+    found = [number for number, turn in enumerate(turns) if CONTROL.search(turn.content)]
+    if not found:
+        return turns, ()
+    first = found[0]
+    value = f"turn {first + 1}: {CONTROL.findall(turns[first].content)[0]!r}"
+    repair = RowRepaired(reason="text-control", value=value, threshold="no control characters")
+    return [replace(turn, content=CONTROL.sub("", turn.content)) for turn in turns], (repair,)
 
 
 def _without_first_answer(turns: Sequence[Turn]) -> tuple[tuple[Turn, ...], tuple[RowRepaired, ...]]:

@@ -1,9 +1,13 @@
 """Gives every row a name of its own, and finds rows with equal content."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from components.data.sources.rejection import RowRejected, RowRepaired
+
+LONGEST_ID = 1024  # bytes
+CONTROL_OR_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # an id is one line of a list
 
 
 class RowNames:
@@ -20,7 +24,11 @@ class RowNames:
         """Name row number `row`, from 0, by its id `found`. A row without a usable id becomes `row-<number>`."""
         wanted, problem = _wanted(row, found)
         name = self._unused(wanted)
-        repairs = [RowRepaired(reason="id-malformed", value=problem, threshold="a text or a number")] if problem else []
+        repairs = (
+            [RowRepaired(reason="id-malformed", value=problem, threshold="one line of text, at most 1,024 bytes")]
+            if problem
+            else []
+        )
         if name != wanted:
             repairs.append(RowRepaired(reason="id-repeated", value=wanted, threshold=f"named {name}"))
         return name, tuple(repairs)
@@ -64,7 +72,10 @@ def _wanted(row: int, found: Any) -> tuple[str, str]:
     if isinstance(found, bool) or not isinstance(found, str | int):
         return without, f"{type(found).__name__} {str(found)[:60]!r}"
     try:
-        str(found).encode()
+        size = len(str(found).encode())
     except UnicodeEncodeError as error:
         return without, f"not UTF-8 at character {error.start + 1}"
-    return str(found), ""
+    if size > LONGEST_ID:
+        return without, f"{size:,} bytes: {str(found)[:60]!r}"
+    control = CONTROL_OR_LINE.search(str(found))
+    return (without, f"control character {control[0]!r}: {str(found)[:60]!r}") if control else (str(found), "")

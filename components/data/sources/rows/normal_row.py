@@ -1,10 +1,14 @@
 """The row that every form of rows becomes, before any rule of a conversation is checked."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
+
+# C0, DEL and C1 without tab and line ends. They move the cursor of a terminal, and no tokenizer was trained on them.
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

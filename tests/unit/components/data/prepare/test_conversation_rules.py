@@ -249,3 +249,19 @@ def test_any_row_is_refused_or_keeps_its_images_its_text_and_an_answer(raw: Any)
     assert checked.weight == (raw["weight"] if raw.get("weight") not in NOTHING else 1.0)
     if "last-turn-skipped" not in skipped:
         assert len(images) == len(named)
+
+
+@pytest.mark.parametrize("control", ["\0", "\x1b", "\x0b", "\x7f", "\x85", "\x9b"])
+def test_control_characters_are_removed_from_texts_and_the_row_is_kept(control: str) -> None:
+    raw = {"conversation": turns(f"Wh{control}at?\n\tThis{control}?", "A.\r\n")}
+    checked = check(raw)
+    assert said(checked) == ["What?\n\tThis?", "A.\r\n"]
+    (repair,) = checked.repairs
+    assert (repair.reason, repair.value) == ("text-control", f"turn 1: {control!r}")
+    assert reasons()["text-control"].action == "repaired"
+
+
+def test_a_mark_that_a_control_character_cuts_is_a_mark() -> None:
+    checked = check({"images": ["1.jpg"], "conversation": turns("<im\0age>What?", "A.")})
+    assert said(checked)[0] == "<image>What?"
+    assert reasons_of(checked) == ["text-control"]

@@ -55,3 +55,15 @@ def test_the_first_of_equal_rows_is_kept_in_whatever_order_they_are_known() -> N
             equal.check(row, "x")
         assert (caught.value.reason, caught.value.value) == ("duplicate", "the content of row 2")
     equal.check(5, "y")
+
+
+@pytest.mark.parametrize("found", ["a\nb", "a\x1b[2Jb", "a\u2028b", "\x9b", "x" * 100_000, "\u00e4" * 600])
+def test_an_id_that_is_not_one_short_line_is_replaced_by_the_number(found: str) -> None:
+    name, (repair,) = RowNames().give(7, found)
+    assert (name, repair.reason) == ("row-7", "id-malformed")
+    assert len(repair.value) < 200
+    assert repair.value.isprintable()
+
+
+def test_an_id_of_1024_bytes_is_kept() -> None:
+    assert RowNames().give(7, "x" * 1024) == ("x" * 1024, ())
