@@ -55,6 +55,7 @@ SCHEMA = pa.schema(
 )
 TEXT = ["row", "id", "roles", "contents", "learned", "weight", "widths", "heights"]
 ROWS_AT_ONCE = 512
+TABLES_AT_ONCE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +160,8 @@ def _index(pool: LengthPool, counter: Counter, part: Chosen, ledger: Ledger) -> 
             if _kept(length, ledger, part.subset, row, counter)
         ]
         tables.append(pa.Table.from_pylist(kept, schema=SCHEMA))
+        if len(tables) > TABLES_AT_ONCE:  # a small table takes three times the memory of its values
+            tables = [pa.concat_tables(tables).combine_chunks()]
         done += len(rows)
         progress.advance(len(rows))
     return visited(pa.concat_tables(tables), part.visits)

@@ -1,5 +1,6 @@
 """Counts the tokens of each sample as training counts them, and cuts samples that are longer than the context."""
 
+import gc
 import os
 from bisect import bisect_right
 from collections import deque
@@ -172,6 +173,7 @@ class LengthPool:
 
 
 def _begin() -> None:
+    gc.freeze()  # the collector would write to pages that are shared with the first process, and copy them
     die_with_parent()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # `workers` counts cores, so each process uses one
 
