@@ -102,8 +102,12 @@ def _only(reader: Reader, manifests: Iterable[Manifest], kind: ArtifactKind) -> 
 
 
 def stored_scores(reader: Reader, evaluation: Manifest) -> list[Score]:
-    """Return the rows of scores.json."""
-    return _parsed_rows(reader, evaluation, "scores.json", reader.scores(evaluation), Score)
+    """Return the rows of scores.json. A note says where they are of a random sample."""
+    rows = _parsed_rows(reader, evaluation, "scores.json", reader.scores(evaluation), Score)
+    sampled = sorted({row.benchmark for row in rows if row.drawn_from is not None})
+    for benchmark in sampled:
+        reader.note(f"{benchmark}: the scores are of a stratified sample (evaluation.limit), not of all samples.")
+    return rows
 
 
 def stored_answers(reader: Reader, evaluation: Manifest) -> list[Answer]:

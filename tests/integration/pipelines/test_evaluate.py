@@ -48,6 +48,10 @@ def scored(done: Any) -> dict[str, Any]:
     return found
 
 
+def page_of(store: LocalStore, run: str) -> str:
+    return store.get(f"reports/{run}/report.md").decode()
+
+
 def test_a_folder_of_an_unknown_family_is_evaluated(
     mantis: Callable[..., Any], chat_model_folder: Path, local_store: LocalStore
 ) -> None:
@@ -63,6 +67,7 @@ def test_a_folder_of_an_unknown_family_is_evaluated(
     assert evaluation.summary["answers_generated"] == 20
     kinds = {link.manifest.kind.value: link.manifest for link in walk(local_store, evaluation)}
     assert kinds["external-model"].summary["source"] == chat_model_folder.as_uri()
+    assert "demo-multi: the scores are of a stratified sample" in page_of(local_store, found["run"])
     again = mantis(*given)
     assert again.exit_code == 0
     assert "5 of 16" in again.output
