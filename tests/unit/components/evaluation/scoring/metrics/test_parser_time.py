@@ -44,6 +44,14 @@ TARGETS = {
     "vqa": [TEN],
     "vqa-evalai": [TEN],
     "text-overlap": [TEN],
+    "llava-interleave": [
+        Target(kind="short", answers=("B",), details={"question_type": "multi-choice"}),
+        Target(kind="short", answers=("A dog runs. It is red.",), details={"question_type": "open-ended"}),
+    ],
+    "vlm2-bench": [
+        Target(kind="short", answers=("3",), details={"category": category, "images": 4})
+        for category in ("gc-mat", "oc-cnt", "pc-grp")
+    ],
     "mmmu": [CHOICE, Target(kind="short", answers=("42.5",))],
     "mantis": [CHOICE, TEN],
     "mirb": [
