@@ -69,3 +69,13 @@ def test_a_skill_states_its_chance_or_its_guesses() -> None:
     with pytest.raises(EvaluationError, match="exclude each other"):
         parse_benchmark(text, name="t")
     assert Skill(label="A", guesses=("yes", "no")).chance is None
+
+
+def test_choices_that_stand_in_the_question_have_a_chance() -> None:
+    pair = Target(kind="short", answers=("T",), details={"category": "gc-mat", "images": 2})
+    assert chance(load_benchmark("vlm2-bench"), "gc-mat", pair, "Is it in both? Answer T or F.") == (0.5, 0.5)
+    letter = Target(kind="short", answers=("B",), details={"question_type": "multi-choice"})
+    for name, skill in (("llava-interleave-in-domain", "Puzzle"), ("llava-interleave-out-of-domain", "BLINK")):
+        assert chance(load_benchmark(name), skill, letter, "Which? A. one B. two C. three D. four") == (0.25, 0.25)
+        open_answer = Target(kind="short", answers=("a red cup",), details={"question_type": "open-ended"})
+        assert chance(load_benchmark(name), skill, open_answer) == (0, 0)
