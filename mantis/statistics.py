@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import signal, stats
 
 DRAWS = 2000
 LEVEL = 0.95
@@ -203,8 +203,8 @@ def p_above_chance(correct: int, chances: Values) -> float:
         return float(stats.binom.sf(correct - 1, counts[0], different[0]))
     pmf = np.ones(1)
     for chance, count in zip(different, counts, strict=True):
-        pmf = np.convolve(pmf, stats.binom.pmf(np.arange(count + 1), count, chance))
-    return float(min(1.0, pmf[correct:].sum()))
+        pmf = signal.convolve(pmf, stats.binom.pmf(np.arange(count + 1), count, chance))
+    return float(min(1.0, max(0.0, pmf[correct:].sum())))  # the FFT of long sums is exact to about 1e-16
 
 
 def _arrays(groups: Iterable[Values]) -> list[Floats]:
