@@ -5,12 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+from mantis.config import bounded_yaml
 from tests.helpers.paths import ROOT
 
 FILES = [path for folder in ("mantis", "components", "pipelines") for path in sorted((ROOT / folder).rglob("*.py"))]
 # They read JSON and nothing else.
 PLAIN_READERS = {"PreTrainedTokenizerFast", "LoraConfig"}
+SAFE_LOADERS = {"SafeLoader", "yaml.SafeLoader", "_BoundedLoader"}
 UNPICKLING = {
     "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.loads", "shelve.open", "joblib.load", "dill.loads",
     "cloudpickle.loads", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "eval", "exec",
@@ -27,7 +30,7 @@ def problems(path: Path) -> Iterator[str]:
     for name, call in calls(path):
         given = {word.arg: ast.unparse(word.value) for word in call.keywords if word.arg}
         where = f"{path.name}:{call.lineno}: {name}"
-        if name in UNPICKLING and given.get("Loader") not in {"SafeLoader", "yaml.SafeLoader"}:
+        if name in UNPICKLING and given.get("Loader") not in SAFE_LOADERS:
             yield f"{where} may run code"
         if given.get("weights_only") == "False" or given.get("allow_pickle") == "True":
             yield f"{where} unpickles"
@@ -39,6 +42,10 @@ def problems(path: Path) -> Iterator[str]:
         builds = name.endswith(".from_pretrained") and owner not in PLAIN_READERS
         if builds and given.get("trust_remote_code") != "False":
             yield f"{where} needs trust_remote_code=False"
+
+
+def test_our_loader_of_yaml_is_a_safe_one() -> None:
+    assert issubclass(bounded_yaml._BoundedLoader, yaml.SafeLoader)
 
 
 @pytest.mark.parametrize("folder", ["mantis", "components", "pipelines"])

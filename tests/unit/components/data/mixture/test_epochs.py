@@ -88,19 +88,33 @@ def test_mantis_instruct_balanced_is_844k_samples_and_6_6k_steps() -> None:
 
 def test_the_skill_ablation_is_cumulative_and_capped() -> None:
     names = [name for name in shipped_recipes() if name.startswith("data-ablation-")]
-    arms = [planned(shipped(name)) for name in names]
+    arms = [planned(shipped(name, **{"data.sampling": "none"})) for name in names]
     skills = ["coref", "compare", "reason", "temporal"]
     for number, plan in enumerate(arms, 1):
         assert {line.skill for line in plan.lines} == set(skills[:number])
-    samples = {line.name: line.samples for line in arms[-1].lines}
+    lengths = [{line.name: line.samples for line in plan.lines} for plan in arms]
     caps = {"llava_665k_multi": 50_000, "coinstruct": 20_000}
     caps |= dict.fromkeys(("nlvr2", "iconqa", "contrastive_caption", "imagecode"), 15_000)
-    assert samples == THE_14 | caps
+    assert lengths[-1] == THE_14 | caps
     assert shipped(names[-1]).data.subset("visual_story_telling").max_images == 8
-    for before, after in itertools.pairwise(arms):
-        assert {line.name: line.samples for line in before.lines}.items() <= {
-            line.name: line.samples for line in after.lines
-        }.items()
+    for before, after in itertools.pairwise(lengths):
+        assert before.items() <= after.items()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "skills", "total", "lrv"),
+    [
+        ("ablation-idefics2", "[coref]", 353_169, 49_873),
+        ("ablation-idefics2", "[coref, compare, reason, temporal]", 736_587, 28_570),
+        ("ablation-siglip", "[coref]", 64_297, 18_734),
+        ("ablation-siglip", "[coref, compare, reason, temporal]", 201_959, 12_515),
+    ],
+)
+def test_the_arms_of_the_ablations_have_the_official_sizes(recipe: str, skills: str, total: int, lrv: int) -> None:
+    """The official ablations sampled by square roots (dataset_balancing of mantis/train)."""
+    plan = planned(shipped(recipe, **{"data.skills": skills}))
+    assert plan.total.samples == total
+    assert next(line.samples for line in plan.lines if line.name == "lrv_multi") == lrv
 
 
 def test_stage_1_is_llava_pretrain() -> None:
