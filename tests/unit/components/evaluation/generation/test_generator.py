@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from components.evaluation.benchmarks import image_merge
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
 from components.evaluation.benchmarks.image_merge import merged
-from components.evaluation.benchmarks.sample_images import Picture
+from components.evaluation.benchmarks.sample_images import MAX_IMAGE_PIXELS, Picture
 from components.evaluation.generation.answerer import Question
 from components.evaluation.generation.generation_batches import Cost, batches
 from components.evaluation.generation.generator import Generator
@@ -176,3 +177,23 @@ def test_merged_pictures_stand_side_by_side() -> None:
     assert row == [red, red, black, white, white, black, blue, blue]
     one = (solid("red", 40, 20),)
     assert merged("<image>What?", one) == ("<image>What?", one)
+
+
+def test_merged_pictures_keep_to_the_limit_of_one_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the mean height, 150 pixels, the strip alone would have 30,000 x 150 x 150 = 675 million pixels."""
+    strip, photo = solid("red", 30_000, 1), solid("blue", 20, 299)
+    _, (picture,) = merged("<image><image>", (strip, photo))
+    width, height = picture.size.width, picture.size.height
+    assert width * height <= MAX_IMAGE_PIXELS < (height + 1) * 30_000 * (height + 1)
+    monkeypatch.setattr(image_merge, "MAX_IMAGE_PIXELS", 100_000)  # a test decodes a small picture sooner
+    _, (small,) = merged("<image><image>", (strip, photo))
+    assert (small.size.width, small.size.height) == (30_000 + 10 + 1, 1)
+    assert small.sha256 != picture.sha256  # so that no cached response to the larger one counts
+    with Image.open(io.BytesIO(small.load())) as image:
+        assert image.size == (30_011, 1)
+
+
+def test_pictures_that_cannot_be_merged_within_the_limit_give_a_clear_error() -> None:
+    wide = Picture(path="a/wide.png", sha256="0", size=ImageSize(width=MAX_IMAGE_PIXELS, height=1), load=bytes)
+    with pytest.raises(EvaluationError, match=r"a/wide.png \+ a/wide.png: merged, .* The limit is 64,000,000 pixels"):
+        merged("<image><image>", (wide, wide))
