@@ -89,7 +89,9 @@ def without_version(form: Form, raw: dict[str, Any], origin: str) -> dict[str, A
         VersionError: a later version of this program wrote it.
     """
     check_version(form, raw, origin)
-    return {name: value for name, value in raw.items() if name != FIELD}
+    content = dict(raw)
+    content.pop(FIELD, None)
+    return content
 
 
 def rows_of(form: Form, key: str, raw: Any, origin: str) -> Any:

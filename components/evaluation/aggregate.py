@@ -3,7 +3,7 @@
 A benchmark has a row per skill. If it sets `aggregation`, it also has an `overall` row, the headline.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
@@ -65,8 +65,9 @@ def score_rows(
     """
     chances, clusters = SampleChances(benchmark), cluster_of_each_unit(responses["actual"])
     groups: dict[str, Stratum] = {}
+    by_skill = {condition: _by_skill(given) for condition, given in responses.items()}
     for skill in benchmark.skills:
-        own = {condition: [each for each in given if each.skill == skill] for condition, given in responses.items()}
+        own = {condition: given.get(skill, []) for condition, given in by_skill.items()}
         if own["actual"]:
             units = {condition: units_of(given, chances, clusters) for condition, given in own.items()}
             groups[skill] = Stratum(skill=skill, responses=own["actual"], units=units)
@@ -163,6 +164,13 @@ def _control(control: Condition, strata: Sequence[Stratum], groups: Mapping[str,
         control: _mean(asked, SCORE, groups) if asked else None,
         f"{control}_p": p_above_chance(right, [unit.guessed for unit in guessed]) if guessed else None,
     }
+
+
+def _by_skill(responses: Iterable[Response]) -> dict[str, list[Response]]:
+    skills: dict[str, list[Response]] = {}
+    for response in responses:
+        skills.setdefault(response.skill, []).append(response)
+    return skills
 
 
 def _corrected(rows: Sequence[Score], families: int) -> list[Score]:

@@ -1,6 +1,8 @@
 """Scores existing responses: those of an evaluation in a store, or a JSONL file with ids and responses."""
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -41,6 +43,19 @@ class Asked:
     target: Target
 
 
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Pause the search for reference cycles: it costs a third of the time, and lines and responses have none."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
+
+
+@_collector_paused()
 def rescore_evaluation(
     store: ObjectStore, prefix: str, benchmark: Benchmark, scoring: Scoring, *, seed: int
 ) -> Rescored:
@@ -75,6 +90,7 @@ def rescore_evaluation(
     return Rescored(rows=rows, responses=responses)
 
 
+@_collector_paused()
 def rescore_file(
     answers: Sequence[GivenAnswer],
     benchmark: Benchmark,
@@ -128,9 +144,10 @@ def rescore_file(
 def _judged(line: Line, origin: str, benchmark: Benchmark, scoring: Scoring) -> Response:
     target = parse_target(line.get("target"), origin=origin)
     judged = score_response(text_field(line, "response", origin), target, benchmark.metric)
-    kept = {name: value for name, value in line.items() if name != "understood"}  # schema version 1 of `parsed`
+    fields = {**line, **judged.stored(scoring)}
+    fields.pop("understood", None)  # schema version 1 of `parsed`
     try:
-        return Response(**{**kept, **judged.stored(scoring)})
+        return Response(**fields)
     except TypeError as error:
         raise InputError(f"{origin} is no line of responses: {error}.", remedy="Run the evaluation again.") from None
 

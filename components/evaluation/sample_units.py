@@ -57,6 +57,8 @@ def cluster_of_each_unit(responses: Iterable[Response]) -> dict[str, str]:
 
 
 def _unit(samples: Sequence[Response], chances: Sequence[Chance], cluster: str) -> Unit:
+    if len(samples) == 1:  # nearly every unit of most benchmarks
+        return _unit_of_one(samples[0], chances[0], cluster)
     chance = guessed = 1.0
     for each in chances:
         chance *= each.score
@@ -72,5 +74,18 @@ def _unit(samples: Sequence[Response], chances: Sequence[Chance], cluster: str) 
         correct=all(sample.correct for sample in samples),
         chance=chance,
         guessed=guessed,
+        cluster=cluster,
+    )
+
+
+def _unit_of_one(sample: Response, chance: Chance, cluster: str) -> Unit:
+    return Unit(
+        score=sample.score,
+        official=sample.official,
+        strict=sample.strict,
+        variants=sample.variants,
+        correct=sample.correct,
+        chance=chance.score,
+        guessed=chance.right,
         cluster=cluster,
     )

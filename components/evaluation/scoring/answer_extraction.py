@@ -24,12 +24,16 @@ _BE = r"(?:is|was|(?:would|should|must|will)\s{1,3}be)"
 _IS = rf"""(?:["'\])]?[ \t]{{0,3}}(?:{_BE}(?![a-z'])\s{{0,3}}:?|[:=]{{1,2}}|-\s|\n)|'s\s)"""
 _FIRST = rf"(?<![a-z])(?:answer|ans){_OF}\.?{_IS}"
 _CHINESE = r"\u7b54\u6848(?:\u662f|\u4e3a|\u70ba)?\s?:?|(?:\u6211\u9009|\u9009\u62e9)\s?:?"
-_NOUN = r"(?:choice|option|solution|response|prediction|selection|letter|result|conclusion)"
-_VERB = r"(?:i|we)(?:'d|'ll|\s{1,3}would|\s{1,3}will)?\s{1,3}(?:choose|select|pick|go\s{1,3}with|say)"
+NOUNS = ("choice", "option", "solution", "response", "prediction", "selection", "letter", "result", "conclusion")
+VERBS = ("choose", "select", "pick", "say")
+_NOUN = rf"(?:{'|'.join(NOUNS)})"
+_VERB = rf"(?:i|we)(?:'d|'ll|\s{{1,3}}would|\s{{1,3}}will)?\s{{1,3}}(?:{'|'.join(VERBS)}|go\s{{1,3}}with)"
 LEADS = (
     re.compile(rf"{_FIRST}|{_CHINESE}", re.IGNORECASE),
     re.compile(rf"(?<![a-z])(?:{_NOUN}{_OF}{_IS}|{_VERB}(?![a-z]))", re.IGNORECASE),
 )
+# Every match of a lead in ASCII text holds one of these words. A search for them is far faster than the pattern.
+LEAD_WORDS = (("ans",), (*NOUNS, *VERBS, "go"))
 
 # A letter by itself at the beginning of a statement, in brackets or quotation marks or bare.
 OPTION = re.compile(
@@ -140,7 +144,12 @@ def letter_of(text: str, options: tuple[str, ...]) -> str | None:
 
 def statements(text: str) -> Iterator[str]:
     """The texts behind the leads, each up to the next lead: the last one first, those of the first pattern first."""
-    for pattern in LEADS:
+    lowered = (
+        text.lower() if text.isascii() else None
+    )  # other texts may hold a Chinese lead, or a letter such as \u017f
+    for pattern, words in zip(LEADS, LEAD_WORDS, strict=True):
+        if lowered is not None and not any(word in lowered for word in words):
+            continue
         places = deque((found.span() for found in pattern.finditer(text)), maxlen=STATEMENTS)
         end = len(text)
         for start, begin in reversed(places):

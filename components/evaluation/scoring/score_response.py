@@ -24,6 +24,7 @@ from mantis.errors import EvaluationError
 
 Scoring = Literal["official", "strict"]
 Rule = Callable[[str, Target], MetricResult]
+Variant = Callable[[str, Target, MetricResult], MetricResult]  # the third argument is the official result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Rules:
 
     official: Rule
     strict: Rule
-    variants: Mapping[str, Rule]
+    variants: Mapping[str, Variant]
 
 
 METRICS = {
@@ -117,7 +118,7 @@ def score_response(response: str, target: Target, metric: str) -> Judgement:
         strict=strict.score,
         parsed_official=official.parsed if official.score or _is_option(official.parsed, target) else None,
         parsed=strict.parsed,
-        variants={name: rule(text, target).score for name, rule in functions.variants.items()},
+        variants={name: rule(text, target, official).score for name, rule in functions.variants.items()},
         cut=text is not response,
     )
 

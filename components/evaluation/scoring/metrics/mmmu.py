@@ -38,9 +38,8 @@ def official(response: str, target: Target) -> MetricResult:
     )
 
 
-def random_guess(response: str, target: Target) -> MetricResult:
+def random_guess(_: str, target: Target, read: MetricResult) -> MetricResult:
     """Score as `official` does, with the expected value of the random option that the official code draws."""
-    read = official(response, target)
     guessed = target.kind in CHOICES and read.parsed is None and target.options
     return MetricResult(parsed=None, score=1 / len(target.options)) if guessed else read
 

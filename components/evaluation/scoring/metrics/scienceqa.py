@@ -29,9 +29,8 @@ def official(response: str, target: Target) -> MetricResult:
     return NOTHING if letter is None else MetricResult(parsed=letter, score=float(letter in target.answers))
 
 
-def random_guess(response: str, target: Target) -> MetricResult:
+def random_guess(_: str, target: Target, read: MetricResult) -> MetricResult:
     """Score as `official` does, with the expected value of the random option that run_gpt3.py draws."""
-    read = official(response, target)
     if read.parsed is not None and read.parsed in target.letters:
         return read
     return MetricResult(parsed=None, score=1 / len(target.options))

@@ -37,20 +37,20 @@ FULL_STOPS = int(re.UNICODE)
 def official(response: str, target: Target) -> MetricResult:
     """Score VQAv2 with the normalization that every peer applies."""
     said = _one_line(response)
-    return _read(normalize(said), _tally(target.answers, _normalized_line)) if said else NOTHING
+    return _read(normalize(said), target, _normalized_line) if said else NOTHING
 
 
-def literal(response: str, target: Target) -> MetricResult:
+def literal(response: str, target: Target, read: MetricResult) -> MetricResult:
     """Score VQAv2 as vqaEval.py does. If all people gave the same answer, nothing is normalized."""
-    said, given = _one_line(response), _tally(target.answers, _one_line)
-    if said and len(given) == 1:
-        return _read(said, given)
-    return official(response, target)
+    said = _one_line(response)
+    if said and len({_one_line(answer) for answer in set(target.answers)}) == 1:
+        return _read(said, target, _one_line)
+    return read
 
 
 def official_evalai(response: str, target: Target) -> MetricResult:
     """Score TextVQA and OK-VQA. Responses and answers are always normalized by `evalai`."""
-    return _read(evalai(response), _tally(target.answers, evalai)) if response.strip() else NOTHING
+    return _read(evalai(response), target, evalai) if response.strip() else NOTHING
 
 
 def strict(response: str, target: Target) -> MetricResult:
@@ -96,17 +96,16 @@ def _one_line(text: str) -> str:
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
+def _read(said: str, target: Target, alike: Callable[[str], str]) -> MetricResult:
+    """Count the people who gave the answer `said`. `alike` normalizes their answers before."""
+    same = sum(people for answer, people in _people(target.answers).items() if alike(answer) == said)
+    return MetricResult(parsed=said or None, score=_accuracy(same, len(target.answers)))
+
+
 @lru_cache(maxsize=RECENT)
-def _tally(answers: tuple[str, ...], alike: Callable[[str], str]) -> Counter[str]:
-    """Number of people who gave each answer. `alike` normalizes the answers before they are counted."""
-    tally: Counter[str] = Counter()
-    for answer, people in Counter(answers).items():
-        tally[alike(answer)] += people
-    return tally
-
-
-def _read(said: str, given: Counter[str]) -> MetricResult:
-    return MetricResult(parsed=said or None, score=_accuracy(given[said], given.total()))
+def _people(answers: tuple[str, ...]) -> Counter[str]:
+    """Number of people who gave each answer."""
+    return Counter(answers)
 
 
 @lru_cache

@@ -2,7 +2,7 @@
 
 import pytest
 
-from components.evaluation.scoring.answer_extraction import stated, strict_option
+from components.evaluation.scoring.answer_extraction import LEADS, NOUNS, VERBS, stated, statements, strict_option
 
 OPTIONS = ("cat", "dog", "bird", "fish")
 
@@ -64,6 +64,15 @@ def test_a_plain_statement_is_understood(response: str) -> None:
 @pytest.mark.parametrize("response", UNCLEAR)
 def test_no_option_or_several_are_not(response: str) -> None:
     assert strict_option(response, OPTIONS) is None
+
+
+def test_every_lead_is_found_in_either_case() -> None:
+    """A search for LEAD_WORDS goes before the patterns, so it must let every lead pass."""
+    leads = ["ans:", "the answer is", *(f"the {noun} is" for noun in NOUNS)]
+    leads += [f"I {verb}" for verb in (*VERBS, "go with")]
+    for lead in (*leads, *map(str.upper, leads)):
+        assert any(pattern.search(f"{lead} B") for pattern in LEADS), lead
+        assert "B" in statements(f"{lead} B"), lead
 
 
 def test_another_option_is_understood_as_well() -> None:

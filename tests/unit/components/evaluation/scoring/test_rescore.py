@@ -1,3 +1,4 @@
+import gc
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +7,7 @@ from typing import Any, get_args
 import pytest
 from typer.testing import CliRunner
 
-from components.evaluation.answer_file import read_answers
+from components.evaluation.answer_file import GivenAnswer, read_answers
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
 from components.evaluation.readers.benchmark_reader import Samples, read_benchmark
 from components.evaluation.rescore import rescore_evaluation, rescore_file
@@ -45,6 +46,14 @@ def test_stored_responses_score_as_they_did(evaluated: Evaluated, eval_run: Run)
     assert [row.stored() for row in made.rows] == json.loads(store.get(f"{prefix}/scores.json"))["scores"]
     assert {condition: len(lines) for condition, lines in made.responses.items()} == {
         "actual": 60, "blind": 59, "shuffled": 59}  # fmt: skip
+
+
+def test_the_collector_of_cycles_runs_again_after_an_error(samples: Samples) -> None:
+    """Rescoring pauses it."""
+    again = [GivenAnswer(origin="line", id=samples.samples[0].id, benchmark="", response="A")] * 2
+    with pytest.raises(InputError, match="was answered before"):
+        rescore_file(again, load_benchmark("demo-multi"), samples, "official", seed=0)
+    assert gc.isenabled()
 
 
 def test_responses_of_the_first_schema_version_score_the_same(evaluated: Evaluated, eval_run: Run) -> None:

@@ -10,7 +10,7 @@ import pytest
 from components.evaluation.scoring.answer_extraction import stated, strict_option
 from components.evaluation.scoring.metrics.metric_result import MetricResult
 from components.evaluation.scoring.response_text import LIMIT, cut, plain
-from components.evaluation.scoring.score_response import METRICS, Rule, rules, score_response
+from components.evaluation.scoring.score_response import METRICS, Rule, Variant, rules, score_response
 from components.evaluation.scoring.targets import Target
 
 SIZE = 100_000
@@ -92,7 +92,9 @@ def processor_seconds(parser: Callable[[str], object], text: str) -> float:
 def test_no_rule_needs_more_than_its_time(metric: str) -> None:
     functions = rules(metric)
     for target in TARGETS.get(metric, [CHOICE]):
-        for rule in (functions.official, functions.strict, *functions.variants.values()):
+        readings: list[Rule] = [functions.official, functions.strict]
+        readings += [partial(_varied, variant, functions.official) for variant in functions.variants.values()]
+        for rule in readings:
             for response in RESPONSES:
                 spent = processor_seconds(partial(_applied, rule, target), cut(response))
                 assert spent < SLACK * SECONDS, (rule, response[:40])
@@ -100,6 +102,10 @@ def test_no_rule_needs_more_than_its_time(metric: str) -> None:
 
 def _applied(rule: Rule, target: Target, text: str) -> MetricResult:
     return rule(text, target)
+
+
+def _varied(variant: Variant, official: Rule, text: str, target: Target) -> MetricResult:
+    return variant(text, target, official(text, target))
 
 
 @pytest.mark.parametrize("parser", [plain, stated, lambda text: strict_option(text, ("cat", "dog"))])
