@@ -71,7 +71,7 @@ def list_(
         tasks = str(len(each.skills))
         rows.append((each.name, each.split, tasks, each.metric, each.aggregation or "-", published, has))
     columns = [
-        *ids("benchmark"), *names("split"), *numbers("tasks"), *names("metric", "average"), *numbers("published"),
+        *ids("benchmark"), *texts("split"), *numbers("tasks"), *names("metric", "average"), *numbers("published"),
         *texts("in the store"),
     ]  # fmt: skip
     show_table(columns, rows)

@@ -236,11 +236,10 @@ def shown(
     rows: Any,
     capsys: pytest.CaptureFixture[str],
     width: Any,
-    monkeypatch: pytest.MonkeyPatch,
     **more: Any,
 ) -> Any:
-    monkeypatch.setattr("pipelines.cli.console.console", FakeTerminal(width=width))
-    show_table(columns, rows, **more)
+    terminal: Any = FakeTerminal(width=width)
+    show_table(columns, rows, **more, to=terminal)
     return capsys.readouterr().out.splitlines()
 
 
@@ -259,18 +258,15 @@ class FakeTerminal:
         return getattr(self.inner, name)
 
 
-def test_a_table_that_fits_is_one_block(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = shown([*ids("run"), *numbers("rows"), *texts("note")], [("a", "1", "x"), ("bb", "1,234", "y")], capsys, 40,
-                  monkeypatch)  # fmt: skip
+def test_a_table_that_fits_is_one_block(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown([*ids("run"), *numbers("rows"), *texts("note")], [("a", "1", "x"), ("bb", "1,234", "y")], capsys, 40)
     assert lines == ["run   rows  note", "a        1  x", "bb   1,234  y"]
 
 
-def test_a_table_that_does_not_fit_continues_in_blocks(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_table_that_does_not_fit_continues_in_blocks(capsys: pytest.CaptureFixture[str]) -> None:
     columns = [*ids("run"), *names("title"), *numbers("one", "two"), *texts("words"), *addresses("address")]
     rows = [("first-run", "a title of many words", "123,456,789", "987,654,321", "words " * 12, "models/" + "c" * 40)]
-    lines = shown(columns, rows, capsys, 40, monkeypatch)
+    lines = shown(columns, rows, capsys, 40)
     text = "\n".join(lines)
     assert "123,456,789" in text
     assert "987,654,321" in text
