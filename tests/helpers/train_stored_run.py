@@ -7,10 +7,12 @@ import sys
 
 from components.training.step import mixture_of, train
 from mantis.errors import MantisError
+from mantis.logging import configure
 from mantis.runs.step_runner import open_run
 
 
 def main(store_url: str, run_id: str) -> None:
+    configure()
     run = open_run(run_id, store_url)
     mixture = mixture_of(run)
     assert mixture is not None
