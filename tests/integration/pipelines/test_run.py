@@ -42,15 +42,17 @@ class Undisturbed:
 
     folder: Path
     done: "subprocess.CompletedProcess[str]"
+    seconds: float  # wall time
 
 
 @pytest.fixture(scope="module")
 def undisturbed(mantis: Mantis, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """A small run from nothing to its report."""
     folder = tmp_path_factory.mktemp("undisturbed")
+    began = time.monotonic()
     done = mantis("run", "demo", *SMALL, "--json", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    return Undisturbed(folder=folder, done=done)
+    return Undisturbed(folder=folder, done=done, seconds=time.monotonic() - began)
 
 
 def test_a_run_ends_with_a_report_and_a_summary(undisturbed: Undisturbed) -> None:
@@ -75,7 +77,7 @@ def test_the_same_run_again_takes_everything_from_the_store(mantis: Mantis, undi
     assert done.returncode == 0, done.stdout + done.stderr
     for step in ("prepare-demo-multi", "prepare-demo-single", "assemble", "train", "convert", "report"):
         assert re.search(rf"^{step} +result was already there$", done.stdout, re.MULTILINE), done.stdout
-    assert seconds < 30
+    assert seconds < undisturbed.seconds / 2
 
 
 @pytest.mark.slow
