@@ -1,5 +1,6 @@
 """Sends the load of each node (processors, memory, disks, network, GPUs) to MLflow as `system/<host>/...`."""
 
+import importlib
 import logging
 import os
 import socket
@@ -27,6 +28,8 @@ class SystemMetrics:
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="system-metrics", daemon=True)
         if os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
+            # Two threads that import mlflow for the first time at once see it half imported.
+            importlib.import_module("mlflow")
             self._thread.start()
 
     def close(self) -> None:
