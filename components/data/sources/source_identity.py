@@ -11,6 +11,7 @@ hash again. It never enters a fingerprint.
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from mantis.artifacts.layout import source_identity_key
 from mantis.artifacts.manifest import hash_object
@@ -41,6 +42,14 @@ class Memory:
         found = compute()
         self.store.put(key, found.encode())
         return found
+
+    def hash_each(self, source: ObjectStore, files: Iterable[StoredObject]) -> list[str]:
+        """SHA-256 of each file, cached file by file: a changed file leaves the hashes of the others valid."""
+        return [self.recall("sha256", source, [file], partial(_hash_file, source, file)) for file in files]
+
+
+def _hash_file(store: ObjectStore, file: StoredObject) -> str:
+    return hash_files(store, [file])[0]
 
 
 def hash_files(store: ObjectStore, files: Iterable[StoredObject | None]) -> list[str]:

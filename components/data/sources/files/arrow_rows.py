@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from components.data.sources.files.arrow_values import row_values, slices
-from components.data.sources.files.source_form import SourceForm, base_name
+from components.data.sources.files.source_form import FileRows, SourceForm, base_name
 from components.data.sources.files.table_columns import check_columns
 from components.data.sources.rows.row_reader import RowReader
 from components.data.sources.source import Wanted
-from components.data.sources.source_identity import Memory, hash_files
 from mantis.errors import InputError
-from mantis.hashing import fingerprint
 from mantis.store.base import ObjectStore, StoredObject
 from mantis.store.local import LocalStore
 from mantis.store.range_file import stream
@@ -27,16 +25,8 @@ FILE_MAGIC = b"ARROW1"  # of Arrow's file format (Feather 2); without it the fil
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArrowRows:
+class ArrowRows(FileRows):
     """The rows of `files`, in the order of the files."""
-
-    store: ObjectStore
-    files: tuple[StoredObject, ...]
-    reader: RowReader
-
-    @property
-    def url(self) -> str:
-        return self.store.uri(self.files[0].key)
 
     def read(self, wanted: Wanted) -> Iterator[Any]:
         first = 0
@@ -49,12 +39,6 @@ class ArrowRows:
 
     def count(self) -> int:
         return sum(batch.num_rows for batch in self._batches())
-
-    def fingerprint(self, memory: Memory) -> str:
-        def hashed(file: StoredObject) -> str:
-            return memory.recall("sha256", self.store, [file], lambda: hash_files(self.store, [file])[0])
-
-        return fingerprint([hashed(file) for file in self.files])
 
     def _batches(self) -> "Iterator[pa.RecordBatch]":
         import pyarrow as pa

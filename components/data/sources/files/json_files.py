@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
-from components.data.sources.files.source_form import base_name
+from components.data.sources.files.source_form import base_name, by_number
 from components.data.sources.source import Wanted
-from components.data.sources.source_identity import Memory, hash_files
+from components.data.sources.source_identity import Memory
 from mantis.errors import InputError
 from mantis.hashing import fingerprint
 from mantis.store.base import ObjectStore, StoredObject
@@ -48,10 +48,7 @@ class JsonRows:
         return sum(1 for _ in self.read(lambda _: False))
 
     def fingerprint(self, memory: Memory) -> str:
-        def hashed(file: StoredObject) -> str:
-            return memory.recall("sha256", self.store, [file], lambda: hash_files(self.store, [file])[0])
-
-        found = [hashed(file) for file in self._shards()]
+        found = memory.hash_each(self.store, self._shards())
         return found[0] if len(found) == 1 else fingerprint(found)
 
     def _shards(self) -> tuple[StoredObject, ...]:
@@ -66,7 +63,7 @@ class JsonRows:
                 f"{folder} holds several JSON files with rows: {', '.join(map(base_name, self.files))}.",
                 remedy="Rename the file to read to train.json, or to train with its own suffix.",
             )
-        return tuple(sorted(self.files, key=_numbers))
+        return tuple(sorted(self.files, key=lambda file: by_number(base_name(file))))
 
 
 def unpacked(key: str, file: IO[bytes]) -> IO[bytes]:
@@ -83,8 +80,3 @@ def beginning(store: ObjectStore, file: StoredObject) -> str:
             return ""
     data = store.get_range(file.key, 0, BEGINNING) if data is None else data
     return data.decode("utf-8-sig", errors="replace").lstrip()
-
-
-def _numbers(file: StoredObject) -> list[str]:
-    """Sort key that orders shards by their numbers: 2 before 10."""
-    return [part.zfill(20) if part.isdigit() else part for part in re.split(r"(\d+)", base_name(file))]

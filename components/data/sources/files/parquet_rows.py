@@ -6,28 +6,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from components.data.sources.files.source_form import SourceForm, always, base_name
+from components.data.sources.files.source_form import FileRows, SourceForm, always, base_name
 from components.data.sources.files.table_columns import check_columns
 from components.data.sources.rejection import RowRejected
 from components.data.sources.rows.row_reader import RowReader
 from components.data.sources.source import Wanted
-from components.data.sources.source_identity import Memory, hash_files
-from mantis.hashing import fingerprint
 from mantis.store.base import ObjectStore, StoredObject
 from mantis.store.parquet_file import ParquetTable, RefusedRow, open_parquet
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParquetRows:
+class ParquetRows(FileRows):
     """The rows of `files`, in the order of the files."""
-
-    store: ObjectStore
-    files: tuple[StoredObject, ...]
-    reader: RowReader
-
-    @property
-    def url(self) -> str:
-        return self.store.uri(self.files[0].key)
 
     def read(self, wanted: Wanted) -> Iterator[Any]:
         first = 0
@@ -45,14 +35,6 @@ class ParquetRows:
             with self._open(file) as table:
                 total += sum(table.groups)
         return total
-
-    def fingerprint(self, memory: Memory) -> str:
-        """Hash of the files' SHA-256. A Parquet footer has no checksum of the data."""
-
-        def hashed(file: StoredObject) -> str:
-            return memory.recall("sha256", self.store, [file], lambda: hash_files(self.store, [file])[0])
-
-        return fingerprint([hashed(file) for file in self.files])
 
     @contextmanager
     def _open(self, file: StoredObject) -> Iterator[ParquetTable]:

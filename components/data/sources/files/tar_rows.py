@@ -1,7 +1,6 @@
 """WebDataset: tar files whose members of one name, up to its first dot, are one row: `7.json`, `7.0.jpg`, `7.1.jpg`."""
 
 import json
-import re
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -10,13 +9,11 @@ from itertools import islice
 from typing import IO, Any, Self
 
 from components.data.sources.files.json_stream import LONGEST_ROW
-from components.data.sources.files.source_form import SourceForm
+from components.data.sources.files.source_form import FileRows, SourceForm, by_number
 from components.data.sources.images.image_names import plain_name
 from components.data.sources.rows.row_reader import ID_KEYS, IMAGE_KEYS, RowReader
 from components.data.sources.source import Wanted
-from components.data.sources.source_identity import Memory, hash_files
 from mantis.errors import InputError
-from mantis.hashing import fingerprint
 from mantis.store.base import ObjectStore, StoredObject
 from mantis.store.range_file import stream
 
@@ -28,16 +25,8 @@ PACKED = (".tar.gz", ".tgz")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TarRows:
+class TarRows(FileRows):
     """The rows of `files`, in the order of the files. Images are embedded in the rows, since a tar has no index."""
-
-    store: ObjectStore
-    files: tuple[StoredObject, ...]
-    reader: RowReader
-
-    @property
-    def url(self) -> str:
-        return self.store.uri(self.files[0].key)
 
     def read(self, wanted: Wanted) -> Iterator[Any]:
         first = 0
@@ -48,12 +37,6 @@ class TarRows:
 
     def count(self) -> int:
         return sum(1 for file in self.files for _ in self._samples(file, lambda _: False, 0))
-
-    def fingerprint(self, memory: Memory) -> str:
-        def hashed(file: StoredObject) -> str:
-            return memory.recall("sha256", self.store, [file], lambda: hash_files(self.store, [file])[0])
-
-        return fingerprint([hashed(file) for file in self.files])
 
     def _samples(self, file: StoredObject, wanted: Wanted, number: int) -> Iterator["_Sample"]:
         """The samples of one tar; the first one is row `number`. Images of rows that are not wanted are not read.
@@ -171,7 +154,7 @@ class _Sample:
 
     def _embed(self, row: dict[str, Any]) -> None:
         """Put the bytes of images where the row names them. A row that names none gets all, in the order of kinds."""
-        ordered = [self.images[kind] for kind in sorted(self.images, key=_numbers)]
+        ordered = [self.images[kind] for kind in sorted(self.images, key=by_number)]
         members = {}
         for kind, (name, data) in self.images.items():
             for alias in (name, name.rpartition("/")[2], kind, f".{kind}"):
@@ -206,11 +189,6 @@ def _split(name: str) -> tuple[str, str]:
     folder, slash, base = name.removeprefix("./").rpartition("/")
     stem, _, kind = base.partition(".")
     return folder + slash + stem, kind.lower()
-
-
-def _numbers(kind: str) -> list[str]:
-    """Sort key that orders kinds by their numbers: `2.jpg` before `10.jpg`."""
-    return [part.zfill(20) if part.isdigit() else part for part in re.split(r"(\d+)", kind)]
 
 
 def _require_end(store: ObjectStore, file: StoredObject, offset: int) -> None:
