@@ -130,8 +130,7 @@ def _check(
         (Path(scratch) / "config.json").write_bytes(origin.get("config.json"))
         with torch.device("meta"):
             model = model_of_config(Path(scratch))
-        found = with_model_names(stored, Path(scratch))
-    _compare(model, found, source)
+    _compare(model, with_model_names(stored, model), source)
     return stored
 
 

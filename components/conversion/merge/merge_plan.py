@@ -76,7 +76,9 @@ def plan_merge(run: Run, checkpoint: Manifest, zero: Checkpoint, folder: Path) -
     text = read_file(run.store, checkpoint, f"model/{ADAPTER_CONFIG}")
     config = parse_adapter_config(text, origin=f"{checkpoint.key}/model/{ADAPTER_CONFIG}")
     stored = read_safetensors(_base_sources(run.store, checkpoint), origin="the base")
-    base = with_model_names(stored, folder)
+    with torch.device("meta"):
+        model = model_of_config(folder)
+    base = with_model_names(stored, model)
     merged = merge_adapters(base, zero, config)
     changed = sum(tensor.change is not None for tensor in merged.values())
     logger.info("%d of %d tensors have an adapter", changed, len(merged))
@@ -90,14 +92,12 @@ def plan_merge(run: Run, checkpoint: Manifest, zero: Checkpoint, folder: Path) -
     )
 
 
-def with_model_names(stored: Mapping[str, MasterTensor], folder: Path) -> dict[str, MasterTensor]:
-    """Rename the tensors of any released layout to the names of transformers' model class.
+def with_model_names(stored: Mapping[str, MasterTensor], model: PreTrainedModel) -> dict[str, MasterTensor]:
+    """Rename the tensors of any released layout to the names of `model`, of transformers' class.
 
     Raises:
         ConversionError: the layout joins or splits tensors, and only transformers' loader can convert that.
     """
-    with torch.device("meta"):
-        model = model_of_config(folder)
     changes = get_model_conversion_mapping(model)
     renamings = [change for change in changes if isinstance(change, WeightRenaming)]
     converters = [change for change in changes if isinstance(change, WeightConverter)]
