@@ -164,7 +164,7 @@ def add_missing_rows(model: PreTrainedModel, processor: Processor, *, seed: int)
     if needed > model.get_input_embeddings().weight.shape[0]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model.resize_token_embeddings(needed, mean_resizing=False)
+            grow(model, needed)
 
 
 def rows_needed(processor: Processor) -> int:

@@ -10,6 +10,7 @@ import yaml
 from mantis.artifacts.layout import benchmark_of, report_key
 from mantis.artifacts.manifest import Manifest
 from mantis.artifacts.scores import Score
+from mantis.config.bounded_yaml import parse_yaml
 from mantis.errors import ConfigError
 from mantis.schema_versions import Form, load_rows
 from mantis.store.base import ObjectStore
@@ -152,7 +153,7 @@ def _fields(request: list[str] | None) -> dict[str, Any]:
                 f"--request {item!r} sets no field of a request.", remedy="E.g. --request max_tokens=512."
             )
         try:
-            fields[field] = yaml.safe_load(value)
+            fields[field] = parse_yaml(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"--request {item!r}: {error}.", remedy="Write the value as YAML or JSON.") from None
     return fields
