@@ -3,7 +3,6 @@
 import io
 import logging
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from benchmarks.evaluation import ASKED, COLOURS, NEW_TOKENS, QUESTIONS, short_questions
-from benchmarks.rows import Row, meets
+from benchmarks.rows import Row
 from benchmarks.tiny_chat_model import build_tiny_chat_model
 from components.evaluation.generation.answerer import PreparedQuestion, Question
 from components.evaluation.generation.chat_generator import ChatGenerator, open_chat_model
@@ -57,24 +56,18 @@ def generate_chat(full: bool) -> Row:
         _ask(generator, plan)
         times["peer"].append(middle - start)
         times["ours"].append(time.perf_counter() - middle)
-    rates = {name: len(questions) / statistics.median(seconds) for name, seconds in times.items()}
-    ratio = rates["ours"] / rates["peer"]
-    return Row(
-        name="evaluation.generate_chat",
-        peer=rates["peer"],
-        ours=rates["ours"],
-        ratio=ratio,
-        unit="samples/s",
-        goal=GOAL,
-        details={
+    return Row.of_rates(
+        "evaluation.generate_chat",
+        len(questions),
+        times,
+        GOAL,
+        {
             "peer": "transformers' chat template and generate, one question at a time, same weights, same process",
             "questions": len(questions),
             "batches": len(plan),
             "answers_that_differ": different,
             "threads": torch.get_num_threads(),
             "cores": os.cpu_count(),
-            "seconds": times,
-            "met": meets(ratio, GOAL),
         },
     )
 

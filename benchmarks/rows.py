@@ -2,7 +2,8 @@
 
 import operator
 import re
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +60,23 @@ class Row:
     unit: str
     goal: str
     details: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_rates(
+        cls, name: str, samples: int, seconds: Mapping[str, Sequence[float]], goal: str, details: dict[str, Any]
+    ) -> "Row":
+        """Samples per second of `peer` and `ours` at the median of their times, and the ratio of the two."""
+        rates = {who: samples / statistics.median(times) for who, times in seconds.items()}
+        ratio = rates["ours"] / rates["peer"]
+        return cls(
+            name=name,
+            peer=rates["peer"],
+            ours=rates["ours"],
+            ratio=ratio,
+            unit="samples/s",
+            goal=goal,
+            details=details | {"seconds": seconds, "met": meets(ratio, goal)},
+        )
 
     @property
     def met(self) -> bool:

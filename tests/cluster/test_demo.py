@@ -19,6 +19,15 @@ from tests.helpers.kubectl import Kube
 from tests.helpers.paths import ROOT
 
 SECONDS = 1500
+LITTLE = {
+    "data.skills": "[single]",
+    "data.generated_conversations": "160",
+    "training.epochs": "1",
+    "training.launcher": "trainjob",
+    "training.nodes": "2",
+    "training.gpus_per_node": "1",
+    "evaluation.samples_per_skill": "10",
+}
 
 
 @pytest.mark.timeout(SECONDS + 60)
@@ -60,17 +69,7 @@ def test_the_demo_clears_its_bars(
 def test_the_whole_dag_from_one_command(kube: Kube, services: dict[str, str], image: str, tmp_path: Path) -> None:
     """In little, to its report: nobody applies anything, and nothing of the job is left."""
     store = f"s3://mantis/little-{uuid4().hex[:8]}"
-    little = {
-        "data.skills": "[single]",
-        "data.generated_conversations": "160",
-        "training.epochs": "1",
-        "training.launcher": "trainjob",
-        "training.nodes": "2",
-        "training.gpus_per_node": "1",
-        "evaluation.benchmarks": "[demo-single]",
-        "evaluation.samples_per_skill": "10",
-        "cluster.image": image,
-    }
+    little = LITTLE | {"evaluation.benchmarks": "[demo-single]", "cluster.image": image}
     given = [f"--set={name}={value}" for name, value in little.items()]
     said = mantis("run", "demo", "--store", store, *given, "--json", folder=tmp_path)
     logs = "\n".join(path.read_text() for path in tmp_path.glob("*.log"))

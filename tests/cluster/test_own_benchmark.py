@@ -11,22 +11,12 @@ import pytest
 
 from mantis.runs.step_runner import open_run
 from mantis.store.opening import open_store
-from tests.cluster.test_demo import mantis
+from tests.cluster.test_demo import LITTLE, mantis
 from tests.cluster.test_image import SECURITY
 from tests.fixtures.own_benchmark import write_pets
 from tests.helpers.kubectl import Kube
 
 SECONDS = 1200
-LITTLE = {
-    "data.skills": "[single]",
-    "data.generated_conversations": "160",
-    "training.epochs": "1",
-    "training.launcher": "trainjob",
-    "training.nodes": "2",
-    "training.gpus_per_node": "1",
-    "evaluation.samples_per_skill": "10",
-}
-
 LOCAL = {"training.launcher": "local", "training.nodes": "1", "training.gpus_per_node": "2"}
 
 
