@@ -19,7 +19,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # (precision of training, stored precision) -> tolerated difference of logits, as a share of the largest logit.
 # The batch runs in the precision of training, so that the difference shows only the effect of conversion.
 TOLERANCES = {
-    ("fp32", "fp32"): 0.0,  # same weights and same order of sums, on the same kind of machine
+    ("fp32", "fp32"): 1e-5,  # same weights, but the order of sums depends on the processor and on memory alignment
     ("fp32", "bf16"): 0.05,  # every weight is rounded to 8 bits
     ("bf16", "fp32"): 0.05,  # same weights, but sums on a GPU and a CPU differ by the rounding of bf16
     ("bf16", "bf16"): 0.05,

@@ -1,9 +1,9 @@
 """Merge LoRA and DoRA adapters into the base they were trained on, a few rows at a time.
 
 The order of operations is that of peft 0.21 (peft/tuners/lora/layer.py `Linear.merge` and variants.py
-`DoraLinearVariant.merge_unsafe`), so the results are equal bit by bit. DoRA: Liu et al. 2024, eq. 5. Each row of the
-weight here is a column of the transposed weight there. It has the learned magnitude, and the direction of base plus
-update.
+`DoraLinearVariant.merge_unsafe`). So the results differ by no more than BLAS's order of sums in the product B A, which
+depends on the processor, the block, and the alignment of memory. DoRA: Liu et al. 2024, eq. 5. Each row of the weight
+here is a column of the transposed weight there. It has the learned magnitude, and the direction of base plus update.
 """
 
 import math
