@@ -168,28 +168,66 @@ def _number_images(content: str, style: ChatTemplate, mark: str, seen: int) -> t
 def jinja_template(style: ChatTemplate) -> str:
     """The template in Jinja, as transformers takes it; a message's content is text with marks or a list of parts.
 
-    The text that it gives still has one `<image>` per image: the processor expands it.
+    It gives the text of `render_prompt`, with one `<image>` per image: the processor expands it. A first message of the
+    role `system` or `developer` is the system text. As in `render`, a template without a place for it leaves it out. A
+    later one and any other role are errors.
     """
+    before, *after = (style.first + style.start).split(SYSTEM_TEXT)
+    opening = "".join(f" ~ system.text ~ {json.dumps(text)}" for text in after)
+    answer = style.assistant_start if style.prompt_end is None else style.prompt_end
+    user_start, user_end = style.user.split("{content}")
+    return (
+        "{%- set count = namespace(images=0) -%}"
+        f"{{%- set system = namespace(text={json.dumps(style.system_text)}) -%}}"
+        f"{_jinja_system()}"
+        f"{{{{- {json.dumps(before)}{opening} -}}}}"
+        "{%- for message in messages -%}"
+        "{%- if message.role in ['user', 'assistant'] -%}"
+        f"{{{{- {json.dumps(user_start)} if message.role == 'user' else {json.dumps(style.assistant_start)} -}}}}"
+        f"{_jinja_content(style)}"
+        f"{{{{- {json.dumps(user_end)} if message.role == 'user' else {json.dumps(style.end + style.after)} -}}}}"
+        "{%- elif not (loop.first and message.role in ['system', 'developer']) -%}"
+        "{{- raise_exception('Message ' ~ loop.index ~ ' has the role ' ~ message.role"
+        " ~ '. Allowed: user and assistant, and one system message before them.') -}}"
+        "{%- endif -%}"
+        "{%- endfor -%}"
+        f"{{%- if add_generation_prompt -%}}{{{{- {json.dumps(answer)} -}}}}{{%- endif -%}}"
+    )
+
+
+def _jinja_system() -> str:
+    """Jinja that takes the system text from the first message, if that has one. It may hold no image."""
+    return (
+        "{%- if messages and messages[0].role in ['system', 'developer'] -%}"
+        "{%- set given -%}"
+        "{%- if messages[0].content is string -%}{{- messages[0].content -}}"
+        "{%- else -%}{%- for part in messages[0].content -%}"
+        f"{{{{- {json.dumps(IMAGE_MARK)} if part.type == 'image' else part.text -}}}}"
+        "{%- endfor -%}{%- endif -%}"
+        "{%- endset -%}"
+        f"{{%- if {json.dumps(IMAGE_MARK)} in given -%}}"
+        "{{- raise_exception('The system message holds an image.') -}}{%- endif -%}"
+        "{%- if given -%}{%- set system.text = given -%}{%- endif -%}"
+        "{%- endif -%}"
+    )
+
+
+def _jinja_content(style: ChatTemplate) -> str:
+    """Jinja that writes the content of `message`, with the name of each image."""
     before, after = style.image.split(IMAGE_MARK)
     name, number, colon = before.partition("{j}" if "{j}" in before else "{i}")
     shown = {"{i}": "count.images", "{j}": "(count.images - 1)", "": '""'}[number]
     image = f"{{{{- {json.dumps(name)} ~ {shown} ~ {json.dumps(colon + IMAGE_MARK + after)} -}}}}"
-    count = "{%- set count.images = count.images + 1 -%}" + image
-    user_start, user_end = style.user.split("{content}")
-    start = style.first + style.opening()
-    opening = style.assistant_start if style.prompt_end is None else style.prompt_end
-    return (
-        "{%- set count = namespace(images=0) -%}"
-        f"{{{{- {json.dumps(start)} -}}}}"
-        "{%- for message in messages -%}"
-        f"{{{{- {json.dumps(user_start)} if message.role == 'user' else {json.dumps(style.assistant_start)} -}}}}"
+    counted = "{%- set count.images = count.images + 1 -%}" + image
+    content = (
         "{%- if message.content is string -%}"
         f"{{%- for text in message.content.split({json.dumps(IMAGE_MARK)}) -%}}"
-        f"{{%- if not loop.first -%}}{count}{{%- endif -%}}{{{{- text -}}}}{{%- endfor -%}}"
+        f"{{%- if not loop.first -%}}{counted}{{%- endif -%}}{{{{- text -}}}}{{%- endfor -%}}"
         "{%- else -%}{%- for part in message.content -%}"
-        f"{{%- if part.type == 'image' -%}}{count}{{%- else -%}}{{{{- part.text -}}}}{{%- endif -%}}"
+        f"{{%- if part.type == 'image' -%}}{counted}{{%- else -%}}{{{{- part.text -}}}}{{%- endif -%}}"
         "{%- endfor -%}{%- endif -%}"
-        f"{{{{- {json.dumps(user_end)} if message.role == 'user' else {json.dumps(style.end + style.after)} -}}}}"
-        "{%- endfor -%}"
-        f"{{%- if add_generation_prompt -%}}{{{{- {json.dumps(opening)} -}}}}{{%- endif -%}}"
     )
+    if not style.once:
+        return content
+    twice, once = json.dumps(2 * style.once), json.dumps(style.once)
+    return f"{{%- set content -%}}{content}{{%- endset -%}}{{{{- content | replace({twice}, {once}) -}}}}"
