@@ -232,12 +232,17 @@ def _images(store: ObjectStore, folder: str, zips: Sequence[StoredObject]) -> Im
     return BesideImages(zips=ZipImages(store=store, files=tuple(sorted(zips, key=_part))), folder=beside)
 
 
-def _roots(store: ObjectStore, folder: str) -> tuple[str, ...]:
-    """What absolute paths of images below the folder begin with."""
+def _roots(store: ObjectStore, folder: str) -> dict[str, str]:
+    """What absolute paths of images begin with: the folder of the rows, then the source. Each has its relative path."""
+    up = "../" * len(folder.split("/")) if folder else ""
+    places = {folder: "", "": up}
     if not isinstance(store, LocalStore):
-        return (f"{store.uri(folder).rstrip('/')}/",)
-    place = store.root / folder
-    return tuple(dict.fromkeys(f"{path.as_posix().rstrip('/')}/" for path in (place, place.resolve())))
+        return {f"{store.uri(place).rstrip('/')}/": relative for place, relative in places.items()}
+    return {
+        f"{path.as_posix().rstrip('/')}/": relative
+        for place, relative in places.items()
+        for path in (store.root / place, (store.root / place).resolve())
+    }
 
 
 def _by_name(sources: Sequence[RowSource]) -> dict[str, RowSource]:

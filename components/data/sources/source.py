@@ -3,13 +3,15 @@
 A source combines a row stream (`files/`), the form of its rows (`rows/`) and an image source (`images/`).
 """
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from components.data.sources.images.image_names import leads_up
 from components.data.sources.rejection import RowRejected
 from components.data.sources.rows.row_reader import RowReader
-from components.data.sources.source_identity import Memory, Named
+from components.data.sources.source_identity import Memory, NamedPaths
 from mantis.hashing import fingerprint
 
 TRAIN = "train"
@@ -54,8 +56,8 @@ class ImageSource(Protocol):
         """
         ...
 
-    def fingerprint(self, memory: Memory, named: Named) -> str:
-        """Hash of every image that the paths of `named()` may read. It does not depend on the place of the files."""
+    def fingerprint(self, memory: Memory, named: NamedPaths) -> str:
+        """Hash of every image that the named paths may read. It does not depend on the place of the files."""
         ...
 
 
@@ -92,9 +94,9 @@ class RowSource:
 
     def fingerprint(self, memory: Memory) -> str:
         """Hash of the rows and images. It is the same for a disk and a bucket."""
-        return fingerprint(
-            {"rows": self.rows.fingerprint(memory), "images": self.images.fingerprint(memory, self._named)}
-        )
+        rows = self.rows.fingerprint(memory)
+        named = NamedPaths(every=self._named, upward=lambda: self._upward(memory, rows))
+        return fingerprint({"rows": rows, "images": self.images.fingerprint(memory, named)})
 
     def described(self) -> str:
         """The form that was found: that of the files, and that of the first row."""
@@ -109,6 +111,13 @@ class RowSource:
     def _named(self) -> frozenset[str]:
         """Every path that a row names. Embedded images are not listed, since the hash of the rows covers them."""
         return frozenset(path for raw in self.rows.read(lambda _: True) for path in self.reader.files(raw))
+
+    def _upward(self, memory: Memory, rows: str) -> frozenset[str]:
+        """The named paths that lead out of the folder. The memory keeps them under the hash of the rows."""
+        form = self.reader.form.name if self.reader.form is not None else ""
+        state = ["upward paths", rows, form, dict(self.reader.columns), dict(self.reader.roots)]
+        found = memory.remember(state, lambda: json.dumps(sorted(filter(leads_up, self._named()))))
+        return frozenset(json.loads(found))
 
     def extent(self) -> Extent:
         """Count rows and bytes. No image is read.

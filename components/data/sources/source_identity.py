@@ -22,7 +22,16 @@ from mantis.store.base import ObjectStore, StoredObject
 HASH_THREADS = 8
 HASHED_AT_ONCE = 4096  # files
 
-Named = Callable[[], frozenset[str]]  # every path that the rows name; to know them costs a pass over the rows
+
+@dataclass(frozen=True, kw_only=True)
+class NamedPaths:
+    """The paths that the rows name: `every`, or those that lead out of the folder of the rows, `upward`.
+
+    To know them costs a pass over the rows.
+    """
+
+    every: Callable[[], frozenset[str]]
+    upward: Callable[[], frozenset[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +44,11 @@ class Memory:
         """Return the cached hash, or compute and cache it. The key is `what` and the state of `files`."""
         if not all(file.version for file in files):
             return compute()
-        state = fingerprint([what, [[source.uri(file.key), file.size, file.version] for file in files]])
-        key = source_identity_key(state)
+        return self.remember([what, [[source.uri(file.key), file.size, file.version] for file in files]], compute)
+
+    def remember(self, state: Sequence[object], compute: Callable[[], str]) -> str:
+        """Return the cached text for `state`, or compute and cache it."""
+        key = source_identity_key(fingerprint(state))
         if self.store.stat(key) is not None:
             return self.store.get(key).decode()
         found = compute()

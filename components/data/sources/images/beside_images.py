@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from components.data.sources.images.folder_images import FolderImages
+from components.data.sources.images.image_names import leads_up
 from components.data.sources.images.zip_images import ZipImages
 from components.data.sources.rejection import RowRejected
-from components.data.sources.source_identity import Memory, Named
+from components.data.sources.source_identity import Memory, NamedPaths
 from mantis.hashing import fingerprint
 
 
@@ -17,17 +18,17 @@ class BesideImages:
     folder: FolderImages
 
     def read(self, path: str, *, max_bytes: int) -> bytes:
-        try:
-            return self.zips.read(path, max_bytes=max_bytes)
-        except RowRejected as refusal:
-            if refusal.reason != "image-missing" or not self.folder.has_files:
-                raise
+        if not leads_up(path):
+            try:
+                return self.zips.read(path, max_bytes=max_bytes)
+            except RowRejected as refusal:
+                if refusal.reason != "image-missing" or not self.folder.has_files:
+                    raise
         return self.folder.read(path, max_bytes=max_bytes)
 
-    def fingerprint(self, memory: Memory, named: Named) -> str:
+    def fingerprint(self, memory: Memory, named: NamedPaths) -> str:
         """Hash of the zips and, if the rows name files that no zip has, of these files."""
         zips = self.zips.fingerprint(memory, named)
-        if not self.folder.has_files:
-            return zips
-        missing = frozenset(path for path in named() if not self.zips.holds(path))
-        return fingerprint([zips, self.folder.fingerprint(memory, lambda: missing)]) if missing else zips
+        paths = self.folder.readable(named)
+        missing = frozenset(path for path in paths if leads_up(path) or not self.zips.holds(path))
+        return fingerprint([zips, self.folder.hash_of(memory, missing)]) if missing else zips

@@ -3,15 +3,15 @@
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from components.data.sources.images.image_names import BELOW, clean, plain_name
+from components.data.sources.images.image_names import BELOW, clean, leads_up, plain_name
 from components.data.sources.rejection import RowRejected
-from components.data.sources.source_identity import Memory, Named, hash_files
+from components.data.sources.source_identity import Memory, NamedPaths, hash_files
 from mantis.errors import NotFoundError
 from mantis.hashing import fingerprint
 from mantis.store.base import TRANSFER_THREADS, ObjectStore, StoredObject, join
@@ -27,15 +27,18 @@ NO_IMAGES = (
 
 @dataclass(frozen=True, kw_only=True)
 class FolderImages:
-    """Images below `folder` of a bucket."""
+    """Images of a bucket, named by paths that are relative to `folder`. A path may lead to any folder of the source.
+
+    `store` is the source. Nothing outside of it is read.
+    """
 
     store: ObjectStore
     folder: str
     _lock: Any = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+    _others: dict[str, dict[str, str]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def read(self, path: str, *, max_bytes: int) -> bytes:
-        for name in self._names(path):
-            key = join(self.folder, name)
+        for key in self._keys(path):
             try:
                 data = self.store.get_range(key, 0, max_bytes + 1)  # one request for any size
             except NotFoundError:
@@ -47,9 +50,19 @@ class FolderImages:
             return data
         raise RowRejected("image-missing", value=path)
 
-    def fingerprint(self, memory: Memory, named: Named) -> str:
-        """Hash of every image in `named()`. The memory keeps one hash for all of these files."""
-        paths = sorted(named()) if self.has_files else []
+    def fingerprint(self, memory: Memory, named: NamedPaths) -> str:
+        """Hash of every image that the rows name."""
+        return self.hash_of(memory, self.readable(named))
+
+    def readable(self, named: NamedPaths) -> frozenset[str]:
+        """The named paths that may be files. A pass over the rows is saved where there can be none."""
+        if self.has_files:
+            return named.every()
+        return named.upward() if self._has_files_above else frozenset()
+
+    def hash_of(self, memory: Memory, named: Iterable[str]) -> str:
+        """Hash of the images at these paths. The memory keeps one hash for all of these files."""
+        paths = sorted(named)
         files = self._find(paths)
 
         def compute() -> str:
@@ -60,56 +73,65 @@ class FolderImages:
 
     def _find(self, paths: list[str]) -> list[StoredObject | None]:
         """Look up the files of `paths` in one listing, since a request lists a thousand of them."""
-        there = {entry.key: entry for entry in self.store.list(self.folder)}
+        folder = "" if any(map(leads_up, paths)) else self.folder
+        there = {entry.key: entry for entry in self.store.list(folder)}
 
         def find(path: str) -> StoredObject | None:
             try:
-                return next(
-                    (there[key] for name in self._names(path) if (key := join(self.folder, name)) in there), None
-                )
+                return next((there[key] for key in self._keys(path) if key in there), None)
             except RowRejected:
                 return None  # the ledger names the reason when the row is prepared
 
         return [find(path) for path in paths]
 
-    def _names(self, path: str) -> Iterator[str]:
-        """The names that the file of `path` may have below the folder: its own first, then names of equal form.
+    def _keys(self, path: str) -> Iterator[str]:
+        """The keys that the file of `path` may have in the source: its own first, then those of equal form.
 
         Raises:
-            RowRejected: the path leads out of the folder, or is too long.
+            RowRejected: the path leads out of the source, or is too long.
         """
-        name = clean(path)
-        if len(join(self.folder, name).encode()) > LONGEST_KEY:
+        key = clean(path, self.folder)
+        if len(key.encode()) > LONGEST_KEY:
             raise RowRejected("image-missing", value=path)
-        if name.lower().endswith(NO_IMAGES):
+        if key.lower().endswith(NO_IMAGES):
             raise RowRejected("image-unknown", value=path, threshold=f"another suffix than {', '.join(NO_IMAGES)}")
-        yield name
-        plain = plain_name(name)
-        if plain != name:
-            yield clean(plain)
-        with self._lock:
-            other = self._others.get(plain)
+        if ".." not in key.replace("\\", "/").split("/"):  # MinIO refuses such a key
+            yield key
+        plain = clean(plain_name(path), self.folder)
+        if plain != key:
+            yield plain
+        other = self._others_below("" if leads_up(path) else self.folder).get(plain_name(plain))
         if other is not None:
             yield other
 
     @cached_property
     def has_files(self) -> bool:
         """Whether any file below the folder may hold an image."""
-        return any(not name.lower().endswith(NO_IMAGES) for name in self._listed())
+        return self._has_files(self.folder)
 
     @cached_property
-    def _others(self) -> dict[str, str]:
-        """The names below the folder that are not in plain form, by their plain form."""
-        return {plain: name for name in self._listed() if (plain := plain_name(name)) != name}
+    def _has_files_above(self) -> bool:
+        """Whether any file of the source may hold an image."""
+        return bool(self.folder) and self._has_files("")
 
-    def _listed(self) -> Iterator[str]:
-        prefix = f"{self.folder}/" if self.folder else ""
-        return (entry.key.removeprefix(prefix) for entry in self.store.list(self.folder))
+    def _has_files(self, folder: str) -> bool:
+        return any(not key.lower().endswith(NO_IMAGES) for key in self._listed(folder))
+
+    def _others_below(self, folder: str) -> dict[str, str]:
+        """The keys below a folder that are not in plain form, by their plain form."""
+        with self._lock:
+            if folder not in self._others:
+                listed = self._listed(folder)
+                self._others[folder] = {plain: key for key in listed if (plain := plain_name(key)) != key}
+            return self._others[folder]
+
+    def _listed(self, folder: str) -> Iterator[str]:
+        return (entry.key for entry in self.store.list(folder))
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalImages(FolderImages):
-    """Images below a local folder. A link must not lead out of the folder; only regular files are opened."""
+    """Images of a local source. A link must not lead out of the source; only regular files are opened."""
 
     store: LocalStore = field()
     _folders: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -131,21 +153,21 @@ class LocalImages(FolderImages):
 
     def _stat(self, path: str) -> StoredObject | None:
         try:
-            _, name = self._locate(path)
+            _, key = self._locate(path)
         except RowRejected:
             return None
-        return self.store.stat(join(self.folder, name))
+        return self.store.stat(key)
 
     def _locate(self, path: str) -> tuple[str, str]:
-        """The file of `path`: its real path on the disk, and its name below the folder."""
-        for name in self._names(path):
-            real = self._real_file(path, name)
+        """The file of `path`: its real path on the disk, and its key."""
+        for key in self._keys(path):
+            real = self._real_file(path, key)
             if real is not None:
-                return real, name
+                return real, key
         raise RowRejected("image-missing", value=path)
 
-    def _real_file(self, path: str, name: str) -> str | None:
-        folder, base = os.path.split(os.path.join(self._root, name))
+    def _real_file(self, path: str, key: str) -> str | None:
+        folder, base = os.path.split(os.path.join(self._roots[0], key))
         try:
             real = os.path.join(self._real(folder), base)
             mode = os.lstat(real).st_mode
@@ -154,14 +176,15 @@ class LocalImages(FolderImages):
                 mode = os.stat(real).st_mode
         except (ValueError, OSError):
             return None
-        if not real.startswith(self._root + os.sep):
+        if not real.startswith(tuple(f"{root.rstrip(os.sep)}{os.sep}" for root in self._roots)):
             raise RowRejected("image-outside", value=path, threshold=BELOW)
         return real if stat.S_ISREG(mode) else None
 
-    def _listed(self) -> Iterator[str]:
-        for folder, _, files in os.walk(self._root):
+    def _listed(self, folder: str) -> Iterator[str]:
+        top = self._real(os.path.join(self._roots[0], folder))
+        for inner, _, files in os.walk(top):
             for file in files:
-                yield os.path.relpath(os.path.join(folder, file), self._root)
+                yield join(folder, os.path.relpath(os.path.join(inner, file), top))
 
     def _real(self, folder: str) -> str:
         """`folder` without links. The result is cached, since a set has far more images than folders."""
@@ -170,5 +193,6 @@ class LocalImages(FolderImages):
         return self._folders[folder]
 
     @cached_property
-    def _root(self) -> str:
-        return os.path.realpath(self.store.root / self.folder)
+    def _roots(self) -> tuple[str, str]:
+        """The source, and the folder of the rows, which may be a link to elsewhere."""
+        return os.path.realpath(self.store.root), os.path.realpath(self.store.root / self.folder)

@@ -5,21 +5,28 @@ import unicodedata
 
 from components.data.sources.rejection import RowRejected
 
-BELOW = "a path below the folder of the rows"
+BELOW = "a path below the source"
 
 
-def clean(path: str) -> str:
-    """Normalize a relative path: remove `.` and `//`.
+def clean(path: str, folder: str = "") -> str:
+    """Normalize a path that is relative to `folder`, a folder of the source: remove `.`, `..` and `//`.
+
+    Returns the path relative to the source.
 
     Raises:
-        RowRejected: the path leads out of its folder, is empty, or holds a NUL character.
+        RowRejected: the path leads out of the source, is empty, or holds a NUL character.
     """
     if "\0" in path or not path:
         raise RowRejected("image-missing", value=path)
-    plain = posixpath.normpath(path)
+    plain = posixpath.normpath(posixpath.join(folder, path))
     if plain.startswith("/") or plain == ".." or plain.startswith("../"):
         raise RowRejected("image-outside", value=path, threshold=BELOW)
     return plain
+
+
+def leads_up(path: str) -> bool:
+    """Whether a relative path leads out of the folder that it is relative to."""
+    return posixpath.normpath(path.replace("\\", "/")).split("/", 1)[0] == ".."
 
 
 def plain_name(name: str) -> str:

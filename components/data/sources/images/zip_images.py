@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from components.data.sources.images.image_names import clean, plain_member
 from components.data.sources.images.zip_directory import member_key, read_directory
 from components.data.sources.rejection import RowRejected
-from components.data.sources.source_identity import Memory, Named
+from components.data.sources.source_identity import Memory, NamedPaths
 from mantis.hashing import fingerprint
 from mantis.store.base import ObjectStore, StoredObject, concurrently
 
@@ -48,7 +48,7 @@ class ZipImages:
         except RowRejected:
             return False
 
-    def fingerprint(self, memory: Memory, named: Named) -> str:
+    def fingerprint(self, memory: Memory, named: NamedPaths) -> str:
         """Hash of the zips' central directories.
 
         It is cheap for any size. It is safe, since `read` checks each member against its CRC-32 in the directory.

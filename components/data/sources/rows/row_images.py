@@ -3,7 +3,7 @@
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlparse
 from urllib.request import url2pathname
@@ -19,8 +19,8 @@ VIDEO_PATH_KEYS = ("path", "video", "url")
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
-def read_images(value: Any, roots: Sequence[str]) -> tuple[ImageRef, ...]:
-    """Read one image or a list of images. A path below one of `roots` becomes relative to it.
+def read_images(value: Any, roots: Mapping[str, str]) -> tuple[ImageRef, ...]:
+    """Read one image or a list of images. A path below one of `roots` becomes relative.
 
     Raises:
         RowRejected: an entry is no image, or is the URL of one.
@@ -31,7 +31,7 @@ def read_images(value: Any, roots: Sequence[str]) -> tuple[ImageRef, ...]:
     return tuple(read_image(number, entry, roots) for number, entry in enumerate(entries))
 
 
-def read_image(number: int, entry: Any, roots: Sequence[str]) -> ImageRef:
+def read_image(number: int, entry: Any, roots: Mapping[str, str]) -> ImageRef:
     """Read image `number` of a row, from 0.
 
     Raises:
@@ -58,7 +58,7 @@ def read_image(number: int, entry: Any, roots: Sequence[str]) -> ImageRef:
     return ImageRef(path=_utf8(path) if path is not None else _embedded(number), data=data)
 
 
-def read_videos(value: Any, roots: Sequence[str]) -> tuple[str, ...]:
+def read_videos(value: Any, roots: Mapping[str, str]) -> tuple[str, ...]:
     """Read the path of one video or a list of paths, each as text or in a mapping.
 
     Raises:
@@ -76,14 +76,14 @@ def read_videos(value: Any, roots: Sequence[str]) -> tuple[str, ...]:
     return tuple(paths)
 
 
-def _text(number: int, text: str, roots: Sequence[str]) -> ImageRef:
+def _text(number: int, text: str, roots: Mapping[str, str]) -> ImageRef:
     if text.startswith("data:"):
         return ImageRef(path=_embedded(number), data=_data_uri(number, text))
     if text.startswith("file://"):
         return _text(number, url2pathname(urlparse(text).path), roots)
-    for root in roots:
+    for root, relative in roots.items():
         if text.startswith(root):
-            return ImageRef(path=_utf8(text[len(root) :].lstrip("/")))
+            return ImageRef(path=_utf8(relative + text[len(root) :].lstrip("/")))
     if URL.match(text):
         raise RowRejected("image-url", value=f"image {number + 1}: {text}", threshold=DOWNLOADED)
     return ImageRef(path=_utf8(text))

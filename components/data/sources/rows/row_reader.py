@@ -37,13 +37,14 @@ class RowReader:
     Args:
         form: the only form that is tried; None finds the form of each row.
         columns: the key in the rows for a field of COLUMN_FIELDS.
-        roots: prefixes, each with a slash at its end, that are taken off absolute paths of images.
+        roots: prefixes of absolute paths of images, each with a slash at its end, and the relative paths that stand
+            for them.
         max_image_bytes: the largest image that is kept; a reader of archives need not read more of one.
     """
 
     form: RowForm | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
-    roots: tuple[str, ...] = ()
+    roots: Mapping[str, str] = field(default_factory=dict)
     max_image_bytes: int = 32_000_000
 
     def id_of(self, raw: Any) -> Any:

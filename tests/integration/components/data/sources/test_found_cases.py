@@ -3,7 +3,7 @@
 import json
 import unicodedata
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,12 +116,76 @@ def test_an_address_below_a_bucket_is_read(
     assert found["paths"] == ["images/a.jpg"]
 
 
+# Images of a source whose subsets share a folder beside them.
+def shared(raw_folder: RawFolder, paths: Sequence[str]) -> Path:
+    """A source with the subset `cats`, and images in `pictures` beside it. Returns the folder of the source."""
+    raw_folder.image("pictures/a.jpg")
+    rows = [row(f"Path {number}.", images=[path]) for number, path in enumerate(paths)]
+    (raw_folder.folder / "cats").mkdir(exist_ok=True)
+    return raw_folder.write(rows, "cats/train.json")
+
+
+def test_a_path_above_the_rows_and_below_the_source_is_read(
+    raw_folder: RawFolder, tmp_path: Path, run_on: RunOn, data_of: RowsOf, minio_store: ObjectStore
+) -> None:
+    here = raw_folder.folder / "pictures/a.jpg"
+    relative = ["../pictures/a.jpg", "./../pictures//a.jpg", "..\\pictures\\a.jpg", "x/../../pictures/a.jpg"]
+    folder = shared(raw_folder, [str(here), f"file://{here}", *relative])
+    found = data_of(*prepared(run_on, folder))
+    assert [each["images"] for each in found] == [[encoded()]] * 6
+    assert found[0]["paths"] == ["../pictures/a.jpg"]
+    shared(raw_folder, [minio_store.uri("above/pictures/a.jpg"), *relative])
+    upload_tree(minio_store, "above", folder)
+    store = open_store((tmp_path / "other").as_uri())
+    away = data_of(*prepared(run_on, minio_store.uri("above"), store=store))
+    assert [each["images"] for each in away] == [[encoded()]] * 5
+
+
+def test_no_path_leads_out_of_the_source(
+    raw_folder: RawFolder, tmp_path: Path, run_on: RunOn, ledger_of: RowsOf
+) -> None:
+    (tmp_path / "secret.jpg").write_bytes(encoded((1, 2, 3)))
+    raw_folder.image("pictures/b.jpg")
+    (raw_folder.folder / "pictures/link.jpg").symlink_to(tmp_path / "secret.jpg")
+    (raw_folder.folder / "pictures/up").symlink_to(tmp_path)
+    outside = [
+        "../../secret.jpg",
+        "../pictures/../../secret.jpg",
+        f"{raw_folder.folder}/../secret.jpg",
+        str(tmp_path / "secret.jpg"),
+        "../pictures/link.jpg",
+        "../pictures/up/secret.jpg",
+        f"{raw_folder.folder}/pictures/link.jpg",
+    ]
+    folder = shared(raw_folder, ["../pictures/b.jpg", *outside])
+    entries = ledger_of(*prepared(run_on, folder))
+    assert [entry["reason"] for entry in entries] == ["image-outside"] * len(outside)
+
+
+@pytest.mark.parametrize("beside", ["nothing", "a zip", "an image"])
+def test_a_changed_image_above_the_rows_is_noticed(
+    beside: str, raw_folder: RawFolder, run_on: RunOn, data_of: RowsOf
+) -> None:
+    folder = shared(raw_folder, ["../pictures/a.jpg"])
+    if beside == "a zip":
+        with zipfile.ZipFile(folder / "cats/images.zip", "w") as archive:
+            archive.writestr("b.jpg", encoded())
+    if beside == "an image":
+        raw_folder.image("cats/b.jpg")
+    _, first = prepared(run_on, folder)
+    assert prepared(run_on, folder)[1].key == first.key
+    raw_folder.image("pictures/a.jpg", encoded((0, 0, 200)))
+    run, second = prepared(run_on, folder)
+    assert second.key != first.key
+    assert data_of(run, second)[0]["images"] == [encoded((0, 0, 200))]
+
+
 @pytest.mark.parametrize(
     ("path", "reason", "word"),
     [
-        ("/etc/hostname.jpg", "image-outside", "below the folder"),
-        ("../outside.jpg", "image-outside", "below the folder"),
-        ("{folder}-2/a.jpg", "image-outside", "below the folder"),
+        ("/etc/hostname.jpg", "image-outside", "below the source"),
+        ("../outside.jpg", "image-outside", "below the source"),
+        ("{folder}-2/a.jpg", "image-outside", "below the source"),
         ("https://example.org/a.jpg", "image-url", "download"),
         ("train.json", "image-unknown", ".json"),
         ("gone.jpg", "image-missing", ""),

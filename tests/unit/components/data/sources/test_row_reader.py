@@ -156,7 +156,7 @@ ENCODED = base64.b64encode(JPEG).decode()
     ],
 )
 def test_an_image_is_a_path_bytes_or_both(entry: Any, path: str, data: bytes | None) -> None:
-    reader = RowReader(roots=("/in/",))
+    reader = RowReader(roots={"/in/": ""})
     for row in ({"images": [entry]}, {"image": entry}):
         (image,) = read(row | {"query": "A?", "response": "B."}, reader).images
         assert (image.path, image.data) == (path, data)
