@@ -9,15 +9,18 @@ not there is left out:
 |---|---|
 | `jdf-prog+BLINK_Benchmark` | Mantis' authors, `eval/outputs` |
 | `lupantech+ScienceQA` | GPT-3, `results/gpt3` |
-| `haotian-liu+LLaVA` | two models on ScienceQA, `llava/eval/table/results` |
+| `haotian-liu+LLaVA` | two models on ScienceQA, `llava/eval/table/results`, and the right answers |
 | `MMMU-Benchmark+MMMU` | two models, `mmmu/example_outputs` |
 | `lupantech+MathVista` | `results` |
+
+The right answers of ScienceQA lie in LLaVA's commit 32cebc3, in `playground/data/eval/scienceqa/llava_test_CQM-A.json`.
 
 The published judgement of a response is that of its authors, often with a GPT model as reader.
 """
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -39,6 +42,8 @@ BLINK_MODELS = {
     "vila": "VILA-8B",
 }  # fmt: skip
 MMMU_MODELS = {"llava1.5_13b": "LLaVA-1.5-13B", "qwen_vl": "Qwen-VL-7B-Chat"}
+SCIENCEQA_QUESTIONS = "haotian-liu+LLaVA/playground/data/eval/scienceqa/llava_test_CQM-A.json"
+OPTION = re.compile(r"[A-E]\. ")
 
 Raw = dict[str, Any]
 
@@ -112,30 +117,43 @@ def _task(sample: str) -> str:
 
 
 def _scienceqa(folder: Path) -> Iterator[Compared]:
-    """The files hold the option that was read from each response. The right answers are in problems.json."""
-    places = (parent / "lupantech+ScienceQA/data/scienceqa/problems.json" for parent in folder.parents)
-    problems = next((place for place in places if place.is_file()), None)
-    right: dict[str, Raw] = {} if problems is None else _read(problems)
+    """The files hold the option that was read from each response. LLaVA's file of questions holds the right options."""
+    places = (parent / SCIENCEQA_QUESTIONS for parent in folder.parents)
+    questions = next((place for place in places if place.is_file()), None)
+    right: dict[str, Target] = {} if questions is None else _scienceqa_targets(_read(questions))
     for file in sorted(folder.glob("*.json")):
         stored = _read(file)
         counts, marks = _Counts(), list[tuple[float, float]]()
         for sample, response in stored["outputs"].items():
-            number = len(right[sample]["choices"]) if right else 5
+            answer = right.get(sample)
             target = Target(
                 kind="multiple-choice",
-                options=tuple(LETTERS[:number]),
+                options=answer.options if answer else tuple(LETTERS[:5]),
                 answers=tuple(LETTERS[stored["results"][sample]]),
             )
             read = scienceqa.official(response, target)
             known = read.parsed is not None and read.parsed in target.letters
             wrong = stored["results"][sample] < 0  # LLaVA read nothing
             counts.add(alone=known, differ=known if wrong else read.score == 0)
-            if right:
-                answers = (LETTERS[right[sample]["answer"]],)
-                answer = Target(kind="multiple-choice", options=target.options, answers=answers)
+            if answer:
                 judged = score_response(response, answer, "scienceqa")
                 marks.append((judged.official, judged.variants["random guess"]))
         yield counts.row("ScienceQA", file.stem, stored["acc"], *_percent(marks))
+
+
+def _scienceqa_targets(rows: list[Raw]) -> dict[str, Target]:
+    """Each question ends with its options, one a line. The other turn is the letter of the right one."""
+    targets = {}
+    for row in rows:
+        question, answer = (turn["value"] for turn in row["conversations"])
+        lines, options = question.split("\n"), list[str]()
+        for line in reversed(lines):
+            options.insert(0, line)
+            if line.startswith("A. "):
+                break
+        number = len([line for line in options if OPTION.match(line)])
+        targets[row["id"]] = Target(kind="multiple-choice", options=tuple(LETTERS[:number]), answers=(answer,))
+    return targets
 
 
 def _mmmu(folder: Path) -> Iterator[Compared]:

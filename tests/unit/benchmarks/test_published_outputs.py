@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.published_outputs import Compared, compare_all, main
+from benchmarks.published_outputs import SCIENCEQA_QUESTIONS, Compared, compare_all, main
 
 REPOSITORIES = os.environ.get("MANTIS_OFFICIAL_REPOS", "")
 needs_outputs = pytest.mark.skipif(
@@ -35,10 +35,13 @@ def test_scienceqa_reads_what_its_authors_and_llava_read(rows: dict[tuple[str, s
     outputs = [row for (benchmark, _), row in rows.items() if benchmark == "ScienceQA"]
     assert len(outputs) == 3
     for row in outputs:
+        assert row.decided_differ == 0
         if row.model.startswith("test_sqa_llava"):
-            assert row.largest_gap < 0.1
+            assert row.ours is not None
+            assert row.largest_gap < 0.01
         else:  # the authors drew an option for empty responses
-            assert (row.decided_differ, row.read) == (0, 249)
+            assert row.read == 249
+            assert row.with_guess == pytest.approx(75.01, abs=0.01)
 
 
 @needs_outputs
@@ -48,6 +51,31 @@ def test_mmmu_and_mathvista_agree_where_their_code_decides_alone(rows: dict[tupl
     assert all(row.decided_differ == 0 for row in decided.values())
     assert rows["MMMU", "LLaVA-1.5-13B"].ours == pytest.approx(36.56, abs=0.01)
     assert rows["MMMU", "Qwen-VL-7B-Chat"].ours == pytest.approx(34.33, abs=0.01)
+
+
+def test_right_answers_of_scienceqa_come_from_the_file_of_questions(tmp_path: Path) -> None:
+    outputs = tmp_path / "lupantech+ScienceQA/results/gpt3"
+    outputs.mkdir(parents=True)
+    said = {"1": "The answer is B.", "2": "The answer is A.", "3": ""}
+    stored = {"acc": 66.7, "outputs": said, "results": {"1": 1, "2": 0, "3": 2}}
+    (outputs / "run.json").write_text(json.dumps(stored))
+    assert compare_all(tmp_path)[0].ours is None
+    questions = tmp_path / SCIENCEQA_QUESTIONS
+    questions.parent.mkdir(parents=True)
+    texts = {
+        "1": ("Which one?\nA. is a note\nA. one\nB. two", "B"),
+        "2": ("Which one?\nA. one\nB. two\nC. three\nof two lines", "B"),
+        "3": ("Which one?\nA. one\nB. two\nC. three\nD. four", "C"),
+    }
+    rows = [
+        {"id": key, "conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": answer}]}
+        for key, (text, answer) in texts.items()
+    ]
+    questions.write_text(json.dumps(rows))
+    found = compare_all(tmp_path)[0]
+    assert (found.decided, found.decided_differ, found.read) == (2, 0, 1)
+    assert found.ours == pytest.approx(100 / 3)
+    assert found.with_guess == pytest.approx(100 / 3 * (1 + 1 / 4))
 
 
 def test_outputs_are_compared_response_by_response(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
