@@ -21,7 +21,7 @@ import pyarrow as pa
 from benchmarks.rows import Row
 from components.data.mixture.assemble import INDEX, SCHEMA, visited
 from components.data.mixture.epoch_estimate import SubsetSize, plan_epoch
-from components.data.mixture.epochs import capped, epoch_of, samples_per_epoch
+from components.data.mixture.epochs import SourceRows, capped, epoch_of, samples_per_epoch
 from components.data.published.published_sets import published
 from mantis.config.recipe import Recipe
 from mantis.store.lance_tables import write_table
@@ -90,7 +90,8 @@ def _ours(recipe: Recipe, lengths: Lengths, store: LocalStore) -> tuple[dict[str
             image_tokens=IMAGE_TOKENS,
         )
     )
-    chosen, epoch = _timed(lambda: epoch_of(sizes, recipe.data, seed=recipe.seed))
+    sources = {name: SourceRows.all_of(rows) for name, rows in sizes.items()}
+    chosen, epoch = _timed(lambda: epoch_of(sources, recipe.data, seed=recipe.seed))
     indexed, index = _timed(lambda: pa.concat_tables(visited(lengths[name], visits) for name, visits in epoch.items()))
     written, rows = _timed(lambda: write_table(store, INDEX, SCHEMA, index.to_batches()))
     return {"print": printed, "choose": chosen, "index": indexed, "write": written}, rows

@@ -202,9 +202,11 @@ def _content(files: BenchmarkFiles) -> str:
 
 def _share(recipe: Recipe, subset: str) -> dict[str, Any]:
     settings = recipe.data.subset(subset)
-    drawn = settings.cap is not None or recipe.data.sampling != "none"
-    share = settings.identity("name", "cap", "repeat")
-    return share | recipe.identity("seed") if drawn else share  # without a cap or sampling the seed decides nothing
+    partial = settings.cap is not None or recipe.data.sampling != "none"
+    if not partial:  # then neither the order nor the seed decides anything
+        return settings.identity("name", "cap", "repeat")
+    share = settings.identity("name", "cap", "repeat", "order")
+    return share | recipe.identity("seed") if settings.order == "drawn" else share
 
 
 def _splits(run: Run) -> dict[str, str]:

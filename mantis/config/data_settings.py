@@ -7,6 +7,8 @@ from pydantic import Field
 from mantis.config.field_types import Name
 from mantis.config.identity import RUNTIME_ONLY, Settings
 
+Order = Literal["drawn", "shuffled", "source"]
+
 
 class SubsetSettings(Settings):
     """One subset of the mixture."""
@@ -14,7 +16,12 @@ class SubsetSettings(Settings):
     section = "data.subsets"
 
     name: Name
-    cap: int | None = Field(None, ge=1, description="Largest number of rows; the seed draws them.")
+    cap: int | None = Field(None, ge=1, description="Largest number of rows. `order` decides which.")
+    order: Order = Field(
+        "drawn",
+        description="Which rows a cap and a partial pass keep. `drawn`: those that the seed draws. `source`: the first "
+        "ones. `shuffled`: the first ones after `shuffle(seed=42)` of the library datasets, as in the official code.",
+    )
     repeat: int = Field(1, ge=1)
     max_images: int | None = Field(
         None, ge=1, description="Largest number of images per row. Rows with more go to the ledger."

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from components.data.mixture.epochs import epoch_of
+from components.data.mixture.epochs import SourceRows, epoch_of
 from components.data.mixture.holdout import Positions, held_out_positions, kept_rows, write_held_out
 from components.data.mixture.lengths import Counter, Length, LengthPool, Untrainable
 from components.data.prepare.ledger import Ledger
@@ -54,6 +54,7 @@ SCHEMA = pa.schema(
     ]
 )
 TEXT = ["row", "id", "roles", "contents", "learned", "weight", "widths", "heights"]
+TOO_MANY = "images-too-many"  # the reason of rows that `max_images` leaves out
 ROWS_AT_ONCE = 512
 TABLES_AT_ONCE = 256
 
@@ -86,7 +87,7 @@ def assemble_mixture(run: Run, datasets: Mapping[str, Manifest], prefix: str) ->
     if recipe.data.holdout:
         write_held_out(store, prefix, tables, held_out)
     with LengthPool(recipe.data.workers) as pool, tempfile.TemporaryDirectory() as folder:
-        chosen = _choose(recipe, tables, held_out)
+        chosen = _choose(run, datasets, tables, held_out)
         tokenizer = _tokenizer(store, recipe, chosen)
         tokenizer.save_pretrained(folder)
         delete_tree(store, f"{prefix}/tokenizer")
@@ -115,14 +116,32 @@ def assemble_mixture(run: Run, datasets: Mapping[str, Manifest], prefix: str) ->
     return _summary(index, ledger, len(tokenizer), [part.subset for part in chosen]) | kept_out
 
 
-def _choose(recipe: Recipe, tables: Mapping[str, Any], held_out: Mapping[str, Positions]) -> list[Chosen]:
+def _choose(
+    run: Run, datasets: Mapping[str, Manifest], tables: Mapping[str, Any], held_out: Mapping[str, Positions]
+) -> list[Chosen]:
+    data = run.recipe.data
     kept = {subset: kept_rows(table.count_rows(), held_out[subset]) for subset, table in tables.items()}
-    epoch = epoch_of({subset: len(rows) for subset, rows in kept.items()}, recipe.data, seed=recipe.seed)
+    sources = {
+        subset: _source_rows(run.store, datasets[subset], tables[subset], rows)
+        if data.subset(subset).order == "shuffled"
+        else SourceRows.all_of(len(rows))
+        for subset, rows in kept.items()
+    }
+    epoch = epoch_of(sources, data, seed=run.recipe.seed)
     visited_rows = {subset: kept[subset][visits] for subset, visits in epoch.items()}
     return [
         Chosen(subset=subset, table=tables[subset], rows=np.unique(visits), visits=visits)
         for subset, visits in visited_rows.items()
     ]
+
+
+def _source_rows(store: ObjectStore, dataset: Manifest, table: Any, kept: Positions) -> SourceRows:
+    """Where the rows of the table at the positions `kept` stood in the source."""
+    entries = Ledger.load(store, dataset.key).entries
+    too_many = np.array(sorted(entry.row for entry in entries if entry.reason == TOO_MANY), np.int64)
+    numbers = table.to_table(columns=["row"])["row"].to_numpy()[kept]
+    total = int(dataset.summary["rows"]) - len(too_many)
+    return SourceRows(numbers=numbers - np.searchsorted(too_many, numbers), total=total)
 
 
 def _tokenizer(store: ObjectStore, recipe: Recipe, chosen: Sequence[Chosen]) -> PreTrainedTokenizerFast:

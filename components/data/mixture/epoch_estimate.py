@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from components.data.mixture.epochs import epoch_of
+from components.data.mixture.epochs import SourceRows, epoch_of
 from components.data.published.published_sets import published, skill_of
 from mantis.config.recipe import Recipe
 
@@ -67,7 +67,7 @@ def plan_epoch(recipe: Recipe, sizes: Mapping[str, SubsetSize], *, image_tokens:
     """
     rows_of = {name: size.rows for name, size in sizes.items()}
     held_out = min(1.0, recipe.data.holdout / max(1, sum(rows_of.values())))
-    kept = {name: rows - round(rows * held_out) for name, rows in rows_of.items()}
+    kept = {name: SourceRows.all_of(rows - round(rows * held_out)) for name, rows in rows_of.items()}
     epoch = epoch_of(kept, recipe.data, seed=recipe.seed)
     lines = [
         _line(recipe, name, sizes[name], drawn=len(np.unique(rows)), samples=len(rows), image_tokens=image_tokens)

@@ -1,11 +1,12 @@
 """Named mixtures (mixtures.yaml), and the sampling of rows: which rows an epoch sees, and how often.
 
-The arithmetic follows TIGER-AI-Lab/Mantis, mantis/train/data.py, DatasetCollection.
+The arithmetic follows TIGER-AI-Lab/Mantis, mantis/train/data.py, DatasetCollection and ChatDataset.
 """
 
 import math
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,30 @@ from pydantic import BaseModel, ConfigDict
 from components.data.published.published_sets import published, skill_of
 from mantis.artifacts.source_names import GENERATED
 from mantis.config.data_settings import DataSettings, Sampling, SubsetSettings
-from mantis.config.field_types import Name
 from mantis.config.recipe import Recipe
 from mantis.errors import ConfigError, did_you_mean
 from mantis.synthetic import SKILLS
 
 FILE = Path(__file__).with_name("mixtures.yaml")
 OVERSAMPLING = 1.1  # the release's factor on every subset's share
+SHUFFLE_SEED = 42  # of `shuffled`, whatever the recipe's seed: ChatDataset.__init__ of the official code
 Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRows:
+    """Where the rows of a dataset stood in their source: `numbers` from 0, ascending, of `total` rows there.
+
+    Rows that `max_images` leaves out do not count. The official code filters them before it shuffles.
+    """
+
+    numbers: Rows
+    total: int
+
+    @classmethod
+    def all_of(cls, rows: int) -> "SourceRows":
+        """A source of which every row is kept."""
+        return cls(numbers=np.arange(rows, dtype=np.int64), total=rows)
 
 
 class Mixture(BaseModel):
@@ -124,31 +141,52 @@ def capped(rows: int, settings: SubsetSettings) -> int:
     return rows if settings.cap is None else min(rows, settings.cap)
 
 
-def epoch_of(sizes: Mapping[str, int], data: DataSettings, *, seed: int) -> dict[str, Rows]:
-    """Row numbers that an epoch visits, by subset. `sizes` counts the rows of each subset.
+def epoch_of(sources: Mapping[str, SourceRows], data: DataSettings, *, seed: int) -> dict[str, Rows]:
+    """Positions in `numbers` of the rows that an epoch visits, by subset.
 
-    An epoch makes whole passes over a subset's rows, then a partial pass. Each pass is in the order of rows. The seed
-    and the subset's name decide the rows of a cap and of the partial pass.
+    An epoch makes whole passes over a subset's rows, then a partial pass. Each pass is in the order of rows. `order` of
+    the subset decides the rows of a cap and of the partial pass.
     """
-    settings = {name: data.subset(name) for name in sizes}
-    lengths = {name: capped(rows, settings[name]) * settings[name].repeat for name, rows in sizes.items()}
+    settings = {name: data.subset(name) for name in sources}
+    lengths = {
+        name: capped(len(source.numbers), settings[name]) * settings[name].repeat for name, source in sources.items()
+    }
     samples = samples_per_epoch(lengths, data.sampling)
-    return {name: _visits(rows, settings[name], samples[name], seed) for name, rows in sizes.items()}
+    return {name: _visits(source, settings[name], samples[name], seed) for name, source in sources.items()}
 
 
-def _visits(rows: int, settings: SubsetSettings, samples: int, seed: int) -> Rows:
-    generator = np.random.default_rng([seed, zlib.crc32(settings.name.encode())])
-    pool = np.arange(rows, dtype=np.int64)
-    if settings.cap is not None and settings.cap < rows:
-        pool = np.sort(generator.choice(pool, settings.cap, replace=False))
-    if not len(pool):
-        return pool
-    passes, rest = divmod(samples, len(pool))
-    part = np.sort(generator.choice(pool, rest, replace=False))
+def _visits(source: SourceRows, settings: SubsetSettings, samples: int, seed: int) -> Rows:
+    size = capped(len(source.numbers), settings)
+    if not size:
+        return np.empty(0, np.int64)
+    passes, rest = divmod(samples, size)
+    if settings.order == "drawn":
+        pool, part = _drawn(len(source.numbers), size, rest, np.random.default_rng(_seeds(settings, seed)))
+    else:
+        order = _order(source, shuffled=settings.order == "shuffled")
+        pool, part = np.sort(order[:size]), np.sort(order[:rest])
     return np.concatenate([*([pool] * passes), part])
 
 
-def decides(data: DataSettings, name: Name) -> dict[str, Any]:
-    """The recipe fields that decide which rows of a subset an epoch visits, for a fingerprint; without the seed."""
-    settings = data.subset(name)
-    return {"name": name, "cap": settings.cap, "repeat": settings.repeat}
+def _seeds(settings: SubsetSettings, seed: int) -> list[int]:
+    return [seed, zlib.crc32(settings.name.encode())]
+
+
+def _drawn(rows: int, size: int, rest: int, generator: np.random.Generator) -> tuple[Rows, Rows]:
+    """`size` of the rows, and `rest` of those."""
+    pool = np.arange(rows, dtype=np.int64)
+    if size < rows:
+        pool = np.sort(generator.choice(pool, size, replace=False))
+    return pool, np.sort(generator.choice(pool, rest, replace=False))
+
+
+def _order(source: SourceRows, *, shuffled: bool) -> Rows:
+    """The positions in `numbers` as the official code orders the rows. A row that is not kept leaves its place out."""
+    if not shuffled:
+        return np.arange(len(source.numbers), dtype=np.int64)
+    # This is the permutation of datasets.Dataset.shuffle(seed=42).
+    permutation = np.random.default_rng(SHUFFLE_SEED).permutation(source.total)
+    position = np.full(source.total, -1, dtype=np.int64)
+    position[source.numbers] = np.arange(len(source.numbers))
+    found = position[permutation]
+    return found[found >= 0]

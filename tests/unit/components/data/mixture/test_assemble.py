@@ -67,6 +67,21 @@ def test_samples_are_read_at_random_in_the_order_asked_for(two_subsets: Path, ru
     assert reader.take([]) == []
 
 
+def test_a_shuffled_cap_has_the_official_rows_of_the_source(raw_folder: RawFolder, run_on: RunOn) -> None:
+    """Of 20 rows, `max_images` leaves out three before the shuffle, as in the official code. Another one is broken."""
+    image = raw_folder.image("a.jpg")
+    rows = [raw_folder.row(f"few-{number}", image) for number in range(17)]
+    rows[16]["images"] = ["missing.jpg"]
+    for place in (0, 5, 11):
+        rows.insert(place, raw_folder.row(f"many-{place}", image, image, image))
+    folder = raw_folder.write(rows)
+    shuffled = [12, 16, 11, 6, 10, 9]  # the first of 17 after shuffle(seed=42), run with datasets 3.6.0
+    for order, first in (("shuffled", [place for place in shuffled if place != 16]), ("source", [0, 1, 2, 3, 4])):
+        run = run_on(folder, {"data.subsets": f"[{{name: raw, cap: 5, max_images: 2, order: {order}}}]"})
+        index = index_of(run, assemble(run, [prepare(run, "raw")]))
+        assert sorted(row["id"] for row in index) == sorted(f"few-{place}" for place in first)
+
+
 def test_caps_are_drawn_by_the_seed_and_repeats_repeat(two_subsets: Path, run_on: RunOn) -> None:
     subsets = "[{name: large, cap: 5}, {name: small, repeat: 3}]"
     run = run_on(two_subsets, {"data.subsets": subsets})

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.data.mixture.epoch_estimate import EpochEstimate, SubsetSize, plan_epoch
-from components.data.mixture.epochs import epoch_of, mixtures, samples_per_epoch, written_out
+from components.data.mixture.epochs import SourceRows, epoch_of, mixtures, samples_per_epoch, written_out
 from components.data.published.published_sets import published, warnings
-from mantis.config.data_settings import DataSettings, SubsetSettings
+from mantis.config.data_settings import DataSettings, Order, SubsetSettings
 from mantis.config.recipe import Recipe
 from mantis.errors import ConfigError
 from pipelines.execution.resolve import resolve_run, shipped_recipes
@@ -33,6 +33,13 @@ THE_14 = {
 }
 MIXED_IN = {"dvqa": 200_000, "docvqa": 39_463, "chartqa": 28_299}
 SKILLS = {"coref": 321_064, "compare": 177_515, "reason": 208_406, "temporal": 13_563}
+# All that `Dataset.from_dict(...).shuffle(seed=42)` of datasets 3.6.0 makes of 17 rows.
+SHUFFLED_17 = [12, 16, 11, 6, 10, 9, 7, 3, 0, 15, 5, 2, 4, 14, 1, 13, 8]
+
+
+def whole(sizes: dict[str, int]) -> dict[str, SourceRows]:
+    """Subsets of which every row at the source is kept."""
+    return {name: SourceRows.all_of(rows) for name, rows in sizes.items()}
 
 
 def recipe_of(**data: Any) -> Recipe:
@@ -164,7 +171,7 @@ def test_what_means_nothing_is_refused(data: dict[str, Any], said: str) -> None:
 )
 def test_rows_are_seen_as_evenly_as_can_be(sizes: Any, balance: Any, cap: Any, repeat: Any, seed: Any) -> None:
     data = DataSettings(subsets=(SubsetSettings(name="a", cap=cap, repeat=repeat),), sampling=balance)
-    epoch = epoch_of(sizes, data, seed=seed)
+    epoch = epoch_of(whole(sizes), data, seed=seed)
     lengths = {name: min(rows, cap) * repeat if name == "a" else rows for name, rows in sizes.items()}
     expected = samples_per_epoch(lengths, balance)
     for name, rows in sizes.items():
@@ -178,16 +185,57 @@ def test_rows_are_seen_as_evenly_as_can_be(sizes: Any, balance: Any, cap: Any, r
             seen = counts[counts > 0]
             assert len(visits) < pool or seen.min() == len(visits) // pool
             assert seen.max() - len(visits) // pool in (0, 1)
-    again = epoch_of(sizes, data, seed=seed)
+    again = epoch_of(whole(sizes), data, seed=seed)
     assert all((epoch[name] == again[name]).all() for name in sizes)
 
 
 def test_only_a_draw_depends_on_the_seed() -> None:
-    sizes = {"a": 1000, "b": 10}
-    whole = DataSettings()
-    assert all((epoch_of(sizes, whole, seed=0)[name] == epoch_of(sizes, whole, seed=1)[name]).all() for name in sizes)
-    balanced = DataSettings(sampling="sqrt")
-    assert (epoch_of(sizes, balanced, seed=0)["a"] != epoch_of(sizes, balanced, seed=1)["a"]).any()
+    rows = whole({"a": 1000, "b": 10})
+    plain, balanced = DataSettings(), DataSettings(sampling="sqrt")
+    assert all((epoch_of(rows, plain, seed=0)[name] == epoch_of(rows, plain, seed=1)[name]).all() for name in rows)
+    assert (epoch_of(rows, balanced, seed=0)["a"] != epoch_of(rows, balanced, seed=1)["a"]).any()
+
+
+def capped_epoch(source: SourceRows, cap: int, order: Order, seed: int = 0) -> list[int]:
+    data = DataSettings(subsets=(SubsetSettings(name="a", cap=cap, order=order),))
+    return [int(row) for row in epoch_of({"a": source}, data, seed=seed)["a"]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "first"),
+    [
+        (2, [1, 0]),
+        (17, SHUFFLED_17),
+        (1_000, [978, 933, 859, 916, 127, 608, 856, 260]),
+        (150_918, [94670, 24846, 20956, 5703, 128495, 141184, 113955, 129825]),  # coinstruct
+    ],
+)
+@pytest.mark.parametrize("seed", [0, 42])
+def test_a_shuffled_cap_keeps_the_rows_that_datasets_shuffles_to_the_front(
+    rows: int, first: list[int], seed: int
+) -> None:
+    """The rows are those of `Dataset.from_dict(...).shuffle(seed=42)[:8]`, run with datasets 3.6.0."""
+    for cap in range(1, len(first) + 1):
+        assert capped_epoch(SourceRows.all_of(rows), cap, "shuffled", seed) == sorted(first[:cap])
+
+
+def test_dropped_rows_leave_a_gap_in_the_order_of_the_source() -> None:
+    """The permutation is of all rows at the source. The next row takes the place of one that is not kept."""
+    kept = np.array([0, 3, 6, 7, 9, 10, 11, 12], np.int64)  # of 17; 16 of the first three is missing
+    source = SourceRows(numbers=kept, total=17)
+    assert [int(kept[row]) for row in capped_epoch(source, 3, "shuffled")] == [6, 11, 12]
+    assert [int(kept[row]) for row in capped_epoch(source, 3, "source")] == [0, 3, 6]
+
+
+@pytest.mark.parametrize(
+    ("order", "left_out"),
+    [("source", {15, 16}), ("shuffled", set(SHUFFLED_17[-2:]))],
+)
+def test_a_partial_pass_takes_the_first_rows_in_the_order(order: Order, left_out: set[int]) -> None:
+    """As DatasetCollection does, which counts on from the first row modulo the number of rows."""
+    data = DataSettings(subsets=(SubsetSettings(name="a", order=order),), sampling="sqrt")
+    visits = epoch_of(whole({"a": 17, "b": 1}), data, seed=0)["a"].tolist()
+    assert visits == [row for row in range(17) if row not in left_out]
 
 
 def test_terms_that_forbid_a_use_are_said() -> None:
