@@ -29,6 +29,18 @@ class ImageSettings(Settings):
         "the family's own value. The released Mantis-SigLIP has `default`, so it has one patch less.",
     )
     latents: int = Field(4, ge=1, description="Number of latents that a resampler makes of an image.")
+    smallest: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Smallest edge in pixels. An image with a shorter edge is enlarged first. The official code has "
+        "16 here. An image that would then exceed 64 million pixels stays as it is.",
+    )
+    partial_patches: bool = Field(
+        False,
+        description="Idefics2 sees the last patches of an image that the image fills only in part. It sees them where "
+        "the largest image of the sample has whole patches. transformers 4.41 trained the official models so.",
+    )
 
 
 class FromScratch(Settings):

@@ -18,6 +18,7 @@ import numpy as np
 import simplejpeg
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -27,6 +28,7 @@ from mantis.images.long_images import middle_square
 
 Pixels = NDArray[np.uint8]
 Filter = Literal["bicubic", "bilinear"]
+MAX_ENLARGED = 64_000_000  # pixels of an enlarged image: a long line would become gigabytes
 LONGEST = 32  # times the shorter edge; a longer image is cut before it is resized
 
 
@@ -38,12 +40,35 @@ class Normalization:
     std: tuple[float, float, float]
 
 
-def decode(data: bytes) -> Pixels:
+def decode(data: bytes, *, smallest: int = 1) -> Pixels:
     """Decode an image to RGB pixels [height, width, 3]; an animation gives its first frame.
+
+    An image with an edge below `smallest` pixels is enlarged to the size of `at_least`, by Pillow's bicubic filter.
 
     Raises:
         InputError: the bytes are not a valid image.
     """
+    pixels = _decoded(data)
+    height, width = pixels.shape[:2]
+    size = at_least(height, width, smallest)
+    if size == (height, width):
+        return pixels
+    return np.array(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+def at_least(height: int, width: int, smallest: int) -> tuple[int, int]:
+    """Height and width of an image after both edges were enlarged to `smallest` pixels, its shape kept.
+
+    The roundings are those of TIGER-AI-Lab/Mantis, mantis/train/data.py, getitem. They can leave one pixel less.
+    """
+    if height >= smallest and width >= smallest:
+        return height, width
+    scale = max(smallest / width, smallest / height)
+    enlarged = int(height * scale), int(width * scale)
+    return enlarged if enlarged[0] * enlarged[1] <= MAX_ENLARGED else (height, width)
+
+
+def _decoded(data: bytes) -> Pixels:
     try:
         if simplejpeg.is_jpeg(data) and simplejpeg.decode_jpeg_header(data, strict=False)[2] in PLAIN_JPEGS:
             decoded: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=False)
@@ -57,11 +82,14 @@ def decode(data: bytes) -> Pixels:
         ) from None
 
 
-def resize_and_crop(images: Sequence[bytes], size: int) -> Tensor:
-    """Return uint8 [N, 3, size, size]: the shorter edge resized to `size` (bicubic, antialiased), then cropped."""
+def resize_and_crop(images: Sequence[bytes], size: int, *, smallest: int = 1) -> Tensor:
+    """Return uint8 [N, 3, size, size]: the shorter edge resized to `size` (bicubic, antialiased), then cropped.
+
+    `smallest` as in `decode`.
+    """
     pixels = _empty(len(images), size)
     for image, place in zip(images, pixels, strict=True):
-        decoded = decode(image)
+        decoded = decode(image, smallest=smallest)
         height, width = decoded.shape[:2]
         short = min(height, width)
         target = (int(size * height / short), int(size * width / short))
@@ -74,19 +102,25 @@ def resize_and_crop(images: Sequence[bytes], size: int) -> Tensor:
     return pixels
 
 
-def resize_square(images: Sequence[bytes], size: int, kind: Filter = "bicubic") -> Tensor:
-    """Return uint8 [N, 3, size, size]: both edges are resized to `size` (antialiased), whatever the aspect ratio."""
+def resize_square(images: Sequence[bytes], size: int, kind: Filter = "bicubic", *, smallest: int = 1) -> Tensor:
+    """Return uint8 [N, 3, size, size]: both edges are resized to `size` (antialiased), whatever the aspect ratio.
+
+    `smallest` as in `decode`.
+    """
     if len(images) == 1:  # without concatenation, whose copy costs a tenth of the time of a small image
-        return _interpolate(_planes(decode(images[0])), size, size, kind)
+        return _interpolate(_planes(decode(images[0], smallest=smallest)), size, size, kind)
     pixels = _empty(len(images), size)
     for image, place in zip(images, pixels, strict=True):
-        place.copy_(_interpolate(_planes(decode(image)), size, size, kind)[0])
+        place.copy_(_interpolate(_planes(decode(image, smallest=smallest)), size, size, kind)[0])
     return pixels
 
 
-def resize_to(image: bytes, fit: Callable[[int, int], tuple[int, int]], kind: Filter) -> Tensor:
-    """Return uint8 [1, 3, height, width], antialiased; `fit` maps the image's height and width to the new ones."""
-    planes = _planes(decode(image))
+def resize_to(image: bytes, fit: Callable[[int, int], tuple[int, int]], kind: Filter, *, smallest: int = 1) -> Tensor:
+    """Return uint8 [1, 3, height, width], antialiased; `fit` maps the image's height and width to the new ones.
+
+    `smallest` as in `decode`: an image is enlarged before `fit` gets its size.
+    """
+    planes = _planes(decode(image, smallest=smallest))
     return _interpolate(planes, *fit(*planes.shape[2:]), kind)
 
 

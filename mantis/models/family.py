@@ -79,8 +79,17 @@ class Processor(Protocol):
         """Patches that the vision part computes for an image of this size; decodes nothing."""
         ...
 
+    @property
+    def images_depend(self) -> bool:
+        """Whether an image's patches depend on the other images of its sample."""
+        ...
+
+    def sample_patches(self, sizes: Sequence[ImageSize]) -> int:
+        """Patches of all images of a sample together. Where `images_depend`, a sum of `image_patches` differs."""
+        ...
+
     def preprocess(self, images: Sequence[bytes]) -> Pixels:
-        """Decode and resize N >= 0 encoded images (JPEG, PNG) for the vision part."""
+        """Decode and resize the N >= 0 encoded images (JPEG, PNG) of a sample for the vision part."""
         ...
 
     def save(self, folder: Path) -> None:

@@ -29,6 +29,14 @@ class Pixels:
         return Pixels(values=torch.cat(chosen), image_grid=self.image_grid[index])
 
 
+def joined(parts: Sequence[Pixels]) -> Pixels:
+    """The images of all parts behind each other. There must be a part."""
+    if len(parts) == 1:  # without a copy
+        return parts[0]
+    grids = torch.cat([part.image_grid for part in parts])
+    return Pixels(values=torch.cat([part.values for part in parts]), image_grid=grids)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PackedBatch:
     """S samples behind each other in one row of T tokens, with N images and K target tokens.

@@ -41,7 +41,7 @@ class SourceRows:
 
     @classmethod
     def all_of(cls, rows: int) -> "SourceRows":
-        """A source of which every row is kept."""
+        """A source that keeps all its rows."""
         return cls(numbers=np.arange(rows, dtype=np.int64), total=rows)
 
 

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrainedTokenizerFast
 
+from components.evaluation.benchmarks.sample_images import Picture
 from components.evaluation.generation.allowed_answers import only_allowed
 from components.evaluation.generation.answerer import PreparedQuestion, Question, batches_by_cost
 from components.evaluation.generation.generation_batches import Cost
@@ -24,7 +25,7 @@ from mantis.config.model_settings import ModelSettings
 from mantis.errors import EvaluationError
 from mantis.models.conversation import Conversation, Turn
 from mantis.models.family import Family, Processor
-from mantis.models.packed_batch import Pixels
+from mantis.models.packed_batch import Pixels, joined
 from mantis.models.registry import family
 
 AHEAD = 2  # batches whose images are decoded while the model generates
@@ -61,7 +62,7 @@ class PromptEncoder:
         sizes = tuple(picture.size for picture in question.pictures)
         conversation = Conversation(id=question.id, turns=(turn,), sizes=sizes)
         tokens = self.processor.encode_prompt(conversation)
-        patches = sum(self.processor.image_patches(size) for size in sizes)
+        patches = self.processor.sample_patches(sizes)
         first = question.pictures[0].sha256 if question.pictures else ""
         return Encoded(question=question, tokens=tokens, cost=Cost(tokens=len(tokens), patches=patches, picture=first))
 
@@ -69,16 +70,29 @@ class PromptEncoder:
         """Pad the batch on the left, and decode every different image once."""
         width, pad = max(len(each.tokens) for each in batch), self.processor.tokenizer.pad_token_id
         missing = [width - len(each.tokens) for each in batch]
-        pictures = [picture for each in batch for picture in each.question.pictures]
-        different = {picture.sha256: picture for picture in pictures}
-        places = {sha256: place for place, sha256 in enumerate(different)}
+        pixels, shown = self._pixels([each.question.pictures for each in batch])
         return Inputs(
             questions=[each.question for each in batch],
             input_ids=torch.tensor([[pad] * n + each.tokens for n, each in zip(missing, batch, strict=True)]),
             attention_mask=torch.tensor([[0] * n + [1] * (width - n) for n in missing]),
-            pixels=self.processor.preprocess([picture.load() for picture in different.values()]),
-            shown=[places[picture.sha256] for picture in pictures],
+            pixels=pixels,
+            shown=shown,
         )
+
+    def _pixels(self, samples: Sequence[Sequence[Picture]]) -> tuple[Pixels, list[int]]:
+        """The different images of a batch, and the place of each shown image among them.
+
+        Where the images of a question depend on each other, they are different for each set of images.
+        """
+        frames = [tuple(p.sha256 for p in sample) if self.processor.images_depend else () for sample in samples]
+        different: dict[tuple[str, ...], dict[str, Picture]] = {}
+        for frame, sample in zip(frames, samples, strict=True):
+            different.setdefault(frame, {}).update({picture.sha256: picture for picture in sample})
+        parts = [self.processor.preprocess([p.load() for p in group.values()]) for group in different.values()]
+        keys = [(frame, sha256) for frame, group in different.items() for sha256 in group]
+        places = {key: place for place, key in enumerate(keys)}
+        shown = [places[frame, p.sha256] for frame, sample in zip(frames, samples, strict=True) for p in sample]
+        return joined(parts), shown
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,19 @@ class TextProcessor(ABC):
     def image_ids(self, size: ImageSize) -> list[int]:
         """The tokens that an image of this size becomes; decodes nothing."""
 
+    @abstractmethod
+    def image_patches(self, size: ImageSize) -> int:
+        """See Processor."""
+
+    def sample_patches(self, sizes: Sequence[ImageSize]) -> int:
+        """See Processor. A family whose images depend on each other replaces this."""
+        return sum(self.image_patches(size) for size in sizes)
+
+    @property
+    def images_depend(self) -> bool:
+        """See Processor."""
+        return False
+
     @property
     def end_of_answer(self) -> int:
         """See Processor."""

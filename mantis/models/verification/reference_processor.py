@@ -92,13 +92,22 @@ def expected(
     """
     rules, tokenizer = reference.rules, saved.tokenizer
     text = text_of(conversation, rules)
-    found, values = reference.read(saved, text, list(images), processor.settings)
+    shown = [enlarged(image, processor.settings.image.smallest) for image in images]
+    found, values = reference.read(saved, text, shown, processor.settings)
     input_ids = [int(tokenizer.convert_tokens_to_ids(rules.first)), *found] if rules.first else found
     # Only those that an image becomes: what surrounds it is text, and learned where the assistant says it.
     positions = {token for size in conversation.sizes for token in processor.image_ids(size)}
     return Expected(
         text=text, input_ids=input_ids, labels=_labels(input_ids, rules, tokenizer, positions), values=values
     )
+
+
+def enlarged(image: Image.Image, smallest: int) -> Image.Image:
+    """The image as the official data set class enlarges one with an edge below `smallest` pixels."""
+    if min(image.size) >= smallest:
+        return image
+    factor = max(smallest / image.size[0], smallest / image.size[1])
+    return image.resize((int(image.size[0] * factor), int(image.size[1] * factor))).convert("RGB")
 
 
 def text_of(conversation: Conversation, rules: OfficialRules) -> str:

@@ -32,7 +32,8 @@ class FlamingoProcessor(TextProcessor):
     def preprocess(self, images: Sequence[bytes]) -> Pixels:
         image = self.settings.image
         image_grid = torch.full((len(images), 2), image.size // image.patch_size, dtype=torch.int64)
-        return Pixels(values=normalize(resize_square(images, image.size), NORMALIZATION), image_grid=image_grid)
+        pixels = resize_square(images, image.size, smallest=image.smallest)
+        return Pixels(values=normalize(pixels, NORMALIZATION), image_grid=image_grid)
 
     def save(self, folder: Path) -> None:
         processor = transformers.IdeficsProcessor(

@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 from transformers import FuyuImageProcessor
 
 from mantis.config.model_settings import ModelSettings
-from mantis.images.preprocessing import Normalization, normalize, patches_of, resize_to
+from mantis.images.preprocessing import Normalization, at_least, normalize, patches_of, resize_to
 from mantis.models.conversation import ImageSize
 from mantis.models.packed_batch import Pixels
 from mantis.models.processing.chat_templates import jinja_template
@@ -49,10 +49,10 @@ class FuyuProcessor(TextProcessor):
         return rows * columns
 
     def preprocess(self, images: Sequence[bytes]) -> Pixels:
-        edge = self.settings.image.patch_size
+        edge, smallest = self.settings.image.patch_size, self.settings.image.smallest
         parts, image_grid = [torch.empty(0, 3 * edge * edge)], []
         for image in images:
-            pixels = resize_to(image, partial(fit, settings=self.settings), "bilinear")
+            pixels = resize_to(image, partial(fit, settings=self.settings), "bilinear", smallest=smallest)
             height, width = pixels.shape[2:]
             padded = pad(pixels, (0, -width % edge, 0, -height % edge), value=PAD_LEVEL)
             padded = padded.contiguous(memory_format=torch.channels_last)
@@ -86,5 +86,5 @@ def fit(height: int, width: int, settings: ModelSettings) -> tuple[int, int]:
 
 def grid(size: ImageSize, settings: ModelSettings) -> tuple[int, int]:
     """Rows and columns of patches of an image; one that a patch only partly covers is filled up."""
-    height, width = fit(size.height, size.width, settings)
+    height, width = fit(*at_least(size.height, size.width, settings.image.smallest), settings)
     return -(-height // settings.image.patch_size), -(-width // settings.image.patch_size)

@@ -36,10 +36,21 @@ def read(processor: Any, text: str, images: list[Image.Image], settings: ModelSe
     found = processor.image_processor([images], return_tensors="pt") if images else {}
     edge, patches = settings.image.patch_size, [torch.empty(0)]
     for values, mask in zip(found["pixel_values"][0], found["pixel_attention_mask"][0], strict=True) if images else ():
-        rows, columns = int(mask.any(1).sum()) // edge, int(mask.any(0).sum()) // edge
+        seen = seen_patches(mask, edge, partial=settings.image.partial_patches)
+        rows, columns = int(seen.any(1).sum()), int(seen.any(0).sum())
         cut = patches_of(values[None, :, : rows * edge, : columns * edge], edge)
         patches.append(cut.flatten())
     return ids, torch.cat(patches)
+
+
+def seen_patches(mask: Tensor, edge: int, *, partial: bool) -> Tensor:
+    """Which patches of a padded image the model sees, [rows, columns] bool.
+
+    `partial` as Idefics2Model of transformers 4.41: those with any pixel of the image. Else as the one of 5: those with
+    no pixel of the padding.
+    """
+    pixels = mask.unfold(0, edge, edge).unfold(1, edge, edge).sum(dim=(-1, -2))
+    return pixels > 0 if partial else pixels == edge * edge
 
 
 def padded_images(model: PreTrainedModel, input_ids: Tensor, pixels: Pixels) -> dict[str, Tensor]:

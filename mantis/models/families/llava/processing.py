@@ -39,7 +39,7 @@ class Tower:
     model: type[PreTrainedModel]
     extra: dict[str, Any]
     strategy: Literal["default", "full"]  # transformers' names: `default` drops the first position, CLIP's CLS
-    resize: Callable[[Sequence[bytes], int], Tensor]
+    resize: Callable[[Sequence[bytes], int, int], Tensor]  # images, size, smallest edge
     normalization: Normalization
     processor: Callable[[int], Any]  # of the image size
     class_positions: int  # positions of the tower beside the patches
@@ -50,7 +50,7 @@ CLIP = Tower(
     model=CLIPVisionModel,
     extra={},
     strategy="default",
-    resize=resize_and_crop,
+    resize=lambda images, size, smallest: resize_and_crop(images, size, smallest=smallest),
     normalization=Normalization(mean=tuple(OPENAI_CLIP_MEAN), std=tuple(OPENAI_CLIP_STD)),
     processor=lambda size: CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size}),
     class_positions=1,
@@ -60,7 +60,7 @@ SIGLIP = Tower(
     model=SiglipVisionModel,
     extra={"vision_use_head": False},  # the pooling head has no part in the features
     strategy="full",
-    resize=resize_square,
+    resize=lambda images, size, smallest: resize_square(images, size, smallest=smallest),
     normalization=Normalization(mean=tuple(IMAGENET_STANDARD_MEAN), std=tuple(IMAGENET_STANDARD_STD)),
     processor=lambda size: SiglipImageProcessor(size={"height": size, "width": size}),
     class_positions=0,
@@ -86,7 +86,7 @@ class LlavaProcessor(TextProcessor):
 
     def preprocess(self, images: Sequence[bytes]) -> Pixels:
         image = self.settings.image
-        pixels = self._tower.resize(images, image.size)
+        pixels = self._tower.resize(images, image.size, image.smallest)
         image_grid = torch.full((len(images), 2), image.size // image.patch_size, dtype=torch.int64)
         return Pixels(values=normalize(pixels, self._tower.normalization), image_grid=image_grid)
 

@@ -38,7 +38,7 @@ SHUFFLED_17 = [12, 16, 11, 6, 10, 9, 7, 3, 0, 15, 5, 2, 4, 14, 1, 13, 8]
 
 
 def whole(sizes: dict[str, int]) -> dict[str, SourceRows]:
-    """Subsets of which every row at the source is kept."""
+    """Subsets that keep every row of their sources."""
     return {name: SourceRows.all_of(rows) for name, rows in sizes.items()}
 
 
