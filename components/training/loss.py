@@ -70,7 +70,8 @@ def sample_losses(logits: Tensor, batch: PackedBatch) -> Tensor:
 def mean_per_sample(losses: Tensor, batch: PackedBatch) -> Tensor:
     """Mean of the losses [K] over the targets of each of S samples, times the sample's weight, [S]."""
     samples = batch.cu_seqlens.numel() - 1
-    counts = torch.bincount(batch.target_samples, minlength=samples).to(losses.dtype)
+    # Not torch.bincount: on a GPU it reads the largest value back.
+    counts = losses.new_zeros(samples).index_add(0, batch.target_samples, torch.ones_like(losses))
     means = losses.new_zeros(samples).index_add(0, batch.target_samples, losses / counts[batch.target_samples])
     return means * batch.weights.to(losses.dtype)
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# Fields of PackedBatch that a model's forward reads as numbers. On a GPU, each read would wait for all queued kernels.
+ON_HOST = ("cu_seqlens", "image_grid")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels:
@@ -42,6 +45,7 @@ class PackedBatch:
     """S samples behind each other in one row of T tokens, with N images and K target tokens.
 
     Attention never crosses a boundary: `position_ids` start at 0 in every segment, there is no mask and no cache.
+    The tensors may lie on a GPU, those of `ON_HOST` never do.
     """
 
     input_ids: Tensor  # [1, T] int64, image tokens expanded

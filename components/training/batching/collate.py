@@ -9,7 +9,7 @@ from torch import Tensor
 from mantis.dataset.mixture_reader import TrainingSample
 from mantis.errors import MantisError, TrainingError
 from mantis.models.family import IGNORE, Encoding, Processor
-from mantis.models.packed_batch import PackedBatch, Pixels
+from mantis.models.packed_batch import ON_HOST, PackedBatch, Pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,13 @@ def prepare(sample: TrainingSample, *, processor: Processor, tokens: int) -> Pre
     if len(encoding.input_ids) != tokens:
         raise TrainingError(
             f"Sample {name} has {len(encoding.input_ids)} tokens; the mixture's index says {tokens}.", remedy=_REMEDY
+        )
+    # What transformers checks on the GPU; see mantis/models/image_places.py.
+    patches = [processor.image_patches(size) for size in sample.conversation.sizes]
+    if pixels.image_grid.prod(1).tolist() != patches:
+        raise TrainingError(
+            f"Sample {name} has images of {pixels.image_grid.prod(1).tolist()} patches; its row says {patches}.",
+            remedy=_REMEDY,
         )
     if all(label == IGNORE for label in encoding.labels[1:]):
         raise TrainingError(f"Sample {name} has no target token.", remedy=_REMEDY)
@@ -74,12 +81,12 @@ def _row(parts: list[Tensor]) -> Tensor:
 
 
 def to_device(batch: PackedBatch, device: torch.device, dtype: torch.dtype) -> PackedBatch:
-    """Copy the batch to `device`, with its pixels in the model's `dtype`."""
+    """Copy the batch to `device`, with its pixels in the model's `dtype`; `ON_HOST` stays on the host."""
     if device.type == "cpu" and dtype == batch.pixel_values.dtype:
         return batch
     moved = {
         field.name: getattr(batch, field.name).to(device, non_blocking=True)
         for field in fields(batch)
-        if field.name != "pixel_values"
+        if field.name not in {"pixel_values", *ON_HOST}
     }
     return replace(batch, pixel_values=batch.pixel_values.to(device, dtype, non_blocking=True), **moved)

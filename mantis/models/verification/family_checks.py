@@ -7,8 +7,10 @@ built from nothing. The conversations have none to ten images of several shapes 
 import io
 import random
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from mantis.models.processing.chat_templates import load_chat_template
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family, family_spec
 from mantis.models.verification.compare_tokens import differences
+from mantis.models.verification.fake_gpu import GPU, ReadBackError, fake_gpu, on_fake_gpu, to_fake_gpu
 from mantis.models.verification.golden import golden_differences
 from mantis.models.verification.reference_processor import FamilyReference
 
@@ -37,6 +40,7 @@ TEXT_ONLY = 1  # the sample without images
 VOCABULARY_SIZE = 420
 CLOSE = 1e-5  # of logits, and relative of losses and gradients, in fp32
 NEW_TOKENS = 6
+ENOUGH_PASSES = 2  # of `generate`: one over the prompt, and one over a token with the cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,6 +286,34 @@ def a_batch_answers_as_one_by_one(case: FamilyCase) -> None:
     _same(_answers(case, model, asked), [_answers(case, model, [sample])[0] for sample in asked], "the answers")
 
 
+def a_gpu_computes_a_row(case: FamilyCase) -> None:
+    """In bf16 on a GPU, a row takes one attention call per layer, and no code waits for a value of the GPU."""
+    for samples in (case.samples, [case.samples[TEXT_ONLY]]):
+        model, batch = case.model(), pack(samples)
+        with torch.no_grad(), fake_gpu() as operators:
+            to_fake_gpu(model, torch.bfloat16)
+            with _on_gpu("forward"):
+                logits = case.family.forward(model, on_fake_gpu(batch, torch.bfloat16))
+        kind = (logits.device, logits.dtype)
+        _same(kind, (GPU, torch.bfloat16), "device and precision of the logits")
+        _require(any("varlen" in name for name in operators), "The row's attention runs without a varlen kernel.")
+
+
+def a_gpu_answers(case: FamilyCase) -> None:
+    """In bf16 on a GPU, the inputs of `generate` fit the model. Only transformers' own loop waits for values."""
+    for samples in (case.samples, [case.samples[TEXT_ONLY]]):
+        model = case.model().eval()
+        model.set_attn_implementation("sdpa")
+        case.family.for_generation(model)
+        passes: list[None] = []
+        model.register_forward_pre_hook(partial(_count_passes, passes))
+        with torch.no_grad(), fake_gpu(reads_of="/transformers/"):
+            to_fake_gpu(model, torch.bfloat16)
+            with suppress(_EnoughPassesError), _on_gpu("generate"):
+                _generated(case, model, samples)
+        _same(len(passes), ENOUGH_PASSES, "the number of forward passes")
+
+
 CHECKS: tuple[Callable[[FamilyCase], None], ...] = (
     lengths_are_known_without_decoding,
     labels_are_the_assistants_words,
@@ -293,10 +325,41 @@ CHECKS: tuple[Callable[[FamilyCase], None], ...] = (
     rows_without_images_train,
     the_saved_model_equals_transformers,
     a_batch_answers_as_one_by_one,
+    a_gpu_computes_a_row,
+    a_gpu_answers,
 )
 
 
+class _EnoughPassesError(Exception):
+    """Ends `generate`, which never ends by itself where tokens have no values."""
+
+
+def _count_passes(passes: list[None], *_: Any) -> None:
+    if len(passes) == ENOUGH_PASSES:
+        raise _EnoughPassesError
+    passes.append(None)
+
+
+@contextmanager
+def _on_gpu(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ReadBackError, RuntimeError, TypeError, ValueError) as error:
+        first = str(error).partition("\n")[0]
+        raise FamilyError(
+            f"On a GPU in bf16, {what} fails: {first}",
+            remedy="Make every tensor on the model's device and in its dtype, and read no value from it.",
+        ) from error
+
+
 def _answers(case: FamilyCase, model: Any, samples: Sequence[CheckSample]) -> list[list[int]]:
+    found, width = _generated(case, model, samples)
+    end, pad = case.processor.end_of_answer, case.processor.tokenizer.pad_token_id
+    return [_until(row, end, pad) for row in found[:, width:].tolist()]
+
+
+def _generated(case: FamilyCase, model: Any, samples: Sequence[CheckSample]) -> tuple[Tensor, int]:
+    """The tokens of prompts and greedy answers [B, T], and the length of the longest prompt."""
     processor = case.processor
     prompts, pad = [processor.encode_prompt(_question(sample)) for sample in samples], processor.tokenizer.pad_token_id
     width = max(map(len, prompts))
@@ -305,8 +368,9 @@ def _answers(case: FamilyCase, model: Any, samples: Sequence[CheckSample]) -> li
     images = [image for sample in samples for image in sample.images]
     inputs = case.family.generation_inputs(model, ids, processor.preprocess(images), range(len(images)))
     mask = torch.tensor([[0] * n + [1] * (width - n) for n in missing])
-    found = model.generate(input_ids=ids, attention_mask=mask, **inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
-    return [_until(row, processor.end_of_answer, pad) for row in found[:, width:].tolist()]
+    tokens = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
+    found: Tensor = model.generate(**tokens, **inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
+    return found, width
 
 
 def _until(tokens: list[int], end: int, pad: int) -> list[int]:

@@ -26,6 +26,7 @@ from mantis.models.families.fuyu.processing import (
 )
 from mantis.models.family import Processor
 from mantis.models.flop_groups import FlopGroup
+from mantis.models.image_places import find_places_unchecked
 from mantis.models.packed_batch import PackedBatch, Pixels, row_of
 from mantis.models.processing.tokenization import token_id
 from mantis.models.weights import loading
@@ -100,6 +101,7 @@ class Fuyu:
     def for_packing(self, model: PreTrainedModel) -> None:
         attention.register()
         model.set_attn_implementation({"text_config": attention.SEGMENTS})
+        find_places_unchecked(model.model)
 
     def for_generation(self, model: PreTrainedModel) -> None:
         pass

@@ -23,6 +23,7 @@ from mantis.models.conversation import IMAGE_MARK
 from mantis.models.families.idefics2.processing import Idefics2Processor
 from mantis.models.family import Processor
 from mantis.models.flop_groups import RESAMPLER_GROUPS, TOWER_GROUPS, FlopGroup
+from mantis.models.image_places import merge_unchecked
 from mantis.models.packed_batch import PackedBatch, Pixels, row_of
 from mantis.models.processing.tokenization import token_id
 from mantis.models.weights import loading
@@ -121,6 +122,7 @@ class Idefics2:
     def for_packing(self, model: PreTrainedModel) -> None:
         self.for_generation(model)
         model.set_attn_implementation({"text_config": attention.SEGMENTS})
+        merge_unchecked(model.model)
 
     def for_generation(self, model: PreTrainedModel) -> None:
         attention.register()
@@ -135,7 +137,7 @@ class Idefics2:
             return {}
         picked = pixels.pick(shown)
         values = picked.values.to(model.device, model.dtype)
-        return {"pixel_values": values, "pixel_attention_mask": picked.image_grid.to(model.device)}
+        return {"pixel_values": values, "pixel_attention_mask": picked.image_grid}  # numbers, read on the host
 
     def parameter_group(self, parameter: str) -> Part:
         return next((part for name, part in PARTS.items() if name in parameter.split(".")), "text")
@@ -168,7 +170,7 @@ def image_features(model: Any, pixel_values: Tensor, pixel_attention_mask: Tenso
         model: an Idefics2Model; only its modules are called, each once, whatever images there are: under ZeRO-3 all
             ranks have to make the same calls.
         pixel_values: [P, 3 * edge * edge], the patches of all images.
-        pixel_attention_mask: [N, 2], their rows and columns.
+        pixel_attention_mask: [N, 2] on the host, their rows and columns.
     """
     vision, connector = model.vision_model, model.connector
     counts = pixel_attention_mask.prod(1).tolist()

@@ -22,6 +22,7 @@ from mantis.models.families.llava.composition import compose, load_projector
 from mantis.models.families.llava.processing import ANY_SIZE, LlavaProcessor, Tower, feature_select
 from mantis.models.family import Processor
 from mantis.models.flop_groups import TOWER_GROUPS, FlopGroup
+from mantis.models.image_places import find_places_unchecked
 from mantis.models.packed_batch import PackedBatch, Pixels, row_of
 from mantis.models.processing.tokenization import token_id
 from mantis.models.weights import loading
@@ -149,6 +150,7 @@ class Llava:
     def for_packing(self, model: PreTrainedModel) -> None:
         attention.register()
         model.set_attn_implementation({"text_config": attention.SEGMENTS, "vision_config": "sdpa"})
+        find_places_unchecked(model.model)
 
     def for_generation(self, model: PreTrainedModel) -> None:
         pass

@@ -72,6 +72,43 @@ def broken_case(case: Any, change: Any) -> Any:
             return row.logits[0, batch.target_positions]
 
         return dataclasses.replace(case, family=Broken(kind, forward=text_alone))
+    if change == "asks the GPU":
+
+        def asking(model: Any, batch: Any) -> Any:
+            return kind.forward(model, batch) if (batch.input_ids >= 0).all() else None
+
+        return dataclasses.replace(case, family=Broken(kind, forward=asking))
+    if change == "copies to the host":
+        return dataclasses.replace(
+            case, family=Broken(kind, forward=lambda model, batch: kind.forward(model, batch).cpu())
+        )
+    if change == "positions on the host":
+
+        def mixed(model: Any, batch: Any) -> Any:
+            places = torch.zeros(batch.position_ids.shape, dtype=torch.int64)
+            return kind.forward(model, dataclasses.replace(batch, position_ids=places))
+
+        return dataclasses.replace(case, family=Broken(kind, forward=mixed))
+    if change == "a head in fp32":
+
+        def single(model: Any, batch: Any) -> Any:
+            model.lm_head.float()
+            return kind.forward(model, batch)
+
+        return dataclasses.replace(case, family=Broken(kind, forward=single))
+    if change == "segment by segment":
+
+        def plain(model: Any, batch: Any) -> Any:
+            model.set_attn_implementation({"text_config": "sdpa"})
+            return kind.forward(model, batch)
+
+        return dataclasses.replace(case, family=Broken(kind, forward=plain))
+    if change == "images on the host":
+
+        def unmoved(model: Any, input_ids: Any, pixels: Any, shown: Any) -> Any:
+            return {"pixel_values": pixels.pick(shown).values} if shown else {}
+
+        return dataclasses.replace(case, family=Broken(kind, generation_inputs=unmoved))
     assert change == "images in another order"
 
     def generation_inputs(model: Any, input_ids: Any, pixels: Any, shown: Any) -> Any:
@@ -90,6 +127,12 @@ def broken_case(case: Any, change: Any) -> Any:
         ("the samples as one segment", "no_sample_sees_another", "changes the logits of another"),
         ("no dummy image", "rows_without_images_train", "do not run without an image"),
         ("images in another order", "a_batch_answers_as_one_by_one", "The answers"),
+        ("asks the GPU", "a_gpu_computes_a_row", "forward fails: .* needs a value"),
+        ("copies to the host", "a_gpu_computes_a_row", "forward fails: .* from the GPU to the host"),
+        ("positions on the host", "a_gpu_computes_a_row", "forward fails: .*device"),
+        ("a head in fp32", "a_gpu_computes_a_row", "forward fails: .*dtype"),
+        ("segment by segment", "a_gpu_computes_a_row", "without a varlen kernel"),
+        ("images on the host", "a_gpu_answers", "generate fails: .*device"),
     ],
 )
 def test_a_check_finds_the_slip_it_is_for(change: str, check: str, words: str) -> None:
