@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 
 from benchmarks.rows import Row
-from components.evaluation.benchmarks.sample_images import Picture
-from components.evaluation.generation.answerer import Question
-from components.evaluation.generation.generation_batches import batches
-from components.evaluation.generation.generator import Encoded, Generator, PromptEncoder
-from components.evaluation.profiles.profile_catalog import Decoding
 from mantis.config.model_settings import ModelSettings
+from mantis.generation.answerer import Question
+from mantis.generation.decoding import Decoding
+from mantis.generation.generation_batches import batches
+from mantis.generation.generator import Encoded, Generator, PromptEncoder
+from mantis.generation.sample_images import Picture
 from mantis.models.conversation import ImageSize
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family

@@ -15,10 +15,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from benchmarks.evaluation import ASKED, COLOURS, NEW_TOKENS, QUESTIONS, short_questions
 from benchmarks.rows import Row
 from benchmarks.tiny_chat_model import build_tiny_chat_model
-from components.evaluation.generation.answerer import PreparedQuestion, Question
-from components.evaluation.generation.chat_generator import ChatGenerator, open_chat_model
-from components.evaluation.profiles.profile_catalog import Decoding
 from mantis.config.evaluation_settings import EvaluationSettings
+from mantis.generation.answerer import PreparedQuestion, Question
+from mantis.generation.chat_generator import ChatGenerator, open_chat_model
+from mantis.generation.decoding import Decoding
 from mantis.models.conversation import IMAGE_MARK
 
 logger = logging.getLogger(__name__)

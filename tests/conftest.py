@@ -19,6 +19,7 @@ pytest_plugins = [
         "own_benchmark",
         "recipes",
         "reporting",
+        "serving",
         "stores",
         "training",
         "trainjobs",

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark
-from components.evaluation.benchmarks.sample_images import Picture
 from components.evaluation.evaluator import question_of
-from components.evaluation.generation.answerer import Question
-from components.evaluation.generation.chat_messages import data_uri, encoded_picture, openai_request
 from components.evaluation.readers.benchmark_reader import BenchmarkSample
 from mantis.config.evaluation_settings import EvaluationSettings
 from mantis.errors import InputError
+from mantis.generation.answerer import Question
+from mantis.generation.chat_messages import data_uri, encoded_picture, openai_request
+from mantis.generation.sample_images import Picture
 from mantis.progress import Progress
 from mantis.store.base import concurrently
 

@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from components.evaluation.benchmarks.sample_images import Picture, grey_picture
 from components.evaluation.readers.benchmark_reader import BenchmarkSample
+from mantis.generation.sample_images import Picture, grey_picture
 
 Condition = Literal["actual", "blind", "shuffled"]
 

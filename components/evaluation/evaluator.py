@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from components.evaluation.aggregate import marked_as_sample, score_rows, summarize
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark
 from components.evaluation.benchmarks.image_merge import merged
-from components.evaluation.benchmarks.sample_images import Picture
 from components.evaluation.controls import Condition, shown
 from components.evaluation.gallery import gallery
-from components.evaluation.generation.answerer import REFUSED, EvaluatedModel, Question
-from components.evaluation.generation.response_cache import Answered, ResponseCache
 from components.evaluation.readers.benchmark_reader import BenchmarkSample, Missing
 from components.evaluation.scoring.score_response import score_response
 from mantis.artifacts.manifest import Number
 from mantis.artifacts.responses import Response, put_responses
 from mantis.config.evaluation_settings import EvaluationSettings
 from mantis.errors import EvaluationError
+from mantis.generation.answerer import REFUSED, AnsweringModel, Question
+from mantis.generation.cache.response_cache import Answered, ResponseCache
+from mantis.generation.sample_images import Picture
 from mantis.progress import Progress
 from mantis.runs.step_runner import Run
 from mantis.schema_versions import Form, versioned
@@ -37,7 +37,7 @@ class Evaluation:
     samples: Sequence[BenchmarkSample]
     missing: Sequence[Missing]
     drawn_from: Mapping[str, int] | None = None  # if `samples` are a random part: all samples of each skill
-    model: EvaluatedModel
+    model: AnsweringModel
 
     def make(self, prefix: str) -> dict[str, Number]:
         """Write responses/, scores.json and gallery.json under `prefix`. Returns the numbers for the manifest.
@@ -104,7 +104,12 @@ class Evaluation:
         ]
         progress = Progress(label=self.benchmark.title, total=len(questions), unit="answers")
         asking = ResponseCache(
-            run=self.run, benchmark=self.benchmark, decoding=self.benchmark.resolved.decoding, model=self.model
+            store=self.run.store,
+            settings=self._settings,
+            questions=self.benchmark.name,
+            title=self.benchmark.title,
+            decoding=self.benchmark.resolved.decoding,
+            model=self.model,
         )
         answered = asking.responses(questions, progress.advance)
         responses: dict[Condition, list[Response]] = {name: [] for name in views}

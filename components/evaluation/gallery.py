@@ -7,9 +7,9 @@ from io import BytesIO
 from typing import Any
 
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark
-from components.evaluation.benchmarks.sample_images import Picture
 from components.evaluation.readers.benchmark_reader import BenchmarkSample
 from mantis.artifacts.responses import Response
+from mantis.generation.sample_images import Picture
 from mantis.images.formats import open_image
 
 EACH = 2

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from components.evaluation.aggregate import OVERALL
 from components.evaluation.generation.answer_loss import ReferenceAnswer, answer_losses
-from components.evaluation.generation.generator import load_generator
-from components.evaluation.generation.workers import devices
-from components.evaluation.profiles.profile_catalog import Decoding
 from components.evaluation.readers.benchmark_reader import BenchmarkSample
-from components.evaluation.readers.benchmark_source import local_copy
 from mantis.artifacts.held_out import HELD_OUT, HeldOutScore, held_out_scores_content
 from mantis.artifacts.manifest import Manifest, Number
 from mantis.artifacts.scores import Score
+from mantis.generation.decoding import Decoding
+from mantis.generation.generator import load_generator
+from mantis.generation.workers import devices
 from mantis.progress import track
 from mantis.runs.step_runner import Run
 from mantis.schema_versions import Form, load_rows
+from mantis.store.opening import local_copy
 
 
 def put_held_out_scores(

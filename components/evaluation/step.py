@@ -10,8 +10,6 @@ from components.evaluation.benchmarks.benchmark_catalog import (
     load_benchmark,
 )
 from components.evaluation.benchmarks.benchmark_mirror import check_mirrors
-from components.evaluation.generation.answerer import EvaluatedModel
-from components.evaluation.generation.evaluated_models import FamilyModel
 from components.evaluation.readers import held_out_reader
 from components.evaluation.readers.benchmark_source import BenchmarkSource, open_benchmark_source
 from components.evaluation.stratified_sample import population, stratified
@@ -20,6 +18,8 @@ from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.manifest import Manifest, Number
 from mantis.artifacts.source_names import GENERATED, MIRROR
 from mantis.errors import ConfigError
+from mantis.generation.answerer import AnsweringModel
+from mantis.generation.answering_models import FamilyModel
 from mantis.runs.step_runner import Run, StepSpec, failure_recorded, run_step
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def evaluate(run: Run, benchmark: str, model: Manifest) -> Manifest:
 
 
 def evaluate_model(
-    run: Run, benchmark: str, model: EvaluatedModel, *, described_by: dict[str, Any] | None = None
+    run: Run, benchmark: str, model: AnsweringModel, *, described_by: dict[str, Any] | None = None
 ) -> Manifest:
     """Evaluate any `model` on `benchmark`: responses, scores and gallery. Responses in the store are reused.
 
@@ -146,7 +146,7 @@ def evaluate_model(
         return run_step(run, task, work)
 
 
-def _described(run: Run, benchmark: str, model: EvaluatedModel, opened: ExitStack) -> tuple[Benchmark, BenchmarkSource]:
+def _described(run: Run, benchmark: str, model: AnsweringModel, opened: ExitStack) -> tuple[Benchmark, BenchmarkSource]:
     """The benchmark with its profile, and the source of its samples, open until `opened` ends."""
     if benchmark == HELD_OUT:
         mixture, rows = held_out_reader.held_out_mixture(run.store, model.manifest)

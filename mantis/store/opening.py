@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from mantis.errors import ConfigError
-from mantis.store.base import ObjectStore
+from mantis.store.base import ObjectStore, download_tree
 from mantis.store.local import LocalStore
 
 
@@ -30,3 +30,11 @@ def open_store(url: str) -> ObjectStore:
 def default_store_url() -> str:
     """MANTIS_STORE, or the folder .mantis where the command was started."""
     return os.environ.get("MANTIS_STORE") or (Path.cwd() / ".mantis").as_uri()
+
+
+def local_copy(store: ObjectStore, prefix: str, temporary: Path) -> Path:
+    """A folder with the objects under `prefix`: the local store's own folder, else a copy below `temporary`."""
+    if isinstance(store, LocalStore):
+        return store.root / prefix
+    download_tree(store, prefix, temporary / prefix)
+    return temporary / prefix

@@ -72,7 +72,8 @@ def _lies_in(store: ObjectStore) -> bool:
     return isinstance(store, LocalStore) and database_folder(store) is not None
 
 
-def _client(store: ObjectStore) -> Any:
+def mlflow_client(store: ObjectStore) -> Any:
+    """A client of the MLflow of `store`: mlflow.MlflowClient, which has no type hints."""
     from mlflow import MlflowClient
 
     folder = database_folder(store)
@@ -103,7 +104,7 @@ def open_tracked_run(run: Run) -> TrackedRun:
     from mlflow.exceptions import MlflowException
 
     try:
-        client = _client(run.store)
+        client = mlflow_client(run.store)
         experiment = _experiment(client, run)
         run_id = _known(client, experiment, run) or _created(client, experiment, run)
         for tag, value in _tags(run).items():
@@ -122,7 +123,7 @@ def open_tracked_run(run: Run) -> TrackedRun:
 
 def find_tracked_run(run: Run) -> TrackedRun | None:
     """Find the MLflow run of `run` without changing it; None if it does not exist. Errors of MLflow's client pass."""
-    client = _client(run.store)
+    client = mlflow_client(run.store)
     experiment = _experiment(client, run)
     found = _known(client, experiment, run)
     folder = database_folder(run.store)

@@ -72,11 +72,17 @@ complete_run = _completing(_runs)
 complete_benchmark = _completing(_benchmarks)
 complete_subset = _completing(_subsets)
 complete_model = _completing(_models)
+complete_asked_model = _completing(lambda ctx: [*_models(ctx), *_runs(ctx)])
 complete_field = _completing(_fields)
 complete_family = _completing(lambda _: family_names())
 
 RECIPE_HELP = "The name of a shipped recipe, a YAML file, or a store URL."
 FAMILY_HELP = f"A model family: {', '.join(family_names())}."
+
+MODEL_HELP = (
+    "A run, a registered model (its name or models:/NAME@ALIAS), a model of the store, a fetched model, or a folder "
+    "or URL of a model that transformers loads."
+)
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE_HELP, autocompletion=complete_recipe)]
 RunId = Annotated[
@@ -85,6 +91,12 @@ RunId = Annotated[
 BenchmarkName = Annotated[
     str,
     typer.Argument(help="A benchmark. `mantis benchmark list` shows them.", autocompletion=complete_benchmark),
+]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help=MODEL_HELP, autocompletion=_completing(lambda ctx: [*_models(ctx), *_runs(ctx)])
+    ),
 ]
 Changes = Annotated[
     list[str] | None,

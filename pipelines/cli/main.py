@@ -16,6 +16,7 @@ from pipelines.cli.commands import (
     pipeline_commands,
     recipe_commands,
     run_commands,
+    serving_commands,
     train_commands,
     upkeep_commands,
 )
@@ -94,6 +95,8 @@ for command, epilog in upkeep_commands.COMMANDS.items():
     app.command(rich_help_panel=UPKEEP, epilog=epilog)(command)
 app.command(rich_help_panel=UPKEEP, epilog=job_commands.EXAMPLES)(job_commands.job)
 _noun(data_commands.data, "data", THINGS)
+for command, epilog in serving_commands.COMMANDS.items():
+    model_commands.model.command(epilog=epilog)(command)
 _noun(model_commands.model, "model", THINGS)
 _noun(benchmark_commands.benchmark, "benchmark", THINGS)
 _noun(recipe_commands.recipe, "recipe", THINGS)

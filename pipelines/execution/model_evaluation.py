@@ -15,24 +15,20 @@ from components.evaluation.readers.benchmark_source import open_benchmark_source
 from components.evaluation.step import check_benchmarks, evaluate_model
 from components.evaluation.stratified_sample import stratified
 from components.reporting.step import report
-from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.manifest import Manifest, commit_manifest, read_manifest
 from mantis.artifacts.source_names import GENERATED, MIRROR
-from mantis.artifacts.store_addresses import key_below
 from mantis.config.model_settings import ModelSettings
 from mantis.config.recipe import Recipe, parse_recipe
 from mantis.errors import ConfigError
 from mantis.hashing import fingerprint
-from mantis.models.weights.catalog import published_base, published_bases
-from mantis.models.weights.mirror import mirror_of
-from mantis.runs.step_runner import Run, open_run, record_existing
+from mantis.runs.step_runner import Run, record_existing
 from mantis.store.base import ObjectStore
 from pipelines.execution.own_benchmarks import with_own_benchmarks
 from pipelines.execution.preflight import check_name, keep_recipe
-from pipelines.execution.resolve import fitting, published_recipe, resolve_run
+from pipelines.execution.resolve import fitting, resolve_run
 
 if TYPE_CHECKING:
-    from components.evaluation.generation.answerer import EvaluatedModel
+    from mantis.generation.answerer import AnsweringModel
 
 CHANGEABLE = ("evaluation.", "seed")  # what --set may change: a model to evaluate has no other settings
 LONGEST_NAME = 40  # characters of a model's name in the name of a run
@@ -49,44 +45,8 @@ class EvaluationRequest:
     name: str = ""
 
 
-def find_model_to_evaluate(store: ObjectStore, address: str) -> "EvaluatedModel":
-    """Find the model at `address`.
-
-    - A model that a run converted, or that was imported: a key or URI of the store, or its folder. It is asked as in a
-      run, with the prompts of its family.
-    - Fetched weights, by name.
-    - Any other folder or URL of a model that transformers loads.
-
-    Raises:
-        ConfigError: there is no such model, or its run is gone.
-        InputError: the folder holds no model, or the named weights were not fetched.
-    """
-    from components.evaluation.generation.evaluated_models import ChatModel, FamilyModel, model_in_folder
-
-    if address in published_bases():
-        return ChatModel(manifest=mirror_of(store, published_base(address)))
-    folder = Path(address).expanduser()
-    here = str(folder.resolve()) if folder.is_dir() else address
-    stored = next((found for name in (address, here) if (found := _stored(store, name)) is not None), None)
-    if stored is None:
-        if not folder.is_dir() and "://" not in address:
-            raise ConfigError(
-                f"{address!r} is neither a folder nor a model in {store.url}.",
-                remedy="Name the folder of a model, or a model of the store. `mantis status RUN` shows its address.",
-            )
-        return model_in_folder(here)
-    if stored.kind is ArtifactKind.SOURCE:
-        return ChatModel(manifest=stored)
-    if stored.kind is not ArtifactKind.MODEL:
-        raise ConfigError(
-            f"{address!r} is a {stored.kind.value}, not a model.",
-            remedy="Name the result of a run's step `convert`, which `mantis status RUN` shows.",
-        )
-    return FamilyModel(manifest=stored, settings=_settings_of(store, stored))
-
-
 def evaluate_on(
-    store: ObjectStore, model: "EvaluatedModel", title: str, request: EvaluationRequest
+    store: ObjectStore, model: "AnsweringModel", title: str, request: EvaluationRequest
 ) -> tuple[Run, list[Manifest]]:
     """Evaluate `model` on every benchmark, and write a report. Results and responses in the store are reused.
 
@@ -97,7 +57,7 @@ def evaluate_on(
         InputError: samples of a benchmark are not there.
         EvaluationError: the model cannot answer.
     """
-    from components.evaluation.generation.evaluated_models import FamilyModel
+    from mantis.generation.answering_models import FamilyModel
 
     settings = model.settings if isinstance(model, FamilyModel) else None
     recipe = recipe_of(store, title, request, settings)
@@ -176,18 +136,6 @@ def recipe_of(
     text = yaml.safe_dump(raw)
     overrides = with_own_benchmarks(text, request.overrides, store)
     return parse_recipe(text, origin="the command's options", overrides=overrides)
-
-
-def _stored(store: ObjectStore, address: str) -> Manifest | None:
-    key = key_below(store.url, address)
-    return None if "://" in key or key.startswith("/") else read_manifest(store, key.strip("/"))
-
-
-def _settings_of(store: ObjectStore, model: Manifest) -> ModelSettings:
-    """The settings that write the prompts of a model: those of the run that made it, else of its family's recipe."""
-    if model.made_by.run:
-        return open_run(model.made_by.run, store.url).recipe.model
-    return resolve_run(published_recipe(str(model.summary["family"])), {}, "")[1].model
 
 
 def _recipe_for_each_benchmark(recipe: Recipe, source: str) -> list[Recipe]:

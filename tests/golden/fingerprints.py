@@ -16,14 +16,14 @@ from components.conversion import step as conversion_step
 from components.data import step as data_step
 from components.evaluation import step as evaluation_step
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
-from components.evaluation.generation.evaluated_models import FamilyModel
-from components.evaluation.generation.response_cache import ResponseCache
 from components.reporting import step as reporting_step
 from components.training import step as training_step
 from mantis import synthetic
 from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.manifest import File, MadeBy, Manifest, commit_manifest
 from mantis.config.recipe import Recipe
+from mantis.generation.answering_models import FamilyModel
+from mantis.generation.cache.response_cache import ResponseCache
 from mantis.hashing import fingerprint, sha256_bytes
 from mantis.models.weights.catalog import named_bases
 from mantis.runs.arms import write_arms
@@ -143,7 +143,14 @@ def _all_steps(run: Run, found: dict[str, str]) -> None:
 def _responses(run: Run, benchmark: str, model: Manifest) -> str:
     described = load_benchmark(benchmark, profile=run.recipe.evaluation.profile, family=run.recipe.model.family)
     family = FamilyModel(manifest=model, settings=run.recipe.model)
-    asking = ResponseCache(run=run, benchmark=described, decoding=described.resolved.decoding, model=family)
+    asking = ResponseCache(
+        store=run.store,
+        settings=run.recipe.evaluation,
+        questions=described.name,
+        title=described.title,
+        decoding=described.resolved.decoding,
+        model=family,
+    )
     return asking.prefix.rpartition("/")[2]
 
 

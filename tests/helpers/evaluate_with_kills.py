@@ -14,21 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from components.evaluation import evaluator  # noqa: F401  (torch, imported once for all lives)
-from components.evaluation.generation.answerer import EvaluatedModel
 from components.evaluation.generation.chat_endpoint import OpenEndpoint
-from components.evaluation.generation.chat_generator import ChatGenerator
-from components.evaluation.generation.evaluated_models import FamilyModel, model_behind, model_in_folder
-from components.evaluation.generation.generator import Generator
+from components.evaluation.generation.endpoint_model import model_behind
 from components.evaluation.step import evaluate, evaluate_model
 from mantis.artifacts.manifest import load_manifest
 from mantis.config.recipe import parse_recipe
+from mantis.generation.answerer import AnsweringModel
+from mantis.generation.answering_models import FamilyModel, model_in_folder
+from mantis.generation.chat_generator import ChatGenerator
+from mantis.generation.generator import Generator
 from mantis.runs.step_runner import Run
 from mantis.store.opening import open_store
 
 QUESTIONS_BEFORE_THE_LAST_KILL = {True: 100, False: 30}  # with controls 178 are asked, without 60
 
 
-def model_at(run: Run, address: str) -> EvaluatedModel:
+def model_at(run: Run, address: str) -> AnsweringModel:
     if "://" in address:
         return model_behind(address, "some-model", fields={}, concurrency=4)
     if Path(address).is_dir():
@@ -36,7 +37,7 @@ def model_at(run: Run, address: str) -> EvaluatedModel:
     return FamilyModel(manifest=load_manifest(address), settings=run.recipe.model)
 
 
-def live(run: Run, model: EvaluatedModel, asked: Path) -> None:
+def live(run: Run, model: AnsweringModel, asked: Path) -> None:
     """One life: evaluates, and notes in `asked` each question that it begins to answer."""
 
     def note(questions: Any) -> None:
@@ -46,13 +47,13 @@ def live(run: Run, model: EvaluatedModel, asked: Path) -> None:
 
     family, chat, request = Generator._generate, ChatGenerator._generate, OpenEndpoint._respond
 
-    def noted_family(self: Any, inputs: Any) -> Any:
+    def noted_family(self: Any, inputs: Any, rows: Any = ()) -> Any:
         note(inputs.questions)
-        return family(self, inputs)
+        return family(self, inputs, rows)
 
-    def noted_chat(self: Any, batch: Any, inputs: Any) -> Any:
+    def noted_chat(self: Any, batch: Any, inputs: Any, rows: Any = ()) -> Any:
         note([each.question for each in batch])
-        return chat(self, batch, inputs)
+        return chat(self, batch, inputs, rows)
 
     def noted_request(self: Any, question: Any) -> Any:
         note([question])
@@ -67,7 +68,7 @@ def live(run: Run, model: EvaluatedModel, asked: Path) -> None:
         evaluate_model(run, "demo-multi", model)
 
 
-def fork(run: Run, model: EvaluatedModel, asked: Path) -> int:
+def fork(run: Run, model: AnsweringModel, asked: Path) -> int:
     child = os.fork()
     if child:
         return child

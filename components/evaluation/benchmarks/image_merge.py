@@ -7,8 +7,8 @@ from functools import partial
 
 from PIL import Image
 
-from components.evaluation.benchmarks.sample_images import MAX_IMAGE_PIXELS, Picture
 from mantis.errors import EvaluationError
+from mantis.generation.sample_images import MAX_IMAGE_PIXELS, Picture
 from mantis.hashing import fingerprint
 from mantis.images.formats import open_image
 from mantis.models.conversation import IMAGE_MARK, ImageSize

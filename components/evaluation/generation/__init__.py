@@ -1,1 +1,1 @@
-"""Generates a model's responses in batches, and caches each batch when it is done."""
+"""Asks a model behind an OpenAI-compatible address, and computes the loss of reference answers."""

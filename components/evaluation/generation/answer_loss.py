@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import cross_entropy
 
-from components.evaluation.benchmarks.sample_images import Picture
-from components.evaluation.generation.generator import Generator
+from mantis.generation.generator import Generator
+from mantis.generation.sample_images import Picture
 from mantis.models.conversation import Conversation, Turn
 from mantis.models.family import IGNORE
 

@@ -18,12 +18,12 @@ from typing import Any
 import urllib3
 from urllib3.exceptions import HTTPError, InvalidHeader
 
-from components.evaluation.generation.answerer import PreparedQuestion, Question
-from components.evaluation.generation.chat_messages import data_uri, openai_request
-from components.evaluation.generation.generation_batches import Cost
-from components.evaluation.profiles.profile_catalog import Decoding
 from mantis.config.evaluation_settings import EvaluationSettings
 from mantis.errors import EvaluationError
+from mantis.generation.answerer import PreparedQuestion, Question
+from mantis.generation.chat_messages import data_uri, openai_request
+from mantis.generation.decoding import Decoding
+from mantis.generation.generation_batches import Cost
 
 logger = logging.getLogger(__name__)
 

@@ -12,24 +12,9 @@ from components.evaluation.profiles.image_layouts import ImageLayout
 from components.evaluation.profiles.prompt_template import ProfileData, Prompt
 from mantis.config.evaluation_settings import DEFAULT_PROFILE
 from mantis.errors import ConfigError, did_you_mean
+from mantis.generation.decoding import Decoding
 
 PROFILES = Path(__file__).with_name("profiles.yaml")
-END_OF_TEXT = "end-of-text"  # in `stop`: the token that ends a text of the tokenizer
-
-
-class Decoding(ProfileData):
-    """How a response is generated, always greedily.
-
-    `stop` lists ends of a response beside the end of an answer: END_OF_TEXT, or a token of the vocabulary.
-    """
-
-    max_new_tokens: Annotated[int, Field(ge=1)]
-    stop: tuple[str, ...] = ()
-
-    @property
-    def shown(self) -> str:
-        """The decoding as published results state it."""
-        return f"greedy {self.max_new_tokens}"
 
 
 class FamilyValues(ProfileData):

@@ -10,7 +10,6 @@ from typing import Any
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark
 from components.evaluation.benchmarks.guesses import valid_answers
 from components.evaluation.benchmarks.prompts import make_prompt
-from components.evaluation.benchmarks.sample_images import Picture, file_picture, spooled_picture
 from components.evaluation.benchmarks.samples import BenchmarkRow, RowError, parse_row
 from components.evaluation.readers import (
     json_list_reader,
@@ -23,6 +22,7 @@ from components.evaluation.readers import (
 from components.evaluation.readers.raw import Raw
 from components.evaluation.scoring.targets import Target
 from mantis.errors import InputError
+from mantis.generation.sample_images import Picture, file_picture, spooled_picture
 from mantis.hashing import fingerprint, sha256_file
 from mantis.progress import Progress
 from mantis.store.base import concurrently

@@ -16,9 +16,8 @@ from mantis.artifacts.layout import mirrored_files
 from mantis.artifacts.manifest import Manifest
 from mantis.artifacts.source_names import GENERATED, MIRROR
 from mantis.config.recipe import Recipe
-from mantis.store.base import ObjectStore, download_tree
-from mantis.store.local import LocalStore
-from mantis.store.opening import open_store
+from mantis.store.base import ObjectStore
+from mantis.store.opening import local_copy, open_store
 
 logger = logging.getLogger(__name__)
 
@@ -59,14 +58,6 @@ def open_benchmark_source(
             yield _mirrored(find_mirror(store, benchmark), store, benchmark, root, pictures)
         else:
             yield _given(_folder(named, benchmark.name, root), benchmark, root, pictures)
-
-
-def local_copy(store: ObjectStore, prefix: str, temporary: Path) -> Path:
-    """A folder with the objects under `prefix`: the local store's own folder, else a copy below `temporary`."""
-    if isinstance(store, LocalStore):
-        return store.root / prefix
-    download_tree(store, prefix, temporary / prefix)
-    return temporary / prefix
 
 
 def read_and_log(folder: Path, benchmark: Benchmark, *, spool: Path, pictures: bool = True) -> Samples:

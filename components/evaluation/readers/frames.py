@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.evaluation.benchmarks.sample_images import MAX_IMAGE_PIXELS
+from mantis.generation.sample_images import MAX_IMAGE_PIXELS
 from mantis.images.video import decode_frames
 
 Bound = tuple[float, float] | None  # seconds of a clip in its video

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark, Fields, Skill
-from components.evaluation.benchmarks.sample_images import spooled_picture
 from components.evaluation.profiles.prompt_template import Prompt
 from components.evaluation.readers.benchmark_reader import BenchmarkSample, Missing, Samples
 from components.evaluation.readers.benchmark_source import BenchmarkSource
@@ -19,6 +18,7 @@ from mantis.artifacts.held_out import BENCHMARK, HeldOutRow, held_out_rows, mixt
 from mantis.artifacts.manifest import Manifest
 from mantis.config.evaluation_settings import DEFAULT_PROFILE
 from mantis.errors import InputError
+from mantis.generation.sample_images import spooled_picture
 from mantis.models.conversation import IMAGE_MARK
 from mantis.progress import Progress
 from mantis.store.base import ObjectStore

@@ -18,8 +18,8 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from components.evaluation.benchmarks.sample_images import MAX_IMAGE_BYTES
 from mantis.errors import InputError
+from mantis.generation.sample_images import MAX_IMAGE_BYTES
 
 LEAST = 2  # trailing parts of a path that must fit
 MAX_VIDEO_BYTES = 8 << 30

@@ -15,6 +15,7 @@ from mantis.errors import ConfigError
 from mantis.schema_versions import Form, load_rows
 from mantis.store.base import ObjectStore
 from pipelines.cli.arguments import (
+    MODEL_HELP,
     AsJson,
     Changes,
     Name,
@@ -29,7 +30,7 @@ from pipelines.cli.commands.benchmark_commands import show_scores
 from pipelines.cli.console import note, show, show_json
 
 if TYPE_CHECKING:
-    from components.evaluation.generation.answerer import EvaluatedModel
+    from mantis.generation.answerer import AnsweringModel
 
 EXAMPLES = examples(
     "mantis evaluate FOLDER --benchmark mantis-eval --benchmark blink",
@@ -70,7 +71,7 @@ def evaluate(
         str,
         typer.Argument(
             metavar="[MODEL]",
-            help="A folder or URL of a model that transformers loads, a model of the store, or a fetched model.",
+            help=MODEL_HELP,
             autocompletion=complete_model,
         ),
     ] = "",
@@ -127,21 +128,21 @@ def evaluate(
 
 def _model(
     store: ObjectStore, address: str, endpoint: str, served: str, request: list[str] | None, concurrency: int
-) -> "EvaluatedModel":
+) -> "AnsweringModel":
     if bool(endpoint) != bool(served) or bool(endpoint) == bool(address):
         raise ConfigError(
             "A model is missing, or two are named.",
             remedy="Name a folder or a model of the store. Or name --endpoint URL together with --model NAME.",
         )
     if endpoint:
-        from components.evaluation.generation.evaluated_models import model_behind
+        from components.evaluation.generation.endpoint_model import model_behind
 
         return model_behind(endpoint, served, fields=_fields(request), concurrency=concurrency)
     if request:
         raise ConfigError("--request is for an endpoint.", remedy="Leave it out, or name --endpoint URL.")
-    from pipelines.execution.model_evaluation import find_model_to_evaluate
+    from pipelines.models.find_model import find_model
 
-    return find_model_to_evaluate(store, address)
+    return find_model(store, address)
 
 
 def _fields(request: list[str] | None) -> dict[str, Any]:

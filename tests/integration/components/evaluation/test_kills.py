@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from components.evaluation.generation.chat_endpoint import GROUP
-from components.evaluation.generation.evaluated_models import model_behind, model_in_folder
+from components.evaluation.generation.endpoint_model import model_behind
 from components.evaluation.step import evaluate, evaluate_model
 from mantis.artifacts.manifest import Manifest, save_manifest
 from mantis.artifacts.store_addresses import key_of
+from mantis.generation.answering_models import model_in_folder
 from mantis.runs.step_runner import Run
 from mantis.store.base import ObjectStore
 from tests.helpers.openai_server import openai_server

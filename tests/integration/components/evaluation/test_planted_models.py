@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from components.evaluation.generation.generator import load_generator
-from components.evaluation.profiles.profile_catalog import Decoding
 from mantis.artifacts.manifest import Manifest
 from mantis.errors import EvaluationError
+from mantis.generation.decoding import Decoding
+from mantis.generation.generator import load_generator
 from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore
 from tests.helpers.planted_code import Planted, plant_module

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from components.data.step import assemble, prepare
-from components.evaluation.generation.generator import Generator
 from components.evaluation.scoring.score_response import score_response
 from components.evaluation.scoring.targets import Target
 from components.evaluation.step import evaluate, resolve_benchmarks
@@ -17,6 +16,7 @@ from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.manifest import MadeBy, Manifest, commit_manifest
 from mantis.config.recipe import Recipe
 from mantis.errors import InputError
+from mantis.generation.generator import Generator
 from mantis.models.conversation import Conversation, ImageSize, Turn
 from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from components.evaluation.benchmarks.sample_images import Picture
-from components.evaluation.generation.answerer import Question
 from components.evaluation.generation.chat_endpoint import KEY, OpenEndpoint
-from components.evaluation.generation.evaluated_models import model_behind
-from components.evaluation.profiles.profile_catalog import Decoding
+from components.evaluation.generation.endpoint_model import model_behind
 from mantis.config.evaluation_settings import EvaluationSettings
 from mantis.errors import ConfigError, EvaluationError
+from mantis.generation.answerer import Question
+from mantis.generation.decoding import Decoding
+from mantis.generation.sample_images import Picture
 from mantis.models.conversation import ImageSize
 from tests.helpers.openai_server import OpenAIServer, answer_to, openai_server
 

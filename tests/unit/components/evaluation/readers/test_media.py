@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from components.evaluation.benchmarks.sample_images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, spooled_picture
 from components.evaluation.readers.media import Media, MediaError
 from components.evaluation.readers.mvbench_reader import frames_of_video
 from mantis.config.data_settings import DataSettings
+from mantis.generation.sample_images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, spooled_picture
 from tests.fixtures.data import encoded
 
 

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from transformers import Idefics2ForConditionalGeneration, Idefics2ImageProcessor, PreTrainedTokenizerFast
 
-from components.evaluation.benchmarks.sample_images import Picture
-from components.evaluation.generation.answerer import Question
-from components.evaluation.generation.generator import PromptEncoder
 from mantis.config.model_settings import FromScratch, ImageSettings, ModelSettings
+from mantis.generation.answerer import Question
+from mantis.generation.generator import PromptEncoder
+from mantis.generation.sample_images import Picture
 from mantis.images.preprocessing import MAX_ENLARGED, at_least, decode
 from mantis.models.conversation import ImageSize
 from mantis.models.families.idefics2.model import image_features

@@ -3,14 +3,18 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from components.evaluation.benchmarks.sample_images import Picture
-from components.evaluation.generation.generation_batches import Cost, batches
-from components.evaluation.profiles.profile_catalog import Decoding
 from mantis.artifacts.manifest import Manifest
 from mantis.config.evaluation_settings import EvaluationSettings
+from mantis.generation.decoding import Decoding
+from mantis.generation.generation_batches import Cost, batches
+from mantis.generation.sample_images import Picture
+from mantis.models.conversation import Turn
 from mantis.store.base import ObjectStore
+
+if TYPE_CHECKING:
+    from mantis.generation.live_rows import LiveRow, Reply
 
 REFUSED = "refused"  # reason of a sample that the model's service refuses to answer
 
@@ -19,13 +23,21 @@ REFUSED = "refused"  # reason of a sample that the model's service refuses to an
 class Question:
     """One question: the user's turn, its images, and the answers that are allowed (empty: any text).
 
-    `prompt` holds an `<image>` mark for each image, in order.
+    `history` holds the turns before it, and `system` the text before them; empty keeps the model's own. The turns of
+    `history` and `prompt` hold an `<image>` mark for each of `pictures`, in order.
     """
 
     id: str
     prompt: str
     pictures: tuple[Picture, ...]
-    allowed: tuple[str, ...]
+    allowed: tuple[str, ...] = ()
+    history: tuple[Turn, ...] = ()
+    system: str = ""
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The whole conversation. The last turn is the user's."""
+        return (*self.history, Turn(role="user", content=self.prompt))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +61,19 @@ class Answerer(Protocol[Asked]):
         Raises:
             EvaluationError: the model cannot answer at all.
         """
+        ...
+
+
+class LiveAnswerer(Answerer[Asked], Protocol[Asked]):
+    """A model on one device whose responses can be read while they grow."""
+
+    @property
+    def context(self) -> int:
+        """The number of tokens that the model was made for: a prompt and its response."""
+        ...
+
+    def reply(self, batch: Sequence[Asked], rows: Sequence["LiveRow"]) -> list["Reply"]:
+        """Answer one batch while its rows follow: the text that `answer` gives, up to each row's own limits."""
         ...
 
 
@@ -76,8 +101,16 @@ class OpenModel(Protocol[AnyPrepared]):
         ...
 
 
-class EvaluatedModel(Protocol):
-    """A model to evaluate, before its files are read.
+class OpenLiveModel(OpenModel[AnyPrepared], Protocol[AnyPrepared]):
+    """A model whose files are at hand, and that answers on this machine."""
+
+    def load(self, device: str) -> LiveAnswerer[AnyPrepared]:
+        """As in OpenModel."""
+        ...
+
+
+class AnsweringModel(Protocol):
+    """A model that is asked, before its files are read.
 
     `manifest` names the model in the store: the weights themselves, or a folder or a service outside. `restricts` tells
     whether answers can be restricted to valid ones, as controls need it.

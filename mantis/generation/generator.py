@@ -14,18 +14,20 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrainedTokenizerFast
 
-from components.evaluation.benchmarks.sample_images import Picture
-from components.evaluation.generation.allowed_answers import only_allowed
-from components.evaluation.generation.answerer import PreparedQuestion, Question, batches_by_cost
-from components.evaluation.generation.generation_batches import Cost
-from components.evaluation.generation.workers import devices
-from components.evaluation.profiles.profile_catalog import END_OF_TEXT, Decoding
 from mantis.config.evaluation_settings import EvaluationSettings
 from mantis.config.model_settings import ModelSettings
-from mantis.errors import EvaluationError
-from mantis.models.conversation import Conversation, Turn
+from mantis.errors import EvaluationError, InputError
+from mantis.generation.allowed_answers import only_allowed
+from mantis.generation.answerer import PreparedQuestion, Question, batches_by_cost
+from mantis.generation.decoding import END_OF_TEXT, Decoding
+from mantis.generation.generation_batches import Cost
+from mantis.generation.live_rows import LiveRow, Reply, RowFollower, context_of, response_text
+from mantis.generation.sample_images import Picture
+from mantis.generation.workers import devices
+from mantis.models.conversation import Conversation
 from mantis.models.family import Family, Processor
 from mantis.models.packed_batch import Pixels, joined
+from mantis.models.processing.chat_templates import load_chat_template
 from mantis.models.registry import family
 
 AHEAD = 2  # batches whose images are decoded while the model generates
@@ -57,10 +59,20 @@ class PromptEncoder:
     processor: Processor
 
     def encode(self, question: Question) -> Encoded:
-        """Encode the prompt, with expanded image tokens, and compute its cost."""
-        turn = Turn(role="user", content=question.prompt)
+        """Encode the conversation, with expanded image tokens, and compute its cost.
+
+        Raises:
+            InputError: the marks and images of the conversation differ in number, or the model has no place for its
+                system text.
+        """
+        prompt = self.processor.settings.prompt
+        if question.system and not load_chat_template(prompt).takes_system:
+            raise InputError(
+                f"The chat template {prompt!r} of this model has no place for a system text.",
+                remedy="Leave the system text out, or write it into the question.",
+            )
         sizes = tuple(picture.size for picture in question.pictures)
-        conversation = Conversation(id=question.id, turns=(turn,), sizes=sizes)
+        conversation = Conversation(id=question.id, system=question.system, turns=question.turns, sizes=sizes)
         tokens = self.processor.encode_prompt(conversation)
         patches = self.processor.sample_patches(sizes)
         first = question.pictures[0].sha256 if question.pictures else ""
@@ -114,21 +126,35 @@ class Generator:
             while waiting:
                 yield self._generate(waiting.popleft().result())
 
+    @property
+    def context(self) -> int:
+        """The number of tokens that the model was made for: a prompt and its response."""
+        return context_of(self.model)
+
+    def reply(self, batch: Sequence[Encoded], rows: Sequence[LiveRow]) -> list[Reply]:
+        """Answer one batch while its rows follow: the same text as `answer` gives, up to each row's own limits."""
+        stops, decode = self._stops(), response_text(self.encoder.processor.tokenizer)
+        self._generate(self.encoder.inputs(batch), rows)
+        return [row.reply(len(each.tokens), stops, decode) for each, row in zip(batch, rows, strict=True)]
+
     @torch.inference_mode()
-    def _generate(self, inputs: Inputs) -> list[str]:
+    def _generate(self, inputs: Inputs, rows: Sequence[LiveRow] = ()) -> list[str]:
+        """Generate the responses of a batch. `rows` may follow them; then their limits hold, not the profile's."""
         processor, device = self.encoder.processor, self.model.device
         end, stops = processor.end_of_answer, self._stops()
         width = inputs.input_ids.shape[1]
+        longest = max((row.max_new_tokens for row in rows), default=self.decoding.max_new_tokens)
         output: Tensor = self.model.generate(
             input_ids=inputs.input_ids.to(device),
             attention_mask=inputs.attention_mask.to(device),
             **self.encoder.family.generation_inputs(self.model, inputs.input_ids, inputs.pixels, inputs.shown),
             generation_config=GenerationConfig(
                 do_sample=False,
-                max_new_tokens=self.decoding.max_new_tokens,
+                max_new_tokens=longest,
                 eos_token_id=stops,
                 pad_token_id=processor.tokenizer.pad_token_id,
             ),
+            stopping_criteria=[RowFollower(rows, stops, processor.tokenizer)] if rows else None,
             prefix_allowed_tokens_fn=only_allowed(processor.tokenizer, inputs.questions, width, end),
         )
         return [self._text(tokens, stops) for tokens in output[:, width:].tolist()]
@@ -155,7 +181,7 @@ class Generator:
 
     def _text(self, tokens: list[int], stops: list[int]) -> str:
         tokens = list(takewhile(lambda token: token not in stops, tokens))
-        return str(self.encoder.processor.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+        return response_text(self.encoder.processor.tokenizer)(tokens).strip()
 
 
 @dataclass(frozen=True, kw_only=True)

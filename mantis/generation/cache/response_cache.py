@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from components.evaluation.benchmarks.benchmark_catalog import Benchmark
-from components.evaluation.generation.answerer import EvaluatedModel, Question
-from components.evaluation.generation.journal import Journal, JournalEntry
-from components.evaluation.generation.workers import Batch, BatchQueue, answer
-from components.evaluation.profiles.profile_catalog import Decoding
 from mantis.artifacts.layout import responses_key
 from mantis.config.evaluation_settings import EvaluationSettings
+from mantis.generation.answerer import AnsweringModel, Question
+from mantis.generation.cache.journal import Journal, JournalEntry
+from mantis.generation.decoding import Decoding
+from mantis.generation.workers import Batch, BatchQueue, answer
 from mantis.hashing import fingerprint
-from mantis.runs.step_runner import Run
+from mantis.store.base import ObjectStore
 
 logger = logging.getLogger(__name__)
 
@@ -35,18 +34,23 @@ class Answered:
 
 @dataclass(frozen=True, kw_only=True)
 class ResponseCache:
-    """The responses of one model to one benchmark with one decoding."""
+    """The responses of one model to one set of questions with one decoding.
 
-    run: Run
-    benchmark: Benchmark
+    `questions` names the set in the store, e.g. the name of a benchmark. `title` names it in messages.
+    """
+
+    store: ObjectStore
+    settings: EvaluationSettings
+    questions: str
+    title: str
     decoding: Decoding
-    model: EvaluatedModel
+    model: AnsweringModel
 
     def responses(self, questions: Sequence[Question], done: Callable[[int], object]) -> Answered:
         """Answer every question. Each call of `done(n)` reports that n more questions have a response."""
         began = time.monotonic()
         keys = [self.key(question) for question in questions]
-        journal = Journal(self.run.store, self.prefix)
+        journal = Journal(self.store, self.prefix)
         missing = {key: question for key, question in zip(keys, questions, strict=True) if key not in journal}
         done(len(keys) - len(missing))
         if missing:
@@ -60,11 +64,11 @@ class ResponseCache:
 
     @property
     def prefix(self) -> str:
-        """The key prefix of the journal. Its benchmark only keeps journals small: no key contains it."""
-        return responses_key(self.model.manifest.fingerprint, self.benchmark.name, fingerprint(self._identity))
+        """The key prefix of the journal. The set of questions only keeps journals small: no key contains it."""
+        return responses_key(self.model.manifest.fingerprint, self.questions, fingerprint(self._identity))
 
     def key(self, question: Question) -> str:
-        """Hash of everything that decides the response: the model, the prompt's text, the images and the decoding.
+        """Hash of everything that decides the response: the model, the texts, the images and the decoding.
 
         Questions that agree in these share one response, e.g. the same text about grey images of one size.
         """
@@ -74,6 +78,9 @@ class ResponseCache:
                 "prompt": question.prompt,
                 "pictures": [picture.sha256 for picture in question.pictures],
                 "allowed": list(question.allowed),  # decoding chooses among these
+                # A question without earlier turns keeps the key that it had before there were any.
+                **({"system": question.system} if question.system else {}),
+                **({"history": [[turn.role, turn.content] for turn in question.history]} if question.history else {}),
             }
         )
 
@@ -88,17 +95,13 @@ class ResponseCache:
             },
         }
 
-    @property
-    def _settings(self) -> EvaluationSettings:
-        return self.run.recipe.evaluation
-
     def _generate(self, journal: Journal, missing: dict[str, Question], done: Callable[[int], object]) -> None:
         with tempfile.TemporaryDirectory(prefix="mantis-model-") as temporary:
-            model = self.model.open(self.run.store, self.decoding, Path(temporary))
+            model = self.model.open(self.store, self.decoding, Path(temporary))
             prepared = model.prepare(list(missing.values()))
-            on = model.devices(self._settings.processes)
-            logger.info("%s: answering %s questions on %s", self.benchmark.title, f"{len(prepared):,}", ", ".join(on))
-            answer(self._work(journal, model.plan(prepared, self._settings)), model.load, on, done)
+            on = model.devices(self.settings.processes)
+            logger.info("%s: answering %s questions on %s", self.title, f"{len(prepared):,}", ", ".join(on))
+            answer(self._work(journal, model.plan(prepared, self.settings)), model.load, on, done)
 
     def _work(self, journal: Journal, plan: Sequence[Batch]) -> BatchQueue:
         def unanswered(batch: Batch) -> Batch:

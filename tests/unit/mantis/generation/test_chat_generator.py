@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
-from components.evaluation.generation.answerer import Question
-from components.evaluation.generation.chat_generator import ChatGenerator, OpenChatModel, open_chat_model
-from components.evaluation.generation.evaluated_models import model_in_folder
-from components.evaluation.profiles.profile_catalog import Decoding
 from components.evaluation.readers.benchmark_reader import read_benchmark
 from mantis.config.evaluation_settings import EvaluationSettings
 from mantis.errors import EvaluationError, InputError
+from mantis.generation.answerer import Question
+from mantis.generation.answering_models import model_in_folder
+from mantis.generation.chat_generator import ChatGenerator, OpenChatModel, open_chat_model
+from mantis.generation.decoding import Decoding
 
 DECODING = Decoding(max_new_tokens=8)
 COLOURS = ("red", "blue", "green", "dark grey")

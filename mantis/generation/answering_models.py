@@ -1,26 +1,23 @@
-"""The three kinds of models that can be evaluated. None of them imports torch before it is opened."""
+"""The kinds of models whose files are at hand. None of them imports torch before it is opened."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from components.evaluation.generation.answerer import OpenModel
-from components.evaluation.profiles.profile_catalog import Decoding
-from components.evaluation.readers.benchmark_source import local_copy
 from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.manifest import Manifest, Number, hash_object, provenance
 from mantis.config.model_settings import ModelSettings
-from mantis.errors import ConfigError, InputError
+from mantis.errors import InputError
+from mantis.generation.answerer import OpenLiveModel
+from mantis.generation.decoding import Decoding
 from mantis.hashing import fingerprint
 from mantis.store.base import ObjectStore, concurrently
 from mantis.store.local import LocalStore
-from mantis.store.opening import open_store
+from mantis.store.opening import local_copy, open_store
 
 EXTERNAL_REVISION = 1  # raise when the same model outside of the store would get another fingerprint
 # Files of a model folder that are read: weights, configuration, tokenizer, template. Neither code nor pickles.
 READ = (".safetensors", ".json", ".txt", ".model", ".jinja")
-EXAMPLE_URL = "http://127.0.0.1:8000/v1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +38,9 @@ class FamilyModel:
         """What the prompt encoder reads, and the weights do not determine."""
         return {"encoder": self.settings.identity("family", "prompt", "image")}
 
-    def open(self, store: ObjectStore, decoding: Decoding, temporary: Path) -> OpenModel[Any]:
+    def open(self, store: ObjectStore, decoding: Decoding, temporary: Path) -> OpenLiveModel[Any]:
         """Load the tokenizer of the model. It raises the errors of `open_family_model`."""
-        from components.evaluation.generation.generator import open_family_model
+        from mantis.generation.generator import open_family_model
 
         return open_family_model(local_copy(store, self.manifest.key, temporary), self.settings, decoding)
 
@@ -65,9 +62,9 @@ class ChatModel:
         """The fingerprint covers weights, template and processor. Only the way of asking is left."""
         return {"asked_by": "chat template"}
 
-    def open(self, store: ObjectStore, decoding: Decoding, temporary: Path) -> OpenModel[Any]:
+    def open(self, store: ObjectStore, decoding: Decoding, temporary: Path) -> OpenLiveModel[Any]:
         """Load the processor of the model. It raises the errors of `open_chat_model`."""
-        from components.evaluation.generation.chat_generator import open_chat_model
+        from mantis.generation.chat_generator import open_chat_model
 
         if not self.address:
             return open_chat_model(local_copy(store, self.manifest.key, temporary), decoding)
@@ -77,32 +74,6 @@ class ChatModel:
         names = [entry.key for entry in origin.children("")[0] if entry.key.endswith(READ)]
         concurrently(lambda name: origin.get_file(name, temporary / name), names)
         return open_chat_model(temporary, decoding)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EndpointModel:
-    """A model behind an OpenAI-compatible address. `fields` are added to every request; a null removes a field."""
-
-    manifest: Manifest
-    url: str
-    name: str
-    fields: dict[str, Any] = field(default_factory=dict)
-    concurrency: int = 8
-    family: str = ""
-    restricts: bool = False  # no request field for this is common to all servers
-    revision: int = 1  # as in FamilyModel
-
-    def identity(self) -> dict[str, object]:
-        """The request's own fields. Address and name are in the manifest's fingerprint."""
-        return {"asked_by": "endpoint", "fields": self.fields}
-
-    def open(self, store: ObjectStore, decoding: Decoding, temporary: Path) -> OpenModel[Any]:
-        """Nothing is read. Requests begin with the first batch."""
-        from components.evaluation.generation.chat_endpoint import OpenEndpoint
-
-        return OpenEndpoint(
-            url=self.url, name=self.name, fields=self.fields, concurrency=self.concurrency, decoding=decoding
-        )
 
 
 def model_in_folder(address: str) -> ChatModel:
@@ -122,29 +93,10 @@ def model_in_folder(address: str) -> ChatModel:
     hashes = concurrently(lambda entry: hash_object(origin, entry.key, entry.size), entries)
     identity = {"files": {entry.key: made for entry, made in zip(entries, hashes, strict=True)}}
     summary: dict[str, Number] = {"source": origin.url, "bytes": sum(entry.size for entry in entries)}
-    return ChatModel(manifest=_external(identity, summary), address=origin.url)
+    return ChatModel(manifest=external_model(identity, summary), address=origin.url)
 
 
-def model_behind(url: str, name: str, *, fields: dict[str, Any], concurrency: int) -> EndpointModel:
-    """Describe a model behind an OpenAI-compatible address such as http://127.0.0.1:8000/v1.
-
-    Raises:
-        ConfigError: the address is no http or https URL, or it holds a user name, a query or a fragment.
-    """
-    parsed = urlsplit(url)
-    if parsed.scheme not in ("http", "https") or not parsed.hostname:
-        raise ConfigError(f"--endpoint {url!r} is no http:// or https:// URL.", remedy=f"E.g. {EXAMPLE_URL}.")
-    if parsed.username or parsed.password or parsed.query or parsed.fragment:
-        raise ConfigError(
-            "--endpoint holds more than an address.",
-            remedy="Put the key into the environment, as OPENAI_API_KEY. The address is written into results.",
-        )
-    address = url.rstrip("/").removesuffix("/chat/completions")
-    manifest = _external({"endpoint": address, "model": name}, {"endpoint": address, "model": name})
-    return EndpointModel(manifest=manifest, url=address, name=name, fields=fields, concurrency=concurrency)
-
-
-def _external(identity: dict[str, Any], summary: dict[str, Number]) -> Manifest:
+def external_model(identity: dict[str, Any], summary: dict[str, Number]) -> Manifest:
     """Describe a model outside of the store, so that evaluations and lineage can name it."""
     made = fingerprint(identity)
     return Manifest(

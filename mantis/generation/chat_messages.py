@@ -7,24 +7,29 @@ from typing import Any
 
 from PIL import Image
 
-from components.evaluation.benchmarks.sample_images import Picture
-from components.evaluation.generation.answerer import Question
-from components.evaluation.profiles.profile_catalog import END_OF_TEXT, Decoding
+from mantis.generation.answerer import Question
+from mantis.generation.decoding import END_OF_TEXT, Decoding
+from mantis.generation.sample_images import Picture
 from mantis.models.conversation import IMAGE_MARK
 
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif"}  # what OpenAI's API accepts
 
 
-def parts_of(question: Question) -> list[str | Picture]:
-    """Split a prompt at its image marks into texts and images, in order. Empty texts are left out."""
-    parts: list[str | Picture] = []
+def messages_of(question: Question) -> list[tuple[str, list[str | Picture]]]:
+    """Split a conversation into messages: the role, and the texts and images in order. Empty texts are left out."""
     pictures = iter(question.pictures)
-    for number, text in enumerate(question.prompt.split(IMAGE_MARK)):
-        if number:
-            parts.append(next(pictures))
-        if text:
-            parts.append(text)
-    return parts
+    messages: list[tuple[str, list[str | Picture]]] = []
+    if question.system:
+        messages.append(("system", [question.system]))
+    for turn in question.turns:
+        parts: list[str | Picture] = []
+        for number, text in enumerate(turn.content.split(IMAGE_MARK)):
+            if number:
+                parts.append(next(pictures))
+            if text:
+                parts.append(text)
+        messages.append((turn.role, parts))
+    return messages
 
 
 def openai_request(
@@ -39,15 +44,21 @@ def openai_request(
 
     `link` gives the URL of an image. `fields` replace fields of the body; a field that is None is removed.
     """
-    content = [
-        {"type": "text", "text": part}
-        if isinstance(part, str)
-        else {"type": "image_url", "image_url": {"url": link(part)}}
-        for part in parts_of(question)
+    messages = [
+        {
+            "role": role,
+            "content": [
+                {"type": "text", "text": part}
+                if isinstance(part, str)
+                else {"type": "image_url", "image_url": {"url": link(part)}}
+                for part in parts
+            ],
+        }
+        for role, parts in messages_of(question)
     ]
     body = {
         "model": model,
-        "messages": [{"role": "user", "content": content}],
+        "messages": messages,
         "max_tokens": decoding.max_new_tokens,
         "temperature": 0,
         # A server ends a response at the end of a text by itself. It knows other ends as text alone.

@@ -10,8 +10,8 @@ from multiprocessing.context import ForkProcess
 from queue import Empty
 from typing import Any
 
-from components.evaluation.generation.answerer import Answerer
 from mantis.errors import EvaluationError, MantisError
+from mantis.generation.answerer import Answerer
 from mantis.processes import die_with_parent
 
 logger = logging.getLogger(__name__)

@@ -11,13 +11,13 @@ from PIL import Image
 from components.evaluation.benchmarks import image_merge
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
 from components.evaluation.benchmarks.image_merge import merged
-from components.evaluation.benchmarks.sample_images import MAX_IMAGE_PIXELS, Picture
-from components.evaluation.generation.answerer import Question
-from components.evaluation.generation.generation_batches import Cost, batches
-from components.evaluation.generation.generator import Generator
-from components.evaluation.profiles.profile_catalog import Decoding
 from components.evaluation.readers.benchmark_reader import read_benchmark
 from mantis.errors import EvaluationError
+from mantis.generation.answerer import Question
+from mantis.generation.decoding import Decoding
+from mantis.generation.generation_batches import Cost, batches
+from mantis.generation.generator import Generator
+from mantis.generation.sample_images import MAX_IMAGE_PIXELS, Picture
 from mantis.models.conversation import ImageSize
 
 COLOURS = ("red", "blue", "green", "dark grey")

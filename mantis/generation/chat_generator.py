@@ -8,7 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,16 @@ from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
-from components.evaluation.benchmarks.sample_images import Picture, grey_picture
-from components.evaluation.generation.allowed_answers import only_allowed
-from components.evaluation.generation.answerer import PreparedQuestion, Question, batches_by_cost
-from components.evaluation.generation.chat_messages import parts_of
-from components.evaluation.generation.generation_batches import Cost
-from components.evaluation.generation.workers import devices
-from components.evaluation.profiles.profile_catalog import END_OF_TEXT, Decoding
 from mantis.config.evaluation_settings import EvaluationSettings
 from mantis.errors import EvaluationError
+from mantis.generation.allowed_answers import only_allowed
+from mantis.generation.answerer import PreparedQuestion, Question, batches_by_cost
+from mantis.generation.chat_messages import messages_of
+from mantis.generation.decoding import END_OF_TEXT, Decoding
+from mantis.generation.generation_batches import Cost
+from mantis.generation.live_rows import LiveRow, Reply, RowFollower, context_of, response_text
+from mantis.generation.sample_images import Picture, grey_picture
+from mantis.generation.workers import devices
 from mantis.models.conversation import IMAGE_MARK, ImageSize
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,9 @@ class ChatProcessor:
         Raises:
             EvaluationError: the chat template or the processor cannot express the question.
         """
-        text = Question(id=question.id, prompt=question.prompt.replace(IMAGE_MARK, ""), pictures=(), allowed=())
+        wordy = [replace(turn, content=turn.content.replace(IMAGE_MARK, "")) for turn in question.turns]
+        *history, last = wordy
+        text = replace(question, prompt=last.content, history=tuple(history), pictures=(), allowed=())
         tokens, patches = self._count(text)
         for picture in question.pictures:
             if picture.size not in self.sizes:
@@ -72,7 +75,7 @@ class ChatProcessor:
 
     def inputs(self, batch: Batch) -> Any:
         """Tokenize, resize and pad a batch on the left."""
-        chats = [[{"role": "user", "content": _content(each.question)}] for each in batch]
+        chats = [_chat(each.question) for each in batch]
         return self.processor.apply_chat_template(
             chats,
             tokenize=True,
@@ -137,14 +140,35 @@ class ChatGenerator:
     def _responses(self, groups: Sequence[tuple[Batch, "Future[Any]"]]) -> list[str]:
         return [text for group, inputs in groups for text in self._generate(group, inputs.result())]
 
+    @property
+    def context(self) -> int:
+        """The number of tokens that the model was made for: a prompt and its response."""
+        return context_of(self.model)
+
+    def reply(self, batch: Batch, rows: Sequence[LiveRow]) -> list[Reply]:
+        """Answer one batch while its rows follow: the same text as `answer` gives, up to each row's own limits."""
+        ends, decode = self._ends(), response_text(self.processor.processor.tokenizer)
+        groups = [range(len(batch))] if self.batched else [range(place, place + 1) for place in range(len(batch))]
+        replies = []
+        for places in groups:
+            group = [batch[place] for place in places]
+            inputs = self.processor.inputs(group)
+            self._generate(group, inputs, [rows[place] for place in places])
+            prompts = inputs["attention_mask"].sum(dim=1).tolist()
+            replies += [rows[place].reply(size, ends, decode) for place, size in zip(places, prompts, strict=True)]
+        return replies
+
     @torch.inference_mode()
-    def _generate(self, batch: Batch, inputs: Any) -> list[str]:
+    def _generate(self, batch: Batch, inputs: Any, rows: Sequence[LiveRow] = ()) -> list[str]:
+        """Generate the responses of a batch. `rows` may follow them; then their limits hold, not the profile's."""
         tokenizer, ends = self.processor.processor.tokenizer, self._ends()
+        longest = max((row.max_new_tokens for row in rows), default=self.decoding.max_new_tokens)
         width = inputs["input_ids"].shape[1]
         questions = [each.question for each in batch]
         output = self.model.generate(
             **inputs.to(self.model.device, self.model.dtype),
-            generation_config=self._greedy(self.decoding.max_new_tokens),
+            generation_config=self._greedy(longest),
+            stopping_criteria=[RowFollower(rows, ends, tokenizer)] if rows else None,
             prefix_allowed_tokens_fn=only_allowed(tokenizer, questions, width, ends[0]),
         )
         return [self._text(tokens, ends) for tokens in output[:, width:].tolist()]
@@ -187,8 +211,7 @@ class ChatGenerator:
 
     def _text(self, tokens: list[int], ends: Sequence[int]) -> str:
         length = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
-        tokenizer = self.processor.processor.tokenizer
-        return str(tokenizer.decode(tokens[:length], skip_special_tokens=True)).strip()
+        return response_text(self.processor.processor.tokenizer)(tokens[:length]).strip()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,10 +294,16 @@ def open_chat_model(folder: Path, decoding: Decoding) -> OpenChatModel:
     return OpenChatModel(folder=folder, decoding=decoding, processor=ChatProcessor(processor=processor))
 
 
-def _content(question: Question) -> list[dict[str, Any]]:
+def _chat(question: Question) -> list[dict[str, Any]]:
     return [
-        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": _decoded(part)}
-        for part in parts_of(question)
+        {
+            "role": role,
+            "content": [
+                {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": _decoded(part)}
+                for part in parts
+            ],
+        }
+        for role, parts in messages_of(question)
     ]
 
 

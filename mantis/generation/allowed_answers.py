@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from components.evaluation.generation.answerer import Question
+from mantis.generation.answerer import Question
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark, Skill, load_benchmark
-from components.evaluation.benchmarks.sample_images import grey_picture
-from components.evaluation.generation.answerer import Question
-from components.evaluation.generation.evaluated_models import FamilyModel
-from components.evaluation.generation.response_cache import ResponseCache
-from components.evaluation.profiles.profile_catalog import Decoding
 from mantis.artifacts.manifest import Manifest
+from mantis.generation.answerer import Question
+from mantis.generation.answering_models import FamilyModel
+from mantis.generation.cache.response_cache import ResponseCache
+from mantis.generation.decoding import Decoding
+from mantis.generation.sample_images import grey_picture
 from mantis.models.conversation import ImageSize
 from mantis.runs.step_runner import Run
 
@@ -23,9 +23,12 @@ ASKED = {"id": "q1", "prompt": "<image>What is it?", "pictures": (picture(48),),
 
 
 def key(run: Run, model: Manifest, *, benchmark: Benchmark | None = None, decoding: Any = None, **asked: Any) -> str:
+    described = benchmark or load_benchmark("blink")
     cache = ResponseCache(
-        run=run,
-        benchmark=benchmark or load_benchmark("blink"),
+        store=run.store,
+        settings=run.recipe.evaluation,
+        questions=described.name,
+        title=described.title,
         decoding=decoding or Decoding(max_new_tokens=8),
         model=FamilyModel(manifest=model, settings=run.recipe.model),
     )

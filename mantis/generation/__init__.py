@@ -1,0 +1,1 @@
+"""Generates a model's responses in batches, and caches each batch when it is done."""
