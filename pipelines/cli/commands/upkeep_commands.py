@@ -17,6 +17,7 @@ from pipelines.cli.arguments import AsJson, Changes, Store, complete_run, exampl
 from pipelines.cli.console import console, errors, ids, numbers, show, show_json, show_table, tell, texts
 
 KEEP_HOURS = 24.0
+WHOLE_LINES = 100_000  # columns: wider than any line of a lineage
 FACTS = 6  # numbers of an artifact's summary that `lineage` shows
 CHECK_MARKS = {True: ("ok", "green"), False: ("no", "red"), None: ("--", "dim")}
 
@@ -89,7 +90,8 @@ def lineage(
         chain = [_link_data(link, checked=check) for link in links]
         show_json({"artifact": artifact.key, "prediction": prediction, "chain": chain, "problems": problems})
     else:
-        console.print(_tree(links, _prediction_tree(prediction, remark) if prediction else None, check), soft_wrap=True)
+        tree = _tree(links, _prediction_tree(prediction, remark) if prediction else None, check)
+        console.print(tree, soft_wrap=True, width=WHOLE_LINES)  # rich cuts a tree's lines at the width of the terminal
     for problem in problems:
         errors.print(problem, markup=False)
     if problems:

@@ -141,6 +141,7 @@ def test_a_source_that_is_gone_is_said_and_is_no_change(chain: Chain) -> None:
         done = walked(chain)
         assert done.exit_code == 0, done.output
         assert "its source cannot be compared" in done.output
+        assert str(folder / "raw") in done.output  # whole, however narrow the terminal is
     finally:
         (folder / "away").rename(folder / "raw")
 
