@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 QUICK := $(PYTEST) -m "not slow" --durations=15
+# Two workers at least, since most tests use one core, and four at most, since each takes up to 3 GB.
+PARALLEL := OMP_NUM_THREADS=1 $(QUICK) --numprocesses logical --maxprocesses 4 --dist loadfile
 BUILDER ?= docker
 BUILD_ARGS ?=
 TAG ?= dev
@@ -33,10 +35,10 @@ demo: venv  ## Train a tiny model on generated multi-image tasks and open its re
 test: lint compile-check docs test-unit test-integration  ## Run everything that a change must pass
 
 test-unit: venv  ## Run the tests of single modules, seconds each
-	$(QUICK) tests/unit
+	$(PARALLEL) tests/unit
 
 test-integration: venv  ## Run the tests that start steps, ranks and pipelines on this machine
-	$(QUICK) tests/integration
+	$(PARALLEL) tests/integration
 
 test-slow: venv  ## Run the tests that take minutes; also tests/cluster if KUBECONFIG and MANTIS_TEST_IMAGE are set
 	$(PYTEST) -m slow tests
