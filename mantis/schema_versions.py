@@ -43,12 +43,13 @@ class Form(StrEnum):
 
 
 # Version 2 of step records holds keys instead of absolute URIs. Version 2 of training states holds the state of each
-# callback by its name. Version 2 of responses and gallery.json has `parsed` instead of `understood`. Version 2 of a
-# fragment's record has the digests of its kept rows. Version 3 of responses has `variants` and `cut`.
+# callback by its name, and version 3 the optimizer's groups. Version 2 of responses and gallery.json has `parsed`
+# instead of `understood`. Version 2 of a fragment's record has the digests of its kept rows. Version 3 of responses has
+# `variants` and `cut`.
 CURRENT: dict[Form, int] = (
     dict.fromkeys(Form, 1)
-    | dict.fromkeys((Form.STEP_RECORD, Form.TRAINING_STATE, Form.GALLERY, Form.FRAGMENT), 2)
-    | {Form.RESPONSE: 3}
+    | dict.fromkeys((Form.STEP_RECORD, Form.GALLERY, Form.FRAGMENT), 2)
+    | {Form.RESPONSE: 3, Form.TRAINING_STATE: 3}
 )
 
 

@@ -58,6 +58,7 @@ class TrainStep:
         learning_rate: the rate of a step, counted from 0.
         seed: seed of dropout and other randomness inside the model.
         announce: called before each part of a step in which this rank may wait for others.
+        rates_by_part: whether the figures hold the learning rate of each part.
     """
 
     engine: Engine
@@ -69,6 +70,7 @@ class TrainStep:
     learning_rate: Callable[[int], float]
     seed: int
     announce: Announce
+    rates_by_part: bool
 
     def take(self, work: StepBatch, *, waited: float) -> tuple[StepFigures, bool]:
         """Train one optimizer step whose data this rank waited `waited` seconds for; collective.
@@ -146,6 +148,7 @@ class TrainStep:
         return StepFigures(
             loss=loss,
             learning_rate=rate,
+            part_rates=self.engine.part_rates(rate) if self.rates_by_part else {},
             gradient_norm=norm,
             samples=len(work.samples),
             tokens=tokens,

@@ -170,6 +170,7 @@ def _callbacks(parts: Parts, guard: LossSpikeGuard, goodput: GoodputTimer, profi
 def _open_parts(run: Run, mixture: Manifest, ranks: DistributedContext, prefix: str) -> Parts:
     recipe = run.recipe.model_copy(update={"model": resolved(run.store, run.recipe.model)})
     training = recipe.training
+    registry.check_parts(recipe)
     family = registry.family(recipe.model.family)
     reader = MixtureReader(run.store, mixture, cache_gb=recipe.data.cache_gb)
     processor = family.processor(reader.tokenizer(), recipe.model)
@@ -208,9 +209,10 @@ def _restored(parts: Parts) -> TrainingState:
         parts.prefix,
         parts.ranks,
         zero_stage=training.zero_stage,
+        groups=parts.engine.groups,
         frozen=training.adapter is None,
     )
-    return state or TrainingState(step=0, seed=training.seed)
+    return state or TrainingState(step=0, seed=training.seed, groups=parts.engine.groups)
 
 
 def _train_step(parts: Parts, guard: LossSpikeGuard, callbacks: CallbackList) -> TrainStep:
@@ -227,6 +229,7 @@ def _train_step(parts: Parts, guard: LossSpikeGuard, callbacks: CallbackList) ->
         ),
         seed=training.seed,
         announce=callbacks.on_phase,
+        rates_by_part=bool(training.parts),
     )
 
 

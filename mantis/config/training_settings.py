@@ -1,5 +1,6 @@
 """The sections `training` and `conversion` of a recipe."""
 
+from collections.abc import Iterable
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -28,6 +29,9 @@ class AdapterSettings(Settings):
     kind: Literal["lora", "dora"] = "dora"
     rank: int = Field(8, ge=1)
     alpha: int = Field(8, ge=1, description="The update is scaled by alpha / rank.")
+    rslora: bool = Field(
+        False, description="Scale the update by alpha / sqrt(rank) instead (rsLoRA, Kalajdzievski 2023)."
+    )
     dropout: float = Field(0.0, ge=0, lt=1)
     init: Literal["kaiming", "gaussian"] = Field(
         "kaiming", description="Initial distribution of matrix A. Matrix B begins as zero."
@@ -37,9 +41,42 @@ class AdapterSettings(Settings):
         description="Last parts of the names of linear layers, e.g. q_proj. Empty means all layers of `train` except "
         "the head.",
     )
+    whole: tuple[Part, ...] = Field(
+        (), description="Parts of `train` whose own weights are trained. The other parts of `train` get the adapters."
+    )
+    modules_to_save: tuple[str, ...] = Field(
+        (),
+        description="Names of modules whose own weights are trained and saved, in parts with adapters, e.g. "
+        "embed_tokens or lm_head (modules_to_save of peft). They get no adapter.",
+    )
     quantized: tuple[Part, ...] = Field(
         (), description="Parts with linear layers in nf4 with double quantization. Requires zero_stage: 2."
     )
+
+    @model_validator(mode="after")
+    def _a_layer_is_trained_in_one_way(self) -> Self:
+        if both := [part for part in self.whole if part in self.quantized]:
+            raise ValueError(
+                f"whole and quantized both name {_listed(both)}; quantized weights cannot be trained, so remove it "
+                "from one of them"
+            )
+        if twice := [name for name in self.modules_to_save if name.rsplit(".", 1)[-1] in self.targets]:
+            raise ValueError(
+                f"modules_to_save and targets both name {_listed(twice)}; a saved module gets no adapter, so remove it "
+                "from one of them"
+            )
+        return self
+
+
+class PartSettings(Settings):
+    """How one part of the model is trained; null means the value of the section `training`."""
+
+    section = "training.parts"
+
+    learning_rate: float | None = Field(
+        None, gt=0, description="Peak learning rate of the part. It follows `training.schedule`."
+    )
+    weight_decay: float | None = Field(None, ge=0, description="Weight decay of the part.")
 
 
 class TrainingSettings(Settings):
@@ -61,6 +98,9 @@ class TrainingSettings(Settings):
     train: tuple[Part, ...] = ("projector", "text")
     adapter: AdapterSettings | None = Field(
         None, description="Train low-rank adapters beside the linear layers of `train`, instead of their weights."
+    )
+    parts: dict[Part, PartSettings] = Field(
+        {}, description="Learning rate and weight decay of parts of `train`, e.g. {vision: {learning_rate: 2.0e-6}}."
     )
     seed: int = 42
     zero_stage: Literal[2, 3] = Field(3, json_schema_extra=RUNTIME_ONLY)
@@ -109,6 +149,50 @@ class TrainingSettings(Settings):
             raise ValueError("adapter.quantized needs zero_stage: 2; ZeRO-3 would cut quantized weights into pieces")
         return self
 
+    @model_validator(mode="after")
+    def _parts_are_trained(self) -> Self:
+        train = f"train = [{', '.join(self.train)}]"
+        if frozen := [part for part in self.parts if part not in self.train]:
+            raise ValueError(
+                f"parts names {frozen[0]}, but {train} freezes it; add it to train, or remove it from parts"
+            )
+        if idle := [part for part, own in self.parts.items() if own == PartSettings()]:
+            raise ValueError(
+                f"parts.{idle[0]} sets nothing; give learning_rate or weight_decay, or remove {idle[0]} from parts"
+            )
+        if not self.adapter:
+            return self
+        if frozen := [part for part in self.adapter.whole if part not in self.train]:
+            raise ValueError(
+                f"adapter.whole names {frozen[0]}, but {train} freezes it; add it to train, or remove it from whole"
+            )
+        if self.train and not set(self.train) - set(self.adapter.whole):
+            raise ValueError(
+                f"adapter.whole = [{', '.join(self.adapter.whole)}] leaves no part of {train} for adapters; remove a "
+                "part from whole, or remove adapter"
+            )
+        return self
+
+    @property
+    def whole_parts(self) -> tuple[Part, ...]:
+        """The parts whose own weights are trained."""
+        return self.adapter.whole if self.adapter else self.train
+
+    @property
+    def adapted_parts(self) -> tuple[Part, ...]:
+        """The parts whose linear layers get adapters."""
+        return tuple(part for part in self.train if part not in self.adapter.whole) if self.adapter else ()
+
+    def peak_rate(self, part: Part) -> float:
+        """The peak learning rate of a part."""
+        own = self.parts.get(part)
+        return self.learning_rate if own is None or own.learning_rate is None else own.learning_rate
+
+    def decay(self, part: Part) -> float:
+        """The weight decay of a part."""
+        own = self.parts.get(part)
+        return self.weight_decay if own is None or own.weight_decay is None else own.weight_decay
+
 
 class ConversionSettings(Settings):
     """The form of the converted model."""
@@ -116,3 +200,7 @@ class ConversionSettings(Settings):
     section = "conversion"
 
     precision: Literal["fp32", "bf16"] = "bf16"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)

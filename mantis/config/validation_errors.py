@@ -17,7 +17,10 @@ def explain(error: ValidationError, origin: str) -> str:
     problems = []
     for item in error.errors():
         field = ".".join(str(part) for part in item["loc"]) or "the whole"
-        if item["type"] == "extra_forbidden":
+        if item["loc"][-1:] == ("[key]",):
+            named = ".".join(str(part) for part in item["loc"][:-2])
+            problems.append(f"{named} names {shortened(item['input'])}: {item['msg']}")
+        elif item["type"] == "extra_forbidden":
             problems += _unknown(field, item["input"])
         elif item["type"] == "tuple_type":
             found = shortened(item["input"])

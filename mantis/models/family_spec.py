@@ -13,6 +13,7 @@ from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING
 
 from mantis.config.model_settings import ImageSettings
+from mantis.config.training_settings import Part
 
 if TYPE_CHECKING:
     from mantis.models.family import Family
@@ -39,6 +40,7 @@ class FamilySpec:
     load: Callable[[], Family]  # imports model.py
     reference: Callable[[], FamilyReference]  # imports reference.py
     small_image: ImageSettings  # the image settings of tests and of the golden file: a few patches per image
+    parts: tuple[Part, ...] = ("vision", "projector", "text")  # all that `parameter_group` names
     released: ReleasedLayout | None = None  # None: released weights cannot be imported
 
     def file(self, name: str) -> Traversable:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mantis
+from mantis.config.recipe import Recipe
+from mantis.config.training_settings import Part
 from mantis.errors import ConfigError, did_you_mean
 from mantis.models.family_spec import FamilySpec
 
@@ -70,6 +72,28 @@ def check_family(name: str) -> None:
             f"model.family = {name!r} is not a model family.",
             remedy=f"{did_you_mean(name, family_names())}Families: {', '.join(family_names())}.",
         )
+
+
+def check_parts(recipe: Recipe) -> None:
+    """Check that the parts with settings of their own are parts of the recipe's family.
+
+    `training.train` may name other parts: one recipe then trains whatever a family has of them.
+
+    Raises:
+        ConfigError: the family has no such part; names those that it has.
+    """
+    family, training = recipe.model.family, recipe.training
+    known = family_spec(family).parts
+    fields: dict[str, tuple[Part, ...]] = {"training.parts": tuple(training.parts)}
+    if training.adapter:
+        fields["training.adapter.whole"] = training.adapter.whole
+        fields["training.adapter.quantized"] = training.adapter.quantized
+    for field, parts in fields.items():
+        if missing := [part for part in parts if part not in known]:
+            raise ConfigError(
+                f"{field} names {missing[0]}, but a model of family {family} has no such part.",
+                remedy=f"Remove {missing[0]} from {field}. Parts of {family}: {', '.join(known)}.",
+            )
 
 
 def family_names() -> tuple[str, ...]:

@@ -38,7 +38,7 @@ class RecipeField:
 def fields_of(section: type[BaseModel], prefix: str = "", decides: bool = True) -> Iterator[RecipeField]:
     """Return the fields of `section` and of the sections in it, in the order of the classes.
 
-    A field of a list of sections has `[]` in its path.
+    A field of a list of sections has `[]` in its path, and one of a mapping to sections `<name>`.
     """
     for name, field in section.model_fields.items():
         path = f"{prefix}{name}"
@@ -47,7 +47,8 @@ def fields_of(section: type[BaseModel], prefix: str = "", decides: bool = True) 
         if inner is None or not _always_a_section(field.annotation):
             yield _described(path, field, its)
         if inner is not None:
-            yield from fields_of(inner, f"{path}[]." if _is_list(field.annotation) else f"{path}.", its)
+            below = "[]" if _is_list(field.annotation) else ".<name>" if get_origin(field.annotation) is dict else ""
+            yield from fields_of(inner, f"{path}{below}.", its)
 
 
 def _described(path: str, field: FieldInfo, decides: bool) -> RecipeField:

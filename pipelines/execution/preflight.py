@@ -13,7 +13,7 @@ from mantis.artifacts.manifest import Manifest
 from mantis.artifacts.store_addresses import check_store
 from mantis.config.recipe import Recipe, read_stored_recipe
 from mantis.errors import ConfigError, InputError, TrainingError
-from mantis.models.registry import check_family
+from mantis.models.registry import check_family, check_parts
 from mantis.models.weights import catalog
 from mantis.models.weights.mirror import mirrors, model_identity
 from mantis.runs.lineage import find_artifact
@@ -67,6 +67,7 @@ def preflight(
         if model:
             find_model(store, model)
         else:
+            check_parts(resolved)
             check_weights(store, resolved)
         if evaluates:
             check_benchmarks(run)

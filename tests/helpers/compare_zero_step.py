@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from deepspeed.utils import safe_get_full_grad
+from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_grad
 
 from components.training.batching.data_loader import DataLoader, SampleProcessor, StepBatch
 from components.training.batching.sample_plan import Budgets, Lengths, Positions, SamplePlan
@@ -20,11 +20,10 @@ from components.training.engine.deepspeed_engine import (
     DistributedContext,
     Engine,
     build_engine,
-    freeze,
     join_ranks,
     leave_ranks,
-    parameter_groups,
 )
+from components.training.engine.parameter_groups import freeze
 from components.training.logit_chunk import CHUNK_LOGITS
 from components.training.loss import LossHead, share_of_step
 from components.training.sizing.flops import flops_of
@@ -105,23 +104,41 @@ def steps_of(
     settings: TrainingSettings,
     reader: MixtureReader,
     ranks: DistributedContext,
+    *,
+    adam: torch.optim.Optimizer | None = None,
+    start: int = 0,
+    steps: int | None = None,
 ) -> list[Figures]:
+    adam = adam or plain_adamw(reference, kind, settings)
     plan = SamplePlan(
         Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
         seed=1,
         batch_size=settings.global_batch_size,
         epochs=1,
-        max_steps=max(1, STEP_SAMPLES // settings.global_batch_size),
+        max_steps=steps or max(1, STEP_SAMPLES // settings.global_batch_size),
         budgets=Budgets(tokens=settings.token_budget, patches=1000),
         cost=flops_of(reference, kind, settings).cost_model(),
     )
     preparer = SampleProcessor(reader, processor)
-    adam = torch.optim.AdamW(parameter_groups(reference, settings.weight_decay), betas=settings.betas, eps=settings.eps)
-    with DataLoader(preparer, plan, start=0, rank=ranks.rank, world_size=ranks.world_size) as feed:
+    with DataLoader(preparer, plan, start=start, rank=ranks.rank, world_size=ranks.world_size) as feed:
         return [
             step(work, engine, reference, adam, settings, head=head, kind=kind, preparer=preparer, ranks=ranks)
             for work in feed
         ]
+
+
+def plain_adamw(model: torch.nn.Module, kind: Family, settings: TrainingSettings) -> torch.optim.AdamW:
+    """AdamW with a group for each parameter, by the recipe's words."""
+    groups = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            own = settings.parts.get(kind.parameter_group(name))
+            rate = own.learning_rate if own and own.learning_rate else settings.learning_rate
+            decay = settings.weight_decay if own is None or own.weight_decay is None else own.weight_decay
+            decay = decay if parameter.ndim > 1 else 0.0
+            peak = rate / settings.learning_rate
+            groups.append({"params": [parameter], "lr": rate, "weight_decay": decay, "of_rate": peak})
+    return torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps)
 
 
 def step(
@@ -145,7 +162,8 @@ def step(
         loss += losses.detach().sum() / len(work.samples)
     torch.distributed.all_reduce(loss)
     error = gradient_error(engine.deepspeed.module, reference)
-    return {
+    before = {name: parameter.detach().clone() for name, parameter in reference.named_parameters()}
+    figures = {
         "loss": loss.item(),
         "expected_loss": expected,
         "gradient_error": error,
@@ -154,6 +172,7 @@ def step(
         "micro_steps": len(work.batches),
         "empty": sum(batch.input_ids.numel() == 0 for batch in work.batches),
     }
+    return figures | {"update_error": update_error(engine.deepspeed.module, reference, before, kind)}
 
 
 def one_by_one(model: torch.nn.Module, kind: Family, preparer: SampleProcessor, positions: Positions) -> float:
@@ -179,11 +198,25 @@ def gradient_error(module: torch.nn.Module, reference: torch.nn.Module) -> float
     return math.sqrt(difference / size)
 
 
+def update_error(
+    module: torch.nn.Module, reference: torch.nn.Module, before: dict[str, torch.Tensor], kind: Family
+) -> dict[str, float]:
+    """Mean difference of the updates of each part, in units of their mean size."""
+    named, sums = dict(reference.named_parameters()), dict[str, list[float]]()
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            found, expected = safe_get_full_fp32_param(parameter).view(named[name].shape), named[name].detach()
+            entry = sums.setdefault(kind.parameter_group(name), [0.0, 0.0])
+            entry[0] += float((found - expected).abs().sum())
+            entry[1] += float((expected - before[name]).abs().sum())
+    return {part: difference / size for part, (difference, size) in sums.items()}
+
+
 def step_by_hand(model: torch.nn.Module, adam: torch.optim.Optimizer, clipping: float) -> float:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     norm = float(torch.nn.utils.clip_grad_norm_(trained, clipping))
     for group in adam.param_groups:
-        group["lr"] = RATE
+        group["lr"] = RATE * group["of_rate"]
     adam.step()
     adam.zero_grad()
     return norm

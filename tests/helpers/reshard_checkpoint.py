@@ -6,13 +6,15 @@ Arguments: save | load, ZeRO stage, folder, and for load the saving world size, 
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from components.training.checkpointing.reshard import MOMENTS, Shards, load_resharded
 from components.training.checkpointing.snapshot import Snapshot, write_hashed
-from components.training.engine.deepspeed_engine import join_ranks, leave_ranks, parameter_groups
+from components.training.engine.deepspeed_engine import join_ranks, leave_ranks
+from components.training.engine.parameter_groups import adamw_groups, parameter_groups
+from mantis.config.training_settings import PartSettings, TrainingSettings
 
 TAG = "step-00000003"
 
@@ -33,11 +35,26 @@ class Model(torch.nn.Module):
         return result
 
 
+class Parts:
+    """The first layer is of another part than the rest, so there are three groups."""
+
+    def parameter_group(self, parameter: str) -> str:
+        return "vision" if parameter.startswith("first") else "text"
+
+
+SETTINGS = TrainingSettings(
+    learning_rate=1e-2,
+    weight_decay=0.1,
+    train=("vision", "text"),
+    parts={"vision": PartSettings(learning_rate=3e-3)},
+)
+
+
 def build(stage: int, seed: int) -> Any:
     import deepspeed
 
-    model = Model(seed)
-    optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), lr=1e-2, fused=True)
+    model, kind = Model(seed), cast(Any, Parts())
+    optimizer = torch.optim.AdamW(adamw_groups(model, parameter_groups(model, kind, SETTINGS)), fused=True)
     config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": stage}}
     return deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
 

@@ -17,6 +17,7 @@ CURVES = {
     "samples_per_second": "Samples per second",
     "mfu": "Model FLOPs utilization",
 }
+PART_RATE = "learning_rate_"  # prefix of the columns with the learning rate of a part
 CAUSE = "seconds_"  # prefix of the summary's fields that hold seconds by cause
 
 
@@ -66,7 +67,8 @@ def _straggler(rows: Sequence[dict[str, Any]]) -> Straggler | None:
 
 def _curves(reader: Reader, checkpoint: Manifest, rows: Sequence[dict[str, Any]]) -> tuple[Curve, ...]:
     curves = []
-    for name, title in CURVES.items():
+    parts = dict.fromkeys(name for row in rows for name in row if name.startswith(PART_RATE))
+    for name, title in (CURVES | {name: f"Learning rate of {name.removeprefix(PART_RATE)}" for name in parts}).items():
         points = tuple(
             (float(row["step"]), float(row[name]))
             for row in rows

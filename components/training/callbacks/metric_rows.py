@@ -82,6 +82,7 @@ class MetricRows(Callback):
             "step": step,
             "loss": window["loss"] / window["taken"],
             "learning_rate": figures.learning_rate,
+            **{f"learning_rate_{part}": rate for part, rate in figures.part_rates.items()},
             "gradient_norm": figures.gradient_norm,
             "samples": window["samples"],
             "tokens": window["tokens"],

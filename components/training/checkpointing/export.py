@@ -58,7 +58,7 @@ def leave_files(
         (folder / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
         model = engine.deepspeed.module
         if recipe.training.adapter:
-            save_config(model, folder / "model")
+            save_config(model, recipe.training, folder / "model")
             build = partial(family.build, processor, seed=recipe.seed)
             leave_base(store, recipe, build, folder / "model")
         model.config.save_pretrained(folder / "model")

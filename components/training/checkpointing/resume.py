@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from components.training.checkpointing.saver import (
     read_state,
 )
 from components.training.engine.deepspeed_engine import DistributedContext
+from components.training.engine.parameter_groups import ParameterGroup, check_same
 from mantis.artifacts.checkpoint import Commit, committed, read_commit
 from mantis.artifacts.layout import step_folder
 from mantis.errors import IntegrityError, TrainingError
@@ -28,15 +30,23 @@ logger = logging.getLogger(__name__)
 
 
 def restore(
-    engine: Any, store: ObjectStore, prefix: str, ranks: DistributedContext, *, zero_stage: int, frozen: bool = True
+    engine: Any,
+    store: ObjectStore,
+    prefix: str,
+    ranks: DistributedContext,
+    *,
+    zero_stage: int,
+    groups: Sequence[ParameterGroup],
+    frozen: bool = True,
 ) -> TrainingState | None:
     """Load the newest whole checkpoint into the DeepSpeed engine; None if there is no checkpoint. Collective.
 
     A checkpoint with a missing or changed file is reported, and the one before it is used. A checkpoint of another
-    number of ranks or another ZeRO stage is resharded. `frozen` has the value that `Saver` had.
+    number of ranks or another ZeRO stage is resharded. `groups` are the engine's parameter groups. `frozen` has the
+    value that `Saver` had.
 
     Raises:
-        TrainingError: there are checkpoints, but none is whole.
+        TrainingError: there are checkpoints, but none is whole; or one was trained with other parameter groups.
         IntegrityError: the checkpoint belongs to another model, or a file of it wants to run code.
     """
     steps = _agreed_steps(store, prefix, ranks)
@@ -53,23 +63,23 @@ def restore(
             if not _fetched_whole(store, prefix, commit, ranks, folder, rank=ranks.rank if same else None, own=fetches):
                 continue
             _refuse_code(folder, ranks, own=fetches)
+            origin = store.uri(f"{prefix}/{step_folder(step)}")
+            state = read_state(folder, f"{origin}/{STATE}")
+            check_same(state.groups, groups, origin=origin)
             if same:
                 with tensors_only(engine):
                     engine.load_checkpoint(str(scratch), tag=step_folder(step), load_module_strict=frozen)
             else:
                 _repartition(engine, commit, folder, ranks, zero_stage=zero_stage, frozen=frozen)
             if ranks.is_main:
-                logger.info(
-                    "Training continues after step %d from %s", step, store.uri(f"{prefix}/{step_folder(step)}")
-                )
+                logger.info("Training continues after step %d from %s", step, origin)
             if ranks.is_main:
                 for damaged in steps[: steps.index(step)]:
                     # A damaged checkpoint would count as one of the newest that are kept.
                     delete_checkpoint(store, prefix, step_folder(damaged))
-            state = read_state(folder, store.uri(f"{prefix}/{step_folder(step)}/{STATE}"))
             # DeepSpeed's load is collective and ranks may share a folder: wait for all before it is deleted.
             dist.barrier()
-            return state
+            return state.model_copy(update={"groups": tuple(groups)})
     if steps:
         raise TrainingError(
             f"None of the {len(steps)} checkpoints under {store.uri(prefix)} is whole.",

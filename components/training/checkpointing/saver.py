@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, Field
 
 from components.training.checkpointing.snapshot import Snapshot
+from components.training.engine.parameter_groups import ParameterGroup
 from mantis.artifacts.checkpoint import METRICS, Commit, committed
 from mantis.artifacts.layout import COMMIT, commit_key, step_folder, step_of
 from mantis.artifacts.manifest import File
@@ -44,12 +45,13 @@ class TrainingState(Versioned):
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
     form = Form.TRAINING_STATE
-    schema_version: int = 2
+    schema_version: int = 3
 
     step: int  # optimizer steps that are done
     seed: int
     samples: int = 0  # trained so far, over all ranks
     tokens: int = 0  # trained so far, over all ranks
+    groups: tuple[ParameterGroup, ...] | None = None  # of the optimizer, in its order; None: saved before version 3
     callbacks: dict[str, dict[str, Any]] = Field(default_factory=dict)  # each callback's memory, by its name
 
 

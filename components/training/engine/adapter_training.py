@@ -4,7 +4,9 @@ LoRA: Hu et al. 2021. DoRA: Liu et al. 2024. QLoRA (nf4 in blocks of 64 with qua
 Mantis uses two settings in its ablations (train_idefics2.py, train_mllava.py).
 """
 
+import copy
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ FACTOR = ".lora_"  # part of the name of every parameter that peft adds
 
 
 def add_adapters(model: PreTrainedModel, family: Family, settings: TrainingSettings, *, seed: int) -> None:
-    """Add adapters to the linear layers of the parts in `training.train`, and freeze these layers.
+    """Add adapters to the linear layers of the parts in `training.train` that do not train whole.
 
     `seed` decides the initial factors. peft makes adapters in fp32, independent of the dtype of the frozen weights.
 
@@ -40,7 +42,7 @@ def add_adapters(model: PreTrainedModel, family: Family, settings: TrainingSetti
     if not chosen:
         raise ConfigError(
             f"training.adapter.targets = {list(adapter.targets)} name no linear layer of "
-            f"training.train = {list(settings.train)}.",
+            f"{list(settings.adapted_parts)}, the parts of training.train without those that train whole.",
             remedy="Leave targets out for all linear layers, or name the last part of their names, e.g. q_proj.",
         )
     if adapter.quantized:
@@ -59,6 +61,7 @@ def lora_config(adapter: AdapterSettings, layers: list[str]) -> Any:
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
         use_dora=adapter.kind == "dora",
+        use_rslora=adapter.rslora,
         init_lora_weights=True if adapter.init == "kaiming" else "gaussian",
         target_modules=layers,
     )
@@ -67,14 +70,16 @@ def lora_config(adapter: AdapterSettings, layers: list[str]) -> Any:
 def quantize(model: PreTrainedModel, family: Family, settings: TrainingSettings) -> None:
     """Quantize the linear layers of the parts in `training.adapter.quantized` to nf4, in place.
 
-    The scales are quantized, too. The head is not quantized, because the loss comes from its logits. Quantization runs
-    on the host.
+    The scales are quantized, too. The head is not quantized, because the loss comes from its logits. Modules to save
+    are not quantized, because they are trained. Quantization runs on the host.
     """
     from bitsandbytes.nn.modules import Linear4bit, Params4bit
 
     adapter = _of(settings)
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-    layers = [(name, layer) for name, layer in _linear(model) if family.parameter_group(name) in adapter.quantized]
+    layers = [
+        (name, layer) for name, layer in _linear(model, adapter) if family.parameter_group(name) in adapter.quantized
+    ]
     for name, layer in layers:
         small = Linear4bit(  # type: ignore[no-untyped-call]
             layer.in_features,
@@ -101,6 +106,11 @@ def is_adapter(parameter: str) -> bool:
     return FACTOR in parameter
 
 
+def in_module(name: str, module: str) -> bool:
+    """Whether a module or parameter of this dotted name is `module` or lies in it, by peft's rule."""
+    return re.match(rf"(^|.*\.){re.escape(module)}($|\..*)", name) is not None
+
+
 def leave_base(store: ObjectStore, recipe: Recipe, build: Callable[[], PreTrainedModel], folder: Path) -> None:
     """Store the unquantized base of the adapters: base.json if the base lies in this store, else its weights.
 
@@ -122,9 +132,14 @@ def leave_base(store: ObjectStore, recipe: Recipe, build: Callable[[], PreTraine
     model.save_pretrained(folder)
 
 
-def save_config(model: PreTrainedModel, folder: Path) -> None:
-    """Write peft's adapter_config.json to `folder`."""
-    (config,) = model.peft_config.values()
+def save_config(model: PreTrainedModel, settings: TrainingSettings, folder: Path) -> None:
+    """Write peft's adapter_config.json to `folder`.
+
+    It names the modules to save, so that peft understands a checkpoint. During training peft does not know them: it
+    would keep a frozen copy of each beside the trained one.
+    """
+    (config,) = copy.deepcopy(model.peft_config).values()
+    config.modules_to_save = list(_of(settings).modules_to_save) or None
     config.save_pretrained(folder)
 
 
@@ -134,18 +149,22 @@ def _of(settings: TrainingSettings) -> AdapterSettings:
     return settings.adapter
 
 
-def _linear(model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear]]:
-    """Every linear layer except the head, with its name."""
+def _linear(model: PreTrainedModel, adapter: AdapterSettings) -> Iterator[tuple[str, nn.Linear]]:
+    """Every linear layer except the head and modules to save, with its name."""
     head = model.get_output_embeddings()
     yield from (
-        (name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and layer is not head
+        (name, layer)
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear)
+        and layer is not head
+        and not any(in_module(name, module) for module in adapter.modules_to_save)
     )
 
 
 def _chosen(
     model: PreTrainedModel, family: Family, settings: TrainingSettings, adapter: AdapterSettings
 ) -> Iterator[str]:
-    for name, _ in _linear(model):
+    for name, _ in _linear(model, adapter):
         last = name.rsplit(".", 1)[-1]
-        if family.parameter_group(name) in settings.train and (not adapter.targets or last in adapter.targets):
+        if family.parameter_group(name) in settings.adapted_parts and (not adapter.targets or last in adapter.targets):
             yield name

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -17,11 +18,12 @@ import deepspeed.ops
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from components.training.engine.adapter_training import add_adapters, is_adapter
+from components.training.engine.adapter_training import add_adapters
 from components.training.engine.deepspeed_config import SMALL_PARAMETERS, ConfigOption, as_config, deepspeed_options
+from components.training.engine.parameter_groups import ParameterGroup, adamw_groups, freeze, parameter_groups
 from components.training.engine.zero3_leaf import as_zero3_leaf
 from components.training.loss import LossHead
-from mantis.config.training_settings import TrainingSettings
+from mantis.config.training_settings import Part, TrainingSettings
 from mantis.errors import ConfigError, TrainingError
 from mantis.models.family import Family
 
@@ -104,6 +106,8 @@ class Engine:
         head: computes losses from hidden states.
         zero_stage: DeepSpeed's ZeRO stage.
         dtype: the dtype of weights and activations.
+        groups: the optimizer's parameter groups, in its order.
+        peak_rate: `training.learning_rate`.
     """
 
     deepspeed: Any  # deepspeed.DeepSpeedEngine, which publishes no types
@@ -113,6 +117,8 @@ class Engine:
     head: LossHead
     zero_stage: int
     dtype: torch.dtype
+    groups: tuple[ParameterGroup, ...]
+    peak_rate: float
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Add the gradients of one micro-step; `last` marks the last micro-step of an optimizer step.
@@ -130,11 +136,21 @@ class Engine:
             )
 
     def step(self, learning_rate: float) -> float:
-        """Clip and update with `learning_rate`; returns the gradient's norm before clipping."""
-        for group in self.deepspeed.optimizer.param_groups:
-            group["lr"] = learning_rate
+        """Clip and update with `learning_rate`; returns the gradient's norm before clipping.
+
+        A part with a rate of its own follows the same schedule to its own peak.
+        """
+        for own, group in zip(self.groups, self.deepspeed.optimizer.param_groups, strict=True):
+            group["lr"] = self._scaled(own, learning_rate)
         self.deepspeed.step()
         return float(self.deepspeed.get_global_grad_norm())
+
+    def part_rates(self, learning_rate: float) -> Mapping[Part, float]:
+        """The learning rate of each trained part in a step with `learning_rate`."""
+        return {part: self._scaled(group, learning_rate) for group in self.groups for part in group.parts}
+
+    def _scaled(self, group: ParameterGroup, learning_rate: float) -> float:
+        return learning_rate * (group.learning_rate / self.peak_rate)
 
 
 def build_engine(model: PreTrainedModel, family: Family, settings: TrainingSettings) -> Engine:
@@ -149,8 +165,9 @@ def build_engine(model: PreTrainedModel, family: Family, settings: TrainingSetti
     head = LossHead(model)
     if parameters < SMALL_PARAMETERS and settings.zero_stage == 3:
         as_zero3_leaf(model)
+    groups = parameter_groups(model, family, settings)
     optimizer = torch.optim.AdamW(
-        parameter_groups(model, settings.weight_decay),
+        adamw_groups(model, groups),
         lr=settings.learning_rate,
         betas=settings.betas,
         eps=settings.eps,
@@ -165,32 +182,6 @@ def build_engine(model: PreTrainedModel, family: Family, settings: TrainingSetti
         head=head,
         zero_stage=settings.zero_stage,
         dtype=torch.bfloat16 if settings.precision == "bf16" else torch.float32,
+        groups=groups,
+        peak_rate=settings.learning_rate,
     )
-
-
-def freeze(model: nn.Module, family: Family, settings: TrainingSettings) -> None:
-    """Freeze all parameters but those of the parts in `training.train`, or those of the adapters.
-
-    Raises:
-        ConfigError: the recipe trains nothing.
-    """
-    for name, parameter in model.named_parameters():
-        trained = is_adapter(name) if settings.adapter else family.parameter_group(name) in settings.train
-        parameter.requires_grad_(trained)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ConfigError(
-            f"training.train = {list(settings.train)} leaves nothing to train.",
-            remedy="Name at least one of vision, projector, text.",
-        )
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Groups of the trained parameters for AdamW; norms and biases do not decay, as in transformers' Trainer."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not weight_decay:
-        return [{"params": trained, "weight_decay": 0.0}]
-    groups = [
-        {"params": [parameter for parameter in trained if parameter.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim < 2], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]

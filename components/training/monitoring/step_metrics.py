@@ -1,9 +1,12 @@
 """Figures of one optimizer step."""
 
 import resource
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
+
+from mantis.config.training_settings import Part
 
 Row = dict[str, float]  # one line of metrics.jsonl: a figure by its name
 
@@ -26,6 +29,7 @@ class StepFigures:
     patches: int  # image patches of the samples
     patches_computed: int  # `patches` and those of dummy images
     taken: bool = True  # False: the step was bad and is skipped
+    part_rates: Mapping[Part, float] = field(default_factory=dict)  # learning rates; empty if all parts have the same
 
 
 def peak_memory(device: torch.device) -> int:

@@ -62,7 +62,7 @@ def flops_of(model: PreTrainedModel, family: Family, settings: TrainingSettings)
     # Embeddings are looked up, which costs nothing. Tied embeddings count once, as the head.
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     body = counts.text - head - (0 if tied else _size(model.get_input_embeddings().weight))
-    passes = {part: 1 + (part in settings.train and not settings.adapter) for part in ("vision", "projector", "text")}
+    passes = {part: 1 + (part in settings.whole_parts) for part in ("vision", "projector", "text")}
     passes["text"] += 1 if {"vision", "projector", "text"} & set(settings.train) else 0
     passes["projector"] += "vision" in settings.train
     passes["vision"] += "vision" in settings.train

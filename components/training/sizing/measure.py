@@ -100,7 +100,7 @@ def run_trial(recipe: Recipe, tokens: int) -> Trial:
     import torch
 
     from components.training.batching.collate import to_device
-    from components.training.engine.deepspeed_engine import freeze
+    from components.training.engine.parameter_groups import freeze
     from components.training.loss import LossHead
     from components.training.monitoring.step_metrics import peak_memory
     from mantis.models.registry import family

@@ -192,6 +192,12 @@ def a_prompt_begins_the_training_text(case: FamilyCase) -> None:
         _require(begins or whole[: len(shorter)] == shorter, "encode_prompt differs from the beginning of encode.")
 
 
+def parts_are_those_of_the_description(case: FamilyCase) -> None:
+    """`parameter_group` names the parts that the FamilySpec lists: recipes are checked with that list."""
+    found = {case.family.parameter_group(name) for name, _ in case.model().named_parameters()}
+    _same(sorted(found), sorted(family_spec(case.family.name).parts), "parts of the model")
+
+
 def tokens_equal_the_reference(case: FamilyCase) -> None:
     """Tokens, labels and pixels are those of transformers' processor, for the family's own chat template."""
     if case.processor.settings.prompt == case.family.template:
@@ -318,6 +324,7 @@ CHECKS: tuple[Callable[[FamilyCase], None], ...] = (
     lengths_are_known_without_decoding,
     labels_are_the_assistants_words,
     a_prompt_begins_the_training_text,
+    parts_are_those_of_the_description,
     tokens_equal_the_reference,
     tokens_equal_the_golden_file,
     packed_equals_separate,

@@ -30,4 +30,5 @@ FLAMINGO = FamilySpec(
     load=_load,
     reference=_reference,
     small_image=ImageSettings(size=48, patch_size=12),
+    parts=("vision", "projector", "text", "cross_attention", "embeddings"),
 )

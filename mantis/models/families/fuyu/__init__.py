@@ -30,5 +30,6 @@ FUYU = FamilySpec(
     load=_load,
     reference=_reference,
     small_image=ImageSettings(size=120, width=240, patch_size=30),
+    parts=("projector", "text"),
     released=ReleasedLayout(model_type="fuyu"),
 )

@@ -62,7 +62,7 @@ def test_a_later_commit_is_refused_and_not_taken_for_a_damaged_one(local_store: 
 
 
 def test_what_training_stores_says_its_version(local_store: LocalStore) -> None:
-    assert json.loads(TrainingState(step=1, seed=2).model_dump_json())["schema_version"] == 2
+    assert json.loads(TrainingState(step=1, seed=2).model_dump_json())["schema_version"] == 3
     assert json.loads(Commit(step=1, world_size=1, zero_stage=2, files=()).model_dump_json())["schema_version"] == 1
     write_summary(local_store, "checkpoints/x", {"steps": 4})
     assert json.loads(local_store.get("checkpoints/x/training.json")) == {"schema_version": 1, "steps": 4}

@@ -98,3 +98,9 @@ def test_where_the_checkpoint_is_whole_no_cluster_is_wanted(
     task = training_task(run, mixture)
     write_summary(local_store, task.address(), {})
     preflight("demo", ON_A_CLUSTER, "", local_store.url)
+
+
+def test_parts_that_the_family_lacks_are_refused_before_anything_is_computed(local_store: LocalStore) -> None:
+    overrides = {"model.family": "fuyu", "training.parts": "{vision: {learning_rate: 1.0e-6}}"}
+    with pytest.raises(ConfigError, match=r"training\.parts names vision, but a model of family fuyu has no such part"):
+        preflight("demo", overrides, "", local_store.url)

@@ -7,7 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from components.training.batching.data_loader import SampleProcessor
-from components.training.engine.deepspeed_engine import freeze
+from components.training.engine.parameter_groups import freeze
 from components.training.loss import LossHead
 from components.training.sizing.flops import devices, flops_of, peak_flops
 from mantis.artifacts.manifest import Manifest
