@@ -1,12 +1,11 @@
 """From an address to a key of a store, and the check that a store works: both need the layout."""
 
 import uuid
-from pathlib import Path
-from urllib.parse import unquote, urlparse
 
 from mantis.artifacts.layout import possible_keys, run_key
 from mantis.errors import ConfigError, StoreError
 from mantis.store.base import ObjectStore
+from mantis.store.store_url import folder_of, scheme_of
 
 
 def key_of(store: ObjectStore, address: str) -> str:
@@ -32,9 +31,8 @@ def key_of(store: ObjectStore, address: str) -> str:
 
 def key_below(store_url: str, address: str) -> str:
     """`address` as a key where it lies in the store at `store_url`, else as it is; no store is opened."""
-    parsed = urlparse(store_url)
-    if parsed.scheme in ("", "file"):
-        root = Path(unquote(parsed.path)).absolute()
+    if scheme_of(store_url) in ("", "file"):
+        root = folder_of(store_url).absolute()
         roots = [f"{root.as_uri()}/", f"{root}/"]
     else:
         roots = [f"{store_url.rstrip('/')}/"]

@@ -10,6 +10,8 @@ import pyarrow as pa
 from mantis.errors import IntegrityError, StoreError
 from mantis.store.base import ObjectStore, concurrently, delete_tree
 
+ENDS = "expires_at_millis"  # Lance's option: when the credentials end
+
 
 def write_table(store: ObjectStore, key: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
     """Write `batches` as the Lance table at `key` and return its number of rows; what lay there is deleted first.
@@ -23,9 +25,7 @@ def write_table(store: ObjectStore, key: str, schema: pa.Schema, batches: Iterab
 
     delete_tree(store, key)  # the parts of an attempt that was killed would stay beside the new ones
     with _reading(store, key, schema, batches) as reader:
-        table = lance.write_dataset(
-            reader, store.lance_uri(key), mode="create", storage_options=store.lance_options() or None
-        )
+        table = lance.write_dataset(reader, mode="create", **_place(store, key))
     return int(table.count_rows())
 
 
@@ -46,9 +46,7 @@ def write_fragments(
     from lance.fragment import write_fragments
 
     with _reading(store, key, schema, batches) as reader:
-        written = write_fragments(
-            reader, store.lance_uri(key), schema, mode="create", storage_options=store.lance_options() or None
-        )
+        written = write_fragments(reader, store.lance_uri(key), schema, mode="create", **_options(store, key))
     return tuple(json.dumps(fragment.to_json()) for fragment in written)
 
 
@@ -73,9 +71,7 @@ def commit_fragments(store: ObjectStore, key: str, schema: pa.Schema, fragments:
     concurrently(store.delete, there - named)
     operation = lance.LanceOperation.Overwrite(schema, [lance.FragmentMetadata.from_json(text) for text in fragments])
     with _storing(store, key):
-        table = lance.LanceDataset.commit(
-            store.lance_uri(key), operation, storage_options=store.lance_options() or None
-        )
+        table = lance.LanceDataset.commit(store.lance_uri(key), operation, **_options(store, key))
     return int(table.count_rows())
 
 
@@ -122,8 +118,24 @@ def open_table(store: ObjectStore, key: str) -> Any:
     import lance
 
     try:
-        return lance.dataset(store.lance_uri(key), storage_options=store.lance_options() or None)
+        return lance.dataset(**_place(store, key))
     except (OSError, ValueError) as error:
         raise StoreError(
             f"{store.uri(key)} cannot be opened as a Lance table: {error}.", remedy="Run the step that makes it."
         ) from None
+
+
+def _options(store: ObjectStore, key: str) -> dict[str, Any]:
+    """How Lance reaches the table at `key`; with credentials that end, also from where it takes the next ones."""
+    options = store.lance_options()
+    if ENDS not in options:
+        return {"storage_options": options or None}
+    from mantis.store.lance_credentials import TableNamespace
+
+    return {"storage_options": options, "namespace_client": TableNamespace(store, key), "table_id": [key]}
+
+
+def _place(store: ObjectStore, key: str) -> dict[str, Any]:
+    """`_options` and the address, for functions of Lance that take either an address or a namespace."""
+    options = _options(store, key)
+    return options if ENDS in (options["storage_options"] or {}) else {"uri": store.lance_uri(key), **options}

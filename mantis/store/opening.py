@@ -2,28 +2,30 @@
 
 import os
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
 from mantis.errors import ConfigError
 from mantis.store.base import ObjectStore, download_tree
 from mantis.store.local import LocalStore
+from mantis.store.store_url import bucket_of, folder_of, scheme_of
 
 
 def open_store(url: str) -> ObjectStore:
     """The store at `url`; nothing is written yet. credentials.py says where the keys of an `s3://` store come from.
 
     Raises:
-        ConfigError: the URL has another scheme, names no bucket, or AWS_ENDPOINT_URL is no URL.
+        ConfigError: the URL has another scheme or no valid name, or a variable of credentials.py is not valid.
+        StoreError: a service that hands out credentials does not answer.
     """
-    parsed = urlparse(url)
-    if parsed.scheme in ("", "file"):
-        return LocalStore(Path(unquote(parsed.path)))
-    if parsed.scheme == "s3":
+    scheme = scheme_of(url)
+    if scheme in ("", "file"):
+        return LocalStore(folder_of(url))
+    if scheme == "s3":
         from mantis.store.s3 import MinioStore  # a local run does not wait for MinIO's client
 
-        return MinioStore(bucket=parsed.netloc, prefix=parsed.path.strip("/"))
+        bucket, prefix = bucket_of(url)
+        return MinioStore(bucket=bucket, prefix=prefix)
     raise ConfigError(
-        f"store = {url!r} has the scheme {parsed.scheme!r}.", remedy="Use file:///absolute/path or s3://bucket/prefix."
+        f"store = {url!r} has the scheme {scheme!r}.", remedy="Use file:///absolute/path or s3://bucket/prefix."
     )
 
 

@@ -1,20 +1,25 @@
 """The store in a bucket of MinIO or any other S3."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import urllib3
 from minio import Minio
 from minio.error import MinioException, S3Error
 
-from mantis.errors import ConfigError, NotFoundError, StoreError
+from mantis.errors import NotFoundError, StoreError
 from mantis.store.base import TRANSFER_THREADS, StoredObject
 from mantis.store.credentials import S3Access, s3_access
 
 T = TypeVar("T")
 CONNECT_SECONDS, READ_SECONDS, RETRIES = 5.0, 60.0, 5
 PASSING = (499, 500, 502, 503, 504)  # 499 is MinIO's ClientDisconnected: it answers so when it is stopped
+EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
+OTHER_REGION = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
+DENIED = {"AccessDenied", "InvalidAccessKeyId", "InvalidToken", "InvalidTokenId", "SignatureDoesNotMatch"}
 MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchObject"}
 
 
@@ -22,8 +27,6 @@ class MinioStore:
     """Objects below `prefix` in `bucket`; credentials.py gives endpoint and keys."""
 
     def __init__(self, *, bucket: str, prefix: str) -> None:
-        if not bucket:
-            raise ConfigError("store = 's3://' names no bucket.", remedy="Use s3://bucket/prefix.")
         self.bucket = bucket
         self.prefix = prefix
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
@@ -78,7 +81,7 @@ class MinioStore:
         return f"{self.url}/{key}"
 
     def lance_uri(self, key: str) -> str:
-        return self.uri(key)
+        return quote(self.uri(key), safe=":/")  # Lance takes it for a URL, and decodes it
 
     def lance_options(self) -> dict[str, str]:
         return self._access.lance_options()
@@ -111,9 +114,14 @@ class MinioStore:
                     f"{self.uri(key)} does not exist ({error.code}).", remedy="Run the step that makes it."
                 ) from None
             raise StoreError(
-                f"{self.uri(key)}: {error.code}: {error.message}.", remedy=_remedy(error.code or "")
+                f"{self.uri(key)}: {error.code}: {error.message}.", remedy=_remedy(error, self._access)
             ) from None
         except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise StoreError(
+                    f"{self.uri(key)}: the certificate of {self._access.endpoint} is signed by an unknown authority.",
+                    remedy="Set SSL_CERT_FILE to a PEM file with the certificates of all authorities that you trust.",
+                ) from None
             raise StoreError(
                 f"{self.uri(key)}: {self._access.endpoint} does not answer ({type(error).__name__}).",
                 remedy="Check AWS_ENDPOINT_URL and that the server runs; `mantis doctor` tries it.",
@@ -131,17 +139,24 @@ def _client(access: S3Access) -> Any:
         timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
         retries=urllib3.Retry(total=RETRIES, backoff_factor=0.5, status_forcelist=PASSING),
     )
-    return Minio(
-        access.host,
-        access_key=access.access_key,
-        secret_key=access.secret_key,
-        region=access.region,
-        secure=access.secure,
-        http_client=pool,
-    )
+    return Minio(access.host, credentials=access.provider, region=access.region, secure=access.secure, http_client=pool)
 
 
-def _remedy(code: str) -> str:
-    if code in ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"):
-        return "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and the user's policy."
+def _remedy(error: S3Error, access: S3Access) -> str:
+    code, message = error.code or "", error.message or ""
+    if expected := re.search(r"expecting '?([\w-]+)'?", message):
+        return f"Set AWS_REGION={expected[1]}."
+    if code in OTHER_REGION:
+        return f"Set AWS_REGION to the region of the bucket; requests are signed for {access.region}."
+    if code == "BadRequest":  # the answer to a HEAD request has no text
+        return f"Check AWS_REGION ({access.region} now) and that keys which need AWS_SESSION_TOKEN have it."
+    if code in EXPIRED:
+        return "Set new keys with their AWS_SESSION_TOKEN. A web identity or a role renews them by itself."
+    if code == "AccessDenied" and access.provider is None:
+        return "Requests are anonymous: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a role."
+    if code in DENIED:
+        return (
+            "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and the user's policy. "
+            "Temporary keys need AWS_SESSION_TOKEN, too."
+        )
     return "See the server's log."

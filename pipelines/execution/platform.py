@@ -19,10 +19,11 @@ from mantis.config.bounded_yaml import parse_yaml
 from mantis.config.validation_errors import explain
 from mantis.errors import ConfigError, did_you_mean
 
-STORE_KEYS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-# Missing Secrets are no error, because MLflow may belong to KFP, and most data needs no token.
+STORE_KEYS = ("AWS_ENDPOINT_URL",)
+# Missing Secrets are no error, because MLflow may belong to KFP, and most data needs no token. Keys of the store may be
+# missing, because the account of a pod may have a role.
 OPTIONAL_KEYS = {
-    "mantis-store": ("AWS_REGION",),
+    "mantis-store": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"),
     "mantis-mlflow": ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
     "mantis-hub": ("HF_TOKEN",),
 }

@@ -2,8 +2,6 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from urllib.parse import unquote, urlparse
 
 from components.data.sources.files.arrow_rows import DICTIONARY
 from components.data.sources.files.form_table import SOURCE_FORMS
@@ -21,6 +19,7 @@ from mantis.hub.hub_store import HubStore
 from mantis.store.base import ObjectStore, StoredObject, concurrently
 from mantis.store.local import LocalStore
 from mantis.store.opening import open_store
+from mantis.store.store_url import folder_of, scheme_of
 
 SPLITS = (TRAIN, "val", "validation", "test")
 PREFERRED = "train.json"
@@ -69,17 +68,17 @@ def open_source(url: str, subset: str, reading: Reading = AS_FOUND) -> RowSource
 
 
 def _open(url: str) -> ObjectStore:
-    parsed = urlparse(url)
-    if parsed.scheme == "s3":
+    scheme = scheme_of(url)
+    if scheme == "s3":
         return open_store(url.rstrip("/"))
-    if parsed.scheme == "hf":
+    if scheme == "hf":
         return HubStore(url)
-    if parsed.scheme not in ("", "file"):
+    if scheme not in ("", "file"):
         raise ConfigError(
             f"data.source = {url!r} is neither a folder, a bucket nor a data set of the hub.",
             remedy="Use /path, file:///path, s3://bucket/prefix or hf://datasets/ORG/NAME.",
         )
-    folder = Path(unquote(parsed.path)) if parsed.scheme else Path(url)
+    folder = folder_of(url, field="data.source")
     if not folder.is_dir():
         raise ConfigError(
             f"data.source = {url!r} does not exist." if not folder.exists() else f"data.source = {url!r} is a file.",
