@@ -19,11 +19,12 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.rows import Row
-from components.data.mixture.assemble import INDEX, SCHEMA, visited
+from components.data.mixture.assemble import SCHEMA, visited
 from components.data.mixture.epoch_estimate import SubsetSize, plan_epoch
 from components.data.mixture.epochs import SourceRows, capped, epoch_of, samples_per_epoch
 from components.data.published.published_sets import published
 from mantis.config.recipe import Recipe
+from mantis.dataset.mixture_reader import INDEX
 from mantis.store.lance_tables import write_table
 from mantis.store.local import LocalStore
 from pipelines.execution.resolve import resolve_run

@@ -25,6 +25,7 @@ from mantis.runs.step_runner import Run, StepSpec, failure_recorded, result_refu
 
 PREPARE_REVISION = 3
 ASSEMBLE_REVISION = 3
+HELD_OUT_REVISION = 1  # of the index of held-out rows, which mixtures without such rows do not have
 CONTAMINATION_REVISION = 1
 # The recipe fields that decide which rows are kept, beside those of the subset.
 LIMITS = (
@@ -125,6 +126,7 @@ def assemble(run: Run, datasets: Sequence[Manifest]) -> Manifest:
         "prompt": load_chat_template(recipe.model.prompt).model_dump(),
         "data": recipe.data.identity("context_length", "holdout", "learn", "sampling"),
         "subsets": [_share(recipe, subset) for subset in by_subset],
+        **({"held_out_index": HELD_OUT_REVISION} if recipe.data.holds_out else {}),
     }
     task = StepSpec(
         step="assemble",
@@ -204,8 +206,8 @@ def _share(recipe: Recipe, subset: str) -> dict[str, Any]:
     settings = recipe.data.subset(subset)
     partial = settings.cap is not None or recipe.data.sampling != "none"
     if not partial:  # then neither the order nor the seed decides anything
-        return settings.identity("name", "cap", "repeat")
-    share = settings.identity("name", "cap", "repeat", "order")
+        return settings.identity("name", "cap", "repeat", "held_out")
+    share = settings.identity("name", "cap", "repeat", "order", "held_out")
     return share | recipe.identity("seed") if settings.order == "drawn" else share
 
 

@@ -12,6 +12,7 @@ from mantis.schema_versions import Form, load_rows, versioned
 from mantis.store.base import ObjectStore
 
 HELD_OUT = "holdout.json"
+HELD_OUT_INDEX = "held_out.lance"  # the lengths of the held-out rows, as index.lance has them of trained rows
 BENCHMARK = "holdout"  # the name of the benchmark
 
 

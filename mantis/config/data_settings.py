@@ -26,6 +26,11 @@ class SubsetSettings(Settings):
     max_images: int | None = Field(
         None, ge=1, description="Largest number of images per row. Rows with more go to the ledger."
     )
+    held_out: bool = Field(
+        False,
+        description="Keep the whole subset out of training, e.g. a validation split. `training.evaluate_every` uses "
+        "its rows, up to `cap`.",
+    )
 
 
 Sampling = Literal["none", "sqrt"]
@@ -64,7 +69,8 @@ class DataSettings(Settings):
     holdout: int = Field(
         0,
         ge=0,
-        description="Number of rows that training never sees. The benchmark `holdout` asks the model about them.",
+        description="Number of rows that training never sees. The benchmark `holdout` asks the model about them. "
+        "`training.evaluate_every` computes their loss.",
     )
     learn: Learn = Field(
         "all",
@@ -101,6 +107,11 @@ class DataSettings(Settings):
         "it. It helps if training repeats epochs and the store is slower than training.",
         json_schema_extra=RUNTIME_ONLY,
     )
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether the recipe keeps rows out of training, on which a held-out loss can be computed."""
+        return self.holdout > 0 or any(settings.held_out for settings in self.subsets)
 
     def subset(self, name: str) -> SubsetSettings:
         """The settings of the subset `name`; the defaults if the recipe does not list it."""

@@ -17,6 +17,7 @@ from mantis.models.conversation import IMAGE_MARK, Conversation, ImageSize, Turn
 from mantis.store.base import ObjectStore, concurrently, download_tree
 from mantis.store.lance_tables import open_table
 
+INDEX = "index.lance"  # the samples that training sees
 COLUMNS = ["id", "roles", "contents", "learned", "images", "widths", "heights"]
 Lengths = NDArray[np.int32]
 
@@ -35,16 +36,19 @@ class MixtureReader:
 
     `tokens` (image tokens expanded), `targets`, `images` and `patches` are arrays [len(reader)]. `ids` and `subsets`
     are lists of that length. Each process opens the tables itself, on first use, because Lance does not survive a
-    fork. Up to `cache_gb` gigabytes of rows are kept on this machine's disk.
+    fork. Up to `cache_gb` gigabytes of rows are kept on this machine's disk. The index HELD_OUT_INDEX has the rows that
+    training never sees.
     """
 
-    def __init__(self, store: ObjectStore, manifest: Manifest, *, cache_gb: float = 0.0) -> None:
+    def __init__(
+        self, store: ObjectStore, manifest: Manifest, *, cache_gb: float = 0.0, index_name: str = INDEX
+    ) -> None:
         self._store = store
         self._cache = RowCache(cache_folder(), limit=int(cache_gb * GIGABYTE))
         self._prefix = manifest.key
         self._datasets = {name: dataset.key for name, dataset in manifest.inputs.items()}
         self._tables: dict[str, Any] = {}
-        index = open_table(store, f"{self._prefix}/index.lance").to_table()
+        index = open_table(store, f"{self._prefix}/{index_name}").to_table()
         self.ids: list[str] = index["id"].to_pylist()
         self.subsets: list[str] = index["subset"].to_pylist()
         self.tokens: Lengths = index["tokens"].to_numpy()

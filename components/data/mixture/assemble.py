@@ -5,7 +5,7 @@ import logging
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -20,9 +20,10 @@ from components.data.mixture.lengths import Counter, Length, LengthPool, Untrain
 from components.data.prepare.ledger import Ledger
 from components.data.published.published_sets import published, skill_of
 from components.data.sources.rejection import RowRejected, RowRepaired
+from mantis.artifacts.held_out import HELD_OUT_INDEX
 from mantis.artifacts.manifest import Manifest, Number
 from mantis.config.recipe import Recipe
-from mantis.dataset.mixture_reader import conversation_of
+from mantis.dataset.mixture_reader import INDEX, conversation_of
 from mantis.errors import InputError
 from mantis.models.processing.chat_templates import load_chat_template, render
 from mantis.models.processing.tokenizer_training import train_tokenizer
@@ -37,7 +38,6 @@ from mantis.store.lance_tables import open_table, write_table
 
 logger = logging.getLogger(__name__)
 
-INDEX = "index.lance"
 SUBSETS = "subsets.json"
 SCHEMA = pa.schema(
     [
@@ -79,10 +79,11 @@ def assemble_mixture(run: Run, datasets: Mapping[str, Manifest], prefix: str) ->
     """Write index, tokenizer and ledger of the mixture below `prefix`. Returns the counts for the manifest.
 
     Raises:
-        InputError: no sample fits into `data.context_length`, or `data.holdout` leaves no row for training.
+        InputError: no sample fits into `data.context_length`, or no row is left for training.
     """
     recipe, store = run.recipe, run.store
-    tables = {subset: open_table(store, f"{dataset.key}/data.lance") for subset, dataset in datasets.items()}
+    every = {subset: open_table(store, f"{dataset.key}/data.lance") for subset, dataset in datasets.items()}
+    tables = {subset: table for subset, table in every.items() if not recipe.data.subset(subset).held_out}
     held_out = held_out_positions(tables, recipe.data.holdout)
     if recipe.data.holdout:
         write_held_out(store, prefix, tables, held_out)
@@ -99,21 +100,17 @@ def assemble_mixture(run: Run, datasets: Mapping[str, Manifest], prefix: str) ->
             learn=recipe.data.learn,
         )
         ledger = Ledger()
-        parts = [_index(pool, counter, part, ledger) for part in chosen]
-    index = pa.concat_tables(parts)
-    if not len(index):
-        raise InputError(
-            f"data.context_length = {recipe.data.context_length}: none of {sum(len(part.rows) for part in chosen):,} "
-            f"samples can be trained ({ledger.reasons()}).",
-            remedy=ledger.remedy(),
-        )
+        index = _whole_index(pool, counter, chosen, ledger)
+        if recipe.data.holds_out:
+            kept_out = _whole_index(pool, counter, _kept_out(run, datasets, every, held_out), ledger)
+            write_table(store, f"{prefix}/{HELD_OUT_INDEX}", SCHEMA, kept_out.to_batches())
     write_table(store, f"{prefix}/{INDEX}", SCHEMA, index.to_batches())
     ledger.save(store, prefix)
     described = versioned(Form.MIXTURE_SUBSETS, {"subsets": [_description(part) for part in chosen]})
     store.put(f"{prefix}/{SUBSETS}", json.dumps(described, indent=1).encode())
     logger.info("An epoch has %s samples. Ledger: %s", f"{len(index):,}", ledger.reasons())
-    kept_out = {"held_out": recipe.data.holdout} if recipe.data.holdout else {}
-    return _summary(index, ledger, len(tokenizer), [part.subset for part in chosen]) | kept_out
+    number = {"held_out": recipe.data.holdout} if recipe.data.holdout else {}
+    return _summary(index, ledger, len(tokenizer), [part.subset for part in chosen]) | number
 
 
 def _choose(
@@ -142,6 +139,37 @@ def _source_rows(store: ObjectStore, dataset: Manifest, table: Any, kept: Positi
     numbers = table.to_table(columns=["row"])["row"].to_numpy()[kept]
     total = int(dataset.summary["rows"]) - len(too_many)
     return SourceRows(numbers=numbers - np.searchsorted(too_many, numbers), total=total)
+
+
+def _kept_out(
+    run: Run, datasets: Mapping[str, Manifest], tables: Mapping[str, Any], held_out: Mapping[str, Positions]
+) -> list[Chosen]:
+    """The rows that training never sees: those that `data.holdout` drew, and once those of subsets held out whole."""
+    data = run.recipe.data
+    subsets = tuple(settings.model_copy(update={"repeat": 1}) for settings in data.subsets)
+    once = data.model_copy(update={"subsets": subsets, "sampling": "none"})
+    whole = {subset: table for subset, table in tables.items() if subset not in held_out}
+    nothing = dict.fromkeys(whole, np.empty(0, np.int64))
+    found = _choose(replace(run, recipe=run.recipe.model_copy(update={"data": once})), datasets, whole, nothing)
+    found += [Chosen(subset=name, table=tables[name], rows=rows, visits=rows) for name, rows in held_out.items()]
+    return sorted(found, key=lambda part: part.subset)
+
+
+def _whole_index(pool: LengthPool, counter: Counter, parts: Sequence[Chosen], ledger: Ledger) -> pa.Table:
+    """Count the tokens of all subsets of `parts`.
+
+    Raises:
+        InputError: no row fits into the context.
+    """
+    index = pa.concat_tables([SCHEMA.empty_table(), *(_index(pool, counter, part, ledger) for part in parts)])
+    if not len(index):
+        names = ", ".join(part.subset for part in parts if len(part.rows))
+        raise InputError(
+            f"data.context_length = {counter.context_length}: none of {sum(len(part.rows) for part in parts):,} "
+            f"samples of {names} can be used ({ledger.reasons()}).",
+            remedy=ledger.remedy(),
+        )
+    return index
 
 
 def _tokenizer(store: ObjectStore, recipe: Recipe, chosen: Sequence[Chosen]) -> PreTrainedTokenizerFast:

@@ -10,10 +10,11 @@ import pytest
 from components.data.mixture.epoch_estimate import SubsetSize, plan_epoch
 from components.data.mixture.holdout import held_out_positions, kept_rows
 from components.data.step import assemble, prepare
-from mantis.artifacts.held_out import HeldOutRow, held_out_rows
+from mantis.artifacts.held_out import HELD_OUT_INDEX, HeldOutRow, held_out_rows
 from mantis.artifacts.manifest import Manifest
 from mantis.dataset.mixture_reader import MixtureReader
-from mantis.errors import InputError
+from mantis.errors import ConfigError, InputError
+from mantis.models.registry import family
 from mantis.runs.step_runner import Run
 from tests.fixtures.data import RawFolder, RunOn
 
@@ -134,3 +135,60 @@ def test_a_plan_leaves_them_out(run_on: RunOn, tmp_path: Path) -> None:
     }
     planned = plan_epoch(recipe, sizes, image_tokens=10)
     assert {line.name: line.samples for line in planned.lines} == {"first": 180, "second": 90}
+
+
+def test_held_out_rows_have_an_index_of_their_own_in_training_form(write_rows: Any, run_on: RunOn) -> None:
+    run = run_on(write_rows(), {"data.holdout": "7"})
+    mixture = mixed(run)
+    index = MixtureReader(run.store, mixture, index_name=HELD_OUT_INDEX)
+    assert set(zip(index.subsets, index.ids, strict=True)) == names(held_out_rows(run.store, mixture))
+    sample = index.take([3])[0]
+    processor = family(run.recipe.model.family).processor(index.tokenizer(), run.recipe.model)
+    assert len(processor.encode(sample.conversation).input_ids) == index.tokens[3]
+    assert (index.targets > 0).all()
+
+
+@pytest.mark.parametrize(("cap", "rows"), [("", 10), ("cap: 4, repeat: 3, ", 4)])
+def test_a_held_out_subset_is_in_no_epoch(write_rows: Any, run_on: RunOn, cap: str, rows: int) -> None:
+    subsets = f"[{{name: first}}, {{name: second, {cap}held_out: true}}]"
+    run = run_on(write_rows(), {"data.subsets": subsets})
+    mixture = mixed(run)
+    index = MixtureReader(run.store, mixture, index_name=HELD_OUT_INDEX)
+    assert set(index.subsets) == {"second"}
+    assert len(set(index.ids)) == len(index) == rows
+    assert {subset for subset, _ in trained(run, mixture)} == {"first"}
+    assert held_out_rows(run.store, mixture) == []  # the benchmark `holdout` has no part in it
+
+
+def test_held_out_rows_that_do_not_fit_are_an_error(raw_folder: RawFolder, run_on: RunOn) -> None:
+    for name, answer in (("first", "A picture."), ("second", "long " * 500)):
+        subset = RawFolder(raw_folder.folder / name)
+        row = subset.row("r", subset.image("a.jpg"))
+        row["conversation"] = [row["conversation"][0], {"role": "assistant", "content": answer}]
+        subset.write([row])
+    changes = {"data.subsets": "[{name: first}, {name: second, held_out: true}]", "data.context_length": "200"}
+    with pytest.raises(InputError, match=r"none of 1 samples of second can be used.*too-long"):
+        mixed(run_on(raw_folder.folder, changes))
+
+
+def test_a_plan_leaves_a_held_out_subset_out(run_on: RunOn, tmp_path: Path) -> None:
+    recipe = run_on(tmp_path, {"data.subsets": "[{name: first}, {name: second, held_out: true}]"}).recipe
+    sizes = {name: SubsetSize(rows=100, images=1.0, known="at the source") for name in ("first", "second")}
+    assert [line.name for line in plan_epoch(recipe, sizes, image_tokens=10).lines] == ["first"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.subsets": "[{name: a, held_out: true}]"}, "holds out every subset"),
+        ({"training.evaluate_every": "5"}, "training.evaluate_every needs held-out rows"),
+        ({"data.holdout": "5", "training.keep_best": "true"}, "training.keep_best needs the held-out loss"),
+        ({"data.holdout": "5", "training.patience": "2"}, "training.patience needs the held-out loss"),
+        ({"conversion.checkpoint": "best"}, "conversion.checkpoint = best needs training.keep_best"),
+    ],
+)
+def test_a_recipe_that_holds_nothing_out_is_refused(
+    run_on: RunOn, tmp_path: Path, changes: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_on(tmp_path, changes)
