@@ -16,10 +16,11 @@ from components.conversion.merge.merge_plan import ADAPTER_CONFIG, BASE, peft_mo
 from components.conversion.model_card import model_card, notices
 from components.conversion.proof import DTYPES, model_of_config, prove_logits, prove_tensors
 from components.conversion.shard_writer import plan_shards, write_shards
-from components.conversion.zero.checkpoint_reader import read_file, read_last_step
+from components.conversion.zero.checkpoint_reader import read_file, read_step, step_to_convert
 from components.conversion.zero.read_ahead import reading_ahead
 from components.conversion.zero.zero_checkpoint import Checkpoint, MasterTensor
 from mantis.artifacts.checkpoint import PROBE
+from mantis.artifacts.layout import step_folder
 from mantis.artifacts.manifest import Manifest, Number
 from mantis.errors import ConversionError
 from mantis.runs.step_runner import Run
@@ -44,7 +45,9 @@ def convert_checkpoint(run: Run, checkpoint: Manifest, prefix: str) -> dict[str,
     recipe = run.recipe
     stored = recipe.conversion.precision
     torch.set_num_threads(1)  # the shard writer has its own threads
-    zero = read_last_step(run.store, checkpoint)
+    which = recipe.conversion.checkpoint
+    step = step_to_convert(checkpoint, which)
+    zero = read_step(run.store, checkpoint, step)
     size = f"{zero.parameters:,}"
     logger.info("Step %d, ZeRO-%d of %d ranks, %s parameters", zero.step, zero.stage, zero.world_size, size)
     with tempfile.TemporaryDirectory(prefix="mantis-convert-") as scratch:
@@ -56,7 +59,7 @@ def convert_checkpoint(run: Run, checkpoint: Manifest, prefix: str) -> dict[str,
             prove_tensors(shards, folder, write_shards(shards, folder))
         difference = prove_logits(
             folder,
-            read_file(run.store, checkpoint, PROBE),
+            read_file(run.store, checkpoint, f"{step_folder(step)}/{PROBE}" if which == "best" else PROBE),
             family_name=recipe.model.family,
             trained=recipe.training.precision,
             stored=stored,

@@ -8,7 +8,9 @@ REVISION = 1
 
 
 def convert(run: Run, checkpoint: Manifest) -> Manifest:
-    """Convert the checkpoint's last step to models/<fingerprint>/, and commit it after the proof that both are equal.
+    """Convert a step of the checkpoint to models/<fingerprint>/, and commit it after the proof that both are equal.
+
+    `conversion.checkpoint` chooses the last step or the best one.
 
     Raises:
         ConversionError: the checkpoint cannot be converted, or the model differs from it.

@@ -7,6 +7,7 @@ import torch.distributed as dist
 
 from components.training.batching.data_loader import DataLoader, StepBatch
 from components.training.callbacks.callback_list import CallbackList
+from components.training.callbacks.held_out_loss import HeldOutLoss
 from components.training.checkpointing.saver import Saver, TrainingState
 from components.training.engine.deepspeed_engine import Engine
 from components.training.monitoring.goodput import Cause
@@ -19,7 +20,8 @@ from mantis.artifacts.layout import step_folder
 class Trainer:
     """Takes all optimizer steps that are not done yet, and saves checkpoints; the same calls are made on every rank.
 
-    `build_trainer` makes one from a run. Everything that only observes a step is a callback.
+    `build_trainer` makes one from a run. Everything that only observes a step is a callback. `held_out` may end the
+    training before its last step.
 
     Args:
         engine: the model in training, restored to `state`.
@@ -30,6 +32,7 @@ class Trainer:
         state: steps, samples and tokens done so far.
         steps: optimizer steps of the whole training.
         save_every: steps between two checkpoints.
+        held_out: decides whether to keep a step, and whether to stop early; None: the recipe has no evaluation.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Trainer:
         state: TrainingState,
         steps: int,
         save_every: int,
+        held_out: HeldOutLoss | None = None,
     ) -> None:
         self.engine = engine
         self.train_step = train_step
@@ -52,6 +56,7 @@ class Trainer:
         self.state = state
         self.steps = steps
         self.save_every = save_every
+        self.held_out = held_out
 
     def train(self) -> None:
         """Take the steps that are left, wait for the last checkpoint, and let the callbacks store the result.
@@ -65,7 +70,7 @@ class Trainer:
         self.engine.deepspeed.train()
         with self.feed:
             works = iter(self.feed)
-            while self.state.step < self.steps:
+            while not self._is_done:
                 stopping = self._step(works)
                 self._save_if_due(stopping)
         self.callbacks.on_phase(Cause.SAVE, self.state.step)
@@ -73,6 +78,14 @@ class Trainer:
         dist.barrier()
         self.callbacks.on_phase(Cause.FINISH, self.state.step)
         self.callbacks.on_end(self)
+
+    def announce(self, phase: Cause, step: int, detail: str = "") -> None:
+        """Tell all callbacks of a phase that one of them enters."""
+        self.callbacks.on_phase(phase, step, detail)
+
+    @property
+    def _is_done(self) -> bool:
+        return self.state.step >= self.steps or (self.held_out is not None and self.held_out.stops)
 
     def _step(self, works: Iterator[StepBatch]) -> bool:
         """Wait for the data of the next step and train on it; returns whether a signal asked any rank to stop."""
@@ -100,17 +113,19 @@ class Trainer:
     def _save_if_due(self, stopping: bool) -> None:
         step = self.state.step
         self.saver.check()
-        if not stopping and step % self.save_every and step != self.steps:
+        best = self.held_out.best_to_keep if self.held_out else None
+        if not stopping and step % self.save_every and step != best and not self._is_done:
             return
         self.callbacks.on_phase(Cause.SAVE, step)
         state = self.state.model_copy(update={"callbacks": self.callbacks.state_dict()})
-        self.saver.save(self.engine.deepspeed, state)
+        files = self.held_out.probe_files() if self.held_out and step == best else {}
+        self.saver.save(self.engine.deepspeed, state, best=best, files=files)
         self.callbacks.on_save(step)
         if stopping:
             self.saver.wait()
             dist.barrier()
         self.callbacks.on_phase(Cause.OTHER, step)
-        if stopping and step < self.steps:
+        if stopping and not self._is_done:
             raise StoppedError(
                 f"Training was asked to stop and did so after step {step} of {self.steps}; "
                 f"{step_folder(step)} is saved.",

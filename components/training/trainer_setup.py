@@ -4,29 +4,33 @@ import logging
 import os
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch.distributed as dist
+from torch import Tensor
 
 from components.training.batching.data_loader import DataLoader, SampleProcessor
 from components.training.batching.sample_plan import Budgets, Lengths, SamplePlan
 from components.training.callbacks.callback import Callback
 from components.training.callbacks.callback_list import CallbackList
 from components.training.callbacks.goodput_timer import GoodputTimer
+from components.training.callbacks.held_out_loss import HeldOutLoss
 from components.training.callbacks.loss_spikes import LossSpikeGuard, record_skipped
 from components.training.callbacks.manual_gc import ManualGarbageCollection
 from components.training.callbacks.metric_rows import MetricRows
 from components.training.callbacks.mlflow_senders import MlflowCurve, NodeMetrics
 from components.training.callbacks.progress_bar import ProgressBar
+from components.training.callbacks.rank_checks import StragglerCheck, WatchdogFeed
 from components.training.callbacks.step_trace import StepTrace
-from components.training.callbacks.straggler_check import StragglerCheck
 from components.training.callbacks.training_files import EngineFile, ResultFiles, SummaryFile
-from components.training.callbacks.watchdog_feed import WatchdogFeed
+from components.training.checkpointing.export import compute_probe
 from components.training.checkpointing.resume import restore
 from components.training.checkpointing.saver import Saver, TrainingState
 from components.training.engine.deepspeed_engine import DistributedContext, Engine, build_engine
+from components.training.held_out_evaluator import HeldOutEvaluator
 from components.training.lr_schedule import learning_rate
 from components.training.monitoring.failures import leave_failure
 from components.training.monitoring.goodput import Cause, GoodputClock, Heartbeat
@@ -37,6 +41,7 @@ from components.training.monitoring.watchdog import Watchdog, meeting_store
 from components.training.sizing.flops import Flops, flops_of, peak_flops
 from components.training.train_step import SampleTable, TrainStep
 from components.training.trainer import Trainer
+from mantis.artifacts.held_out import HELD_OUT_INDEX
 from mantis.artifacts.manifest import Manifest
 from mantis.config.recipe import Recipe
 from mantis.dataset.mixture_reader import MixtureReader
@@ -49,6 +54,7 @@ from mantis.runs.step_runner import Run
 
 logger = logging.getLogger(__name__)
 
+EVALUATED_TOGETHER = 32  # least held-out samples of a rank that are packed together: few leave gaps in the budget
 DUMMY = ImageSize(width=1, height=1)  # pixels of the image that runs in a micro-step without images
 
 
@@ -58,6 +64,7 @@ class Parts:
 
     Args:
         run: the run.
+        mixture: the samples.
         prefix: key of the training's folder in the store.
         ranks: this rank among all.
         recipe: the recipe, with the model settings as resolved for this store.
@@ -70,6 +77,7 @@ class Parts:
     """
 
     run: Run
+    mixture: Manifest
     prefix: str
     ranks: DistributedContext
     recipe: Recipe
@@ -117,7 +125,8 @@ def build_trainer(
         skips=training.max_skipped_steps,
         ledger=partial(record_skipped, run.store, prefix) if ranks.is_main else None,
     )
-    callbacks = _callbacks(parts, guard, GoodputTimer(clock, heartbeat), profile)
+    held_out = _held_out(parts) if training.evaluate_every else None
+    callbacks = _callbacks(parts, guard, GoodputTimer(clock, heartbeat), profile, held_out)
     train_step = _train_step(parts, guard, callbacks)
     saver = _saver(parts)
     clock.add(Cause.QUEUE, queued)
@@ -141,10 +150,13 @@ def build_trainer(
         state=state,
         steps=parts.plan.steps,
         save_every=training.checkpoint_every,
+        held_out=held_out,
     )
 
 
-def _callbacks(parts: Parts, guard: LossSpikeGuard, goodput: GoodputTimer, profile: Span | None) -> CallbackList:
+def _callbacks(
+    parts: Parts, guard: LossSpikeGuard, goodput: GoodputTimer, profile: Span | None, held_out: HeldOutLoss | None
+) -> CallbackList:
     """All callbacks of this rank. Those that send or store something at the end come before `SummaryFile`."""
     run, ranks, store, prefix = parts.run, parts.ranks, parts.run.store, parts.prefix
     rows = _metric_rows(parts)
@@ -161,10 +173,13 @@ def _callbacks(parts: Parts, guard: LossSpikeGuard, goodput: GoodputTimer, profi
         MlflowCurve(run, rows),
     ]
     of_node: list[Callback] = [NodeMetrics(run)]
-    last: list[Callback] = [_summary_file(parts, rows, guard, goodput), goodput, WatchdogFeed(_watchdog(parts))]
-    return CallbackList(
-        rows, [*everywhere, *(first if ranks.is_main else []), *(of_node if ranks.local_rank == 0 else []), *last]
-    )
+    last: list[Callback] = [
+        _summary_file(parts, rows, guard, goodput, held_out),
+        goodput,
+        WatchdogFeed(_watchdog(parts)),
+    ]
+    every = [*everywhere, *(first if ranks.is_main else []), *(of_node if ranks.local_rank == 0 else []), *last]
+    return CallbackList(rows, [*every, *([held_out] if held_out else [])])
 
 
 def _open_parts(run: Run, mixture: Manifest, ranks: DistributedContext, prefix: str) -> Parts:
@@ -188,6 +203,7 @@ def _open_parts(run: Run, mixture: Manifest, ranks: DistributedContext, prefix: 
     )
     return Parts(
         run=run,
+        mixture=mixture,
         prefix=prefix,
         ranks=ranks,
         recipe=recipe,
@@ -197,6 +213,43 @@ def _open_parts(run: Run, mixture: Manifest, ranks: DistributedContext, prefix: 
         plan=plan,
         engine=build_engine(model, family, training),
         flops=flops,
+    )
+
+
+def _held_out(parts: Parts) -> HeldOutLoss:
+    """The callback that evaluates."""
+    run, ranks, training = parts.run, parts.ranks, parts.recipe.training
+    reader = MixtureReader(run.store, parts.mixture, cache_gb=parts.recipe.data.cache_gb, index_name=HELD_OUT_INDEX)
+    plan = SamplePlan(
+        Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
+        seed=0,
+        batch_size=max(training.global_batch_size, EVALUATED_TOGETHER * ranks.world_size),
+        epochs=1,
+        max_steps=None,
+        budgets=Budgets(tokens=training.token_budget, patches=training.patch_budget),
+        cost=parts.flops.cost_model(),
+    )
+    evaluator = HeldOutEvaluator(
+        engine=parts.engine,
+        family=parts.family,
+        ranks=ranks,
+        preparer=SampleProcessor(reader, parts.preparer.processor),
+        plan=plan,
+        threads=training.data_workers,
+    )
+    return HeldOutLoss(
+        evaluator=evaluator,
+        every=training.evaluate_every or parts.plan.steps,
+        keeps_best=training.keep_best,
+        patience=training.patience,
+        probe=_probe(parts),
+        is_main=ranks.is_main,
+    )
+
+
+def _probe(parts: Parts) -> Callable[[], dict[str, Tensor]]:
+    return partial(
+        compute_probe, parts.engine, parts.family, parts.preparer, parts.ranks.device, samples=len(parts.reader)
     )
 
 
@@ -269,6 +322,7 @@ def _agreed_token(ranks: DistributedContext) -> str:
 def _metric_rows(parts: Parts) -> MetricRows:
     return MetricRows(
         every=parts.recipe.training.log_every,
+        evaluate_every=parts.recipe.training.evaluate_every,
         steps=parts.plan.steps,
         peak_flops=_peak_of_all(parts.engine, parts.ranks),
         device=parts.ranks.device,
@@ -298,13 +352,15 @@ def _result_files(parts: Parts, rows: MetricRows) -> ResultFiles:
         ranks=parts.ranks,
         family=parts.family,
         engine=parts.engine,
-        reader=parts.reader,
-        preparer=parts.preparer,
+        processor=parts.preparer.processor,
+        probe=_probe(parts),
         rows=rows,
     )
 
 
-def _summary_file(parts: Parts, rows: MetricRows, guard: LossSpikeGuard, goodput: GoodputTimer) -> SummaryFile:
+def _summary_file(
+    parts: Parts, rows: MetricRows, guard: LossSpikeGuard, goodput: GoodputTimer, held_out: HeldOutLoss | None
+) -> SummaryFile:
     return SummaryFile(
         store=parts.run.store,
         prefix=parts.prefix,
@@ -313,6 +369,7 @@ def _summary_file(parts: Parts, rows: MetricRows, guard: LossSpikeGuard, goodput
         rows=rows,
         guard=guard,
         goodput=goodput,
+        held_out=held_out,
     )
 
 

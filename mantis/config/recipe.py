@@ -53,6 +53,18 @@ class Recipe(Settings):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"data.subsets names {', '.join(twice)} twice; use `repeat` to visit rows more than once")
+        if self.data.subsets and all(subset.held_out for subset in self.data.subsets):
+            raise ValueError("data.subsets holds out every subset; at least one must stay for training")
+        return self
+
+    @model_validator(mode="after")
+    def _held_out_rows_are_there(self) -> Self:
+        if self.training.evaluate_every and not self.data.holds_out:
+            raise ValueError(
+                "training.evaluate_every needs held-out rows: set data.holdout, or held_out: true for a subset"
+            )
+        if self.conversion.checkpoint == "best" and not self.training.keep_best:
+            raise ValueError("conversion.checkpoint = best needs training.keep_best = true")
         return self
 
     def to_yaml(self) -> str:

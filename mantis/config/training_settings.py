@@ -142,11 +142,34 @@ class TrainingSettings(Settings):
         None, ge=1, description="Keep the checkpoints of all multiples of this step.", json_schema_extra=RUNTIME_ONLY
     )
     log_every: int = Field(10, ge=1, description="Steps between log lines.", json_schema_extra=RUNTIME_ONLY)
+    evaluate_every: int | None = Field(
+        None,
+        ge=1,
+        description="Steps between evaluations of the held-out loss: on the rows of `data.holdout` and of subsets "
+        "with `held_out`. The last step is evaluated, too.",
+    )
+    keep_best: bool = Field(
+        False,
+        description="Save a checkpoint at each evaluation with the lowest held-out loss so far, and keep the last of "
+        "these.",
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="Training stops after this number of evaluations in a row without a lower held-out loss.",
+    )
 
     @model_validator(mode="after")
     def _quantized_weights_are_not_cut(self) -> Self:
         if self.adapter and self.adapter.quantized and self.zero_stage == 3:
             raise ValueError("adapter.quantized needs zero_stage: 2; ZeRO-3 would cut quantized weights into pieces")
+        return self
+
+    @model_validator(mode="after")
+    def _a_best_step_needs_evaluations(self) -> Self:
+        if self.evaluate_every is None and (self.keep_best or self.patience):
+            name = "keep_best" if self.keep_best else "patience"
+            raise ValueError(f"training.{name} needs the held-out loss: set training.evaluate_every")
         return self
 
     @model_validator(mode="after")
@@ -199,6 +222,9 @@ class ConversionSettings(Settings):
 
     section = "conversion"
 
+    checkpoint: Literal["last", "best"] = Field(
+        "last", description="`best` converts the step with the lowest held-out loss, which training.keep_best saves."
+    )
     precision: Literal["fp32", "bf16"] = "bf16"
 
 

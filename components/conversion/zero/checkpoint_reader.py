@@ -1,7 +1,8 @@
-"""Find the last committed step of a training checkpoint, and check that its files are unchanged."""
+"""Find the step of a training checkpoint to convert, and check that its files are unchanged."""
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
+from typing import Literal
 
 from components.conversion.zero.byte_sources import TRUNCATED, ByteSource, store_sources
 from components.conversion.zero.zero_checkpoint import Checkpoint, read_checkpoint
@@ -13,19 +14,37 @@ from mantis.hashing import sha256_bytes
 from mantis.store.base import ObjectStore
 
 
-def read_last_step(store: ObjectStore, manifest: Manifest) -> Checkpoint:
-    """Index the last committed step of the checkpoint.
+def step_to_convert(manifest: Manifest, which: Literal["last", "best"]) -> int:
+    """The last committed step of the checkpoint, or the one with the lowest held-out loss.
 
     Raises:
-        ConversionError: the checkpoint has no committed step, or a file differs from the commit.
+        ConversionError: the checkpoint has no such step.
     """
     folders = [PurePosixPath(file.name).parent.name for file in manifest.files if file.name.endswith(f"/{COMMIT}")]
     steps = [step for folder in folders if (step := step_of(folder)) is not None]
     if not steps:
         raise ConversionError(f"{manifest.key} holds no committed step.", remedy="Run the step `train`.")
-    prefix = f"{manifest.key}/{step_folder(max(steps))}"
+    if which == "last":
+        return max(steps)
+    best = manifest.summary.get("best_step")
+    if not isinstance(best, int) or best not in steps:
+        raise ConversionError(
+            f"{manifest.key} has no checkpoint of its best step{'' if best is None else f' {best}'}; it has those of "
+            f"{', '.join(map(str, sorted(steps)))}.",
+            remedy="Set conversion.checkpoint = last, or train with training.keep_best.",
+        )
+    return best
+
+
+def read_step(store: ObjectStore, manifest: Manifest, step: int) -> Checkpoint:
+    """Index the committed step `step` of the checkpoint.
+
+    Raises:
+        ConversionError: a file differs from the commit.
+    """
+    prefix = f"{manifest.key}/{step_folder(step)}"
     origin = store.uri(prefix)
-    commit = _read_commit(store, manifest, max(steps))
+    commit = _read_commit(store, manifest, step)
     sources = store_sources(store, prefix)
     _check_sizes(commit, sources, origin)
     checkpoint = read_checkpoint({file.name: sources[file.name] for file in commit.files}, origin=origin)

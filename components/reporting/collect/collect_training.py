@@ -12,12 +12,14 @@ from mantis.artifacts.manifest import Manifest
 
 CURVES = {
     "loss": "Loss",
+    "held_out_loss": "Held-out loss",
     "learning_rate": "Learning rate",
     "gradient_norm": "Gradient norm",
     "samples_per_second": "Samples per second",
     "mfu": "Model FLOPs utilization",
 }
 PART_RATE = "learning_rate_"  # prefix of the columns with the learning rate of a part
+OPTIONAL_CURVES = ("held_out_loss",)  # a recipe may ask for none
 CAUSE = "seconds_"  # prefix of the summary's fields that hold seconds by cause
 
 
@@ -74,6 +76,8 @@ def _curves(reader: Reader, checkpoint: Manifest, rows: Sequence[dict[str, Any]]
             for row in rows
             if "step" in row and isinstance(row.get(name), int | float) and math.isfinite(row[name])
         )
+        if name in OPTIONAL_CURVES and not points:
+            continue
         if rows and not points:
             reader.note(f"{checkpoint.key}/metrics.jsonl has no {name}.")
         curves.append(Curve(name=name, title=title, points=points))

@@ -21,6 +21,7 @@ CONTAMINATION = (
 CAUSES = {  # categories of goodput: the activities that take up the time of training
     "step": "training steps",
     "data": "waiting for data",
+    "evaluate": "computing the held-out loss",
     "save": "saving checkpoints",
     "queue": "waiting in a queue",
     "start": "starting up",

@@ -22,6 +22,9 @@ class TrainerView(Protocol):
     def steps(self) -> int:
         """Optimizer steps of the whole training."""
 
+    def announce(self, phase: Cause, step: int, detail: str = "") -> None:
+        """Call every callback's `on_phase`; a callback that waits for other ranks in a phase of its own does so."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedStep:

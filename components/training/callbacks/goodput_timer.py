@@ -25,6 +25,8 @@ class GoodputTimer(Callback):
     def on_phase(self, phase: Cause, step: int, detail: str) -> None:
         """Count the time from now on for `phase`."""
         self.clock.enter(phase)
+        if phase is Cause.EVALUATE:  # an evaluation may take as long as many steps
+            self._beat()
 
     def after_step(self, finished: FinishedStep) -> Mapping[str, float]:
         """Update the heartbeat."""

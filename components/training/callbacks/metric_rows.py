@@ -30,6 +30,7 @@ class MetricRows(Callback):
 
     Args:
         every: steps between two rows.
+        evaluate_every: steps between two evaluations; None: there are none. An evaluated step has a row.
         steps: optimizer steps of the whole training.
         peak_flops: FLOP/s of all ranks' devices together; None if unknown, and then rows have no `mfu`.
         device: the device whose peak memory a row reports.
@@ -41,6 +42,7 @@ class MetricRows(Callback):
     name = "metric_rows"
 
     every: int
+    evaluate_every: int | None = None
     steps: int
     peak_flops: float | None
     device: torch.device
@@ -49,12 +51,16 @@ class MetricRows(Callback):
     pending: dict[str, float] = field(default_factory=dict)
 
     def add(self, step: int, figures: StepFigures) -> Row | None:
-        """Count step `step` (from 1); returns the row when one is due: the first, every `every`-th, and the last."""
+        """Count step `step` (from 1); returns the row when one is due: the first, every `every`-th, and the last.
+
+        A step that is evaluated has a row, too.
+        """
         sums = {"steps": 1.0, "taken": float(figures.taken)}
         sums |= {name: float(getattr(figures, name)) for name in SUMMED}
         sums["loss"] = figures.loss if figures.taken else 0.0  # it may not be finite
         self.window = {name: self.window.get(name, 0.0) + value for name, value in sums.items()}
-        due = step == 1 or step % self.every == 0 or step == self.steps
+        evaluated = self.evaluate_every is not None and step % self.evaluate_every == 0
+        due = evaluated or step == 1 or step % self.every == 0 or step == self.steps
         if not due or not self.window["taken"]:
             return None
         row = self._row(step, figures) | self.pending

@@ -2,24 +2,25 @@
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch.distributed as dist
+from torch import Tensor
 
-from components.training.batching.data_loader import SampleProcessor
 from components.training.callbacks.callback import Callback, TrainerView
 from components.training.callbacks.goodput_timer import GoodputTimer
+from components.training.callbacks.held_out_loss import HeldOutLoss
 from components.training.callbacks.loss_spikes import LossSpikeGuard
 from components.training.callbacks.metric_rows import MetricRows
-from components.training.checkpointing.export import PROBE_SAMPLES, leave_files, probe_tensors
+from components.training.checkpointing.export import leave_files
 from components.training.checkpointing.training_summary import write_summary
 from components.training.engine.deepspeed_config import as_text
 from components.training.engine.deepspeed_engine import DistributedContext, Engine
 from components.training.monitoring.goodput import Cause
 from mantis.artifacts.manifest import Number
 from mantis.config.recipe import Recipe
-from mantis.dataset.mixture_reader import MixtureReader
-from mantis.models.family import Family
+from mantis.models.family import Family, Processor
 from mantis.store.base import ObjectStore
 
 logger = logging.getLogger(__name__)
@@ -63,8 +64,8 @@ class ResultFiles(Callback):
         ranks: this rank among all.
         family: the model family.
         engine: the model in training.
-        reader: the mixture.
-        preparer: encodes and packs the samples of the probe.
+        processor: knows the tokenizer and the images.
+        probe: computes the probe; collective.
         rows: the metrics rows.
     """
 
@@ -76,15 +77,13 @@ class ResultFiles(Callback):
     ranks: DistributedContext
     family: Family
     engine: Engine
-    reader: MixtureReader
-    preparer: SampleProcessor
+    processor: Processor
+    probe: Callable[[], dict[str, Tensor]]
     rows: MetricRows
 
     def on_end(self, trainer: TrainerView) -> None:
         """Compute the probe on all ranks; the first rank stores the files."""
-        positions = range(min(PROBE_SAMPLES, len(self.reader)))
-        packed = self.preparer.pack(self.preparer.prepare(positions))
-        probe = probe_tensors(self.engine, self.family, packed, self.ranks.device)
+        probe = self.probe()
         if self.ranks.is_main:
             leave_files(
                 self.store,
@@ -92,7 +91,7 @@ class ResultFiles(Callback):
                 recipe=self.recipe,
                 engine=self.engine,
                 family=self.family,
-                processor=self.preparer.processor,
+                processor=self.processor,
                 probe=probe,
                 rows=self.rows.rows,
             )
@@ -112,6 +111,7 @@ class SummaryFile(Callback):
         rows: the metrics rows.
         guard: knows the skipped steps.
         goodput: knows the seconds by cause.
+        held_out: knows the held-out losses; None if the recipe asks for none.
     """
 
     name = "summary_file"
@@ -123,6 +123,7 @@ class SummaryFile(Callback):
     rows: MetricRows
     guard: LossSpikeGuard
     goodput: GoodputTimer
+    held_out: HeldOutLoss | None
 
     def on_end(self, trainer: TrainerView) -> None:
         """Wait for all ranks; the first rank stores the file."""
@@ -144,5 +145,6 @@ class SummaryFile(Callback):
             "tokens_per_second": state.tokens / looping,
             "parameters": self.parameters,
             "steps_skipped": len(self.guard.skipped),
+            **(self.held_out.summary(state.step) if self.held_out else {}),
             **{f"seconds_{cause}": value for cause, value in seconds.items()},
         }

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from components.training.batching.collate import to_device
+from components.training.batching.data_loader import SampleProcessor
 from components.training.engine.adapter_training import leave_base, save_config
 from components.training.engine.deepspeed_engine import Engine
 from components.training.monitoring.step_metrics import Row
@@ -22,6 +23,14 @@ from mantis.models.packed_batch import PackedBatch
 from mantis.store.base import ObjectStore, upload_tree
 
 PROBE_SAMPLES = 4
+
+
+def compute_probe(
+    engine: Engine, family: Family, preparer: SampleProcessor, device: torch.device, *, samples: int
+) -> dict[str, Tensor]:
+    """`probe_tensors` of the first few of a mixture's `samples` samples. Collective."""
+    packed = preparer.pack(preparer.prepare(range(min(PROBE_SAMPLES, samples))))
+    return probe_tensors(engine, family, packed, device)
 
 
 def probe_tensors(engine: Engine, family: Family, packed: PackedBatch, device: torch.device) -> dict[str, Tensor]:

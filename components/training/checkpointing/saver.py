@@ -80,9 +80,9 @@ def from_schema_1(stored: Mapping[str, Any], rows: Sequence[Mapping[str, float]]
     return state | {"callbacks": callbacks}
 
 
-def superseded(steps: Sequence[int], *, keep: int, keep_every: int | None) -> list[int]:
-    """The `steps` (newest first) to delete: all but the newest `keep` and the multiples of `keep_every`."""
-    return [step for step in steps[keep:] if keep_every is None or step % keep_every]
+def superseded(steps: Sequence[int], *, keep: int, keep_every: int | None, best: int | None = None) -> list[int]:
+    """The `steps` (newest first) to delete: all but the newest `keep`, the multiples of `keep_every`, and `best`."""
+    return [step for step in steps[keep:] if step != best and (keep_every is None or step % keep_every)]
 
 
 def delete_checkpoint(store: ObjectStore, prefix: str, folder: str) -> None:
@@ -171,8 +171,22 @@ class Saver:
         self._thread: threading.Thread | None = None
         self._failed: BaseException | None = None
 
-    def save(self, engine: Any, state: TrainingState) -> None:
-        """Save the DeepSpeed engine; collective. Waits for the save before: only one copy is in memory at a time."""
+    def save(
+        self,
+        engine: Any,
+        state: TrainingState,
+        *,
+        best: int | None = None,
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Save the DeepSpeed engine; collective. Waits for the save before: only one copy is in memory at a time.
+
+        Args:
+            engine: the DeepSpeed engine.
+            state: steps done, and the memory of the callbacks.
+            best: a step whose checkpoint is kept beside the newest ones.
+            files: more files of this checkpoint by name; from the first rank.
+        """
         self.wait()
         with self._snapshot.taking(engine), tempfile.TemporaryDirectory(prefix="mantis-checkpoint-") as unused:
             engine.save_checkpoint(
@@ -180,8 +194,9 @@ class Saver:
             )
         written = {}
         if self._rank == 0:
-            written = {STATE: state.model_dump_json().encode()}
-        self._thread = threading.Thread(target=self._store_all, args=(state.step, written), name="upload", daemon=True)
+            written = {STATE: state.model_dump_json().encode(), **(files or {})}
+        arguments = (state.step, written, best)
+        self._thread = threading.Thread(target=self._store_all, args=arguments, name="upload", daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
@@ -196,11 +211,11 @@ class Saver:
         if self._failed is not None:
             raise self._failed
 
-    def _store_all(self, step: int, written: dict[str, bytes]) -> None:
+    def _store_all(self, step: int, written: dict[str, bytes], best: int | None) -> None:
         try:
             self._store_own(step, written)
             if self._rank == 0:
-                self._commit(step)
+                self._commit(step, best)
         except BaseException as error:  # `check` raises it in the main thread
             self._failed = error
 
@@ -230,7 +245,7 @@ class Saver:
             ) from None
         return files
 
-    def _commit(self, step: int) -> None:
+    def _commit(self, step: int, best: int | None) -> None:
         base = f"{self._prefix}/{step_folder(step)}"
         lists = [f"{base}/{self._list_name(rank)}" for rank in range(self._world_size)]
         until = time.monotonic() + COMMIT_SECONDS
@@ -251,7 +266,8 @@ class Saver:
         )
         for key in lists:
             through_outages(partial(self._store.delete, key))
-        for old in superseded(committed(self._store, self._prefix), keep=self._keep, keep_every=self._keep_every):
+        steps = committed(self._store, self._prefix)
+        for old in superseded(steps, keep=self._keep, keep_every=self._keep_every, best=best):
             delete_checkpoint(self._store, self._prefix, step_folder(old))
 
     def _list_name(self, rank: int) -> str:

@@ -30,6 +30,7 @@ class Cause(StrEnum):
     RESUME = "resume"  # fetching, verifying and loading a checkpoint
     DATA = "data"  # waiting for the next micro-steps
     STEP = "step"  # forward, backward, collectives, update
+    EVALUATE = "evaluate"  # the held-out loss
     SAVE = "save"  # waiting for checkpoints
     REWORK = "rework"  # time of earlier attempts after their last checkpoint, which is lost
     FINISH = "finish"  # probe, configuration, last uploads

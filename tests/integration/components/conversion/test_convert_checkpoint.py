@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from components.conversion import convert_checkpoint, proof
 from components.conversion.shard_writer import write_shards
 from components.conversion.step import convert
-from components.conversion.zero.checkpoint_reader import read_last_step
+from components.conversion.zero.checkpoint_reader import read_step, step_to_convert
 from mantis.artifacts.manifest import Manifest, check_files
 from mantis.errors import ConversionError
 from mantis.runs.records import State, read_record
@@ -62,7 +62,7 @@ def test_bf16_is_each_weight_rounded(trained_run: MakeTrainedRun) -> None:
     assert float(model.summary["largest_logit_difference"]) > 0.0
     folder = folder_of(run, model)
     assert AutoModelForImageTextToText.from_pretrained(folder).dtype == torch.bfloat16
-    exact = read_last_step(run.store, checkpoint).tensors
+    exact = read_step(run.store, checkpoint, step_to_convert(checkpoint, "last")).tensors
     name = "lm_head.weight"
     whole = torch.cat([piece.read() for piece in exact[name].pieces]).view(exact[name].shape)
     assert torch.equal(load_file(folder / "model.safetensors")[name], whole.bfloat16())
@@ -174,7 +174,7 @@ def test_a_later_step_that_was_not_committed_is_not_converted(trained_run: MakeT
 
 def test_tied_weights_are_left_out(trained_run: MakeTrainedRun, tmp_path: Path) -> None:
     run, checkpoint = trained_run()
-    zero = read_last_step(run.store, checkpoint)
+    zero = read_step(run.store, checkpoint, step_to_convert(checkpoint, "last"))
     config = json.loads(run.store.get("checkpoints/trained/model/config.json"))
     config["tie_word_embeddings"] = True
     (tmp_path / "config.json").write_text(json.dumps(config))

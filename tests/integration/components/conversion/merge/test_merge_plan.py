@@ -10,7 +10,7 @@ from transformers import AutoModelForImageTextToText
 
 from components.conversion.merge import adapter_merge
 from components.conversion.step import convert
-from components.conversion.zero.checkpoint_reader import read_last_step
+from components.conversion.zero.checkpoint_reader import read_step, step_to_convert
 from mantis.artifacts.store_addresses import key_of
 from mantis.errors import ConversionError
 from mantis.runs.step_runner import Run
@@ -37,7 +37,7 @@ def test_trained_adapters_are_merged_into_the_unquantized_base(trained_run: Make
     (trained / "adapter_config.json").rename(trained.parent / "adapter_config.json")
     base = AutoModelForImageTextToText.from_pretrained(trained)
     peft = get_peft_model(base, LoraConfig.from_pretrained(str(trained.parent)))
-    zero = read_last_step(run.store, checkpoint)
+    zero = read_step(run.store, checkpoint, step_to_convert(checkpoint, "last"))
     weights = {
         name: zero.tensors[name].read(0, zero.tensors[name].numel).view(zero.tensors[name].shape)
         for name in zero.trained - zero.frozen

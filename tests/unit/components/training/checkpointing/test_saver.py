@@ -92,6 +92,7 @@ def test_the_last_few_and_every_so_many_steps_are_kept() -> None:
     steps = [90, 80, 70, 60, 50, 40, 30]
     assert superseded(steps, keep=2, keep_every=None) == [70, 60, 50, 40, 30]
     assert superseded(steps, keep=2, keep_every=30) == [70, 50, 40]
+    assert superseded(steps, keep=2, keep_every=30, best=50) == [70, 40]
 
 
 # As a training of schema version 1 stored it after step 2.
