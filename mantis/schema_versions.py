@@ -34,6 +34,7 @@ class Form(StrEnum):
     ADAPTER_BASE = "base.json"
     TRAINING_SUMMARY = "training.json"
     HEARTBEAT = "heartbeat.json"
+    TRAINING_PROGRESS = "progress.json"
     RESPONSE = "response"
     JOURNAL = "entry of a response journal"
     SCORES = "scores.json"

@@ -22,7 +22,7 @@ from components.training.callbacks.loss_spikes import LossSpikeGuard, record_ski
 from components.training.callbacks.manual_gc import ManualGarbageCollection
 from components.training.callbacks.metric_rows import MetricRows
 from components.training.callbacks.mlflow_senders import MlflowCurve, NodeMetrics
-from components.training.callbacks.progress_bar import ProgressBar
+from components.training.callbacks.progress_bar import ProgressBar, ProgressFile
 from components.training.callbacks.rank_checks import StragglerCheck, WatchdogFeed
 from components.training.callbacks.step_trace import StepTrace
 from components.training.callbacks.training_files import EngineFile, ResultFiles, SummaryFile
@@ -167,9 +167,11 @@ def _callbacks(
         StragglerCheck(Stragglers(ranks)),
         _result_files(parts, rows),
     ]
+    bar = ProgressBar(rows)
     first: list[Callback] = [
         EngineFile(store=store, prefix=prefix, engine=parts.engine, headline=_headline(parts)),
-        ProgressBar(rows),
+        bar,
+        ProgressFile(store, prefix, rows, bar),
         MlflowCurve(run, rows),
     ]
     of_node: list[Callback] = [NodeMetrics(run)]

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from mantis.artifacts.checkpoint import committed
 from mantis.artifacts.layout import ArtifactKind
+from mantis.artifacts.training_progress import TrainingProgress, read_progress
 from mantis.runs.arms import arms_of
 from mantis.runs.records import State, StepRecord, read_records
 from mantis.runs.step_runner import Run
@@ -64,6 +65,13 @@ def last_checkpoint(store: ObjectStore, record: StepRecord) -> int | None:
     if not record.fingerprint:
         return None
     return next(iter(committed(store, ArtifactKind.CHECKPOINT.address(fingerprint=record.fingerprint))), None)
+
+
+def progress_of(store: ObjectStore, record: StepRecord) -> TrainingProgress | None:
+    """Return how far the running training in `record` is; None if it has not said so, or is no running training."""
+    if record.step != "train" or record.state is not State.STARTED or not record.fingerprint:
+        return None
+    return read_progress(store, ArtifactKind.CHECKPOINT.address(fingerprint=record.fingerprint))
 
 
 def _checked(pipeline: str, recipe: str, overrides: Mapping[str, object], name: str, store_url: str) -> Run:

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from mantis.errors import ConfigError, MantisError
 from mantis.hashing import fingerprint
 from mantis.processes import one_at_a_time
-from mantis.progress import PROGRESS_DIR
+from mantis.progress import PROGRESS_DIR, clock_text
 from mantis.runs.arms import arms_of
 from mantis.runs.records import STOPPED, State, StepRecord, read_records, was_stopped
 from mantis.runs.step_runner import Run
@@ -49,6 +49,7 @@ class View:
             BarColumn(bar_width=24),
             TextColumn("{task.fields[figures]:<30}"),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[left]:<13}"),
             TextColumn("{task.fields[note]}", style="dim"),
         )
         self.progress = Progress(*columns, console=self.console, transient=False)
@@ -67,16 +68,18 @@ class View:
             self._line(step, state)
             return
         if step not in self.tasks:
-            self.tasks[step] = self.progress.add_task(step, total=None, figures="", note="")
+            self.tasks[step] = self.progress.add_task(step, total=None, figures="", left="", note="")
         task = self.tasks[step]
         if state["state"] == "running":
             total = state["total"]
             figures = f"{state['done']:,}" + (f" of {total:,}" if total is not None else "") + f" {state['unit']}"
             note = f"{state['label']}  {state['note']}"
-            self.progress.update(task, total=total, completed=state["done"], figures=figures, note=note)
+            self.progress.update(
+                task, total=total, completed=state["done"], figures=figures, left=_left(state), note=note
+            )
         elif state["state"] != State.STARTED:
             words = {State.DONE: "done", State.REUSED: "result was already there", State.FAILED: _failed(state)}
-            self.progress.update(task, total=1, completed=1, figures=words[State(state["state"])], note="")
+            self.progress.update(task, total=1, completed=1, figures=words[State(state["state"])], left="", note="")
             self.progress.stop_task(task)
 
     def _line(self, step: str, state: dict[str, Any]) -> None:
@@ -84,6 +87,7 @@ class View:
         if word == "running":
             share = int(10 * state["done"] / state["total"]) if state["total"] else 0
             text = f"{state['label']}: {state['done']:,} of {state['total'] or '?'} {state['unit']}  {state['note']}"
+            text = "  ".join(filter(None, [text.rstrip(), _left(state)]))
             word = f"running-{state['label']}-{share}"
         else:
             text = {"reused": "result was already there", "failed": _failed(state)}.get(word, word)
@@ -92,6 +96,11 @@ class View:
         if self.shown.get(step) != word:
             self.shown[step] = word
             self.console.print(f"{step:<22} {text}", highlight=False, markup=False)
+
+
+def _left(state: dict[str, Any]) -> str:
+    left = state.get("left")
+    return "" if left is None else f"{clock_text(left)} left"
 
 
 def _failed(state: dict[str, Any]) -> str:

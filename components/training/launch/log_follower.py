@@ -17,7 +17,7 @@ AGAIN_SECONDS = 1.0
 SPARE_SECONDS = 30  # of log requested again after a broken connection; known lines are recognized by their time
 FIRST_LINES = 500  # number of requested lines of a log that another process has followed before
 # A line of mantis.progress: "training: 1,200 of 5,000 steps  3.1 steps/s  20:26 left  loss 0.1".
-STEPS = re.compile(r"training: ([\d,]+) of ([\d,]+) (steps)\s+[\d.,]+ steps/s(?:\s+[\d:]+ left)?(.*)")
+STEPS = re.compile(r"training: ([\d,]+) of ([\d,]+) (steps)\s+[\d.,]+ steps/s(?:\s+([\d:]+) left)?(.*)")
 
 
 class FollowedLog:
@@ -78,4 +78,6 @@ def show(line: str) -> None:
     told = STEPS.search(message_of(line))
     if told:
         done, total = (int(text.replace(",", "")) for text in told.group(1, 2))
-        progress.publish(state="running", label="training", done=done, total=total, unit=told[3], note=told[4].strip())
+        left = progress.seconds_of(told[4]) if told[4] else None
+        note = told[5].strip()
+        progress.publish(state="running", label="training", done=done, total=total, unit=told[3], left=left, note=note)

@@ -19,6 +19,7 @@ from rich.console import Console
 from mantis.artifacts.layout import report_key
 from mantis.artifacts.scores import CONTROLS_CHOOSE
 from mantis.errors import ConfigError, MantisError
+from mantis.progress import clock_text, three_digits
 from mantis.schema_versions import Form, without_version
 from mantis.store.base import ObjectStore
 from pipelines.cli.arguments import (
@@ -52,9 +53,11 @@ from pipelines.cli.console import (
 from pipelines.cli.prepared_table import show_prepared
 
 if TYPE_CHECKING:
+    from mantis.artifacts.training_progress import TrainingProgress
     from mantis.runs.records import StepRecord
     from mantis.runs.step_runner import Run
 
+SILENT_SECONDS = 60.0  # a running training stores its progress every five seconds
 UI_HOST = "127.0.0.1"
 
 
@@ -147,7 +150,10 @@ def status(
     store: Store = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show the steps of a run: done, reused, or failed and why. Without a run, list all runs."""
+    """Show the steps of a run: done, reused, or failed and why. Without a run, list all runs.
+
+    A running training shows its step, loss, speed and the time left.
+    """
     there = opened(store)
     if run_id:
         _show_steps(there, run_id, as_json)
@@ -161,7 +167,7 @@ def status(
     if not found:
         raise ConfigError(f"{there.url} holds no run.", remedy="Start one: mantis run demo.")
     rows = [
-        (each["run"], each["state"], each["started"][:16].replace("T", " "), _percent(each["accuracy"]),
+        (each["run"], _state(each), each["started"][:16].replace("T", " "), _percent(each["accuracy"]),
          each["recipe"], "  ".join(f"{field}={value}" for field, value in each["changed"].items()))
         for each in found
     ]  # fmt: skip
@@ -271,15 +277,18 @@ def _overview(store: ObjectStore, run_id: str) -> dict[str, Any]:
     """A run in one row: state, start, recipe, changed fields, and the mean accuracy over its benchmarks."""
     from mantis.runs.records import read_records
     from mantis.runs.step_runner import open_run
+    from pipelines.execution.local_run import progress_of
     from pipelines.execution.supervisor import explain
 
     records = read_records(store, run_id)
+    running = next(filter(None, (progress_of(store, record) for record in records)), None)
     scores = [float(record.summary["accuracy"]) for record in records if "accuracy" in record.summary]
     row: dict[str, Any] = {
         "run": run_id,
         "state": explain(records),
         "started": min((record.started for record in records), default=""),
         "accuracy": sum(scores) / len(scores) if scores else None,
+        "progress": running.model_dump(mode="json") if running else None,
         "recipe": "",
         "changed": {},
     }
@@ -288,6 +297,16 @@ def _overview(store: ObjectStore, run_id: str) -> dict[str, Any]:
     except ConfigError:  # the recipe of another version, or none: the run is listed all the same
         return row
     return row | {"recipe": recipe.name, "changed": _changed(recipe)}
+
+
+def _state(row: dict[str, Any]) -> str:
+    """The state of a run in a few words: of a running training its share and the time left."""
+    progress = row["progress"]
+    if progress is None:
+        return str(row["state"])
+    left = progress["seconds_left"]
+    share = f"training {progress['step'] / progress['steps']:.0%}"
+    return share if left is None else f"{share}, {clock_text(left)} left"
 
 
 def _changed(recipe: Any) -> dict[str, str]:
@@ -324,11 +343,13 @@ def _show_steps(store: ObjectStore, run_id: str, as_json: bool) -> None:
 
 def _step(store: ObjectStore, record: "StepRecord") -> dict[str, Any]:
     from mantis.runs.records import State, was_stopped
+    from pipelines.execution.local_run import progress_of
 
     seconds, reason = record.seconds, record.reason
+    progress = progress_of(store, record)
     if record.state is State.STARTED:
         seconds = (datetime.now(UTC) - datetime.fromisoformat(record.started)).total_seconds()
-        reason = _checkpoint(store, record)
+        reason = ", ".join(filter(None, [in_words(progress), _checkpoint(store, record)]))
     return {
         "step": record.step,
         "state": "stopped" if was_stopped(record) else record.state.value,
@@ -338,7 +359,26 @@ def _step(store: ObjectStore, record: "StepRecord") -> dict[str, Any]:
         "ended": record.ended,
         "reason": reason,
         "address": record.key,
+        "progress": progress.model_dump(mode="json") if progress else None,
     }
+
+
+def in_words(progress: "TrainingProgress | None") -> str:
+    """Describe a running training: step, losses, speed, time left, and how old this is if it is old."""
+    if progress is None:
+        return ""
+    losses = {"loss": progress.loss, "held-out loss": progress.held_out_loss}
+    rates = {"samples/s": progress.samples_per_second, "tokens/s": progress.tokens_per_second}
+    age = (datetime.now(UTC) - progress.at).total_seconds()
+    return ", ".join(
+        [
+            f"step {progress.step:,} of {progress.steps:,}",
+            *(f"{name} {value:.4g}" for name, value in losses.items() if value is not None),
+            *(f"{three_digits(value)} {unit}" for unit, value in rates.items() if value is not None),
+            *([f"{clock_text(progress.seconds_left)} left"] if progress.seconds_left is not None else []),
+            *([f"last seen {clock_text(age)} ago"] if age > SILENT_SECONDS else []),
+        ]
+    )
 
 
 def _checkpoint(store: ObjectStore, record: "StepRecord") -> str:

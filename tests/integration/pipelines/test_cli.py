@@ -7,6 +7,7 @@ import shlex
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 from components.data.step import prepare, resolve_subsets
 from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.manifest import MadeBy, Manifest, commit_manifest
+from mantis.artifacts.training_progress import TrainingProgress, put_progress
 from mantis.models.registry import family_names
 from mantis.runs.records import State, StepRecord
 from mantis.store.local import LocalStore
@@ -179,6 +181,26 @@ def test_json_of_a_run(stored: LocalStore) -> None:
         ("prepare-demo-multi", "done"), ("train", "stopped"), ("preflight", "done"),
     ]  # fmt: skip
     assert steps[0]["address"] == f"datasets/demo-multi/{'a' * 64}"
+
+
+def test_status_says_how_far_a_training_is(stored: LocalStore) -> None:
+    now = datetime.now(UTC)
+    record = StepRecord(step="train", state=State.STARTED, started=now.isoformat(), fingerprint="b" * 64)
+    stored.put("runs/stopped-run/steps/train.json", record.model_dump_json().encode())
+    progress = TrainingProgress(
+        step=180, steps=2000, loss=1.2345, held_out_loss=1.5, samples_per_second=2.064, tokens_per_second=1234.5,
+        seconds_left=1226.0, at=now,
+    )  # fmt: skip
+    prefix = f"checkpoints/{'b' * 64}"
+    put_progress(stored, prefix, progress)
+    said = "step 180 of 2,000, loss 1.234, held-out loss 1.5, 2.06 samples/s, 1,230 tokens/s, 20:26 left"
+    assert f"{said}, last checkpoint: step 174" in mantis("status", "stopped-run", "--store", stored.url).stdout
+    assert "training 9%, 20:26 left" in mantis("status", "--store", stored.url).stdout
+    steps = json.loads(mantis("status", "stopped-run", "--store", stored.url, "--json").stdout)["steps"]
+    losses = {step["step"]: step["progress"] and step["progress"]["loss"] for step in steps}
+    assert losses == {"prepare-demo-multi": None, "train": 1.2345, "preflight": None}
+    put_progress(stored, prefix, progress.model_copy(update={"at": now - timedelta(hours=3)}))
+    assert ", last seen 3:00:0" in mantis("status", "stopped-run", "--store", stored.url).stdout
 
 
 def test_prepared_data_is_counted_with_its_reasons(tmp_path: Path) -> None:

@@ -91,7 +91,8 @@ def test_a_followed_line_moves_the_bar_and_keeps_its_one_prefix(
     monkeypatch.setenv(STEP, "train")
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     configure()
-    Progress(label="training", total=5000, unit="steps").advance(1200, note="loss 0.123  70 samples/s")
+    monkeypatch.setattr(Progress, "seconds_left", 4000.0)
+    Progress(label="training", total=5000, unit="steps").advance(1200, note="loss 0.123  70.1 samples/s")
     line = capsys.readouterr().err.splitlines()[-1]
     logging.getLogger().handlers[:] = handlers
 
@@ -100,4 +101,4 @@ def test_a_followed_line_moves_the_bar_and_keeps_its_one_prefix(
     assert capsys.readouterr().err == f"{line}\n"
     state = json.loads((tmp_path / "train.json").read_text())
     assert (state["label"], state["done"], state["total"], state["unit"]) == ("training", 1200, 5000, "steps")
-    assert state["note"] == "loss 0.123  70 samples/s"
+    assert (state["note"], state["left"]) == ("loss 0.123  70.1 samples/s", 4000.0)
