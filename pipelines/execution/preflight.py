@@ -20,6 +20,7 @@ from mantis.runs.lineage import find_artifact
 from mantis.runs.step_runner import Run, recorded
 from mantis.store.base import ObjectStore
 from mantis.store.opening import open_store
+from pipelines.execution.base_rows import check_base_rows
 from pipelines.execution.resolve import resolve_run
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def preflight(
     The checks depend on the run:
 
     - A run that evaluates an existing `model` needs that model in the store.
-    - Any other run needs the recipe's weights. Data preparation, too, counts tokens with them.
+    - Any other run needs the recipe's weights, and a row for every token. Data preparation counts tokens with them.
     - A run that `evaluates` needs its benchmarks.
     - A run that trains needs its launcher.
     - If other runs train for it (`trained_by`), their names must be free, too.
@@ -69,6 +70,7 @@ def preflight(
         else:
             check_parts(resolved)
             check_weights(store, resolved)
+            check_base_rows(store, resolved.model)
         if evaluates:
             check_benchmarks(run)
         if evaluates and not model and not all(map(is_trained, trained_by or (run,))):

@@ -10,7 +10,8 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 PAD = "<|pad|>"  # what the official stage 1 adds to LLaMA-3's vocabulary (train_mllava.py, do_pretrain)
 SHOWN = 5  # tensors that an error names
+TEXTS = (".json", ".jinja", ".model", ".txt")  # files of a tokenizer
+MAX_TEXT = 256_000_000  # bytes of such a file; large vocabularies have 30 MB
 
 
 def model_folder(address: str) -> Path:
@@ -57,6 +60,24 @@ def model_folder(address: str) -> Path:
             remedy="Name a folder that save_pretrained wrote, or that was downloaded whole from the hub.",
         )
     return folder
+
+
+@contextmanager
+def tokenizer_folder(address: str) -> Iterator[Path]:
+    """A local folder with the texts of the model or tokenizer at `address`, without weights.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    if not address.startswith("s3://"):
+        yield Path(address.removeprefix("file://"))
+        return
+    store = open_store(address)
+    with tempfile.TemporaryDirectory(prefix="mantis-tokenizer-") as folder:
+        for entry in store.children("")[0]:
+            if entry.key.endswith(TEXTS) and entry.size <= MAX_TEXT:
+                store.get_file(entry.key, Path(folder) / entry.key)
+        yield Path(folder)
 
 
 def _cache() -> Path:

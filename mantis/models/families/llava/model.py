@@ -87,6 +87,7 @@ class Llava:
             model = compose(tower, folder, config, tokens=len(processor.tokenizer), seed=seed)
         else:
             model = loading.load_whole(LlavaForConditionalGeneration, folder)
+            loading.add_missing_rows(model, processor, seed=seed)
         self._check_shape(model.config, processor)
         return model
 
