@@ -71,9 +71,14 @@ def cases(shapes: Sequence[tuple[int, int]] = SHAPES) -> Iterator[Case]:
         )
 
 
-def differences(processor: Processor, reference: FamilyReference) -> Iterator[str]:
-    """A line for each case in which the processor's tokens, labels or pixels differ from the reference's."""
-    saved, tokenizer = saved_processor(processor), processor.tokenizer
+def differences(
+    processor: Processor, reference: FamilyReference, *, official: PreTrainedTokenizerFast | None = None
+) -> Iterator[str]:
+    """A line for each case in which the processor's tokens, labels or pixels differ from the reference's.
+
+    The reference uses the `official` tokenizer. Without one it uses what the processor saves.
+    """
+    saved, tokenizer = saved_processor(processor, official), processor.tokenizer
     for case in cases():
         wanted = expected(reference, processor, saved, case.conversation, case.images)
         encoding = processor.encode(case.conversation)

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from PIL import Image
+from tokenizers import AddedToken, Tokenizer
 from torch import Tensor
 from transformers import AutoProcessor, PreTrainedModel, PreTrainedTokenizerFast
 
 from mantis.config.model_settings import ModelSettings
+from mantis.errors import InputError
 from mantis.models.conversation import IMAGE_MARK, Conversation
 from mantis.models.family import IGNORE, Processor
 from mantis.models.packed_batch import Pixels
@@ -72,11 +74,33 @@ class Expected:
     values: Tensor  # as Pixels.values
 
 
-def saved_processor(processor: Processor) -> Any:
-    """The processor that transformers makes of what ours saves."""
+def saved_processor(processor: Processor, tokenizer: PreTrainedTokenizerFast | None = None) -> Any:
+    """The processor that transformers makes of what ours saves, with `tokenizer` in place of the saved one."""
     with tempfile.TemporaryDirectory(prefix="mantis-processor-") as folder:
         processor.save(Path(folder))
-        return AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        saved = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if tokenizer is not None:
+        saved.tokenizer = tokenizer
+    return saved
+
+
+def official_tokenizer(folder: Path, special_tokens: Sequence[str]) -> PreTrainedTokenizerFast:
+    """The tokenizer in `folder` as the official code has it: tokenizer.json as transformers 4.41 reads it.
+
+    Nothing of the project and nothing of transformers 5 reads the file. Tokens that it lacks come behind the others, as
+    `add_tokens` of the official training scripts puts them.
+
+    Raises:
+        InputError: no readable tokenizer.json there.
+    """
+    try:
+        backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # the library raises this class alone
+        raise InputError(f"{folder} holds no readable tokenizer.json ({error}).", remedy="Copy it again.") from None
+    added = {token.content for token in backend.get_added_tokens_decoder().values()}
+    new = [AddedToken(token, special=True, normalized=False) for token in special_tokens if token not in added]
+    backend.add_special_tokens(new)
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
 
 
 def expected(

@@ -115,7 +115,7 @@ def verify(
     base: Annotated[
         str,
         typer.Option(
-            help="A model with the family's tokenizer: name, folder or URL. Without it: the recipe's.",
+            help="A folder with the family's tokenizer, or a model: name, folder or URL. Without it: the recipe's.",
             autocompletion=complete_model,
         ),
     ] = "",
@@ -132,7 +132,8 @@ def verify(
 ) -> None:
     """Compare our tokens, labels and pixels with those of transformers, on a real vocabulary.
 
-    Both encode conversations with zero to ten images in unusual places. The first difference of each is shown.
+    Both encode conversations with zero to ten images in unusual places. The first difference of each is shown. No
+    weights are needed: a folder with tokenizer.json will do.
     """
     from mantis.models.registry import check_family
     from pipelines.execution.resolve import published_recipe, resolve_run
@@ -140,7 +141,9 @@ def verify(
     check_family(family)
     named = recipe_argument(recipe) if recipe else published_recipe(family)
     resolved = resolve_run(named, overrides_of(set_, None), "")[1]
-    settings = resolved.model.model_copy(update={"family": family, "base": base or resolved.model.base})
+    # Tokens and pixels need no tower and no projector.
+    parts = {"family": family, "base": base or resolved.model.base, "vision": "", "projector": ""}
+    settings = resolved.model.model_copy(update=parts)
     if settings.base == SCRATCH:
         raise ConfigError(
             f"model.base of {resolved.name} is {SCRATCH!r}: the run trains its tokenizer.",
@@ -152,13 +155,15 @@ def verify(
 def _verify(family: str, settings: Any, store: ObjectStore) -> None:
     from mantis.models import registry
     from mantis.models.verification.compare_tokens import MOST_IMAGES, differences
+    from mantis.models.verification.reference_processor import official_tokenizer
     from mantis.models.weights import loading, mirror
 
     settings = mirror.resolved(store, settings)
-    kind = registry.family(family)
-    tokenizer = loading.base_tokenizer(loading.model_folder(settings.base), kind.special_tokens())
-    spec = registry.family_spec(family)
-    found = list(differences(kind.processor(tokenizer, settings), spec.reference()))
+    kind, spec = registry.family(family), registry.family_spec(family)
+    with loading.tokenizer_folder(settings.base) as folder:
+        tokenizer = loading.base_tokenizer(folder, kind.special_tokens())
+        official = official_tokenizer(folder, kind.special_tokens())
+    found = list(differences(kind.processor(tokenizer, settings), spec.reference(), official=official))
     for difference in found:
         errors.print(difference, markup=False)
     if found:
