@@ -12,7 +12,7 @@ from mantis.runs.step_runner import Run, StepSpec, failure_recorded, open_run, r
 from mantis.schema_versions import Form, versioned
 from mantis.store.base import ObjectStore
 
-REVISION = 5  # increase it when the same evaluations would give another page
+REVISION = 6  # increase it when the same evaluations would give another page
 COMPARE_REVISION = 2
 STEP = "report"
 

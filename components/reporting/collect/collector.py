@@ -15,6 +15,7 @@ from components.reporting.collect.collect_data import (
     subsets_of,
 )
 from components.reporting.collect.collect_training import training_of
+from components.reporting.collect.fidelity_rows import differences_of
 from components.reporting.collect.report_schema import Answer, Answering, Artifact, RunReport, StepTime
 from mantis.artifacts.held_out import HELD_OUT, HeldOutScore
 from mantis.artifacts.layout import ArtifactKind, benchmark_of
@@ -69,6 +70,7 @@ def collect(run: Run, evaluations: Sequence[Manifest]) -> RunReport:
         left_out_of_gallery=len(gallery) - len(shown),
         lineage=tuple(_artifact(link) for link in links),
         notes=tuple(reader.notes),
+        fidelity=differences_of(run.recipe),
     )
 
 

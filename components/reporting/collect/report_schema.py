@@ -7,6 +7,7 @@ from shlex import quote
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from components.reporting.collect.fidelity_rows import FidelityRow
 from mantis.artifacts.held_out import BENCHMARK as HELD_OUT
 from mantis.artifacts.held_out import HeldOutScore
 from mantis.artifacts.scores import Score
@@ -209,6 +210,7 @@ class RunReport:
     left_out_of_gallery: int
     lineage: tuple[Artifact, ...]
     notes: tuple[str, ...]
+    fidelity: tuple[FidelityRow, ...] = ()
 
     @property
     def skills(self) -> list[Score]:

@@ -12,6 +12,10 @@ IMAGE_MARK = "<image>"
 LONGEST_TEXT = 600  # characters of a question or response
 SIGNIFICANT = 3
 
+FIDELITY = (
+    "This run reproduces a published model. Each row is a known difference from the official system, with its reason, "
+    "its size as measured, and the setting of the recipe that removes it."
+)
 CONTAMINATION = (
     "Images of the benchmarks that also occur in training samples. They have the same bytes, or similar perceptual "
     "hashes (at most 24 of 256 bits differ). Small or plain images have no such hash. If training used another split "

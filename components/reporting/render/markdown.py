@@ -18,9 +18,9 @@ SPECIAL = re.compile(r"([\\`*_{}\[\]|~#])")
 
 def render_markdown(report: RunReport) -> str:
     """Render the content of the page as Markdown, without images."""
-    sections = [_head, score_sections, _held_out, _training, _data, _time, _lineage, _recipe]
-    before = [block for section in sections[:6] for block in section(report)]
-    after = [block for section in sections[6:] for block in section(report)]
+    first = [_head, score_sections, _held_out, _fidelity, _training, _data, _time]
+    before = [block for section in first for block in section(report)]
+    after = [block for section in (_lineage, _recipe) for block in section(report)]
     room = LONGEST - len("\n\n".join([*before, *after])) - 1000
     return "\n\n".join([*before, *_gallery(report, room), *after]) + "\n"
 
@@ -146,6 +146,17 @@ def _held_out(report: RunReport) -> list[str]:
         "each. Loss is in nats per token of the expected answer. Exact match and token F1 are in percent.",
         table(["Subset", "Rows", "Missing", "Loss", "Exact match", "Token F1"], rows),
     ]
+
+
+def _fidelity(report: RunReport) -> list[str]:
+    if not report.fidelity:
+        return []
+    rows = [
+        [row.what, row.official, row.here, row.why, row.size, row.setting or formatting.ABSENT]
+        for row in report.fidelity
+    ]
+    header = ["What", "Official", "Here", "Why", "Size", "Removed by"]
+    return ["## Differences from the official system", formatting.FIDELITY, table(header, rows, left=6)]
 
 
 def _training(report: RunReport) -> list[str]:

@@ -6,9 +6,15 @@ from pathlib import Path
 
 from pipelines.cli.reference_pages.benchmark_page import benchmark_page
 from pipelines.cli.reference_pages.command_page import command_page
+from pipelines.cli.reference_pages.fidelity_page import fidelity_page
 from pipelines.cli.reference_pages.recipe_page import recipe_page
 
-PAGES = {"benchmarks.md": benchmark_page, "cli.md": command_page, "recipe.md": recipe_page}
+PAGES = {
+    "benchmarks.md": benchmark_page,
+    "cli.md": command_page,
+    "fidelity.md": fidelity_page,
+    "recipe.md": recipe_page,
+}
 
 
 def main(arguments: list[str]) -> int:
