@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from mantis.store.base import ObjectStore, delete_tree, download_tree, upload_tr
 from mantis.store.lance_tables import open_table, write_table
 from mantis.store.local import LocalStore
 from mantis.store.opening import open_store
+from tests.fixtures.api_server import Answer
 
 
 @pytest.fixture(params=["local_store", "minio_store"])
@@ -208,3 +210,30 @@ def test_every_character_of_an_address_means_itself(place: str, store: ObjectSto
     assert write_table(inner, "t.lance", table.schema, [table]) == 2
     assert open_table(open_store(inner.url), "t.lance").count_rows() == 2
     assert all(entry.key.startswith(f"{place}/") for entry in store.list(""))
+
+
+def test_an_object_is_readable_for_other_users(local_store: LocalStore, tmp_path: Path) -> None:
+    """Steps of one run may have different users, e.g. a pod's and a person's."""
+    (tmp_path / "file").write_bytes(b"data")
+    local_store.put("a/object", b"data")
+    local_store.put_file("a/file", tmp_path / "file")
+    for name in ("object", "file"):
+        assert (tmp_path / "store" / "a" / name).stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("status", [499, 500, 502, 503, 504])
+def test_a_passing_failure_of_the_server_is_tried_again(
+    status: int, json_server: Callable[[Answer], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[tuple[int, object]] = [(status, {}), (200, {"whole": True})]
+    asked: list[str] = []
+
+    def answer(method: str, path: str) -> tuple[int, object]:
+        asked.append(f"{method} {path}")
+        return answers[min(len(asked), len(answers)) - 1]
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{json_server(answer)}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "user")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "password")
+    assert open_store("s3://bucket/prefix").get("object") == b'{"whole": true}'
+    assert asked == ["GET /bucket/prefix/object"] * 2

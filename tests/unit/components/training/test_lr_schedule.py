@@ -32,3 +32,12 @@ def test_without_warmup_the_first_step_has_the_full_rate() -> None:
 
 def test_one_step() -> None:
     assert rates(1, kind="cosine") == [2.0]
+
+
+def test_linear_without_a_flat_part_falls_right_behind_the_warmup() -> None:
+    """The default of `linear`: a flat part that would end before the warm-up ends with it."""
+    found = rates(100, kind="linear", warmup_ratio=0.1)
+    assert found[:10] == pytest.approx([0.2 * step for step in range(1, 11)])
+    assert found[10] == max(found) == 2.0
+    assert found[55] == pytest.approx(1.0)
+    assert found[-1] == pytest.approx(2.0 / 90)

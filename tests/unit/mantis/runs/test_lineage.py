@@ -134,6 +134,23 @@ def test_a_changed_word_in_the_source(chain: Chain) -> None:
         path.write_text(before)
 
 
+def test_an_input_that_was_made_anew_is_named(chain: Chain) -> None:
+    (path,) = chain.folder.glob("store/models/*/manifest.json")
+    before = path.read_text()
+    manifest = json.loads(before)
+    try:
+        path.write_text(json.dumps(manifest | {"fingerprint": "0" * 24}))
+        done = walked(chain)
+        assert done.exit_code == 1
+        assert f"has the fingerprint {'0' * 24}, not {manifest['fingerprint']}" in done.output
+        path.unlink()
+        done = walked(chain)
+        assert done.exit_code == 1
+        assert f"{manifest['key']} is missing: it is an input of" in done.output
+    finally:
+        path.write_text(before)
+
+
 def test_a_source_that_is_gone_is_said_and_is_no_change(chain: Chain) -> None:
     folder = chain.folder
     (folder / "raw").rename(folder / "away")

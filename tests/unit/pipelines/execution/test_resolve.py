@@ -1,5 +1,7 @@
 """Which names a run may have: it is a folder of the store, and a label in the cluster."""
 
+from pathlib import Path
+
 import pytest
 
 from mantis.errors import ConfigError
@@ -49,3 +51,13 @@ def test_a_model_of_the_store_is_known_by_its_key_wherever_the_store_lies() -> N
     assert len({name_of("demo", {}, "", model, store) for model, store in given}) == 1
     other = resolve_run("demo", weights("file:///here/models/0123"), "", "file:///there")
     assert other[1].model.base == "file:///here/models/0123"
+
+
+def test_another_model_gives_another_name(tmp_path: Path) -> None:
+    store = f"file://{tmp_path}"
+    first, again, other = (
+        name_of("demo", {}, "", model, store) for model in ("models/0123", "models/0123", "models/4")
+    )
+    assert first == again != other
+    assert name_of("demo", {}, "mine", "models/0123", store) == "mine"
+    assert name_of("demo", {}, "", "", store) == ""

@@ -196,6 +196,20 @@ def test_only_a_draw_depends_on_the_seed() -> None:
     assert (epoch_of(rows, balanced, seed=0)["a"] != epoch_of(rows, balanced, seed=1)["a"]).any()
 
 
+def test_a_single_subset_is_not_seen_more_often_than_it_has_rows() -> None:
+    """1.1 times its share would be 11 of 10 rows."""
+    assert samples_per_epoch({"a": 10}, "sqrt") == {"a": 10}
+    assert samples_per_epoch({"a": 10, "b": 0}, "sqrt") == {"a": 10, "b": 0}
+    assert samples_per_epoch({"a": 100, "b": 100}, "sqrt") == {"a": 110, "b": 110}
+
+
+def test_subsets_of_one_size_draw_different_rows() -> None:
+    subsets = tuple(SubsetSettings(name=name, cap=50, order="drawn") for name in "ab")
+    epoch = epoch_of(whole({"a": 1000, "b": 1000}), DataSettings(subsets=subsets), seed=0)
+    assert len(epoch["a"]) == len(epoch["b"]) == 50
+    assert (epoch["a"] != epoch["b"]).any()
+
+
 def capped_epoch(source: SourceRows, cap: int, order: Order, seed: int = 0) -> list[int]:
     data = DataSettings(subsets=(SubsetSettings(name="a", cap=cap, order=order),))
     return [int(row) for row in epoch_of({"a": source}, data, seed=seed)["a"]]

@@ -6,17 +6,19 @@ from typing import Any
 import pytest
 
 from components.training.checkpointing.saver import (
+    OUTAGE_SECONDS,
     TrainingState,
     delete_checkpoint,
     delete_uncommitted,
     fetch,
     read_state,
     superseded,
+    through_outages,
 )
 from mantis.artifacts.checkpoint import Commit, committed, read_commit
 from mantis.artifacts.layout import COMMIT, step_folder
 from mantis.artifacts.manifest import File
-from mantis.errors import IntegrityError
+from mantis.errors import IntegrityError, StoreError
 from mantis.hashing import sha256_bytes
 from mantis.store.local import LocalStore
 
@@ -136,3 +138,41 @@ def test_a_state_comes_back_bit_by_bit_with_values_that_are_not_finite(tmp_path:
     read = read_state(tmp_path, "a checkpoint")
     assert (read.schema_version, read.step, read.callbacks["mine"]["list"]) == (3, 3, [1, "two", None])
     assert repr(read.callbacks["mine"]["values"]) == repr(values)
+
+
+def test_an_interrupted_deletion_leaves_no_step_that_counts(local_store: LocalStore, monkeypatch: Any) -> None:
+    put(local_store, 5)
+    deleted: list[str] = []
+
+    def delete(key: str) -> None:
+        if deleted:
+            raise StoreError("The store is away.", remedy="Wait.")
+        deleted.append(key)
+        LocalStore.delete(local_store, key)
+
+    monkeypatch.setattr(local_store, "delete", delete)
+    with pytest.raises(StoreError):
+        delete_checkpoint(local_store, PREFIX, step_folder(5))
+    assert deleted == [f"{PREFIX}/{step_folder(5)}/{COMMIT}"]
+    assert committed(local_store, PREFIX) == []
+
+
+def test_a_store_that_is_away_is_tried_again_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, answers = [0.0], [StoreError("away", remedy="wait"), StoreError("away", remedy="wait"), None]
+    monkeypatch.setattr("components.training.checkpointing.saver.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(
+        "components.training.checkpointing.saver.time.sleep", lambda seconds: now.__setitem__(0, now[0] + seconds)
+    )
+
+    def action() -> str:
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if answer is not None:
+            raise answer
+        return "stored"
+
+    assert through_outages(action) == "stored"
+    assert now[0] == 1.0 + 2.0
+    answers[:] = [StoreError("away", remedy="wait")]
+    with pytest.raises(StoreError):
+        through_outages(action)
+    assert OUTAGE_SECONDS - 15 <= now[0] - 3.0 <= OUTAGE_SECONDS

@@ -10,6 +10,8 @@ from torch.distributed import HashStore  # type: ignore[attr-defined]
 from components.training.monitoring.watchdog import Mark, Watchdog, late_error
 from mantis.errors import TrainingError
 
+SECONDS = 1.5
+
 
 class Dogs(NamedTuple):
     """Two ranks' watchdogs on one store, and the errors that end their processes."""
@@ -23,7 +25,7 @@ def dogs() -> Iterator[Dogs]:
     """Two ranks' watchdogs on one store, and the errors with which they would end their processes."""
     store = HashStore()
     errors: queue.Queue[TrainingError] = queue.Queue()
-    pair = [Watchdog(store, rank=rank, world_size=2, seconds=1.5, end=errors.put) for rank in range(2)]
+    pair = [Watchdog(store, rank=rank, world_size=2, seconds=SECONDS, end=errors.put) for rank in range(2)]
     yield Dogs(pair, errors)
     for dog in pair:
         dog.close()
@@ -44,12 +46,14 @@ def test_the_rank_that_waits_names_the_one_that_does_not_answer(dogs: Dogs) -> N
 
 def test_nothing_is_late_while_it_moves_or_is_paused(dogs: Dogs) -> None:
     (first, second), errors = dogs
+    second.mark(1, "data")
     second.pause()
     until = time.monotonic() + 3
     while time.monotonic() < until:
         first.mark(1, "data")
         time.sleep(0.1)
     first.pause()
+    time.sleep(2 * SECONDS)  # a dog that went on watching would have found both ranks late
     assert errors.empty()
 
 

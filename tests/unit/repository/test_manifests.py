@@ -1,0 +1,140 @@
+"""The manifests as files: what pods may do, whom they reach, and how long they have to save."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.helpers.paths import ROOT
+
+MANIFESTS = ROOT / "manifests"
+WORKLOADS = {"Deployment", "StatefulSet", "Job", "CronJob", "ClusterTrainingRuntime", "Pod"}
+FORBIDDEN = {"secrets", "pods/exec", "pods/attach", "serviceaccounts/token", "*"}
+
+
+def documents(folder: str) -> list[dict[str, Any]]:
+    """Every object in the files of a folder and of its folders; files of patches hold lists, and no object."""
+    files = sorted((MANIFESTS / folder).rglob("*.yaml"))
+    assert files
+    found = [document for file in files for document in yaml.safe_load_all(file.read_text())]
+    return [document for document in found if isinstance(document, dict) and "kind" in document]
+
+
+def patched(overlay: str) -> dict[str, Any]:
+    """Path -> value of the patches that an overlay makes to the runtime."""
+    operations = yaml.safe_load((MANIFESTS / "overlays" / overlay / "runtime.yaml").read_text())
+    return {each["path"].rpartition("/spec/template/spec/")[2]: each.get("value") for each in operations}
+
+
+def named(folder: str, kind: str, name: str) -> dict[str, Any]:
+    (found,) = [
+        document for document in documents(folder) if document["kind"] == kind and document["metadata"]["name"] == name
+    ]
+    return found
+
+
+def pods(value: Any) -> Iterator[dict[str, Any]]:
+    """Every specification of a pod in an object, however deep it lies."""
+    if isinstance(value, dict):
+        if "containers" in value:
+            yield value
+        for each in value.values():
+            yield from pods(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from pods(each)
+
+
+def base_pods() -> list[Any]:
+    found = [document for document in documents("base") if document["kind"] in WORKLOADS]
+    assert {document["metadata"]["name"] for document in found} >= {"minio", "mlflow", "mantis-deepspeed"}
+    return [
+        pytest.param(pod, id=f"{document['kind']}-{document['metadata']['name']}")
+        for document in found
+        for pod in pods(document)
+    ]
+
+
+@pytest.mark.parametrize("pod", base_pods())
+def test_a_pod_is_restricted(pod: dict[str, Any]) -> None:
+    """The rules of PodSecurity `restricted`, and a root file system that nobody writes."""
+    context = pod["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+    assert not [volume for volume in pod.get("volumes", []) if "hostPath" in volume]
+    for container in [*pod["containers"], *pod.get("initContainers", [])]:
+        own = container["securityContext"]
+        assert own["allowPrivilegeEscalation"] is False
+        assert own["capabilities"] == {"drop": ["ALL"]}
+        assert own["readOnlyRootFilesystem"] is True
+        assert not own.get("privileged")
+
+
+@pytest.mark.parametrize("overlay", ["a100", "local"])
+def test_an_overlay_loosens_no_security_context(overlay: str) -> None:
+    for path, value in patched(overlay).items():
+        assert "securityContext" not in path + str(value)
+        assert "serviceAccount" not in path + str(value)
+
+
+@pytest.mark.parametrize(("folder", "namespace"), [("base", "mantis"), ("steps", "mantis-steps")])
+def test_all_traffic_that_is_not_listed_is_denied(folder: str, namespace: str) -> None:
+    policies = [document for document in documents(folder) if document["kind"] == "NetworkPolicy"]
+    denying = [policy for policy in policies if policy["spec"].keys() == {"podSelector", "policyTypes"}]
+    assert [policy["spec"] for policy in denying] == [{"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}]
+    assert denying[0]["metadata"]["namespace"] == namespace
+
+
+def test_no_policy_opens_everything() -> None:
+    """A rule without peers must name ports, and one without ports must name peers."""
+    policies = [document for document in documents(".") if document["kind"] == "NetworkPolicy"]
+    assert len(policies) > 6
+    for policy in policies:
+        for rules, peers in (("ingress", "from"), ("egress", "to")):
+            for rule in policy["spec"].get(rules, []):
+                assert rule.get(peers) or rule.get("ports"), policy["metadata"]["name"]
+
+
+def test_ranks_are_reached_by_ranks_alone() -> None:
+    ranks = {"podSelector": {"matchLabels": {"mantis-kfp/role": "rank"}}}
+    spec = named("base", "NetworkPolicy", "ranks-meet")["spec"]
+    assert spec["ingress"] == [{"from": [ranks]}]
+    assert spec["egress"] == [{"to": [ranks]}]
+    (pod,) = pods(named("base", "ClusterTrainingRuntime", "mantis-deepspeed"))
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["serviceAccountName"] == "mantis-trainer"
+
+
+def test_no_role_of_ours_reads_secrets_or_enters_pods() -> None:
+    roles = [document for document in documents(".") if document["kind"] in ("Role", "ClusterRole")]
+    assert {"mantis-launcher", "mantis-bootstrap"} <= {role["metadata"]["name"] for role in roles}
+    for role in roles:
+        for rule in role["rules"]:
+            assert "*" not in rule["verbs"]
+            if role["metadata"]["name"] == "mantis-bootstrap" and rule["verbs"] != ["create"]:
+                assert set(rule["resourceNames"]) == {"mantis-store", "mantis-mlflow"}
+                assert set(rule["verbs"]) <= {"get", "patch"}
+            elif role["metadata"]["name"] != "mantis-bootstrap":
+                assert not FORBIDDEN & set(rule["resources"]), role["metadata"]["name"]
+
+
+@pytest.mark.parametrize(("overlay", "seconds"), [("", 120), ("a100", 600)])
+def test_ranks_have_the_time_that_torchrun_gives_them(overlay: str, seconds: int) -> None:
+    (pod,) = pods(named("base", "ClusterTrainingRuntime", "mantis-deepspeed"))
+    container = pod["containers"][0]
+    grace, first = pod["terminationGracePeriodSeconds"], container["env"][0]
+    assert first["name"] == "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+    waits = first["value"]
+    if overlay:
+        changes = patched(overlay)
+        grace, waits = changes["terminationGracePeriodSeconds"], changes["containers/0/env/0/value"]
+    assert grace == seconds
+    assert seconds - 30 <= int(waits) < seconds
+
+
+def test_the_namespaces_enforce_the_restricted_profile() -> None:
+    for folder, name in (("base", "mantis"), ("steps", "mantis-steps")):
+        labels = named(folder, "Namespace", name)["metadata"]["labels"]
+        assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
