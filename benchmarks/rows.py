@@ -24,6 +24,7 @@ ROWS = {
     "data.plan": ("benchmarks.data_plan", "plan"),
     "training.plan": ("benchmarks.training_plan", "plan"),
     "training.step": ("benchmarks.training_step", "step"),
+    "training.evaluate": ("benchmarks.training_evaluate", "evaluate"),
     "training.trainer": ("benchmarks.training_trainer", "trainer"),
     "training.feed": ("benchmarks.training_feed", "feed"),
     "training.save": ("benchmarks.training_save", "save"),
