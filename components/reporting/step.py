@@ -23,6 +23,7 @@ def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
     Raises:
         StoreError: the store cannot be reached.
     """
+    price = run.recipe.cluster.gpu_hour_price
     task = StepSpec(
         step=STEP,
         kind=ArtifactKind.REPORT,
@@ -31,6 +32,7 @@ def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
             "run": run.id,
             "reference": run.recipe.evaluation.reference,
             "margin": run.recipe.evaluation.margin,
+            **({"gpu_hour_price": price} if price is not None else {}),
         },
         inputs={benchmark_of(manifest.key): manifest for manifest in evaluations},
         parts={"run": run.id},

@@ -126,7 +126,7 @@ def build_trainer(
         ledger=partial(record_skipped, run.store, prefix) if ranks.is_main else None,
     )
     held_out = _held_out(parts) if training.evaluate_every else None
-    callbacks = _callbacks(parts, guard, GoodputTimer(clock, heartbeat), profile, held_out)
+    callbacks = _callbacks(parts, guard, GoodputTimer(clock, heartbeat, devices=ranks.world_size), profile, held_out)
     train_step = _train_step(parts, guard, callbacks)
     saver = _saver(parts)
     clock.add(Cause.QUEUE, queued)

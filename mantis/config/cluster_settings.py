@@ -21,6 +21,12 @@ class ClusterSettings(Settings):
     image: str = Field("", description="Image of the ranks. Empty means the image of the launching step.")
     runtime: Name = Field("mantis-deepspeed", description="Name of the ClusterTrainingRuntime.")
     queue: QueueName = Field("", description="LocalQueue of Kueue. The job waits in it without a time limit.")
+    gpu_hour_price: float | None = Field(
+        None,
+        ge=0,
+        description="Price of an hour of one GPU, or of one rank without GPUs, in any currency. The report states the "
+        "cost of training.",
+    )
     resources: dict[str, Quantity] = Field(
         {}, description="Resources per node instead of the runtime's, e.g. {nvidia.com/gpu: 4, memory: 400Gi}."
     )

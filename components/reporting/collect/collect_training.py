@@ -3,12 +3,13 @@
 import math
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.reporting.collect.artifact_reader import Reader
-from components.reporting.collect.report_schema import Curve, Straggler, Training
-from mantis.artifacts.manifest import Manifest
+from components.reporting.collect.report_schema import BestStep, Curve, Straggler, Training, TrainingSetup
+from mantis.artifacts.manifest import Manifest, Number
+from mantis.config.recipe import Recipe
 
 CURVES = {
     "loss": "Loss",
@@ -23,7 +24,7 @@ OPTIONAL_CURVES = ("held_out_loss",)  # a recipe may ask for none
 CAUSE = "seconds_"  # prefix of the summary's fields that hold seconds by cause
 
 
-def training_of(reader: Reader, checkpoint: Manifest) -> Training:
+def training_of(reader: Reader, checkpoint: Manifest, recipe: Recipe) -> Training:
     """Return summary figures and curves of `checkpoint`. A missing figure becomes a note, and None."""
     summary = checkpoint.summary
     rows = reader.json_lines(checkpoint, "metrics.jsonl")
@@ -48,6 +49,8 @@ def training_of(reader: Reader, checkpoint: Manifest) -> Training:
         last_loss=number("last_loss"),
         samples_per_second=number("samples_per_second"),
         goodput=number("goodput"),
+        setup=_setup(summary, recipe),
+        best=_best(summary),
         seconds={
             name.removeprefix(CAUSE): float(value)
             for name, value in summary.items()
@@ -55,6 +58,52 @@ def training_of(reader: Reader, checkpoint: Manifest) -> Training:
         },
         straggler=_straggler(rows),
         curves=_curves(reader, checkpoint, rows),
+    )
+
+
+def _setup(summary: Mapping[str, Number], recipe: Recipe) -> TrainingSetup:
+    """Hardware and software from the checkpoint, settings from the recipe. An older checkpoint lacks the former."""
+
+    def whole(name: str) -> int | None:
+        value = summary.get(name)
+        return value if isinstance(value, int) else None
+
+    def words(name: str) -> str | None:
+        value = summary.get(name)
+        return value if isinstance(value, str) else None
+
+    hours, training = summary.get("device_hours"), recipe.training
+    schedule = f"{training.schedule.kind}, warm-up over {training.schedule.warmup_ratio:.0%} of the steps"
+    settings = {
+        "Precision": training.precision,
+        "Trained": ", ".join(training.train) + (f", by {training.adapter.kind}" if training.adapter else ""),
+        "Batch size": f"{training.global_batch_size:,} samples per step, over all ranks",
+        "Learning rate": f"{training.learning_rate:g}, {schedule}",
+        "Weight decay": f"{training.weight_decay:g}",
+        "Epochs": f"{training.epochs:,}",
+    }
+    return TrainingSetup(
+        hardware=words("hardware"),
+        ranks=whole("ranks"),
+        nodes=whole("nodes"),
+        gpus=whole("gpus"),
+        software=words("software"),
+        device_hours=float(hours) if isinstance(hours, int | float) else None,
+        price=recipe.cluster.gpu_hour_price,
+        settings=tuple(settings.items()),
+    )
+
+
+def _best(summary: Mapping[str, Number]) -> BestStep | None:
+    """The best step by the held-out loss; None if the training computed none."""
+    if "best_step" not in summary:
+        return None
+    return BestStep(
+        step=int(summary["best_step"]),
+        loss=float(summary["best_held_out_loss"]),
+        last_loss=float(summary["last_held_out_loss"]),
+        samples=int(summary["held_out_samples"]),
+        stopped_early=bool(summary["stopped_early"]),
     )
 
 

@@ -56,7 +56,7 @@ def collect(run: Run, evaluations: Sequence[Manifest]) -> RunReport:
         recipe_text=run.recipe.to_yaml(),
         made=datetime.now(UTC),
         scores=tuple(row for manifest in ordered for row in stored_scores(reader, manifest)),
-        training=training_of(reader, checkpoint) if checkpoint else None,
+        training=training_of(reader, checkpoint, run.recipe) if checkpoint else None,
         subsets=subsets_of(reader, datasets, mixture),
         ledger=ledger_reasons(reader, [*datasets, *([mixture] if mixture else [])]),
         licences=(*base_licences_of(reader, manifests), *licences_of(reader, mixture)),

@@ -53,6 +53,47 @@ class Straggler:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingSetup:
+    """On what a training ran, and how; None where the checkpoint does not say.
+
+    Attributes:
+        hardware: the devices of the last attempt.
+        ranks: number of ranks of the last attempt.
+        nodes: number of nodes of the last attempt.
+        gpus: number of GPUs; 0 without GPUs.
+        software: versions on one line.
+        device_hours: hours that all devices were taken together, over all attempts.
+        price: price of a device for an hour, from the recipe.
+        settings: names and values of the recipe's training.
+    """
+
+    hardware: str | None
+    ranks: int | None
+    nodes: int | None
+    gpus: int | None
+    software: str | None
+    device_hours: float | None
+    price: float | None
+    settings: tuple[tuple[str, str], ...]
+
+    @property
+    def cost(self) -> float | None:
+        """The price of the hours of all devices."""
+        return None if self.price is None or self.device_hours is None else self.price * self.device_hours
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestStep:
+    """The step with the lowest held-out loss, the last loss, and whether training ended before its last step."""
+
+    step: int
+    loss: float
+    last_loss: float
+    samples: int
+    stopped_early: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """Figures of the training, from the checkpoint; None if the checkpoint lacks one.
 
@@ -67,6 +108,8 @@ class Training:
     last_loss: float | None
     samples_per_second: float | None
     goodput: float | None
+    setup: TrainingSetup
+    best: BestStep | None
     straggler: Straggler | None
     seconds: Mapping[str, float]
     curves: tuple[Curve, ...]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from components.reporting.collect.report_schema import Answer, StepTime, Straggler
+from components.reporting.collect.report_schema import Answer, StepTime, Straggler, Training
 from mantis.artifacts.scores import CONTROLS_CHOOSE, Score
 from mantis.runs.records import State
 from mantis.statistics import Paired
@@ -149,6 +149,30 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s".removesuffix(" 00 s")
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min".removesuffix(" 00 min")
+
+
+def setup_rows(training: Training) -> list[tuple[str, str]]:
+    """Names and values of a training's machines, software, settings, cost and best step."""
+    setup, best = training.setup, training.best
+    hours = "GPU-hours" if setup.gpus else "Rank-hours"
+    nodes = "" if setup.nodes is None else f" on {setup.nodes:,} node{'' if setup.nodes == 1 else 's'}"
+    rows = [
+        ("Hardware", setup.hardware or ABSENT),
+        ("Ranks", f"{count(setup.ranks)}{nodes}"),
+        ("Software", setup.software or ABSENT),
+        *setup.settings,
+        ("Samples per second", short(training.samples_per_second)),
+        (hours, short(setup.device_hours)),
+    ]
+    if setup.price is not None:
+        rows.append(("Cost", f"{short(setup.cost)}, at {setup.price:g} for each of the {hours}"))
+    if best is not None:
+        end = "; training ended there early" if best.stopped_early else ""
+        rows.append(
+            ("Lowest held-out loss", f"{short(best.loss)} after step {best.step:,}, of {best.samples:,} samples")
+        )
+        rows.append(("Last held-out loss", f"{short(best.last_loss)}{end}"))
+    return rows
 
 
 def round_duration(seconds: float) -> str:

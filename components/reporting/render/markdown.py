@@ -170,7 +170,7 @@ def _training(report: RunReport) -> list[str]:
         ("Parameters", formatting.count(training.parameters)),
         ("Loss at first", formatting.short(training.first_loss)),
         ("Loss at last", formatting.short(training.last_loss)),
-        ("Samples per second", formatting.short(training.samples_per_second)),
+        *formatting.setup_rows(training),
         ("Goodput", formatting.whole_percent(training.goodput)),
         ("Slowest rank", formatting.straggler(training.straggler)),
         *(

@@ -28,7 +28,14 @@ def _score(score: Score) -> dict[str, Any]:
 
 def _training(training: Training | None) -> dict[str, Any]:
     names = ("steps", "first_loss", "last_loss", "samples_per_second", "goodput")
-    return {name: getattr(training, name, None) for name in names}
+    found = {name: getattr(training, name, None) for name in names}
+    if training is None:
+        return found
+    setup, best = training.setup, training.best
+    machines = ("hardware", "ranks", "nodes", "gpus", "software", "device_hours", "cost")
+    known = {name: value for name in machines if (value := getattr(setup, name)) is not None}
+    losses = {} if best is None else {"best_step": best.step, "best_held_out_loss": best.loss}
+    return found | known | losses
 
 
 def comparison_summary(run: str, comparison: Comparison) -> dict[str, Any]:

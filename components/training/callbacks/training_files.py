@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch.distributed as dist
 from torch import Tensor
 
 from components.training.callbacks.callback import Callback, TrainerView
@@ -18,6 +17,7 @@ from components.training.checkpointing.training_summary import write_summary
 from components.training.engine.deepspeed_config import as_text
 from components.training.engine.deepspeed_engine import DistributedContext, Engine
 from components.training.monitoring.goodput import Cause
+from components.training.monitoring.machines import machines
 from mantis.artifacts.manifest import Number
 from mantis.config.recipe import Recipe
 from mantis.models.family import Family, Processor
@@ -127,9 +127,9 @@ class SummaryFile(Callback):
 
     def on_end(self, trainer: TrainerView) -> None:
         """Wait for all ranks; the first rank stores the file."""
-        dist.barrier()
+        found = machines(self.ranks)
         if self.ranks.is_main:
-            write_summary(self.store, self.prefix, self.summary(trainer))
+            write_summary(self.store, self.prefix, self.summary(trainer) | found)
 
     def summary(self, trainer: TrainerView) -> dict[str, Number]:
         """The figures of the whole training; `seconds_<cause>` sum to its wall time."""
@@ -145,6 +145,7 @@ class SummaryFile(Callback):
             "tokens_per_second": state.tokens / looping,
             "parameters": self.parameters,
             "steps_skipped": len(self.guard.skipped),
+            "device_hours": self.goodput.device_seconds() / 3600,
             **(self.held_out.summary(state.step) if self.held_out else {}),
             **{f"seconds_{cause}": value for cause, value in seconds.items()},
         }

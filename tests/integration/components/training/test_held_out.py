@@ -89,6 +89,10 @@ def test_the_curve_is_in_the_metrics_in_the_summary_and_in_mlflow(evaluated: Eva
     assert summary["held_out_samples"] == 20
     assert summary["stopped_early"] is False
     assert summary["seconds_evaluate"] > 0
+    assert (summary["ranks"], summary["gpus"], summary["nodes"]) == (2, 0, 1)
+    assert str(summary["hardware"]).startswith("2 × CPU rank (")
+    assert f"torch {torch.__version__.partition('+')[0]}" in str(summary["software"])
+    assert float(summary["device_hours"]) > 2 * float(summary["seconds_step"]) / 3600
     tracked = find_tracked_run(evaluated.run)
     assert tracked is not None
     history = tracked.client.get_metric_history(tracked.id, "train/held_out_loss")

@@ -2,14 +2,18 @@ import html
 import json
 import re
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
+from components.reporting.collect.artifact_reader import Reader
+from components.reporting.collect.collect_training import training_of
 from components.reporting.collect.report_schema import Answer
+from components.reporting.render.formatting import setup_rows
 from components.reporting.step import report
-from mantis.artifacts.manifest import Manifest, read_manifest
+from mantis.artifacts.manifest import Manifest, describe_files, read_manifest
 from mantis.runs.records import State, read_record
 from tests.fixtures.reporting import MakeStored, Stored, held_out_evaluation
 
@@ -85,6 +89,7 @@ def test_summary_has_exactly_the_keys_that_machines_read(stored: Stored) -> None
     assert summary["scores"] == [{name: row[name] for name in names} for row in stored.scores]
     checkpoint = stored.artifacts["checkpoint"]
     names = ["steps", "first_loss", "last_loss", "samples_per_second", "goodput"]
+    names += ["hardware", "ranks", "nodes", "gpus", "software", "device_hours"]
     assert summary["training"] == {name: checkpoint.summary[name] for name in names}
     assert summary["fingerprints"]["train"] == checkpoint.fingerprint
     assert set(summary["fingerprints"]) == {artifact.made_by.step for artifact in stored.artifacts.values()}
@@ -97,6 +102,61 @@ def test_the_rank_that_others_wait_for_is_named(stored: Stored) -> None:
     page, markdown = made(stored)
     assert "rank 0, 1.08 times the median rank's time for the same work" in html.unescape(page)
     assert "| Slowest rank | rank 0, 1.08 times the median rank's time for the same work |" in markdown
+
+
+def test_the_setup_of_the_training_is_on_the_page(stored: Stored) -> None:
+    page, markdown = made(stored)
+    expected = {
+        "Hardware": "8 × NVIDIA H200",
+        "Ranks": "8 on 1 node",
+        "Software": "Python 3.11.9, torch 2.10.0",
+        "Precision": "fp32",
+        "Batch size": "16 samples per step, over all ranks",
+        "Samples per second": "164",
+        "GPU-hours": "0.581",
+    }
+    for name, value in expected.items():
+        assert f'<th scope="row">{name}</th><td>{value}</td>' in page
+        assert f"| {name} | {value} |" in markdown
+    training = stored.run.recipe.training
+    rate = f"{training.learning_rate:g}, {training.schedule.kind}, warm-up over"
+    assert f'<th scope="row">Learning rate</th><td>{rate}' in page
+    assert "Cost" not in markdown
+    assert "held-out loss" not in markdown
+
+
+def test_the_price_of_a_gpu_hour_makes_a_cost_and_another_report(stored: Stored) -> None:
+    first = report(stored.run, stored.evaluations)
+    cluster = stored.run.recipe.cluster.model_copy(update={"gpu_hour_price": 2.5})
+    priced = replace(stored.run, recipe=stored.run.recipe.model_copy(update={"cluster": cluster}))
+    assert report(priced, stored.evaluations).fingerprint != first.fingerprint
+    assert "| Cost | 1.45, at 2.5 for each of the GPU-hours |" in read(stored, "report.md")
+    assert json.loads(read(stored, "summary.json"))["training"]["cost"] == pytest.approx(2.5 * 0.581)
+
+
+def test_the_held_out_loss_is_a_curve_and_names_the_best_step(stored: Stored) -> None:
+    checkpoint = stored.artifacts["checkpoint"]
+    losses = {"best_step": 1200, "best_held_out_loss": 1.234, "last_held_out_loss": 1.5}
+    ended = {"held_out_samples": 500, "stopped_early": True}
+    key = f"{checkpoint.key}/metrics.jsonl"
+    rows = [json.loads(line) for line in stored.run.store.get(key).splitlines()]
+    rows[3]["held_out_loss"] = 1.7
+    stored.run.store.put(key, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    training = training_of(
+        Reader(stored.run.store),
+        checkpoint.model_copy(
+            update={
+                "summary": checkpoint.summary | losses | ended,
+                "files": describe_files(stored.run.store, checkpoint.key),
+            }
+        ),
+        stored.run.recipe,
+    )
+    rows_shown = dict(setup_rows(training))
+    assert rows_shown["Lowest held-out loss"] == "1.23 after step 1,200, of 500 samples"
+    assert rows_shown["Last held-out loss"] == "1.5; training ended there early"
+    (curve,) = (curve for curve in training.curves if curve.name == "held_out_loss")
+    assert curve.points == ((30.0, 1.7),)
 
 
 def test_the_numbers_of_the_page_are_those_of_the_scores(stored: Stored) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from components.training.callbacks.goodput_timer import GoodputTimer
 from components.training.callbacks.metric_rows import MetricRows
 from components.training.checkpointing.training_summary import with_launching
 from components.training.monitoring.goodput import (
@@ -176,6 +177,24 @@ def beaten(heartbeat: Heartbeat, clock: GoodputClock) -> dict[str, float]:
     heartbeat.beat(clock.seconds())
     heartbeat._pool.shutdown()
     return clock.seconds()
+
+
+def test_devices_are_counted_by_attempt_and_not_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    loop: Any = None
+    first = GoodputTimer(GoodputClock(890.0), None, devices=8)
+    first.clock.add(Cause.QUEUE, 100.0)
+    first.clock.add(Cause.STEP, 10.0)
+    state = json.loads(json.dumps(first.state_dict()))
+    assert state["device_seconds"] == 80.0
+    second = GoodputTimer(GoodputClock(990.0), None, devices=2)
+    second.load_state_dict(state)
+    second.on_start(loop)
+    assert second.device_seconds() == 100.0
+    older = GoodputTimer(GoodputClock(1000.0), None, devices=2)
+    older.load_state_dict({"seconds": {"queue": 5.0, "step": 10.0}})
+    older.on_start(loop)
+    assert older.device_seconds() == 20.0
 
 
 def test_two_attempts_of_a_job_sum_to_the_wall_time_and_queue_once(
