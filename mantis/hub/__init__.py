@@ -1,1 +1,1 @@
-"""List files of the Hugging Face hub, and download them with resumption."""
+"""List files of the Hugging Face hub, download them, and read their ranges."""

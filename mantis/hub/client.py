@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BLOCK = 1 << 20
 ATTEMPTS = 5  # consecutive attempts without a new byte, after which a broken download fails
 
 
@@ -96,58 +95,46 @@ def _hub_file(entry: "RepoFile") -> HubFile:
 def read_range(repository: Repository, commit: str, remote: HubFile, start: int, length: int) -> bytes:
     """Read `length` bytes of a file from position `start` on; a broken connection is resumed at its last byte.
 
+    huggingface_hub downloads whole files alone, so this is the one request that is made here.
+
     Raises:
         InputError: the connection breaks ATTEMPTS times without a new byte.
     """
-    return b"".join(file_blocks(repository, commit, remote, start, end=start + length))
-
-
-def file_blocks(
-    repository: Repository, commit: str, remote: HubFile, have: int, *, end: int | None = None
-) -> Iterator[bytes]:
-    """Yield the file's bytes from position `have` to `end` (None: to its end).
-
-    A broken connection is resumed at its last byte.
-    """
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
-    attempts = 0
-    last = remote.size if end is None else end
-    while have < last:
+    data, attempts = bytearray(), 0
+    while len(data) < length:
         attempts += 1
         if attempts > ATTEMPTS:
             raise InputError(
-                f"{repository.name}/{remote.path} stops at {have:,} of {remote.size:,} bytes.",
-                remedy="Repeat the command later: the download continues at this byte.",
+                f"{repository.name}/{remote.path} stops at {start + len(data):,} of {remote.size:,} bytes.",
+                remedy="Repeat the command later.",
             )
         try:
-            for block in _stream(repository, commit, remote, have, end):
+            for block in _stream(repository, commit, remote, start + len(data), start + length):
+                data += block
                 attempts = 0
-                have += len(block)
-                yield block
         except HfHubHTTPError:
             raise
         except HTTPError as error:
             logger.warning(
-                "%s: the connection broke after %d bytes. The download continues: %s", remote.name, have, error
+                "%s: the connection broke after %d bytes. The download continues: %s", remote.name, len(data), error
             )
+    return bytes(data)
 
 
-def _stream(repository: Repository, commit: str, remote: HubFile, have: int, end: int | None) -> Iterator[bytes]:
+def _stream(repository: Repository, commit: str, remote: HubFile, start: int, end: int) -> Iterator[bytes]:
     from huggingface_hub import get_session, hf_hub_url
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
     url = hf_hub_url(repository.name, remote.path, repo_type=repository.kind, revision=commit, endpoint=endpoint())
-    headers = build_hf_headers() | {
-        "Accept-Encoding": "identity",
-        "Range": f"bytes={have}-{'' if end is None else end - 1}",
-    }
+    headers = build_hf_headers() | {"Accept-Encoding": "identity", "Range": f"bytes={start}-{end - 1}"}
     with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=30) as response:
         if response.status_code >= 400:
             response.read()
         hf_raise_for_status(response)
-        skip = have if response.status_code == 200 else 0  # a server without support for ranges sends the whole file
-        left = remote.size - have if end is None else end - have
+        skip = start if response.status_code == 200 else 0  # a server without support for ranges sends the whole file
+        left = end - start
         for block in response.iter_raw():
             kept = block[skip : skip + left]
             skip = max(0, skip - len(block))
@@ -165,6 +152,7 @@ def hub_errors(repository: Repository) -> Iterator[None]:
         GatedRepoError,
         HfHubHTTPError,
         HTTPError,
+        LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -188,23 +176,40 @@ def hub_errors(repository: Repository) -> Iterator[None]:
             remedy="Set --revision to a branch, tag or commit, or leave it out.",
         ) from None
     except HfHubHTTPError as error:
-        raise InputError(
-            f"{where} answered with status {error.response.status_code} for {repository.name}.",
-            remedy="Repeat the command later: the download continues where it stopped.",
-        ) from None
+        raise _refused(repository, error.response.status_code) from None
+    except LocalEntryNotFoundError as error:  # hf_hub_download found out neither hash nor size of a file
+        cause = error.__cause__
+        if isinstance(cause, HfHubHTTPError):
+            raise _refused(repository, cause.response.status_code) from None
+        raise _away(repository, cause or error) from None
     except OSError as error:
-        if not isinstance(error, ConnectionError | TimeoutError):
-            full = error.errno == errno.ENOSPC
-            raise StoreError(
-                f"{error.filename or 'The disk'} cannot be written: {error.strerror}.",
-                remedy="Free space, then repeat the command." if full else "Check the folder's permissions.",
+        if isinstance(error, ConnectionError | TimeoutError):
+            raise _away(repository, error) from None
+        if error.errno is None:  # huggingface_hub's own: too few bytes came
+            raise InputError(
+                f"{where} sent a file of {repository.name} wrongly: {str(error).splitlines()[0]}.",
+                remedy="Repeat the command. Complete files are kept.",
             ) from None
-        raise _away(repository, error) from None
+        full = error.errno == errno.ENOSPC
+        raise StoreError(
+            f"{error.filename or 'The disk'} cannot be written: {error.strerror}.",
+            remedy="Free space, then repeat the command." if full else "Check the folder's permissions.",
+        ) from None
     except HTTPError as error:
         raise _away(repository, error) from None
 
 
-def _away(repository: Repository, error: Exception) -> InputError:
+def _refused(repository: Repository, status: int) -> InputError:
+    denied = status in (401, 403)
+    return InputError(
+        f"{endpoint()} answered with status {status} for {repository.name}.",
+        remedy=f"Accept the terms at {repository.page} and set HF_TOKEN."
+        if denied
+        else "Repeat the command later. Complete files are kept.",
+    )
+
+
+def _away(repository: Repository, error: BaseException) -> InputError:
     return InputError(
         f"{endpoint()} cannot be reached: {error}.",
         remedy="Check the network, or set HF_ENDPOINT to a mirror. Without a network: "

@@ -1,25 +1,30 @@
-"""Download files of the hub into the store: resumable, with every byte hashed, all from one revision.
+"""Download files of the hub into the store: several at once, with every byte hashed, all from one revision.
 
-The bytes of a file are collected in a local folder and checked against the hub's hash. Then the complete file goes into
-the store.
+huggingface_hub transfers the bytes. It checks the size of a file alone, so its hash is checked here. It continues a
+broken connection within its last 10 MB. It does not continue a file that an earlier command left incomplete.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 from mantis.artifacts.manifest import File, hash_object
-from mantis.errors import IntegrityError, StoreError
-from mantis.hub.client import BLOCK, HubFile, Repository, file_blocks, hub_errors, newest_commit
+from mantis.errors import InputError, IntegrityError, StoreError
+from mantis.hub.client import HubFile, Repository, endpoint, hub_errors, newest_commit
 from mantis.progress import Progress
 from mantis.schema_versions import Form, versioned, without_version
-from mantis.store.base import ObjectStore
+from mantis.store.base import ObjectStore, concurrently
 from mantis.store.local import LocalStore
 
 PIN = "fetch.json"  # repository and revision of an unfinished download
 SPARE = 1 << 30  # bytes of disk that stay free
+FILES_AT_ONCE = 8  # as many as huggingface_hub's own snapshot_download
+BLOCK = 1 << 20
 
 
 def pinned_commit(store: ObjectStore, prefix: str, repository: Repository, revision: str, default: str) -> str:
@@ -38,42 +43,51 @@ def pinned_commit(store: ObjectStore, prefix: str, repository: Repository, revis
 
 
 def fetch_files(
-    store: ObjectStore, prefix: str, repository: Repository, commit: str, wanted: Sequence[HubFile], *, label: str
+    store: ObjectStore, prefix: str, repository: Repository, commit: str, wanted: Mapping[str, HubFile], *, label: str
 ) -> tuple[File, ...]:
-    """Fetch the missing files of `wanted` to `prefix`, and describe all of them; `label` names them in the progress.
+    """Fetch the missing files of `wanted` to `prefix`, and describe all of them.
+
+    Args:
+        store: the store that takes the files.
+        prefix: the folder of the store.
+        repository: the repository of the hub.
+        commit: its commit.
+        wanted: from the name of each file below `prefix` to the file of the hub.
+        label: names the files in the progress.
 
     Raises:
         InputError: the hub cannot be reached, or denies access.
         StoreError: the disk has too little space.
         IntegrityError: a file's bytes differ from the hash that the hub gives.
     """
-    missing = [remote for remote in wanted if not _is_there(store, prefix, remote)]
+    there = concurrently(lambda name: _is_there(store, f"{prefix}/{name}", wanted[name]), wanted)
+    missing = {name: remote for (name, remote), found in zip(wanted.items(), there, strict=True) if not found}
     staging = staging_folder(store, label, commit)
-    _check_disk(store, staging, missing)
-    progress = Progress(label=f"fetch {label}", total=sum(remote.size for remote in missing), unit="bytes")
-    for remote in missing:
-        with hub_errors(repository):
-            path = _download(repository, commit, remote, staging, progress)
-        store.put_file(f"{prefix}/{remote.name}", path)
+    _check_disk(store, staging, list(missing.values()))
+    transfer = _Transfer(repository, commit, staging, label, sum(remote.size for remote in missing.values()))
+
+    def fetch(name: str) -> None:
+        path = transfer.download(missing[name])
+        store.put_file(f"{prefix}/{name}", path)
         path.unlink()
+
+    transfer.run(fetch, list(missing))
     shutil.rmtree(staging, ignore_errors=True)
-    return tuple(_described(store, prefix, remote) for remote in wanted)
+    return tuple(_described(store, prefix, name, remote) for name, remote in wanted.items())
 
 
-def _described(store: ObjectStore, prefix: str, remote: HubFile) -> File:
-    sha256 = remote.sha256 or hash_object(store, f"{prefix}/{remote.name}", remote.size)
-    return File(name=remote.name, size=remote.size, sha256=sha256)
+def _described(store: ObjectStore, prefix: str, name: str, remote: HubFile) -> File:
+    sha256 = remote.sha256 or hash_object(store, f"{prefix}/{name}", remote.size)
+    return File(name=name, size=remote.size, sha256=sha256)
 
 
-def _is_there(store: ObjectStore, prefix: str, remote: HubFile) -> bool:
-    entry = store.stat(f"{prefix}/{remote.name}")
+def _is_there(store: ObjectStore, key: str, remote: HubFile) -> bool:
+    entry = store.stat(key)
     if entry is None or entry.size != remote.size:
         return False
     if remote.sha256:
-        return hash_object(store, entry.key, entry.size) == remote.sha256
-    hashes = _Hashes(entry.size)
-    hashes.update(store.get(entry.key))
-    return remote.holds(*hashes.hex())
+        return hash_object(store, key, entry.size) == remote.sha256
+    return remote.holds("", _git_hash([store.get(key)], entry.size))
 
 
 def staging_folder(store: ObjectStore, label: str, commit: str) -> Path:
@@ -87,12 +101,11 @@ def staging_folder(store: ObjectStore, label: str, commit: str) -> Path:
 def _check_disk(store: ObjectStore, staging: Path, missing: Sequence[HubFile]) -> None:
     """Refuse before the first byte if the disk is too small.
 
-    Staging holds one file at a time. A local store on the same disk holds all files.
+    Staging holds FILES_AT_ONCE files. A local store on the same disk holds all files.
     """
-    largest = max((remote.size for remote in missing), default=0)
-    total = sum(remote.size for remote in missing)
-    needed = largest + (total if isinstance(store, LocalStore) else 0)
-    staged = sum(path.stat().st_size for path in staging.iterdir())
+    sizes = sorted((remote.size for remote in missing), reverse=True)
+    needed = sum(sizes[:FILES_AT_ONCE]) + (sum(sizes) if isinstance(store, LocalStore) else 0)
+    staged = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file())
     free = shutil.disk_usage(staging).free
     if missing and free + staged < needed + SPARE:
         raise StoreError(
@@ -101,41 +114,122 @@ def _check_disk(store: ObjectStore, staging: Path, missing: Sequence[HubFile]) -
         )
 
 
-def _download(repository: Repository, commit: str, remote: HubFile, staging: Path, progress: Progress) -> Path:
-    """Download the complete file to `staging`, continuing an earlier attempt, and check its hash."""
-    path = staging / remote.name
-    hashes = _Hashes(remote.size)
-    have = 0
-    if path.exists() and path.stat().st_size <= remote.size:
-        with path.open("rb") as file:
-            while block := file.read(BLOCK):
-                hashes.update(block)
-                have += len(block)
-        progress.advance(have)
-    with path.open("ab" if have else "wb") as file:
-        for block in file_blocks(repository, commit, remote, have):
-            file.write(block)
-            hashes.update(block)
-            progress.advance(len(block), remote.name)
-    if not remote.holds(*hashes.hex()):
-        path.unlink()
-        raise IntegrityError(
-            f"{repository.name}/{remote.path} does not have the hash that the hub gives. Its bytes were deleted.",
-            remedy="Repeat the command. Complete files are kept.",
-        )
-    return path
+class _Transfer:
+    """Files of one commit on their way into the folder `staging`, by huggingface_hub."""
+
+    def __init__(self, repository: Repository, commit: str, staging: Path, label: str, total: int) -> None:
+        self._repository, self._commit, self._staging = repository, commit, staging
+        self._progress = Progress(label=f"fetch {label}", total=total, unit="bytes")
+        self._lock, self._stop = threading.Lock(), threading.Event()
+
+    def run(self, work: Callable[[str], None], names: Sequence[str]) -> None:
+        """`work` on each name, FILES_AT_ONCE at a time. The first error, or Ctrl-C, stops the others."""
+        with ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="hub") as pool:
+            try:
+                running = [pool.submit(work, name) for name in names]
+                wait(running, return_when=FIRST_EXCEPTION)
+                failed = (each for each in running if each.done() and each.exception())
+                if first := next(failed, None):
+                    first.result()
+            finally:
+                self._stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def download(self, remote: HubFile) -> Path:
+        """Download the file, or find it complete in the staging folder, and check its hash."""
+        counted = 0
+
+        def count(amount: int) -> None:
+            nonlocal counted
+            counted += amount
+            self._advance(amount, remote.name)
+
+        with hub_errors(self._repository):
+            path = self._transferred(remote, count)
+        self._advance(remote.size - counted, remote.name)
+        sha256, git = _hashes(path, remote)
+        if not remote.holds(sha256, git):
+            path.unlink()
+            raise IntegrityError(
+                f"{self._repository.name}/{remote.path} does not have the hash that the hub gives. "
+                "Its bytes were deleted.",
+                remedy="Repeat the command. Complete files are kept.",
+            )
+        return path
+
+    def _transferred(self, remote: HubFile, count: Callable[[int], None]) -> Path:
+        from huggingface_hub import hf_hub_download
+
+        try:
+            return Path(
+                hf_hub_download(
+                    self._repository.name,
+                    remote.path,
+                    repo_type=self._repository.kind,
+                    revision=self._commit,
+                    local_dir=self._staging,
+                    endpoint=endpoint(),
+                    tqdm_class=_bar(count),
+                )
+            )
+        except RuntimeError as error:  # the transfer by hf_xet has no errors of its own
+            raise InputError(
+                f"{endpoint()} could not send {self._repository.name}/{remote.path}: {error}.",
+                remedy="Repeat the command. HF_HUB_DISABLE_XET=1 uses plain HTTP.",
+            ) from None
+
+    def _advance(self, amount: int, note: str) -> None:
+        if self._stop.is_set():
+            raise TransferStoppedError
+        with self._lock:
+            self._progress.advance(amount, note)
 
 
-class _Hashes:
-    """SHA-256 and git's blob id of a stream of bytes."""
+class TransferStoppedError(Exception):
+    """Another file failed, or the user stopped the command."""
 
-    def __init__(self, size: int) -> None:
-        self._sha256 = hashlib.sha256()
-        self._git = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
-    def update(self, block: bytes) -> None:
-        self._sha256.update(block)
-        self._git.update(block)
+def _bar(count: Callable[[int], None]) -> Any:
+    """The class of progress bars that huggingface_hub wants: `count` gets the bytes that reached the disk."""
 
-    def hex(self) -> tuple[str, str]:
-        return self._sha256.hexdigest(), self._git.hexdigest()
+    class Bar:
+        total = 0
+
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def __enter__(self) -> "Bar":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def update(self, amount: float | None = 1) -> None:
+            count(int(amount or 0))
+
+        def update_transfer(self, amount: float | None = 1) -> None:
+            """Bytes of the network, which differ from those of the file if the transfer compresses."""
+
+        def set_postfix_str(self, *_: object, **__: object) -> None: ...
+
+        def set_transfer_postfix_str(self, *_: object, **__: object) -> None: ...
+
+        def refresh(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    return Bar
+
+
+def _hashes(path: Path, remote: HubFile) -> tuple[str, str]:
+    """SHA-256 of a large file, or git's blob id of a small one; the other is empty."""
+    with path.open("rb") as file:
+        if remote.sha256:
+            return hashlib.file_digest(file, "sha256").hexdigest(), ""
+        return "", _git_hash(iter(lambda: file.read(BLOCK), b""), path.stat().st_size)
+
+
+def _git_hash(blocks: Iterable[bytes], size: int) -> str:
+    """Git's id of a blob of `size` bytes."""
+    found = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    for block in blocks:
+        found.update(block)
+    return found.hexdigest()

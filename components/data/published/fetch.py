@@ -44,7 +44,7 @@ def fetch_subset(
     with hub_errors(repository):
         commit = pinned_commit(store, prefix, repository, revision, hub.revision)
         wanted = _remote_files(hub, repository, commit, [*had, *(split for split in splits if split not in had)])
-    files = fetch_files(store, prefix, repository, commit, wanted, label=subset)
+    files = fetch_files(store, prefix, repository, commit, {each.name: each for each in wanted}, label=subset)
     return _finish(store, prefix, hub, commit, files, splits=sorted({*had, *splits}))
 
 

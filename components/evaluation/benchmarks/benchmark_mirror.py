@@ -1,11 +1,10 @@
 """Mirrors benchmarks into a store, at sources/benchmarks/<name>/<revision>/files/. The manifest holds every hash.
 
-The files of a published benchmark come from the hub, over several connections. Those of your own benchmark come
+The files of a published benchmark come from the hub, several at once. Those of your own benchmark come
 from a folder; their revision is the hash of their content.
 """
 
 import fnmatch
-import json
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from components.evaluation.benchmarks.benchmark_catalog import Benchmark, BenchmarkHub
-from components.evaluation.benchmarks.hub_download import BenchmarkFile, HubDownload, RefusedByHubError, open_hub
 from mantis.artifacts.layout import ArtifactKind, mirrored_files, revisions_of_benchmark
 from mantis.artifacts.manifest import (
     Manifest,
@@ -26,13 +24,18 @@ from mantis.artifacts.manifest import (
 )
 from mantis.errors import ConfigError, InputError
 from mantis.hashing import fingerprint, sha256_file
-from mantis.hub.download import staging_folder
-from mantis.progress import Progress
+from mantis.hub.client import HubFile, Repository, hub_errors, list_tree, newest_commit
+from mantis.hub.download import fetch_files
 from mantis.store.base import ObjectStore, concurrently, delete_tree, download_tree
 from mantis.store.opening import open_store
 
 logger = logging.getLogger(__name__)
 
+UNKNOWN = (401, 403, 404)  # the hub's answers for a dataset that it does not have, or not for us
+ASIDE = (
+    "fetch into the same store from a machine with network access, or copy the files into "
+    "<evaluation.source>/<benchmark>/."
+)
 REVISION = 1  # raise when a mirror of the same files would differ
 
 
@@ -114,14 +117,15 @@ def fetch(store: ObjectStore, benchmark: Benchmark) -> Manifest:
         raise _generated_here(benchmark)
     if benchmark.hub is None:
         return keep_files(store, benchmark)
-    hub, revision, files = _listing(benchmark.hub)
+    repository, revision, files = _listing(benchmark.hub)
     prefix = ArtifactKind.SOURCE.address(benchmark=benchmark.name, revision=revision)
     existing = _intact(store, prefix)
     if existing is not None:
         return existing
-    _fetch_files(store, mirrored_files(prefix), hub, revision, files)
-    config = {"dataset": hub.dataset, "revision": revision, "files": sorted(file.name for file in files)}
-    return _commit(store, prefix, benchmark, config, {"dataset": hub.dataset, "revision": revision})
+    label = repository.name.replace("/", "--")
+    fetch_files(store, mirrored_files(prefix), repository, revision, files, label=label)
+    config = {"dataset": repository.name, "revision": revision, "files": sorted(files)}
+    return _commit(store, prefix, benchmark, config, {"dataset": repository.name, "revision": revision})
 
 
 def keep_files(store: ObjectStore, benchmark: Benchmark) -> Manifest:
@@ -214,50 +218,34 @@ def _generated_here(benchmark: Benchmark) -> ConfigError:
     return ConfigError(f"{benchmark.name} is generated, not published.", remedy="Set evaluation.source = generated.")
 
 
-def _listing(hub: BenchmarkHub) -> tuple[BenchmarkHub, str, list[BenchmarkFile]]:
+def _listing(hub: BenchmarkHub) -> tuple[Repository, str, dict[str, HubFile]]:
     """Find the dataset under its present name, else under an earlier one: its commit, and the files that match."""
-    dataset, told = _described_by_hub(hub)
-    listed = {
-        file["rfilename"]: BenchmarkFile(
-            name=file["rfilename"], size=int(file.get("size") or 0), sha256=(file.get("lfs") or {}).get("sha256", "")
-        )
-        for file in told["siblings"]
-    }
+    repository, commit = _found_on_hub(hub)
+    with hub_errors(repository):
+        listed = {file.path: file for file in list_tree(repository, commit)}
     unmatched = [like for like in hub.files if not fnmatch.filter(listed, like)]
     if unmatched:
         raise InputError(
-            f"{dataset} has no file {', '.join(unmatched)} at revision {told['sha']}.",
+            f"{repository.name} has no file {', '.join(unmatched)} at revision {commit}.",
             remedy="Compare `hub` in the benchmark's YAML with the dataset's page.",
         )
-    wanted = [file for name, file in sorted(listed.items()) if any(fnmatch.fnmatch(name, like) for like in hub.files)]
-    return hub.model_copy(update={"dataset": dataset}), str(told["sha"]), wanted
+    named = [name for name in sorted(listed) if any(fnmatch.fnmatch(name, like) for like in hub.files)]
+    return repository, commit, {name: listed[name] for name in named}
 
 
-def _described_by_hub(hub: BenchmarkHub) -> tuple[str, dict[str, Any]]:
-    """The first name under which the hub knows the dataset, and the hub's description of its revision."""
-    refused: InputError | None = None
-    for dataset in (hub.dataset, *hub.moved_from):
-        try:
-            with open_hub(f"/api/datasets/{dataset}/revision/{hub.revision or 'main'}?blobs=true") as answer:
-                return dataset, json.load(answer)
-        except RefusedByHubError as error:  # the hub also refuses access to a dataset that does not exist
-            refused = refused or error
-    assert refused is not None
-    raise refused
+def _found_on_hub(hub: BenchmarkHub) -> tuple[Repository, str]:
+    """The first name under which the hub knows the dataset, and the commit of its revision."""
+    from huggingface_hub.errors import HfHubHTTPError
 
-
-def _fetch_files(
-    store: ObjectStore, prefix: str, hub: BenchmarkHub, revision: str, files: Sequence[BenchmarkFile]
-) -> None:
-    progress = Progress(label=f"Fetching {hub.dataset}", total=sum(file.size for file in files), unit="bytes")
-    missing = []
-    for file in files:
-        there = store.stat(f"{prefix}/{file.name}")
-        if there is not None and there.size == file.size:
-            progress.advance(file.size)
-        else:
-            missing.append(file)
-    staging = staging_folder(store, hub.dataset.replace("/", "--"), revision)
-    download = HubDownload(dataset=hub.dataset, revision=revision, staging=staging, progress=progress)
-    for file, path in download.files(missing):
-        store.put_file(f"{prefix}/{file.name}", path)
+    refused: list[tuple[Repository, HfHubHTTPError]] = []
+    for name in (hub.dataset, *hub.moved_from):
+        repository = Repository(name=name, kind="dataset", aside=ASIDE)
+        with hub_errors(repository):
+            try:
+                return repository, newest_commit(repository, hub.revision or "main")
+            except HfHubHTTPError as error:
+                if error.response.status_code not in UNKNOWN:
+                    raise
+                refused.append((repository, error))
+    with hub_errors(refused[0][0]):
+        raise refused[0][1]

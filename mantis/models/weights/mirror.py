@@ -56,7 +56,7 @@ def fetch_model(store: ObjectStore, name: str, *, revision: str = "") -> Manifes
             logger.info("The store has %s already, at revision %s", name, commit)
             return there
         wanted = _files_of_a_model(list_files(repository, commit), repository, commit)
-    files = fetch_files(store, prefix, repository, commit, wanted, label=name)
+    files = fetch_files(store, prefix, repository, commit, {each.name: each for each in wanted}, label=name)
     manifest = _manifest(prefix, base, commit, files)
     commit_manifest(store, manifest)
     return manifest

@@ -1,13 +1,7 @@
 """Published weights from a hub that is a real HTTP server here, into local and MinIO stores."""
 
-import hashlib
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlparse
 
 import pytest
 
@@ -15,10 +9,10 @@ from mantis.artifacts.manifest import check_files
 from mantis.config.model_settings import ModelSettings
 from mantis.errors import ConfigError, InputError, IntegrityError, StoreError
 from mantis.hub import download
-from mantis.hub.client import ATTEMPTS
 from mantis.models.weights.catalog import named_bases, published_base, published_bases, warnings
 from mantis.models.weights.mirror import fetch_model, mirror_of, mirrors, model_identity, resolved, weights_of
 from mantis.store.local import LocalStore
+from tests.helpers.hub_server import COMMIT, TOKEN, HubServer, hub_server
 
 FUYU = "fuyu-8b"
 FILES = {
@@ -41,94 +35,19 @@ TAKEN = [
     "model.safetensors.index.json",
     "tokenizer.json",
 ]
-NEWEST = "0123456789abcdef0123456789abcdef01234567"
-
-
-class Hub(ThreadingHTTPServer):
-    """What the hub answers about models, and what can go wrong with it."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.files = dict(FILES)
-        self.newest = NEWEST
-        self.gated = False
-        self.breaks: list[int] = []  # bytes after which the next downloads break off
-        self.sent: list[tuple[str, str]] = []  # file, Range
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Answer(BaseHTTPRequestHandler):
-    server: Hub
-
-    def log_message(self, *_: str) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        path = unquote(urlparse(self.path).path)
-        if self.server.gated and self.headers.get("Authorization") != "Bearer let-me-in":
-            return self._answer(403, b"", {"X-Error-Code": "GatedRepo"})
-        if "/revision/" in path:
-            name, _, revision = path.removeprefix("/api/models/").partition("/revision/")
-            sha = self.server.newest if revision == "main" else revision
-            return self._json({"id": name, "sha": sha, "siblings": [], "tags": [], "downloads": 0, "likes": 0})
-        if "/tree/" in path:
-            return self._json([self._entry(name, data) for name, data in self.server.files.items()])
-        if "/resolve/" in path:
-            return self._send(path.rpartition("/")[2])
-        return self._answer(404, b"", {"X-Error-Code": "RepoNotFound"})
-
-    def _entry(self, name: str, data: bytes) -> dict[str, Any]:
-        git = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-        entry = {"type": "file", "path": name, "size": len(data), "oid": git}
-        if name.endswith((".safetensors", ".bin")):
-            sha256 = hashlib.sha256(FILES.get(name, data)).hexdigest()
-            entry["lfs"] = {"oid": sha256, "size": len(data), "pointerSize": 130}
-        return entry
-
-    def _send(self, name: str) -> None:
-        data = self.server.files[name]
-        asked = self.headers.get("Range", "bytes=0-")
-        start = int(asked.removeprefix("bytes=").removesuffix("-"))
-        self.send_response(206)
-        self.send_header("Content-Length", str(len(data) - start))
-        self.end_headers()
-        part = data[start:]
-        if self.server.breaks:
-            part = part[: self.server.breaks.pop(0)]
-            self.close_connection = True
-        self.wfile.write(part)
-        self.server.sent.append((name, asked))
-
-    def _json(self, value: dict[str, Any] | list[dict[str, Any]]) -> None:
-        self._answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
-
-    def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    server = Hub()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    yield server
-    server.shutdown()
-    server.server_close()
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    with hub_server(FILES) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield server
 
 
 @pytest.mark.parametrize("kind", ["local_store", "minio_store"])
 def test_a_model_comes_whole_and_once(
-    hub: Hub, kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    hub: HubServer, kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     store = request.getfixturevalue(kind)
@@ -145,18 +64,17 @@ def test_a_model_comes_whole_and_once(
     assert not list(tmp_path.rglob(".fetching/*"))
 
 
-def test_it_goes_on_where_it_broke_at_the_same_revision(hub: Hub, local_store: LocalStore) -> None:
-    hub.breaks = [9**9, 9**9, 1_000_000, *[0] * ATTEMPTS]
-    with pytest.raises(InputError, match="stops at 1,000,000"):
+def test_a_later_attempt_keeps_to_the_revision_of_the_first(hub: HubServer, local_store: LocalStore) -> None:
+    hub.damaged["model-00001-of-00002.safetensors"] = b"damaged"
+    with pytest.raises((InputError, IntegrityError)):
         fetch_model(local_store, "idefics2-8b")
     assert mirrors(local_store, "idefics2-8b") == {}
-    hub.newest, before = "f" * 40, len(hub.sent)
+    hub.damaged, hub.newest = {}, "f" * 40
     manifest = fetch_model(local_store, "idefics2-8b")
-    assert manifest.summary["revision"] == NEWEST
-    assert hub.sent[before] == ("model-00001-of-00002.safetensors", "bytes=1000000-")
+    assert manifest.summary["revision"] == COMMIT
 
 
-def test_pickled_weights_come_only_where_there_are_no_safetensors(hub: Hub, local_store: LocalStore) -> None:
+def test_pickled_weights_come_only_where_there_are_no_safetensors(hub: HubServer, local_store: LocalStore) -> None:
     hub.files = {name: data for name, data in FILES.items() if "safetensors" not in name}
     manifest = fetch_model(local_store, FUYU)
     names = [file.name for file in manifest.files]
@@ -166,23 +84,23 @@ def test_pickled_weights_come_only_where_there_are_no_safetensors(hub: Hub, loca
         fetch_model(local_store, "idefics-9b")
 
 
-def test_other_bytes_than_promised_are_no_model(hub: Hub, local_store: LocalStore) -> None:
+def test_other_bytes_than_promised_are_no_model(hub: HubServer, local_store: LocalStore) -> None:
     name = "model-00002-of-00002.safetensors"
-    hub.files[name] = b"!" + FILES[name][1:]
+    hub.damaged[name] = b"!" + FILES[name][1:]
     with pytest.raises(IntegrityError, match=name):
         fetch_model(local_store, FUYU)
     assert mirrors(local_store, FUYU) == {}
 
 
 def test_what_stands_in_the_way_is_said_with_its_remedy(
-    hub: Hub, local_store: LocalStore, monkeypatch: pytest.MonkeyPatch
+    hub: HubServer, local_store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.gated = True
     with pytest.raises(InputError, match="gated") as caught:
         fetch_model(local_store, "llama3-8b-instruct")
     assert f"{hub.url}/meta-llama/Meta-Llama-3-8B-Instruct" in caught.value.remedy
     assert "HF_TOKEN" in caught.value.remedy
-    monkeypatch.setenv("HF_TOKEN", "let-me-in")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(download, "SPARE", 1 << 60)
     with pytest.raises(StoreError, match="GB free"):
         fetch_model(local_store, "llama3-8b-instruct")
@@ -195,7 +113,7 @@ def test_what_stands_in_the_way_is_said_with_its_remedy(
         fetch_model(local_store, "nonsense")
 
 
-def test_a_name_means_its_mirror_and_another_revision_is_another_model(hub: Hub, local_store: LocalStore) -> None:
+def test_a_name_means_its_mirror_and_another_revision_is_another_model(hub: HubServer, local_store: LocalStore) -> None:
     settings = ModelSettings(family="idefics2", base="idefics2-8b")
     with pytest.raises(InputError, match="no copy of idefics2-8b") as caught:
         resolved(local_store, settings)
@@ -253,7 +171,7 @@ def test_every_base_has_a_family_and_terms() -> None:
     assert "forbid commercial use" in warnings(found.values())[0]
 
 
-def test_the_command_line_shows_terms_and_what_came(hub: Hub, tmp_path: Path) -> None:
+def test_the_command_line_shows_terms_and_what_came(hub: HubServer, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
     from pipelines.cli.main import app
