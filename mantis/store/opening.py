@@ -1,4 +1,4 @@
-"""From an address to its store: `file:///path` on a laptop, `s3://bucket/prefix` on MinIO."""
+"""From an address to its store: `file:///path` on a laptop, `s3://bucket/prefix` on MinIO, or another cloud."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from mantis.errors import ConfigError
 from mantis.store.base import ObjectStore, download_tree
 from mantis.store.local import LocalStore
-from mantis.store.store_url import bucket_of, folder_of, scheme_of
+from mantis.store.store_url import BUCKETS, bucket_of, folder_of, scheme_of
 
 
 def open_store(url: str) -> ObjectStore:
@@ -24,8 +24,13 @@ def open_store(url: str) -> ObjectStore:
 
         bucket, prefix = bucket_of(url)
         return MinioStore(bucket=bucket, prefix=prefix)
+    if scheme in BUCKETS:
+        from mantis.store.cloud.cloud_store import open_cloud_store  # obstore is optional
+
+        return open_cloud_store(url)
     raise ConfigError(
-        f"store = {url!r} has the scheme {scheme!r}.", remedy="Use file:///absolute/path or s3://bucket/prefix."
+        f"store = {url!r} has the scheme {scheme!r}.",
+        remedy="Use file:///absolute/path, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix.",
     )
 
 

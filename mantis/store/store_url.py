@@ -7,7 +7,8 @@ from urllib.parse import unquote
 from mantis.errors import ConfigError
 
 SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
-BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
+BUCKETS = ("s3", "gs", "az")  # the schemes of stores in a bucket
 UNESCAPED = re.compile(r"%(?![0-9A-Fa-f]{2})")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -65,7 +66,7 @@ def _folder_of_url(url: str, field: str) -> Path:
 
 
 def bucket_of(url: str) -> tuple[str, str]:
-    """Bucket and prefix of `s3://bucket/prefix`. Nothing of it is escaped: `#`, `?`, `%` and `~` are part of a name.
+    """Bucket and prefix of an address such as `s3://bucket/prefix`. `#`, `?`, `%` and `~` are part of a name.
 
     Raises:
         ConfigError: it names no bucket, a name that no bucket can have, or a prefix with an empty or dotted part.
@@ -75,13 +76,13 @@ def bucket_of(url: str) -> tuple[str, str]:
     if not BUCKET.fullmatch(bucket):
         raise ConfigError(
             f"store = {url!r} names no bucket." if not bucket else f"store = {url!r}: {bucket!r} is no bucket's name.",
-            remedy="Use s3://bucket/prefix. The bucket has 3 to 63 small letters, digits, dots and hyphens.",
+            remedy=f"Use {scheme_of(url)}://bucket/prefix. It has 3 to 63 small letters, digits, dots and hyphens.",
         )
     prefix = prefix.strip("/")
     parts = prefix.split("/") if prefix else []
     if CONTROL.search(prefix) or any(part in ("", ".", "..") for part in parts):
         raise ConfigError(
             f"store = {url!r}: the prefix has an empty part, a dotted part or a control character.",
-            remedy="Use s3://bucket/prefix with names between single slashes.",
+            remedy=f"Use {scheme_of(url)}://bucket/prefix with names between single slashes.",
         )
     return bucket, prefix

@@ -21,6 +21,7 @@ class S3Server(ThreadingHTTPServer):
     """Objects in memory, for requests that are signed for `region` and carry a session token that is not revoked.
 
     Each handed out pair of keys has a token of its own. `announced` is how long the service says that keys are valid.
+    Without a region, it accepts every request, as an emulator of Google Cloud Storage does: its XML is that of S3.
     """
 
     daemon_threads = True
@@ -98,7 +99,8 @@ class Answer(BaseHTTPRequestHandler):
         if not self._accepts():
             return
         key = unquote(path).lstrip("/").partition("/")[2]
-        if self.headers.get("If-None-Match") == "*" and key in self.server.objects:
+        new = "*" in self.headers.get("If-None-Match", "") or self.headers.get("x-goog-if-generation-match") == "0"
+        if new and key in self.server.objects:
             return self._refuse(412, "PreconditionFailed", "it exists")
         if self.headers.get("x-amz-content-sha256", "").startswith("STREAMING"):
             return self._refuse(501, "NotImplemented", "no chunked uploads here")
@@ -113,6 +115,8 @@ class Answer(BaseHTTPRequestHandler):
     def _accepts(self) -> bool:
         signed = SCOPE.search(self.headers.get("Authorization", ""))
         token = self.headers.get("X-Amz-Security-Token", "")
+        if not self.server.region:
+            return True
         if signed is None:
             self._refuse(403, "AccessDenied", "anonymous")
         elif signed["region"] != self.server.region:

@@ -19,7 +19,7 @@ from mantis.hub.hub_store import HubStore
 from mantis.store.base import ObjectStore, StoredObject, concurrently
 from mantis.store.local import LocalStore
 from mantis.store.opening import open_store
-from mantis.store.store_url import folder_of, scheme_of
+from mantis.store.store_url import BUCKETS, folder_of, scheme_of
 
 SPLITS = (TRAIN, "val", "validation", "test")
 PREFERRED = "train.json"
@@ -69,7 +69,7 @@ def open_source(url: str, subset: str, reading: Reading = AS_FOUND) -> RowSource
 
 def _open(url: str) -> ObjectStore:
     scheme = scheme_of(url)
-    if scheme == "s3":
+    if scheme in BUCKETS:
         return open_store(url.rstrip("/"))
     if scheme == "hf":
         return HubStore(url)

@@ -1,5 +1,7 @@
-"""One contract for both stores: a local folder and a real MinIO."""
+"""One contract for all stores: a local folder, a real MinIO, and other clouds through obstore."""
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from mantis.store.opening import open_store
 from tests.fixtures.api_server import Answer
 
 
-@pytest.fixture(params=["local_store", "minio_store"])
+@pytest.fixture(params=["local_store", "minio_store", "cloud_memory", "cloud_minio", "cloud_google"])
 def store(request: pytest.FixtureRequest) -> ObjectStore:
     return request.getfixturevalue(request.param)
 
@@ -175,6 +177,48 @@ def test_a_reader_never_sees_half_an_object(store: ObjectStore) -> None:
     assert seen <= set(values)
 
 
+@pytest.mark.parametrize("kind", ["local_store", "minio_store", "cloud_minio", "cloud_google"])
+def test_a_table_of_lance_lies_where_the_store_says(kind: str, request: pytest.FixtureRequest) -> None:
+    store = request.getfixturevalue(kind)
+    tables = [pa.record_batch([pa.array([number] * 3)], names=["number"]) for number in (1, 2)]
+    for table in tables:
+        assert write_table(store, "x/t.lance", table.schema, [table]) == 3
+    assert open_table(store, "x/t.lance").take([2]).to_pylist() == [{"number": 2}]
+    assert {entry.key.split("/")[1] for entry in store.list("x")} == {"t.lance"}
+
+
+@pytest.mark.parametrize("kind", ["local_store", "minio_store", "cloud_memory", "cloud_minio"])
+def test_a_large_file_comes_back_whole(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    store = request.getfixturevalue(kind)
+    (tmp_path / "large").write_bytes(bytes(range(251)) * 50_000)
+    store.put_file("large", tmp_path / "large")
+    store.get_file("large", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == (tmp_path / "large").read_bytes()
+    assert store.get_range("large", 12_000_000, 3) == bytes([12_000_000 % 251 + place for place in range(3)])
+
+
+def test_a_cloud_without_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(ConfigError, match="needs the package obstore") as caught:
+        open_store("gs://bucket/x")
+    assert "clouds" in caught.value.remedy
+
+
+def test_the_signature_of_a_cloud_is_in_no_message(cloud_google: ObjectStore) -> None:
+    for error in (ValueError("GET http://host/container/x?sv=1&sig=very-secret in 3 ms\n\nDebug: sig"), ValueError("")):
+        with pytest.raises(StoreError) as caught, cloud_google._refusals("x"):  # type: ignore[attr-defined]
+            raise error
+        assert "sig" not in str(caught.value)
+
+
+def test_a_cloud_without_an_account_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [each for each in os.environ if each.startswith("AZURE_")]:
+        monkeypatch.delenv(name)
+    with pytest.raises(ConfigError, match="store = 'az://container/x'") as caught:
+        open_store("az://container/x")
+    assert "AZURE_STORAGE_ACCOUNT_NAME" in caught.value.remedy
+
+
 def test_a_key_cannot_leave_a_local_store(local_store: LocalStore) -> None:
     with pytest.raises(StoreError, match="leaves the store"):
         local_store.put("../outside", b"x")
@@ -199,8 +243,10 @@ def test_a_missing_bucket_is_named(minio_store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("place", ["exp#2", "q?x", "100%25", "100%", "~x", "sp ace/ä", "a&b=c;d", "[x]", "p%2Fq"])
-def test_every_character_of_an_address_means_itself(place: str, store: ObjectStore) -> None:
+@pytest.mark.parametrize("kind", ["local_store", "minio_store", "cloud_google"])
+def test_every_character_of_an_address_means_itself(place: str, kind: str, request: pytest.FixtureRequest) -> None:
     """Two stores whose addresses differ have nothing in common, for our client and for Lance."""
+    store = request.getfixturevalue(kind)
     inner = open_store(f"{store.root}/{place}" if isinstance(store, LocalStore) else f"{store.url}/{place}")
     inner.put("object", b"bytes")
     assert store.get(f"{place}/object") == b"bytes"

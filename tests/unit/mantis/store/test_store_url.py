@@ -55,7 +55,7 @@ def test_a_tilde_at_the_beginning_is_the_home_folder(tmp_path: Path, monkeypatch
         ("", "is no folder"),
         ("/x/new\nline", "is no folder"),
         ("ftp://host/x", "scheme 'ftp'"),
-        ("gs://bucket", "scheme 'gs'"),
+        ("gs:///x", "names no bucket"),
         ("s3:///x", "names no bucket"),
         ("s3://", "names no bucket"),
         ("s3://key:secret@bucket/x", "is no bucket's name"),
@@ -64,6 +64,7 @@ def test_a_tilde_at_the_beginning_is_the_home_folder(tmp_path: Path, monkeypatch
         ("s3://bucket/a//b", "empty part"),
         ("s3://bucket/../b", "dotted part"),
         ("s3://bucket/a\tb", "control character"),
+        ("az://bucket/a//b", "empty part"),
     ],
 )
 def test_an_address_that_could_mean_another_place_is_refused(url: str, problem: str) -> None:

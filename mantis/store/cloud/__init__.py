@@ -1,0 +1,1 @@
+"""Object stores of Google Cloud and Azure, through the optional package obstore."""
