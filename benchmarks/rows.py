@@ -37,7 +37,11 @@ ROWS = {
 }
 
 # These rows need CUDA, so they run only when named.
-GPU_ROWS = {"gpu.attention": ("benchmarks.gpu_attention", "attention"), "gpu.step": ("benchmarks.gpu_step", "step")}
+GPU_ROWS = {
+    "gpu.attention": ("benchmarks.gpu_attention", "attention"),
+    "gpu.attention_kernels": ("benchmarks.gpu_attention", "kernels"),
+    "gpu.step": ("benchmarks.gpu_step", "step"),
+}
 
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,

@@ -82,7 +82,8 @@ def _train(run: Run, *, began: float, queued: float, profile_steps: str) -> None
     from components.training.trainer_setup import build_trainer
 
     span = parse_span(profile_steps) if profile_steps else None
-    trainer = build_trainer(run, mixture, join_ranks(), prefix=prefix, began=began, queued=queued, profile=span)
+    ranks = join_ranks(hang_seconds=run.recipe.training.hang_timeout_seconds)
+    trainer = build_trainer(run, mixture, ranks, prefix=prefix, began=began, queued=queued, profile=span)
     trainer.train()
     leave_ranks()
 

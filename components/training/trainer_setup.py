@@ -32,7 +32,8 @@ from components.training.checkpointing.saver import Saver, TrainingState
 from components.training.engine.deepspeed_engine import DistributedContext, Engine, build_engine
 from components.training.held_out_evaluator import HeldOutEvaluator
 from components.training.lr_schedule import learning_rate
-from components.training.monitoring.failures import leave_failure
+from components.training.monitoring.failures import StalledError, leave_failure
+from components.training.monitoring.flight_recorder import leave_dump
 from components.training.monitoring.goodput import Cause, GoodputClock, Heartbeat
 from components.training.monitoring.profiling import Span, StepProfiler
 from components.training.monitoring.signals import StopRequest
@@ -45,12 +46,13 @@ from mantis.artifacts.held_out import HELD_OUT_INDEX
 from mantis.artifacts.manifest import Manifest
 from mantis.config.recipe import Recipe
 from mantis.dataset.mixture_reader import MixtureReader
-from mantis.errors import TrainingError
 from mantis.models import registry
+from mantis.models.attention import kernel_name
 from mantis.models.conversation import ImageSize
 from mantis.models.family import Family, Processor
 from mantis.models.weights.mirror import resolved
 from mantis.runs.step_runner import Run
+from mantis.store.base import ObjectStore
 
 logger = logging.getLogger(__name__)
 
@@ -342,7 +344,8 @@ def _headline(parts: Parts) -> str:
     training, plan = parts.recipe.training, parts.plan
     return (
         f"{plan.steps:,} steps of {training.global_batch_size} samples, {plan.per_epoch:,} samples per epoch, "
-        f"{parts.engine.parameters:,} parameters, ZeRO-{training.zero_stage} on {parts.ranks.world_size} ranks"
+        f"{parts.engine.parameters:,} parameters, ZeRO-{training.zero_stage} on {parts.ranks.world_size} ranks, "
+        f"attention: {kernel_name(parts.ranks.device, parts.engine.dtype)}"
     )
 
 
@@ -372,6 +375,7 @@ def _summary_file(
         guard=guard,
         goodput=goodput,
         held_out=held_out,
+        attention=kernel_name(parts.ranks.device, parts.engine.dtype),
     )
 
 
@@ -381,12 +385,16 @@ def _watchdog(parts: Parts) -> Watchdog:
         rank=parts.ranks.rank,
         world_size=parts.ranks.world_size,
         seconds=parts.recipe.training.hang_timeout_seconds,
-        end=_end_hanging,
+        end=partial(_end_hanging, parts.run.store, parts.prefix, parts.ranks),
     )
 
 
-def _end_hanging(error: TrainingError) -> None:
+def _end_hanging(store: ObjectStore, prefix: str, ranks: DistributedContext, error: StalledError) -> None:
     """End this process, whatever its main thread waits for; torchrun then ends the others."""
-    leave_failure(error)
-    logger.error("%s", error)
+    dump = leave_dump(store, prefix, rank=ranks.rank, device=ranks.device)
+    said = StalledError(
+        error.problem, remedy=f"{error.remedy} The last collectives of rank {ranks.rank} are in {dump}."
+    )
+    leave_failure(said)
+    logger.error("%s", said)
     os._exit(1)

@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from functools import cache, lru_cache
+from importlib.metadata import version
 from typing import Any, cast
 
 import torch
@@ -83,6 +84,16 @@ def kernel_for(device: torch.device, dtype: torch.dtype) -> Kernel:
     if device.type != "cuda" or dtype not in HALF:
         return by_segment
     return flash if _has_flash() else varlen
+
+
+def kernel_name(device: torch.device, dtype: torch.dtype) -> str:
+    """The kernel of `kernel_for` in words, with the version of its package."""
+    kernel = kernel_for(device, dtype)
+    if kernel is flash:
+        return f"flash-attn {version('flash_attn')}"
+    if kernel is varlen:
+        return f"varlen kernel of torch {torch.__version__}"
+    return "scaled dot product attention, segment by segment"
 
 
 def by_segment(

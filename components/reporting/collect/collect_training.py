@@ -57,6 +57,7 @@ def training_of(reader: Reader, checkpoint: Manifest, recipe: Recipe) -> Trainin
             if name.startswith(CAUSE) and isinstance(value, int | float)
         },
         straggler=_straggler(rows),
+        attention=str(summary.get("attention", "")),
         curves=_curves(reader, checkpoint, rows),
     )
 

@@ -111,6 +111,7 @@ class Training:
     setup: TrainingSetup
     best: BestStep | None
     straggler: Straggler | None
+    attention: str  # the kernel; empty for checkpoints of earlier versions
     seconds: Mapping[str, float]
     curves: tuple[Curve, ...]
 

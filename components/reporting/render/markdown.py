@@ -173,6 +173,7 @@ def _training(report: RunReport) -> list[str]:
         *formatting.setup_rows(training),
         ("Goodput", formatting.whole_percent(training.goodput)),
         ("Slowest rank", formatting.straggler(training.straggler)),
+        ("Attention", training.attention or formatting.ABSENT),
         *(
             (f"Time: {formatting.CAUSES.get(cause, cause)}", formatting.duration(spent))
             for cause, spent in causes(training).items()

@@ -112,6 +112,7 @@ class SummaryFile(Callback):
         guard: knows the skipped steps.
         goodput: knows the seconds by cause.
         held_out: knows the held-out losses; None if the recipe asks for none.
+        attention: the kernel that computes attention within a packed row.
     """
 
     name = "summary_file"
@@ -124,6 +125,7 @@ class SummaryFile(Callback):
     guard: LossSpikeGuard
     goodput: GoodputTimer
     held_out: HeldOutLoss | None
+    attention: str
 
     def on_end(self, trainer: TrainerView) -> None:
         """Wait for all ranks; the first rank stores the file."""
@@ -144,6 +146,7 @@ class SummaryFile(Callback):
             "samples_per_second": state.samples / looping,
             "tokens_per_second": state.tokens / looping,
             "parameters": self.parameters,
+            "attention": self.attention,
             "steps_skipped": len(self.guard.skipped),
             "device_hours": self.goodput.device_seconds() / 3600,
             **(self.held_out.summary(state.step) if self.held_out else {}),

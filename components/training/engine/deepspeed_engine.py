@@ -1,5 +1,6 @@
 """DeepSpeed: processes, and the engine with the model inside it."""
 
+import logging
 import os
 import warnings
 from collections.abc import Mapping
@@ -23,11 +24,15 @@ from components.training.engine.deepspeed_config import SMALL_PARAMETERS, Config
 from components.training.engine.parameter_groups import ParameterGroup, adamw_groups, freeze, parameter_groups
 from components.training.engine.zero3_leaf import as_zero3_leaf
 from components.training.loss import LossHead
+from components.training.monitoring.flight_recorder import dump_of_nccl, record_collectives
 from mantis.config.training_settings import Part, TrainingSettings
 from mantis.errors import ConfigError, TrainingError
 from mantis.models.family import Family
 
-COLLECTIVE_MINUTES = 30
+logger = logging.getLogger(__name__)
+
+COLLECTIVE_SECONDS = 1800.0
+LATER_SECONDS = 300.0  # by which a collective gives up after the watchdog, whose error names the rank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +62,11 @@ class DistributedContext:
         return [one.tolist() for one in found]
 
 
-def join_ranks() -> DistributedContext:
+def join_ranks(*, hang_seconds: float = 0.0) -> DistributedContext:
     """Meet the other ranks that torchrun started, over NCCL with CUDA and gloo without.
+
+    Args:
+        hang_seconds: the watchdog's patience; collectives wait longer.
 
     Raises:
         ConfigError: torchrun did not start this process.
@@ -80,7 +88,11 @@ def join_ranks() -> DistributedContext:
         deepspeed.ops.__compatible_ops__ = {}
     # DeepSpeed calls collectives by deprecated names: one warning per call site and rank.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-    deepspeed.init_distributed("nccl" if cuda else "gloo", verbose=False, timeout=timedelta(minutes=COLLECTIVE_MINUTES))
+    record_collectives()
+    patience = timedelta(seconds=max(COLLECTIVE_SECONDS, hang_seconds + LATER_SECONDS))
+    deepspeed.init_distributed("nccl" if cuda else "gloo", verbose=False, timeout=patience)
+    if cuda:
+        logger.info("If NCCL gives up, the last collectives are in %s", dump_of_nccl(torch.distributed.get_rank()))
     return DistributedContext(
         rank=torch.distributed.get_rank(),
         world_size=torch.distributed.get_world_size(),

@@ -19,7 +19,6 @@ from pathlib import Path
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]  # documented, not exported
 
 from components.training.monitoring.failures import StalledError
-from mantis.errors import TrainingError
 
 LOOK_SECONDS = 0.5
 ALIVE = "MANTIS_ALIVE"  # the folder that the runtime's livenessProbe looks into (manifests/base/runtime.yaml)
@@ -46,7 +45,7 @@ class Watchdog:
     """
 
     def __init__(
-        self, store: Store, *, rank: int, world_size: int, seconds: float, end: Callable[[TrainingError], object]
+        self, store: Store, *, rank: int, world_size: int, seconds: float, end: Callable[[StalledError], object]
     ) -> None:
         self._store, self._rank, self._world_size = store, rank, world_size
         self._seconds, self._end = seconds, end

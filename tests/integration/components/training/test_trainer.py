@@ -218,6 +218,12 @@ def test_a_killed_launcher_leaves_no_rank_behind_and_a_stopped_rank_is_named(tra
     out = hanging.communicate(timeout=120)[0]
     assert hanging.returncode == 1, out
     assert "Rank 1 does not answer: last seen in step" in out
+    dump = run.store.uri(f"{prefix}/hangs/rank-00000.json")
+    assert f"The last collectives of rank 0 are in {dump}." in out
+    entries = json.loads(run.store.get(f"{prefix}/hangs/rank-00000.json"))["entries"]
+    assert entries[-1]["profiling_name"].startswith("gloo:")
+    assert entries[-1]["state"] != "completed"
+    assert "attention: scaled dot product attention, segment by segment" in out
     assert not ranks_under(hanging)
     second = committed(run.store, prefix)[0]
     assert first < second < STEPS

@@ -395,3 +395,9 @@ def test_held_out_rows_have_a_section_of_their_own(stored: Stored) -> None:
     assert "| All | 40 | 1 | 1.25 | 37.5 | 62.5 |" in markdown
     assert cells.count("my-cats") == 1  # no row among the skills, whose accuracy is compared with chance
     assert json.loads(read(stored, "summary.json"))["held_out"][1]["token_f1"] == 0.625
+
+
+def test_the_report_names_the_kernel_of_attention(stored: Stored) -> None:
+    page, text = made(stored)
+    assert "Attention: varlen kernel of torch 2.13.0." in page
+    assert re.search(r"\| Attention +\| +varlen kernel of torch 2\.13\.0 \|", text)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mantis.models.attention import _cu_seqlens, kernel_for, segment_attention
+from mantis.models.attention import _cu_seqlens, kernel_for, kernel_name, segment_attention
 
 SEGMENTS = [3, 1, 6]
 
@@ -31,3 +31,9 @@ def test_ends_of_segments_are_cumulative() -> None:
     ends = _cu_seqlens(tuple(SEGMENTS), torch.device("cpu"))
     assert ends.tolist() == [0, 3, 4, 10]
     assert ends.dtype == torch.int32
+
+
+def test_the_kernel_has_a_name_for_people() -> None:
+    assert kernel_name(torch.device("cpu"), torch.bfloat16) == "scaled dot product attention, segment by segment"
+    assert kernel_name(torch.device("cuda"), torch.float32) == "scaled dot product attention, segment by segment"
+    assert kernel_name(torch.device("cuda"), torch.bfloat16).startswith(("varlen kernel of torch 2", "flash-attn 2"))
