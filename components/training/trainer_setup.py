@@ -30,10 +30,10 @@ from components.training.checkpointing.export import compute_probe
 from components.training.checkpointing.resume import restore
 from components.training.checkpointing.saver import Saver, TrainingState
 from components.training.engine.deepspeed_engine import DistributedContext, Engine, build_engine
+from components.training.engine.flight_recorder import leave_dump
 from components.training.held_out_evaluator import HeldOutEvaluator
 from components.training.lr_schedule import learning_rate
 from components.training.monitoring.failures import StalledError, leave_failure
-from components.training.monitoring.flight_recorder import leave_dump
 from components.training.monitoring.goodput import Cause, GoodputClock, Heartbeat
 from components.training.monitoring.profiling import Span, StepProfiler
 from components.training.monitoring.signals import StopRequest

@@ -10,7 +10,7 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +23,7 @@ from mantis.runs.step_runner import Run
 from mantis.store.base import ObjectStore
 from mantis.store.local import LocalStore
 from mantis.tracking.mlflow_database import DATABASE, LOCATION, STORE_TAG, THIS_STORE, artifact_folder, forget_addresses
+from mantis.tracking.reachability import SENT_LATER, TrackingAwayError, ask_again, check_reachable, limit_requests
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +32,12 @@ PARENT_TAG = "mlflow.parentRunId"  # defined by MLflow, whose page nests runs by
 MARKER_METRIC = "train/loss"  # part of every row of the curve, so that its last step tells how far MLflow has got
 BATCH = 1000  # MLflow's limit of metrics per request
 SECONDS_BETWEEN_BATCHES = 5.0
+QUIET_SECONDS = 4.0  # without a successful request, the end of a training waits no longer
 SETTLE_SECONDS = 1.0
 SCORE_FIGURES = ("accuracy", "low", "high", "official", "strict", "chance", "blind", "shuffled", "unparsed", "missing")
 PARAMETER_CHARACTERS = 6000  # MLflow's limit
 REFUSED_CHARACTERS = re.compile(r"[^\w.\- :]")  # in a part of a metric's name (mlflow/utils/validation.py)
+METRIC_CHARACTERS = 250  # of a name
 NAME_CHARACTERS = 80  # of a part: MLflow takes 250 for a name, which has two free parts
 
 
@@ -73,7 +76,14 @@ def _lies_in(store: ObjectStore) -> bool:
 
 
 def mlflow_client(store: ObjectStore) -> Any:
-    """A client of the MLflow of `store`: mlflow.MlflowClient, which has no type hints."""
+    """A client of the MLflow of `store`: mlflow.MlflowClient, which has no type hints.
+
+    Raises:
+        TrackingAwayError: the server cannot be reached.
+        TrackingError: the server refuses the login.
+    """
+    check_reachable(tracking_uri(store))
+    limit_requests()
     from mlflow import MlflowClient
 
     folder = database_folder(store)
@@ -99,12 +109,13 @@ def open_tracked_run(run: Run) -> TrackedRun:
     ablation's arms are nested in the run of the ablation.
 
     Raises:
-        TrackingError: the server refuses, or cannot be reached.
+        TrackingAwayError: the server cannot be reached.
+        TrackingError: the server refuses, or the experiment was deleted.
     """
+    client = mlflow_client(run.store)
     from mlflow.exceptions import MlflowException
 
     try:
-        client = mlflow_client(run.store)
         experiment = _experiment(client, run)
         run_id = _known(client, experiment, run) or _created(client, experiment, run)
         for tag, value in _tags(run).items():
@@ -114,11 +125,27 @@ def open_tracked_run(run: Run) -> TrackedRun:
             client.set_tag(run_id, PARENT_TAG, outer.id)
         client.update_run(run_id, status=Status.RUNNING)
     except MlflowException as error:
-        raise TrackingError(
-            f"MLflow at {tracking_uri(run.store)} refuses: {str(error).splitlines()[0]}",
-            remedy="Check MLFLOW_TRACKING_URI. The next attempt sends the missing data.",
-        ) from None
+        raise tracking_error(error, run.store) from None
     return TrackedRun(client=client, id=run_id, experiment=experiment, folder=database_folder(run.store))
+
+
+def tracking_error(error: Exception, store: ObjectStore) -> TrackingError:
+    """What `error` of MLflow's client means for the user."""
+    first = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+    code = getattr(error, "error_code", "")
+    if isinstance(error, TrackingError):
+        return error
+    if "API request to" in first and "failed with" in first:
+        return TrackingAwayError(f"MLflow at {tracking_uri(store)} stopped to answer ({first}).", remedy=SENT_LATER)
+    if code == "INVALID_PARAMETER_VALUE":
+        return TrackingError(
+            f"MLflow refuses a name or a value: {first}",
+            remedy="Rename it where it is made. The store's files hold all figures.",
+        )
+    return TrackingError(
+        f"MLflow at {tracking_uri(store)} refuses: {first}",
+        remedy="Look at the server's log. The same command sends the missing data later.",
+    )
 
 
 def find_tracked_run(run: Run) -> TrackedRun | None:
@@ -130,15 +157,20 @@ def find_tracked_run(run: Run) -> TrackedRun | None:
     return TrackedRun(client=client, id=found, experiment=experiment, folder=folder) if found else None
 
 
-def send_curve(tracked: TrackedRun, rows: Iterable[Mapping[str, float]]) -> int:
+def send_curve(
+    tracked: TrackedRun, rows: Iterable[Mapping[str, float]], *, sent: Callable[[], None] = lambda: None
+) -> int:
     """Log those rows (each with its `step`) that MLflow does not have yet, and return their number.
+
+    `sent` is called after each request.
 
     A resumed training repeats the steps after its last checkpoint with the same values, which are not logged twice.
     """
     known = tracked.client.get_metric_history(tracked.id, MARKER_METRIC)
     last = max((metric.step for metric in known), default=-1)
     missing = [row for row in rows if row["step"] > last]
-    _log_rows(tracked, missing)
+    sent()
+    _log_rows(tracked, missing, sent=sent)
     return len(missing)
 
 
@@ -197,6 +229,14 @@ def score_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     return metrics
 
 
+def is_metric_name(name: str) -> bool:
+    """Whether MLflow takes a metric of this name (mlflow/utils/validation.py)."""
+    parts = name.split("/")
+    return len(name) <= METRIC_CHARACTERS and all(
+        part.strip(".") and not REFUSED_CHARACTERS.search(part) for part in parts
+    )
+
+
 def metric_part(name: str) -> str:
     """`name` as a part of a metric's name. A name that MLflow refuses gets `_` for each refused character.
 
@@ -224,11 +264,16 @@ def flat_recipe(run: Run) -> dict[str, str]:
 
 
 class CurveSender:
-    """Sends rows of the training curve from a thread. It never raises into training, and never delays it."""
+    """Sends rows of the training curve from a thread. It never raises into training, and never delays it.
+
+    It logs once that MLflow is away, and once that it is back.
+    """
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._rows: queue.Queue[dict[str, float] | None] = queue.Queue()
+        self._problem = ""
+        self._moved = time.monotonic()
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
 
@@ -236,10 +281,18 @@ class CurveSender:
         """Queue one row."""
         self._rows.put({"step": step, **metrics})
 
-    def close(self, *, seconds: float = 60.0) -> None:
-        """Send the queued rows within `seconds`. The run's last step sends the rest."""
+    def close(self, *, seconds: float = 60.0, quiet_seconds: float = QUIET_SECONDS) -> None:
+        """Send the queued rows within `seconds`, or until a server answers nothing for `quiet_seconds`.
+
+        The run's last step sends the rest.
+        """
+        if database_folder(self._run.store) is not None:  # a file is never away, and its first use takes seconds
+            quiet_seconds = seconds
         self._rows.put(None)
-        self._thread.join(seconds)
+        self._moved = time.monotonic()
+        until = self._moved + seconds
+        while self._thread.is_alive() and time.monotonic() < min(until, self._moved + quiet_seconds):
+            self._thread.join(0.1)
         if self._thread.is_alive():
             logger.warning("MLflow did not take all of the curve in time. The run's last step sends the rest.")
 
@@ -247,15 +300,30 @@ class CurveSender:
         tracked: TrackedRun | None = None
         waiting: list[dict[str, float]] = []
         closing = False
-        while not closing:
-            closing = self._collect(waiting)
+        while True:
+            if closing:
+                ask_again(tracking_uri(self._run.store))
             try:
-                if tracked is None:
-                    tracked = open_tracked_run(self._run)
-                send_curve(tracked, waiting)
+                tracked = tracked or open_tracked_run(self._run)
+                self._mark()
+                send_curve(tracked, waiting, sent=self._mark)
+                self._say("", waiting)
                 waiting.clear()
             except Exception as error:  # an outage must not stop training, whatever the client raises
-                logger.warning("MLflow is away, %d rows wait: %s", len(waiting), str(error).splitlines()[0][:200])
+                self._say(str(tracking_error(error, self._run.store)), waiting)
+            if closing:
+                return
+            closing = self._collect(waiting)
+
+    def _mark(self) -> None:
+        self._moved = time.monotonic()
+
+    def _say(self, problem: str, waiting: Sequence[object]) -> None:
+        if problem and not self._problem:
+            logger.warning("%s", problem)
+        elif self._problem and not problem:
+            logger.info("MLflow is back, and has %d rows that waited", len(waiting))
+        self._problem = problem
 
     def _collect(self, waiting: list[dict[str, float]]) -> bool:
         """Move rows to `waiting` until it is time to send; True at the end of the queue."""
@@ -280,6 +348,12 @@ def _experiment(client: Any, run: Run) -> str:
     name = run.recipe.tracking.experiment
     found = client.get_experiment_by_name(name)
     if found:
+        if found.lifecycle_stage == "deleted":
+            raise TrackingError(
+                f"tracking.experiment = {name!r}: this experiment of MLflow was deleted.",
+                remedy=f"Restore it with `mlflow experiments restore --experiment-id {found.experiment_id}`, or set "
+                f"tracking.experiment to another name. {SENT_LATER}",
+            )
         return str(found.experiment_id)
     # Without a server, artifacts lie beside the database. A server chooses its own location.
     place = LOCATION if database_folder(run.store) is not None else None
@@ -329,18 +403,29 @@ def _created(client: Any, experiment: str, run: Run) -> str:
         return first
 
 
-def _log_rows(tracked: TrackedRun, rows: Sequence[Mapping[str, float]]) -> None:
+def _log_rows(
+    tracked: TrackedRun, rows: Sequence[Mapping[str, float]], *, sent: Callable[[], None] = lambda: None
+) -> None:
+    """Log the rows, without the figures whose names MLflow refuses: it would take nothing of the whole request."""
     from mlflow.entities import Metric
 
+    refused = {name for row in rows for name in row if not is_metric_name(name)}
+    for name in sorted(refused):
+        logger.warning(
+            "MLflow refuses the metric name %r, so this figure is not sent. Rename it where it is made: MLflow takes "
+            "letters, digits, spaces and _ - . : / with 250 characters in all. The store's files hold it.",
+            name,
+        )
     now = int(time.time() * 1000)
     metrics = [
         Metric(name, float(value), now, int(row["step"]))
         for row in rows
         for name, value in row.items()
-        if name != "step"
+        if name != "step" and name not in refused
     ]
     for start in range(0, len(metrics), BATCH):
         tracked.client.log_batch(tracked.id, metrics=metrics[start : start + BATCH])
+        sent()
 
 
 def _log_dataset(tracked: TrackedRun, dataset: Mapping[str, str]) -> None:

@@ -14,8 +14,17 @@ from mantis.runs.records import State, StepRecord, read_records, was_stopped
 from mantis.runs.step_runner import Run, open_run
 from mantis.schema_versions import Form, load_rows, versioned
 from mantis.store.opening import open_store
-from mantis.tracking.mlflow_runs import Status, TrackedRun, open_tracked_run, record_run, score_metrics, send_curve
+from mantis.tracking.mlflow_runs import (
+    Status,
+    TrackedRun,
+    open_tracked_run,
+    record_run,
+    score_metrics,
+    send_curve,
+    tracking_error,
+)
 from mantis.tracking.model_registry import register_model
+from mantis.tracking.reachability import TrackingAwayError
 from pipelines.execution.preflight import check_name
 from pipelines.execution.resolve import name_of, resolve_run
 
@@ -125,13 +134,16 @@ def record_end(run: Run, status: Status) -> None:
         tracked = open_tracked_run(run)
         try:
             _send(tracked, run, records, reasons)
-        finally:  # the run has ended, even if MLflow lacks a part of it
-            tracked.client.set_terminated(tracked.id, status=status)
+        except MlflowException as error:
+            refused = tracking_error(error, run.store)
+            if isinstance(refused, TrackingAwayError):
+                raise refused from None
+            logger.warning("MLflow did not take all of the run. %s", refused)
+        tracked.client.set_terminated(tracked.id, status=status)  # it has ended, even if MLflow lacks a part of it
     except MantisError as error:
         logger.warning("%s", error)
     except MlflowException as error:
-        reason = str(error).splitlines()[0][:200]
-        logger.warning("MLflow did not take all of the run: %s The same command tries again.", reason)
+        logger.warning("%s", tracking_error(error, run.store))
 
 
 def _send(tracked: TrackedRun, run: Run, records: list[StepRecord], reasons: Mapping[str, str]) -> None:

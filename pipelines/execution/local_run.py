@@ -1,5 +1,6 @@
 """Check a recipe, then run a DAG on this machine, for `mantis run`, `ablate` and `data prepare`."""
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -8,11 +9,13 @@ from rich.console import Console
 from mantis.artifacts.checkpoint import committed
 from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.training_progress import TrainingProgress, read_progress
+from mantis.errors import TrackingError
 from mantis.runs.arms import arms_of
 from mantis.runs.records import State, StepRecord, read_records
 from mantis.runs.step_runner import Run
 from mantis.store.base import ObjectStore
-from mantis.tracking.mlflow_runs import Status
+from mantis.tracking.mlflow_runs import Status, tracking_uri
+from mantis.tracking.reachability import check_reachable
 
 
 def start(
@@ -37,6 +40,7 @@ def start(
 
     checked = _checked(pipeline, recipe, overrides, name, store_url)
     console.print(f"run [bold]{checked.id}[/]  store {checked.store.url}", soft_wrap=True)
+    _say_if_away(checked.store, console)
     parameters = {"run_recipe": recipe, "run_overrides": overrides, "run_name": name, "store_url": store_url}
     try:
         run_dag(checked, parameters, console, pipeline)
@@ -46,6 +50,18 @@ def start(
     finally:
         ended(checked)
     return checked
+
+
+def _say_if_away(store: ObjectStore, console: Console) -> None:
+    """Print in the background that MLflow cannot be reached; the run does not wait for it."""
+
+    def ask() -> None:
+        try:
+            check_reachable(tracking_uri(store))
+        except TrackingError as error:
+            console.print(str(error), style="yellow", soft_wrap=True, markup=False)
+
+    threading.Thread(target=ask, name="mlflow-away", daemon=True).start()
 
 
 def what_was_saved(run: Run) -> str:

@@ -21,10 +21,10 @@ from transformers import PreTrainedModel
 
 from components.training.engine.adapter_training import add_adapters
 from components.training.engine.deepspeed_config import SMALL_PARAMETERS, ConfigOption, as_config, deepspeed_options
+from components.training.engine.flight_recorder import dump_of_nccl, record_collectives
 from components.training.engine.parameter_groups import ParameterGroup, adamw_groups, freeze, parameter_groups
 from components.training.engine.zero3_leaf import as_zero3_leaf
 from components.training.loss import LossHead
-from components.training.monitoring.flight_recorder import dump_of_nccl, record_collectives
 from mantis.config.training_settings import Part, TrainingSettings
 from mantis.errors import ConfigError, TrainingError
 from mantis.models.family import Family

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 SAMPLING_SECONDS = 10
 AGAIN_SECONDS = 30.0  # pause after MLflow was away
 OPEN_SECONDS = 3.0  # pause between attempts to find the run
-CLOSE_SECONDS = 15.0
+CLOSE_SECONDS = 3.0
 
 
 class SystemMetrics:
@@ -33,7 +33,7 @@ class SystemMetrics:
             self._thread.start()
 
     def close(self) -> None:
-        """Stop; waits up to 15 s for the last figures."""
+        """Stop; waits up to 3 s for the last figures."""
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join(CLOSE_SECONDS)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -217,7 +218,8 @@ def test_a_killed_launcher_leaves_no_rank_behind_and_a_stopped_rank_is_named(tra
     ranks_under(hanging)[1].suspend()
     out = hanging.communicate(timeout=120)[0]
     assert hanging.returncode == 1, out
-    assert "Rank 1 does not answer: last seen in step" in out
+    # Both ranks are in the same part of the step if rank 1 is suspended just after it has shared its position.
+    assert re.search(r"Rank 1 does not answer: last seen in step|All 2 ranks wait in step", out), out
     dump = run.store.uri(f"{prefix}/hangs/rank-00000.json")
     assert f"The last collectives of rank 0 are in {dump}." in out
     entries = json.loads(run.store.get(f"{prefix}/hangs/rank-00000.json"))["entries"]

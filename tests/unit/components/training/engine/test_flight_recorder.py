@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
-from components.training.monitoring import flight_recorder
-from components.training.monitoring.flight_recorder import dump_of_nccl, leave_dump, record_collectives
+from components.training.engine import flight_recorder
+from components.training.engine.flight_recorder import dump_of_nccl, leave_dump, record_collectives
 from mantis.errors import StoreError
 from mantis.store.local import LocalStore
 

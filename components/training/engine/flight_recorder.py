@@ -1,7 +1,7 @@
 """torch's flight recorder: the last collectives of each rank, in memory, and in a file once a rank waits too long.
 
 The recorder knows which collective a rank entered and never left. torch writes its own file where NCCL's timeout ends a
-rank. The watchdog is mostly faster, so it stores a file of its own (watchdog.py).
+rank. The watchdog is faster, so it stores a file of its own (monitoring/watchdog.py).
 """
 
 import logging
