@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
 
-from mantis.errors import VersionError
+from mantis.errors import IntegrityError, VersionError
 
 FIELD = "schema_version"
+FOREIGN = "Find out who wrote it. Delete it, and run the step that makes it."
 
 
 class Form(StrEnum):
@@ -108,9 +109,21 @@ def rows_of(form: Form, key: str, raw: Any, origin: str) -> Any:
     return raw.get(key)
 
 
+def load_json(data: bytes, origin: str) -> Any:
+    """Parse a stored JSON text.
+
+    Raises:
+        IntegrityError: it is none; names `origin`.
+    """
+    try:
+        return json.loads(data)
+    except ValueError as error:  # of JSON, and of UTF-8
+        raise IntegrityError(f"{origin} is not JSON: {error}.", remedy=FOREIGN) from None
+
+
 def load_rows(form: Form, key: str, data: bytes, origin: str) -> list[Any]:
     """Parse the JSON text `data`, and return its `rows_of`."""
-    rows: list[Any] = rows_of(form, key, json.loads(data), origin)
+    rows: list[Any] = rows_of(form, key, load_json(data, origin), origin)
     return rows
 
 

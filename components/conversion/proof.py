@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
@@ -72,7 +73,10 @@ def prove_logits(
     Raises:
         ConversionError: the model lacks weights, or the difference is larger than TOLERANCES allows.
     """
-    tensors = load(probe)
+    try:
+        tensors = load(probe)
+    except SafetensorError as error:
+        raise ConversionError(f"probe.safetensors holds no tensors ({error}).", remedy="Train again.") from None
     # Probes of earlier trainings hold no weights of samples, which change no logits.
     if "cu_seqlens" in tensors:
         tensors.setdefault("weights", torch.ones(len(tensors["cu_seqlens"]) - 1))

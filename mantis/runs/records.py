@@ -14,7 +14,7 @@ from mantis import progress
 from mantis.artifacts.layout import RUN, record_key, records_of
 from mantis.artifacts.manifest import Key, Number, former_key
 from mantis.errors import MantisError
-from mantis.schema_versions import Form, Versioned, origin
+from mantis.schema_versions import Form, Versioned, load_json, origin
 from mantis.store.base import ObjectStore
 
 STOPPED = "Stopped"  # the beginning of the reason of a step that somebody ended
@@ -102,7 +102,8 @@ def write_record(store: ObjectStore, run: str, record: StepRecord) -> None:
 
 
 def _parse_record(store: ObjectStore, key: str) -> StepRecord:
-    return StepRecord.model_validate_json(store.get(key), context={**origin(store.uri(key)), "store": store})
+    uri = store.uri(key)
+    return StepRecord.model_validate(load_json(store.get(key), uri), context={**origin(uri), "store": store})
 
 
 def _without_address(reason: str, url: str) -> str:

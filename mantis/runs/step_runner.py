@@ -57,7 +57,7 @@ def open_run(run: str, store_url: str) -> Run:
     store = open_store(store_url)
     key = run_key(run, RECIPE)
     try:
-        text = store.get(key).decode()
+        text = store.get(key).decode(errors="replace")
     except NotFoundError:
         raise ConfigError(
             f"run = {run!r} is not in {store.url}.",

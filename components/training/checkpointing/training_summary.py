@@ -4,7 +4,7 @@ import json
 
 from components.training.monitoring.goodput import goodput
 from mantis.artifacts.manifest import Number
-from mantis.schema_versions import Form, versioned, without_version
+from mantis.schema_versions import Form, load_json, versioned, without_version
 from mantis.store.base import ObjectStore
 
 SUMMARY = "training.json"
@@ -19,7 +19,7 @@ def write_summary(store: ObjectStore, prefix: str, summary: dict[str, Number]) -
 def read_summary(store: ObjectStore, prefix: str) -> dict[str, Number]:
     """Read the summary that `write_summary` stored."""
     key = f"{prefix}/{SUMMARY}"
-    return without_version(Form.TRAINING_SUMMARY, json.loads(store.get(key)), store.uri(key))
+    return without_version(Form.TRAINING_SUMMARY, load_json(store.get(key), store.uri(key)), store.uri(key))
 
 
 def is_whole(store: ObjectStore, prefix: str) -> bool:

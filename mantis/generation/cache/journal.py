@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 from mantis.errors import IntegrityError
 from mantis.hashing import sha256_bytes
-from mantis.schema_versions import Form, versioned, without_version
+from mantis.schema_versions import Form, load_json, versioned, without_version
 from mantis.store.base import ObjectStore, concurrently
 
 
@@ -65,8 +65,10 @@ class Journal:
                 remedy="Delete the object, and run the same command again. It generates these responses again.",
             )
         self._read.add(name)
-        for line in data.decode().splitlines():
-            entry = JournalEntry(**without_version(Form.JOURNAL, json.loads(line), self._store.uri(name)))
+        for line in data.splitlines():
+            entry = JournalEntry(
+                **without_version(Form.JOURNAL, load_json(line, self._store.uri(name)), self._store.uri(name))
+            )
             known = self._known.get(entry.key)
             if known is None or name < known[0]:
                 self._known[entry.key] = (name, entry.response)

@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from pydantic import ValidationError
 
 from mantis.config.recipe import parse_recipe
-from mantis.errors import ConfigError, StoreError
+from mantis.errors import ConfigError, IntegrityError, StoreError
 from mantis.runs.arms import write_arms
 from mantis.runs.records import STOPPED, State, StepRecord
 from mantis.runs.step_runner import Run
@@ -153,7 +152,7 @@ def test_the_run_that_has_an_arms_name_is_left_alone(
 def test_an_arm_that_cannot_be_closed_keeps_no_other_open(api_server: ApiServer, parent: Run) -> None:
     api_server.has("train-of-multi", "abl-multi", parent.store.url)
     parent.store.put("runs/abl-single/steps/train.json", b"cut off")
-    with pytest.raises(ValidationError):
+    with pytest.raises(IntegrityError, match=r"train\.json is not JSON"):
         close_arms(parent)
     assert api_server.deleted == ["train-of-multi"]
     assert in_mlflow(parent) == {"abl": "KILLED", "abl-multi": "KILLED"}
