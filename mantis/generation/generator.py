@@ -74,7 +74,7 @@ class PromptEncoder:
         sizes = tuple(picture.size for picture in question.pictures)
         conversation = Conversation(id=question.id, system=question.system, turns=question.turns, sizes=sizes)
         tokens = self.processor.encode_prompt(conversation)
-        patches = self.processor.sample_patches(sizes)
+        patches = sum(self.processor.sample_patches(sizes))
         first = question.pictures[0].sha256 if question.pictures else ""
         return Encoded(question=question, tokens=tokens, cost=Cost(tokens=len(tokens), patches=patches, picture=first))
 

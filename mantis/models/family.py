@@ -84,8 +84,8 @@ class Processor(Protocol):
         """Whether an image's patches depend on the other images of its sample."""
         ...
 
-    def sample_patches(self, sizes: Sequence[ImageSize]) -> int:
-        """Patches of all images of a sample together. Where `images_depend`, a sum of `image_patches` differs."""
+    def sample_patches(self, sizes: Sequence[ImageSize]) -> list[int]:
+        """Patches of each image of a sample. Where `images_depend`, they differ from `image_patches`."""
         ...
 
     def preprocess(self, images: Sequence[bytes]) -> Pixels:

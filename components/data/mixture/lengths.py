@@ -121,7 +121,7 @@ class Counter:
                 tokens=len(encoding.input_ids),
                 targets=len(encoding.labels) - encoding.labels.count(IGNORE),
                 images=len(conversation.sizes),
-                patches=processor.sample_patches(conversation.sizes),
+                patches=sum(processor.sample_patches(conversation.sizes)),
                 whole=len(encoding.input_ids),
             )
             for conversation, first, encoding in zip(conversations, firsts, encodings, strict=True)

@@ -40,7 +40,7 @@ def prepare(sample: TrainingSample, *, processor: Processor, tokens: int) -> Pre
             f"Sample {name} has {len(encoding.input_ids)} tokens; the mixture's index says {tokens}.", remedy=_REMEDY
         )
     # What transformers checks on the GPU; see mantis/models/image_places.py.
-    patches = [processor.image_patches(size) for size in sample.conversation.sizes]
+    patches = processor.sample_patches(sample.conversation.sizes)
     if pixels.image_grid.prod(1).tolist() != patches:
         raise TrainingError(
             f"Sample {name} has images of {pixels.image_grid.prod(1).tolist()} patches; its row says {patches}.",

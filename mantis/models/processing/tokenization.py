@@ -41,9 +41,9 @@ class TextProcessor(ABC):
     def image_patches(self, size: ImageSize) -> int:
         """See Processor."""
 
-    def sample_patches(self, sizes: Sequence[ImageSize]) -> int:
+    def sample_patches(self, sizes: Sequence[ImageSize]) -> list[int]:
         """See Processor. A family whose images depend on each other replaces this."""
-        return sum(self.image_patches(size) for size in sizes)
+        return [self.image_patches(size) for size in sizes]
 
     @property
     def images_depend(self) -> bool:

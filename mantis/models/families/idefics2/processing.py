@@ -32,12 +32,12 @@ class Idefics2Processor(TextProcessor):
         return self.settings.image.latents
 
     def image_patches(self, size: ImageSize) -> int:
-        return self.sample_patches([size])
+        return self.sample_patches([size])[0]
 
-    def sample_patches(self, sizes: Sequence[ImageSize]) -> int:
+    def sample_patches(self, sizes: Sequence[ImageSize]) -> list[int]:
         smallest = self.settings.image.smallest
         fitted = [fit(*at_least(size.height, size.width, smallest), self.settings) for size in sizes]
-        return sum(rows * columns for rows, columns in grids(fitted, self.settings))
+        return [rows * columns for rows, columns in grids(fitted, self.settings)]
 
     @property
     def images_depend(self) -> bool:

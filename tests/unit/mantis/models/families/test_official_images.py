@@ -11,12 +11,14 @@ import torch
 from PIL import Image
 from transformers import Idefics2ForConditionalGeneration, Idefics2ImageProcessor, PreTrainedTokenizerFast
 
+from components.training.batching.collate import prepare
 from mantis.config.model_settings import FromScratch, ImageSettings, ModelSettings
+from mantis.dataset.mixture_reader import TrainingSample
 from mantis.generation.answerer import Question
 from mantis.generation.generator import PromptEncoder
 from mantis.generation.sample_images import Picture
 from mantis.images.preprocessing import MAX_ENLARGED, at_least, decode
-from mantis.models.conversation import ImageSize
+from mantis.models.conversation import Conversation, ImageSize, Turn
 from mantis.models.families.idefics2.model import image_features
 from mantis.models.families.idefics2.processing import grids
 from mantis.models.family import Processor
@@ -68,7 +70,21 @@ def test_idefics2_sees_the_patches_of_transformers_4_41(
     pixels = processor.preprocess([encoded(size) for size in sizes])
     assert [tuple(grid) for grid in pixels.image_grid.tolist()] == seen
     whole = [ImageSize(width=width, height=height) for width, height in sizes]
-    assert processor.sample_patches(whole) == sum(rows * columns for rows, columns in seen) == len(pixels.values)
+    assert processor.sample_patches(whole) == [rows * columns for rows, columns in seen]
+    assert sum(processor.sample_patches(whole)) == len(pixels.values)
+
+
+def test_training_takes_samples_with_partial_patches() -> None:
+    """Its check of the number of patches counts the images of a sample together."""
+    processor = processor_of("idefics2", partial_patches=True)
+    sizes = [(60, 47), (97, 41), (90, 98)]
+    turns = (Turn(role="user", content="<image>" * 3), Turn(role="assistant", content="red"))
+    shown = tuple(ImageSize(width=width, height=height) for width, height in sizes)
+    conversation = Conversation(id="a", turns=turns, sizes=shown)
+    sample = TrainingSample(conversation=conversation, images=[encoded(size) for size in sizes], weight=1.0)
+    made = prepare(sample, processor=processor, tokens=len(processor.encode(conversation).input_ids))
+    assert made.pixels.image_grid.prod(1).tolist() == processor.sample_patches(shown)
+    assert processor.sample_patches(shown) != [processor.image_patches(size) for size in shown]
 
 
 def test_without_the_setting_idefics2_sees_whole_patches() -> None:
