@@ -58,6 +58,15 @@ def test_a_folder_without_a_tokenizer_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", REAL)
 def test_real_vocabularies_pass(name: str, vocabularies: Path, tmp_path: Path) -> None:
+    image = family_spec(name).small_image.model_dump_json(exclude_defaults=True)
+    code, said = verify(name, vocabularies / REAL[name], tmp_path / "store", "--set", f"model.image={image}")
+    assert (code, "are the same" in said) == (0, True), said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL)
+def test_real_vocabularies_pass_at_the_sizes_of_the_paper(name: str, vocabularies: Path, tmp_path: Path) -> None:
+    """The images have the size that the family's recipe gives them."""
     code, said = verify(name, vocabularies / REAL[name], tmp_path / "store")
     assert (code, "are the same" in said) == (0, True), said
 

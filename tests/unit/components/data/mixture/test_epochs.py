@@ -109,19 +109,23 @@ def test_the_skill_ablation_is_cumulative_and_capped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "skills", "total", "lrv"),
+    ("recipe", "skills", "total", "lrv", "llava_percent"),
     [
-        ("ablation-idefics2", "[coref]", 353_169, 49_873),
-        ("ablation-idefics2", "[coref, compare, reason, temporal]", 736_587, 28_570),
-        ("ablation-siglip", "[coref]", 64_297, 18_734),
-        ("ablation-siglip", "[coref, compare, reason, temporal]", 201_959, 12_515),
+        ("ablation-idefics2", "[coref]", 353_169, 49_873, 86),
+        ("ablation-idefics2", "[coref, compare, reason, temporal]", 736_587, 28_570, 24),
+        ("ablation-siglip", "[coref]", 64_297, 18_734, 71),
+        ("ablation-siglip", "[coref, compare, reason, temporal]", 201_959, 12_515, 15),
     ],
 )
-def test_the_arms_of_the_ablations_have_the_official_sizes(recipe: str, skills: str, total: int, lrv: int) -> None:
+def test_the_arms_of_the_ablations_have_the_official_sizes(
+    recipe: str, skills: str, total: int, lrv: int, llava_percent: int
+) -> None:
     """The official ablations sampled by square roots (dataset_balancing of mantis/train)."""
     plan = planned(shipped(recipe, **{"data.skills": skills}))
     assert plan.total.samples == total
-    assert next(line.samples for line in plan.lines if line.name == "lrv_multi") == lrv
+    samples = {line.name: line.samples for line in plan.lines}
+    assert samples["lrv_multi"] == lrv
+    assert round(100 * samples["llava_665k_multi"] / total) == llava_percent
 
 
 def test_stage_1_is_llava_pretrain() -> None:
