@@ -11,7 +11,7 @@ from mantis.models.weights.mirror import model_identity, weights_of
 from mantis.runs.records import read_record
 from mantis.runs.step_runner import Run, StepSpec, run_step
 
-REVISION = 1
+REVISION = 2
 
 
 def training_task(run: Run, mixture: Manifest) -> StepSpec:

@@ -27,7 +27,7 @@ class FamilyModel:
     manifest: Manifest
     settings: ModelSettings
     restricts: bool = True
-    revision: int = 1  # raise when the same question would get another response: then all are generated again
+    revision: int = 2  # raise when the same question would get another response: then all are generated again
 
     @property
     def family(self) -> str:

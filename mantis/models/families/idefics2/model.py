@@ -191,16 +191,16 @@ def image_features(model: Any, pixel_values: Tensor, pixel_attention_mask: Tenso
 def position_ids(image_grid: Sequence[Sequence[int]], side: int) -> Tensor:
     """[P] int64: for each patch the position of a square of `side` x `side` that lies where it lies in its image.
 
-    Source: Idefics2VisionEmbeddings of transformers, in its float32.
+    Source: Idefics2VisionEmbeddings of transformers 5, with its roundings: `step` is a float32, and is multiplied.
     """
     cu_seqlens = torch.arange(1 / side, 1.0, 1 / side)
     places = []
     for rows, columns in image_grid:
         down, across = (
             torch.bucketize(
-                (torch.arange(count, dtype=torch.float32) / count).clamp(max=1 - 1e-6), cu_seqlens, right=True
+                (torch.arange(count, dtype=torch.float32) * step).clamp(max=1 - 1e-6), cu_seqlens, right=True
             )
-            for count in (rows, columns)
+            for count, step in ((rows, 1.0 / torch.tensor(rows)), (columns, 1.0 / torch.tensor(columns)))
         )
         places.append((down[:, None] * side + across[None, :]).flatten())
     return torch.cat(places)

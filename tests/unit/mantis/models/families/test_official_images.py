@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 from transformers import Idefics2ForConditionalGeneration, Idefics2ImageProcessor, PreTrainedTokenizerFast
+from transformers.models.idefics2.configuration_idefics2 import Idefics2VisionConfig
+from transformers.models.idefics2.modeling_idefics2 import Idefics2VisionEmbeddings
 
 from components.training.batching.collate import prepare
 from mantis.config.model_settings import FromScratch, ImageSettings, ModelSettings
@@ -19,7 +21,7 @@ from mantis.generation.generator import PromptEncoder
 from mantis.generation.sample_images import Picture
 from mantis.images.preprocessing import MAX_ENLARGED, at_least, decode
 from mantis.models.conversation import Conversation, ImageSize, Turn
-from mantis.models.families.idefics2.model import image_features
+from mantis.models.families.idefics2.model import image_features, position_ids
 from mantis.models.families.idefics2.processing import grids
 from mantis.models.family import Processor
 from mantis.models.packed_batch import Pixels
@@ -72,6 +74,21 @@ def test_idefics2_sees_the_patches_of_transformers_4_41(
     whole = [ImageSize(width=width, height=height) for width, height in sizes]
     assert processor.sample_patches(whole) == [rows * columns for rows, columns in seen]
     assert sum(processor.sample_patches(whole)) == len(pixels.values)
+
+
+def test_patches_have_the_positions_of_transformers() -> None:
+    """All lengths of an edge up to 70 patches: rounding puts some between two places of the published table."""
+    config = Idefics2VisionConfig(hidden_size=1, num_attention_heads=1, image_size=980, patch_size=14)
+    embeddings = Idefics2VisionEmbeddings(config)
+    with torch.no_grad():
+        embeddings.patch_embedding.weight.zero_()
+        embeddings.patch_embedding.bias.zero_()
+        embeddings.position_embedding.weight.copy_(torch.arange(70.0 * 70)[:, None])
+        for rows in range(1, 71):
+            grid = (rows, 71 - rows)
+            pixels = torch.zeros(1, 3, 14 * grid[0], 14 * grid[1])
+            theirs = embeddings(pixels, torch.ones(1, *grid, dtype=torch.bool))[0, :, 0].long()
+            assert torch.equal(position_ids([grid], 70), theirs), grid
 
 
 def test_training_takes_samples_with_partial_patches() -> None:
