@@ -104,6 +104,8 @@ def _as_lines(convert: Callable[[form_writers.Row, Images], form_writers.Row]) -
 json_lines = partial(_measure, "data.read.json-lines", form_writers.json_lines)
 json_object = partial(_measure, "data.read.json-object", form_writers.json_object)
 parquet = partial(_measure, "data.read.parquet", form_writers.parquet_any_name)
+parquet_small_groups = partial(_measure, "data.read.parquet-small-groups", form_writers.parquet_in_small_groups)
+parquet_dictionaries = partial(_measure, "data.read.parquet-dictionaries", form_writers.parquet_with_dictionaries)
 arrow = partial(_measure, "data.read.arrow", form_writers.arrow)
 webdataset = partial(_measure, "data.read.webdataset", form_writers.webdataset)
 messages = partial(_measure, "data.read.messages", _as_lines(form_writers.as_trl))

@@ -15,7 +15,8 @@ ROWS = {
     **{
         f"data.read.{form}": ("benchmarks.data_forms", form.replace("-", "_"))
         for form in (
-            *("json-lines", "json-object", "parquet", "arrow", "webdataset"),
+            *("json-lines", "json-object", "parquet", "parquet-small-groups", "parquet-dictionaries"),
+            *("arrow", "webdataset"),
             *("messages", "query", "instruction", "texts", "completion"),
         )
     },

@@ -115,7 +115,7 @@ def _images_of_table(store: ObjectStore, key: str) -> Iterator[tuple[str, bytes]
     """Every binary value of a Parquet file, with `<row>/<column>`; text columns are not even read."""
     with open_parquet(store, key) as table:
         columns = [field.name for field in table.schema if _holds_bytes(field.type)]
-        rows = (row for group in range(len(table.groups)) for row in table.rows(group, columns))
+        rows = (row for groups in table.passes() for row in table.rows(groups, columns))
         for number, row in enumerate(rows):
             if isinstance(row, RefusedRow):
                 raise InputError(

@@ -24,6 +24,7 @@ ROW_BYTES = 128 << 20  # of all values of a row
 ROW_VALUES = 100_000
 BATCH_ROWS = 1024
 BATCH_BYTES = 32 << 20  # of the data pages of one batch
+GROUPS_AT_ONCE = 16  # small row groups that are read in one pass, since each pass costs a millisecond
 SLICE_BYTES, SLICE_VALUES = 16 << 20, 100_000  # of the rows that become Python objects at once
 BUFFER = 1 << 16  # bytes; the file object itself reads larger pieces ahead
 FOOTER_BYTES = 32 << 20
@@ -61,16 +62,31 @@ class ParquetTable:
         self._file = pq.ParquetFile(guard, metadata=self._metadata, buffer_size=BUFFER, pre_buffer=False)
         self._written_out = True
 
-    def rows(self, group: int, columns: Sequence[str]) -> Iterator["dict[str, Any] | RefusedRow"]:
-        """Yield the rows of one row group, with these columns or none. Text that is not UTF-8 holds lone surrogates.
+    def passes(self) -> Iterator[tuple[int, ...]]:
+        """Yield row groups that are neighbours and together small, in order: what `rows` reads at once."""
+        together: list[int] = []
+        rows = size = 0
+        for group, count in enumerate(self.groups):
+            added = sum(chunk.total_uncompressed_size for chunk in self._chunks(group))
+            full = len(together) == GROUPS_AT_ONCE or rows + count > BATCH_ROWS or size + added > BATCH_BYTES // 2
+            if together and full:
+                yield tuple(together)
+                together, rows, size = [], 0, 0
+            together.append(group)
+            rows, size = rows + count, size + added
+        if together:
+            yield tuple(together)
+
+    def rows(self, groups: Sequence[int], columns: Sequence[str]) -> Iterator["dict[str, Any] | RefusedRow"]:
+        """Yield the rows of some row groups, with these columns or none. Text that is not UTF-8 has lone surrogates.
 
         Raises:
             InputError: a page, a single row or a value of fixed length is larger than the limits of this module.
         """
         if not columns:
-            yield from ({} for _ in range(self.groups[group]))
+            yield from ({} for group in groups for _ in range(self.groups[group]))
             return
-        for batch in self._batches(group, list(columns)):
+        for batch in self._batches(list(groups), list(columns)):
             yield from _rows(batch)
 
     def _keep_dictionaries(self) -> None:
@@ -94,17 +110,18 @@ class ParquetTable:
         row_group = self._metadata.row_group(group)
         return [row_group.column(number) for number in range(row_group.num_columns)]
 
-    def _batches(self, group: int, columns: list[str]) -> Iterator["pa.RecordBatch"]:
-        """Yield the row group in batches. A batch that is too large begins again with half the rows."""
+    def _batches(self, groups: list[int], columns: list[str]) -> Iterator["pa.RecordBatch"]:
+        """Yield the row groups in batches. A batch that is too large begins again with half the rows."""
         import pyarrow as pa
 
-        chunks = [chunk for chunk in self._chunks(group) if _belongs(chunk.path_in_schema, columns)]
+        chunks = [chunk for group in groups for chunk in self._chunks(group) if _belongs(chunk.path_in_schema, columns)]
         self._refuse_long_values(chunks)
+        rows = sum(self.groups[group] for group in groups)
         done = 0
-        size = self._first_size(group, chunks)
-        while done < self.groups[group]:
+        size = self._first_size(rows, chunks)
+        while done < rows:
             try:
-                for batch in self._read(group, columns, chunks, size, skip=done):
+                for batch in self._read(groups, columns, chunks, size, skip=done):
                     done += len(batch)
                     yield batch
                 return
@@ -116,23 +133,30 @@ class ParquetTable:
             except (BatchTooLarge, pa.ArrowNotImplementedError):  # Arrow says so above 2 GiB of nested values
                 if size == 1:
                     raise InputError(
-                        f"{self._origin}: row {done} of row group {group} holds more than {ROW_BYTES >> 20} MiB, or "
+                        f"{self._origin}: {self._place_of(groups, done)} holds more than {ROW_BYTES >> 20} MiB, or "
                         "its pages hold too many values.",
                         remedy=f"Split the row. {REWRITE}",
                     ) from None
             size = self._batch_rows = max(1, size // 2)
 
-    def _first_size(self, group: int, chunks: Sequence[Any]) -> int:
+    def _place_of(self, groups: Sequence[int], row: int) -> str:
+        """The place of a row that is number `row` of some row groups."""
+        for group in groups:
+            if row < self.groups[group]:
+                break
+            row -= self.groups[group]
+        return f"row {row} of row group {group}"
+
+    def _first_size(self, rows: int, chunks: Sequence[Any]) -> int:
         """Rows of the first batch, from the footer's totals. The sizes of pages correct it."""
         total: int = sum(chunk.total_uncompressed_size for chunk in chunks)
-        rows: int = self.groups[group]
         return max(1, min(self._batch_rows, BATCH_BYTES * rows // max(1, 2 * total)))
 
     def _read(
-        self, group: int, columns: list[str], chunks: Sequence[Any], size: int, *, skip: int
+        self, groups: list[int], columns: list[str], chunks: Sequence[Any], size: int, *, skip: int
     ) -> Iterator["pa.RecordBatch"]:
         self._guard.watch([self._place(chunk) for chunk in chunks])
-        batches = self._file.iter_batches(size, row_groups=[group], columns=columns, use_threads=False)
+        batches = self._file.iter_batches(size, row_groups=groups, columns=columns, use_threads=False)
         limit = BATCH_BYTES if size > 1 else ROW_BYTES
         self._guard.begin_batch(limit)
         for batch in batches:

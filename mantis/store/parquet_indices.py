@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 LENGTH = struct.Struct("<I")
 
 
-def entry_lengths(page: bytes) -> NDArray[np.int64]:
+def entry_lengths(page: bytes | memoryview) -> NDArray[np.int64]:
     """The length in bytes of each entry of a decompressed dictionary page of byte arrays.
 
     Raises:
@@ -27,7 +27,7 @@ def entry_lengths(page: bytes) -> NDArray[np.int64]:
     return np.array(lengths, np.int64)
 
 
-def skip_levels(page: bytes, *, levels: int) -> int:
+def skip_levels(page: bytes | memoryview, *, levels: int) -> int:
     """Return where the values begin in a decompressed data page of version 1, which stores `levels` kinds of levels.
 
     Raises:
@@ -39,7 +39,7 @@ def skip_levels(page: bytes, *, levels: int) -> int:
     return place
 
 
-def written_out(indices: bytes, lengths: NDArray[np.int64], *, values: int) -> int:
+def written_out(indices: bytes | memoryview, lengths: NDArray[np.int64], *, values: int) -> int:
     """Bytes of all values that `indices` name: one byte with the bit width, then the hybrid encoding.
 
     `values` is the largest possible number of indices.
@@ -67,7 +67,7 @@ def written_out(indices: bytes, lengths: NDArray[np.int64], *, values: int) -> i
     return total
 
 
-def _varint(data: bytes, place: int) -> tuple[int, int]:
+def _varint(data: bytes | memoryview, place: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         byte = data[place]

@@ -8,7 +8,8 @@ Format: PageHeader of the Parquet specification (apache/parquet-format, parquet.
 
 import io
 import struct
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final, Protocol
@@ -21,6 +22,8 @@ from mantis.store.parquet_indices import entry_lengths, skip_levels, written_out
 PAGE_BYTES: Final = 512 << 20  # memory for the pages of all columns that are read at once
 DICTIONARY_COPIES: Final = 5  # the page, Arrow's growing table of its values, the dictionary and a slice of a batch
 REPEATED_BYTES: Final = 64 << 20  # that a page may have written out, beyond the bytes of its dictionary
+SMALL_DICTIONARY: Final = 1 << 16  # bytes; the indices of its pages need no look if they cannot name many bytes
+SMALL_PAGE: Final = 1 << 20  # bytes that the values of such a page may have at most
 PAGE_VALUES: Final = 1 << 24  # values of one page, and of one column in one batch
 WINDOW: Final = 1 << 22  # bytes of one request for a column
 FIRST_HEADER, LONGEST_HEADER = 1 << 12, 1 << 24  # bytes; a header may hold statistics
@@ -86,7 +89,8 @@ class ColumnChunk:
     dictionary_held: int = 0
     page: int = 0
     values: int = 0  # of the current batch
-    lengths: NDArray[np.int64] | None = None  # of the entries of the dictionary
+    dictionary_page: tuple[int, PageHeader] | None = None  # its place and header, if its values are written out
+    lengths: NDArray[np.int64] | None = None  # of the entries of the dictionary, once they are needed
     window: tuple[int, bytes] = (0, b"")
 
     def __post_init__(self) -> None:
@@ -107,12 +111,14 @@ class PageGuard(io.RawIOBase):
     def __init__(self, size: int, read_range: ReadRange) -> None:
         super().__init__()
         self._size, self._read_range, self._position = size, read_range, 0
-        self._chunks: list[ColumnChunk] = []
+        self._chunks: list[ColumnChunk] = []  # in the order of the file
+        self._starts: list[int] = []
         self._batch_bytes = self._largest = self._limit = 0
 
     def watch(self, chunks: Sequence[ColumnChunk]) -> None:
         """Check the pages of `chunks` from now on."""
-        self._chunks = list(chunks)
+        self._chunks = sorted(chunks, key=lambda chunk: chunk.start)
+        self._starts = [chunk.start for chunk in self._chunks]
 
     def begin_batch(self, limit: int) -> None:
         """Allow `limit` bytes of data pages until the next call, and the largest of these pages beside them.
@@ -142,22 +148,42 @@ class PageGuard(io.RawIOBase):
         left = max(0, self._size - self._position)
         length = left if size is None or size < 0 else min(size, left)
         start, self._position = self._position, self._position + length
-        for chunk in self._chunks:
+        touched = list(self._touched(start, start + length))
+        for chunk in touched:
             self._check(chunk, start + length)
-        for chunk in self._chunks:
-            if chunk.start <= start < chunk.end:
-                return self._within(chunk, start, length)
+        if length < WINDOW and touched and touched[0].start <= start:
+            return bytes(self._within(touched[0], start, length))
         return self._read_range(start, length)
 
-    def _within(self, chunk: ColumnChunk, start: int, length: int) -> bytes:
+    def _touched(self, start: int, end: int) -> Iterator[ColumnChunk]:
+        """The chunks with bytes between two places of the file."""
+        for chunk in self._chunks[max(0, bisect_right(self._starts, start) - 1) :]:
+            if chunk.start >= end:
+                break
+            if chunk.end > start:
+                yield chunk
+
+    def _within(self, chunk: ColumnChunk, start: int, length: int) -> memoryview:
         """Read from the chunk's window, which a request fills in advance. Larger reads pass it by."""
         if length >= WINDOW:
-            return self._read_range(start, length)
+            return memoryview(self._read_range(start, length))
         first, data = chunk.window
         if not (first <= start and start + length <= first + len(data)):
-            first, data = start, self._read_range(start, max(length, min(WINDOW, chunk.end - start)))
-            chunk.window = first, data
-        return data[start - first : start - first + length]
+            self._fill(chunk, start, length)
+            first, data = chunk.window
+        return memoryview(data)[start - first : start - first + length]
+
+    def _fill(self, chunk: ColumnChunk, start: int, length: int) -> None:
+        """Fill the window of a chunk, and those of the small chunks behind it, with one request."""
+        end, filled = chunk.end, [chunk]
+        for other in self._chunks[bisect_right(self._starts, chunk.start) :]:
+            if other.start != end or other.end > start + WINDOW:
+                break
+            end = other.end
+            filled.append(other)
+        window = start, self._read_range(start, max(length, min(WINDOW, end - start)))
+        for one in filled:
+            one.window = window
 
     def _check(self, chunk: ColumnChunk, end: int) -> None:
         """Check every page of the chunk that begins before `end`."""
@@ -200,15 +226,18 @@ class PageGuard(io.RawIOBase):
                 f"{PAGE_BYTES >> 20:,}"
             )
         if header.kind == PageKind.DICTIONARY:
-            chunk.lengths = self._entries(chunk, header) if chunk.written_out else None
+            chunk.dictionary_page, chunk.lengths = (chunk.next, header) if chunk.written_out else None, None
+            if chunk.written_out and header.uncompressed > SMALL_DICTIONARY:
+                self._entries(chunk)  # now, since its bytes have just been read
         elif header.kind != PageKind.INDEX:
             self._count(chunk, header)
 
     def _count(self, chunk: ColumnChunk, header: PageHeader) -> None:
         """Count the values and bytes of a data page to the current batch."""
         size = header.uncompressed
-        if header.encoding in INDICES and chunk.lengths is not None:
-            size = self._written_out(chunk, header, chunk.lengths)
+        if header.encoding in INDICES and chunk.dictionary_page is not None:
+            most = header.values * chunk.dictionary_page[1].uncompressed
+            size = most if most <= SMALL_PAGE else self._written_out(chunk, header, self._entries(chunk))
             if size > chunk.dictionary_held * 1.1 + REPEATED_BYTES:
                 raise ValuesRepeated
         chunk.values += header.values
@@ -217,11 +246,15 @@ class PageGuard(io.RawIOBase):
         if self._batch_bytes - self._largest > self._limit or chunk.values > PAGE_VALUES:
             raise BatchTooLarge
 
-    def _entries(self, chunk: ColumnChunk, header: PageHeader) -> NDArray[np.int64]:
-        try:
-            return entry_lengths(self._content(chunk, header, 0))
-        except (struct.error, OSError, ValueError):  # Arrow decides whether the page is damaged
-            raise ValuesRepeated from None
+    def _entries(self, chunk: ColumnChunk) -> NDArray[np.int64]:
+        """The length of each entry of the chunk's dictionary."""
+        if chunk.lengths is None and chunk.dictionary_page is not None:
+            place, header = chunk.dictionary_page
+            try:
+                chunk.lengths = entry_lengths(self._content(chunk, place, header, 0))
+            except (struct.error, OSError, ValueError):  # Arrow decides whether the page is damaged
+                raise ValuesRepeated from None
+        return np.empty(0, np.int64) if chunk.lengths is None else chunk.lengths
 
     def _written_out(self, chunk: ColumnChunk, header: PageHeader, lengths: NDArray[np.int64]) -> int:
         """Bytes of the page's values. A page that cannot be understood here counts as one that repeats values."""
@@ -229,21 +262,23 @@ class PageGuard(io.RawIOBase):
         try:
             if header.kind == PageKind.DATA_V2:
                 levels = details[5] + details[6]
-                indices = self._content(chunk, header, levels, compressed=details.get(7, True))
+                indices = self._content(chunk, chunk.next, header, levels, compressed=details.get(7, True))
             else:
                 if chunk.levels and (details.get(3), details.get(4)) != (RLE, RLE):
                     raise ValuesRepeated
-                page = self._content(chunk, header, 0)
+                page = self._content(chunk, chunk.next, header, 0)
                 indices = page[skip_levels(page, levels=chunk.levels) :]
             return written_out(indices, lengths, values=header.values) if indices else 0
         except (struct.error, IndexError, KeyError, OSError, ValueError):
             raise ValuesRepeated from None
 
-    def _content(self, chunk: ColumnChunk, header: PageHeader, skipped: int, *, compressed: bool = True) -> bytes:
-        """The page behind its header and the `skipped` bytes, decompressed."""
+    def _content(
+        self, chunk: ColumnChunk, place: int, header: PageHeader, skipped: int, *, compressed: bool = True
+    ) -> bytes | memoryview:
+        """The page at `place` behind its header and the `skipped` bytes, decompressed."""
         import pyarrow as pa
 
-        start = chunk.next + header.length + skipped
+        start = place + header.length + skipped
         data = self._within(chunk, start, header.compressed - skipped)
         if header.uncompressed == skipped:
             return b""
@@ -254,7 +289,7 @@ class PageGuard(io.RawIOBase):
         return content
 
 
-def parse_page_header(data: bytes) -> PageHeader:
+def parse_page_header(data: bytes | memoryview) -> PageHeader:
     """Parse the page header at the start of `data`.
 
     Raises:
@@ -282,7 +317,7 @@ def parse_page_header(data: bytes) -> PageHeader:
 class _CompactReader:
     """Reads structs of Thrift's compact protocol. Integers and structs are kept, other values are skipped."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | memoryview) -> None:
         self._data, self.position = data, 0
 
     def struct(self, depth: int) -> dict[int, Any]:

@@ -55,7 +55,7 @@ def _rows(path: Path, benchmark: Benchmark, *, pictures: bool) -> Iterator[Raw]:
                 wanted = list(dict.fromkeys([*wanted, str(benchmark.fields.cluster)]))
             number = 0
             for group, count in enumerate(table.groups):
-                rows = table.rows(group, wanted) if _has_rows(table, group, benchmark) else ()
+                rows = table.rows([group], wanted) if _has_rows(table, group, benchmark) else ()
                 for place, row in enumerate(rows):
                     origin = f"{path}, row {number + place}"
                     if isinstance(row, RefusedRow):
@@ -74,7 +74,7 @@ def _has_rows(table: ParquetTable, group: int, benchmark: Benchmark) -> bool:
     only = benchmark.only
     if only is None:
         return True
-    found = table.rows(group, [only.column])
+    found = table.rows([group], [only.column])
     return any(not isinstance(row, RefusedRow) and str(row[only.column]) in only.values for row in found)
 
 

@@ -1,4 +1,4 @@
-"""Parquet: the published layout, and tables with other columns. Reads one row group at a time."""
+"""Parquet: the published layout, and tables with other columns. Reads a few row groups at a time."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -24,9 +24,10 @@ class ParquetRows(FileRows):
         for file in self.files:
             with self._open(file) as table:
                 ids = [name for name in self.reader.id_columns if name in table.schema.names]
-                for group, count in enumerate(table.groups):
+                for groups in table.passes():
+                    count = sum(table.groups[group] for group in groups)
                     needed = any(wanted(number) for number in range(first, first + count))
-                    yield from map(_row, table.rows(group, table.schema.names if needed else ids))
+                    yield from map(_row, table.rows(groups, table.schema.names if needed else ids))
                     first += count
 
     def count(self) -> int:

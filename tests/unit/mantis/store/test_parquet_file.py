@@ -24,7 +24,7 @@ IMAGES = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
 def read(path: Path, *columns: str) -> list[Any]:
     with open_parquet(LocalStore(path.parent), path.name) as table:
         names = columns or table.schema.names
-        return [row for group in range(len(table.groups)) for row in table.rows(group, names)]
+        return [row for groups in table.passes() for row in table.rows(groups, names)]
 
 
 def written(folder: Path, table: pa.Table, **options: Any) -> Path:
