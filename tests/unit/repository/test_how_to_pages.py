@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from components.data.prepare.conversation_rules import ConversationRules
+from components.data.prepare.image_checks import check_image
 from components.data.sources.files.form_table import SOURCE_FORMS
 from components.data.sources.find import find_sources
 from components.data.sources.rows.row_reader import ROW_FORMS
@@ -83,6 +84,18 @@ def test_the_example_of_a_form_is_read(name: str, tmp_path: Path, monkeypatch: p
         for image in source.reader.read(raw).images:
             data = source.images.read(image.path, max_bytes=10_000) if image.data is None else image.data
             assert data == (tmp_path / "1.jpg").read_bytes()
+
+
+def test_the_images_of_bring_your_data_are_read_in_every_form(tmp_path: Path) -> None:
+    (example,) = [text for text in blocks("bring-your-data.md", "json") if "data:image/gif" in text]
+    draw(tmp_path, [{"images": ["1.jpg", "2.jpg"]}])
+    (tmp_path / "rows.jsonl").write_text(example.replace("FOLDER", str(tmp_path)))
+    (source,) = find_sources(str(tmp_path)).values()
+    rows = [source.reader.read(raw) for raw in source.rows.read(lambda _: True)]
+    assert [[image.path for image in row.images] for row in rows] == [["1.jpg"], ["2.jpg", "1.jpg"], ["#1"], ["3.gif"]]
+    for image in [image for row in rows for image in row.images]:
+        data = source.images.read(image.path, max_bytes=10_000) if image.data is None else image.data
+        assert check_image(image.path, data, max_pixels=10_000).width in (1, 64)
 
 
 def test_the_benchmark_of_add_a_benchmark_is_read(tmp_path: Path) -> None:

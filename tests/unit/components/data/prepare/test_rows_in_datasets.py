@@ -13,6 +13,8 @@ from PIL import Image
 from components.data.prepare.reasons import reasons
 from components.data.prepare.video_frames import frame_places
 from components.data.step import assemble, prepare
+from components.reporting.collect.artifact_reader import Reader
+from components.reporting.collect.collect_data import ledger_reasons
 from mantis.artifacts.manifest import Manifest
 from mantis.dataset.mixture_reader import MixtureReader
 from mantis.errors import InputError
@@ -157,7 +159,7 @@ def test_the_places_of_frames_are_the_official_ones(total: int, count: int) -> N
     assert 1 <= len(frame_places(total, 25.0, count=count)) <= count
 
 
-def test_images_that_look_alike_are_noted(
+def test_images_that_look_alike_are_noted_in_the_ledger_and_in_the_report(
     raw_folder: RawFolder, photographs: list[bytes], run_on: RunOn, ledger_of: RowsOf
 ) -> None:
     whole = Image.open(io.BytesIO(photographs[0])).convert("RGB")
@@ -168,10 +170,19 @@ def test_images_that_look_alike_are_noted(
         raw_folder.image("half.jpg", smaller.getvalue()),
         raw_folder.image("other.jpg", photographs[1]),
     ]
-    run = run_on(raw_folder.write([raw_folder.row(name, name) for name in names]))
-    (entry,) = ledger_of(run, prepare(run, "raw"))
+    rows = [raw_folder.row(name, name) for name in names]
+    again = raw_folder.row("again", names[2]) | {"id": names[2]}
+    run = run_on(raw_folder.write([*rows, again, "no row"]))
+    dataset = prepare(run, "raw")
+    entry = ledger_of(run, dataset)[-1]
     assert (entry["id"], entry["action"], entry["reason"]) == ("half.jpg", "noted", "image-near-duplicate")
     assert "from a.jpg of row 0" in entry["value"]
+    shown = {(found.action, found.reason, found.count) for found in ledger_reasons(Reader(run.store), [dataset])}
+    assert shown == {
+        ("noted", "image-near-duplicate", 1),
+        ("repaired", "id-repeated", 1),
+        ("dropped", "row-malformed", 1),
+    }
 
 
 def test_flags_weights_and_the_last_answer_reach_training(raw_folder: RawFolder, run_on: RunOn) -> None:
