@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 from peft import LoraConfig, get_peft_model
@@ -22,6 +23,7 @@ from components.training.loss import LossHead
 from mantis.config.model_settings import ModelSettings
 from mantis.config.training_settings import AdapterSettings, TrainingSettings
 from mantis.dataset.mixture_reader import MixtureReader
+from mantis.errors import TrainingError
 from mantis.models.family import Family
 from mantis.models.registry import family, family_spec
 from mantis.store.local import LocalStore
@@ -182,17 +184,20 @@ def leave(engine: Engine, folder: Path, settings: TrainingSettings, ranks: Distr
 
 
 def go_on(engine: Engine, folder: Path, settings: TrainingSettings, ranks: DistributedContext) -> None:
-    """Restore the checkpoint; every master and moment is the one that was saved."""
-    store = LocalStore(folder)
-    state = restore(
+    """Restore the checkpoint, which other groups cannot; every master and moment is the one that was saved."""
+    again = partial(
+        restore,
         engine.deepspeed,
-        store,
+        LocalStore(folder),
         "trained",
         ranks,
         zero_stage=settings.zero_stage,
-        groups=engine.groups,
         frozen=settings.adapter is None,
     )
+    first, *others = engine.groups
+    with pytest.raises(TrainingError, match=rf"was trained with other parameter groups: {first.parts[0]} has learning"):
+        again(groups=(first.model_copy(update={"learning_rate": 1.0}), *others))
+    state = again(groups=engine.groups)
     assert state is not None
     assert state.step == SAVED_STEPS
     saved, found = torch.load(folder / "state.pt"), state_of(engine)

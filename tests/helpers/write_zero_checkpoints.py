@@ -94,7 +94,7 @@ def save_family(folder: Any, name: Any) -> None:
 
 
 def train_adapters(folder: Any, *, dora: Any) -> None:
-    """One step of LoRA under ZeRO-3, or of DoRA on a base in nf4 under ZeRO-2."""
+    """Two steps of rsLoRA beside a projector and saved embeddings under ZeRO-3, or of DoRA on nf4 under ZeRO-2."""
     llava, processor = tiny_llava()
     base = llava.build(processor, seed=3)
     torch.distributed.barrier()
@@ -114,11 +114,20 @@ def train_adapters(folder: Any, *, dora: Any) -> None:
                 layer.support_avx512bf16_for_cpu = False  # as components.training.engine.adapter_training.quantize says
         base.set_attn_implementation({"text_config": attention.SEGMENTS, "vision_config": "sdpa"})
     targets = r".*language_model.*\.(q_proj|v_proj|up_proj|down_proj)"
-    config = LoraConfig(r=4, lora_alpha=8, use_dora=dora, init_lora_weights="gaussian", target_modules=targets)
+    config = LoraConfig(
+        r=4,
+        lora_alpha=8,
+        use_dora=dora,
+        use_rslora=not dora,
+        init_lora_weights="gaussian",
+        target_modules=targets,
+        modules_to_save=None if dora else ["embed_tokens"],
+    )
     torch.manual_seed(9)
     model = get_peft_model(base, config)
     for name, weight in model.named_parameters():
-        weight.requires_grad_("lora_" in name or (not dora and "multi_modal_projector" in name))
+        whole = "multi_modal_projector" in name or "modules_to_save" in name
+        weight.requires_grad_("lora_" in name or (not dora and whole))
     engine = engine_of(model, 2 if dora else 3)
     batch = packed(processor.tokenizer.convert_tokens_to_ids("<image>"))
     for _ in range(2):

@@ -46,7 +46,9 @@ def test_trained_adapters_are_merged_into_the_unquantized_base(trained_run: Make
     expected = peft.merge_and_unload().state_dict()
     assert_merged_alike(found.state_dict(), {name: expected[name] for name in found.state_dict()})
     changed = [name for name, tensor in base_of(trained).items() if not torch.equal(tensor, expected[name])]
-    assert sum("language_model" in name for name in changed) == 2 * 4
+    assert sum("language_model.layers" in name for name in changed) == 2 * 4
+    assert ("model.language_model.embed_tokens.weight" in changed) == (kind == "lora")
+    assert any("multi_modal_projector" in name for name in changed) == (kind == "lora")
 
 
 def base_of(folder: Path) -> dict[str, torch.Tensor]:
