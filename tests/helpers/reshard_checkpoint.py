@@ -94,7 +94,8 @@ def save(stage: str, folder: str) -> None:
     digests = save_at_once(engine, Path(folder))
     snapshot = Snapshot()
     with snapshot.taking(engine):
-        engine.save_checkpoint(f"{folder}/unused", tag=TAG, save_latest=False)
+        engine.save_checkpoint(f"{folder}/in-memory", tag=TAG, save_latest=False)
+    assert not Path(folder, "in-memory").exists()
     steps(engine, 50, 1)  # what is written is the state of the save, whatever training does meanwhile
     Path(folder, TAG).mkdir(exist_ok=True)
     if {file.name: file.sha256 for file in snapshot.write(Path(folder, TAG))} != digests:

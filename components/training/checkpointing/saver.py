@@ -188,9 +188,9 @@ class Saver:
             files: more files of this checkpoint by name; from the first rank.
         """
         self.wait()
-        with self._snapshot.taking(engine), tempfile.TemporaryDirectory(prefix="mantis-checkpoint-") as unused:
+        with self._snapshot.taking(engine):
             engine.save_checkpoint(
-                unused, tag=step_folder(state.step), save_latest=False, exclude_frozen_parameters=not self._frozen
+                "in-memory", tag=step_folder(state.step), save_latest=False, exclude_frozen_parameters=not self._frozen
             )
         written = {}
         if self._rank == 0:

@@ -28,14 +28,19 @@ class Snapshot:
 
     @contextmanager
     def taking(self, engine: Any) -> Iterator[None]:
-        """Within this context, the DeepSpeed engine saves into memory; the copy before is dropped."""
+        """Within this context, the DeepSpeed engine saves into memory; the copy before is dropped.
+
+        The engine makes no folder and writes no file, whatever folder it is given: training would wait for the disk.
+        """
         self._files, self._used = {}, 0
         usual = engine.checkpoint_engine
         engine.checkpoint_engine = _Keeping(usual, self._keep)
+        engine._copy_recovery_script = _nothing  # it copies DeepSpeed's zero_to_fp32.py beside every checkpoint
         try:
             yield
         finally:
             engine.checkpoint_engine = usual
+            del engine._copy_recovery_script
 
     def write(self, folder: Path) -> list[File]:
         """Pickle every file into `folder`; returns names, sizes and hashes, which are computed while writing.
@@ -97,6 +102,10 @@ def _memory(count: int) -> UntypedStorage:
     return torch.empty(count, dtype=torch.uint8).untyped_storage()
 
 
+def _nothing(_: str) -> None:
+    """Stand in for a method that writes to the folder of its argument."""
+
+
 class _Keeping:
     """DeepSpeed's checkpoint engine with another `save`: it passes the state on instead of writing it."""
 
@@ -105,6 +114,9 @@ class _Keeping:
 
     def save(self, state_dict: Any, path: str) -> None:
         self._keep(state_dict, path)
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Make no folder: nothing is written."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._usual, name)
