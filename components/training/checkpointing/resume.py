@@ -64,8 +64,7 @@ def restore(
                 continue
             _refuse_code(folder, ranks, own=fetches)
             origin = store.uri(f"{prefix}/{step_folder(step)}")
-            state = read_state(folder, f"{origin}/{STATE}")
-            check_same(state.groups, groups, origin=origin)
+            state = _checked_state(folder, groups, origin=origin)
             if same:
                 with tensors_only(engine):
                     engine.load_checkpoint(str(scratch), tag=step_folder(step), load_module_strict=frozen)
@@ -140,6 +139,19 @@ def _refuse_code(folder: Path, ranks: DistributedContext, *, own: bool) -> None:
     for planted, what_to_do in found:
         if planted:
             raise IntegrityError(planted, remedy=what_to_do)
+
+
+def _checked_state(folder: Path, groups: Sequence[ParameterGroup], *, origin: str) -> TrainingState:
+    """The state in `folder`, saved with these parameter groups. Collective.
+
+    Ranks may share the folder, and an error ends its life: all of them read it before one goes on.
+    """
+    try:
+        state = read_state(folder, f"{origin}/{STATE}")
+        check_same(state.groups, groups, origin=origin)
+    finally:
+        dist.barrier()
+    return state
 
 
 def _agree(problem: str, step: int, ranks: DistributedContext) -> bool:
