@@ -1,6 +1,7 @@
 """Callbacks: what a new concern costs, and how the list passes figures and states on."""
 
 import json
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -97,6 +98,18 @@ FIGURES = StepFigures(
 def listed(counter: Counter) -> CallbackList:
     rows = MetricRows(every=5, steps=15, peak_flops=None, device=torch.device("cpu"))
     return CallbackList(rows, [Silent(), counter])
+
+
+def test_a_row_has_the_learning_rate_of_each_part() -> None:
+    rows = MetricRows(every=1, steps=2, peak_flops=None, device=torch.device("cpu"))
+    same = rows.add(1, FIGURES)
+    own = rows.add(2, replace(FIGURES, part_rates={"vision": 2e-6, "text": 1e-5}))
+    assert same is not None
+    assert own is not None
+    assert {name: own[name] for name in own.keys() - same.keys()} == {
+        "learning_rate_vision": 2e-6,
+        "learning_rate_text": 1e-5,
+    }
 
 
 def test_figures_of_a_step_without_a_row_wait_for_the_next_one_also_across_a_resume() -> None:

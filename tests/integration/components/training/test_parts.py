@@ -5,8 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoModelForImageTextToText
 
+from components.conversion.step import convert
+from components.training.step import train
+from mantis.artifacts.layout import step_folder
 from mantis.models.registry import family_names
+from mantis.tracking.mlflow_runs import open_tracked_run
 from tests.fixtures.training import MakeRun, Torchrun
 
 VARIANTS: list[dict[str, Any]] = [
@@ -46,3 +51,29 @@ def test_steps_equal_plain_torch_also_after_a_resume_on_other_ranks(
             assert first["gradient_error"] < 1e-5, what
             assert first["norm"] == pytest.approx(first["expected_norm"], rel=1e-5), what
             assert max(first["update_error"].values()) < 0.02, (what, first["update_error"])
+
+
+@pytest.mark.slow
+def test_a_mixed_training_logs_its_rates_and_becomes_a_model(make_run: MakeRun) -> None:
+    changes = {
+        "training.train": "[projector, text]",
+        "training.adapter": "{kind: lora, rslora: true, whole: [projector], modules_to_save: [embed_tokens, lm_head]}",
+        "training.parts": "{projector: {learning_rate: 4.0e-3}}",
+        "training.max_steps": "12",
+        "training.log_every": "1",
+    }
+    run, mixture = make_run("mixed", changes)
+    checkpoint = train(run, mixture)
+    assert checkpoint.summary["last_loss"] < checkpoint.summary["first_loss"]
+    rows = [json.loads(line) for line in run.store.get(f"{checkpoint.key}/metrics.jsonl").splitlines()]
+    assert [row["learning_rate_text"] for row in rows] == [row["learning_rate"] for row in rows]
+    assert [row["learning_rate_projector"] for row in rows] == pytest.approx([2 * row["learning_rate"] for row in rows])
+    tracked = open_tracked_run(run)
+    sent = tracked.client.get_metric_history(tracked.id, "train/learning_rate_projector")
+    assert [metric.value for metric in sent] == [row["learning_rate_projector"] for row in rows]
+    state = json.loads(run.store.get(f"{checkpoint.key}/{step_folder(12)}/state.json"))
+    assert [group["parts"] for group in state["groups"]] == [["projector"], ["text"]]
+
+    folder = run.store.lance_uri(convert(run, checkpoint).key)
+    _, report = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))

@@ -159,6 +159,16 @@ def test_the_held_out_loss_is_a_curve_and_names_the_best_step(stored: Stored) ->
     assert curve.points == ((30.0, 1.7),)
 
 
+def test_the_learning_rate_of_each_part_has_a_curve(stored: Stored) -> None:
+    key = stored.key("checkpoint", "metrics.jsonl")
+    rows = [json.loads(line) for line in stored.run.store.get(key).splitlines()]
+    slower = [row | {"learning_rate_vision": row["learning_rate"] / 5} for row in rows]
+    stored.run.store.put(key, "".join(json.dumps(row) + "\n" for row in slower).encode())
+    for text in made(stored):
+        assert "Learning rate of vision" in text
+        assert "Learning rate of text" not in text
+
+
 def test_the_numbers_of_the_page_are_those_of_the_scores(stored: Stored) -> None:
     page, markdown = made(stored)
     cells = Page(page).cells

@@ -18,7 +18,6 @@ from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore
 from tests.fixtures.training import MakeRun, Torchrun
 
-MIXED = "{kind: lora, rank: 4, rslora: true, whole: [projector], modules_to_save: [embed_tokens, lm_head]}"
 DORA = "{rank: 4, alpha: 8, dropout: 0.1, quantized: [projector, text]}"
 
 
@@ -47,7 +46,6 @@ def test_qlora_and_dora_step_equals_peft_alone(figures: Any, name: str) -> None:
     [
         pytest.param(DORA, 2, id="qlora+dora"),
         pytest.param("{kind: lora, rank: 4}", 3, id="lora", marks=pytest.mark.slow),
-        pytest.param(MIXED, 3, id="rslora, a whole projector and saved modules", marks=pytest.mark.slow),
     ],
 )
 def test_trained_adapters_become_a_model_that_transformers_loads(make_run: MakeRun, adapter: str, stage: int) -> None:
