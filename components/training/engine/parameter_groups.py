@@ -97,10 +97,10 @@ def check_same(saved: Sequence[ParameterGroup] | None, own: Sequence[ParameterGr
                 f"{_said(after)} in this recipe (training.train, training.parts.{part}).",
                 remedy=remedy,
             )
-    first = next(name for name in _names(saved) + _names(own) if _group_of(name, saved) != _group_of(name, own))
+    first = next(name for name in _names(saved) + _names(own) if _standing(name, saved) != _standing(name, own))
     raise TrainingError(
-        f"{origin} was trained with other parameter groups: {first} has the place {_group_of(first, saved)} there, and "
-        f"{_group_of(first, own)} here.",
+        f"{origin} was trained with other parameter groups: {first} is in {_standing(first, saved)} there, and in "
+        f"{_standing(first, own)} here.",
         remedy=remedy,
     )
 
@@ -152,7 +152,8 @@ def _by_part(groups: Iterable[ParameterGroup]) -> dict[str, tuple[float, float]]
     found: dict[str, tuple[float, float]] = {}
     for group in groups:
         for part in group.parts:
-            found[part] = (group.learning_rate, max(group.weight_decay, found.get(part, (0.0, 0.0))[1]))
+            rate, decay = found.get(part, (group.learning_rate, 0.0))
+            found[part] = (rate, max(group.weight_decay, decay))
     return found
 
 
@@ -164,7 +165,11 @@ def _names(groups: Iterable[ParameterGroup]) -> list[str]:
     return [name for group in groups for name in group.parameters]
 
 
-def _group_of(name: str, groups: Iterable[ParameterGroup]) -> tuple[int, int] | None:
-    """The parameter's group and its position there, both from 0; None: it is in none."""
-    places = ((index, list(group.parameters)) for index, group in enumerate(groups))
-    return next(((index, names.index(name)) for index, names in places if name in names), None)
+def _standing(name: str, groups: Iterable[ParameterGroup]) -> str:
+    """Everything that the groups say of a parameter, in words."""
+    for index, group in enumerate(groups):
+        if name in group.parameters:
+            values = f"learning rate {group.learning_rate:g}, weight decay {group.weight_decay:g}"
+            place = f"position {group.parameters.index(name)} of group {index}"
+            return f"{place} ({', '.join(group.parts)}; {values})"
+    return "no group"

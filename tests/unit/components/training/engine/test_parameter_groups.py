@@ -147,5 +147,17 @@ def test_a_checkpoint_of_other_parts_is_refused_by_name(model: Any) -> None:
 def test_a_parameter_in_another_place_is_refused_by_name(model: Any) -> None:
     first, *others = groups_of(model, parts={"vision": PartSettings(learning_rate=2e-6)})
     moved = first.model_copy(update={"parameters": first.parameters[::-1]})
-    with pytest.raises(MantisError, match=rf"{first.parameters[0]} has the place \(0, 0\) there, and \(0, "):
+    with pytest.raises(
+        MantisError, match=rf"{first.parameters[0]} is in position 0 of group 0 .* there, and in position"
+    ):
         check_same((first, *others), (moved, *others), origin="step-1")
+
+
+@pytest.mark.parametrize("change", [{"learning_rate": 1.0}, {"weight_decay": 0.5}, {"parts": ("text", "vision")}])
+@pytest.mark.parametrize("at", range(4))
+def test_every_difference_of_a_group_is_refused_in_words(model: Any, change: Any, at: int) -> None:
+    groups = groups_of(model, weight_decay=0.1, parts={"vision": PartSettings(learning_rate=2e-6)})
+    assert len(groups) == 4
+    others = tuple(group.model_copy(update=change) if index == at else group for index, group in enumerate(groups))
+    with pytest.raises(MantisError, match=r"step-1 was trained with other parameter groups: .* there, and "):
+        check_same(groups, others, origin="step-1")
