@@ -158,7 +158,7 @@ def _by_part(groups: Iterable[ParameterGroup]) -> dict[str, tuple[float, float]]
 
 
 def _said(values: tuple[float, float] | None) -> str:
-    return "no trained parameter" if values is None else f"learning rate {values[0]:g} and weight decay {values[1]:g}"
+    return "no trained parameter" if values is None else f"learning rate {values[0]} and weight decay {values[1]}"
 
 
 def _names(groups: Iterable[ParameterGroup]) -> list[str]:
@@ -169,7 +169,7 @@ def _standing(name: str, groups: Iterable[ParameterGroup]) -> str:
     """Everything that the groups say of a parameter, in words."""
     for index, group in enumerate(groups):
         if name in group.parameters:
-            values = f"learning rate {group.learning_rate:g}, weight decay {group.weight_decay:g}"
+            values = f"learning rate {group.learning_rate}, weight decay {group.weight_decay}"
             place = f"position {group.parameters.index(name)} of group {index}"
             return f"{place} ({', '.join(group.parts)}; {values})"
     return "no group"

@@ -132,11 +132,11 @@ def test_a_checkpoint_of_other_parts_is_refused_by_name(model: Any) -> None:
     for other, words in (
         (
             groups_of(model),
-            "vision has learning rate 2e-06 and weight decay 0 there, and learning rate 1e-05 and weight",
+            "vision has learning rate 2e-06 and weight decay 0.0 there, and learning rate 1e-05 and weight",
         ),
         (
             groups_of(model, parts={"vision": PartSettings(learning_rate=2e-6, weight_decay=0.1)}),
-            r"vision has .* weight decay 0 there, and learning rate 2e-06 and weight decay 0\.1 in this recipe",
+            r"vision has .* weight decay 0.0 there, and learning rate 2e-06 and weight decay 0\.1 in this recipe",
         ),
         (groups_of(model, train=("projector", "text")), "vision has .* there, and no trained parameter in this recipe"),
     ):
