@@ -39,7 +39,8 @@ Media = Mapping[str, Sequence[Medium]]  # a row's media by their mark
 class Checked:
     """A conversation that passed every rule. `media` holds one image or video for each mark, in order.
 
-    `system` is the text before the first turn; empty if there is none.
+    `system` is the text before the first turn; empty if there is none. The turns of a question end with the user's:
+    `reference` is the answer that its row gives, if any.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Checked:
     media: tuple[Medium, ...]
     weight: float = 1.0
     repairs: tuple[RowRepaired, ...] = ()
+    reference: str = ""
 
     @property
     def said(self) -> list[tuple[str, str, bool]]:
@@ -93,6 +95,28 @@ class ConversationRules:
             weight=weight,
             repairs=(*controls, *repairs, *marks, *cut),
         )
+
+    def check_question(self, name: str, row: NormalRow) -> Checked:
+        """Check a conversation whose next answer a model gives. The row's own last answer becomes the `reference`.
+
+        Raises:
+            RowRejected: the row breaks a rule, or holds no question.
+        """
+        self.require_few(len(row.images))
+        texts, controls = _without_controls(row.turns)
+        system, said = self._opening(texts)
+        turns = [self._turn(number, turn) for number, turn in enumerate(said)]
+        reference = turns.pop().content if turns and turns[-1].role == "assistant" else ""
+        asked, repairs = _without_first_answer(turns)
+        _require_turns(asked)
+        if not asked:
+            raise RowRejected("conversation-missing", value="no turn of the user", threshold="a question")
+        shown: dict[str, Sequence[Medium]] = {IMAGE_MARK: row.images}
+        if row.videos:
+            shown[VIDEO_MARK] = [VideoRef(path=path) for path in row.videos]
+        marked, media, marks = _matched(asked, shown)
+        repaired = (*controls, *repairs, *marks)
+        return Checked(id=name, system=system, turns=marked, media=media, repairs=repaired, reference=reference)
 
     def require_few(self, images: int) -> None:
         """Raise RowRejected if a row has more images, or frames of videos, than the subset allows."""
@@ -161,11 +185,16 @@ def _without_first_answer(turns: Sequence[Turn]) -> tuple[tuple[Turn, ...], tupl
 
 def _require_order(turns: Sequence[Turn]) -> None:
     """Raise RowRejected unless the user and the assistant take turns, and at least one question has an answer."""
+    _require_turns(turns)
+    if len(turns) < len(ORDER):
+        raise RowRejected("answer-missing", value=f"{len(turns)} turns", threshold="a question and its answer")
+
+
+def _require_turns(turns: Sequence[Turn]) -> None:
+    """Raise RowRejected unless the user and the assistant take turns, and the user begins."""
     for number, turn in enumerate(turns):
         if turn.role != ORDER[number % 2]:
             raise RowRejected("role-order", value=f"turn {number + 1}: {turn.role}", threshold=ORDER[number % 2])
-    if len(turns) < len(ORDER):
-        raise RowRejected("answer-missing", value=f"{len(turns)} turns", threshold="a question and its answer")
 
 
 def _matched(turns: Sequence[Turn], shown: Media) -> tuple[tuple[Turn, ...], tuple[Medium, ...], list[RowRepaired]]:

@@ -93,7 +93,8 @@ class RowInWork:
 class RowValidator:
     """One pass over a source. `read` counts the rows that were read so far.
 
-    `equals` has the numbers and digests of the rows that earlier attempts kept. Threads suffice, since reading,
+    `equals` has the numbers and digests of the rows that earlier attempts kept. `questions` says whether the rows are
+    questions to a model: then equal rows are all kept. Threads suffice, since reading,
     decoding and hashing release the GIL.
     """
 
@@ -105,6 +106,7 @@ class RowValidator:
         workers: int,
         *,
         equals: Iterable[tuple[int, str]] = (),
+        questions: bool = False,
     ) -> None:
         self._subset, self._source, self._limits = subset, source, limits
         self._threads = workers * (THREADS_ON_DISK if source.url.startswith("file:") else THREADS)
@@ -112,7 +114,8 @@ class RowValidator:
         self._rules = ConversationRules(
             max_images=limits.max_images, max_turn_characters=limits.max_turn_characters, ignore=limits.ignore
         )
-        self._names, self._equals = RowNames(), EqualRows(equals)
+        self._check = self._rules.check_question if questions else self._rules.check
+        self._names, self._equals = RowNames(), None if questions else EqualRows(equals)
         self._held = _HeldBytes(self._threads)
         self.read = 0
 
@@ -136,7 +139,7 @@ class RowValidator:
     def _begin(self, pool: ThreadPoolExecutor, number: int, named: Named, raw: Any) -> RowInWork:
         """Check the text, and start a thread for the images."""
         try:
-            checked = self._rules.check(named[0], self._source.reader.read(raw))
+            checked = self._check(named[0], self._source.reader.read(raw))
         except RowRejected as refusal:
             refused: Future[CheckedRow] = Future()
             refused.set_exception(refusal)
@@ -153,7 +156,8 @@ class RowValidator:
         try:
             row = begun.work.result()
             self._held.release(row.bytes)
-            self._equals.check(number, row.digest)
+            if self._equals is not None:
+                self._equals.check(number, row.digest)
         except RowRejected as refusal:
             return RowResult(row=None, number=number, ledger=(dropped(self._subset, number, name, refusal),))
         repairs = [*renamed, *row.conversation.repairs, *(image.repair for image in row.images if image.repair)]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from components.data.sources.files.arrow_rows import DICTIONARY
 from components.data.sources.files.form_table import SOURCE_FORMS
@@ -65,6 +66,28 @@ def open_source(url: str, subset: str, reading: Reading = AS_FOUND) -> RowSource
             f"subset = {subset!r} is not at data.source = {url!r}.", remedy=f"Choose one of {', '.join(found)}."
         )
     return found[subset]
+
+
+def open_file(file: Path, reading: Reading = AS_FOUND) -> RowSource:
+    """Open the rows of one local file. Their images are embedded, or files and zips beside it.
+
+    Raises:
+        ConfigError: there is no such file, or it has no known form.
+    """
+    if not file.is_file():
+        raise ConfigError(f"{file} is no file.", remedy="Name a file with rows, or a folder that holds one subset.")
+    store = LocalStore(file.absolute().parent)
+    beside = store.children("")[0]
+    own = [each for each in beside if each.key == file.name]
+    form, splits = _splits_in(store, own, reading)
+    if not splits:
+        raise ConfigError(
+            f"{file} has no known form of rows.",
+            remedy=f"Write rows in one of these forms: {', '.join(form.name for form in SOURCE_FORMS)}.",
+        )
+    split = next(iter(splits))
+    zips = [each for each in beside if each.key.lower().endswith(".zip")]
+    return _source(store, "", _name(file.stem, split), split, form, own, zips, reading)
 
 
 def _open(url: str) -> ObjectStore:
@@ -203,6 +226,7 @@ def _source(
         columns=reading.columns,
         roots=_roots(store, folder),
         max_image_bytes=reading.max_image_bytes,
+        questions=reading.questions,
     )
     rows = form.open(store, files, reader)
 

@@ -13,19 +13,25 @@ from mantis.errors import ConfigError, did_you_mean
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What overrides the forms that are found, and the largest image of an archive that is read whole."""
+    """What overrides the forms that are found, and the largest image of an archive that is read whole.
+
+    `questions` says whether rows are questions to a model, so that the last one may have no answer.
+    """
 
     source_form: SourceForm | None = None
     row_form: RowForm | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     max_image_bytes: int = 32_000_000
+    questions: bool = False
 
 
 AS_FOUND = Reading()
 
 
-def reading_of(data: DataSettings) -> Reading:
+def reading_of(data: DataSettings, *, questions: bool = False) -> Reading:
     """The reading that `data.format` and `data.columns` ask for. A format is `FILES`, `ROWS` or `FILES/ROWS`.
+
+    With `questions`, the last question of a row may have no answer.
 
     Raises:
         ConfigError: a form or a field is unknown.
@@ -38,7 +44,7 @@ def reading_of(data: DataSettings) -> Reading:
             )
     files = {form.name: form for form in SOURCE_FORMS}
     rows = {form.name: form for form in ROW_FORMS}
-    found = Reading(columns=data.columns, max_image_bytes=data.max_image_bytes)
+    found = Reading(columns=data.columns, max_image_bytes=data.max_image_bytes, questions=questions)
     for part in (data.format or "").split("/") if data.format else ():
         if part in files and found.source_form is None:
             found = replace(found, source_form=files[part])

@@ -24,7 +24,7 @@ from pipelines.cli.arguments import (
 )
 from pipelines.cli.console import errors, ids, names, show, show_json, show_table, texts
 
-model = typer.Typer(help="Models: list, fetch, import, verify, chat.")
+model = typer.Typer(help="Models: list, fetch, import, verify, chat, predict, serve.")
 
 
 @model.command("list", epilog=examples("mantis model list", "mantis model list --json"))

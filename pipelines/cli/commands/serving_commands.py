@@ -1,8 +1,10 @@
-"""`mantis model chat`: talk to a model in the terminal."""
+"""`mantis model chat`, `predict` and `serve`: talk to a model, answer a file of questions, serve clients."""
 
+import json
+import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, redirect_stdout
 from io import TextIOWrapper
 from pathlib import Path
@@ -10,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mantis.errors import MantisError
-from pipelines.cli.arguments import Model, Store, examples, opened
-from pipelines.cli.console import errors, note
+from mantis.errors import ConfigError, MantisError
+from pipelines.cli.arguments import Format, Model, Store, examples, opened
+from pipelines.cli.console import errors, note, show
 
 if TYPE_CHECKING:
     from components.serving.chat_session import ChatSession
@@ -52,6 +54,120 @@ def chat(
         for path in images or ():
             session.add_image(path)
         _talk(session)
+
+
+def predict(
+    model: Model,
+    file: Annotated[
+        str,
+        typer.Argument(help="A file of questions, or a folder or URL with one subset. Forms as for training."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the lines here.", show_default="stdout")
+    ] = None,
+    format_: Format = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OURS=THEIRS", help="Read a field under another key, as data.columns does. Repeatable."),
+    ] = None,
+    max_tokens: MaxTokens = 512,
+    store: Store = "",
+) -> None:
+    """Answer a file of questions. Each line of the result is JSON: the id, the question, its images, the response.
+
+    Rows have the forms of training data. The last answer may be missing; if it is there, the line repeats it as
+    `answer`. A row that cannot be asked gets a line with the reason.
+
+    A stopped command continues: the store keeps each batch of responses. Ask again to get them at once.
+    """
+    with redirect_stdout(sys.stderr):
+        from mantis.generation.decoding import END_OF_TEXT, Decoding
+        from pipelines.models.find_model import find_model
+        from pipelines.models.prediction import PredictionRequest
+        from pipelines.models.prediction import predict as predicted
+
+        there = opened(store)
+        request = PredictionRequest(
+            address=file,
+            form=format_ or "",
+            columns=_columns(column),
+            decoding=Decoding(max_new_tokens=max_tokens, stop=(END_OF_TEXT,)),
+        )
+        found = predicted(there, find_model(there, model), request)
+    text = "".join(json.dumps(each.line, ensure_ascii=False) + "\n" for each in found)
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        _replace(out, text)
+    refused = sum(each.question is None for each in found)
+    note(f"{len(found) - refused:,} questions were answered, {refused:,} rows were refused.")
+
+
+def _columns(given: list[str] | None) -> dict[str, str]:
+    columns = {}
+    for item in given or ():
+        ours, equals, theirs = item.partition("=")
+        if not (ours and equals and theirs):
+            raise ConfigError(f"--column {item!r} maps no field.", remedy="E.g. --column query=question.")
+        columns[ours] = theirs
+    return columns
+
+
+def _replace(out: Path, text: str) -> None:
+    """Write a file at once, so that a stopped command leaves the former one."""
+    beside = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(out)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: {error.strerror}.", remedy="Name a file in a folder that exists.") from None
+
+
+def serve(
+    model: Model,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on. Any but the loopback needs MANTIS_API_KEY.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port. 0 takes any free one.")] = 8000,
+    name: Annotated[str, typer.Option(help="The model's name for clients.", show_default="MODEL")] = "",
+    max_tokens: MaxTokens = 512,
+    max_images: Annotated[int, typer.Option(min=0, help="Images of a request.")] = 16,
+    max_megapixels: Annotated[
+        int, typer.Option(min=1, help="Megapixels of an image. A request may have twice that.")
+    ] = 64,
+    max_body_mb: Annotated[int, typer.Option(min=1, help="Megabytes of a request's body.")] = 64,
+    max_requests: Annotated[int, typer.Option(min=1, help="Requests that wait or are answered at a time.")] = 64,
+    max_batch: Annotated[int, typer.Option(min=1, help="Questions that are answered together.")] = 16,
+    store: Store = "",
+) -> None:
+    """Serve a model to OpenAI clients, and to a browser at /.
+
+    Clients send images as data URIs. Questions that wait are answered together. Answers are those of an evaluation.
+
+    With MANTIS_API_KEY in the environment, clients have to send this key.
+    """
+    with redirect_stdout(sys.stderr):
+        from components.serving.live_model import opened_live_model
+        from components.serving.run_server import bound_socket
+        from components.serving.run_server import serve as run
+        from components.serving.server_limits import MEGABYTE, MEGAPIXEL, ServerLimits
+        from pipelines.models.find_model import find_model
+
+        bound = bound_socket(host, port)
+        there = opened(store)
+        limits = ServerLimits(
+            images=max_images,
+            image_pixels=max_megapixels * MEGAPIXEL,
+            pixels=2 * max_megapixels * MEGAPIXEL,
+            tokens=max_tokens,
+            body_bytes=max_body_mb * MEGABYTE,
+            held_bytes=8 * max_body_mb * MEGABYTE,
+            requests=max_requests,
+            batch=max_batch,
+        )
+        loading = opened_live_model(there, find_model(there, model), name=name or model, max_tokens=max_tokens)
+    with loading as live:
+        run(live, limits, bound, lambda url: show(f"{name or model} answers at {url} on {live.device}"))
 
 
 def _talk(session: "ChatSession") -> None:
@@ -117,9 +233,17 @@ def _write(piece: str) -> None:
     sys.stdout.flush()
 
 
-COMMANDS = {
+COMMANDS: dict[Callable[..., None], str] = {
     chat: examples(
         "mantis model chat RUN before.jpg after.jpg",
         'echo "What differs?" | mantis model chat models:/demo@newest before.jpg after.jpg',
+    ),
+    serve: examples(
+        "mantis model serve RUN",
+        "MANTIS_API_KEY=... mantis model serve models:/demo@newest --host 0.0.0.0 --port 8000",
+    ),
+    predict: examples(
+        "mantis model predict RUN questions.jsonl --out answers.jsonl",
+        "mantis model predict models:/demo@newest questions.parquet --column query=question",
     ),
 }

@@ -24,6 +24,8 @@ def exchanges(row: Mapping[str, Any], reader: TurnReader, question: Any, answer:
     for number, (asked, said) in enumerate([*history, (question, answer)]):
         turns.append(RawTurn(role="user", content=reader.content(f"turn {2 * number + 1}", asked)))
         if not is_there(said):
+            if reader.unanswered and number == len(history):
+                break
             raise RowRejected("answer-missing", value=f"turn {2 * number + 2}", threshold="an answer")
         turns.append(RawTurn(role="assistant", content=reader.content(f"turn {2 * number + 2}", said)))
     return tuple(turns)

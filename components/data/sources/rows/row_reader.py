@@ -40,12 +40,14 @@ class RowReader:
         roots: prefixes of absolute paths of images, each with a slash at its end, and the relative paths that stand
             for them.
         max_image_bytes: the largest image that is kept; a reader of archives need not read more of one.
+        questions: whether the last question of a row may have no answer.
     """
 
     form: RowForm | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     roots: Mapping[str, str] = field(default_factory=dict)
     max_image_bytes: int = 32_000_000
+    questions: bool = False
 
     def id_of(self, raw: Any) -> Any:
         """The value of the row's id, which may have any type; None if it has none."""
@@ -65,7 +67,7 @@ class RowReader:
         row = self._renamed(raw)
         refuse_preference(row)
         form = self.form_of(row)
-        reader = TurnReader(names=self._names)
+        reader = TurnReader(names=self._names, unanswered=self.questions)
         turns = _with_system(row.get(SYSTEM), form.turns(row, reader))
         images = self._images(row, reader)
         if form.images_first:
@@ -98,6 +100,9 @@ class RowReader:
         forms = ROW_FORMS if self.form is None else (self.form,)
         for form in forms:
             if any(is_there(row.get(key)) for key in form.marks):
+                return form
+        for form in forms if self.questions else ():
+            if form.question and is_there(row.get(form.question)):
                 return form
         raise refuse_unknown(row, tuple(key for form in forms for key in form.marks))
 

@@ -22,11 +22,11 @@ def _texts(row: Mapping[str, Any], reader: TurnReader) -> tuple[RawTurn, ...]:
         unused = {key: value for key, value in pair.items() if key not in ("user", "assistant", NOTE)}
         unused = {key: value for key, value in unused.items() if is_there(value)}
         question = reader.content(f"turn {2 * number + 1}", pair.get("user"))
+        turns.append(RawTurn(role="user", content=question))
+        if reader.unanswered and number == len(texts) - 1 and not is_there(pair.get("assistant")):
+            break
         answer = reader.content(f"turn {2 * number + 2}", pair.get("assistant"))
-        turns += [
-            RawTurn(role="user", content=question),
-            RawTurn(role="assistant", content=answer, unused=unused),
-        ]
+        turns.append(RawTurn(role="assistant", content=answer, unused=unused))
     return tuple(turns)
 
 

@@ -34,9 +34,13 @@ class TurnNames:
 
 @dataclass(kw_only=True)
 class TurnReader:
-    """Reads the turns of one row. `inline` collects the images that stand in content parts; None is a bare mark."""
+    """Reads the turns of one row. `inline` collects the images that stand in content parts; None is a bare mark.
+
+    `unanswered` says whether the last question may have no answer.
+    """
 
     names: TurnNames
+    unanswered: bool = False
     inline: list[Any] = field(default_factory=list)
 
     def turns(self, messages: Any) -> tuple[RawTurn, ...]:
