@@ -36,6 +36,8 @@ ROWS = {
     "evaluation.generate": ("benchmarks.evaluation", "generate"),
     "evaluation.generate_chat": ("benchmarks.evaluation_chat", "generate_chat"),
     "evaluation.rescore": ("benchmarks.rescoring", "rescore"),
+    "serving.concurrency": ("benchmarks.serving", "concurrency"),
+    "serving.transformers": ("benchmarks.serving", "transformers"),
 }
 
 # These rows need CUDA, so they run only when named.
