@@ -48,7 +48,7 @@ class Reader:
             return []
         try:
             rows = load_rows(form, key, data, f"{artifact.key}/{name}")
-        except ValueError:
+        except IntegrityError:  # it is no JSON
             rows = None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             self.note(f"{artifact.key}/{name} is not a JSON list of objects.")
