@@ -22,9 +22,10 @@ from mantis.tracking.mlflow_runs import (
     score_metrics,
     send_curve,
     tracking_error,
+    tracking_uri,
 )
 from mantis.tracking.model_registry import register_model
-from mantis.tracking.reachability import TrackingAwayError
+from mantis.tracking.reachability import TrackingAwayError, check_reachable
 from pipelines.execution.preflight import check_name
 from pipelines.execution.resolve import name_of, resolve_run
 
@@ -122,14 +123,19 @@ def delete_jobs(run: Run) -> None:
 
 def record_end(run: Run, status: Status) -> None:
     """Write the run's summary, and send everything about the run to MLflow. Missing parts are logged."""
-    from mlflow.exceptions import MlflowException
-
     name_step(run.id, run.shown("finish"))
     records = read_records(run.store, run.id)
     reasons = {record.step: record.reason for record in records if record.state is State.FAILED}
     content = {"run": run.id, "status": status, "failed": reasons, "steps": [r.model_dump() for r in records]}
     summary = versioned(Form.RUN_SUMMARY, content)
     run.store.put(run.key("summary.json"), json.dumps(summary, indent=1).encode())
+    try:
+        check_reachable(tracking_uri(run.store))  # before the import, which takes seconds
+    except MantisError as error:
+        logger.warning("%s", error)
+        return
+    from mlflow.exceptions import MlflowException
+
     try:
         tracked = open_tracked_run(run)
         try:
