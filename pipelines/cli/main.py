@@ -17,6 +17,7 @@ from pipelines.cli.commands import (
     recipe_commands,
     run_commands,
     serving_commands,
+    sweep_commands,
     train_commands,
     upkeep_commands,
 )
@@ -88,6 +89,8 @@ def _noun(group: typer.Typer, name: str, panel: str) -> None:
 
 
 for command, epilog in run_commands.COMMANDS.items():
+    app.command(rich_help_panel=DAILY, epilog=epilog)(command)
+for command, epilog in sweep_commands.COMMANDS.items():
     app.command(rich_help_panel=DAILY, epilog=epilog)(command)
 app.command(rich_help_panel=DAILY, epilog=evaluate_commands.EXAMPLES)(evaluate_commands.evaluate)
 app.command(rich_help_panel=DAILY, epilog=benchmark_commands.RESCORE_EXAMPLES)(benchmark_commands.rescore)

@@ -36,7 +36,10 @@ from tests.helpers.terminal import numbers_in, on_terminal
 
 EVERY = dict(commands())
 # Commands that start work or a server: their JSON is tested where the work is.
-WORKING = {"mantis run", "mantis ablate", "mantis evaluate", "mantis data prepare", "mantis rescore", "mantis compare"}
+WORKING = {
+    "mantis run", "mantis ablate", "mantis sweep", "mantis evaluate", "mantis data prepare", "mantis rescore",
+    "mantis compare",
+}  # fmt: skip
 LISTINGS = {
     name for name, command in EVERY.items() if any("--json" in param.opts for param in command.params)
 } - WORKING
@@ -76,11 +79,11 @@ def stored(local_store: LocalStore) -> LocalStore:
 
 def test_the_commands_are_those_of_the_table() -> None:
     assert set(EVERY) == {
-        "mantis run", "mantis status", "mantis report", "mantis compare", "mantis ablate", "mantis ui",
+        "mantis run", "mantis status", "mantis report", "mantis compare", "mantis ablate", "mantis ui", "mantis sweep",
         "mantis evaluate", "mantis rescore", "mantis lineage", "mantis doctor", "mantis gc", "mantis job",
         "mantis train estimate",
         "mantis data list", "mantis data fetch", "mantis data plan", "mantis data prepare", "mantis data generate",
-        "mantis model list", "mantis model fetch", "mantis model import", "mantis model verify",
+        "mantis model list", "mantis model fetch", "mantis model import", "mantis model verify", "mantis model chat",
         "mantis benchmark list", "mantis benchmark show", "mantis benchmark fetch", "mantis benchmark export",
         "mantis recipe list", "mantis recipe show", "mantis recipe fields",
         "mantis pipeline compile", "mantis pipeline submit",
