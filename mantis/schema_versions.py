@@ -34,6 +34,7 @@ class Form(StrEnum):
     TRAINING_STATE = "state of a checkpoint"
     ADAPTER_BASE = "base.json"
     TRAINING_SUMMARY = "training.json"
+    TRAINING_PLAN = "plan.json"
     HEARTBEAT = "heartbeat.json"
     TRAINING_PROGRESS = "progress.json"
     RESPONSE = "response"

@@ -13,7 +13,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from components.training.batching.data_loader import DataLoader, SampleProcessor
-from components.training.batching.sample_plan import Budgets, Lengths, SamplePlan
+from components.training.batching.sample_plan import SamplePlan
+from components.training.batching.training_plan import PlanRecord, training_plan
 from components.training.callbacks.callback import Callback
 from components.training.callbacks.callback_list import CallbackList
 from components.training.callbacks.goodput_timer import GoodputTimer
@@ -171,7 +172,7 @@ def _callbacks(
     ]
     bar = ProgressBar(rows)
     first: list[Callback] = [
-        EngineFile(store=store, prefix=prefix, engine=parts.engine, headline=_headline(parts)),
+        _engine_file(parts),
         bar,
         ProgressFile(store, prefix, rows, bar),
         MlflowCurve(run, rows),
@@ -196,15 +197,7 @@ def _open_parts(run: Run, mixture: Manifest, ranks: DistributedContext, prefix: 
     preparer = SampleProcessor(reader, processor)
     model = family.build(processor, seed=recipe.seed)
     flops = flops_of(model, family, training)
-    plan = SamplePlan(
-        Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
-        seed=training.seed,
-        batch_size=training.global_batch_size,
-        epochs=training.epochs,
-        max_steps=training.max_steps,
-        budgets=Budgets(tokens=training.token_budget, patches=training.patch_budget),
-        cost=flops.cost_model(),
-    )
+    plan = training_plan(reader, training, flops.cost_model())
     return Parts(
         run=run,
         mixture=mixture,
@@ -338,6 +331,14 @@ def _peak_of_all(engine: Engine, ranks: DistributedContext) -> float | None:
     own = peak_flops(ranks.device, engine.dtype)
     known, total = ranks.all_reduce_sum(float(own is not None), own or 0.0)
     return total if known == ranks.world_size else None
+
+
+def _engine_file(parts: Parts) -> EngineFile:
+    cost = parts.flops.cost_model()
+    record = PlanRecord(quadratic=cost.quadratic, patch=cost.patch, world_size=parts.ranks.world_size)
+    return EngineFile(
+        store=parts.run.store, prefix=parts.prefix, engine=parts.engine, plan=record, headline=_headline(parts)
+    )
 
 
 def _headline(parts: Parts) -> str:

@@ -4,7 +4,7 @@ import json
 import logging
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from components.data.mixture.epochs import SourceRows, epoch_of
 from components.data.mixture.holdout import Positions, held_out_positions, kept_rows, write_held_out
-from components.data.mixture.lengths import Counter, Length, LengthPool, Untrainable
+from components.data.mixture.lengths import Batch, Counter, Length, LengthPool, Untrainable
 from components.data.prepare.ledger import Ledger
 from components.data.published.published_sets import published, skill_of
 from components.data.sources.rejection import RowRejected, RowRepaired
@@ -68,7 +68,7 @@ class Chosen:
     rows: NDArray[np.int64]
     visits: NDArray[np.int64]
 
-    def batches(self) -> Iterator[list[dict[str, Any]]]:
+    def batches(self) -> Iterator[Batch]:
         """Read the chosen rows in order, without their images."""
         for start in range(0, len(self.rows), ROWS_AT_ONCE):
             part = self.rows[start : start + ROWS_AT_ONCE].tolist()
@@ -89,7 +89,7 @@ def assemble_mixture(run: Run, datasets: Mapping[str, Manifest], prefix: str) ->
         write_held_out(store, prefix, tables, held_out)
     with LengthPool(recipe.data.workers) as pool, tempfile.TemporaryDirectory() as folder:
         chosen = _choose(run, datasets, tables, held_out)
-        tokenizer = _tokenizer(store, recipe, chosen)
+        tokenizer = mixture_tokenizer(store, recipe, (batch for part in chosen for batch in part.batches()))
         tokenizer.save_pretrained(folder)
         delete_tree(store, f"{prefix}/tokenizer")
         upload_tree(store, f"{prefix}/tokenizer", Path(folder))
@@ -172,26 +172,30 @@ def _whole_index(pool: LengthPool, counter: Counter, parts: Sequence[Chosen], le
     return index
 
 
-def _tokenizer(store: ObjectStore, recipe: Recipe, chosen: Sequence[Chosen]) -> PreTrainedTokenizerFast:
+def mixture_tokenizer(store: ObjectStore, recipe: Recipe, batches: Iterable[Batch]) -> PreTrainedTokenizerFast:
+    """The tokenizer of the recipe's model. For a model from scratch it is trained on the text of `batches`.
+
+    Raises:
+        InputError: the base is not in the store, or has no tokenizer.
+    """
     specials = family(recipe.model.family).special_tokens()
     shape = recipe.model.scratch_shape
     if shape is None:
         return base_tokenizer(model_folder(resolved(store, recipe.model).base), specials)
-    texts = _texts(recipe, chosen, specials)
+    texts = _texts(recipe, batches, specials)
     tokenizer = train_tokenizer(texts, vocabulary=shape.vocabulary, special_tokens=specials)
     logger.info("Trained a tokenizer of %s tokens on the mixture's text", f"{len(tokenizer):,}")
     return tokenizer
 
 
-def _texts(recipe: Recipe, chosen: Sequence[Chosen], specials: Sequence[str]) -> Iterator[str]:
+def _texts(recipe: Recipe, batches: Iterable[Batch], specials: Sequence[str]) -> Iterator[str]:
     """The mixture's text as the chat template writes it, cut at special tokens, which a tokenizer never splits."""
     style = load_chat_template(recipe.model.prompt)
     between = re.compile("|".join(map(re.escape, specials)))
-    for part in chosen:
-        for batch in part.batches():
-            for row in batch:
-                for piece in render(conversation_of(row), style):
-                    yield from filter(None, between.split(piece.text))
+    for batch in batches:
+        for row in batch:
+            for piece in render(conversation_of(row), style):
+                yield from filter(None, between.split(piece.text))
 
 
 def _index(pool: LengthPool, counter: Counter, part: Chosen, ledger: Ledger) -> pa.Table:
@@ -204,7 +208,7 @@ def _index(pool: LengthPool, counter: Counter, part: Chosen, ledger: Ledger) -> 
         kept = [
             _entry(part.subset, position, row, length)
             for position, row, length in zip(positions, rows, lengths, strict=True)
-            if _kept(length, ledger, part.subset, row, counter)
+            if length_kept(length, ledger, part.subset, row, counter)
         ]
         tables.append(pa.Table.from_pylist(kept, schema=SCHEMA))
         if len(tables) > TABLES_AT_ONCE:  # a small table takes three times the memory of its values
@@ -226,7 +230,7 @@ def visited(rows: pa.Table, visits: NDArray[np.int64]) -> pa.Table:
     return rows.take(places[there])
 
 
-def _kept(
+def length_kept(
     length: Length | Untrainable, ledger: Ledger, subset: str, row: dict[str, Any], counter: Counter
 ) -> TypeGuard[Length]:
     """True if the sample is kept. A cut or dropped sample gets a ledger entry under its row in the source."""

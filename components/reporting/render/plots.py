@@ -176,6 +176,13 @@ def time_axis(total: float) -> Markup:
     return element("svg", *labels, class_="axis", aria_hidden="true")
 
 
+def count_bar(count: int, full: int) -> Markup:
+    """Draw a bar for `count` in the room of `full`. A count beyond it has another colour."""
+    room = element("rect", width="100%", height="100%", rx=2, class_="room")
+    bar = element("rect", width=at(count / full), height="100%", rx=2, class_="bar over" if count > full else "bar")
+    return element("svg", room, bar, class_="countbar", role="img", aria_label=f"{count:,} of {full:,}")
+
+
 def share_bar(seconds: Mapping[str, float]) -> Markup:
     """Draw one bar of all causes in the given order; the first one, productive time, is emphasized."""
     total = sum(seconds.values())

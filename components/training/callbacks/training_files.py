@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from components.training.batching.training_plan import PlanRecord
 from components.training.callbacks.callback import Callback, TrainerView
 from components.training.callbacks.goodput_timer import GoodputTimer
 from components.training.callbacks.held_out_loss import HeldOutLoss
@@ -30,12 +31,13 @@ ENGINE = "engine.json"
 
 @dataclass(frozen=True, kw_only=True)
 class EngineFile(Callback):
-    """Logs the size of the training and stores DeepSpeed's options as engine.json; on the first rank.
+    """Logs the size of the training and stores engine.json and plan.json; on the first rank.
 
     Args:
         store: the object store.
         prefix: key of the training's folder.
-        engine: the model in training.
+        engine: the model in training, with DeepSpeed's options.
+        plan: what the plan of its steps follows from.
         headline: one line on samples, steps and ranks.
     """
 
@@ -44,6 +46,7 @@ class EngineFile(Callback):
     store: ObjectStore
     prefix: str
     engine: Engine
+    plan: PlanRecord
     headline: str
 
     def on_start(self, trainer: TrainerView) -> None:
@@ -51,6 +54,7 @@ class EngineFile(Callback):
         logger.info("%s. DeepSpeed's settings:\n%s", self.headline, as_text(self.engine.options))
         options = [option.to_json() for option in self.engine.options]
         self.store.put(f"{self.prefix}/{ENGINE}", json.dumps(options, indent=1).encode())
+        self.plan.save(self.store, self.prefix)
 
 
 @dataclass(frozen=True, kw_only=True)

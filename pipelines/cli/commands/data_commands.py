@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mantis.runs.step_runner import Run
 
 SMALLEST_VOCABULARY = 300  # tokens: all bytes and a family's special tokens
-data = typer.Typer(help="Training sets: list, fetch, plan, prepare, generate.")
+data = typer.Typer(help="Training sets: list, fetch, plan, prepare, generate, show.")
 
 
 @data.command(

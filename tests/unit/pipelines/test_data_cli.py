@@ -1,14 +1,18 @@
+import io
 import json
 import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from components.data.step import prepare
+from components.data.step import assemble, prepare
 from mantis.runs.records import read_record, read_records
+from mantis.showing.shown_data import ShownData, ShownRow, ShownTokens, TokenPiece
 from mantis.store.opening import open_store
 from mantis.synthetic import write_demo_data
+from pipelines.cli.data_text import show_found
 from pipelines.cli.main import app
 from pipelines.execution.preflight import preflight
 from tests.fixtures.data import RawFolder
@@ -143,3 +147,141 @@ def test_prepare_makes_the_mixture_that_training_takes_and_needs_no_benchmark(st
     assert sum(each["rows"] for each in subsets) == 40
     for each in subsets:
         assert each["kept"] + sum(each["dropped"].values()) == each["rows"]
+
+
+@pytest.fixture
+def demo_rows(tmp_path: Path) -> Path:
+    """Twelve rows of the demo. Row 2 has an image that is not there."""
+    raw = tmp_path / "raw"
+    write_demo_data(raw, seed=0, conversations=20, samples_per_skill=1, workers=1)
+    rows = json.loads((raw / "demo-multi" / "train.json").read_text())[:12]
+    rows[2]["images"][0] = "away.jpg"
+    (raw / "demo-multi" / "train.json").write_text(json.dumps(rows))
+    return raw
+
+
+def test_show_gives_a_row_as_json(demo_rows: Path, store: str) -> None:
+    done = mantis("data", "show", demo_rows / "demo-multi", "--row", 0, "--row", 2, "--store", store, "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert set(found) == {"kind", "name", "facts", "notes", "step", "rows", "reasons", "plots"}
+    assert (found["kind"], found["step"], found["facts"]["samples"]) == ("source", None, "11")
+    kept, refused = found["rows"]
+    assert set(kept) == {
+        "subset", "row", "position", "id", "dropped", "findings", "system", "turns", "images", "images_left_out",
+        "tokens", "raw", "weight",
+    }  # fmt: skip
+    assert set(kept["tokens"]) == {"count", "targets", "whole", "pieces"}
+    assert set(kept["tokens"]["pieces"][0]) == {"ids", "text", "image", "learned"}
+    assert set(kept["turns"][0]) == {"role", "content", "learned"}
+    assert set(kept["images"][0]) == {"path", "width", "height", "tokens", "problem"}
+    assert sum(len(piece["ids"]) for piece in kept["tokens"]["pieces"]) == kept["tokens"]["count"]
+    assert (refused["dropped"], refused["tokens"]) == (True, None)
+    assert set(refused["findings"][0]) == {"action", "reason", "value", "threshold", "meaning", "remedy"}
+    assert refused["findings"][0]["reason"] == "image-missing"
+    assert [bar["count"] for plot in found["plots"] if "Dropped" in plot["title"] for bar in plot["bars"]] == [1]
+
+
+def test_show_prints_the_learned_tokens_and_the_remedy(demo_rows: Path, store: str) -> None:
+    asked = ("data", "show", demo_rows / "demo-multi" / "train.json", "--store", store)
+    kept = mantis(*asked, "--row", 0).stdout
+    answers = [
+        turn["content"] for turn in json.loads((demo_rows / "demo-multi" / "train.json").read_text())[0]["conversation"]
+    ]
+    for answer in answers[1::2]:
+        assert f"⟦{answer}<|end_of_text|>⟧" in kept
+    assert "Tokens per sample (samples)" in kept
+    refused = mantis(*asked, "--row", 2).stdout
+    assert "dropped: the model sees nothing of this row" in refused
+    assert "Put the file below the folder of the rows." in refused
+
+
+def test_show_colours_the_learned_tokens_of_a_terminal() -> None:
+    pieces = (
+        TokenPiece(ids=(1,), text="What?\n", learned=False),
+        TokenPiece(ids=(2,), text="\x1b[2Jred", learned=True),
+        TokenPiece(ids=(3, 3), text="image 1: 2 tokens", image=1, learned=False),
+    )
+    tokens = ShownTokens(count=4, targets=1, whole=4, pieces=pieces)
+    row = ShownRow(subset="s", row=0, id="evil\x1b]0;title\x07", tokens=tokens)
+    data = ShownData(kind="source", name="x", facts={}, rows=(row,), reasons=(), plots=())
+    screen = Console(force_terminal=True, color_system="standard", file=io.StringIO(), highlight=False, _environ={})
+    show_found(data, to=screen)
+    assert isinstance(screen.file, io.StringIO)
+    printed = screen.file.getvalue()
+    assert "\x1b[1;32m[U+001B][2Jred\x1b[0m" in printed
+    assert "\x1b[35m[image 1: 2 tokens]\x1b[0m" in printed
+    assert "evil[U+001B]]0;title[U+0007]" in printed
+    assert "⟦" not in printed
+
+
+def test_show_writes_one_page(demo_rows: Path, store: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    done = mantis("data", "show", demo_rows / "demo-multi", "--html", page, "--store", store)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.endswith(f"wrote {page}\n")
+    assert page.read_text().count("data:image/jpeg;base64,") >= 5
+    unwritable = mantis(
+        "data", "show", demo_rows / "demo-multi", "--html", tmp_path / "no" / "x.html", "--store", store
+    )
+    assert (unwritable.exit_code, "--html" in unwritable.stderr) == (1, True)
+
+
+def test_show_finds_a_prepared_set_by_its_subset_or_its_key(demo_rows: Path, store: str) -> None:
+    overrides = {"data.source": str(demo_rows), "data.subsets": "[]", "data.max_dropped": "1"}
+    dataset = prepare(preflight("demo", overrides, "", store), "demo-multi")
+    for name in ("demo-multi", dataset.key, open_store(store).uri(dataset.key)):
+        done = mantis("data", "show", name, "--row", 2, "--store", store, "--json")
+        assert done.exit_code == 0, done.output
+        found = json.loads(done.stdout)
+        assert (found["kind"], found["name"]) == ("dataset", dataset.key)
+        assert [finding["reason"] for finding in found["rows"][0]["findings"]] == ["image-missing"]
+
+
+def test_show_of_a_step_has_its_micro_steps(demo_rows: Path, store: str) -> None:
+    overrides = {
+        "data.source": str(demo_rows),
+        "data.subsets": "[]",
+        "data.max_dropped": "1",
+        "training.token_budget": "128",
+        "evaluation.samples_per_skill": "1",
+    }
+    run = preflight("demo", overrides, "", store)
+    early = mantis("data", "show", run.id, "--store", store)
+    assert (early.exit_code, "has no mixture yet" in early.stderr) == (1, True)
+    mixture = assemble(run, [prepare(run, "demo-multi"), prepare(run, "demo-single")])
+    done = mantis("data", "show", run.id, "--step", 2, "--store", store, "--json")
+    assert done.exit_code == 0, done.output
+    step = json.loads(done.stdout)["step"]
+    assert set(step) == {
+        "step", "steps", "samples", "ranks", "token_budget", "patch_budget", "idle", "micro_steps",
+    }  # fmt: skip
+    for part in step["micro_steps"]:
+        assert set(part) == {"rank", "number", "samples", "tokens", "patches"}
+        assert part["tokens"] == sum(sample["tokens"] for sample in part["samples"]) <= 128
+    assert sum(len(part["samples"]) for part in step["micro_steps"]) == step["samples"] == 16
+    text = mantis("data", "show", run.id, "--step", 2, "--store", store).stdout
+    assert f"Step 2 of {step['steps']}" in text
+    assert "A micro-step holds at most 128 tokens" in text
+    reasons = {each["reason"] for each in json.loads(done.stdout)["reasons"]}
+    assert "image-missing" in reasons
+    assert int(mixture.summary["samples"]) == int(json.loads(done.stdout)["facts"]["samples of an epoch"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing-there"], "is neither a folder, a file, a run nor a prepared set"),
+        (["{raw}"], "Choose one with --subset: demo-multi, demo-single"),
+        (["{raw}", "--subset", "demo-multy"], "Did you mean demo-multi?"),
+        (["{raw}/demo-multi", "--row", "99"], "--row 99: the source has no such row"),
+        (["{raw}/demo-multi", "--recipe", "demmo"], "Did you mean demo?"),
+        (["some-run", "--step", "1"], "some-run"),
+        (["some-run", "--step", "1", "--row", "1"], "--row names a row of a source or a prepared set"),
+    ],
+)
+def test_show_explains_what_it_cannot_show(demo_rows: Path, store: str, arguments: list[str], message: str) -> None:
+    done = mantis("data", "show", *(each.format(raw=demo_rows) for each in arguments), "--store", store)
+    assert done.exit_code == 1, done.output
+    assert message in done.stderr
+    assert "Traceback" not in done.output
