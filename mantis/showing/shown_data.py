@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, computed_field
 
-from mantis.showing.visible_text import as_utf8
+from mantis.showing.visible_text import as_utf8, visible
 
 Utf8 = Annotated[str, BeforeValidator(as_utf8)]
+Fact = int | float | Utf8
 
 
 class Shown(BaseModel):
@@ -195,7 +196,7 @@ class ShownData(Shown):
     Args:
         kind: a source, a prepared set (`dataset`), or a step of a run.
         name: its address, or the id of the run.
-        facts: names and values of a few figures.
+        facts: names and values of a few figures. A fraction is a share.
         notes: sentences that a reader has to know.
         step: the micro-steps, for a step of a run.
         rows: the conversations.
@@ -205,7 +206,7 @@ class ShownData(Shown):
 
     kind: Literal["source", "dataset", "step"]
     name: Utf8
-    facts: dict[str, Utf8]
+    facts: dict[str, Fact]
     notes: tuple[str, ...] = ()
     step: ShownStep | None = None
     rows: tuple[ShownRow, ...]
@@ -216,3 +217,10 @@ class ShownData(Shown):
 def targets_of(pieces: Iterable[TokenPiece]) -> int:
     """Number of learned tokens."""
     return sum(len(piece.ids) for piece in pieces if piece.learned)
+
+
+def fact_text(value: int | float | str) -> str:
+    """A fact for people: numbers with separators, shares in percent, text without hidden characters."""
+    if isinstance(value, str):
+        return visible(value)
+    return f"{value:.1%}" if isinstance(value, float) else f"{value:,}"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from mantis.showing.shown_data import fact_text
 from mantis.showing.visible_text import visible
 from pipelines.cli.console import console, ids, note, numbers, show, show_table, tell, texts
 
@@ -22,7 +23,7 @@ def show_found(data: "ShownData", *, to: Console = console) -> None:
     """Print everything that was found."""
     show(visible(data.name), "bold", to=to)
     for name, value in data.facts.items():
-        show(f"{name}: {visible(value)}", to=to)
+        show(f"{name}: {fact_text(value)}", to=to)
     for sentence in data.notes:
         note(visible(sentence))
     if data.step:

@@ -75,16 +75,16 @@ def _step(store: ObjectStore, asked: ShowRequest) -> ShownData:
     reasons = reasons_of_mixture(store, mixture)
     found = findings_of_mixture(store, mixture, {(row.subset, row.id) for row in view.rows})
     rows = [row.model_copy(update={"findings": found.get((row.subset, row.id), ())}) for row in view.rows]
-    ranks = f"{view.step.ranks}, as in the last start" if view.started else f"{view.step.ranks}, as the recipe says"
     return ShownData(
         kind="step",
         name=run.id,
         facts={
-            "samples": f"{view.step.samples:,}",
-            "ranks": ranks,
-            "micro-steps": f"{len(view.step.micro_steps):,}",
-            "planned idle time": f"{view.step.idle:.1%}",
-            "samples of an epoch": f"{len(view.reader):,}",
+            "samples": view.step.samples,
+            "micro-steps": len(view.step.micro_steps),
+            "ranks": view.step.ranks,
+            "ranks as in": "the last start" if view.started else "the recipe",
+            "planned idle time": view.step.idle,
+            "samples of an epoch": len(view.reader),
             "model family": run.recipe.model.family,
             "chat template": run.recipe.model.prompt,
         },

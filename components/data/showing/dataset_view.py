@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from components.data.mixture.assemble import TEXT
-from components.data.prepare.ledger import Ledger
+from components.data.mixture.lengths import Length
+from components.data.prepare.ledger import Ledger, LedgerEntry
 from components.data.prepare.prepare_subset import DATA
-from components.data.showing.sample_counter import counting
+from components.data.showing.sample_counter import SampleCounter, counting
 from components.data.showing.selection import Selection
-from components.data.showing.shown_reasons import plots_of, reason_counts, shown_finding
+from components.data.showing.shown_reasons import plots_of_lengths, reason_counts, shown_finding
 from mantis.artifacts.layout import subset_of
 from mantis.artifacts.manifest import Manifest
 from mantis.config.recipe import Recipe
@@ -38,34 +39,37 @@ def show_dataset(store: ObjectStore, recipe: Recipe, dataset: Manifest, chosen: 
         lengths, untrained = counter.lengths(texts)
         entries = [*ledger.entries, *untrained.entries]
         kept = {row["row"]: row for row in named}
-        rows = []
-        for number in dict.fromkeys(chosen.rows or kept):
-            findings = tuple(shown_finding(entry) for entry in entries if entry.row == number)
-            if number in kept:
-                row = kept[number]
-                shown = counter.view(row, lengths.get(number), row["images"], row["paths"])
-                rows.append(shown.model_copy(update={"findings": findings, "dropped": number not in lengths}))
-            else:
-                rows.append(_dropped(subset, number, ledger, dataset))
+        about = {number: [entry for entry in entries if entry.row == number] for number in chosen.rows or kept}
         reasons = reason_counts(entries)
         return ShownData(
             kind="dataset",
             name=dataset.key,
             facts={
                 "form": str(dataset.summary.get("form", "")),
-                "rows": f"{dataset.summary['rows']:,}",
-                "kept": f"{dataset.summary['kept']:,}",
-                "dropped": f"{dataset.summary['dropped']:,}",
-                "rows with tokens counted": f"{len(texts):,}",
+                "rows": dataset.summary["rows"],
+                "kept": dataset.summary["kept"],
+                "dropped": dataset.summary["dropped"],
+                "rows with tokens counted": len(texts),
                 **counter.facts(),
             },
             notes=counter.notes(),
-            rows=tuple(rows),
-            reasons=reasons,
-            plots=plots_of(
-                [length.tokens for length in lengths.values()], [length.images for length in lengths.values()], reasons
+            rows=tuple(
+                _kept(counter, kept[number], lengths.get(number), about[number])
+                if number in kept
+                else _dropped(subset, number, about[number], dataset)
+                for number in dict.fromkeys(chosen.rows or kept)
             ),
+            reasons=reasons,
+            plots=plots_of_lengths(lengths.values(), reasons),
         )
+
+
+def _kept(
+    counter: SampleCounter, row: dict[str, Any], length: Length | None, entries: Sequence[LedgerEntry]
+) -> ShownRow:
+    """A row of the set. Without a length the mixture leaves it out."""
+    shown = counter.view(row, length, row["images"], row["paths"])
+    return shown.model_copy(update={"findings": tuple(map(shown_finding, entries)), "dropped": length is None})
 
 
 def _first(table: Any, count: int) -> list[dict[str, Any]]:
@@ -80,11 +84,11 @@ def _named(table: Any, numbers: Sequence[int]) -> list[dict[str, Any]]:
     return rows
 
 
-def _dropped(subset: str, number: int, ledger: Ledger, dataset: Manifest) -> ShownRow:
-    own = [entry for entry in ledger.entries if entry.row == number]
-    if not own:
+def _dropped(subset: str, number: int, entries: Sequence[LedgerEntry], dataset: Manifest) -> ShownRow:
+    if not entries:
         raise ConfigError(
             f"--row {number}: the set has no such row.",
             remedy=f"Its source had {dataset.summary['rows']:,} rows. They are counted from 0.",
         )
-    return ShownRow(subset=subset, row=number, id=own[0].id, dropped=True, findings=tuple(map(shown_finding, own)))
+    findings = tuple(map(shown_finding, entries))
+    return ShownRow(subset=subset, row=number, id=entries[0].id, dropped=True, findings=findings)

@@ -59,8 +59,10 @@ def refused_row(
     except RowRejected:
         return row.model_copy(update={"raw": _as_json(raw)})
     system, turns = _turns(normal)
-    images = tuple(_image(source, image, limits) for image in normal.images[:MOST_IMAGES])
-    left_out = len(normal.images) - len(images)
+    videos = [ShownImage(path=path, problem="a video, whose frames are not shown") for path in normal.videos]
+    media = [*(_image(source, image, limits) for image in normal.images[:MOST_IMAGES]), *videos]
+    images = tuple(media[:MOST_IMAGES])
+    left_out = len(normal.images) + len(videos) - len(images)
     return row.model_copy(update={"system": system, "turns": turns, "images": images, "images_left_out": left_out})
 
 

@@ -17,7 +17,7 @@ from mantis.models.conversation import Conversation, learned_from
 from mantis.models.family import Processor
 from mantis.models.registry import family
 from mantis.showing.sample_view import shown_images, shown_tokens, shown_turns
-from mantis.showing.shown_data import ShownRow
+from mantis.showing.shown_data import Fact, ShownRow
 from mantis.store.base import ObjectStore
 
 
@@ -53,23 +53,24 @@ class SampleCounter:
         self, row: dict[str, Any], length: Length | None, images: Sequence[bytes], paths: Sequence[str]
     ) -> ShownRow:
         """A row as training would read it. A row without a length is left out of the mixture."""
-        whole = conversation_of(row)
         if length is None:
-            return self._shown(row, whole, images, paths)
+            whole = conversation_of(row)
+            unseen = replace(whole, turns=learned_from(whole.turns, len(whole.turns)))
+            return self._shown(row, unseen, images, paths)
         cut = conversation_of(row, turns=length.turns)
         conversation = replace(cut, turns=learned_from(cut.turns, length.learned_from))
         tokens = shown_tokens(self.processor, conversation, self.processor.encode(conversation), whole=length.whole)
         shown = self._shown(row, conversation, images[: len(cut.sizes)], paths)
         return shown.model_copy(update={"tokens": tokens})
 
-    def facts(self) -> dict[str, str]:
+    def facts(self) -> dict[str, Fact]:
         """What decides the tokens of a row."""
         model = self.counter.model
         return {
             "model family": model.family,
             "chat template": model.prompt,
-            "vocabulary": f"{len(self.processor.tokenizer):,} tokens",
-            "context": f"{self.counter.context_length:,} tokens",
+            "tokens of the vocabulary": len(self.processor.tokenizer),
+            "tokens of the context": self.counter.context_length,
         }
 
     def notes(self) -> tuple[str, ...]:

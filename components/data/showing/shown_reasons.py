@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from components.data.mixture.lengths import Length
 from components.data.prepare.ledger import Ledger, LedgerEntry
 from components.data.prepare.reasons import reason_of
 from mantis.artifacts.manifest import Manifest
@@ -69,6 +70,12 @@ def shown_finding(entry: LedgerEntry) -> ShownFinding:
         meaning=known.meaning,
         remedy=known.remedy,
     )
+
+
+def plots_of_lengths(lengths: Iterable[Length], reasons: Iterable[ReasonCount]) -> tuple[ShownPlot, ...]:
+    """As `plots_of`, of counted rows."""
+    found = list(lengths)
+    return plots_of([length.tokens for length in found], [length.images for length in found], reasons)
 
 
 def plots_of(tokens: Sequence[int], images: Sequence[int], reasons: Iterable[ReasonCount]) -> tuple[ShownPlot, ...]:

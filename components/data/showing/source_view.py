@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from components.data.mixture.lengths import Length
 from components.data.prepare.ledger import LedgerEntry
 from components.data.prepare.row_validator import CheckedRow, RowLimits, RowValidator, limits_of
 from components.data.showing.raw_rows import FirstRows, raw_rows, refused_row
-from components.data.showing.sample_counter import counting
+from components.data.showing.sample_counter import SampleCounter, counting
 from components.data.showing.selection import Selection
-from components.data.showing.shown_reasons import plots_of, reason_counts, shown_finding
+from components.data.showing.shown_reasons import plots_of_lengths, reason_counts, shown_finding
 from components.data.sources.source import RowSource
 from mantis.config.recipe import Recipe
 from mantis.errors import ConfigError, InputError
@@ -19,11 +20,11 @@ from mantis.store.base import ObjectStore
 
 @dataclass(kw_only=True)
 class _ReadRows:
-    """Rows of a source that were checked. `kept` has columns of data.lance, `images` those of the shown rows."""
+    """Rows of a source that were checked. `kept` has columns of data.lance, `shown` the rows to show by number."""
 
     read: int = 0
     kept: list[dict[str, Any]] = field(default_factory=list)
-    images: dict[int, CheckedRow] = field(default_factory=dict)
+    shown: dict[int, CheckedRow] = field(default_factory=dict)
     ledger: list[LedgerEntry] = field(default_factory=list)
 
 
@@ -49,40 +50,40 @@ def show_source(store: ObjectStore, recipe: Recipe, source: RowSource, chosen: S
     with counting(store, recipe, source.name, found.kept) as counter:
         lengths, ledger = counter.lengths(found.kept)
         entries = [*found.ledger, *ledger.entries]
-        kept = {row["row"]: row for row in found.kept}
-        rows = []
-        for number in (number for number in chosen.numbers if number in raw):
-            own = [entry for entry in entries if entry.row == number]
-            if number in kept:
-                checked = found.images[number]
-                shown = counter.view(
-                    kept[number],
-                    lengths.get(number),
-                    [image.data for image in checked.images],
-                    [image.path for image in checked.images],
-                )
-                findings = tuple(map(shown_finding, own))
-                rows.append(shown.model_copy(update={"findings": findings, "dropped": number not in lengths}))
-            else:
-                rows.append(_refused(source, number, raw[number], own, limits))
+        about = {number: [entry for entry in entries if entry.row == number] for number in chosen.numbers}
         reasons = reason_counts(entries)
         return ShownData(
             kind="source",
             name=source.url,
             facts={
                 "form": source.described(),
-                "rows read": f"{found.read:,}",
-                "samples": f"{len(lengths):,}",
-                "dropped": f"{found.read - len(lengths):,}",
+                "rows read": found.read,
+                "samples": len(lengths),
+                "dropped": found.read - len(lengths),
                 **counter.facts(),
             },
             notes=counter.notes(),
-            rows=tuple(rows),
-            reasons=reasons,
-            plots=plots_of(
-                [length.tokens for length in lengths.values()], [length.images for length in lengths.values()], reasons
+            rows=tuple(
+                _kept(counter, found, number, lengths.get(number), about[number])
+                if number in found.shown
+                else _refused(source, number, raw[number], about[number], limits)
+                for number in chosen.numbers
+                if number in raw
             ),
+            reasons=reasons,
+            plots=plots_of_lengths(lengths.values(), reasons),
         )
+
+
+def _kept(
+    counter: SampleCounter, found: _ReadRows, number: int, length: Length | None, entries: Sequence[LedgerEntry]
+) -> ShownRow:
+    """A row that preparation keeps. Without a length the mixture leaves it out."""
+    checked = found.shown[number]
+    images = [image.data for image in checked.images]
+    paths = [image.path for image in checked.images]
+    row = counter.view(_as_stored(checked), length, images, paths)
+    return row.model_copy(update={"findings": tuple(map(shown_finding, entries)), "dropped": length is None})
 
 
 def _read(source: RowSource, limits: RowLimits, workers: int, chosen: Selection) -> _ReadRows:
@@ -98,7 +99,7 @@ def _read(source: RowSource, limits: RowLimits, workers: int, chosen: Selection)
         if outcome.row is not None:
             found.kept.append(_as_stored(outcome.row))
             if outcome.number in shown:
-                found.images[outcome.number] = outcome.row
+                found.shown[outcome.number] = outcome.row
     return found
 
 

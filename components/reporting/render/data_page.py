@@ -1,7 +1,7 @@
 """Render what `mantis data show` found as one self-contained HTML page."""
 
 from components.reporting.render.page import environment
-from mantis.showing.shown_data import ShownData, ShownPlot
+from mantis.showing.shown_data import ShownData, ShownPlot, fact_text
 from mantis.showing.visible_text import visible
 
 KINDS = {"source": "Rows of a source", "dataset": "Rows of a prepared set", "step": "A training step"}
@@ -13,7 +13,7 @@ def render_data(data: ShownData) -> str:
     Text of the data is escaped, and its hidden characters are written as codes.
     """
     templates = environment()
-    templates.filters |= {"visible": visible, "ends": ends}
+    templates.filters |= {"visible": visible, "ends": ends, "fact": fact_text}
     return templates.get_template("data.html").render(data=data, title=KINDS[data.kind], highest=highest)
 
 

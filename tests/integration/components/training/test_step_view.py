@@ -9,7 +9,7 @@ from components.training.batching.training_plan import PlanRecord
 from components.training.step import training_task
 from components.training.step_view import view_step
 from mantis.errors import ConfigError
-from mantis.showing.shown_data import ShownStep
+from mantis.showing.shown_data import ShownRow, ShownStep
 from tests.fixtures.training import MakeRun, Torchrun
 
 STEPS, RANKS = 2, 2
@@ -22,6 +22,11 @@ def trained_tokens(run: Any) -> list[list[list[list[list[int]]]]]:
 
 def positions(step: ShownStep) -> list[tuple[int, int, list[int]]]:
     return [(part.rank, part.number, [sample.position for sample in part.samples]) for part in step.micro_steps]
+
+
+def read_tokens(row: ShownRow) -> list[int]:
+    assert row.tokens is not None
+    return [token for piece in row.tokens.pieces for token in piece.ids]
 
 
 def test_a_step_shows_the_micro_steps_and_the_tokens_that_the_ranks_train(
@@ -43,11 +48,8 @@ def test_a_step_shows_the_micro_steps_and_the_tokens_that_the_ranks_train(
         shown = {row.position: row for row in view.rows}
         for part in view.step.micro_steps:
             tokens = trained[part.rank][number - 1][part.number - 1]
-            assert [shown[sample.position].tokens.count for sample in part.samples] == [len(each) for each in tokens]  # type: ignore[union-attr]
-            for sample, expected in zip(part.samples, tokens, strict=True):
-                row = shown[sample.position]
-                assert row.tokens is not None
-                assert [token for piece in row.tokens.pieces for token in piece.ids] == expected
+            assert [sample.tokens for sample in part.samples] == [len(each) for each in tokens]
+            assert [read_tokens(shown[sample.position]) for sample in part.samples] == tokens
             assert part.tokens <= view.step.token_budget or len(part.samples) == 1
 
 

@@ -49,7 +49,7 @@ def test_few_rows_are_read_and_shown(raw_folder: RawFolder, run_on: RunOn) -> No
     run, dataset = prepared(raw_folder, run_on)
     data = show_dataset(run.store, run.recipe, dataset, Selection(read=3, shown=2))
     assert [row.row for row in data.rows] == [0, 1]
-    assert data.facts["rows with tokens counted"] == "3"
+    assert data.facts["rows with tokens counted"] == 3
     assert sum(bar.count for bar in data.plots[0].bars) == 3
     assert {each.reason: each.rows for each in data.reasons}["image-missing"] == 1
 

@@ -113,7 +113,7 @@ def test_a_refused_row_shows_its_reason_its_remedy_and_its_content(raw_folder: R
             assert row.tokens is None
             assert row.findings[0].remedy == reasons()[reason].remedy
             assert row.findings[0].meaning == reasons()[reason].meaning
-            assert not any(turn.learned for turn in row.turns) or reason == "too-long"
+            assert not any(turn.learned for turn in row.turns)
     key, away, broken, pair, *_ = data.rows
     assert [turn.content for turn in key.turns] == ["<image>What is this? key", "A picture."]
     assert key.images[0].thumbnail.startswith("data:image/jpeg")
@@ -125,7 +125,7 @@ def test_a_refused_row_shows_its_reason_its_remedy_and_its_content(raw_folder: R
 
 def test_drops_are_counted_with_examples_and_drawn(raw_folder: RawFolder, run_on: RunOn) -> None:
     data = shown(run_on, raw_folder.write(refused(raw_folder)))
-    assert (data.facts["rows read"], data.facts["samples"], data.facts["dropped"]) == ("8", "1", "7")
+    assert (data.facts["rows read"], data.facts["samples"], data.facts["dropped"]) == (8, 1, 7)
     dropped = {each.reason: [row.row for row in each.first] for each in data.reasons if each.action == "dropped"}
     assert dropped == {reason: [row] for row, reason in enumerate(EXPECTED) if reason}
     plots = {plot.title: [(bar.label, bar.count) for bar in plot.bars] for plot in data.plots}
@@ -137,14 +137,14 @@ def test_drops_are_counted_with_examples_and_drawn(raw_folder: RawFolder, run_on
 def test_a_source_without_a_usable_row_is_shown(raw_folder: RawFolder, run_on: RunOn) -> None:
     data = shown(run_on, raw_folder.write([{"id": "x", "text": "no turns"}]))
     assert only(data).dropped
-    assert data.facts["samples"] == "0"
+    assert data.facts["samples"] == 0
 
 
 def test_a_far_row_is_shown_without_reading_the_rows_before_it(raw_folder: RawFolder, run_on: RunOn) -> None:
     folder = raw_folder.write([raw_folder.row(f"r{number}") for number in range(50)])
     data = shown(run_on, folder, 40, read=3)
     assert only(data).id == "r40"
-    assert data.facts["rows read"] == "4"
+    assert data.facts["rows read"] == 4
 
 
 def test_rows_behind_the_last_wanted_one_are_not_read(tmp_path: Path, run_on: RunOn) -> None:
@@ -195,3 +195,11 @@ def test_one_file_of_a_folder_is_opened_with_its_images(raw_folder: RawFolder, r
     (raw_folder.folder / "notes.txt").write_text("no rows")
     with pytest.raises(ConfigError, match=r"notes\.txt is no file with rows"):
         open_file(raw_folder.folder / "notes.txt")
+
+
+def test_a_refused_row_names_its_videos(raw_folder: RawFolder, run_on: RunOn) -> None:
+    row = only(shown(run_on, raw_folder.write([raw_folder.row("film", videos=["away.mp4"])]), 0))
+    assert [finding.reason for finding in row.findings] == ["image-missing"]
+    assert [(image.path, image.problem) for image in row.images] == [
+        ("away.mp4", "a video, whose frames are not shown")
+    ]
