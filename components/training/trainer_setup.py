@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from components.training.batching.data_loader import DataLoader, SampleProcessor
-from components.training.batching.sample_plan import SamplePlan
+from components.training.batching.sample_plan import Budgets, Lengths, SamplePlan
 from components.training.batching.training_plan import PlanRecord, training_plan
 from components.training.callbacks.callback import Callback
 from components.training.callbacks.callback_list import CallbackList

@@ -21,6 +21,7 @@ from mantis.runs.records import runs
 from mantis.runs.step_runner import open_run
 from mantis.showing.shown_data import ShownData
 from mantis.store.base import ObjectStore
+from mantis.store.store_url import folder_of, scheme_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,8 @@ def show_target(store: ObjectStore, recipe: Recipe, asked: ShowRequest) -> Shown
         return _step(store, asked)
     if dataset := _dataset(store, asked.what):
         return show_dataset(store, recipe, dataset, asked.chosen)
-    if "://" in asked.what or Path(asked.what).exists():
+    local = _local(asked.what)
+    if local is None or "://" in asked.what or local.exists():
         return show_source(store, recipe, _source(recipe, asked), asked.chosen)
     known = [*runs(store), *_subsets(store)]
     raise ConfigError(
@@ -119,10 +121,16 @@ def _subsets(store: ObjectStore) -> list[str]:
     return [folder.rpartition("/")[2] for folder in store.children(ArtifactKind.DATASET.folder)[1]]
 
 
+def _local(what: str) -> Path | None:
+    """The local folder or file that `what` means; None for the address of a store or of the hub."""
+    return folder_of(what, field="WHAT") if scheme_of(what) in ("", "file") else None
+
+
 def _source(recipe: Recipe, asked: ShowRequest) -> RowSource:
     reading = reading_of(recipe.data)
-    if Path(asked.what).is_file():
-        return open_file(Path(asked.what), reading)
+    local = _local(asked.what)
+    if local is not None and local.is_file():
+        return open_file(local, reading)
     found = find_sources(asked.what, reading)
     if not asked.subset and len(found) > 1:
         raise ConfigError(

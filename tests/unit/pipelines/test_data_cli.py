@@ -196,6 +196,17 @@ def test_show_prints_the_learned_tokens_and_the_remedy(demo_rows: Path, store: s
     assert "Put the file below the folder of the rows." in refused
 
 
+@pytest.mark.parametrize("name", ["a file.json", "50%#1?.json"])
+def test_show_takes_a_file_by_its_path_or_its_url(tmp_path: Path, store: str, name: str) -> None:
+    path = tmp_path / name
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
+    path.write_text(json.dumps([{"id": "one", "conversation": turns}]))
+    for what in (str(path), path.as_uri()):
+        done = mantis("data", "show", what, "--store", store, "--json")
+        assert done.exit_code == 0, done.output
+        assert [row["id"] for row in json.loads(done.stdout)["rows"]] == ["one"]
+
+
 def test_show_colours_the_learned_tokens_of_a_terminal() -> None:
     pieces = (
         TokenPiece(ids=(1,), text="What?\n", learned=False),
@@ -273,6 +284,7 @@ def test_show_of_a_step_has_its_micro_steps(demo_rows: Path, store: str) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["file://{raw}/nothing-there"], "does not exist"),
         (["nothing-there"], "is neither a folder, a file, a run nor a prepared set"),
         (["{raw}"], "Choose one with --subset: demo-multi, demo-single"),
         (["{raw}", "--subset", "demo-multy"], "Did you mean demo-multi?"),
