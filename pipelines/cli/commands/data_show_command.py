@@ -72,8 +72,8 @@ def show_data(
     from components.data.showing.selection import Selection
     from components.reporting.render.data_page import render_data
     from pipelines.cli.data_text import show_found
+    from pipelines.cli.show_target import ShowRequest, show_target
     from pipelines.execution.resolve import resolve_run
-    from pipelines.execution.show_target import ShowRequest, show_target
 
     _, resolved = resolve_run(*recipe_given(recipe, with_format(set_, format_)), "")
     chosen = Selection(read=read, shown=shown, rows=tuple(row or ()))
