@@ -193,7 +193,7 @@ def test_one_file_of_a_folder_is_opened_with_its_images(raw_folder: RawFolder, r
     data = show_source(run.store, run.recipe, open_file(path), Selection())
     assert [(row.id, row.subset, len(row.images)) for row in data.rows] == [("one", "mine", 1)]
     (raw_folder.folder / "notes.txt").write_text("no rows")
-    with pytest.raises(ConfigError, match=r"notes\.txt is no file with rows"):
+    with pytest.raises(ConfigError, match=r"notes\.txt has no known form of rows"):
         open_file(raw_folder.folder / "notes.txt")
 
 
