@@ -10,7 +10,6 @@ from pipelines.cli.arguments import examples
 from pipelines.cli.commands import (
     benchmark_commands,
     data_commands,
-    data_show_command,
     evaluate_commands,
     job_commands,
     model_commands,
@@ -98,7 +97,6 @@ app.command(rich_help_panel=DAILY, epilog=benchmark_commands.RESCORE_EXAMPLES)(b
 for command, epilog in upkeep_commands.COMMANDS.items():
     app.command(rich_help_panel=UPKEEP, epilog=epilog)(command)
 app.command(rich_help_panel=UPKEEP, epilog=job_commands.EXAMPLES)(job_commands.job)
-data_commands.data.command("show", epilog=data_show_command.EXAMPLES)(data_show_command.show_data)
 _noun(data_commands.data, "data", THINGS)
 for command, epilog in serving_commands.COMMANDS.items():
     model_commands.model.command(epilog=epilog)(command)
