@@ -13,6 +13,7 @@ from typing import Any, Literal
 import typer
 from rich.console import Console
 from rich.text import Text
+from rich.tree import Tree
 
 from mantis.errors import MantisError
 
@@ -88,6 +89,11 @@ def explained() -> Iterator[None]:
 def show(text: Cell = "", style: str = "", *, to: Console = console) -> None:
     """Print a line of data. It is neither wrapped nor read as markup."""
     to.print(text, style=style or None, markup=False, soft_wrap=True)
+
+
+def show_tree(tree: Tree) -> None:
+    """Print a tree with whole lines. rich cuts those of a tree at the width of its console."""
+    Console(highlight=False, width=UNLIMITED).print(tree, soft_wrap=True)
 
 
 def tell(sentence: str, *, to: Console = console) -> None:

@@ -14,10 +14,9 @@ from mantis.runs.lineage import Link
 from mantis.store.base import ObjectStore, delete_tree
 from mantis.store.opening import default_store_url
 from pipelines.cli.arguments import AsJson, Changes, Store, complete_run, examples, opened, overrides_of
-from pipelines.cli.console import console, errors, ids, numbers, show, show_json, show_table, tell, texts
+from pipelines.cli.console import errors, ids, numbers, show, show_json, show_table, show_tree, tell, texts
 
 KEEP_HOURS = 24.0
-WHOLE_LINES = 100_000  # columns: wider than any line of a lineage
 FACTS = 6  # numbers of an artifact's summary that `lineage` shows
 CHECK_MARKS = {True: ("ok", "green"), False: ("no", "red"), None: ("--", "dim")}
 
@@ -90,8 +89,7 @@ def lineage(
         chain = [_link_data(link, checked=check) for link in links]
         show_json({"artifact": artifact.key, "prediction": prediction, "chain": chain, "problems": problems})
     else:
-        tree = _tree(links, _prediction_tree(prediction, remark) if prediction else None, check)
-        console.print(tree, soft_wrap=True, width=WHOLE_LINES)  # rich cuts a tree's lines at the width of the terminal
+        show_tree(_tree(links, _prediction_tree(prediction, remark) if prediction else None, check))
     for problem in problems:
         errors.print(problem, markup=False)
     if problems:

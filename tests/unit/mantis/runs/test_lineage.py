@@ -82,7 +82,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
 
 def walked(chain: Chain, *more: Any) -> Result:
     run, prediction = chain.run, chain.prediction
-    return CliRunner().invoke(app, ["lineage", prediction, "--store", run.store.url, *more], env={"COLUMNS": "300"})
+    return CliRunner().invoke(app, ["lineage", prediction, "--store", run.store.url, *more], env={"COLUMNS": "80"})
 
 
 def test_an_untouched_chain_is_whole(chain: Chain) -> None:

@@ -26,8 +26,8 @@ def test_every_recipe_that_trains_in_a_cluster_has_a_job() -> None:
 
 
 def test_a_job_is_the_same_run_as_the_commands_above_it() -> None:
-    text = render("demo", {"training.learning_rate": "1e-3"}, "", store="s3://b/p", image="mine:1")
-    assert "# First, once:  mantis data prepare demo --set training.learning_rate=1e-3 --store s3://b/p\n" in text
+    text = render("demo", {"training.learning_rate": "1e-3"}, "", store="s3://bucket/p", image="mine:1")
+    assert "# First, once:  mantis data prepare demo --set training.learning_rate=1e-3 --store s3://bucket/p\n" in text
     job = yaml.safe_load(text)
     assert job["spec"]["trainer"]["command"][-1] == resolve_run("demo", {"training.learning_rate": "1e-3"}, "")[0]
     assert job["spec"]["trainer"]["image"] == "mine:1"
@@ -35,7 +35,7 @@ def test_a_job_is_the_same_run_as_the_commands_above_it() -> None:
 
 def test_a_long_name_keeps_what_tells_it_from_others() -> None:
     names = {
-        yaml.safe_load(render("demo", {}, "x" * 60 + tail, store="s3://b", image="i"))["metadata"]["name"]
+        yaml.safe_load(render("demo", {}, "x" * 60 + tail, store="s3://bucket", image="i"))["metadata"]["name"]
         for tail in ("a", "b")
     }
     assert len(names) == 2

@@ -70,7 +70,9 @@ def test_resources_replace_the_runtimes(trainjob_run: TrainjobRun) -> None:
 
 
 def test_no_secret_is_in_a_job(trainjob_run: TrainjobRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-mine")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "a-secret-for-an-hour")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "another-secret")
     monkeypatch.setenv("MLFLOW_RUN_ID", "0a1b2c")
     assert "secret" not in str(train_job(trainjob_run(), MADE))
