@@ -83,7 +83,9 @@ def test_the_commands_are_those_of_the_table() -> None:
         "mantis evaluate", "mantis rescore", "mantis lineage", "mantis doctor", "mantis gc", "mantis job",
         "mantis train estimate",
         "mantis data list", "mantis data fetch", "mantis data plan", "mantis data prepare", "mantis data generate",
+        "mantis data show",
         "mantis model list", "mantis model fetch", "mantis model import", "mantis model verify", "mantis model chat",
+        "mantis model predict", "mantis model serve",
         "mantis benchmark list", "mantis benchmark show", "mantis benchmark fetch", "mantis benchmark export",
         "mantis recipe list", "mantis recipe show", "mantis recipe fields",
         "mantis pipeline compile", "mantis pipeline submit",
@@ -104,7 +106,8 @@ def test_every_command_has_an_example_that_parses(name: Any) -> None:
     shown = re.findall(r"- `(.*?)`", command.epilog or "")
     assert shown, name
     for example in shown:
-        words = shlex.split(example.partition(" | ")[0].partition(" > ")[0])
+        part = next(part for part in example.partition(" > ")[0].split(" | ") if "mantis" in part)
+        words = [word for word in shlex.split(part) if not re.match(r"[A-Z_]+=", word)]
         assert " ".join(words[: len(name.split())]) == name
         command.make_context(name, words[len(name.split()) :], resilient_parsing=False)
     for flag in ("-h", "--help"):
@@ -163,9 +166,12 @@ ARGUMENTS = {
 
 
 @pytest.mark.parametrize("name", sorted(LISTINGS))
-def test_json_is_one_document_alone_on_stdout(name: Any, stored: LocalStore) -> None:
+def test_json_is_one_document_alone_on_stdout(name: Any, stored: LocalStore, tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "What is one plus one?"}, {"role": "assistant", "content": "two"}]
+    (tmp_path / "rows.json").write_text(json.dumps([{"id": "a", "images": [], "conversation": turns}]))
     takes_store = any("--store" in param.opts for param in EVERY[name].params)
-    given = [*name.split()[1:], *ARGUMENTS.get(name, []), *(["--store", stored.url] if takes_store else []), "--json"]
+    rows = [str(tmp_path / "rows.json")] if name == "mantis data show" else []
+    given = [*name.split()[1:], *ARGUMENTS.get(name, rows), *(["--store", stored.url] if takes_store else []), "--json"]
     done = mantis(*given)
     assert done.exit_code == 0 or name == "mantis doctor", done.output
     data = json.loads(done.stdout)

@@ -165,7 +165,7 @@ def test_refused_questions_are_missing(mantis: Callable[..., Any]) -> None:
         ((), "A model is missing"),
         (("--endpoint", "http://127.0.0.1:1/v1"), "A model is missing"),
         (("models/abc", "--endpoint", "http://127.0.0.1:1/v1", "--model", "m"), "two are named"),
-        (("models/no-such",), "neither a folder nor a model"),
+        (("models/no-such",), "is no run, no registered model and no model in"),
         (("--endpoint", "http://127.0.0.1:1/v1", "--model", "m", "--request", "model=x"), "sets no field"),
         (("--endpoint", "http://127.0.0.1:1/v1", "--model", "m", "--set", "training.epochs=2"), "does not belong"),
         (("--endpoint", "http://127.0.0.1:1/v1", "--model", "m", "--set", "evaluation.controls=[blind]"),
