@@ -28,6 +28,8 @@ from mantis.store.opening import open_store
 
 QUESTIONS_BEFORE_THE_LAST_KILL = {True: 100, False: 30}  # with controls 178 are asked, without 60
 
+SECONDS_BEHIND_THE_QUESTIONS = 0.8  # of all lives together, at most: a batch takes about 0.05
+
 
 def model_at(run: Run, address: str) -> AnsweringModel:
     if "://" in address:
@@ -95,8 +97,10 @@ def main(store_url: str, recipe: str, model: str, kills: str, workers: str) -> N
         children = [fork(run, manifest, asked) for _ in range(int(workers))]
         begun = lines(asked) + rng.randint(0, before_the_last // int(kills))
         while lines(asked) < begun:
+            if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                sys.exit(f"A life ended by itself before kill {killed + 1}: leave more to do behind the kills.")
             time.sleep(0.005)
-        time.sleep(rng.uniform(0, 0.2))
+        time.sleep(rng.uniform(0, SECONDS_BEHIND_THE_QUESTIONS / int(kills)))
         for child in children:
             os.kill(child, signal.SIGKILL)
         killed += sum(os.WIFSIGNALED(os.waitpid(child, 0)[1]) for child in children)
