@@ -23,7 +23,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -52,7 +52,8 @@ Raw = dict[str, Any]
 class Compared:
     """One model's outputs. Accuracies are in percent; ours are None where the right answers are not at hand.
 
-    `with_guess` is the variant of a metric whose official code draws an option where it reads none.
+    `with_guess` is the variant of a metric whose official code draws an option where it reads none. `with_draws` takes
+    the options that the authors drew, where their file holds them.
 
     `decided` counts responses that the official code judges alone, and `decided_differ` those of them that we judge
     differently. `read` and `read_differ` count the other ones: a GPT model read them, or an option was drawn.
@@ -63,6 +64,7 @@ class Compared:
     published: float
     ours: float | None
     with_guess: float | None = None
+    with_draws: float | None = None
     decided: int
     decided_differ: int
     read: int
@@ -123,7 +125,7 @@ def _scienceqa(folder: Path) -> Iterator[Compared]:
     right: dict[str, Target] = {} if questions is None else _scienceqa_targets(_read(questions))
     for file in sorted(folder.glob("*.json")):
         stored = _read(file)
-        counts, marks = _Counts(), list[tuple[float, float]]()
+        counts, marks, drawn = _Counts(), list[tuple[float, float]](), list[float]()
         for sample, response in stored["outputs"].items():
             answer = right.get(sample)
             target = Target(
@@ -138,7 +140,9 @@ def _scienceqa(folder: Path) -> Iterator[Compared]:
             if answer:
                 judged = score_response(response, answer, "scienceqa")
                 marks.append((judged.official, judged.variants["random guess"]))
-        yield counts.row("ScienceQA", file.stem, stored["acc"], *_percent(marks))
+                drawn.append(judged.official if known or wrong else float(target.answers == answer.answers))
+        row = counts.row("ScienceQA", file.stem, stored["acc"], *_percent(marks))
+        yield replace(row, with_draws=100 * fmean(drawn) if drawn else None)
 
 
 def _scienceqa_targets(rows: list[Raw]) -> dict[str, Target]:

@@ -42,6 +42,7 @@ def test_scienceqa_reads_what_its_authors_and_llava_read(rows: dict[tuple[str, s
         else:  # the authors drew an option for empty responses
             assert row.read == 249
             assert row.with_guess == pytest.approx(75.01, abs=0.01)
+        assert row.with_draws == pytest.approx(row.published, abs=0.03)
 
 
 @needs_outputs
@@ -76,6 +77,7 @@ def test_right_answers_of_scienceqa_come_from_the_file_of_questions(tmp_path: Pa
     assert (found.decided, found.decided_differ, found.read) == (2, 0, 1)
     assert found.ours == pytest.approx(100 / 3)
     assert found.with_guess == pytest.approx(100 / 3 * (1 + 1 / 4))
+    assert found.with_draws == pytest.approx(200 / 3)  # the third draw is the right option
 
 
 def test_outputs_are_compared_response_by_response(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
