@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
@@ -22,6 +23,8 @@ from minio.credentials import Credentials, IamAwsProvider, Provider, StaticProvi
 from mantis.errors import ConfigError, StoreError
 
 logger = logging.getLogger(__name__)
+
+FindProvider = Callable[[], Provider | None]
 
 PUBLIC_ENDPOINT = "https://s3.amazonaws.com"
 PUBLIC_REGION = "us-east-1"
@@ -36,11 +39,16 @@ CONNECT_SECONDS, READ_SECONDS, RETRIES = 2.0, 10.0, 3
 
 @dataclass(frozen=True, kw_only=True)
 class S3Access:
-    """Access to the server of a store. Without a provider, requests are anonymous."""
+    """Access to the server of a store. `find_provider` may ask a service of the machine, so only a request calls it."""
 
     endpoint: str
     region: str
-    provider: Provider | None = field(repr=False)
+    find_provider: FindProvider = field(repr=False)
+
+    @cached_property
+    def provider(self) -> Provider | None:
+        """The source of credentials; None: requests are anonymous."""
+        return self.find_provider()
 
     @property
     def host(self) -> str:
@@ -128,7 +136,7 @@ def s3_access() -> S3Access:
     endpoint = _endpoint()
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or PUBLIC_REGION
     _check_authorities(endpoint)
-    return S3Access(endpoint=endpoint, region=region, provider=_provider(endpoint, region))
+    return S3Access(endpoint=endpoint, region=region, find_provider=_source(endpoint, region))
 
 
 def _endpoint() -> str:
@@ -164,24 +172,27 @@ def _check_authorities(endpoint: str) -> None:
         )
 
 
-def _provider(endpoint: str, region: str) -> Provider | None:
-    """The first source that the environment names: keys, web identity, container, instance. None: anonymous."""
+def _source(endpoint: str, region: str) -> FindProvider:
+    """The first source that the environment names: keys, web identity, container, instance, or none: anonymous."""
     given = [name for name in KEYS if os.environ.get(name)]
     if len(given) == 1:
         missing = next(name for name in KEYS if name not in given)
         raise ConfigError(f"{given[0]} is set without {missing}.", remedy="Set both, or neither.")
     if given:
         access, secret = (os.environ[name] for name in KEYS)
-        return StaticProvider(access, secret, os.environ.get("AWS_SESSION_TOKEN") or None)
+        keys = StaticProvider(access, secret, os.environ.get("AWS_SESSION_TOKEN") or None)
+        return lambda: keys
     amazon = AMAZON.fullmatch(urlsplit(endpoint).hostname or "") is not None
     if os.environ.get(IDENTITY_FILE):
         sts = os.environ.get("AWS_ENDPOINT_URL_STS") or (_sts(region) if amazon else endpoint)
-        return _web_identity(sts.rstrip("/"), needs_role=amazon)
+        identity = _web_identity(sts.rstrip("/"), needs_role=amazon)
+        return lambda: identity
     if any(os.environ.get(name) for name in CONTAINER):
         remedy = f"Check {' or '.join(CONTAINER)}, and that the role may be used here."
-        return RenewingProvider("The service of the container", remedy, lambda: IamAwsProvider(http_client=_pool()))
+        role = RenewingProvider("The service of the container", remedy, lambda: IamAwsProvider(http_client=_pool()))
+        return lambda: role
     asks = amazon or bool(os.environ.get(METADATA_ENDPOINT))
-    return _instance() if asks and os.environ.get(METADATA_OFF, "").lower() != "true" else None
+    return _instance if asks and os.environ.get(METADATA_OFF, "").lower() != "true" else lambda: None
 
 
 def _sts(region: str) -> str:

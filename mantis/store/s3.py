@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -31,7 +32,10 @@ class MinioStore:
         self.prefix = prefix
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self._access = s3_access()
-        self._client = _client(self._access)
+
+    @cached_property
+    def _client(self) -> Any:
+        return _connected(self._access)
 
     def put(self, key: str, data: bytes) -> None:
         import io
@@ -133,7 +137,7 @@ def _entry(key: str, item: Any) -> StoredObject:
     return StoredObject(key=key, size=int(item.size or 0), version=str(item.etag or ""), written=written)
 
 
-def _client(access: S3Access) -> Any:
+def _connected(access: S3Access) -> Any:
     pool = urllib3.PoolManager(
         maxsize=2 * TRANSFER_THREADS,
         timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),

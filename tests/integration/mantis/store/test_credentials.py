@@ -195,6 +195,14 @@ def test_keys_go_before_an_identity_and_an_identity_before_a_container(
     assert len(server.asked) == 1
 
 
+@pytest.mark.parametrize("source", ["container", "instance", "identity"], indirect=True)
+def test_only_a_request_asks_for_credentials(server: S3Server, source: str) -> None:
+    store = open_store("s3://bucket/runs")
+    assert server.asked == []
+    store.put("object", b"bytes")
+    assert server.asked
+
+
 def test_without_any_source_requests_are_anonymous(server: S3Server) -> None:
     store = open_store("s3://bucket/runs")
     with pytest.raises(StoreError, match="anonymous") as caught:
