@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.helpers.loopback import running
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LARGE = 100  # bytes from which the hub keeps a file in LFS, and tells its SHA-256
 TOKEN = "let-me-in"
@@ -127,10 +129,5 @@ def _git(data: bytes) -> str:
 @contextmanager
 def hub_server(files: Mapping[str, bytes], *names: str) -> Iterator[HubServer]:
     """A running server."""
-    server = HubServer(files, *names)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with running(HubServer(files, *names)) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from mantis.hashing import sha256_bytes
+from tests.helpers.loopback import running
 
 FAILURES = ("429", "500", "closed", "cut off", "no json")
 
@@ -55,14 +56,8 @@ def openai_server(**settings: Any) -> Iterator[OpenAIServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(state))
     server.daemon_threads = True
     state.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
+    with running(server, poll_seconds=0.01):
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _handler(state: OpenAIServer) -> type[BaseHTTPRequestHandler]:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,8 @@ from hashlib import md5
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from tests.helpers.loopback import running
 
 SCOPE = re.compile(r"Credential=(?P<key>[^/]+)/\d{8}/(?P<region>[^/]+)/s3/aws4_request")
 ANNOUNCED = "%Y-%m-%dT%H:%M:%SZ"
@@ -196,10 +197,5 @@ def _etag(data: bytes) -> str:
 @contextmanager
 def s3_server(*, region: str) -> Iterator[S3Server]:
     """A running server."""
-    server = S3Server(region=region)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with running(S3Server(region=region)) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -1,7 +1,6 @@
 """A real MinIO with temporary credentials, another region, and certificates of an own authority."""
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from mantis.errors import StoreError
 from mantis.store.lance_tables import open_table, write_table
 from mantis.store.opening import open_store
 from tests.fixtures.stores import ACCESS_KEY, SECRET_KEY, running_minio
+from tests.helpers.loopback import running
 
 REGION = "eu-west-1"
 SHORTEST = 900  # seconds: no session of an STS may be shorter
@@ -68,10 +68,8 @@ class SessionAnswer(BaseHTTPRequestHandler):
 @pytest.fixture
 def sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sessions]:
     """A MinIO in another region than the usual one; the environment names its sessions and no key."""
-    with running_minio(tmp_path / "data", MINIO_SITE_REGION=REGION) as url:
+    with running_minio(tmp_path / "data", MINIO_SITE_REGION=REGION) as url, running(Sessions(url)) as service:
         Minio(url.removeprefix("http://"), ACCESS_KEY, SECRET_KEY, secure=False, region=REGION).make_bucket("mantis")
-        service = Sessions(url)
-        threading.Thread(target=service.serve_forever, daemon=True).start()
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
@@ -80,8 +78,6 @@ def sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sessio
             "AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{service.server_address[1]}/credentials"
         )
         yield service
-        service.shutdown()
-        service.server_close()
 
 
 def numbers(count: int, pause: float = 0.0) -> Iterator[pa.RecordBatch]:

@@ -17,6 +17,7 @@ from mantis.tracking import mlflow_runs, reachability
 from mantis.tracking.mlflow_runs import CurveSender, Status, open_tracked_run, record_run, tracking_error
 from mantis.tracking.reachability import TrackingAwayError, check_reachable
 from pipelines.execution.finalize import close_run
+from tests.helpers.loopback import running
 
 Serve = Callable[..., str]
 
@@ -49,10 +50,7 @@ def serve() -> Iterator[Serve]:
                 def log_message(self, *_: object) -> None:
                     pass
 
-            server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-            ends.callback(server.server_close)
-            ends.callback(server.shutdown)
-            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+            server = ends.enter_context(running(ThreadingHTTPServer(("127.0.0.1", 0), Handler), poll_seconds=0.05))
             return f"http://127.0.0.1:{server.server_address[1]}"
 
         yield start

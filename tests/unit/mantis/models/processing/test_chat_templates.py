@@ -10,6 +10,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from mantis.errors import ConfigError, InputError
 from mantis.models.conversation import Conversation, ImageSize, Turn
 from mantis.models.processing.chat_templates import jinja_template, load_chat_template, render, render_prompt
+from tests.helpers.content_parts import as_parts
 
 SIZE = ImageSize(width=8, height=8)
 TALK = Conversation(
@@ -79,14 +80,6 @@ def saved_text(template: str, messages: list[dict[str, Any]], *, prompt: bool) -
     source = jinja_template(load_chat_template(template))
     (text,), _ = render_jinja_template([messages], chat_template=source, add_generation_prompt=prompt)
     return str(text)
-
-
-def as_parts(content: str) -> list[dict[str, str]]:
-    first, *rest = content.split("<image>")
-    parts = [{"type": "text", "text": first}]
-    for text in rest:
-        parts += [{"type": "image"}, {"type": "text", "text": text}]
-    return parts
 
 
 @pytest.mark.parametrize("template", TEMPLATES)

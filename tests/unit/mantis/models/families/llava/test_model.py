@@ -20,6 +20,7 @@ from mantis.models.packed_batch import PackedBatch, Pixels
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family
 from tests.fixtures.models import Pack
+from tests.helpers.content_parts import as_parts
 
 
 def encode_all(processor: Any, conversations: list[Conversation]) -> tuple[list[Encoding], list[Pixels]]:
@@ -95,14 +96,6 @@ def test_encoding_equals_transformers_processor(
             text = theirs.apply_chat_template(messages, tokenize=False)
             inputs = theirs(text=text, images=images or None, add_special_tokens=False)
             assert inputs["input_ids"][0] == processor.encode(conversation).input_ids
-
-
-def as_parts(content: str) -> list[dict[str, str]]:
-    first, *rest = content.split("<image>")
-    parts = [{"type": "text", "text": first}]
-    for text in rest:
-        parts += [{"type": "image"}, {"type": "text", "text": text}]
-    return parts
 
 
 def assert_same_gradients(model: torch.nn.Module, expected: dict[str, torch.Tensor]) -> None:
