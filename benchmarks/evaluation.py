@@ -21,6 +21,7 @@ from mantis.generation.generation_batches import batches
 from mantis.generation.generator import Encoded, Generator, PromptEncoder
 from mantis.generation.sample_images import Picture
 from mantis.models.conversation import ImageSize
+from mantis.models.family import Processor
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family
 
@@ -149,7 +150,7 @@ def _picture(rng: np.random.Generator, name: str) -> Picture:
     return Picture(path=name, sha256=name, size=ImageSize(width=96, height=96), load=lambda: data)
 
 
-def _answerer() -> Generator:
+def random_demo_model() -> tuple[Any, Processor]:
     """Build the demo's model with random weights, scaled up so that its answers depend on the images."""
     settings = ModelSettings(prompt="compact")
     llava = family(settings.family)
@@ -160,6 +161,11 @@ def _answerer() -> Generator:
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(3)
+    return model, processor
+
+
+def _answerer() -> Generator:
+    model, processor = random_demo_model()
     model.set_attn_implementation("sdpa")
-    encoder = PromptEncoder(family=llava, processor=processor)
+    encoder = PromptEncoder(family=family(processor.settings.family), processor=processor)
     return Generator(model=model.eval(), encoder=encoder, decoding=Decoding(max_new_tokens=NEW_TOKENS))

@@ -17,13 +17,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.evaluation import ASKED, COLOURS, short_questions
+from benchmarks.evaluation import random_demo_model, short_questions
 from benchmarks.rows import Row
-from mantis.config.model_settings import ModelSettings
 from mantis.generation.chat_messages import data_uri, openai_request
 from mantis.generation.decoding import Decoding
-from mantis.models.processing.tokenizer_training import train_tokenizer
-from mantis.models.registry import family
 
 logger = logging.getLogger(__name__)
 
@@ -102,16 +99,8 @@ def _answer(url: str, body: bytes) -> str:
 
 @contextmanager
 def _model() -> Iterator[Path]:
-    """The demo's model with random weights, scaled up so that its answers depend on the images."""
-    settings = ModelSettings(prompt="compact")
-    llava = family(settings.family)
-    tokenizer = train_tokenizer([*ASKED, *COLOURS] * 3, vocabulary=400, special_tokens=llava.special_tokens())
-    processor = llava.processor(tokenizer, settings)
-    model: Any = llava.build(processor, seed=1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(3)
+    """The demo's model with random weights, in a folder."""
+    model, processor = random_demo_model()
     with tempfile.TemporaryDirectory(prefix="mantis-serving-") as name:
         model.save_pretrained(name)
         processor.save(Path(name))

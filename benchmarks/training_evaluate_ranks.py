@@ -11,9 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.training_lengths import CLIP, IDEFICS2, Style
-from benchmarks.training_step_ranks import BATCH, KIND, REPEATS, SETUPS, TRAINING, Case, Setup, make_case, timed
+from benchmarks.training_step_ranks import (
+    BATCH,
+    KIND,
+    REPEATS,
+    SETUPS,
+    TRAINING,
+    Case,
+    Setup,
+    make_case,
+    plan_of,
+    timed,
+)
 from components.training.batching.collate import Prepared, collate, to_device
-from components.training.batching.sample_plan import Budgets, Lengths, SamplePlan
 from components.training.engine.deepspeed_engine import (
     DistributedContext,
     Engine,
@@ -91,15 +101,7 @@ def measure(style: Style, ranks: DistributedContext, repeats: int) -> dict[str, 
 
 def evaluator_of(case: Case, engine: Engine, ranks: DistributedContext, setup: Setup) -> HeldOutEvaluator:
     """The evaluator of the step's samples, which has the micro-steps of the step."""
-    plan = SamplePlan(
-        Lengths(tokens=case.epoch.tokens, patches=case.epoch.patches),
-        seed=0,
-        batch_size=setup.batch,
-        epochs=1,
-        max_steps=None,
-        budgets=Budgets(tokens=setup.budget, patches=2**20),
-        cost=case.flops.cost_model(),
-    )
+    plan = plan_of(case.epoch, setup, case.flops)
     no_pixels = KIND.processor(case.tokenizer, setup.model).preprocess([])
     ready: Any = ReadySamples(samples=case.samples, no_pixels=no_pixels)
     return HeldOutEvaluator(engine=engine, family=KIND, ranks=ranks, preparer=ready, plan=plan, threads=1)

@@ -105,15 +105,7 @@ def make_case(style: Style, setup: Setup, ranks: DistributedContext) -> Case:
     epoch = scaled(draw_epoch(style, samples=setup.batch), setup)
     samples = prepared(epoch, processor)
     flops = flops_of(model, KIND, setup.training)
-    plan = SamplePlan(
-        Lengths(tokens=epoch.tokens, patches=epoch.patches),
-        seed=0,
-        batch_size=setup.batch,
-        epochs=1,
-        max_steps=None,
-        budgets=Budgets(tokens=setup.budget, patches=2**20),
-        cost=flops.cost_model(),
-    ).step(0, world_size=ranks.world_size)
+    plan = plan_of(epoch, setup, flops).step(0, world_size=ranks.world_size)
     none = processor.preprocess([])
     order = plan.samples[ranks.rank :: ranks.world_size]
     return Case(
@@ -125,6 +117,19 @@ def make_case(style: Style, setup: Setup, ranks: DistributedContext) -> Case:
         plan=plan,
         single=[collate([samples[at]], no_pixels=none) for at in order],
         packed=[collate([samples[at] for at in part], no_pixels=none) for part in plan.ranks[ranks.rank]],
+    )
+
+
+def plan_of(epoch: Epoch, setup: Setup, flops: Flops) -> SamplePlan:
+    """Plan one step of all samples."""
+    return SamplePlan(
+        Lengths(tokens=epoch.tokens, patches=epoch.patches),
+        seed=0,
+        batch_size=setup.batch,
+        epochs=1,
+        max_steps=None,
+        budgets=Budgets(tokens=setup.budget, patches=2**20),
+        cost=flops.cost_model(),
     )
 
 
