@@ -64,7 +64,7 @@ def measure(width: int, layers: int, repeats: int) -> dict[str, Any]:
 
     from benchmarks.training_lengths import IDEFICS2
     from benchmarks.training_step_ranks import KIND, Setup, make_case, timed, train
-    from components.training.engine.deepspeed_engine import build_engine, join_ranks, leave_ranks
+    from components.training.engine.deepspeed_engine import build_engine, join_ranks
     from components.training.monitoring.step_metrics import peak_memory
     from components.training.sizing.flops import peak_flops
     from mantis.config.model_settings import FromScratch, ImageSettings, ModelSettings
@@ -89,7 +89,7 @@ def measure(width: int, layers: int, repeats: int) -> dict[str, Any]:
     step, epoch = statistics.median(seconds[2:]), case.epoch
     needed = case.flops(tokens=epoch.tokens, targets=epoch.targets, patches=epoch.patches, images=epoch.images).sum()
     peak = peak_flops(ranks.device, engine.dtype)
-    figures = {
+    return {
         "mfu": float(needed / step / peak) if peak else float("nan"),
         "parameters": engine.parameters,
         "layers": layers,
@@ -98,10 +98,11 @@ def measure(width: int, layers: int, repeats: int) -> dict[str, Any]:
         "peak_gb": peak_memory(ranks.device) / 1e9,
         "device": torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "cpu",
     }
-    leave_ranks()
-    return figures
 
 
 if __name__ == "__main__":
+    from components.training.engine.deepspeed_engine import leave_ranks
+
     configure()
     Path(sys.argv[1]).write_text(json.dumps(measure(4096, int(sys.argv[2]), int(sys.argv[3]))))
+    leave_ranks()

@@ -1,12 +1,14 @@
 """DeepSpeed: processes, and the engine with the model inside it."""
 
+import atexit
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 # DeepSpeed picks its accelerator at import. Without this, it looks for a GPU toolchain on a machine without GPUs.
 import torch
@@ -101,9 +103,17 @@ def join_ranks(*, hang_seconds: float = 0.0) -> DistributedContext:
     )
 
 
-def leave_ranks() -> None:
-    """Leave the process group."""
+def leave_ranks() -> NoReturn:
+    """Leave the process group, run the exit handlers, and end this process with code 0.
+
+    The interpreter is not finalized, because DeepSpeed keeps gloo's threads alive until then. Such a thread may hold a
+    tensor of the last collective. If it frees the tensor that late, the process aborts (pytorch#179291).
+    """
     torch.distributed.destroy_process_group()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 @dataclass(frozen=True, kw_only=True)
