@@ -143,12 +143,14 @@ def _source(origin: ObjectStore, file: File) -> ByteSource:
 def _check_family(text: bytes, family: str, layout: ReleasedLayout, source: str) -> None:
     try:
         config: Any = json.loads(text)
-        said = (config.get("model_type"), config.get("vision_config", {}).get("model_type"))
+        fits = layout.names(config)
+        parts = {part: config.get(part, {}).get("model_type") for part in ("vision_config", "text_config")}
     except (ValueError, AttributeError):
         raise InputError(f"{source}/config.json is not a model's configuration.", remedy="Copy it again.") from None
-    if said[0] != layout.model_type or layout.vision_model_type not in (None, said[1]):
+    if not fits:
         raise InputError(
-            f"{source}/config.json has model_type {said[0]} and vision {said[1]}, but {family} is {layout}.",
+            f"{source}/config.json has model_type {config.get('model_type')}, vision {parts['vision_config']} and text "
+            f"{parts['text_config']}, but {family} is {layout}.",
             remedy="Set --family to the family of this model.",
         )
 

@@ -123,7 +123,7 @@ def assemble(run: Run, datasets: Sequence[Manifest]) -> Manifest:
     by_subset = dict(sorted((subset_of(dataset.key), dataset) for dataset in datasets))
     config: dict[str, Any] = {
         "model": model_identity(run.store, recipe.model, ("base",)),  # its tokenizer counts the tokens
-        "prompt": load_chat_template(recipe.model.prompt).model_dump(),
+        "prompt": load_chat_template(recipe.model.prompt).identity(),
         "data": recipe.data.identity("context_length", "holdout", "learn", "sampling"),
         "subsets": [_share(recipe, subset) for subset in by_subset],
         **({"held_out_index": HELD_OUT_REVISION} if recipe.data.holds_out else {}),

@@ -6,11 +6,11 @@ all families stays fast.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mantis.config.model_settings import ImageSettings
 from mantis.config.training_settings import Part
@@ -26,9 +26,24 @@ class ReleasedLayout:
 
     model_type: str  # of the whole model
     vision_model_type: str | None = None  # of its vision_config, where several families share `model_type`
+    text_model_type: str | None = None  # of its text_config, likewise
 
     def __str__(self) -> str:
-        return f"model_type {self.model_type}" + (f" with a {self.vision_model_type}" if self.vision_model_type else "")
+        parts = [part for part in (self.vision_model_type, self.text_model_type) if part]
+        return f"model_type {self.model_type}" + (f" with a {' and a '.join(parts)}" if parts else "")
+
+    def names(self, config: Mapping[str, Any]) -> bool:
+        """Whether this is the layout of a model with the configuration `config`."""
+        wanted = ((config, self.model_type), (_part(config, "vision"), self.vision_model_type))
+        return all(
+            model_type in (None, part.get("model_type"))
+            for part, model_type in (*wanted, (_part(config, "text"), self.text_model_type))
+        )
+
+
+def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = config.get(f"{name}_config", {})
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,14 +35,15 @@ PUBLISHED = {
     ),
 }
 UNQUANTIZED = {"llava-clip": ["model.vision_tower", "lm_head"], "idefics2": ["lm_head"]}
+OF_OTHERS = AdapterSettings(rank=4, alpha=8, quantized=("text",))  # families that the paper does not have
 
 
 def train(
     model_settings: ModelSettings, settings: TrainingSettings, reader: MixtureReader, ranks: DistributedContext
 ) -> list[Figures]:
     kind = family(model_settings.family)
-    parts = ("text",) if kind.name == "llava-clip" else ("projector", "text")
-    adapter = PUBLISHED[kind.name]
+    parts = ("projector", "text") if kind.name == "idefics2" else ("text",)
+    adapter = PUBLISHED.get(kind.name, OF_OTHERS)
     settings = settings.model_copy(
         update={"global_batch_size": BATCH, "zero_stage": 2, "train": parts, "adapter": adapter}
     )
@@ -71,16 +72,23 @@ def peft_alone(model: Any, kind: Family, adapter: AdapterSettings) -> Any:
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.float32,
-            llm_int8_skip_modules=UNQUANTIZED[kind.name],
+            llm_int8_skip_modules=UNQUANTIZED.get(kind.name) or ["lm_head", *_linear(model, kind, text=False)],
         )
         loaded = AutoModelForImageTextToText.from_pretrained(
             folder, quantization_config=config, device_map="cpu", dtype=torch.float32
         )
         torch.distributed.barrier()
     kind.for_packing(loaded)
-    lora = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, use_dora=True, target_modules=TARGETS[kind.name])
+    targets = TARGETS.get(kind.name) or _linear(model, kind, text=True)
+    lora = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, use_dora=True, target_modules=targets)
     wrapped: Any = get_peft_model(loaded, lora)
     return wrapped.base_model.model.train()
+
+
+def _linear(model: Any, kind: Family, *, text: bool) -> list[str]:
+    """The linear layers of the text model, or all others; never the head."""
+    names = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    return [name for name in names if name != "lm_head" and (kind.parameter_group(name) == "text") == text]
 
 
 if __name__ == "__main__":

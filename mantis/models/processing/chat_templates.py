@@ -26,6 +26,7 @@ class ChatTemplate(BaseModel):
     start: str
     system_text: str
     user: str
+    assistant_header: str = ""
     assistant_start: str
     end: str
     after: str = ""
@@ -36,6 +37,10 @@ class ChatTemplate(BaseModel):
     stop: str | None = None
     separated: bool = True
 
+    def identity(self) -> dict[str, Any]:
+        """What a mixture's identity holds of it: all fields, but the newer `assistant_header` only where it is set."""
+        return self.model_dump(exclude=None if self.assistant_header else {"assistant_header"})
+
     @property
     def takes_system(self) -> bool:
         """Whether a conversation's own system text has a place."""
@@ -44,6 +49,11 @@ class ChatTemplate(BaseModel):
     def opening(self, system: str = "") -> str:
         """The text before the first turn. `system` stands in the place of `system_text`, where there is one."""
         return self.start.replace(SYSTEM_TEXT, system or self.system_text)
+
+    @property
+    def prompt_tail(self) -> str:
+        """What stands behind the last question of a prompt."""
+        return self.assistant_header + self.assistant_start if self.prompt_end is None else self.prompt_end
 
     @property
     def user_end(self) -> str:
@@ -122,6 +132,7 @@ def _render(conversation: Conversation, style: ChatTemplate, mark: str, *, capti
             pieces.append(TextSpan(text=style.user.replace("{content}", content), answer=captions, target=captions))
         else:
             text = style.assistant_start + content + style.end
+            pieces.append(TextSpan(text=style.assistant_header, answer=False, target=False))
             pieces.append(TextSpan(text=text, answer=True, target=turn.learned))
             pieces.append(TextSpan(text=style.after, answer=False, target=False))
     return _joined(pieces)
@@ -129,9 +140,8 @@ def _render(conversation: Conversation, style: ChatTemplate, mark: str, *, capti
 
 def render_prompt(conversation: Conversation, style: ChatTemplate, *, mark: str = IMAGE_MARK) -> list[TextSpan]:
     """As `render`, up to where the assistant's next answer begins."""
-    start = style.assistant_start if style.prompt_end is None else style.prompt_end
     pieces = _render(conversation, style, mark, captions=False)
-    return _joined([*pieces, TextSpan(text=start, answer=False, target=False)])
+    return _joined([*pieces, TextSpan(text=style.prompt_tail, answer=False, target=False)])
 
 
 def _marks(content: str) -> str:
@@ -174,7 +184,7 @@ def jinja_template(style: ChatTemplate) -> str:
     """
     before, *after = (style.first + style.start).split(SYSTEM_TEXT)
     opening = "".join(f" ~ system.text ~ {json.dumps(text)}" for text in after)
-    answer = style.assistant_start if style.prompt_end is None else style.prompt_end
+    answer_start = style.assistant_header + style.assistant_start
     user_start, user_end = style.user.split("{content}")
     return (
         "{%- set count = namespace(images=0) -%}"
@@ -183,7 +193,7 @@ def jinja_template(style: ChatTemplate) -> str:
         f"{{{{- {json.dumps(before)}{opening} -}}}}"
         "{%- for message in messages -%}"
         "{%- if message.role in ['user', 'assistant'] -%}"
-        f"{{{{- {json.dumps(user_start)} if message.role == 'user' else {json.dumps(style.assistant_start)} -}}}}"
+        f"{{{{- {json.dumps(user_start)} if message.role == 'user' else {json.dumps(answer_start)} -}}}}"
         f"{_jinja_content(style)}"
         f"{{{{- {json.dumps(user_end)} if message.role == 'user' else {json.dumps(style.end + style.after)} -}}}}"
         "{%- elif not (loop.first and message.role in ['system', 'developer']) -%}"
@@ -191,7 +201,7 @@ def jinja_template(style: ChatTemplate) -> str:
         " ~ '. Allowed: user and assistant, and one system message before them.') -}}"
         "{%- endif -%}"
         "{%- endfor -%}"
-        f"{{%- if add_generation_prompt -%}}{{{{- {json.dumps(answer)} -}}}}{{%- endif -%}}"
+        f"{{%- if add_generation_prompt -%}}{{{{- {json.dumps(style.prompt_tail)} -}}}}{{%- endif -%}}"
     )
 
 

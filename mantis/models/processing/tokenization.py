@@ -116,11 +116,13 @@ def _cut(
     """
     separators = {True: style.end, False: style.user_end}  # by whether a piece is an answer
     tokens = {answer: token_id(tokenizer, separator) for answer, separator in separators.items()}
+    header = tokenizer.backend_tokenizer.encode(style.assistant_header, add_special_tokens=False).ids
     start = 0
     for piece in pieces:
         separator, token, end = separators[piece.answer], tokens[piece.answer], start
-        if piece.text.endswith(separator):
-            for _ in range(piece.text.count(separator)):
+        text = piece.text if piece.answer else piece.text.removesuffix(style.assistant_header)
+        if text.endswith(separator):
+            for _ in range(text.count(separator)):
                 try:
                     end = ids.index(token, end) + 1
                 except ValueError:
@@ -128,10 +130,20 @@ def _cut(
                         f"The tokenizer splits {separator!r}, which it knows as a token.",
                         remedy="Add it to the tokenizer's added tokens; `mantis model verify` shows what differs.",
                     ) from None
+            if len(text) < len(piece.text):
+                end += _length_of_header(ids[end : end + len(header)], header)
         else:
             end = len(ids)
         yield ids[start:end]
         start = end
+
+
+def _length_of_header(ids: list[int], header: list[int]) -> int:
+    """How many of `ids` are the header's. A token of header and answer in one, such as two newlines, is the answer's.
+
+    So does transformers: it learns from the token that holds the first character.
+    """
+    return next((at for at, pair in enumerate(zip(ids, header, strict=False)) if pair[0] != pair[1]), len(ids))
 
 
 def _put_together(

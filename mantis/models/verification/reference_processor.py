@@ -41,6 +41,7 @@ class OfficialRules:
     assistant: str
     user_separator: str
     assistant_separator: str
+    header: str = ""  # before `assistant`, and never learned
     after: str = ""  # behind the assistant's separator, part of nobody's turn
     image: str = IMAGE_MARK
     system: bool = False
@@ -146,18 +147,23 @@ def text_of(conversation: Conversation, rules: OfficialRules) -> str:
         if turn.role == "user":
             text += rules.user + content + rules.user_separator
         else:
-            text += rules.assistant + content + rules.assistant_separator + rules.after
+            text += rules.header + rules.assistant + content + rules.assistant_separator + rules.after
     return text
 
 
 def _labels(
     ids: Sequence[int], rules: OfficialRules, tokenizer: PreTrainedTokenizerFast, positions: set[int]
 ) -> list[int]:
-    """What follows each user's separator, through the assistant's; never an image's positions."""
+    """What follows each user's separator and the header, through the assistant's; never an image's positions."""
     separators = tokenizer.convert_tokens_to_ids([rules.user_separator, rules.assistant_separator])
+    header = tokenizer.encode(rules.header, add_special_tokens=False) if rules.header else []
+    left: list[int] = []  # of the header
     labels, learning, waiting = [], False, rules.system
     for token in ids:
-        labels.append(token if learning and token not in positions else IGNORE)
+        in_header = left[:1] == [token]
+        left = left[1:] if in_header else []
+        labels.append(token if learning and not in_header and token not in positions else IGNORE)
         if token in separators:
             learning, waiting = not learning and not waiting, False
+            left = header if learning else []
     return labels

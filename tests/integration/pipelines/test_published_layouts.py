@@ -30,7 +30,7 @@ SMALL = {
     "evaluation.samples_per_skill": "2",
     "evaluation.controls": "[]",
 }
-# family -> the tokens of the data that its published base has no row for
+# family -> the tokens of the data that its published base has no row for; other families have all
 LACKING = {
     "flamingo": ["<|endofchunk|>"],
     "fuyu": ["|IMAGE|", "|ENDOFIMAGE|"],
@@ -106,7 +106,7 @@ def test_a_run_from_a_published_layout_trains_the_new_rows(name: str, tmp_path: 
     before, after = rows_of(begun), rows_of(loaded(done))
     assert all(len(old) == len(trained) for old, trained in zip(before, after, strict=True))
     lacking = [reader.tokenizer().convert_ids_to_tokens(token) for token in new]
-    assert lacking == LACKING[name]
+    assert lacking == LACKING.get(name, [])
     for old, trained in zip(before, after, strict=True):
         learned = [token for token in new if token != image]  # its embedding gives way to the image's features
         assert all((old[token] != trained[token]).any() for token in learned)

@@ -1,4 +1,4 @@
-"""LLaVA over CLIP or SigLIP."""
+"""LLaVA: CLIP or SigLIP with LLaMA-3, SigLIP with Qwen2."""
 
 from __future__ import annotations
 
@@ -28,10 +28,23 @@ def _siglip() -> Family:
     return Llava(name="llava-siglip", tower=SIGLIP)
 
 
+def _qwen2() -> Family:
+    from mantis.models.families.llava.model import Llava
+    from mantis.models.families.llava.processing import QWEN2, SIGLIP
+
+    return Llava(name="llava-qwen2", tower=SIGLIP, language=QWEN2)
+
+
 def _reference() -> FamilyReference:
     from mantis.models.families.llava.reference import REFERENCE
 
     return REFERENCE
+
+
+def _qwen2_reference() -> FamilyReference:
+    from mantis.models.families.llava.reference import QWEN2_REFERENCE
+
+    return QWEN2_REFERENCE
 
 
 LLAVA_CLIP = FamilySpec(
@@ -40,7 +53,7 @@ LLAVA_CLIP = FamilySpec(
     load=_clip,
     reference=_reference,
     small_image=SMALL_IMAGE,
-    released=ReleasedLayout(model_type="llava", vision_model_type="clip_vision_model"),
+    released=ReleasedLayout(model_type="llava", vision_model_type="clip_vision_model", text_model_type="llama"),
 )
 LLAVA_SIGLIP = FamilySpec(
     name="llava-siglip",
@@ -48,5 +61,13 @@ LLAVA_SIGLIP = FamilySpec(
     load=_siglip,
     reference=_reference,
     small_image=SMALL_IMAGE,
-    released=ReleasedLayout(model_type="llava", vision_model_type="siglip_vision_model"),
+    released=ReleasedLayout(model_type="llava", vision_model_type="siglip_vision_model", text_model_type="llama"),
+)
+LLAVA_QWEN2 = FamilySpec(
+    name="llava-qwen2",
+    package=__name__,
+    load=_qwen2,
+    reference=_qwen2_reference,
+    small_image=SMALL_IMAGE,
+    released=ReleasedLayout(model_type="llava", vision_model_type="siglip_vision_model", text_model_type="qwen2"),
 )

@@ -1,4 +1,4 @@
-"""LLaVA from parts: a vision tower, a LLaMA, and a projector that is new or comes from stage 1."""
+"""LLaVA from parts: a vision tower, a language model, and a projector that is new or comes from stage 1."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,6 @@ from safetensors import safe_open
 from torch import nn
 from transformers import (
     AutoConfig,
-    LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
     PreTrainedModel,
@@ -32,25 +31,25 @@ PROJECTOR = "multi_modal_projector."
 
 def compose(
     tower: tuple[type[PreTrainedModel], Path],
-    text: Path,
+    text: tuple[type[PreTrainedModel], Path],
     config: dict[str, Any],
     *,
     tokens: int,
     seed: int,
 ) -> LlavaForConditionalGeneration:
-    """A LLaVA of a vision tower (its class and folder), the LLaMA in `text`, and a new projector drawn by `seed`.
+    """A LLaVA of a vision tower and a language model (class and folder), and a new projector drawn by `seed`.
 
     `config` is what LlavaConfig needs beside the two. The vocabulary grows to `tokens`. Projector and added embeddings
-    are normal with LLaMA's initializer_range and zero bias, as the official stage 1 draws them: its transformers
-    had no mean resizing (train_mllava.py, do_pretrain).
+    are normal with the language model's initializer_range and zero bias. So the official stage 1 draws them: its
+    transformers had no mean resizing (train_mllava.py, do_pretrain).
 
     Raises:
         InputError: a tensor is missing or of another shape.
-        ConfigError: the tokenizer has fewer tokens than the LLaMA's embedding.
+        ConfigError: the tokenizer has fewer tokens than the language model's embedding.
     """
     kind, folder = tower
     vision = loading.load_whole(kind, folder, ignored=NOT_THE_TOWER, config=_vision_config(folder))
-    language = loading.load_whole(LlamaForCausalLM, text)
+    language = loading.load_whole(*text)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         loading.grow(language, tokens)

@@ -1,4 +1,7 @@
-"""The LLaVA-style family: a CLIP or SigLIP tower, a 2-layer GELU MLP, a LLaMA. Mantis-CLIP and Mantis-SigLIP."""
+"""The LLaVA-style families: a CLIP or SigLIP tower, a 2-layer GELU MLP, a language model.
+
+Mantis-CLIP and Mantis-SigLIP have a LLaMA, LLaVA-Interleave has a Qwen2.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
-    LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
     PreTrainedModel,
@@ -19,7 +21,14 @@ from mantis.config.training_settings import Part
 from mantis.models import attention
 from mantis.models.conversation import IMAGE_MARK
 from mantis.models.families.llava.composition import compose, load_projector
-from mantis.models.families.llava.processing import ANY_SIZE, LlavaProcessor, Tower, feature_select
+from mantis.models.families.llava.processing import (
+    ANY_SIZE,
+    LLAMA3,
+    Language,
+    LlavaProcessor,
+    Tower,
+    feature_select,
+)
 from mantis.models.family import Processor
 from mantis.models.flop_groups import TOWER_GROUPS, FlopGroup
 from mantis.models.image_places import find_places_unchecked
@@ -27,15 +36,6 @@ from mantis.models.packed_batch import PackedBatch, Pixels, row_of
 from mantis.models.processing.tokenization import token_id
 from mantis.models.weights import loading
 
-# Of LLaMA-3's vocabulary; `<Image>` and `</Image>` of the prompt are plain text there.
-LLAMA3_TOKENS = [
-    "<|begin_of_text|>",
-    "<|end_of_text|>",
-    "<|start_header_id|>",
-    "<|end_header_id|>",
-    "<|eot_id|>",
-]
-MAX_POSITIONS = 8192
 PARTS: dict[str, Part] = {"vision_tower": "vision", "multi_modal_projector": "projector"}
 
 
@@ -45,10 +45,14 @@ class Llava:
 
     name: str
     tower: Tower
-    template: str = "llama3"
+    language: Language = LLAMA3
+
+    @property
+    def template(self) -> str:
+        return self.language.template
 
     def special_tokens(self) -> list[str]:
-        return [*LLAMA3_TOKENS, IMAGE_MARK]
+        return [*self.language.special_tokens, IMAGE_MARK]
 
     def processor(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> LlavaProcessor:
         return LlavaProcessor(tokenizer, settings, self.tower)
@@ -84,7 +88,8 @@ class Llava:
                 "vision_feature_select_strategy": feature_select(self.tower, processor.settings),
             }
             tower = (self.tower.model, loading.model_folder(settings.vision))
-            model = compose(tower, folder, config, tokens=len(processor.tokenizer), seed=seed)
+            language = (self.language.model, folder)
+            model = compose(tower, language, config, tokens=len(processor.tokenizer), seed=seed)
         else:
             model = loading.load_whole(LlavaForConditionalGeneration, folder)
             loading.add_missing_rows(model, processor, seed=seed)
@@ -97,6 +102,7 @@ class Llava:
             processor.settings,
             {
                 "vision_config.model_type": (vision.model_type, self.tower.config.model_type),
+                "text_config.model_type": (config.text_config.model_type, self.language.config.model_type),
                 "vision_config.image_size": (vision.image_size, image.size),
                 "vision_config.patch_size": (vision.patch_size, image.patch_size),
                 "vision_feature_layer": (config.vision_feature_layer, image.feature_layer),
@@ -119,13 +125,14 @@ class Llava:
             num_attention_heads=shape.vision_heads,
             **self.tower.extra,
         )
-        text = LlamaConfig(
+        text = self.language.config(
             vocab_size=len(processor.tokenizer),
             hidden_size=shape.text_width,
             intermediate_size=round(shape.text_mlp_ratio * shape.text_width),
             num_hidden_layers=shape.text_layers,
             num_attention_heads=shape.text_heads,
-            max_position_embeddings=MAX_POSITIONS,
+            num_key_value_heads=shape.text_heads,
+            max_position_embeddings=self.language.max_positions,
             # LLaMA's 0.02 is the inverse root of a width of 2,500; for narrow models it makes every signal faint.
             initializer_range=shape.text_width**-0.5,
             pad_token_id=processor.tokenizer.pad_token_id,

@@ -12,9 +12,13 @@ from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
     CLIPVisionModel,
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     SiglipImageProcessor,
     SiglipVisionConfig,
     SiglipVisionModel,
@@ -64,6 +68,40 @@ SIGLIP = Tower(
     normalization=Normalization(mean=tuple(IMAGENET_STANDARD_MEAN), std=tuple(IMAGENET_STANDARD_STD)),
     processor=lambda size: SiglipImageProcessor(size={"height": size, "width": size}),
     class_positions=0,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Language:
+    """What differs between the language models."""
+
+    config: type[PreTrainedConfig]
+    model: type[PreTrainedModel]
+    special_tokens: tuple[str, ...]  # beside the image's
+    template: str  # that the published models were trained with
+    max_positions: int
+
+
+# `<Image>` and `</Image>` of the prompt are plain text in LLaMA-3's vocabulary.
+LLAMA3 = Language(
+    config=LlamaConfig,
+    model=LlamaForCausalLM,
+    special_tokens=(
+        "<|begin_of_text|>",
+        "<|end_of_text|>",
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+        "<|eot_id|>",
+    ),
+    template="llama3",
+    max_positions=8192,
+)
+QWEN2 = Language(
+    config=Qwen2Config,
+    model=Qwen2ForCausalLM,
+    special_tokens=("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+    template="llava-qwen2",
+    max_positions=32_768,
 )
 
 

@@ -1,4 +1,4 @@
-"""LLaVA by LlavaProcessor and the official Mantis rules for LLaMA-3."""
+"""LLaVA by LlavaProcessor, with the official Mantis rules for LLaMA-3 or the chat template of Qwen1.5."""
 
 from typing import Any
 
@@ -20,6 +20,18 @@ RULES = OfficialRules(
     image="(image {i}: <Image><image></Image>)",
     system=True,
 )
+# conv_templates["qwen_1_5"] of LLaVA-VL/LLaVA-NeXT, and chat_template in tokenizer_config.json of Qwen1.5-7B-Chat.
+QWEN2_RULES = OfficialRules(
+    first="",
+    opening="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n",
+    user="<|im_start|>user\n",
+    header="\n<|im_start|>assistant\n",
+    assistant="",
+    user_separator="<|im_end|>",
+    assistant_separator="<|im_end|>",
+    after="\n",
+    system=True,
+)
 
 
 def read(processor: Any, text: str, images: list[Image.Image], _: ModelSettings) -> tuple[list[int], Tensor]:
@@ -30,3 +42,4 @@ def read(processor: Any, text: str, images: list[Image.Image], _: ModelSettings)
 
 
 REFERENCE = FamilyReference(rules=RULES, read=read)
+QWEN2_REFERENCE = FamilyReference(rules=QWEN2_RULES, read=read)

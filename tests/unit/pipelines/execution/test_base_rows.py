@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from mantis.config.model_settings import ModelSettings
 from mantis.errors import ConfigError, InputError
-from mantis.models.registry import family_names
 from mantis.store.local import LocalStore
 from mantis.store.opening import open_store
 from pipelines.execution.base_rows import BaseRows, check_base_rows, rows_of
@@ -36,7 +35,7 @@ Layout = Callable[[str], ModelSettings]
 def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
     """The changes of a recipe for each family's published layout."""
     folder = tmp_path_factory.mktemp("published")
-    return {name: published_layout(name, folder / name) for name in family_names()}
+    return {name: published_layout(name, folder / name) for name in PUBLISHED}
 
 
 def settings_of(changes: dict[str, str]) -> ModelSettings:

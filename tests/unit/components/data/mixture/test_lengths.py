@@ -16,13 +16,14 @@ from mantis.dataset.mixture_reader import conversation_of
 from mantis.models.conversation import IMAGE_MARK, learned_from
 from mantis.models.family import IGNORE
 from mantis.models.processing.tokenizer_training import train_tokenizer
-from mantis.models.registry import family, family_names
+from mantis.models.registry import family
+from tests.helpers.tested_families import paper_first
 
 TEXTS = ["What colour is the square in image 1? Red, blue, green, 17 of them.\n", "system user assistant\n\n"] * 4
 TEXT = st.text(alphabet=st.sampled_from("ab 1\n?é<>|"), max_size=12)
 
 
-@pytest.fixture(scope="module", params=family_names())
+@pytest.fixture(scope="module", params=paper_first())
 def counter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Counter:
     folder = str(tmp_path_factory.mktemp(request.param))
     specials = family(request.param).special_tokens()
@@ -98,7 +99,7 @@ def test_processes_count_as_this_one_does(counter: Counter, test_data: Path) -> 
     assert counted == counter.count(batch)
 
 
-@pytest.mark.parametrize("name", family_names())
+@pytest.mark.parametrize("name", paper_first())
 def test_two_thousand_lengths_are_those_of_training(name: str, tmp_path: Path) -> None:
     """Images of any size, the family's own prompt: what preparation counts is what training packs."""
     kind, rng = family(name), random.Random(0)
@@ -138,7 +139,7 @@ def answers_of(labels: list[int]) -> list[list[int]]:
     return [stretch for stretch in found if stretch]
 
 
-@pytest.mark.parametrize("name", family_names())
+@pytest.mark.parametrize("name", paper_first())
 @pytest.mark.parametrize("learn", ["all", "last"])
 def test_flags_and_learn_take_whole_answers_out_of_the_mask_and_change_no_token(
     name: str, learn: Learn, tmp_path: Path
@@ -172,7 +173,7 @@ def test_flags_and_learn_take_whole_answers_out_of_the_mask_and_change_no_token(
             assert length.targets == sum(map(len, expected))
 
 
-@pytest.mark.parametrize("name", family_names())
+@pytest.mark.parametrize("name", paper_first())
 def test_a_text_with_the_image_token_is_refused_alone(name: str, tmp_path: Path) -> None:
     kind = family(name)
     tokenizer = train_tokenizer(TEXTS, vocabulary=400, special_tokens=kind.special_tokens())

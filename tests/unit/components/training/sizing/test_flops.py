@@ -14,9 +14,10 @@ from mantis.artifacts.manifest import Manifest
 from mantis.config.training_settings import TrainingSettings
 from mantis.dataset.mixture_reader import MixtureReader
 from mantis.models.flop_groups import TOWER_GROUPS
-from mantis.models.registry import family, family_names
+from mantis.models.registry import family
 from mantis.runs.step_runner import Run
 from tests.fixtures.training import MakeRun
+from tests.helpers.tested_families import paper_first
 
 
 def check(run: Run, mixture: Manifest, settings: TrainingSettings) -> None:
@@ -42,7 +43,7 @@ def test_the_count_is_what_torch_counts(make_run: MakeRun, train: tuple[Any, ...
     check(*make_run("flops"), TrainingSettings(train=train))
 
 
-@pytest.mark.parametrize("name", family_names())
+@pytest.mark.parametrize("name", paper_first())
 def test_the_groups_of_a_family_are_what_torch_counts(make_run: MakeRun, name: Any) -> None:
     run, mixture = make_run(f"flops-small-{name}", {"model.family": name})
     check(run, mixture, TrainingSettings(train=("vision", "projector", "text")))

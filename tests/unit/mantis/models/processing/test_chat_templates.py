@@ -9,9 +9,11 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from mantis.errors import ConfigError, InputError
 from mantis.models.conversation import Conversation, ImageSize, Turn
+from mantis.models.processing import chat_templates
 from mantis.models.processing.chat_templates import jinja_template, load_chat_template, render, render_prompt
 from tests.helpers.content_parts import as_parts
 
+TEMPLATES = sorted(chat_templates._templates())
 SIZE = ImageSize(width=8, height=8)
 TALK = Conversation(
     id="talk",
@@ -65,11 +67,10 @@ def test_marks_and_images_must_agree() -> None:
 
 
 def test_unknown_profile_names_those_that_exist() -> None:
-    with pytest.raises(ConfigError, match=r"vicuna.*compact, flamingo, fuyu, idefics2, llama3, plain"):
+    with pytest.raises(ConfigError, match=rf"vicuna.*{', '.join(TEMPLATES)}"):
         load_chat_template("vicuna")
 
 
-TEMPLATES = ("compact", "flamingo", "fuyu", "idefics2", "llama3", "plain")
 TEXTS = st.lists(
     st.sampled_from(["<image>", "a", " ", "\n", "{i}", "{{ x }}", '"', "'", "\u00e9\U0001f600"]), max_size=6
 )
@@ -111,7 +112,9 @@ def test_a_system_text_stands_where_the_template_has_a_place() -> None:
     assert "system<|end_header_id|>\n\nBe brief.<|eot_id|>" in text["llama3"]
     assert text["fuyu"] == "<s>Be brief.\nUSER: Hi<0x04>ASSISTANT:"
     assert text["idefics2"] == "<s>User:Hi<end_of_utterance>\nAssistant:"
-    assert [name for name in TEMPLATES if "Be brief." in text[name]] == ["fuyu", "llama3"]
+    taken = [name for name in TEMPLATES if "Be brief." in text[name]]
+    assert taken == [name for name in TEMPLATES if load_chat_template(name).takes_system]
+    assert {"fuyu", "llama3"} <= set(taken) <= set(TEMPLATES) - {"compact", "flamingo", "idefics2", "plain"}
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
