@@ -23,7 +23,7 @@ from mantis.errors import ConfigError
 from mantis.hashing import fingerprint
 from mantis.runs.step_runner import Run, StepSpec, failure_recorded, result_refused, run_step
 
-PREPARE_REVISION = 3
+PREPARE_REVISION = 4
 ASSEMBLE_REVISION = 3
 HELD_OUT_REVISION = 1  # of the index of held-out rows, which mixtures without such rows do not have
 CONTAMINATION_REVISION = 1

@@ -79,7 +79,8 @@ class DataSettings(Settings):
     )
     ignore: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         (),
-        description="Keys of rows and turns that may hold anything. A row with another unknown key goes to the ledger.",
+        description="Keys of rows, turns, content parts, images and videos that may hold anything. A row with another "
+        "unknown key goes to the ledger.",
     )
     max_dropped: float = Field(
         0.05,

@@ -7,7 +7,7 @@ from components.data.showing.dataset_view import show_dataset
 from components.data.showing.selection import Selection
 from components.data.showing.shown_reasons import findings_of_mixture, plots_of, reasons_of_mixture
 from components.data.showing.source_view import show_source
-from components.data.sources.find import find_sources, open_file
+from components.data.sources.find import find_sources, open_file, open_remote_file
 from components.data.sources.reading import reading_of
 from components.data.sources.source import RowSource
 from components.training.step import mixture_of
@@ -131,6 +131,8 @@ def _source(recipe: Recipe, asked: ShowRequest) -> RowSource:
     local = _local(asked.what)
     if local is not None and local.is_file():
         return open_file(local, reading)
+    if local is None and (file := open_remote_file(asked.what, reading)):
+        return file
     found = find_sources(asked.what, reading)
     if not asked.subset and len(found) > 1:
         raise ConfigError(

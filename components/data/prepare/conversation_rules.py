@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from components.data.prepare.row_keys import row_weight, turn_learned
+from components.data.prepare.row_keys import require_nested_known, row_weight, turn_learned
 from components.data.sources.rejection import RowRejected, RowRepaired
 from components.data.sources.rows.normal_row import CONTROL, ImageRef, NormalRow, RawTurn
 from mantis.models.conversation import IMAGE_MARK, Turn, learned_answers
@@ -72,6 +72,7 @@ class ConversationRules:
             RowRejected: the row breaks a rule.
         """
         weight = row_weight(row.unused, self._ignore)
+        require_nested_known(row.nested, self._ignore)
         self.require_few(len(row.images))
         texts, controls = _without_controls(row.turns)
         system, said = self._opening(texts)
@@ -102,6 +103,7 @@ class ConversationRules:
         Raises:
             RowRejected: the row breaks a rule, or holds no question.
         """
+        require_nested_known(row.nested, self._ignore)
         self.require_few(len(row.images))
         texts, controls = _without_controls(row.turns)
         system, said = self._opening(texts)

@@ -1,7 +1,7 @@
 """Judges the keys that the form of a row leaves over: used here, harmless, or unknown. known_keys.yaml lists them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from components.data.sources.rejection import RowRejected
+from components.data.sources.rows.normal_row import NestedKeys, is_there
 
 FILE = Path(__file__).with_name("known_keys.yaml")
 SHOWN_KEYS = 5  # in a message
@@ -40,6 +41,12 @@ def known_keys() -> tuple[RowKeys, TurnKeys]:
     """The known keys of rows, and those of turns."""
     raw = yaml.safe_load(FILE.read_text())
     return RowKeys.model_validate(raw["row"]), TurnKeys.model_validate(raw["turn"])
+
+
+@cache
+def nested_notes() -> frozenset[str]:
+    """The harmless keys of content parts, images and videos."""
+    return _Keys.model_validate(yaml.safe_load(FILE.read_text())["nested"]).harmless
 
 
 def row_weight(unused: Mapping[str, Any], ignore: frozenset[str]) -> float:
@@ -81,12 +88,22 @@ def turn_learned(where: str, role: str, unused: Mapping[str, Any], ignore: froze
     return learned
 
 
+def require_nested_known(nested: Iterable[NestedKeys], ignore: frozenset[str]) -> None:
+    """Check the keys that are not read of content parts, images and videos.
+
+    Raises:
+        RowRejected: a key is unknown.
+    """
+    for mapping in nested:
+        _require_known(mapping.where, _there(mapping.unused, ignore), nested_notes())
+
+
 def _there(unused: Mapping[str, Any], ignore: frozenset[str]) -> dict[str, Any]:
     """The keys with a value. A table that unites several sources has null or nothing under the keys of the others."""
-    return {key: value for key, value in unused.items() if key not in ignore and value not in (None, "", [], {})}
+    return {key: value for key, value in unused.items() if key not in ignore and is_there(value)}
 
 
-def _require_known(where: str, there: Mapping[str, Any], known: set[str]) -> None:
+def _require_known(where: str, there: Mapping[str, Any], known: Set[str]) -> None:
     if unknown := [str(key) for key in there if key not in known]:
         named = ", ".join(map(repr, unknown[:SHOWN_KEYS]))
         raise RowRejected("key-unknown", value=f"{where}: {named}", threshold="data.ignore names it")

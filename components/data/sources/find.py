@@ -77,17 +77,38 @@ def open_file(file: Path, reading: Reading = AS_FOUND) -> RowSource:
     if not file.is_file():
         raise ConfigError(f"{file} is no file.", remedy="Name a file with rows, or a folder that holds one subset.")
     store = LocalStore(file.absolute().parent)
-    beside = store.children("")[0]
-    own = [each for each in beside if each.key == file.name]
+    return _file_in(store, file.name, store.children("")[0], reading)
+
+
+def open_remote_file(url: str, reading: Reading = AS_FOUND) -> RowSource | None:
+    """Open the rows of one file in a bucket or on the hub, as `open_file` does; None if `url` names no such file.
+
+    Raises:
+        ConfigError: the file has no known form.
+    """
+    folder, _, name = url.rpartition("/")
+    if not any(name.lower().endswith(suffix) for form in SOURCE_FORMS for suffix in form.suffixes):
+        return None
+    store = _open(folder)
+    try:
+        beside = store.children("")[0]
+    except NotFoundError:
+        return None
+    return _file_in(store, name, beside, reading) if any(each.key == name for each in beside) else None
+
+
+def _file_in(store: ObjectStore, name: str, beside: Sequence[StoredObject], reading: Reading) -> RowSource:
+    """The rows of the file `name`, one of the files `beside` at the top of a store."""
+    own = [each for each in beside if each.key == name]
     form, splits = _splits_in(store, own, reading)
     if not splits:
         raise ConfigError(
-            f"{file} has no known form of rows.",
+            f"{store.uri(name)} has no known form of rows.",
             remedy=f"Write rows in one of these forms: {', '.join(form.name for form in SOURCE_FORMS)}.",
         )
     split = next(iter(splits))
     zips = [each for each in beside if each.key.lower().endswith(".zip")]
-    return _source(store, "", _name(file.stem, split), split, form, own, zips, reading)
+    return _source(store, "", _name(Path(name).stem, split), split, form, own, zips, reading)
 
 
 def _open(url: str) -> ObjectStore:

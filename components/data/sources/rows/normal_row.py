@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
 
+NOTHING: tuple[Any, ...] = (None, "", b"", [], {})
+
 # C0, DEL and C1 without tab and line ends. They move the cursor of a terminal, and no tokenizer was trained on them.
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
@@ -29,6 +31,17 @@ class RawTurn:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class NestedKeys:
+    """The values that no form reads of a content part, an image or a video.
+
+    `where` names the mapping, e.g. `image 2`.
+    """
+
+    where: str
+    unused: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NormalRow:
     """A row of any form. Roles are known and contents are text; their order and number are not checked.
 
@@ -38,6 +51,7 @@ class NormalRow:
         images: the images in order.
         videos: the paths of the videos in order.
         unused: the keys of the row that the form does not read, with values that are not null.
+        nested: the keys that the form does not read of mappings inside the row, turns apart.
     """
 
     form: str
@@ -45,6 +59,7 @@ class NormalRow:
     images: tuple[ImageRef, ...]
     unused: Mapping[str, Any]
     videos: tuple[str, ...] = ()
+    nested: tuple[NestedKeys, ...] = ()
 
 
 def shown(value: Any) -> str:
@@ -53,5 +68,5 @@ def shown(value: Any) -> str:
 
 
 def is_there(value: Any) -> bool:
-    """Whether a key has a value. null, an empty text and an empty list are none, since a union of sources has them."""
-    return value is not None and value != "" and value != []
+    """Whether a key has a value. null and empty values are none, since a union of sources has them."""
+    return value not in NOTHING

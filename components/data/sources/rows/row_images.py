@@ -3,24 +3,26 @@
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlparse
 from urllib.request import url2pathname
 
 from components.data.sources.rejection import RowRejected
-from components.data.sources.rows.normal_row import ImageRef, is_there, shown
+from components.data.sources.rows.normal_row import ImageRef, NestedKeys, is_there, shown
 
 ALLOWED = "a path, a data URI, bytes, or a mapping of bytes and path"
 DOWNLOADED = "a file: download the images and write their paths"
 PATH_KEYS = ("path", "image", "url", "image_url", "file_name")
-BYTES_KEYS = ("bytes", "data")
+BYTES_KEYS = ("bytes", "data", "base64")
 VIDEO_PATH_KEYS = ("path", "video", "url")
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
-def read_images(value: Any, roots: Mapping[str, str]) -> tuple[ImageRef, ...]:
+def read_images(value: Any, roots: Mapping[str, str], nested: list[NestedKeys]) -> tuple[ImageRef, ...]:
     """Read one image or a list of images. A path below one of `roots` becomes relative.
+
+    `nested` gets the keys of mappings that are not read.
 
     Raises:
         RowRejected: an entry is no image, or is the URL of one.
@@ -28,11 +30,11 @@ def read_images(value: Any, roots: Mapping[str, str]) -> tuple[ImageRef, ...]:
     if not is_there(value):
         return ()
     entries = value if isinstance(value, list | tuple) else [value]
-    return tuple(read_image(number, entry, roots) for number, entry in enumerate(entries))
+    return tuple(read_image(number, entry, roots, nested) for number, entry in enumerate(entries))
 
 
-def read_image(number: int, entry: Any, roots: Mapping[str, str]) -> ImageRef:
-    """Read image `number` of a row, from 0.
+def read_image(number: int, entry: Any, roots: Mapping[str, str], nested: list[NestedKeys]) -> ImageRef:
+    """Read image `number` of a row, from 0. `nested` as in `read_images`.
 
     Raises:
         RowRejected: see `read_images`.
@@ -43,12 +45,12 @@ def read_image(number: int, entry: Any, roots: Mapping[str, str]) -> ImageRef:
         return ImageRef(path=_embedded(number), data=entry)
     if not isinstance(entry, dict):
         raise _malformed(number, entry)
-    path = next((entry[key] for key in PATH_KEYS if entry.get(key) is not None), None)
-    data = next((entry[key] for key in BYTES_KEYS if entry.get(key) is not None), None)
+    path, data = (_first(entry, keys) for keys in (PATH_KEYS, BYTES_KEYS))
+    _leave(nested, f"image {number + 1}", entry, (path, data), (PATH_KEYS, BYTES_KEYS))
     if isinstance(data, str):
         data = _decoded(number, entry, data)
     if isinstance(path, dict) and data is None:  # {"image_url": {"url": ...}}
-        return read_image(number, path, roots)
+        return read_image(number, path, roots, nested)
     if data is None:
         if not isinstance(path, str):
             raise _malformed(number, entry)
@@ -58,8 +60,8 @@ def read_image(number: int, entry: Any, roots: Mapping[str, str]) -> ImageRef:
     return ImageRef(path=_utf8(path) if path is not None else _embedded(number), data=data)
 
 
-def read_videos(value: Any, roots: Mapping[str, str]) -> tuple[str, ...]:
-    """Read the path of one video or a list of paths, each as text or in a mapping.
+def read_videos(value: Any, roots: Mapping[str, str], nested: list[NestedKeys]) -> tuple[str, ...]:
+    """Read the path of one video or a list of paths, each as text or in a mapping. `nested` as in `read_images`.
 
     Raises:
         RowRejected: an entry is no path.
@@ -69,11 +71,35 @@ def read_videos(value: Any, roots: Mapping[str, str]) -> tuple[str, ...]:
     paths = []
     for number, entry in enumerate(value if isinstance(value, list | tuple) else [value]):
         named = entry if isinstance(entry, dict) else {"path": entry}
-        path = next((named[key] for key in VIDEO_PATH_KEYS if is_there(named.get(key))), None)
-        if not isinstance(path, str) or not path or path.startswith("data:"):
+        path = _first(named, VIDEO_PATH_KEYS)
+        _leave(nested, f"video {number + 1}", named, (path,), (VIDEO_PATH_KEYS,))
+        if not isinstance(path, str) or path.startswith("data:"):
             raise RowRejected("video-malformed", value=f"video {number + 1}: {shown(entry)}", threshold="a path")
         paths.append(_text(number, path, roots).path)
     return tuple(paths)
+
+
+def _first(entry: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    return next((entry[key] for key in keys if is_there(entry.get(key))), None)
+
+
+def _leave(
+    nested: list[NestedKeys],
+    where: str,
+    entry: Mapping[str, Any],
+    found: Sequence[Any],
+    names: Sequence[Sequence[str]],
+) -> None:
+    """Note the values of a mapping that are not read. `found` holds the value that is read of each list of names.
+
+    A second name of a value counts only if it says otherwise.
+    """
+    read = {key: value for value, keys in zip(found, names, strict=True) for key in keys}
+    unused = {
+        key: value for key, value in entry.items() if is_there(value) and not (key in read and read[key] == value)
+    }
+    if unused:
+        nested.append(NestedKeys(where=where, unused=unused))
 
 
 def _text(number: int, text: str, roots: Mapping[str, str]) -> ImageRef:

@@ -75,12 +75,14 @@ class RowReader:
         used = (*SHARED_KEYS, *form.marks, *form.uses)
         unused = {key: value for key, value in row.items() if key not in used and is_there(value)}
         beside = next((row[key] for key in VIDEO_KEYS if is_there(row.get(key))), None)
+        videos = read_videos(beside, self.roots, reader.nested)
         return NormalRow(
             form=form.name,
             turns=turns,
             images=images,
-            videos=read_videos(beside, self.roots),
+            videos=videos,
             unused=unused | _second_values(row, form),
+            nested=tuple(reader.nested),
         )
 
     def files(self, raw: Any) -> tuple[str, ...]:
@@ -136,7 +138,7 @@ class RowReader:
         beside = next((row[key] for key in IMAGE_KEYS if is_there(row.get(key))), None)
         inline = [image for image in reader.inline if image is not None]
         if not inline:
-            return read_images(beside, self.roots)
+            return read_images(beside, self.roots, reader.nested)
         if beside is not None or len(inline) != len(reader.inline):
             what = "`images` too" if beside is not None else "others without one"
             raise RowRejected(
@@ -144,7 +146,7 @@ class RowReader:
                 value=f"content parts hold {len(inline)} images, and {what}",
                 threshold="every image in its part, or all in `images`",
             )
-        return tuple(read_image(number, image, self.roots) for number, image in enumerate(inline))
+        return tuple(read_image(number, image, self.roots, reader.nested) for number, image in enumerate(inline))
 
     @cached_property
     def _ours(self) -> dict[str, str]:

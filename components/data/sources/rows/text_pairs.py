@@ -8,8 +8,6 @@ from components.data.sources.rows.normal_row import RawTurn, is_there, shown
 from components.data.sources.rows.row_form import RowForm
 from components.data.sources.rows.turn_lists import TurnReader
 
-NOTE = "source"  # the published rows name the original set of each pair
-
 
 def _texts(row: Mapping[str, Any], reader: TurnReader) -> tuple[RawTurn, ...]:
     texts = row["texts"]
@@ -19,12 +17,12 @@ def _texts(row: Mapping[str, Any], reader: TurnReader) -> tuple[RawTurn, ...]:
     for number, pair in enumerate(texts):
         if not isinstance(pair, dict):
             raise RowRejected("turn-malformed", value=f"text {number + 1}: {shown(pair)}", threshold="a mapping")
-        unused = {key: value for key, value in pair.items() if key not in ("user", "assistant", NOTE)}
-        unused = {key: value for key, value in unused.items() if is_there(value)}
+        unused = {key: value for key, value in pair.items() if key not in ("user", "assistant") and is_there(value)}
         question = reader.content(f"turn {2 * number + 1}", pair.get("user"))
-        turns.append(RawTurn(role="user", content=question))
         if reader.unanswered and number == len(texts) - 1 and not is_there(pair.get("assistant")):
+            turns.append(RawTurn(role="user", content=question, unused=unused))
             break
+        turns.append(RawTurn(role="user", content=question))
         answer = reader.content(f"turn {2 * number + 2}", pair.get("assistant"))
         turns.append(RawTurn(role="assistant", content=answer, unused=unused))
     return tuple(turns)

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from components.data.sources.rejection import RowRejected
-from components.data.sources.rows.normal_row import RawTurn, Role, is_there, shown
+from components.data.sources.rows.normal_row import NestedKeys, RawTurn, Role, is_there, shown
+from components.data.sources.rows.row_images import BYTES_KEYS, PATH_KEYS
 from mantis.models.conversation import IMAGE_MARK
 
 ROLE_KEYS = ("from", "role")
@@ -20,8 +21,6 @@ ROLES: dict[str, Role] = {
 }
 IMAGE_PARTS = ("image", "image_url", "input_image")
 TEXT_PARTS = ("text", "input_text", "output_text")
-PART_KEYS = ("type", "text", "image", "image_url", "url", "path", "bytes", "data", "base64")
-PART_NOTES = ("detail", "index")  # OpenAI's resolution hint, and TRL's number of an image: they change no text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +35,14 @@ class TurnNames:
 class TurnReader:
     """Reads the turns of one row. `inline` collects the images that stand in content parts; None is a bare mark.
 
-    `unanswered` says whether the last question may have no answer.
+    `nested` collects the keys of content parts that are not read. `unanswered` says whether the last question may have
+    no answer.
     """
 
     names: TurnNames
     unanswered: bool = False
     inline: list[Any] = field(default_factory=list)
+    nested: list[NestedKeys] = field(default_factory=list)
 
     def turns(self, messages: Any) -> tuple[RawTurn, ...]:
         """Read a list of turns.
@@ -96,25 +97,26 @@ class TurnReader:
         kind = part.get("type") or next(
             (key for key in ("text", "image", "image_url") if is_there(part.get(key))), None
         )
-        unread = [key for key, value in part.items() if is_there(value) and key not in (*PART_KEYS, *PART_NOTES)]
-        if unread:
-            raise RowRejected("part-unknown", value=f"{where}: {unread[0]}", threshold=", ".join(PART_KEYS))
         if kind in TEXT_PARTS and isinstance(part.get("text"), str):
+            self._leave(where, part, ("text",))
             return str(part["text"])
         if kind not in IMAGE_PARTS:
             raise RowRejected("part-unknown", value=f"{where}: {shown(kind)}", threshold="text, image, image_url")
-        image = {
-            "bytes" if key == "base64" else key: value
-            for key, value in part.items()
-            if key not in ("type", "text", *PART_NOTES) and is_there(value)
-        }
+        self._leave(where, part, (*PATH_KEYS, *BYTES_KEYS))
+        image = {key: value for key in (*PATH_KEYS, *BYTES_KEYS) if is_there(value := part.get(key))}
         self.inline.append(_unwrapped(image) if image else None)
         return IMAGE_MARK
+
+    def _leave(self, where: str, part: Mapping[str, Any], read: tuple[str, ...]) -> None:
+        """Note the keys of a part beside `type` and those that are read."""
+        unused = {key: value for key, value in part.items() if key != "type" and key not in read and is_there(value)}
+        if unused:
+            self.nested.append(NestedKeys(where=where, unused=unused))
 
 
 def _unwrapped(image: dict[str, Any]) -> Any:
     """The only value of `{"image": value}`, whatever its key; a mapping of bytes and path stays."""
-    if len(image) == 1 and not {"bytes", "data"} & image.keys():
+    if len(image) == 1 and not image.keys() & set(BYTES_KEYS):
         return next(iter(image.values()))
     return image
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.data.prepare.row_keys import known_keys, row_weight, turn_learned
+from components.data.prepare.row_keys import known_keys, nested_notes, require_nested_known, row_weight, turn_learned
 from components.data.sources.rejection import RowRejected
+from components.data.sources.rows.normal_row import NestedKeys
 
 NONE: frozenset[str] = frozenset()
 
@@ -91,6 +92,15 @@ def test_an_unknown_key_of_a_turn_is_named_with_its_place() -> None:
     assert turn_learned("turn 2", "assistant", {"tool_calls": [1]}, frozenset({"tool_calls"}))
 
 
+def test_an_unknown_key_of_a_nested_mapping_is_named_with_its_place() -> None:
+    nested = [NestedKeys(where="image 2", unused={"detail": "low", "foo": 1})]
+    with pytest.raises(RowRejected) as caught:
+        require_nested_known(nested, NONE)
+    assert (caught.value.reason, caught.value.value) == ("key-unknown", "image 2: 'foo'")
+    require_nested_known(nested, frozenset({"foo"}))
+    require_nested_known([NestedKeys(where="image 1", unused=dict.fromkeys(nested_notes(), 1))], NONE)
+
+
 def outcome(read: Callable[..., Any], *given: Any) -> Any:
     """The result, or the reason of the refusal."""
     try:
@@ -116,7 +126,7 @@ def test_no_key_of_a_row_is_unread(unused: dict[str, Any], ignore: frozenset[str
     if isinstance(weight, str):
         assert weight in {"key-unknown", "weight-malformed", *ROW_KEYS.refused}
         return
-    unread = {key for key, value in unused.items() if key not in ignore and value not in (None, "", [], {})}
+    unread = {key for key, value in unused.items() if key not in ignore and value not in (None, "", b"", [], {})}
     assert unread - {"weight"} <= ROW_KEYS.harmless
     assert weight == (unused["weight"] if "weight" in unread else 1.0)
 
@@ -127,7 +137,7 @@ def test_no_key_of_a_turn_is_unread(unused: dict[str, Any], role: str) -> None:
     if isinstance(learned, str):
         assert learned in {"key-unknown", "loss-malformed"}
         return
-    unread = {key for key, value in unused.items() if value not in (None, "", [], {})}
+    unread = {key for key, value in unused.items() if value not in (None, "", b"", [], {})}
     flags = unread & set(TURN_KEYS.learned)
     assert unread - flags <= TURN_KEYS.harmless
     assert learned == all(unused[key] for key in flags)

@@ -75,7 +75,9 @@ def test_every_form_becomes_the_same_row(name: str) -> None:
     assert [(turn.role, turn.content) for turn in found.turns] == [("user", QUESTION), ("assistant", ANSWER)]
     assert [image.path for image in found.images] == IMAGES
     assert found.unused == {}
-    assert [turn.unused for turn in found.turns] == [{}, {}]
+    note = {"source": "VQAv2"} if name == "cauldron" else {}
+    assert [turn.unused for turn in found.turns] == [{}, note]
+    assert found.nested == ()
 
 
 def test_every_row_form_is_tried() -> None:
@@ -163,6 +165,57 @@ def test_an_image_is_a_path_bytes_or_both(entry: Any, path: str, data: bytes | N
 
 
 @pytest.mark.parametrize(
+    ("entry", "unused"),
+    [
+        ({"bytes": JPEG, "path": "a.jpg", "foo": 1}, {"foo": 1}),
+        ({"bytes": JPEG, "path": "a.jpg", "foo": None, "bar": {}, "caption": ""}, {}),
+        ({"path": "a.jpg", "caption": "A cat.", "width": 3}, {"caption": "A cat.", "width": 3}),
+        ({"path": "a.jpg", "url": "b.jpg"}, {"url": "b.jpg"}),
+        ({"path": "a.jpg", "file_name": "a.jpg"}, {}),
+        ({"bytes": ENCODED, "data": ENCODED}, {}),
+        ({"bytes": ENCODED, "data": "QUJD"}, {"data": "QUJD"}),
+        ({"image_url": {"url": "a.jpg", "detail": "low", "min_pixels": 4}}, {"detail": "low", "min_pixels": 4}),
+    ],
+)
+def test_the_keys_of_an_image_that_are_not_read_are_kept_with_their_place(entry: Any, unused: dict[str, Any]) -> None:
+    beside = read({"images": ["0.jpg", entry], "query": "A?", "response": "B."})
+    expected = [("image 2", unused)] if unused else []
+    assert [(each.where, dict(each.unused)) for each in beside.nested] == expected
+
+
+@pytest.mark.parametrize(
+    ("part", "nested"),
+    [
+        ({"type": "text", "text": "A?", "image": "a.jpg"}, [("turn 1, part 1", {"image": "a.jpg"})]),
+        ({"type": "text", "text": "A?", "cache_control": {"a": 1}}, [("turn 1, part 1", {"cache_control": {"a": 1}})]),
+        ({"type": "image", "image": "a.jpg", "text": "A?"}, [("turn 1, part 1", {"text": "A?"})]),
+        ({"type": "image", "image": "a.jpg", "min_pixels": 9}, [("turn 1, part 1", {"min_pixels": 9})]),
+        ({"type": "image", "source": {"data": ENCODED}}, [("turn 1, part 1", {"source": {"data": ENCODED}})]),
+        ({"type": "image_url", "image_url": {"url": "a.jpg", "foo": 1}}, [("image 1", {"foo": 1})]),
+        ({"type": "image", "path": "a.jpg", "bytes": ENCODED, "url": "b"}, [("image 1", {"url": "b"})]),
+        ({"type": "image", "base64": ENCODED, "text": None}, []),
+    ],
+)
+def test_the_keys_of_a_content_part_that_are_not_read_are_kept_with_their_place(
+    part: dict[str, Any], nested: list[tuple[str, dict[str, Any]]]
+) -> None:
+    found = read({"messages": [{"role": "user", "content": [part]}, ANSWER_TURN]})
+    assert [(each.where, dict(each.unused)) for each in found.nested] == nested
+
+
+def test_the_keys_of_a_video_that_are_not_read_are_kept_with_their_place() -> None:
+    found = read({"videos": ["0.mp4", {"path": "a.mp4", "bytes": b"x", "fps": 2}], "query": "A?", "response": "B."})
+    assert found.videos == ("0.mp4", "a.mp4")
+    assert [(each.where, dict(each.unused)) for each in found.nested] == [("video 2", {"bytes": b"x", "fps": 2})]
+
+
+@pytest.mark.parametrize("empty", [None, "", b"", [], {}])
+def test_an_empty_value_of_an_image_hides_no_other(empty: Any) -> None:
+    found = read({"images": [{"bytes": empty, "path": empty, "file_name": "a.jpg"}], "query": "A?", "response": "B."})
+    assert (found.images[0].path, found.images[0].data) == ("a.jpg", None)
+
+
+@pytest.mark.parametrize(
     ("entry", "reason"),
     [
         ("https://example.org/a.jpg", "image-url"),
@@ -191,7 +244,6 @@ def test_what_is_no_image_is_refused(entry: Any, reason: str) -> None:
         ({}, "conversation-missing", "messages"),
         ({"query": "A?"}, "answer-missing", "answer"),
         ({"messages": [{"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}]}, "part-unknown", "text"),
-        ({"messages": [{"role": "user", "content": [{"type": "image", "min_pixels": 9}]}]}, "part-unknown", "text"),
         (FORMS["openai parts"] | {"images": IMAGES}, "images-malformed", "all in `images`"),
         ({"conversation": [{"role": "tool", "content": "A"}]}, "role-unknown", "user"),
         ({"conversation": turns("role", "content"), "system": {"a": 1}}, "turn-malformed", "text"),
