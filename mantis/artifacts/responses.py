@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mantis.hashing import fingerprint
 from mantis.schema_versions import Form, versioned
 from mantis.store.base import ObjectStore
 
@@ -48,3 +49,15 @@ def put_responses(store: ObjectStore, prefix: str, condition: str, responses: Se
         part = responses[start : start + PART]
         lines = [json.dumps(versioned(Form.RESPONSE, asdict(each)), ensure_ascii=False) for each in part]
         store.put(f"{prefix}/{FOLDER}/{condition}-{number:05d}.jsonl", ("\n".join(lines) + "\n").encode())
+
+
+def samples_digest(store: ObjectStore, prefix: str) -> str:
+    """A hash of the samples of an evaluation: ids, questions, images and answers, whatever model was asked."""
+    asked = []
+    for entry in store.list(f"{prefix}/{FOLDER}"):
+        if entry.key.rpartition("/")[2].startswith(f"{ACTUAL}-"):
+            for line in store.get(entry.key).splitlines():
+                row = json.loads(line)
+                images = [image["sha256"] for image in row["images"]]
+                asked.append([row["id"], row["question"], images, row["answer"]])
+    return fingerprint(sorted(asked))

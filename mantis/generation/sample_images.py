@@ -59,6 +59,15 @@ def spooled_picture(data: bytes, name: str, spool: Path) -> Picture:
     return Picture(path=name, sha256=digest, size=size, load=partial(path.read_bytes))
 
 
+def held_picture(data: bytes, name: str) -> Picture:
+    """Make an image from bytes that stay in memory.
+
+    Raises:
+        OSError: the bytes are no image, or too large a one.
+    """
+    return Picture(path=name, sha256=sha256_bytes(data), size=_size(data, name), load=lambda: data)
+
+
 @lru_cache(maxsize=64)
 def grey_picture(size: ImageSize) -> Picture:
     """A plain grey image of this size, for the `blind` control."""

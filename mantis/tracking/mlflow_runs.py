@@ -38,6 +38,7 @@ SCORE_FIGURES = ("accuracy", "low", "high", "official", "strict", "chance", "bli
 PARAMETER_CHARACTERS = 6000  # MLflow's limit
 REFUSED_CHARACTERS = re.compile(r"[^\w.\- :]")  # in a part of a metric's name (mlflow/utils/validation.py)
 METRIC_CHARACTERS = 250  # of a name
+DIGEST_CHARACTERS = 36  # of a dataset
 NAME_CHARACTERS = 80  # of a part: MLflow takes 250 for a name, which has two free parts
 
 
@@ -191,7 +192,7 @@ def record_run(
     parameters = [Param(key, value) for key, value in flat_recipe(run).items() if key not in known.data.params]
     for start in range(0, len(parameters), 100):
         client.log_batch(tracked.id, params=parameters[start : start + 100])
-    if dataset is not None and not known.inputs.dataset_inputs:
+    if dataset is not None and all(item.dataset.digest != _digest(dataset) for item in known.inputs.dataset_inputs):
         _log_dataset(tracked, dataset)
     for tag, text in tags.items():
         client.set_tag(tracked.id, tag, text)
@@ -428,12 +429,16 @@ def _log_rows(
         sent()
 
 
+def _digest(dataset: Mapping[str, str]) -> str:
+    return dataset["digest"][:DIGEST_CHARACTERS]
+
+
 def _log_dataset(tracked: TrackedRun, dataset: Mapping[str, str]) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     entity = Dataset(
         name=dataset["name"],
-        digest=dataset["digest"][:36],
+        digest=_digest(dataset),
         source_type="mantis",
         source=dataset["source"],
         profile=dataset.get("profile"),

@@ -8,12 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from mantis.artifacts.manifest import MANIFEST, Manifest, code_version, image_digest, parse_manifest
+from mantis.artifacts.responses import samples_digest
 from mantis.errors import ConfigError, MantisError, NotFoundError, StoreError
 from mantis.logging import name_step
 from mantis.runs.records import State, StepRecord, read_records, was_stopped
 from mantis.runs.step_runner import Run, open_run
 from mantis.schema_versions import Form, load_rows, versioned
 from mantis.store.opening import open_store
+from mantis.tracking.logged_models import ScoredBenchmark
 from mantis.tracking.mlflow_runs import (
     Status,
     TrackedRun,
@@ -32,6 +34,7 @@ from pipelines.execution.resolve import name_of, resolve_run
 logger = logging.getLogger(__name__)
 
 CLUSTER_SECONDS = 60.0  # after this time, a run is closed even if the API server does not answer
+EVALUATE = "evaluate-"  # before the benchmark, in the name of a step
 NOT_STARTED = "No run was started"
 
 
@@ -160,8 +163,9 @@ def _send(tracked: TrackedRun, run: Run, records: list[StepRecord], reasons: Map
     }
     if "train" in manifests:
         send_curve(tracked, _curve(run, manifests["train"]))
+    scored = _scored(run, manifests)
     if "convert" in manifests:  # its manifest exists, so the proof succeeded
-        register_model(run, manifests["convert"])
+        register_model(run, manifests["convert"], scored)
     tags = {"code_version": code_version(), "image_digest": image_digest(), "recipe": run.recipe.name}
     tags |= _what_to_filter_by(run)
     tags |= {f"failed.{step}": reason[:500] for step, reason in reasons.items()}
@@ -171,7 +175,7 @@ def _send(tracked: TrackedRun, run: Run, records: list[StepRecord], reasons: Map
         record_run(
             tracked,
             run,
-            scores=_scores(run, manifests) | _data(manifests),
+            scores=score_metrics(row for each in scored for row in each.rows) | _data(manifests),
             tags=tags,
             dataset=_dataset(mixture) if mixture else None,
             files=_report_files(run, manifests.get("report"), Path(folder)),
@@ -207,11 +211,16 @@ def curve_row(row: Mapping[str, float]) -> dict[str, float]:
     return {name if name == "step" else f"train/{name}": value for name, value in row.items()}
 
 
-def _scores(run: Run, manifests: Mapping[str, Manifest]) -> dict[str, float]:
-    evaluations = [manifest for step, manifest in manifests.items() if step.startswith("evaluate-")]
-    keys = [f"{manifest.key}/scores.json" for manifest in evaluations]
-    read = (load_rows(Form.SCORES, "scores", run.store.get(key), run.store.uri(key)) for key in keys)
-    return score_metrics(row for rows in read for row in rows)
+def _scored(run: Run, manifests: Mapping[str, Manifest]) -> list[ScoredBenchmark]:
+    found = []
+    for step, manifest in manifests.items():
+        if step.startswith(EVALUATE):
+            key = f"{manifest.key}/scores.json"
+            rows = load_rows(Form.SCORES, "scores", run.store.get(key), run.store.uri(key))
+            name = step.removeprefix(EVALUATE)
+            digest = samples_digest(run.store, manifest.key)
+            found.append(ScoredBenchmark(name=name, digest=digest, key=manifest.key, rows=rows))
+    return found
 
 
 def _data(manifests: Mapping[str, Manifest]) -> dict[str, float]:

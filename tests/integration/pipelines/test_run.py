@@ -104,7 +104,14 @@ def test_mlflow_shows_the_run(undisturbed: Undisturbed) -> None:
     assert run.info.status == "FINISHED"
     assert run.data.params["training.learning_rate"] == "0.0004"
     assert "eval/demo-multi/compare/accuracy" in run.data.metrics
-    assert [item.dataset.name for item in run.inputs.dataset_inputs] == ["demo-multi+demo-single"]
+    datasets = {(item.dataset.name, item.tags[0].value) for item in run.inputs.dataset_inputs}
+    asked = {("demo-multi", "evaluation"), ("demo-single", "evaluation")}
+    assert datasets == {("demo-multi+demo-single", "training"), *asked}
+    version = client.get_model_version_by_alias("demo", "newest")
+    logged = client.get_logged_model(version.tags["mantis.model_id"])
+    of_dataset = {metric.key: metric.dataset_name for metric in logged.metrics}
+    assert of_dataset["eval/demo-multi/compare/accuracy"] == "demo-multi"
+    assert "| demo-multi | compare | 20 |" in version.description
     kept = folder / ".mantis" / "mlflow-artifacts" / run.info.run_id / "artifacts"
     assert {file.name for file in kept.iterdir()} >= {"report.html", "report.md"}
     steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "train/loss")]

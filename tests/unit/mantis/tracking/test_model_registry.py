@@ -1,15 +1,21 @@
+import json
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 
 from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.manifest import MadeBy, Manifest
 from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore
-from mantis.tracking.mlflow_runs import tracking_uri
-from mantis.tracking.model_registry import ALIAS, FINGERPRINT_TAG, register_model
+from mantis.tracking.logged_models import ADDRESS_TAG, FINGERPRINT_TAG, LOADER, ScoredBenchmark
+from mantis.tracking.mlflow_runs import open_tracked_run, record_run, tracking_uri
+from mantis.tracking.model_registry import ALIAS, MODEL_TAG, register_model
+from tests.helpers.paths import root_of
 
 
 def model_of(run: Run, fingerprint: str) -> Manifest:
@@ -26,7 +32,7 @@ def test_a_model_has_one_version_and_the_alias_follows_the_newest(run: Run) -> N
     assert [register_model(run, model) for model in (first, first, second)] == ["1", "1", "2"]
     version = client.get_model_version_by_alias(run.recipe.name, ALIAS)
     assert str(version.version) == "2"
-    assert version.source == second.key
+    assert version.tags[ADDRESS_TAG] == second.key
     assert version.tags[FINGERPRINT_TAG] == second.fingerprint
     assert version.tags["mantis.input.checkpoint"] == "trained"
     register_model(run, first)
@@ -52,4 +58,79 @@ def test_a_model_that_moved_has_a_version_with_its_new_address(
     assert [register_model(each, model) for each in (run, moved, run, moved)] == ["1", "2", "1", "2"]
     client = MlflowClient(tracking_uri=tracking_uri(run.store))
     found = client.search_model_versions(f"name = '{run.recipe.name}'")
-    assert {version.source for version in found} == {run.store.uri(model.key), moved.store.uri(model.key)}
+    assert {version.tags[ADDRESS_TAG] for version in found} == {run.store.uri(model.key), moved.store.uri(model.key)}
+
+
+def scored(benchmark: str, *accuracies: float, skills: tuple[str, ...] = ("compare", "coref")) -> ScoredBenchmark:
+    rows: list[dict[str, Any]] = [
+        {"benchmark": benchmark, "skill": skill, "samples": 500, "accuracy": accuracy, "low": 0.1, "high": 0.9}
+        for skill, accuracy in zip(skills, accuracies, strict=True)
+    ]
+    return ScoredBenchmark(name=benchmark, digest=f"of {benchmark}" + "0" * 60, key="evaluations/x", rows=rows)
+
+
+def test_scores_belong_to_the_model_and_to_the_dataset_of_their_benchmark(run: Run) -> None:
+    tracked = open_tracked_run(run)
+    scores = [scored("first", 0.25, 0.5), scored("second", 0.75, skills=("compare",))]
+    for _ in range(2):  # finishing twice counts nothing twice
+        register_model(run, model_of(run, "a" * 16), scores)
+    training = {"name": "rows", "digest": "mixture", "source": "{}"}
+    record_run(tracked, run, scores={"eval/first/compare/accuracy": 0.25}, tags={}, dataset=training, files=[])
+    client = tracked.client
+    version = client.get_model_version_by_alias(run.recipe.name, ALIAS)
+    logged = client.get_logged_model(version.tags[MODEL_TAG])
+    assert logged.status == "READY"
+    assert logged.source_run_id == tracked.id
+    assert json.loads(logged.tags["mlflow.modelVersions"]) == [
+        {"name": run.recipe.name, "version": str(version.version)}
+    ]
+    accuracies = {each.key: (each.value, each.dataset_name) for each in logged.metrics if each.key.endswith("accuracy")}
+    assert accuracies == {
+        "eval/first/compare/accuracy": (0.25, "first"),
+        "eval/first/coref/accuracy": (0.5, "first"),
+        "eval/second/compare/accuracy": (0.75, "second"),
+        "eval/mean/accuracy": (0.5625, None),
+    }
+    shown = client.get_run(tracked.id)
+    datasets = {(each.dataset.name, each.tags[0].value) for each in shown.inputs.dataset_inputs}
+    assert datasets == {("first", "evaluation"), ("second", "evaluation"), ("rows", "training")}
+    digests = {each.dataset.name: each.dataset.digest for each in shown.inputs.dataset_inputs}
+    assert {each.dataset_digest for each in logged.metrics if each.dataset_name == "first"} == {digests["first"]}
+    assert [each.model_id for each in shown.outputs.model_outputs] == [logged.model_id]
+    assert len(client.get_metric_history(tracked.id, "eval/first/compare/accuracy")) == 1
+    register_model(run, model_of(run, "a" * 16), [scored("first", 0.25, 0.6)])
+    assert len(client.get_metric_history(tracked.id, "eval/first/compare/accuracy")) == 1
+    assert len(client.get_metric_history(tracked.id, "eval/first/coref/accuracy")) == 2
+
+
+def test_the_entry_says_what_a_person_needs_and_mlflow_can_load_it(run: Run) -> None:
+    client = MlflowClient(tracking_uri=tracking_uri(run.store))
+    model = model_of(run, "a" * 16)
+    register_model(run, model)
+    assert "No scores yet" in client.get_model_version_by_alias(run.recipe.name, ALIAS).description
+    register_model(run, model, [scored("first", 0.25, 0.5)])
+    text = client.get_model_version_by_alias(run.recipe.name, ALIAS).description
+    assert "| first | coref | 500 | 50.0% | 10.0% to 90.0% |" in text
+    assert f"`{model.key}`" in text
+    assert 'mlflow.pyfunc.load_model("models:/demo/1")' in text
+    assert yaml.safe_load(text.split("```yaml")[1].split("```")[0]) == yaml.safe_load(run.recipe.to_yaml())
+    skills = tuple(f"skill {number}" for number in range(300))
+    register_model(run, model, [scored("first", *[0.5] * 300, skills=skills)])
+    text = client.get_model_version_by_alias(run.recipe.name, ALIAS).description
+    assert "300 rows" in text
+    assert "`runs/test-run/recipe.yaml`" in text
+    assert len(text) < 5000
+    holds_no_code_and_no_address(run, model)
+
+
+def holds_no_code_and_no_address(run: Run, model: Manifest) -> None:
+    [folder] = (root_of(run.store) / "mlflow-artifacts" / "models").glob("*/artifacts")
+    assert {file.name for file in folder.iterdir()} == {"MLmodel", "requirements.txt"}
+    described = yaml.safe_load((folder / "MLmodel").read_text())
+    [flavor] = described["flavors"].values()
+    assert flavor["loader_module"] == LOADER
+    assert callable(import_module(LOADER)._load_pyfunc)
+    assert {"code", "data", "env"} & set(flavor) == set()
+    assert flavor["config"]["store"] == ""  # the database lies in the store, and both may move
+    assert (flavor["config"]["key"], flavor["config"]["fingerprint"]) == (model.key, model.fingerprint)
+    assert str(root_of(run.store)) not in (folder / "MLmodel").read_text()
