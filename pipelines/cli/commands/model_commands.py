@@ -1,6 +1,6 @@
 """`mantis model`: list published weights and their terms, fetch or import them, and verify their tokenizers."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from pipelines.cli.arguments import (
     RECIPE_HELP,
     AsJson,
     Changes,
+    Model,
     Store,
     complete_family,
     complete_model,
@@ -22,9 +23,12 @@ from pipelines.cli.arguments import (
     overrides_of,
     recipe_argument,
 )
-from pipelines.cli.console import errors, ids, names, show, show_json, show_table, texts
+from pipelines.cli.console import errors, ids, names, note, numbers, show, show_json, show_table, texts
 
-model = typer.Typer(help="Models: list, fetch, import, verify, chat, predict, serve.")
+if TYPE_CHECKING:
+    from pipelines.models.publication import Publication
+
+model = typer.Typer(help="Models: list, fetch, import, verify, chat, predict, serve, publish.")
 
 
 @model.command("list", epilog=examples("mantis model list", "mantis model list --json"))
@@ -150,6 +154,60 @@ def verify(
             remedy="Name a folder with the family's real tokenizer: --base FOLDER.",
         )
     _verify(family, settings, opened(store))
+
+
+@model.command(
+    epilog=examples(
+        "mantis model publish RUN hf://my-team/mantis-demo: shows what would be sent",
+        "mantis model publish models:/demo@newest hf://my-team/mantis-demo --yes",
+    ),
+)
+def publish(
+    named: Model,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="hf://ORG/NAME, a model repository of the hub.")],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Send it. Without it the command only shows what it would send.")
+    ] = False,
+    public: Annotated[bool, typer.Option("--public", help="Let everybody read a new repository.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace the files of a repository that holds others. Its history stays.")
+    ] = False,
+    store: Store = "",
+) -> None:
+    """Publish a model on the hub, with its card, licence, lineage, proof and scores.
+
+    The first call shows what would be sent. `--yes` sends it in one commit, to a private repository unless it exists.
+    A stopped upload continues: the hub keeps each large file that was sent. HF_TOKEN needs write access.
+    """
+    from mantis.hub.upload import check_token
+    from pipelines.models.publication import publication
+
+    with publication(opened(store), named, target) as planned:
+        if yes:
+            check_token()
+        _show_publication(planned, public=public)
+        if not yes:
+            show("Nothing was sent. `--yes` publishes.")
+        elif planned.exists and not (planned.missing or planned.replaced or planned.foreign):
+            show("The repository already holds all of it.")
+        else:
+            show(planned.send(private=not public, replace=replace))
+
+
+def _show_publication(planned: "Publication", *, public: bool) -> None:
+    kind = "exists" if planned.exists else f"new, {'public' if public else 'private'}"
+    show(f"hf://{planned.repository}  {kind}")
+    for base in planned.licences:
+        _show_terms(base)
+    if not planned.licences:
+        show("  no published weights in it")
+    states = ((planned.missing, "new"), (planned.replaced, "replaces"), (planned.present, "is there"))
+    rows = [(f"{planned.size(name):,}", name, state) for names_, state in states for name in sorted(names_)]
+    rows += [("", name, "deletes") for name in planned.foreign]
+    show_table([*numbers("bytes"), *ids("file"), *names("on the hub")], rows)
+    show(f"{planned.scores} rows of scores.")
+    for warning in planned.warnings:
+        note(warning)
 
 
 def _verify(family: str, settings: Any, store: ObjectStore) -> None:
