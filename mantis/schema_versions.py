@@ -25,6 +25,8 @@ class Form(StrEnum):
     STEP_RECORD = "step record"
     RUN_SUMMARY = "summary of a run"
     ARMS = "arms of an ablation"
+    SEARCH = "search.json of a sweep"
+    TRIAL = "trial of a sweep"
     FETCH = "fetch.json"
     FRAGMENT = "record of a fragment"
     MIXTURE_SUBSETS = "subsets.json"

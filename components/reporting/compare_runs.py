@@ -68,6 +68,25 @@ class Arm:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnitPairs:
+    """The scores of two runs on the same units, in one group of a mean; all dictionaries are by unit, in one order.
+
+    Args:
+        name: benchmark, skill and group, which tell groups apart.
+        weight: of the group in the mean.
+        first: scores of the first run.
+        second: scores of the second run.
+        clusters: names of the clusters that share an image or a clip.
+    """
+
+    name: tuple[str, str, str]
+    weight: float
+    first: dict[str, float]
+    second: dict[str, float]
+    clusters: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComparisonCell:
     """A run's score and its difference from the first run; `paired` is None for the first run or without a test."""
 
@@ -223,6 +242,14 @@ def _corrected(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
 
 def _paired(first: Arm, second: Arm, score: Score, notes: list[str]) -> Paired | None:
     """Test the difference on the samples that both runs answered; None if they share none."""
+    return paired_test(unit_pairs(first, second, score, notes))
+
+
+def unit_pairs(first: Arm, second: Arm, score: Score, notes: list[str]) -> list[UnitPairs]:
+    """Return the groups of the mean that `score` is, on the samples that both runs answered; empty if they share none.
+
+    The weights sum to 1. `notes` gets a sentence if a run has samples that the other lacks.
+    """
     ours, theirs = second.lines.get(score.benchmark, {}), first.lines.get(score.benchmark, {})
     shared = [sample for sample, line in theirs.items() if sample in ours and line.asks_the_same(ours[sample])]
     if ours and theirs and len(shared) < max(len(ours), len(theirs)):
@@ -237,12 +264,30 @@ def _paired(first: Arm, second: Arm, score: Score, notes: list[str]) -> Paired |
         pair = groups.setdefault(line.skill if score.aggregation in ("macro", "grouped") else "", ({}, {}))
         for units, value in zip(pair, (line.score, ours[sample].score), strict=True):
             units[line.unit] = min(units.get(line.unit, 1.0), value)  # a unit is right if all of its samples are
+    names = clusters_of((theirs[sample].unit, theirs[sample].links) for sample in shared)
+    return [
+        UnitPairs(
+            name=(score.benchmark, score.skill, group),
+            weight=weight,
+            first=one,
+            second=other,
+            clusters={unit: names[unit] for unit in one},
+        )
+        for (group, (one, other)), weight in zip(groups.items(), skill_weights(list(groups), score.groups), strict=True)
+    ]
+
+
+def paired_test(groups: Sequence[UnitPairs]) -> Paired | None:
+    """Test the mean of the groups, second run minus first; None without groups."""
     if not groups:
         return None
-    one, other = ([list(pair[side].values()) for pair in groups.values()] for side in (0, 1))
-    names = clusters_of((theirs[sample].unit, theirs[sample].links) for sample in shared)
-    clusters = [[names[unit] for unit in pair[0]] for pair in groups.values()]
-    return compare(one, other, seed=SEED, clusters=clusters, weights=skill_weights(list(groups), score.groups))
+    return compare(
+        [list(group.first.values()) for group in groups],
+        [list(group.second.values()) for group in groups],
+        seed=SEED,
+        clusters=[[group.clusters[unit] for unit in group.first] for group in groups],
+        weights=[group.weight for group in groups],
+    )
 
 
 def _disagreements(arms: Sequence[Arm]) -> tuple[Disagreement, ...]:

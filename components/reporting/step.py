@@ -1,4 +1,4 @@
-"""The steps `report` and `compare`: one page for a run, and one for an ablation."""
+"""The steps `report` and `compare`: one page for a run, and one for an ablation or a sweep."""
 
 import json
 from collections.abc import Sequence
@@ -6,14 +6,15 @@ from pathlib import Path
 
 from mantis.artifacts.layout import ArtifactKind, benchmark_of, report_key
 from mantis.artifacts.manifest import Manifest, Number
-from mantis.runs.arms import arms_of
+from mantis.runs.arms import arms_of, changes_of
 from mantis.runs.lineage import find_artifact
 from mantis.runs.step_runner import Run, StepSpec, failure_recorded, open_run, run_step
+from mantis.runs.trials import read_trials
 from mantis.schema_versions import Form, versioned
 from mantis.store.base import ObjectStore
 
 REVISION = 6  # increase it when the same evaluations would give another page
-COMPARE_REVISION = 2
+COMPARE_REVISION = 3
 STEP = "report"
 
 
@@ -64,7 +65,7 @@ def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
 
 
 def compare(run: Run) -> Manifest:
-    """Write report.html, report.md and summary.json of an ablation, which compares its arms with the first arm.
+    """Write report.html, report.md and summary.json of an ablation or a sweep: a ranking of its arms, and a comparison.
 
     Raises:
         ConfigError: an arm has evaluated nothing.
@@ -73,24 +74,35 @@ def compare(run: Run) -> Manifest:
     arms = arms_of(run.store, run.id)
     with failure_recorded(run, STEP):
         reports = {arm: find_artifact(run.store, report_key(arm)) for arm in arms}
+        changes = {arm: changes_of(run.store, arm) for arm in arms}
+        trials = read_trials(run.store, run.id)
     task = StepSpec(
         step=STEP,
         kind=ArtifactKind.REPORT,
         revision=COMPARE_REVISION,
-        config={"run": run.id, "arms": arms},
+        config={
+            "run": run.id,
+            "arms": arms,
+            "changes": changes,
+            **({"trials": [trial.model_dump(mode="json") for trial in trials]} if trials else {}),
+        },
         inputs=reports,
         parts={"run": run.id},
     )
 
     def work(prefix: str) -> dict[str, Number]:
+        from components.reporting.arm_ranking import rank_arms
         from components.reporting.compare_runs import compare_runs
         from components.reporting.render.comparison_page import render_comparison, render_comparison_markdown
+        from components.reporting.render.ranking_text import ranking_data, trial_data
         from components.reporting.render.report_summary import comparison_summary
 
         comparison = compare_runs([open_run(arm, run.store.url) for arm in arms])
-        run.store.put(f"{prefix}/report.html", render_comparison(comparison).encode())
-        run.store.put(f"{prefix}/report.md", render_comparison_markdown(comparison).encode())
-        numbers = versioned(Form.REPORT_SUMMARY, comparison_summary(run.id, comparison))
+        ranking = rank_arms(comparison, changes)
+        run.store.put(f"{prefix}/report.html", render_comparison(comparison, ranking, trials).encode())
+        run.store.put(f"{prefix}/report.md", render_comparison_markdown(comparison, ranking, trials).encode())
+        found = {"ranking": ranking_data(ranking), "trials": trial_data(trials)}
+        numbers = versioned(Form.REPORT_SUMMARY, comparison_summary(run.id, comparison) | found)
         text = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False)
         run.store.put(f"{prefix}/summary.json", text.encode())
         tallies = [comparison.tally(number) for number in range(1, len(arms))]

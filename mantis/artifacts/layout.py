@@ -166,6 +166,16 @@ def records_of(run: str) -> str:
     return run_key(run, "steps")
 
 
+def trials_of(run: str) -> str:
+    """The folder of the trials of a sweep."""
+    return run_key(run, "trials")
+
+
+def trial_key(run: str, number: int) -> str:
+    """A trial of a sweep."""
+    return f"{trials_of(run)}/{number:05d}.json"
+
+
 def report_key(run: str, name: str = "") -> str:
     """The report of a run, or a file of it."""
     return below(f"{ArtifactKind.REPORT.folder}/{run}", name)

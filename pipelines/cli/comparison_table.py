@@ -1,13 +1,24 @@
 """Show a comparison of runs in the terminal, as JSON data, and as pages."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.text import Text
 
+from components.reporting.arm_ranking import Ranking
 from components.reporting.compare_runs import Comparison, ComparisonCell, ComparisonRow
 from components.reporting.render.comparison_page import render_comparison, render_comparison_markdown, verdicts
-from components.reporting.render.formatting import TESTS
+from components.reporting.render.formatting import EFFECT, EFFECTS, RANKED, RANKING, TESTS, TRIAL, TRIALS
+from components.reporting.render.ranking_text import (
+    effect_rows,
+    rank_rows,
+    ranking_data,
+    ranking_verdicts,
+    trial_data,
+    trial_rows,
+)
+from mantis.runs.trials import SweepTrial
 from mantis.statistics import Paired
 from pipelines.cli.console import Cell as Shown
 from pipelines.cli.console import ids, names, note, numbers, show, show_table, tell, texts
@@ -28,6 +39,33 @@ def show_comparison(comparison: Comparison) -> None:
     tell(TESTS)
     for remark in comparison.notes:
         note(remark)
+
+
+def show_ranking(ranking: Ranking | None, trials: Sequence[SweepTrial]) -> None:
+    """Print the trials of a search, the ranked arms, the effects of the fields, and which arm is best."""
+    if trials:
+        show_table([*numbers(TRIAL[0]), *ids(TRIAL[1]), *texts(*TRIAL[2:4]), *numbers(TRIAL[4])], trial_rows(trials))
+        tell(TRIALS)
+    if ranking is None:
+        return
+    show_table([*ids(RANKED[0]), *texts(RANKED[1]), *numbers(*RANKED[2:])], rank_rows(ranking))
+    tell(RANKING)
+    if ranking.effects:
+        show_table([*ids(EFFECT[0]), *texts(*EFFECT[1:3]), *numbers(*EFFECT[3:])], effect_rows(ranking))
+        tell(EFFECTS)
+    for sentence in ranking_verdicts(ranking):
+        show(sentence)
+
+
+def sweep_data(comparison: Comparison, ranking: Ranking | None, trials: Sequence[SweepTrial]) -> dict[str, Any]:
+    """Return the comparison of a sweep for JSON, with its ranking and its trials."""
+    found = as_data(comparison)
+    best = ranking_verdicts(ranking) if ranking else []
+    return found | {
+        "verdicts": [*best, *found["verdicts"]],
+        "ranking": ranking_data(ranking),
+        "trials": trial_data(trials),
+    }
 
 
 def write_pages(comparison: Comparison, page: Path) -> None:

@@ -21,6 +21,7 @@ from pipelines.execution.resolve import fitting, resolve_run
 logger = logging.getLogger(__name__)
 
 FEWEST = 2  # arms that an ablation needs
+SKILLS = "data.skills"  # the field in which its arms differ
 
 
 def resolve_parent(recipe: str, overrides: Mapping[str, object], name: str, store_url: str) -> tuple[str, Recipe]:
@@ -54,7 +55,8 @@ def preflight_arms(recipe: str, overrides: Mapping[str, object], name: str, stor
     checked = preflight(recipe, overrides, parent, store_url, trained_by=arms)
     for arm in arms:
         keep_recipe(checked.store, arm.id, arm.recipe)
-    write_arms(checked.store, parent, [arm.id for arm in arms])
+    changes = {arm.id: {SKILLS: f"[{', '.join(arm.recipe.data.skills)}]"} for arm in arms}
+    write_arms(checked.store, parent, list(changes), changes)
     return checked
 
 
@@ -63,7 +65,7 @@ def _arms(recipe: str, overrides: Mapping[str, object], parent: Run) -> list[Run
     arms = []
     skills = parent.recipe.data.skills
     for number, skill in enumerate(skills, 1):
-        chosen = {"data.skills": list(skills[:number])}
+        chosen = {SKILLS: list(skills[:number])}
         run_id, its_recipe = resolve_run(recipe, {**overrides, **chosen}, _arm(parent.id, skill), parent.store.url)
         arms.append(Run(id=run_id, store=parent.store, recipe=its_recipe, parent=parent.id))
     return arms

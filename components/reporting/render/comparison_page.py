@@ -1,30 +1,51 @@
 """Render a Comparison as one self-contained HTML page, and as Markdown."""
 
+from collections.abc import Sequence
+
+from components.reporting.arm_ranking import Ranking
 from components.reporting.compare_runs import Comparison, ComparisonCell, ComparisonRow, Disagreement
 from components.reporting.render import formatting
 from components.reporting.render.markdown import escaped, table
 from components.reporting.render.page import environment
 from components.reporting.render.plot_scales import linear
+from components.reporting.render.ranking_text import effect_rows, rank_rows, ranking_verdicts, trial_rows
+from mantis.runs.trials import SweepTrial
 
 LEAST_SPAN = 0.05  # minimum range of the scale of differences, as a share; below five points noise would look large
 
 
-def render_comparison(comparison: Comparison) -> str:
-    """Render the page with style, plots and images inline, without scripts or external resources."""
+def render_comparison(comparison: Comparison, ranking: Ranking | None = None, trials: Sequence[SweepTrial] = ()) -> str:
+    """Render the page with style, plots and images inline, without scripts or external resources.
+
+    The page of a sweep or an ablation has a `ranking` of its arms, and that of a search its `trials`.
+    """
     return (
         environment()
         .get_template("comparison.html")
-        .render(comparison=comparison, verdicts=verdicts(comparison), span=_span(comparison))
+        .render(
+            comparison=comparison,
+            verdicts=verdicts(comparison),
+            span=_span(comparison),
+            ranking=ranking,
+            ranking_verdicts=ranking_verdicts(ranking) if ranking else [],
+            ranked=rank_rows(ranking) if ranking else [],
+            effects=effect_rows(ranking) if ranking else [],
+            trials=trial_rows(trials),
+        )
     )
 
 
-def render_comparison_markdown(comparison: Comparison) -> str:
+def render_comparison_markdown(
+    comparison: Comparison, ranking: Ranking | None = None, trials: Sequence[SweepTrial] = ()
+) -> str:
     """Render the same content as Markdown, without images."""
     runs = [arm.run for arm in comparison.arms]
     settings = [[name, *values] for name, values in comparison.settings]
     sections = [
         f"# {escaped(' · '.join(runs))}",
         f"{comparison.made:%d %B %Y, %H:%M} UTC",
+        *(_ranking(ranking) if ranking else []),
+        *(_trials(trials) if trials else []),
         formatting.TESTS,
         *(f"**{escaped(sentence)}**" for sentence in verdicts(comparison)),
         *("- " + escaped(note) for note in comparison.notes),
@@ -64,6 +85,22 @@ def difference(cell: ComparisonCell) -> str:
     )
     p = formatting.probability(cell.paired.corrected_p)
     return f"{middle} ({low} to {high}), {p}{formatting.needed(cell.paired)}"
+
+
+def _ranking(ranking: Ranking) -> list[str]:
+    effects = effect_rows(ranking)
+    return [
+        *(f"**{escaped(sentence)}**" for sentence in ranking_verdicts(ranking)),
+        "## Which run is best",
+        formatting.RANKING,
+        table(list(formatting.RANKED), rank_rows(ranking), left=3),
+        *(["## Effect of each field", formatting.EFFECTS] if effects else []),
+        *([table(list(formatting.EFFECT), effects, left=3)] if effects else []),
+    ]
+
+
+def _trials(trials: Sequence[SweepTrial]) -> list[str]:
+    return ["## Trials", formatting.TRIALS, table(list(formatting.TRIAL), trial_rows(trials), left=3)]
 
 
 def _span(comparison: Comparison) -> float:

@@ -51,6 +51,25 @@ TESTS = (
     "Samples for a point: with that many samples, the test sees a difference of one point in 80 % of comparisons."
 )
 
+RANKING = (
+    "The mean accuracy weighs each benchmark the same. Every pair of runs is tested on the samples that both answered. "
+    "Holm's method corrects the p values of all pairs together, so the choice of the best run needs no other "
+    "correction. The tests cover the choice of samples, not the chance of training. Runs that differ in the seed alone "
+    "show that chance."
+)
+RANKED = ("Run", "Values", "Held-out loss", "Mean accuracy", "Best run minus this run")
+EFFECTS = (
+    "A row compares two values of a field over the pairs of runs that agree in all other fields. The difference is the "
+    "mean over the pairs, and the last column has that of each pair. If the pairs differ in the seed alone, their "
+    "spread shows the chance of training. The p values are corrected together, by Holm's method."
+)
+EFFECT = ("Field", "Value", "Rather than", "Difference", "Of each pair")
+TRIALS = (
+    "The sampler suggests the values of a trial from the held-out losses of the trials before it. A trial is pruned if "
+    "its held-out loss is above the median of the complete trials at the same step. A pruned trial has no scores."
+)
+TRIAL = ("Trial", "Run", "Values", "State", "Held-out loss")
+
 AGGREGATIONS = {"macro": "mean of its skills", "micro": "mean of its samples", "grouped": "mean of groups of skills"}
 
 
