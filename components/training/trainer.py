@@ -11,7 +11,7 @@ from components.training.callbacks.held_out_loss import HeldOutLoss
 from components.training.checkpointing.saver import Saver, TrainingState
 from components.training.engine.deepspeed_engine import Engine
 from components.training.monitoring.goodput import Cause
-from components.training.monitoring.signals import StoppedError
+from components.training.monitoring.signals import PrunedError, StoppedError
 from components.training.monitoring.step_metrics import StepFigures
 from components.training.train_step import TrainStep
 from mantis.artifacts.layout import step_folder
@@ -63,6 +63,7 @@ class Trainer:
 
         Raises:
             StoppedError: a signal came; the state is saved.
+            PrunedError: the run is a hopeless trial of a sweep; the state is saved.
             TrainingError: the loss or the gradient is not finite, a sample cannot be prepared, or saving failed.
         """
         self.callbacks.load_state_dict(self.state.callbacks)
@@ -113,6 +114,8 @@ class Trainer:
     def _save_if_due(self, stopping: bool) -> None:
         step = self.state.step
         self.saver.check()
+        pruned = self.held_out is not None and self.held_out.gives_up
+        stopping = stopping or pruned
         best = self.held_out.best_to_keep if self.held_out else None
         if not stopping and step % self.save_every and step != best and not self._is_done:
             return
@@ -125,6 +128,12 @@ class Trainer:
             self.saver.wait()
             dist.barrier()
         self.callbacks.on_phase(Cause.OTHER, step)
+        if pruned:
+            raise PrunedError(
+                f"Stopped after step {step} of {self.steps}: "
+                "the held-out loss is above the median of the sweep's trials.",
+                remedy="The sweep goes on without this trial. Run its recipe under another name to train it whole.",
+            )
         if stopping and not self._is_done:
             raise StoppedError(
                 f"Training was asked to stop and did so after step {step} of {self.steps}; "

@@ -37,6 +37,7 @@ from components.training.lr_schedule import learning_rate
 from components.training.monitoring.failures import StalledError, leave_failure
 from components.training.monitoring.goodput import Cause, GoodputClock, Heartbeat
 from components.training.monitoring.profiling import Span, StepProfiler
+from components.training.monitoring.running_trial import RunningTrial
 from components.training.monitoring.signals import StopRequest
 from components.training.monitoring.stragglers import Stragglers
 from components.training.monitoring.watchdog import Watchdog, meeting_store
@@ -52,7 +53,9 @@ from mantis.models.attention import kernel_name
 from mantis.models.conversation import ImageSize
 from mantis.models.family import Family, Processor
 from mantis.models.weights.mirror import resolved
+from mantis.runs.arms import parent_of
 from mantis.runs.step_runner import Run
+from mantis.runs.trials import read_trials
 from mantis.store.base import ObjectStore
 
 logger = logging.getLogger(__name__)
@@ -241,7 +244,17 @@ def _held_out(parts: Parts) -> HeldOutLoss:
         patience=training.patience,
         probe=_probe(parts),
         is_main=ranks.is_main,
+        trial=_trial(parts),
     )
+
+
+def _trial(parts: Parts) -> RunningTrial | None:
+    """The trial that this training is; None if it is none of a sweep that searches."""
+    store, run = parts.run.store, parts.run.id
+    sweep = parent_of(store, run)
+    if not sweep or not read_trials(store, sweep):
+        return None
+    return RunningTrial(store=store, run=run, sweep=sweep, ranks=parts.ranks)
 
 
 def _probe(parts: Parts) -> Callable[[], dict[str, Tensor]]:

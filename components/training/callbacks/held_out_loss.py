@@ -12,6 +12,7 @@ from torch import Tensor
 from components.training.callbacks.callback import Callback, CallbackState, FinishedStep, TrainerView
 from components.training.held_out_evaluator import HeldOutEvaluator
 from components.training.monitoring.goodput import Cause
+from components.training.monitoring.running_trial import RunningTrial
 from mantis.artifacts.checkpoint import PROBE
 from mantis.artifacts.manifest import Number
 
@@ -29,8 +30,8 @@ class HeldOutPoint(NamedTuple):
 class HeldOutLoss(Callback):
     """Evaluates every `every` steps and after the last one; collective.
 
-    The trainer asks it for the step to keep, and whether to stop. The checkpoint holds all points, so a resumed
-    training decides the same.
+    The trainer asks it for the step to keep, and whether to stop or to give up. The checkpoint holds all points, so a
+    resumed training decides the same.
 
     Args:
         evaluator: computes the loss on all ranks.
@@ -39,7 +40,9 @@ class HeldOutLoss(Callback):
         patience: evaluations in a row without a lower loss after which training stops; None: it never does.
         probe: computes the probe of the present weights for conversion; collective.
         is_main: whether this is the first rank.
+        trial: knows the other trials of a sweep; None: the run is none of a sweep that searches.
         points: the losses so far, in the order of steps.
+        gives_up: whether the trial is pruned.
     """
 
     name = "held_out_loss"
@@ -50,7 +53,9 @@ class HeldOutLoss(Callback):
     patience: int | None
     probe: Callable[[], dict[str, Tensor]]
     is_main: bool
+    trial: RunningTrial | None = None
     points: list[HeldOutPoint] = field(default_factory=list)
+    gives_up: bool = False
     trainer: TrainerView = field(init=False)
 
     def on_start(self, trainer: TrainerView) -> None:
@@ -68,6 +73,8 @@ class HeldOutLoss(Callback):
         if self.is_main:
             best = "the lowest so far" if self.best == self.points[-1] else f"not below that of step {self._best_step}"
             logger.info("Step %d: held-out loss %.4f of %d samples, %s", step, loss, self.evaluator.samples, best)
+        if self.trial is not None and step < self.trainer.steps:
+            self.gives_up = self.trial.is_hopeless(self.points, steps=self.trainer.steps)
         return {} if finished.row is None else {"held_out_loss": loss}
 
     @property

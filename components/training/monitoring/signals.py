@@ -12,6 +12,10 @@ class StoppedError(TrainingError):
     """A signal stopped the training; the state after its last step is saved."""
 
 
+class PrunedError(TrainingError):
+    """A training gave up as a hopeless trial of a sweep; the state after its last step is saved."""
+
+
 class StopRequest:
     """Remembers the first signal, which `TrainStep` reads in every step. A second signal ends the process."""
 

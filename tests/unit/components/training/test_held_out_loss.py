@@ -9,9 +9,12 @@ import pytest
 from components.conversion.zero.checkpoint_reader import step_to_convert
 from components.training.callbacks.callback import FinishedStep
 from components.training.callbacks.held_out_loss import HeldOutLoss, HeldOutPoint
+from components.training.monitoring.running_trial import RunningTrial
 from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.manifest import File, Manifest, provenance
 from mantis.errors import ConversionError
+from mantis.runs.trials import SweepTrial, TrialState, read_trials, write_trial
+from mantis.store.local import LocalStore
 
 
 class Losses:
@@ -108,3 +111,57 @@ def test_conversion_takes_the_step_that_the_recipe_says() -> None:
         step_to_convert(checkpoint(best_step=6), "best")
     with pytest.raises(ConversionError, match="no checkpoint of its best step; it"):
         step_to_convert(checkpoint(), "best")
+
+
+class Alone:
+    """Stands for the ranks: one rank."""
+
+    is_main = True
+
+    def all_reduce_sum(self, *values: float) -> list[float]:
+        return list(values)
+
+
+def stored_trial(store: LocalStore, number: int, state: TrialState, *losses: float) -> SweepTrial:
+    trial = SweepTrial(number=number, run=f"r{number}", changes={}, values={}, state=TrialState.STARTED)
+    if state is not TrialState.STARTED:
+        points = [(2 * place, loss) for place, loss in enumerate(losses, 1)]
+        trial = trial.ended(state, points, losses[-1])
+    write_trial(store, "sweep", trial)
+    return trial
+
+
+@pytest.mark.parametrize(
+    ("losses", "gives_up"), [((9.0,), True), ((4.5, 4.4), True), ((4.5, 3.9), False), ((4.5, 3.9, 3.5), True)]
+)
+def test_a_hopeless_trial_gives_up_and_is_recorded(local_store: LocalStore, losses: Any, gives_up: bool) -> None:
+    """At steps 2, 4 and 6 of 10. The medians are 5, 4 and 3."""
+    for number in (0, 1):
+        stored_trial(local_store, number, TrialState.COMPLETE, 4.0 + 2 * number, 4.0, 3.0)
+    own = stored_trial(local_store, 2, TrialState.STARTED)
+    ranks: Any = Alone()
+    trial = RunningTrial(store=local_store, run="r2", sweep="sweep", ranks=ranks)
+    held_out = evaluated(*losses, trial=trial)
+    assert held_out.gives_up is gives_up
+    stored = read_trials(local_store, "sweep")[2]
+    assert stored == (own.ended(TrialState.PRUNED, held_out.points) if gives_up else own)
+
+
+def test_the_last_step_is_never_given_up(local_store: LocalStore) -> None:
+    for number in (0, 1):
+        stored_trial(local_store, number, TrialState.COMPLETE, *[1.0] * 5)
+    stored_trial(local_store, 2, TrialState.STARTED)
+    ranks: Any = Alone()
+    trial = RunningTrial(store=local_store, run="r2", sweep="sweep", ranks=ranks)
+    assert not evaluated(0.5, 0.5, 0.5, 0.5, 9.0, trial=trial).gives_up
+
+
+def test_a_run_that_is_no_open_trial_goes_on(local_store: LocalStore) -> None:
+    """Of a pruned trial that somebody trains whole, and of an arm that is no trial."""
+    for number in (0, 1):
+        stored_trial(local_store, number, TrialState.COMPLETE, 1.0, 1.0)
+    stored_trial(local_store, 2, TrialState.PRUNED, 9.0, 9.0)
+    for run in ("r2", "r3"):
+        ranks: Any = Alone()
+        trial = RunningTrial(store=local_store, run=run, sweep="sweep", ranks=ranks)
+        assert not evaluated(9.0, 9.0, trial=trial).gives_up
