@@ -13,7 +13,8 @@ from mantis.runs.records import State, StepRecord
 from mantis.runs.step_runner import open_run
 from mantis.store.opening import open_store
 from pipelines.execution.sweeps import sweep_runs
-from pipelines.execution.sweeps.sweep_runs import Sweep, parse_over, plan_sweep, run_sweep
+from pipelines.execution.sweeps.search_space import parse_over
+from pipelines.execution.sweeps.sweep_runs import Sweep, plan_sweep, run_sweep
 
 RATES = {"training.learning_rate": ["2e-4", "4.0e-4"]}
 GRID = RATES | {"training.seed": ["1", "2"]}
