@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from components.reporting.compare_runs import Arm, Comparison, UnitPairs, paired_test, unit_pairs
+from mantis.artifacts.held_out import BENCHMARK as HELD_OUT
 from mantis.artifacts.scores import Score
 from mantis.statistics import Paired, corrected
 
@@ -87,9 +88,10 @@ def rank_arms(comparison: Comparison, changes: Mapping[str, Changes]) -> Ranking
 
 
 def _common(arms: Sequence[Arm]) -> list[str]:
-    """The benchmarks that every arm has scores of."""
+    """The benchmarks that every arm has scores of; held-out rows count only if there is no other."""
     names = dict.fromkeys(benchmark for arm in arms for benchmark, _ in arm.scores)
-    return [name for name in names if all(any(name == benchmark for benchmark, _ in arm.scores) for arm in arms)]
+    found = [name for name in names if all(any(name == benchmark for benchmark, _ in arm.scores) for arm in arms)]
+    return [name for name in found if name != HELD_OUT] or found
 
 
 def _headline(arms: Sequence[Arm], benchmark: str) -> list[Score]:

@@ -77,7 +77,7 @@ def is_hopeless(points: Sequence[tuple[int, float]], trials: Sequence[SweepTrial
     """
     import optuna
 
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=steps // WARM_UP)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=math.ceil(steps / WARM_UP))
     study = quiet_study(pruner=pruner)
     for trial in trials:
         if trial.state is TrialState.COMPLETE:

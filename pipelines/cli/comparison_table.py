@@ -17,6 +17,7 @@ from components.reporting.render.ranking_text import (
     ranking_verdicts,
     trial_data,
     trial_rows,
+    trial_verdicts,
 )
 from mantis.runs.trials import SweepTrial
 from mantis.statistics import Paired
@@ -46,6 +47,8 @@ def show_ranking(ranking: Ranking | None, trials: Sequence[SweepTrial]) -> None:
     if trials:
         show_table([*numbers(TRIAL[0]), *ids(TRIAL[1]), *texts(*TRIAL[2:4]), *numbers(TRIAL[4])], trial_rows(trials))
         tell(TRIALS)
+        for sentence in trial_verdicts(trials):
+            show(sentence)
     if ranking is None:
         return
     show_table([*ids(RANKED[0]), *texts(RANKED[1]), *numbers(*RANKED[2:])], rank_rows(ranking))
@@ -60,7 +63,7 @@ def show_ranking(ranking: Ranking | None, trials: Sequence[SweepTrial]) -> None:
 def sweep_data(comparison: Comparison, ranking: Ranking | None, trials: Sequence[SweepTrial]) -> dict[str, Any]:
     """Return the comparison of a sweep for JSON, with its ranking and its trials."""
     found = as_data(comparison)
-    best = ranking_verdicts(ranking) if ranking else []
+    best = [*trial_verdicts(trials), *(ranking_verdicts(ranking) if ranking else [])]
     return found | {
         "verdicts": [*best, *found["verdicts"]],
         "ranking": ranking_data(ranking),

@@ -8,7 +8,13 @@ from components.reporting.render import formatting
 from components.reporting.render.markdown import escaped, table
 from components.reporting.render.page import environment
 from components.reporting.render.plot_scales import linear
-from components.reporting.render.ranking_text import effect_rows, rank_rows, ranking_verdicts, trial_rows
+from components.reporting.render.ranking_text import (
+    effect_rows,
+    rank_rows,
+    ranking_verdicts,
+    trial_rows,
+    trial_verdicts,
+)
 from mantis.runs.trials import SweepTrial
 
 LEAST_SPAN = 0.05  # minimum range of the scale of differences, as a share; below five points noise would look large
@@ -27,7 +33,7 @@ def render_comparison(comparison: Comparison, ranking: Ranking | None = None, tr
             verdicts=verdicts(comparison),
             span=_span(comparison),
             ranking=ranking,
-            ranking_verdicts=ranking_verdicts(ranking) if ranking else [],
+            ranking_verdicts=[*trial_verdicts(trials), *(ranking_verdicts(ranking) if ranking else [])],
             ranked=rank_rows(ranking) if ranking else [],
             effects=effect_rows(ranking) if ranking else [],
             trials=trial_rows(trials),
@@ -100,7 +106,8 @@ def _ranking(ranking: Ranking) -> list[str]:
 
 
 def _trials(trials: Sequence[SweepTrial]) -> list[str]:
-    return ["## Trials", formatting.TRIALS, table(list(formatting.TRIAL), trial_rows(trials), left=3)]
+    said = [f"**{escaped(sentence)}**" for sentence in trial_verdicts(trials)]
+    return [*said, "## Trials", formatting.TRIALS, table(list(formatting.TRIAL), trial_rows(trials), left=3)]
 
 
 def _span(comparison: Comparison) -> float:

@@ -21,6 +21,20 @@ def ranking_verdicts(ranking: Ranking) -> list[str]:
     return [first, *_certainty(ranking, others), *(_effect(effect) for effect in ranking.effects)]
 
 
+def trial_verdicts(trials: Sequence[SweepTrial]) -> list[str]:
+    """Say which trial of a search has the lowest held-out loss; nothing without complete trials."""
+    complete = [trial for trial in trials if trial.loss is not None]
+    if not complete:
+        return []
+    best = min(complete, key=lambda trial: trial.loss or 0.0)
+    pruned = sum(trial.state is TrialState.PRUNED for trial in trials)
+    named = f"{best.run} ({changes_in_words(best.changes)})"
+    return [
+        f"{named} has the lowest held-out loss of {len(complete)} complete trials: {formatting.short(best.loss)}. "
+        f"{pruned} of {len(trials)} trials were pruned."
+    ]
+
+
 def _certainty(ranking: Ranking, others: Sequence[RankedArm]) -> list[str]:
     tests = {each.arm.run: ranking.test_against_best(each.arm.run) for each in others}
     sure = [run for run, test in tests.items() if test is not None and test.significant and test.difference > 0]

@@ -92,7 +92,7 @@ def test_a_killed_sweep_repeats_nothing_and_says_which_arm_is_best(
     assert pair["low"] <= pair["difference"] <= pair["high"]
     page = (tmp_path / "store" / "reports" / compared["sweep"] / "report.html").read_text()
     assert "has the highest accuracy of 2 runs" in page
-    assert compared["verdicts"][0].startswith(pair["higher"])
+    assert compared["verdicts"][0].startswith(f"{pair['higher']} (training.learning_rate")
 
     whole = finished(store)
     again = mantis(*given, cwd=tmp_path)

@@ -132,6 +132,9 @@ def test_each_benchmark_weighs_the_same() -> None:
 def test_a_benchmark_that_an_arm_lacks_counts_for_none() -> None:
     ranking = ranked(arm("a", x=first(50), y=first(10)), arm("b", x=first(40)))
     assert ranking.benchmarks == ("x",)
+    held_out = {"holdout": first(90)}
+    assert ranked(arm("a", x=first(50), **held_out), arm("b", x=first(40), **held_out)).benchmarks == ("x",)
+    assert ranked(arm("a", **held_out), arm("b", **held_out)).benchmarks == ("holdout",)
     assert rank_arms(compared(arm("a", x=first(1)), arm("b", y=first(1))), {}) is None
 
 
@@ -157,5 +160,9 @@ def test_the_page_of_a_search_lists_its_trials() -> None:
         render_comparison_markdown(comparison, ranked(*arms), trials),
     ):
         assert "pruned after step 10" in text
+        assert "a (training.seed = 1) has the lowest held-out loss of 1 complete trials: 1.25." in text.replace(
+            "\\", ""
+        )
+        assert "1 of 2 trials were pruned." in text
         assert "1.25" in text
     assert "<h2>Trials</h2>" not in render_comparison(comparison, ranked(*arms))
