@@ -2,13 +2,10 @@
 
 from kfp import dsl
 
-from components.conversion.component import convert
-from components.data.component import assemble_prepared, prepare, subsets
-from components.evaluation.component import benchmarks, evaluate
-from components.reporting.component import compare, report
-from components.training.component import train
-from pipelines.component import arms, finish_arms, preflight_arms
-from pipelines.execution.platform import pipeline, short, step
+from components.data.component import subsets
+from pipelines.arm_loop import prepare_run_and_compare
+from pipelines.component import finish_arms, preflight_arms
+from pipelines.execution.platform import pipeline, short
 
 
 @pipeline(
@@ -31,19 +28,4 @@ def ablation(
     with dsl.ExitHandler(short(finish_arms(**asked)), name="run"):
         run = short(preflight_arms(**asked)).output
         chosen = short(subsets(run=run, store_url=store_url))
-        with dsl.ParallelFor(chosen.output, name="each-subset") as item:
-            prepared = step("prepare", prepare(run=item.run, store_url=store_url, subset=item.subset))
-        each = short(arms(run=run, store_url=store_url, datasets=dsl.Collected(prepared.outputs["dataset"])))
-        with dsl.ParallelFor(each.output, name="each-arm") as arm:
-            mixture = step("assemble", assemble_prepared(run=arm.run, store_url=store_url)).outputs["mixture"]
-            trained = step("train", train(run=arm.run, store_url=store_url, mixture=mixture))
-            checkpoint = trained.outputs["checkpoint"]
-            model = step("convert", convert(run=arm.run, store_url=store_url, checkpoint=checkpoint)).outputs["model"]
-            questions = short(benchmarks(run=arm.run, store_url=store_url))
-            with dsl.ParallelFor(questions.output, name="each-benchmark") as item:
-                evaluated = step(
-                    "evaluate", evaluate(run=item.run, store_url=store_url, benchmark=item.benchmark, model=model)
-                )
-            evaluations = dsl.Collected(evaluated.outputs["evaluation"])
-            written = step("report", report(run=arm.run, store_url=store_url, evaluations=evaluations))
-        step("compare", compare(run=run, store_url=store_url, reports=dsl.Collected(written.outputs["page"])))
+        prepare_run_and_compare(run, store_url, chosen.output)

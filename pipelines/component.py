@@ -1,4 +1,4 @@
-"""The KFP components of the run itself: first task, last task, arms of an ablation, and an existing model."""
+"""The KFP components of the run itself: first task, last task, arms of ablation and sweep, and an existing model."""
 
 from kfp import dsl
 
@@ -49,6 +49,30 @@ def finish_arms(run_recipe: str, run_overrides: dict[str, str], run_name: str, s
 
     with component_main():
         ablation.finish_arms(run_recipe, run_overrides, run_name, store_url)
+
+
+@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+def preflight_sweep(
+    run_recipe: str, run_overrides: dict[str, str], run_over: dict[str, list[str]], run_name: str, store_url: str
+) -> str:
+    """Check every arm of a sweep like `preflight`, and return the id of the run that compares the arms."""
+    from mantis.runs.step_runner import component_main
+    from pipelines.execution.sweeps.sweep_runs import plan_sweep, prepare_sweep
+
+    with component_main():
+        return prepare_sweep(plan_sweep(run_recipe, run_overrides, run_over, run_name, store_url)).id
+
+
+@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+def finish_sweep(
+    run_recipe: str, run_overrides: dict[str, str], run_over: dict[str, list[str]], run_name: str, store_url: str
+) -> None:
+    """Close every arm of a sweep, and the run that compares them, like `finish`."""
+    from mantis.runs.step_runner import component_main
+    from pipelines.execution.sweeps.sweep_end import close_sweep
+
+    with component_main():
+        close_sweep(run_recipe, run_overrides, run_over, run_name, store_url)
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)

@@ -18,6 +18,18 @@ def subsets(run: str, store_url: str) -> list[dict[str, str]]:
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+def arm_subsets(run: str, store_url: str) -> list[dict[str, str]]:
+    """List the datasets that the arms of a sweep need, each once. Each entry holds an arm and the name of a subset."""
+    from components.data.step import datasets_of_arms
+    from mantis.runs.step_runner import component_main, open_run, recorded
+
+    with component_main():
+        opened = open_run(run, store_url)
+        with recorded(opened, "subsets"):
+            return [{"run": arm, "subset": subset} for arm, subset in datasets_of_arms(opened)]
+
+
+@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def prepare(run: str, store_url: str, subset: str, dataset: dsl.Output[dsl.Dataset]) -> None:
     """Prepare one subset: check every row, keep it in the dataset or write the reason to the ledger."""
     from components.data import step

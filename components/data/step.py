@@ -21,7 +21,8 @@ from mantis.artifacts.source_names import FETCHED, GENERATED
 from mantis.config.recipe import Recipe
 from mantis.errors import ConfigError
 from mantis.hashing import fingerprint
-from mantis.runs.step_runner import Run, StepSpec, failure_recorded, result_refused, run_step
+from mantis.runs.arms import arms_of
+from mantis.runs.step_runner import Run, StepSpec, failure_recorded, open_run, result_refused, run_step
 
 PREPARE_REVISION = 4
 ASSEMBLE_REVISION = 3
@@ -64,6 +65,19 @@ def resolve_subsets(run: Run) -> list[str]:
             ),
         )
     return named or [name for name, split in there.items() if split == TRAIN]
+
+
+def datasets_of_arms(run: Run) -> list[tuple[str, str]]:
+    """List an arm and a subset for each dataset that the arms of the run `run` need.
+
+    Raises:
+        ConfigError: as in `resolve_subsets`.
+    """
+    needed: dict[str, tuple[str, str]] = {}
+    for arm in (open_run(arm, run.store.url) for arm in arms_of(run.store, run.id)):
+        for subset in resolve_subsets(arm):
+            needed.setdefault(prepare_task(arm, subset).address(), (arm.id, subset))
+    return list(needed.values())
 
 
 def prepare(run: Run, subset: str) -> Manifest:

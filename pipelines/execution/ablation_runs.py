@@ -86,17 +86,17 @@ def finish_arms(recipe: str, overrides: Mapping[str, object], name: str, store_u
         delete_jobs(arm)
     parent = started(named)
     if parent:
-        _record_ends(parent)
+        record_ends(parent)
 
 
 def close_arms(parent: Run) -> None:
     """Delete remaining TrainJobs, then close every arm, then the parent."""
     for skill in parent.recipe.data.skills:
         delete_jobs(replace(parent, id=_arm(parent.id, skill), parent=parent.id))
-    _record_ends(parent)
+    record_ends(parent)
 
 
-def _record_ends(parent: Run) -> None:
+def record_ends(parent: Run) -> None:
     """Record the end of every arm, and of the parent, which failed if an arm failed.
 
     If the end of one arm cannot be recorded, the others are closed nevertheless. Then the first such error is raised.

@@ -54,10 +54,14 @@ BY_STEP = TypeAdapter(dict[str, Resources])  # the content of the file of `--pla
 
 @dataclass(frozen=True, kw_only=True)
 class Platform:
-    """The image of every task and the resources of the steps, which a pipeline is bound to at compilation."""
+    """The image of every task and the resources of the steps, which a pipeline is bound to at compilation.
+
+    `arms` is the largest number of arms of an ablation or a sweep that run at the same time; 0: all of them.
+    """
 
     image: str = ""  # empty: the placeholder image, which no cluster can pull
     steps: Mapping[str, Resources] = field(default_factory=dict)
+    arms: int = 0
 
 
 _platform: ContextVar[Platform] = ContextVar("platform")
@@ -122,6 +126,11 @@ def step(name: str, task: dsl.PipelineTask) -> dsl.PipelineTask:
     return kubernetes.set_timeout(task, wanted.timeout_seconds) if wanted.timeout_seconds else task
 
 
+def most_arms() -> int:
+    """The platform's limit of arms at the same time; 0: none."""
+    return _platform.get().arms
+
+
 def steps_of(pipelines: Iterable[Callable[[Platform], BaseComponent]]) -> frozenset[str]:
     """Return the names of all steps in the DAGs of these pipelines."""
     token = _named.set(set())
@@ -133,19 +142,20 @@ def steps_of(pipelines: Iterable[Callable[[Platform], BaseComponent]]) -> frozen
         _named.reset(token)
 
 
-def platform_of(image: str, path: Path | None, steps: Collection[str]) -> Platform:
+def platform_of(image: str, path: Path | None, steps: Collection[str], *, arms: int = 0) -> Platform:
     """Build the platform of an image and of a YAML file; manifests/overlays/a100/steps.yaml is an example.
 
     Args:
         image: name@sha256:..., or empty for the placeholder.
         path: the file with the resources of steps; None requests nothing.
         steps: the names that the file may use.
+        arms: the limit of arms at the same time.
 
     Raises:
         ConfigError: the file is missing or not YAML, or has an unknown step or an unknown or invalid field.
     """
     if path is None:
-        return Platform(image=image)
+        return Platform(image=image, arms=arms)
     fields = f"Use these fields of a step: {', '.join(Resources.model_fields)}. Steps: {', '.join(sorted(steps))}."
     try:
         given = BY_STEP.validate_python(parse_yaml(path.read_text()))
@@ -158,4 +168,4 @@ def platform_of(image: str, path: Path | None, steps: Collection[str]) -> Platfo
         raise ConfigError(
             f"{path}: no pipeline has a step {', '.join(unknown)}.", remedy=did_you_mean(unknown[0], steps) + fields
         )
-    return Platform(image=image, steps=given)
+    return Platform(image=image, steps=given, arms=arms)

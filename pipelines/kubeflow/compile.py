@@ -13,12 +13,14 @@ from pipelines.data_preparation import data_preparation
 from pipelines.evaluation import evaluation
 from pipelines.execution.platform import Platform, steps_of
 from pipelines.instruction_tuning import instruction_tuning
+from pipelines.sweep import sweep
 
 PIPELINES = {
     "instruction-tuning": instruction_tuning,
     "data-preparation": data_preparation,
     "evaluation": evaluation,
     "ablation": ablation,
+    "sweep": sweep,
 }
 PINNED = re.compile(r"[\w.:/-]+@sha256:[0-9a-f]{64}")
 

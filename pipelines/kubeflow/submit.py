@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 10.0
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 PAGE = 100
+WITH_ARMS = ("ablation", "sweep")  # pipelines
 TOKEN_FILE = "KF_PIPELINES_SA_TOKEN_PATH"  # KFP's own variable for the path of a ServiceAccount's token in a pod
 USUAL_TOKEN_FILE = "/var/run/secrets/kubeflow/pipelines/token"
 
@@ -173,14 +174,20 @@ def _explained(server: Server, error: Exception) -> MantisError:
     )
 
 
-def check_parameters(pipeline: str, model: str) -> None:
-    """Refuse an evaluation without a model, and a model for any other pipeline.
+def check_parameters(pipeline: str, model: str, *, over: Sequence[str] = (), parallel: int = 0) -> None:
+    """Refuse parameters of another pipeline, and an evaluation or a sweep without its own.
 
     Raises:
-        ConfigError: `pipeline` and `model` do not fit.
+        ConfigError: `pipeline` does not fit `model`, `over` or `parallel`.
     """
-    if (pipeline == "evaluation") != bool(model):
+    for wanted, option, given in (("evaluation", "--model", model), ("sweep", "--over", " ".join(over))):
+        if (pipeline == wanted) != bool(given):
+            raise ConfigError(
+                f"--pipeline {pipeline} does not fit {option} {given!r}.",
+                remedy=f"Use {option} with --pipeline {wanted} alone.",
+            )
+    if parallel and pipeline not in WITH_ARMS:
         raise ConfigError(
-            f"--pipeline {pipeline} does not fit --model {model!r}.",
-            remedy="Use --model with --pipeline evaluation alone.",
+            f"--pipeline {pipeline} has no arms, so --parallel {parallel} limits nothing.",
+            remedy=f"Use --parallel with --pipeline {' or '.join(WITH_ARMS)}.",
         )

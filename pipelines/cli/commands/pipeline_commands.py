@@ -1,13 +1,16 @@
 """`mantis pipeline`: the pipelines for Kubeflow Pipelines, as YAML or as a run on a server."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mantis.errors import ConfigError, did_you_mean
 from pipelines.cli.arguments import Changes, Name, PlatformFile, RecipeName, examples, recipe_given
 from pipelines.cli.console import show
+
+if TYPE_CHECKING:
+    from pipelines.execution.sweeps.search_space import Over
 
 pipeline = typer.Typer(help="Kubeflow Pipelines: compile, submit.")
 
@@ -50,6 +53,8 @@ def compile_(
     epilog=examples(
         "mantis pipeline submit demo --host http://localhost:8080 --image REF --store s3://mantis --follow",
         "mantis pipeline submit mantis-siglip --host HOST --image REF --store STORE --pipeline data-preparation",
+        "mantis pipeline submit demo --host HOST --image REF --store STORE --pipeline sweep "
+        "--over training.learning_rate=2e-4,4e-4 --parallel 2",
     )
 )
 def submit(
@@ -59,10 +64,20 @@ def submit(
     store: Annotated[str, typer.Option(envvar="MANTIS_STORE", help="s3://bucket/prefix.")],
     platform: PlatformFile = None,
     namespace: Annotated[str, typer.Option(help="The namespace of the runs.")] = "kubeflow",
-    pipeline: Annotated[str, typer.Option(help="instruction-tuning, data-preparation, evaluation or ablation.")] = (
-        "instruction-tuning"
-    ),
+    pipeline: Annotated[
+        str, typer.Option(help="instruction-tuning, data-preparation, evaluation, ablation or sweep.")
+    ] = "instruction-tuning",
     model: Annotated[str, typer.Option(help="With --pipeline evaluation: the address of the model.")] = "",
+    over: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD=VALUE,VALUE", help="With --pipeline sweep: a field and its values, as a grid."),
+    ] = None,
+    parallel: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Arms of an ablation or a sweep that run at the same time.", show_default="all"
+        ),
+    ] = 0,
     set_: Changes = None,
     name: Name = "",
     experiment: Annotated[str, typer.Option(help="KFP's experiment. It is created if it does not exist.")] = "mantis",
@@ -80,6 +95,7 @@ def submit(
 ) -> None:
     """Start a run on Kubeflow Pipelines, and print its address."""
     from pipelines.execution.platform import platform_of
+    from pipelines.execution.sweeps.search_space import parse_over
     from pipelines.kubeflow import submit as kfp
     from pipelines.kubeflow.compile import PIPELINES, known_steps
 
@@ -92,17 +108,18 @@ def submit(
         raise ConfigError(f"--store {store!r}: pods cannot reach it.", remedy="Use s3://bucket/prefix.")
     if cron and follow:
         raise typer.BadParameter("--cron and --follow exclude each other: leave one out")
-    kfp.check_parameters(pipeline, model)
+    kfp.check_parameters(pipeline, model, over=over or (), parallel=parallel)
     text, overrides = recipe_given(recipe, set_, None, store)
-    title = _title(pipeline, text, overrides, name, model, store)
+    values = parse_over(over or ())
+    title = _title(pipeline, text, overrides, name, store, model=model, over=values)
     parameters = {"run_recipe": text, "run_overrides": overrides, "run_name": name, "store_url": store}
     server = kfp.Server(host=host.rstrip("/"), namespace=namespace, token=token, ca_file=ca)
     wanted = kfp.Submission(
         pipeline=pipeline,
-        platform=platform_of(image, platform, known_steps()),
+        platform=platform_of(image, platform, known_steps(), arms=parallel),
         experiment=experiment,
         title=title,
-        parameters=parameters | ({"eval_model": model} if model else {}),
+        parameters=parameters | ({"eval_model": model} if model else {}) | ({"run_over": values} if values else {}),
         service_account=account,
         cron=cron,
     )
@@ -113,11 +130,16 @@ def submit(
         raise kfp.SubmissionError(f"The run {title} did not succeed.", remedy=f"`mantis status {title}` says why.")
 
 
-def _title(pipeline: str, recipe: str, overrides: dict[str, str], name: str, model: str, store: str) -> str:
+def _title(
+    pipeline: str, recipe: str, overrides: dict[str, str], name: str, store: str, *, model: str, over: "Over"
+) -> str:
     """Return the id of the run that the pipeline will create."""
     from pipelines.execution.ablation_runs import resolve_parent
     from pipelines.execution.resolve import name_of, resolve_run
+    from pipelines.execution.sweeps.sweep_runs import plan_sweep
 
     if pipeline == "ablation":
         return resolve_parent(recipe, overrides, name, store)[0]
+    if pipeline == "sweep":
+        return plan_sweep(recipe, overrides, over, name, store).parent.id
     return resolve_run(recipe, overrides, name_of(recipe, overrides, name, model, store), store)[0]

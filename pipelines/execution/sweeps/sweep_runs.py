@@ -118,8 +118,8 @@ def run_sweep(sweep: Sweep, console: Console, *, ended: Callable[[Run], None]) -
         return compare(parent)
 
 
-def prepare_sweep(sweep: Sweep) -> None:
-    """Check all arms, then write the recipe of the parent and its ties to the arms.
+def prepare_sweep(sweep: Sweep) -> Run:
+    """Check all arms, write the recipe of the parent and its ties to the arms, and return the parent.
 
     Raises:
         MantisError: a recipe cannot be run, or a name belongs to another run. Nothing was started.
@@ -130,6 +130,7 @@ def prepare_sweep(sweep: Sweep) -> None:
         preflight(sweep.recipe, {**sweep.overrides, **arm.changes}, arm.run, store.url)
     keep_recipe(store, parent.id, parent.recipe)
     write_arms(store, parent.id, [arm.run for arm in sweep.arms], {arm.run: arm.changes for arm in sweep.arms})
+    return parent
 
 
 def run_arm(

@@ -11,6 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from mantis.errors import ConfigError
+from pipelines.kubeflow.submit import check_parameters
 from tests.fixtures.cli import Mantis
 
 IMAGE = "registry/mantis@sha256:" + "a" * 64
@@ -183,3 +185,28 @@ def test_what_cannot_be_submitted_is_explained(
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert kfp.created == []
+
+
+def test_a_sweep_passes_its_values_and_its_limit_of_arms(kfp: Kfp, submit: Callable[..., Any]) -> None:
+    over = "--over=training.learning_rate=2e-4,4e-4"
+    done = submit("--pipeline=sweep", over, "--over=training.seed=1,2", "--parallel=2", "--name=mine")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert kfp.created[0][1]["runtime_config"]["parameters"]["run_over"] == {
+        "training.learning_rate": ["2e-4", "4e-4"],
+        "training.seed": ["1", "2"],
+    }
+    assert kfp.created[0][1]["display_name"] == "mine"
+    assert "parallelismLimit: 2" in kfp.packages[0]
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "given", "said"),
+    [
+        ("sweep", {}, "does not fit --over ''"),
+        ("instruction-tuning", {"over": ["training.seed=1,2"]}, "does not fit --over 'training.seed=1,2'"),
+        ("evaluation", {"model": "models/x", "parallel": 2}, "has no arms, so --parallel 2 limits nothing"),
+    ],
+)
+def test_parameters_of_another_pipeline_are_refused(pipeline: str, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        check_parameters(pipeline, **({"model": ""} | given))

@@ -91,7 +91,7 @@ def test_the_steps_ask_for_what_the_platform_says(tmp_path: Path) -> None:
         assert evaluate["tolerations"][0]["key"] == "nvidia.com/gpu"
         assert evaluate["activeDeadlineSeconds"] == "86400"
         assert evaluate["emptyDirMounts"][0]["sizeLimit"] == "32Gi"
-        assert asked["exec-finish" if "exec-finish" in asked else "exec-finish-arms"] is None
+        assert [asked[name] for name in asked if name.startswith("exec-finish")] == [None]
         if path.stem != "evaluation":
             assert "accelerator" not in asked["exec-convert"]
             assert asked["exec-convert"]["resourceMemoryLimit"] == "64Gi"
@@ -115,3 +115,25 @@ def test_a_wrong_platform_is_explained(tmp_path: Path, text: str, said: str) -> 
     assert said in refused.value.problem
     assert "gpus" in refused.value.remedy
     assert "evaluate" in refused.value.remedy
+
+
+@pytest.mark.parametrize("name", ["ablation", "sweep"])
+@pytest.mark.parametrize("arms", [0, 2])
+def test_the_platform_limits_the_arms_at_the_same_time(tmp_path: Path, name: str, arms: int) -> None:
+    compile_all(tmp_path, Platform(arms=arms))
+    specification = next(yaml.safe_load_all((tmp_path / f"{name}.yaml").read_text()))
+    dags = [specification["root"], *specification["components"].values()]
+    loops = {
+        task["taskInfo"]["name"]: task.get("iteratorPolicy", {}).get("parallelismLimit", 0)
+        for dag in dags
+        for task in dag.get("dag", {}).get("tasks", {}).values()
+        if "parameterIterator" in task
+    }
+    assert loops == {"each-arm": arms, "each-subset": 0, "each-benchmark": 0}
+
+
+def test_a_sweep_closes_its_run_whatever_happens() -> None:
+    specification = next(yaml.safe_load_all((COMPILED / "sweep.yaml").read_text()))
+    tasks = specification["root"]["dag"]["tasks"]
+    assert tasks["finish-sweep"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+    assert specification["root"]["inputDefinitions"]["parameters"]["run_over"]["parameterType"] == "STRUCT"

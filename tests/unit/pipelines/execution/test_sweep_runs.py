@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from components.data.step import datasets_of_arms
 from mantis.errors import ConfigError, MantisError
-from mantis.runs.arms import arms_of, parent_of
+from mantis.runs.arms import arms_of, changes_of, parent_of
 from mantis.runs.records import State, StepRecord
 from mantis.runs.step_runner import open_run
 from mantis.store.opening import open_store
+from pipelines.execution import ablation_runs
 from pipelines.execution.sweeps import sweep_runs
 from pipelines.execution.sweeps.search_space import parse_over
-from pipelines.execution.sweeps.sweep_runs import Sweep, plan_sweep, run_sweep
+from pipelines.execution.sweeps.sweep_end import close_sweep
+from pipelines.execution.sweeps.sweep_runs import Sweep, in_words_left, plan_sweep, prepare_sweep, run_sweep
 
 RATES = {"training.learning_rate": ["2e-4", "4.0e-4"]}
 GRID = RATES | {"training.seed": ["1", "2"]}
@@ -114,3 +117,43 @@ def test_nothing_is_started_if_one_arm_cannot_run(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(sweep_runs, "start", lambda *_, **__: pytest.fail("an arm was started"))
     with pytest.raises(MantisError, match="blink"):
         run_sweep(planned(tmp_path / "store", over), Console(quiet=True), ended=lambda run: None)
+
+
+def test_the_arms_of_a_cluster_are_planned_as_here_and_share_their_datasets(tmp_path: Path) -> None:
+    over = {"data.skills": ["[single]", "[single,multi]"], "training.seed": ["1", "2"]}
+    sweep = planned(tmp_path / "store", over)
+    assert prepare_sweep(sweep) == sweep.parent
+    store = sweep.parent.store
+    assert arms_of(store, sweep.parent.id) == [arm.run for arm in sweep.arms]
+    assert [changes_of(store, arm.run) for arm in sweep.arms] == [arm.changes for arm in sweep.arms]
+    needed = datasets_of_arms(open_run(sweep.parent.id, store.url))
+    assert sorted(subset for _, subset in needed) == ["demo-multi", "demo-single"]
+    assert {arm for arm, _ in needed} <= {arm.run for arm in sweep.arms}
+
+
+@pytest.mark.parametrize(("states", "ends"), [(("done", "done"), "FINISHED"), (("done", "failed"), "FAILED")])
+def test_a_sweep_on_a_cluster_closes_every_arm_and_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, states: tuple[str, str], ends: str
+) -> None:
+    ended = dict[str, str]()
+    monkeypatch.setattr(ablation_runs, "record_end", lambda run, status: ended.update({run.id: status}))
+    asked: Any = ("demo", {"data.generated_conversations": "100"}, RATES, "mine", (tmp_path / "store").as_uri())
+    close_sweep(*asked)
+    assert ended == {}  # preflight stored nothing
+    sweep = planned(tmp_path / "store", RATES, "mine")
+    prepare_sweep(sweep)
+    for run, state in zip([*(arm.run for arm in sweep.arms), "mine"], [*states, "done"], strict=True):
+        record = StepRecord(step="report", state=State(state), started="2026-01-02T03:04:05+00:00")
+        sweep.parent.store.put(f"runs/{run}/steps/report.json", record.model_dump_json().encode())
+    close_sweep(*asked)
+    statuses = ["FINISHED" if state == "done" else "FAILED" for state in states]
+    assert ended == dict(zip([arm.run for arm in sweep.arms], statuses, strict=True)) | {"mine": ends}
+
+
+def test_the_time_left_follows_from_the_arms_before(tmp_path: Path) -> None:
+    store = open_store((tmp_path / "store").as_uri())
+    assert in_words_left(store, [], 3) == ""
+    for run, seconds in (("a", 60), ("b", 120)):
+        record = StepRecord(step="train", state=State.DONE, started="2026-01-02T03:04:05+00:00", seconds=seconds)
+        store.put(f"runs/{run}/steps/train.json", record.model_dump_json().encode())
+    assert in_words_left(store, ["a", "b"], 2) == ", about 3:00 left"
