@@ -3,6 +3,7 @@
 import ctypes
 import fcntl
 import os
+import select
 import signal
 import sys
 import tempfile
@@ -26,6 +27,26 @@ def die_with_parent(sent: signal.Signals = signal.SIGTERM) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(sent), 0, 0, 0)
     if os.getppid() != parent:  # the parent died before this call
         os.kill(os.getpid(), sent)
+
+
+def die_with_process(pid: int, sent: signal.Signals = signal.SIGTERM) -> None:
+    """Send `sent` to this process when the process `pid` ends, from a thread. It has no effect except on Linux.
+
+    It serves processes whose parent is a shell, which outlives the process that started it.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        watched = os.pidfd_open(pid)
+    except ProcessLookupError:
+        os.kill(os.getpid(), sent)
+        return
+
+    def watch() -> None:
+        select.select([watched], [], [])  # the descriptor can be read when the process has ended
+        os.kill(os.getpid(), sent)
+
+    threading.Thread(target=watch, name="die-with-process", daemon=True).start()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Each step leaves its record in the run's folder: mantis/runs/records.py.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,13 +26,15 @@ from mantis.config.recipe import Recipe, read_stored_recipe
 from mantis.errors import ConfigError, MantisError, NotFoundError, did_you_mean
 from mantis.hashing import fingerprint
 from mantis.logging import configure, name_step
-from mantis.processes import die_with_parent
+from mantis.processes import die_with_parent, die_with_process
 from mantis.runs.arms import parent_of
 from mantis.runs.records import State, StepRecord, read_record, reason_of, runs, write_record
 from mantis.store.base import ObjectStore
 from mantis.store.opening import open_store
 
 logger = logging.getLogger(__name__)
+
+DAG_PID = "MANTIS_DAG_PID"  # the process that runs the DAG on this machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,9 +234,12 @@ def result_refused(run: Run, step: str, result: Manifest) -> Iterator[None]:
 def component_main() -> Iterator[None]:
     """Around the body of every KFP component: an error of ours ends it with one paragraph and exit code 1.
 
-    The component also dies with the process that runs the DAG, so that nothing works on after a kill.
+    The component also dies with the process that runs the DAG, so that nothing works on after a kill. On this machine
+    its parent is a shell of KFP's, which outlives that process.
     """
     die_with_parent()
+    if dag := os.environ.get(DAG_PID):
+        die_with_process(int(dag))
     try:
         configure()
         yield

@@ -5,6 +5,7 @@
 
 import json
 import logging
+import os
 import sys
 import tempfile
 import warnings
@@ -14,6 +15,7 @@ from kfp import local
 
 from mantis.logging import configure
 from mantis.processes import die_with_parent
+from mantis.runs.step_runner import DAG_PID
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +23,7 @@ logger = logging.getLogger(__name__)
 def main(parameters: str, pipeline: str = "instruction-tuning") -> int:
     """Run `pipeline` with `parameters` (JSON); 0 if every task succeeded."""
     die_with_parent()
+    os.environ[DAG_PID] = str(os.getpid())
     configure()
     warnings.filterwarnings("ignore", message="You may be attemping to run a task")
     logging.getLogger().setLevel(logging.WARNING)
