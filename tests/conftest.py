@@ -17,6 +17,7 @@ pytest_plugins = [
         "mlflow",
         "models",
         "own_benchmark",
+        "processes",
         "recipes",
         "reporting",
         "serving",

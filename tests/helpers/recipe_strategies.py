@@ -1,5 +1,6 @@
 """Hypothesis strategies for recipes, derived from the annotations and bounds of their fields."""
 
+from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -56,6 +57,7 @@ def with_value(recipe: Recipe, path: Path, value: Any) -> Recipe:
     return Recipe.model_validate(raw)
 
 
+@cache
 def _section(section: type[Settings]) -> st.SearchStrategy[dict[str, Any]]:
     required = {name: value_of(field) for name, field in section.model_fields.items() if field.is_required()}
     optional = {name: value_of(field) for name, field in section.model_fields.items() if not field.is_required()}

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -117,7 +118,7 @@ def _start(command: list[str], folder: Path) -> subprocess.Popen[str]:
         errors="replace",
         start_new_session=True,  # Ctrl-C reaches the launcher alone, which then asks the ranks to save
         # KILL, not TERM: after the launcher's death a rerun may start at once, and only one may write the checkpoint.
-        preexec_fn=lambda: die_with_parent(signal.SIGKILL),
+        preexec_fn=partial(die_with_parent, signal.SIGKILL),
     )
 
 

@@ -1,4 +1,7 @@
-"""The whole DAG through kfp.local, small: reuse, a real interruption, real input, lineage."""
+"""The whole DAG through kfp.local, small: reuse, a real interruption, real input, lineage.
+
+The first tests start every process as a person does; other tests of the DAG fork them from one with the libraries.
+"""
 
 import json
 import os
@@ -55,6 +58,7 @@ def undisturbed(mantis: Mantis, tmp_path_factory: pytest.TempPathFactory) -> Und
     return Undisturbed(folder=folder, done=done, seconds=time.monotonic() - began)
 
 
+@pytest.mark.new_interpreter
 def test_a_run_ends_with_a_report_and_a_summary(undisturbed: Undisturbed) -> None:
     done = undisturbed.done
     path = Path(done.stdout.splitlines()[-1])
@@ -69,6 +73,7 @@ def test_a_run_ends_with_a_report_and_a_summary(undisturbed: Undisturbed) -> Non
     assert (path.parent / "report.md").stat().st_size > 1_000
 
 
+@pytest.mark.new_interpreter
 def test_the_same_run_again_takes_everything_from_the_store(mantis: Mantis, undisturbed: Undisturbed) -> None:
     folder = undisturbed.folder
     began = time.monotonic()
@@ -93,6 +98,7 @@ def test_a_changed_learning_rate_trains_again_on_the_same_data(mantis: Mantis, u
     assert len(list((folder / ".mantis").glob("models/*/manifest.json"))) == 2
 
 
+@pytest.mark.new_interpreter
 def test_mlflow_shows_the_run(undisturbed: Undisturbed) -> None:
     import mlflow
 
@@ -119,6 +125,7 @@ def test_mlflow_shows_the_run(undisturbed: Undisturbed) -> None:
     assert steps[-1] == STEPS
 
 
+@pytest.mark.new_interpreter
 def test_lineage_of_a_prediction(mantis: Mantis, undisturbed: Undisturbed) -> None:
     folder = undisturbed.folder
     store = folder / ".mantis"
