@@ -1,7 +1,10 @@
 """Loads the fixtures; tests/fixtures has a module for each concern."""
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("no wall time", deadline=None)  # on a busy machine any example may take long
+settings.load_profile("no wall time")
 pytest.register_assert_rewrite("tests.helpers")
 pytest_plugins = [
     f"tests.fixtures.{concern}"
