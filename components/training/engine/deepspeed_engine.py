@@ -10,20 +10,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NoReturn
 
-# DeepSpeed picks its accelerator at import. Without this, it looks for a GPU toolchain on a machine without GPUs.
 import torch
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
-
-import deepspeed
-import deepspeed.ops
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from components.training.engine.adapter_training import add_adapters
 from components.training.engine.deepspeed_config import SMALL_PARAMETERS, ConfigOption, as_config, deepspeed_options
 from components.training.engine.flight_recorder import dump_of_nccl, record_collectives
+from components.training.engine.lean_deepspeed import deepspeed
 from components.training.engine.parameter_groups import ParameterGroup, adamw_groups, freeze, parameter_groups
 from components.training.engine.zero3_leaf import as_zero3_leaf
 from components.training.loss import LossHead
