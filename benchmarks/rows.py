@@ -28,6 +28,7 @@ ROWS = {
     "training.evaluate": ("benchmarks.training_evaluate", "evaluate"),
     "training.trainer": ("benchmarks.training_trainer", "trainer"),
     "training.feed": ("benchmarks.training_feed", "feed"),
+    "training.start": ("benchmarks.training_start", "start"),
     "training.parts": ("benchmarks.training_parts", "parts"),
     "training.save": ("benchmarks.training_save", "save"),
     "conversion.zero": ("benchmarks.conversion", "zero"),

@@ -10,15 +10,19 @@ import tempfile
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Protocol
 
 from components.training.monitoring.failures import FAILURES, describe_failure
+from mantis.config.recipe import Recipe
 from mantis.config.training_settings import TrainingSettings
 from mantis.errors import ConfigError
 from mantis.hashing import fingerprint
+from mantis.models.registry import family_spec
 from mantis.processes import die_with_parent, one_at_a_time, sigterm_raises
 from mantis.runs.step_runner import Run
 
@@ -94,10 +98,22 @@ def _turn(run: Run) -> AbstractContextManager[None]:
 
 
 def _command(run: Run, recipe: Path) -> list[str]:
-    processes = run.recipe.training.gpus_per_node
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    entry = ["-m", "components.training", "--recipe", str(recipe), "--store", run.store.url, "--run-id", run.id]
-    return torchrun + entry
+    options = ["--recipe", str(recipe), "--store", run.store.url, "--run-id", run.id]
+    ranks = run.recipe.training.gpus_per_node
+    return by_fork(ranks, "components.training", options, imports=shared_imports(run.recipe))
+
+
+def by_fork(ranks: int, module: str, arguments: Sequence[str], *, imports: Sequence[str]) -> list[str]:
+    """The command that runs `module` on the ranks of this machine, which share `imports` where there is no CUDA."""
+    options = ["--ranks", str(ranks), *(f"--import={name}" for name in imports)]
+    return [sys.executable, "-m", "components.training.launch.torchrun_by_fork", *options, module, *arguments]
+
+
+def shared_imports(recipe: Recipe) -> list[str]:
+    """The modules of a training that take seconds to import. Lance must not be imported before a fork."""
+    model = f"{family_spec(recipe.model.family).package}.model"
+    names = ["components.training.trainer_setup", "pyarrow.dataset", *([model] if find_spec(model) else [])]
+    return names + (["peft"] if recipe.training.adapter else [])
 
 
 def _start(command: list[str], folder: Path) -> subprocess.Popen[str]:

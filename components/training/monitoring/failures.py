@@ -24,7 +24,9 @@ KILLED_REMEDY = (
     "An unexpected SIGKILL mostly means that the machine is out of memory, SIGBUS that /dev/shm is full: lower "
     "training.token_budget. The same command goes on from the last committed checkpoint."
 )
-SUMMARY_START = re.compile(r"ChildFailedError|Sending process \d+ closing signal|failed \(exitcode")
+SUMMARY_START = re.compile(
+    r"ChildFailedError|(Sending|Closing|Terminating) process \d+ (closing|via) signal|failed \(exitcode"
+)
 # Errors of a rank that lost another one: those of gloo, of the TCPStore, and of NCCL.
 FOLLOWS = re.compile(
     r"Connection (was likely )?(closed|reset|refused)|Broken pipe|caused by a remote worker|timeout caused pair closure"

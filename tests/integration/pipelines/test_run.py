@@ -166,10 +166,11 @@ def started(mantis_environment: dict[str, str]) -> Iterator[Callable[[Path], "su
 
 
 def ranks_of(child: "subprocess.Popen[str]") -> list[psutil.Process]:
+    """The processes that the ranks' agent started; their arguments are its own."""
     found = []
     for process in psutil.Process(child.pid).children(recursive=True):
         try:
-            if "RANK" in process.environ() and "components.training" in process.cmdline():
+            if all("components.training" in one.cmdline() for one in (process, process.parent())):
                 found.append(process)
         except psutil.Error:
             continue

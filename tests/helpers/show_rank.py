@@ -1,0 +1,47 @@
+"""Run a rank of torchrun_by_fork: it shows what it finds as a line of JSON, or the second rank ends early."""
+
+import json
+import os
+import signal
+import sys
+import time
+
+import torch
+
+INTERESTING = {"components", "deepspeed", "mlflow", "torch._inductor.compile_fx"}
+
+
+def show(before: list[str]) -> None:
+    from deepspeed.runtime.zero.utils import is_zero_supported_optimizer
+
+    from components.training.engine.deepspeed_engine import join_ranks, leave_ranks
+
+    ranks = join_ranks()
+    found = {
+        "rank": ranks.rank,
+        "ranks": ranks.world_size,
+        "parent": os.getppid(),
+        "imported": before,
+        "knows_adamw": is_zero_supported_optimizer(torch.optim.AdamW([torch.zeros(1)])),
+        "compiler": "torch._inductor.compile_fx" in sys.modules,
+        "sigterm": signal.getsignal(signal.SIGTERM) == signal.SIG_DFL,
+    }
+    print(json.dumps(found), flush=True)
+    leave_ranks()
+
+
+def end_early(how: str) -> None:
+    torch.distributed.init_process_group("gloo")
+    torch.distributed.barrier()
+    if torch.distributed.get_rank() == 0:
+        time.sleep(600)
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    sys.exit(int(how))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "well":
+        show(sorted(INTERESTING & set(sys.modules)))
+    else:
+        end_early(sys.argv[1])
