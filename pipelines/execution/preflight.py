@@ -71,6 +71,7 @@ def preflight(
             check_parts(resolved)
             check_weights(store, resolved)
             check_base_rows(store, resolved.model)
+            check_layers(store, resolved)
         if evaluates:
             check_benchmarks(run)
         if evaluates and not model and not all(map(is_trained, trained_by or (run,))):
@@ -118,6 +119,22 @@ def check_weights(store: ObjectStore, recipe: Recipe) -> None:
     model_identity(store, settings)
     if settings.vision and not settings.projector and recipe.training.train != ("projector",):
         logger.warning("model.projector is not set: the projector starts from random numbers, as in stage 1")
+
+
+def check_layers(store: ObjectStore, recipe: Recipe) -> None:
+    """Check the names of layers in `training.adapter`. A recipe that names none imports no model.
+
+    Raises:
+        ConfigError: the model has no such layer.
+        InputError: a configuration of its weights cannot be read.
+    """
+    adapter = recipe.training.adapter
+    if adapter and (adapter.targets or adapter.modules_to_save):
+        from components.training.engine.layer_names import (
+            check_layer_names,  # imports transformers, which takes seconds
+        )
+
+        check_layer_names(store, recipe)
 
 
 def _bases_for(family: str) -> list[str]:

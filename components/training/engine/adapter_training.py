@@ -19,7 +19,7 @@ from mantis.artifacts.manifest import describe_files
 from mantis.artifacts.store_addresses import key_of
 from mantis.config.recipe import Recipe
 from mantis.config.training_settings import AdapterSettings, TrainingSettings
-from mantis.errors import ConfigError
+from mantis.errors import ConfigError, did_you_mean
 from mantis.models.family import Family
 from mantis.schema_versions import Form, versioned
 from mantis.store.base import ObjectStore
@@ -33,23 +33,44 @@ def add_adapters(model: PreTrainedModel, family: Family, settings: TrainingSetti
     `seed` decides the initial factors. peft makes adapters in fp32, independent of the dtype of the frozen weights.
 
     Raises:
-        ConfigError: the recipe selects no layer.
+        ConfigError: a target names no layer, or the parts have none.
     """
     from peft import inject_adapter_in_model
 
     adapter = _of(settings)
-    chosen = list(_chosen(model, family, settings, adapter))
-    if not chosen:
-        raise ConfigError(
-            f"training.adapter.targets = {list(adapter.targets)} name no linear layer of "
-            f"{list(settings.adapted_parts)}, the parts of training.train without those that train whole.",
-            remedy="Leave targets out for all linear layers, or name the last part of their names, e.g. q_proj.",
-        )
+    chosen = adapted_layers(model, family, settings)
     if adapter.quantized:
         quantize(model, family, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(lora_config(adapter, chosen), model)
+
+
+def adapted_layers(model: PreTrainedModel, family: Family, settings: TrainingSettings) -> list[str]:
+    """The full names of the linear layers that get adapters.
+
+    Raises:
+        ConfigError: a target names no layer, or the parts have none.
+    """
+    adapter = _of(settings)
+    names = [name for name, _ in _linear(model, adapter) if family.parameter_group(name) in settings.adapted_parts]
+    by_target: dict[str, list[str]] = {}
+    for name in names:
+        by_target.setdefault(name.rsplit(".", 1)[-1], []).append(name)
+    parts = ", ".join(settings.adapted_parts)
+    for target in adapter.targets:
+        if target not in by_target:
+            raise ConfigError(
+                f"training.adapter.targets names {target!r}, but the parts with adapters ({parts}) have no linear "
+                "layer of that name.",
+                remedy=f"{did_you_mean(target, by_target)}Linear layers: {', '.join(sorted(by_target))}.",
+            )
+    if not names:
+        raise ConfigError(
+            f"training.adapter: the parts with adapters ({parts}) have no linear layer.",
+            remedy="Name another part in training.train, or remove training.adapter.",
+        )
+    return [name for name in names if not adapter.targets or name.rsplit(".", 1)[-1] in adapter.targets]
 
 
 def lora_config(adapter: AdapterSettings, layers: list[str]) -> Any:
@@ -159,12 +180,3 @@ def _linear(model: PreTrainedModel, adapter: AdapterSettings) -> Iterator[tuple[
         and layer is not head
         and not any(in_module(name, module) for module in adapter.modules_to_save)
     )
-
-
-def _chosen(
-    model: PreTrainedModel, family: Family, settings: TrainingSettings, adapter: AdapterSettings
-) -> Iterator[str]:
-    for name, _ in _linear(model, adapter):
-        last = name.rsplit(".", 1)[-1]
-        if family.parameter_group(name) in settings.adapted_parts and (not adapter.targets or last in adapter.targets):
-            yield name

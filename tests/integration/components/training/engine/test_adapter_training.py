@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from transformers import AutoModelForImageTextToText
 
 from components.conversion.step import convert
-from components.training.engine.adapter_training import add_adapters, quantize
+from components.training.engine.adapter_training import quantize
 from components.training.step import train
 from mantis.config.training_settings import AdapterSettings, TrainingSettings
 from mantis.errors import MantisError
@@ -130,10 +130,3 @@ def test_answering_leaves_quantized_weights_as_they_are(make_run: MakeRun, monke
         with torch.no_grad():
             layer(torch.ones(2, layer.in_features))
         assert torch.equal(layer.weight.data, before)
-
-
-def test_targets_that_name_nothing_are_refused(make_run: MakeRun) -> None:
-    run, _ = make_run("none", {"training.adapter": "{targets: [query]}"})
-    model, kind = build(run)
-    with pytest.raises(MantisError, match=r"targets = \['query'\] name no linear layer"):
-        add_adapters(model, kind, run.recipe.training, seed=0)
