@@ -194,6 +194,7 @@ def _open_parts(run: Run, mixture: Manifest, ranks: DistributedContext, prefix: 
     recipe = run.recipe.model_copy(update={"model": resolved(run.store, run.recipe.model)})
     training = recipe.training
     registry.check_parts(recipe)
+    registry.check_image(recipe)
     family = registry.family(recipe.model.family)
     reader = MixtureReader(run.store, mixture, cache_gb=recipe.data.cache_gb)
     processor = family.processor(reader.tokenizer(), recipe.model)

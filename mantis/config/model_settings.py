@@ -1,8 +1,15 @@
 """The section `model` of a recipe: family, weights, prompt and shape."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from mantis.config.field_types import Name
 from mantis.config.identity import Settings
@@ -29,6 +36,17 @@ class ImageSettings(Settings):
         "the family's own value. The released Mantis-SigLIP has `default`, so it has one patch less.",
     )
     latents: int = Field(4, ge=1, description="Number of latents that a resampler makes of an image.")
+    max_pixels: int | None = Field(
+        None,
+        ge=1,
+        description="Most pixels of an image, in families that take images of any size (Qwen-VL). A larger image is "
+        "made smaller and keeps its shape. Null: size x size.",
+    )
+    min_pixels: int | None = Field(
+        None,
+        ge=1,
+        description="Fewest pixels of an image in these families. A smaller image is enlarged. Null: one token.",
+    )
     smallest: int = Field(
         1,
         ge=1,
@@ -41,6 +59,15 @@ class ImageSettings(Settings):
         description="Idefics2 sees the last patches of an image that the image fills only in part. It sees them where "
         "the largest image of the sample has whole patches. transformers 4.41 trained the official models so.",
     )
+
+    @model_validator(mode="after")
+    def _pixels_have_a_range(self) -> Self:
+        if self.min_pixels and self.min_pixels > (self.max_pixels or self.size**2):
+            raise ValueError(
+                f"min_pixels = {self.min_pixels} is more than max_pixels = {self.max_pixels or self.size**2}; lower "
+                "min_pixels or raise max_pixels"
+            )
+        return self
 
 
 class FromScratch(Settings):

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from mantis.config.model_settings import ModelSettings
 from mantis.config.training_settings import Part
 from mantis.models.conversation import Conversation, ImageSize
-from mantis.models.flop_groups import FlopGroup
+from mantis.models.flop_groups import FlopGroup, Merged
 from mantis.models.packed_batch import PackedBatch, Pixels
 
 IGNORE = -100
@@ -134,7 +134,7 @@ class Family(Protocol):
         """The part of the model that a parameter belongs to, by its name. `training.train` names parts."""
         ...
 
-    def flop_groups(self) -> Mapping[str, FlopGroup]:
+    def flop_groups(self) -> Mapping[str, FlopGroup | Merged]:
         """Patterns of parameter names whose FLOPs are not simply those of a matrix; the first match counts."""
         ...
 

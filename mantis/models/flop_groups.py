@@ -5,6 +5,7 @@ where the matrix stands: one per token, per patch, or per latent of a resampler.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
@@ -23,13 +24,20 @@ class FlopGroup(StrEnum):
     CROSS_KEYS = "cross-keys"  # every latent: the text model's cross attention to images
 
 
+@dataclass(frozen=True, kw_only=True)
+class Merged:
+    """The group of a projector's matrices that take `patches` patches as one vector."""
+
+    patches: int
+
+
 # The parts of the vision towers of CLIP, SigLIP, Idefics and Idefics 2, by transformers' names.
-TOWER_GROUPS: dict[str, FlopGroup] = {
+TOWER_GROUPS: dict[str, FlopGroup | Merged] = {
     "*position_embedding*": FlopGroup.ADDED,
     "*patch_embedding*": FlopGroup.PIXELS,
 }
 # The perceiver resamplers of Idefics and Idefics 2.
-RESAMPLER_GROUPS: dict[str, FlopGroup] = {
+RESAMPLER_GROUPS: dict[str, FlopGroup | Merged] = {
     "*perceiver*.k_proj.*": FlopGroup.LATENT_KEYS,
     "*perceiver*.v_proj.*": FlopGroup.LATENT_KEYS,
     "*perceiver*latents": FlopGroup.LATENTS,
@@ -37,7 +45,7 @@ RESAMPLER_GROUPS: dict[str, FlopGroup] = {
 }
 
 
-def flop_group(parameter: str, groups: Mapping[str, FlopGroup]) -> FlopGroup | None:
+def flop_group(parameter: str, groups: Mapping[str, FlopGroup | Merged]) -> FlopGroup | Merged | None:
     """The group of the first pattern that matches the parameter's name; None where none does.
 
     `groups` maps patterns of names, as `fnmatch` reads them, to groups.

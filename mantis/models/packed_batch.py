@@ -15,8 +15,8 @@ class Pixels:
     """Images as a family's vision part takes them, N of them in order.
 
     `values` is float32: [N, 3, H, W] where a family resizes all images to one size. Else it is [P, 3 * edge * edge],
-    the patches of all images one after another, row by row, without padding. `image_grid` [N, 2] int64 holds the rows
-    and columns of patches of each image.
+    the patches of all images one after another, in the family's order, without padding. `image_grid` [N, 2] int64 holds
+    the rows and columns of patches of each image.
     """
 
     values: Tensor

@@ -96,6 +96,23 @@ def check_parts(recipe: Recipe) -> None:
             )
 
 
+def check_image(recipe: Recipe) -> None:
+    """Check that a recipe bounds the pixels of images only where its family takes images of any size.
+
+    Raises:
+        ConfigError: the family makes its images of other sizes.
+    """
+    family, image = recipe.model.family, recipe.model.image
+    if family_spec(family).any_size:
+        return
+    for field in ("max_pixels", "min_pixels"):
+        if (value := getattr(image, field)) is not None:
+            raise ConfigError(
+                f"model.image.{field} = {value}, but {family} does not take images of any size.",
+                remedy=f"Remove model.image.{field}; model.image.size bounds the images of {family}.",
+            )
+
+
 def family_names() -> tuple[str, ...]:
     """All families in alphabetical order."""
     return tuple(_entry_points())

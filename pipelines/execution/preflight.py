@@ -13,7 +13,7 @@ from mantis.artifacts.manifest import Manifest
 from mantis.artifacts.store_addresses import check_store
 from mantis.config.recipe import Recipe, read_stored_recipe
 from mantis.errors import ConfigError, InputError, TrainingError
-from mantis.models.registry import check_family, check_parts
+from mantis.models.registry import check_family, check_image, check_parts
 from mantis.models.weights import catalog
 from mantis.models.weights.mirror import mirrors, model_identity
 from mantis.runs.lineage import find_artifact
@@ -69,6 +69,7 @@ def preflight(
             find_model(store, model)
         else:
             check_parts(resolved)
+            check_image(resolved)
             check_weights(store, resolved)
             check_base_rows(store, resolved.model)
             check_layers(store, resolved)

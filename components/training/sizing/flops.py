@@ -6,6 +6,7 @@ activation checkpointing and the positions of dummy images.
 
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from transformers import PreTrainedModel
 from components.training.batching.sample_plan import CostModel
 from mantis.config.training_settings import TrainingSettings
 from mantis.models.family import Family
-from mantis.models.flop_groups import FlopGroup, flop_group
+from mantis.models.flop_groups import FlopGroup, Merged, flop_group
 
 GEMM_SIZE = 768
 GEMM_REPEATS = 7
@@ -67,7 +68,7 @@ def flops_of(model: PreTrainedModel, family: Family, settings: TrainingSettings)
     passes["projector"] += "vision" in settings.train
     passes["vision"] += "vision" in settings.train
     text, vision = model.config.get_text_config(), getattr(model.config, "vision_config", None)
-    pairs = 4 * vision.num_hidden_layers * vision.hidden_size * passes["vision"] if vision is not None else 0
+    pairs = 4 * whole_attention_layers(vision) * vision.hidden_size * passes["vision"] if vision is not None else 0
     both = 3 if settings.train else 1  # attention has no weights: one forward pass, and the gradients of both factors
     return Flops(
         token=2 * body * passes["text"],
@@ -86,12 +87,21 @@ def flops_of(model: PreTrainedModel, family: Family, settings: TrainingSettings)
     )
 
 
+def whole_attention_layers(vision: Any) -> int:
+    """Layers of a tower in which a patch attends to its whole image, by the tower's configuration.
+
+    The other layers of Qwen2.5-VL attend within windows of 64 patches, which is less than a hundredth of their work.
+    """
+    windowed: Sequence[int] | None = getattr(vision, "fullatt_block_indexes", None)
+    return int(vision.num_hidden_layers) if windowed is None else len(windowed)
+
+
 @dataclass(kw_only=True)
 class WeightCounts:
     """Weights of a model by the vectors that they are multiplied with."""
 
     vision: int = 0  # per patch
-    projector: int = 0  # per patch
+    projector: float = 0  # per patch; of a matrix that takes several patches at once, a part
     text: int = 0  # per token; cross attention and embeddings belong to it, whatever of it is trained
     pixels: int = 0  # those of `vision` and `projector` whose input are pixels, which need no gradient
     latents: int = 0  # latents that a resampler makes of an image; not a number of weights
@@ -115,6 +125,8 @@ def count_weights(model: PreTrainedModel, family: Family) -> WeightCounts:
                 counts.per_latent += _size(parameter)
             case FlopGroup.CROSS_KEYS:
                 counts.cross_keys += _size(parameter)
+            case Merged(patches=patches):
+                counts.projector += _size(parameter) / patches
             case found:
                 counts.pixels += _size(parameter) if found is FlopGroup.PIXELS else 0
                 match family.parameter_group(name):

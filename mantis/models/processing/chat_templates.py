@@ -47,8 +47,12 @@ class ChatTemplate(BaseModel):
         return SYSTEM_TEXT in self.start
 
     def opening(self, system: str = "") -> str:
-        """The text before the first turn. `system` stands in the place of `system_text`, where there is one."""
-        return self.start.replace(SYSTEM_TEXT, system or self.system_text)
+        """The text before the first turn. `system` stands in the place of `system_text`, where there is one.
+
+        It is empty if it would hold neither.
+        """
+        text = system or self.system_text
+        return self.start.replace(SYSTEM_TEXT, text) if text or not self.takes_system else ""
 
     @property
     def prompt_tail(self) -> str:
@@ -175,26 +179,28 @@ def _number_images(content: str, style: ChatTemplate, mark: str, seen: int) -> t
     return text, seen + len(rest)
 
 
-def jinja_template(style: ChatTemplate) -> str:
-    """The template in Jinja, as transformers takes it; a message's content is text with marks or a list of parts.
+def jinja_template(style: ChatTemplate, *, mark: str = IMAGE_MARK) -> str:
+    """The template in Jinja, as transformers takes it; a message's content is text with `<image>` or a list of parts.
 
-    It gives the text of `render_prompt`, with one `<image>` per image: the processor expands it. A first message of the
+    It gives the text of `render_prompt`, with one `mark` per image: the processor expands it. A first message of the
     role `system` or `developer` is the system text. As in `render`, a template without a place for it leaves it out. A
     later one and any other role are errors.
     """
     before, *after = (style.first + style.start).split(SYSTEM_TEXT)
-    opening = "".join(f" ~ system.text ~ {json.dumps(text)}" for text in after)
+    opening = json.dumps(before) + "".join(f" ~ system.text ~ {json.dumps(text)}" for text in after)
+    if style.takes_system and not style.system_text:
+        opening = f"({opening} if system.text else {json.dumps(style.first)})"
     answer_start = style.assistant_header + style.assistant_start
     user_start, user_end = style.user.split("{content}")
     return (
         "{%- set count = namespace(images=0) -%}"
         f"{{%- set system = namespace(text={json.dumps(style.system_text)}) -%}}"
         f"{_jinja_system()}"
-        f"{{{{- {json.dumps(before)}{opening} -}}}}"
+        f"{{{{- {opening} -}}}}"
         "{%- for message in messages -%}"
         "{%- if message.role in ['user', 'assistant'] -%}"
         f"{{{{- {json.dumps(user_start)} if message.role == 'user' else {json.dumps(answer_start)} -}}}}"
-        f"{_jinja_content(style)}"
+        f"{_jinja_content(style, mark)}"
         f"{{{{- {json.dumps(user_end)} if message.role == 'user' else {json.dumps(style.end + style.after)} -}}}}"
         "{%- elif not (loop.first and message.role in ['system', 'developer']) -%}"
         "{{- raise_exception('Message ' ~ loop.index ~ ' has the role ' ~ message.role"
@@ -222,12 +228,12 @@ def _jinja_system() -> str:
     )
 
 
-def _jinja_content(style: ChatTemplate) -> str:
+def _jinja_content(style: ChatTemplate, mark: str) -> str:
     """Jinja that writes the content of `message`, with the name of each image."""
     before, after = style.image.split(IMAGE_MARK)
     name, number, colon = before.partition("{j}" if "{j}" in before else "{i}")
     shown = {"{i}": "count.images", "{j}": "(count.images - 1)", "": '""'}[number]
-    image = f"{{{{- {json.dumps(name)} ~ {shown} ~ {json.dumps(colon + IMAGE_MARK + after)} -}}}}"
+    image = f"{{{{- {json.dumps(name)} ~ {shown} ~ {json.dumps(colon + mark + after)} -}}}}"
     counted = "{%- set count.images = count.images + 1 -%}" + image
     content = (
         "{%- if message.content is string -%}"

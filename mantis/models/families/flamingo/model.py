@@ -18,7 +18,7 @@ from mantis.models import attention
 from mantis.models.conversation import IMAGE_MARK
 from mantis.models.families.flamingo.processing import FlamingoProcessor
 from mantis.models.family import Processor
-from mantis.models.flop_groups import RESAMPLER_GROUPS, TOWER_GROUPS, FlopGroup
+from mantis.models.flop_groups import RESAMPLER_GROUPS, TOWER_GROUPS, FlopGroup, Merged
 from mantis.models.packed_batch import PackedBatch, Pixels, row_of
 from mantis.models.processing.tokenization import token_id
 from mantis.models.weights import loading
@@ -122,7 +122,7 @@ class Flamingo:
             image_token_id=token_id(processor.tokenizer, IMAGE_MARK),
         )
 
-    def flop_groups(self) -> Mapping[str, FlopGroup]:
+    def flop_groups(self) -> Mapping[str, FlopGroup | Merged]:
         return CROSS_GROUPS | RESAMPLER_GROUPS | TOWER_GROUPS
 
     def for_packing(self, model: PreTrainedModel) -> None:

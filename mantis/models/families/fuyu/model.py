@@ -25,7 +25,7 @@ from mantis.models.families.fuyu.processing import (
     FuyuProcessor,
 )
 from mantis.models.family import Processor
-from mantis.models.flop_groups import FlopGroup
+from mantis.models.flop_groups import FlopGroup, Merged
 from mantis.models.image_places import find_places_unchecked
 from mantis.models.packed_batch import PackedBatch, Pixels, row_of
 from mantis.models.processing.tokenization import token_id
@@ -95,7 +95,7 @@ class Fuyu:
             initializer_range=shape.text_width**-0.5,
         )
 
-    def flop_groups(self) -> Mapping[str, FlopGroup]:
+    def flop_groups(self) -> Mapping[str, FlopGroup | Merged]:
         return {"*vision_embed_tokens.weight": FlopGroup.PIXELS}
 
     def for_packing(self, model: PreTrainedModel) -> None:

@@ -22,7 +22,7 @@ from mantis.models import attention
 from mantis.models.conversation import IMAGE_MARK
 from mantis.models.families.idefics2.processing import Idefics2Processor
 from mantis.models.family import Processor
-from mantis.models.flop_groups import RESAMPLER_GROUPS, TOWER_GROUPS, FlopGroup
+from mantis.models.flop_groups import RESAMPLER_GROUPS, TOWER_GROUPS, FlopGroup, Merged
 from mantis.models.image_places import merge_unchecked
 from mantis.models.packed_batch import PackedBatch, Pixels, row_of
 from mantis.models.processing.tokenization import token_id
@@ -116,7 +116,7 @@ class Idefics2:
         mark = token_id(processor.tokenizer, IMAGE_MARK)
         return Idefics2Config(vision_config=vision, perceiver_config=resampler, text_config=text, image_token_id=mark)
 
-    def flop_groups(self) -> Mapping[str, FlopGroup]:
+    def flop_groups(self) -> Mapping[str, FlopGroup | Merged]:
         return RESAMPLER_GROUPS | TOWER_GROUPS
 
     def for_packing(self, model: PreTrainedModel) -> None:

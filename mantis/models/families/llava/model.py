@@ -30,7 +30,7 @@ from mantis.models.families.llava.processing import (
     feature_select,
 )
 from mantis.models.family import Processor
-from mantis.models.flop_groups import TOWER_GROUPS, FlopGroup
+from mantis.models.flop_groups import TOWER_GROUPS, FlopGroup, Merged
 from mantis.models.image_places import find_places_unchecked
 from mantis.models.packed_batch import PackedBatch, Pixels, row_of
 from mantis.models.processing.tokenization import token_id
@@ -152,7 +152,7 @@ class Llava:
     def parameter_group(self, parameter: str) -> Part:
         return next((part for name, part in PARTS.items() if name in parameter.split(".")), "text")
 
-    def flop_groups(self) -> Mapping[str, FlopGroup]:
+    def flop_groups(self) -> Mapping[str, FlopGroup | Merged]:
         return TOWER_GROUPS
 
     def for_packing(self, model: PreTrainedModel) -> None:

@@ -71,17 +71,22 @@ FUYU = [
 START, END = "<|im_start|>", "<|im_end|>"
 
 
-def chatml(image: str) -> list[tuple[bool, list[str]]]:
+def chatml(*image: str) -> list[tuple[bool, list[str]]]:
     """Qwen's text, with `image` in place of an image. The header of an answer is not learned."""
+
+    def named(number: int) -> list[str]:
+        return [part.format(number) for part in image]
+
     return [
-        (False, [START, *chars("system\nBe kind."), END, "\n", START, *chars("user\n"), image.format(1)]),
+        (False, [START, *chars("system\nBe kind."), END, "\n", START, *chars("user\n"), *named(1)]),
         (False, [*chars("What?"), END, "\n", START, *chars("assistant\n")]),
         (True, [*chars("Red."), END]),
-        (False, ["\n", START, *chars("user\nAnd "), image.format(2), *chars("?"), END, "\n", START]),
+        (False, ["\n", START, *chars("user\nAnd "), *named(2), *chars("?"), END, "\n", START]),
         (False, [*chars("assistant\nBlue"), END, "\n"]),
     ]
 
 
+QWEN_IMAGE = ["<|vision_start|>", "image {}: 16 tokens", "<|vision_end|>"]
 BY_HAND = {
     "flamingo": idefics("<|endofchunk|>", "image {}: 1 token"),
     "fuyu": FUYU,
@@ -89,6 +94,8 @@ BY_HAND = {
     "llava-clip": LLAMA3,
     "llava-qwen2": chatml("image {}: 16 tokens"),
     "llava-siglip": LLAMA3,
+    "qwen2_5-vl": chatml(*QWEN_IMAGE),
+    "qwen3-vl": chatml(*QWEN_IMAGE),
 }
 
 
