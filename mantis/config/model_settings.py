@@ -39,13 +39,13 @@ class ImageSettings(Settings):
     max_pixels: int | None = Field(
         None,
         ge=1,
-        description="Most pixels of an image, in families that take images of any size (Qwen-VL). A larger image is "
-        "made smaller and keeps its shape. Null: size x size.",
+        description="Most pixels of an image. A larger image is made smaller and keeps its shape (Qwen-VL), or becomes "
+        "fewer tiles of size x size (InternVL). Null: size x size. Other families have no such bound.",
     )
     min_pixels: int | None = Field(
         None,
         ge=1,
-        description="Fewest pixels of an image in these families. A smaller image is enlarged. Null: one token.",
+        description="Fewest pixels of an image (Qwen-VL). A smaller image is enlarged. Null: one token.",
     )
     smallest: int = Field(
         1,

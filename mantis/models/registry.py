@@ -97,19 +97,18 @@ def check_parts(recipe: Recipe) -> None:
 
 
 def check_image(recipe: Recipe) -> None:
-    """Check that a recipe bounds the pixels of images only where its family takes images of any size.
+    """Check that a recipe bounds the pixels of images only where its family has such a bound.
 
     Raises:
         ConfigError: the family makes its images of other sizes.
     """
     family, image = recipe.model.family, recipe.model.image
-    if family_spec(family).any_size:
-        return
     for field in ("max_pixels", "min_pixels"):
-        if (value := getattr(image, field)) is not None:
+        value = getattr(image, field)
+        if value is not None and field not in family_spec(family).caps:
             raise ConfigError(
-                f"model.image.{field} = {value}, but {family} does not take images of any size.",
-                remedy=f"Remove model.image.{field}; model.image.size bounds the images of {family}.",
+                f"model.image.{field} = {value}, but {family} has no such bound.",
+                remedy=f"Remove model.image.{field}; model.image.size decides the images of {family}.",
             )
 
 

@@ -4,6 +4,7 @@ MFU counts only the work that the samples need (PaLM, arXiv 2204.02311, appendix
 activation checkpointing and the positions of dummy images.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -38,12 +39,14 @@ class Flops:
     target: float  # the head, per target
     patch: float  # vision tower and projector, per patch
     patch_pair: float  # attention of the vision tower, per squared patch of one image
+    largest: float  # patches of the largest image, or tile of an image, that the tower takes at once
     image: float  # a resampler's work on its latents, per image
 
     def __call__(self, *, tokens: Counts, targets: Counts, patches: Counts, images: Counts) -> NDArray[np.float64]:
         """FLOP of N samples, [N], from counts [N]. It assumes that all images of a sample have the same size."""
         lengths, seen = tokens.astype(np.float64), patches.astype(np.float64)
-        vision = self.patch * seen + self.patch_pair * seen**2 / np.maximum(images, 1)
+        together = np.minimum(seen / np.maximum(images, 1), self.largest)
+        vision = self.patch * seen + self.patch_pair * seen * together
         text = self.token * lengths + self.pair * lengths**2 + self.target * targets
         return text + vision + self.image * images
 
@@ -81,6 +84,7 @@ def flops_of(model: PreTrainedModel, family: Family, settings: TrainingSettings)
             + (counts.projector + counts.latent_keys) * passes["projector"]
         ),
         patch_pair=pairs,
+        largest=largest_image(vision),
         image=2
         * counts.latents
         * ((counts.latent_keys + counts.per_latent) * passes["projector"] + counts.cross_keys * passes["text"]),
@@ -94,6 +98,15 @@ def whole_attention_layers(vision: Any) -> int:
     """
     windowed: Sequence[int] | None = getattr(vision, "fullatt_block_indexes", None)
     return int(vision.num_hidden_layers) if windowed is None else len(windowed)
+
+
+def largest_image(vision: Any) -> float:
+    """Patches of the largest image that a tower takes, by its configuration; infinite where that names none."""
+    size, edge = (getattr(vision, name, None) for name in ("image_size", "patch_size"))
+    if not size or not edge:
+        return math.inf
+    pairs = [value if isinstance(value, (list, tuple)) else (value, value) for value in (size, edge)]
+    return math.prod(pixels // patch for pixels, patch in zip(*pairs, strict=True))
 
 
 @dataclass(kw_only=True)

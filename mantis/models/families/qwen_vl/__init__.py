@@ -44,7 +44,7 @@ QWEN2_5_VL = FamilySpec(
     load=_qwen2_5,
     reference=_qwen2_5_reference,
     small_image=SMALL_IMAGE,
-    any_size=True,
+    caps=("max_pixels", "min_pixels"),
     released=ReleasedLayout(model_type="qwen2_5_vl"),
 )
 QWEN3_VL = FamilySpec(
@@ -53,6 +53,6 @@ QWEN3_VL = FamilySpec(
     load=_qwen3,
     reference=_qwen3_reference,
     small_image=SMALL_IMAGE,
-    any_size=True,
+    caps=("max_pixels", "min_pixels"),
     released=ReleasedLayout(model_type="qwen3_vl"),
 )

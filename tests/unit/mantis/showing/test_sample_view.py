@@ -91,6 +91,7 @@ BY_HAND = {
     "flamingo": idefics("<|endofchunk|>", "image {}: 1 token"),
     "fuyu": FUYU,
     "idefics2": idefics("<end_of_utterance>", "image {}: 5 tokens"),
+    "internvl": chatml("image {}: 6 tokens", "\n"),
     "llava-clip": LLAMA3,
     "llava-qwen2": chatml("image {}: 16 tokens"),
     "llava-siglip": LLAMA3,

@@ -64,7 +64,7 @@ def test_the_cap_is_planned_without_decoding(name: str) -> None:
 
 def test_a_cap_that_means_nothing_is_an_error() -> None:
     fields = {"model.family": "llava-clip", "model.image.max_pixels": "1000"}
-    with pytest.raises(ConfigError, match=r"max_pixels = 1000, but llava-clip does not take images of any size"):
+    with pytest.raises(ConfigError, match=r"max_pixels = 1000, but llava-clip has no such bound"):
         check_image(parse_recipe("name: x", origin="x", overrides=fields))
     check_image(parse_recipe("name: x", origin="x", overrides=fields | {"model.family": "qwen3-vl"}))
     with pytest.raises(ConfigError, match=r"min_pixels = 5000 is more than max_pixels = 1000; lower min_pixels"):
