@@ -27,7 +27,7 @@ from mantis.images.formats import PLAIN_JPEGS, open_image
 from mantis.images.long_images import middle_square
 
 Pixels = NDArray[np.uint8]
-Filter = Literal["bicubic", "bilinear"]
+Filter = Literal["bicubic", "bilinear", "lanczos"]
 MAX_ENLARGED = 64_000_000  # pixels of an enlarged image: a long line would become gigabytes
 LONGEST = 32  # times the shorter edge; a longer image is cut before it is resized
 
@@ -129,6 +129,20 @@ def patches_of(values: Tensor, edge: int) -> Tensor:
     _, channels, height, width = values.shape
     cut = values.reshape(channels, height // edge, edge, width // edge, edge)
     return cut.permute(1, 3, 0, 2, 4)
+
+
+def tiles_of(patches: Tensor, edge: int, width: int) -> Tensor:
+    """The reverse of `patches_of` for squares: [P, 3 * edge * edge] as tiles [N, 3, width * edge, width * edge].
+
+    `width` is the number of patches of a tile's edge. The patches of a tile stand row by row.
+    """
+    cut = patches.view(-1, width, width, 3, edge, edge)
+    return cut.permute(0, 3, 1, 4, 2, 5).reshape(len(cut), 3, width * edge, width * edge)
+
+
+def resize_planes(planes: Tensor, height: int, width: int, kind: Filter) -> Tensor:
+    """Resize uint8 [1, 3, H, W] once more, to `height` x `width`; the same tensor if that is its size."""
+    return _interpolate(planes, height, width, kind)
 
 
 def normalize(pixels: Tensor, norm: Normalization) -> Tensor:

@@ -26,9 +26,12 @@ class FlopGroup(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Merged:
-    """The group of a projector's matrices that take `patches` patches as one vector."""
+    """The group of a projector's matrices that take `patches` patches as one vector.
 
-    patches: int
+    None: as many as the width of the tower goes into the width of the matrix's input.
+    """
+
+    patches: int | None = None
 
 
 # The parts of the vision towers of CLIP, SigLIP, Idefics and Idefics 2, by transformers' names.

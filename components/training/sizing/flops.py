@@ -106,7 +106,7 @@ def largest_image(vision: Any) -> float:
     if not size or not edge:
         return math.inf
     pairs = [value if isinstance(value, (list, tuple)) else (value, value) for value in (size, edge)]
-    return math.prod(pixels // patch for pixels, patch in zip(*pairs, strict=True))
+    return float(math.prod(int(pixels) // int(patch) for pixels, patch in zip(*pairs, strict=True)))
 
 
 @dataclass(kw_only=True)
@@ -139,7 +139,7 @@ def count_weights(model: PreTrainedModel, family: Family) -> WeightCounts:
             case FlopGroup.CROSS_KEYS:
                 counts.cross_keys += _size(parameter)
             case Merged(patches=patches):
-                counts.projector += _size(parameter) / patches
+                counts.projector += _size(parameter) / (patches or _joined_patches(parameter, model))
             case found:
                 counts.pixels += _size(parameter) if found is FlopGroup.PIXELS else 0
                 match family.parameter_group(name):
@@ -150,6 +150,11 @@ def count_weights(model: PreTrainedModel, family: Family) -> WeightCounts:
                     case _:
                         counts.text += _size(parameter)
     return counts
+
+
+def _joined_patches(parameter: Any, model: PreTrainedModel) -> int:
+    width = int(getattr(parameter, "ds_shape", parameter.shape)[-1])
+    return width // int(model.config.vision_config.hidden_size)
 
 
 def _size(parameter: Any) -> int:

@@ -26,6 +26,7 @@ class ChatTemplate(BaseModel):
     start: str
     system_text: str
     user: str
+    user_image: str = ""
     assistant_header: str = ""
     assistant_start: str
     end: str
@@ -38,8 +39,8 @@ class ChatTemplate(BaseModel):
     separated: bool = True
 
     def identity(self) -> dict[str, Any]:
-        """What a mixture's identity holds of it: all fields, but the newer `assistant_header` only where it is set."""
-        return self.model_dump(exclude=None if self.assistant_header else {"assistant_header"})
+        """What a mixture's identity holds of it: all fields, but the newer ones only where they are set."""
+        return self.model_dump(exclude={name for name in ("assistant_header", "user_image") if not getattr(self, name)})
 
     @property
     def takes_system(self) -> bool:
@@ -133,7 +134,8 @@ def _render(conversation: Conversation, style: ChatTemplate, mark: str, *, capti
         shown = _marks(turn.content) if captions and turn.role == "user" else turn.content
         content, seen = _number_images(shown, style, mark, seen)
         if turn.role == "user":
-            pieces.append(TextSpan(text=style.user.replace("{content}", content), answer=captions, target=captions))
+            user = style.user_image if style.user_image and shown.startswith(IMAGE_MARK) else style.user
+            pieces.append(TextSpan(text=user.replace("{content}", content), answer=captions, target=captions))
         else:
             text = style.assistant_start + content + style.end
             pieces.append(TextSpan(text=style.assistant_header, answer=False, target=False))
@@ -192,6 +194,9 @@ def jinja_template(style: ChatTemplate, *, mark: str = IMAGE_MARK) -> str:
         opening = f"({opening} if system.text else {json.dumps(style.first)})"
     answer_start = style.assistant_header + style.assistant_start
     user_start, user_end = style.user.split("{content}")
+    begin = json.dumps(user_start)
+    if style.user_image:
+        begin = f"({json.dumps(style.user_image.partition('{content}')[0])} if {_IMAGE_FIRST} else {begin})"
     return (
         "{%- set count = namespace(images=0) -%}"
         f"{{%- set system = namespace(text={json.dumps(style.system_text)}) -%}}"
@@ -199,7 +204,7 @@ def jinja_template(style: ChatTemplate, *, mark: str = IMAGE_MARK) -> str:
         f"{{{{- {opening} -}}}}"
         "{%- for message in messages -%}"
         "{%- if message.role in ['user', 'assistant'] -%}"
-        f"{{{{- {json.dumps(user_start)} if message.role == 'user' else {json.dumps(answer_start)} -}}}}"
+        f"{{{{- {begin} if message.role == 'user' else {json.dumps(answer_start)} -}}}}"
         f"{_jinja_content(style, mark)}"
         f"{{{{- {json.dumps(user_end)} if message.role == 'user' else {json.dumps(style.end + style.after)} -}}}}"
         "{%- elif not (loop.first and message.role in ['system', 'developer']) -%}"
@@ -209,6 +214,13 @@ def jinja_template(style: ChatTemplate, *, mark: str = IMAGE_MARK) -> str:
         "{%- endfor -%}"
         f"{{%- if add_generation_prompt -%}}{{{{- {json.dumps(style.prompt_tail)} -}}}}{{%- endif -%}}"
     )
+
+
+# Jinja: whether the content of `message` begins with an image.
+_IMAGE_FIRST = (
+    f"(message.content is string and message.content.startswith({json.dumps(IMAGE_MARK)}))"
+    " or (message.content is not string and message.content and message.content[0].type == 'image')"
+)
 
 
 def _jinja_system() -> str:

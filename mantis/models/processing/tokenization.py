@@ -158,25 +158,20 @@ def _put_together(
     waiting = iter(images)
     input_ids, labels = list(first), [IGNORE] * len(first)
     for piece, ids in zip(pieces, parts, strict=True):
-        shown = ids if mark not in ids else _expand(ids, mark, waiting, conversation.id)
+        shown, learned = (ids, ids) if mark not in ids else _expand(ids, mark, waiting, conversation.id)
         input_ids += shown
-        if not piece.target:
-            labels += [IGNORE] * len(shown)
-        elif shown is ids:
-            labels += ids
-        else:  # an image in an answer, whose tokens nobody learns
-            never = {token for image in images for token in image}
-            labels += [IGNORE if token in never else token for token in shown]
+        labels += learned if piece.target else [IGNORE] * len(shown)
     return Encoding(input_ids=input_ids, labels=labels)
 
 
-def _expand(ids: list[int], mark: int, images: Iterator[list[int]], name: str) -> list[int]:
-    """`ids` with the next of `images` in place of every mark.
+def _expand(ids: list[int], mark: int, images: Iterator[list[int]], name: str) -> tuple[list[int], list[int]]:
+    """`ids` with the next of `images` in place of every mark, and the same without a label on images.
 
     Raises:
         ImageTokenError: there are more marks than images.
     """
     expanded: list[int] = []
+    labels: list[int] = []
     start = 0
     for _ in range(ids.count(mark)):
         end = ids.index(mark, start)
@@ -187,8 +182,9 @@ def _expand(ids: list[int], mark: int, images: Iterator[list[int]], name: str) -
                 remedy="Take it out of the conversation.",
             )
         expanded += ids[start:end] + image
+        labels += ids[start:end] + [IGNORE] * len(image)
         start = end + 1
-    return expanded + ids[start:]
+    return expanded + ids[start:], labels + ids[start:]
 
 
 def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:

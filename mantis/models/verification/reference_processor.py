@@ -41,6 +41,7 @@ class OfficialRules:
     assistant: str
     user_separator: str
     assistant_separator: str
+    user_image: str = ""  # in place of `user` before an image, if they differ
     header: str = ""  # before `assistant`, and never learned
     after: str = ""  # behind the assistant's separator, part of nobody's turn
     image: str = IMAGE_MARK
@@ -120,8 +121,10 @@ def expected(
     shown = [enlarged(image, processor.settings.image.smallest) for image in images]
     found, values = reference.read(saved, text, shown, processor.settings)
     input_ids = [int(tokenizer.convert_tokens_to_ids(rules.first)), *found] if rules.first else found
-    # Only those that an image becomes: what surrounds it is text, and learned where the assistant says it.
+    # Only those that an image becomes: what surrounds it is text, and learned where the assistant says it. So are line
+    # breaks between the rows of an image.
     positions = {token for size in conversation.sizes for token in processor.image_ids(size)}
+    positions &= set(tokenizer.get_added_vocab().values())
     return Expected(
         text=text, input_ids=input_ids, labels=_labels(input_ids, rules, tokenizer, positions), values=values
     )
@@ -145,7 +148,8 @@ def text_of(conversation: Conversation, rules: OfficialRules) -> str:
             content += rules.image.format(i=seen + 1, j=seen) + part
             seen += 1
         if turn.role == "user":
-            text += rules.user + content + rules.user_separator
+            user = rules.user_image if rules.user_image and turn.content.startswith(IMAGE_MARK) else rules.user
+            text += user + content + rules.user_separator
         else:
             text += rules.header + rules.assistant + content + rules.assistant_separator + rules.after
     return text

@@ -10,6 +10,7 @@ from transformers import InternVLConfig, InternVLForConditionalGeneration, PreTr
 
 from mantis.config.model_settings import FromScratch, ModelSettings
 from mantis.config.training_settings import Part
+from mantis.images.preprocessing import tiles_of
 from mantis.models import attention
 from mantis.models.families.internvl.processing import (
     BEGIN,
@@ -19,7 +20,6 @@ from mantis.models.families.internvl.processing import (
     VIDEO,
     InternVlProcessor,
     side,
-    tiles_of,
 )
 from mantis.models.family import Processor
 from mantis.models.flop_groups import FlopGroup, Merged

@@ -118,9 +118,3 @@ def _grid(height: int, width: int, settings: ModelSettings) -> tuple[int, int]:
 def _canvas(height: int, width: int, settings: ModelSettings) -> tuple[int, int]:
     rows, columns = _grid(height, width, settings)
     return rows * settings.image.size, columns * settings.image.size
-
-
-def tiles_of(values: Tensor, edge: int, width: int) -> Tensor:
-    """Patches [P, 3 * edge * edge] as tiles [N, 3, width * edge, width * edge]."""
-    cut = values.view(-1, width, width, 3, edge, edge)
-    return cut.permute(0, 3, 1, 4, 2, 5).reshape(len(cut), 3, width * edge, width * edge)

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mantis.config.model_settings import ModelSettings
-from mantis.models.families.internvl.processing import tiles_of
+from mantis.images.preprocessing import tiles_of
 from mantis.models.packed_batch import Pixels
 from mantis.models.verification.reference_processor import FamilyReference, OfficialRules
 

@@ -115,9 +115,10 @@ def _attention(
     joined = module.qkv(hidden_states).reshape(len(hidden_states), 3, module.num_heads, -1)
     query, key, value = joined.permute(1, 0, 2, 3).unbind(0)
     query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
-    rows = (part.transpose(0, 1).unsqueeze(0) for part in (query, key, value))
+    query, key, value = (part.transpose(0, 1).unsqueeze(0) for part in (query, key, value))
     kernel = kernel_for(hidden_states.device, query.dtype)
-    output: Tensor = module.proj(kernel(*rows, list(cu_seqlens), module.scaling, False).reshape(len(hidden_states), -1))
+    attended = kernel(query, key, value, list(cu_seqlens), module.scaling, False)
+    output: Tensor = module.proj(attended.reshape(len(hidden_states), -1))
     return output
 
 

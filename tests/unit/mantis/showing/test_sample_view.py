@@ -87,6 +87,13 @@ def chatml(*image: str) -> list[tuple[bool, list[str]]]:
 
 
 QWEN_IMAGE = ["<|vision_start|>", "image {}: 16 tokens", "<|vision_end|>"]
+SMOLVLM = [
+    (False, ["<|im_start|>", *chars("System: Be kind."), "<end_of_utterance>", "\n", *chars("User:")]),
+    (False, ["image 1: 7 tokens", *chars("What?"), "<end_of_utterance>", *chars("\nAssistant:")]),
+    (True, [*chars(" Red."), "<end_of_utterance>"]),
+    (False, [*chars("\nUser: And "), "image 2: 7 tokens", *chars("?"), "<end_of_utterance>"]),
+    (False, [*chars("\nAssistant: Blue"), "<end_of_utterance>", "\n"]),
+]
 BY_HAND = {
     "flamingo": idefics("<|endofchunk|>", "image {}: 1 token"),
     "fuyu": FUYU,
@@ -95,6 +102,7 @@ BY_HAND = {
     "llava-clip": LLAMA3,
     "llava-qwen2": chatml("image {}: 16 tokens"),
     "llava-siglip": LLAMA3,
+    "smolvlm": SMOLVLM,
     "qwen2_5-vl": chatml(*QWEN_IMAGE),
     "qwen3-vl": chatml(*QWEN_IMAGE),
 }
