@@ -13,10 +13,12 @@ def preflight(
     from mantis.runs.step_runner import component_main
     from pipelines.execution import preflight as first
     from pipelines.execution.resolve import name_of
+    from pipelines.execution.run_titles import announce
 
     with component_main():
         name = name_of(run_recipe, run_overrides, run_name, eval_model, store_url)
-        return first.preflight(run_recipe, run_overrides, name, store_url, model=eval_model, evaluates=evaluates).id
+        run = first.preflight(run_recipe, run_overrides, name, store_url, model=eval_model, evaluates=evaluates)
+        return announce(run).id
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
@@ -24,9 +26,10 @@ def preflight_arms(run_recipe: str, run_overrides: dict[str, str], run_name: str
     """Check an ablation like `preflight`, and return the id of the run that compares the arms."""
     from mantis.runs.step_runner import component_main
     from pipelines.execution import ablation_runs as ablation
+    from pipelines.execution.run_titles import announce
 
     with component_main():
-        return ablation.preflight_arms(run_recipe, run_overrides, run_name, store_url).id
+        return announce(ablation.preflight_arms(run_recipe, run_overrides, run_name, store_url)).id
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)

@@ -4,6 +4,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +23,7 @@ from mantis.logging import RUN, STEP, configure
 from mantis.processes import die_with_parent
 from mantis.runs.step_runner import Run, mark_started, open_run
 from mantis.store.opening import open_store
+from mantis.tracking.mlflow_runs import Status, end_tracked_run
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +76,8 @@ def _train(run: Run, *, began: float, queued: float, profile_steps: str) -> None
     mixture = _mixture(run)
     task = training_task(run, mixture)
     prefix = task.address()
-    if os.environ.get("RANK", "0") == "0":  # for a job that a user applied, no launcher writes the record
-        mark_started(run, task)
+    # For a job that a user applied, no launcher writes the record and closes the run.
+    alone = os.environ.get("RANK", "0") == "0" and mark_started(run, task)
 
     # These imports take seconds, and a wrong parameter should fail at once.
     from components.training.engine.deepspeed_engine import join_ranks, leave_ranks
@@ -83,9 +86,20 @@ def _train(run: Run, *, began: float, queued: float, profile_steps: str) -> None
 
     span = parse_span(profile_steps) if profile_steps else None
     ranks = join_ranks(hang_seconds=run.recipe.training.hang_timeout_seconds)
-    trainer = build_trainer(run, mixture, ranks, prefix=prefix, began=began, queued=queued, profile=span)
-    trainer.train()
+    with _closing(run) if alone else nullcontext():
+        build_trainer(run, mixture, ranks, prefix=prefix, began=began, queued=queued, profile=span).train()
     leave_ranks()
+
+
+@contextmanager
+def _closing(run: Run) -> Iterator[None]:
+    """Close the run in MLflow with the state in which the training ends."""
+    try:
+        yield
+    except BaseException as error:
+        end_tracked_run(run, Status.KILLED if isinstance(error, StoppedError) else Status.FAILED)
+        raise
+    end_tracked_run(run, Status.FINISHED)
 
 
 def _run(run: str, store_url: str, recipe: str) -> Run:

@@ -151,15 +151,18 @@ def run_step(run: Run, task: StepSpec, work: Compute) -> Manifest:
     return manifest
 
 
-def mark_started(run: Run, task: StepSpec) -> None:
+def mark_started(run: Run, task: StepSpec) -> bool:
     """Record that `task` is under way where no `run_step` does it, so that its unfinished work is known to be ours.
 
-    A record that names the task already is that of a `run_step`, and stays.
+    A record that names the task already is that of a `run_step`, and stays. Returns whether no `run_step` does it.
     """
     made = task.fingerprint()
     before = read_record(run.store, run.id, task.step)
+    if before is not None and before.fingerprint == made and before.attempts:
+        return False
     if before is None or before.fingerprint != made:
         _record(run, task, State.STARTED, _now(), attempts=0, made=made)
+    return True
 
 
 def record_existing(run: Run, step: str, find: Callable[[], Manifest]) -> Manifest:

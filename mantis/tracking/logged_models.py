@@ -22,10 +22,8 @@ from mantis.tracking.mlflow_runs import (
     DIGEST_CHARACTERS,
     TrackedRun,
     address_in,
-    is_metric_name,
-    metric_part,
-    score_metrics,
 )
+from mantis.tracking.score_metrics import SCORE, is_metric_name, metric_part, score_metrics
 
 ADDRESS_TAG = "mantis.address"  # a key if the database lies in the store, else a URI
 FINGERPRINT_TAG = "mantis.fingerprint"
@@ -64,7 +62,7 @@ def log_scores(tracked: TrackedRun, logged: Any, scored: Sequence[ScoredBenchmar
     known = {(each.key, each.dataset_digest): each.value for each in logged.metrics or ()}
     now, metrics = int(time.time() * 1000), []
     for name, value in score_metrics(row for each in scored for row in each.rows).items():
-        of = next((each for each in scored if name.startswith(f"eval/{metric_part(each.name)}/")), None)
+        of = next((each for each in scored if name == f"{SCORE}.{metric_part(each.name)}"), None)
         digest = _digest(of) if of else None
         if is_metric_name(name) and known.get((name, digest)) != value:
             metrics.append(

@@ -4,10 +4,10 @@ The store's files (metrics.jsonl, scores.json, records) are the source of truth.
 by the next batch, the next attempt, or the run's last step.
 """
 
+import json
 import logging
 import os
 import queue
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,22 +24,23 @@ from mantis.store.base import ObjectStore
 from mantis.store.local import LocalStore
 from mantis.tracking.mlflow_database import DATABASE, LOCATION, STORE_TAG, THIS_STORE, artifact_folder, forget_addresses
 from mantis.tracking.reachability import SENT_LATER, TrackingAwayError, ask_again, check_reachable, limit_requests
+from mantis.tracking.run_description import parameters_of, source_tags
+from mantis.tracking.score_metrics import SCORE_TABLE, is_metric_name
 
 logger = logging.getLogger(__name__)
 
 RUN_TAG = "mantis.run"
 PARENT_TAG = "mlflow.parentRunId"  # defined by MLflow, whose page nests runs by it
+STEP, TIME = "step", "time"  # of a row: the optimizer step, and the seconds since 1970 at its end
 MARKER_METRIC = "train/loss"  # part of every row of the curve, so that its last step tells how far MLflow has got
+PARAMETERS = 100  # MLflow's limit of parameters per request
 BATCH = 1000  # MLflow's limit of metrics per request
 SECONDS_BETWEEN_BATCHES = 5.0
 QUIET_SECONDS = 4.0  # without a successful request, the end of a training waits no longer
 SETTLE_SECONDS = 1.0
-SCORE_FIGURES = ("accuracy", "low", "high", "official", "strict", "chance", "blind", "shuffled", "unparsed", "missing")
-PARAMETER_CHARACTERS = 6000  # MLflow's limit
-REFUSED_CHARACTERS = re.compile(r"[^\w.\- :]")  # in a part of a metric's name (mlflow/utils/validation.py)
-METRIC_CHARACTERS = 250  # of a name
 DIGEST_CHARACTERS = 36  # of a dataset
-NAME_CHARACTERS = 80  # of a part: MLflow takes 250 for a name, which has two free parts
+TABLES_TAG = "mlflow.loggedArtifacts"  # defined by MLflow, whose page shows these artifacts as tables
+NONE: Mapping[str, str] = {}
 
 
 class Status(StrEnum):
@@ -102,9 +103,15 @@ class TrackedRun:
     experiment: str
     folder: Path | None = None  # the database's folder, if no server keeps the artifacts
 
+    def link(self, artifact: str) -> str:
+        """Return the address of an artifact on MLflow's page, relative to any address of the server."""
+        return f"#/experiments/{self.experiment}/runs/{self.id}/artifacts/{artifact}"
 
-def open_tracked_run(run: Run) -> TrackedRun:
-    """Open the MLflow run of `run`, or create it, and set its status to RUNNING.
+
+def open_tracked_run(run: Run, *, title: str = "", tags: Mapping[str, str] = NONE) -> TrackedRun:
+    """Open the MLflow run of `run`, or create it, with its parameters and tags, and set its status to RUNNING.
+
+    `title` becomes the run's name in MLflow, if nobody has named it yet.
 
     KFP's MLflow integration passes a run in MLFLOW_RUN_ID. Then that run is used, or its parent. The runs of an
     ablation's arms are nested in the run of the ablation.
@@ -119,8 +126,7 @@ def open_tracked_run(run: Run) -> TrackedRun:
     try:
         experiment = _experiment(client, run)
         run_id = _known(client, experiment, run) or _created(client, experiment, run)
-        for tag, value in _tags(run).items():
-            client.set_tag(run_id, tag, value)
+        _describe(client, run_id, run, title, tags)
         if run.parent:
             outer = open_tracked_run(replace(run, id=run.parent, parent=""))
             client.set_tag(run_id, PARENT_TAG, outer.id)
@@ -158,6 +164,16 @@ def find_tracked_run(run: Run) -> TrackedRun | None:
     return TrackedRun(client=client, id=found, experiment=experiment, folder=folder) if found else None
 
 
+def end_tracked_run(run: Run, status: Status) -> None:
+    """Close the MLflow run of a training that no other process closes. A problem is logged."""
+    try:
+        tracked = find_tracked_run(run)
+        if tracked is not None:
+            tracked.client.set_terminated(tracked.id, status=status)
+    except Exception as error:  # the training has ended, whatever the client raises
+        logger.warning("%s", tracking_error(error, run.store))
+
+
 def send_curve(
     tracked: TrackedRun, rows: Iterable[Mapping[str, float]], *, sent: Callable[[], None] = lambda: None
 ) -> int:
@@ -177,24 +193,20 @@ def send_curve(
 
 def record_run(
     tracked: TrackedRun,
-    run: Run,
     *,
     scores: Mapping[str, float],
     tags: Mapping[str, str],
     dataset: Mapping[str, str] | None,
     files: Sequence[Path],
 ) -> None:
-    """Log parameters, scores, tags, the dataset as an input, and the report's files."""
-    from mlflow.entities import Param
-
+    """Log scores, tags, the dataset as an input, and files. MLflow shows a file `scores.json` as a table."""
     client = tracked.client
     known = client.get_run(tracked.id)
-    parameters = [Param(key, value) for key, value in flat_recipe(run).items() if key not in known.data.params]
-    for start in range(0, len(parameters), 100):
-        client.log_batch(tracked.id, params=parameters[start : start + 100])
     if dataset is not None and all(item.dataset.digest != _digest(dataset) for item in known.inputs.dataset_inputs):
         _log_dataset(tracked, dataset)
-    for tag, text in tags.items():
+    tables = [{"path": file.name, "type": "table"} for file in files if file.name == SCORE_TABLE]
+    shown = {TABLES_TAG: json.dumps(tables)} if tables else {}
+    for tag, text in (shown | dict(tags)).items():
         client.set_tag(tracked.id, tag, text)
     fresh = {name: value for name, value in scores.items() if known.data.metrics.get(name) != value}
     _log_rows(tracked, [{"step": 0, **fresh}])
@@ -206,62 +218,9 @@ def record_run(
             LocalStore(kept).put_file(file.name, file)
 
 
-def score_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Turn rows of scores.json into metrics `eval/<benchmark>/<skill>/<figure>`, and `eval/mean/accuracy` to sort by.
-
-    The names are the same for every run; `metric_part` replaces the characters that MLflow refuses. The skill `overall`
-    stands for a whole benchmark. The mean is over benchmarks, each by its overall accuracy, or by the mean of its
-    skills if it has none.
-    """
-    metrics: dict[str, float] = {}
-    by_benchmark: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        by_benchmark.setdefault(row["benchmark"], []).append(row)
-        for figure in SCORE_FIGURES:
-            if row.get(figure) is not None:
-                name = f"eval/{metric_part(row['benchmark'])}/{metric_part(row['skill'])}/{figure}"
-                metrics[name] = float(row[figure])
-    figures = []
-    for skills in by_benchmark.values():
-        whole = [row for row in skills if row.get("aggregation")] or skills
-        figures.append(sum(row["accuracy"] for row in whole) / len(whole))
-    if figures:
-        metrics["eval/mean/accuracy"] = sum(figures) / len(figures)
-    return metrics
-
-
-def is_metric_name(name: str) -> bool:
-    """Whether MLflow takes a metric of this name (mlflow/utils/validation.py)."""
-    parts = name.split("/")
-    return len(name) <= METRIC_CHARACTERS and all(
-        part.strip(".") and not REFUSED_CHARACTERS.search(part) for part in parts
-    )
-
-
-def metric_part(name: str) -> str:
-    """`name` as a part of a metric's name. A name that MLflow refuses gets `_` for each refused character.
-
-    A hash of the name stands behind it then, so that two such names stay two.
-    """
-    plain = REFUSED_CHARACTERS.sub("_", name)
-    if plain == name and name.strip(".") and len(name) <= NAME_CHARACTERS:
-        return name
-    return f"{plain[:NAME_CHARACTERS]}-{fingerprint(name)[:6]}"
-
-
-def flat_recipe(run: Run) -> dict[str, str]:
-    """Flatten the resolved recipe to MLflow parameters: dotted names, with values as text."""
-    flat: dict[str, str] = {}
-
-    def visit(prefix: str, value: object) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                visit(f"{prefix}.{key}" if prefix else str(key), inner)
-        else:
-            flat[prefix] = str(value)[:PARAMETER_CHARACTERS]
-
-    visit("", run.recipe.model_dump(mode="json"))
-    return flat
+def curve_row(row: Mapping[str, float]) -> dict[str, float]:
+    """Rename the fields of a row of metrics.jsonl to MLflow's names `train/<name>`; `step` and `time` stay."""
+    return {name if name in (STEP, TIME) else f"train/{name}": value for name, value in row.items()}
 
 
 class CurveSender:
@@ -278,9 +237,9 @@ class CurveSender:
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
 
-    def add(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Queue one row."""
-        self._rows.put({"step": step, **metrics})
+    def add(self, row: Mapping[str, float]) -> None:
+        """Queue one row, with its `step` and, if it is known, its `time`."""
+        self._rows.put(dict(row))
 
     def close(self, *, seconds: float = 60.0, quiet_seconds: float = QUIET_SECONDS) -> None:
         """Send the queued rows within `seconds`, or until a server answers nothing for `quiet_seconds`.
@@ -367,6 +326,33 @@ def _experiment(client: Any, run: Run) -> str:
         return str(found.experiment_id)  # another process created it at the same moment
 
 
+def _describe(client: Any, run_id: str, run: Run, title: str, tags: Mapping[str, str]) -> None:
+    """Write what is known of a run before its first step: parameters, user, source and commit."""
+    from mlflow.exceptions import MlflowException
+
+    parameters, tags = parameters_of(run), source_tags(run) | dict(tags) | _tags(run)
+    with one_at_a_time(f"{fingerprint([run.store.url, run.id])}.mlflow", lambda: None):
+        try:
+            _log_missing(client, run_id, parameters, tags)
+        except MlflowException:  # a process of another machine may have sent some of them at the same moment
+            _log_missing(client, run_id, parameters, tags)
+    if title and client.get_run(run_id).info.run_name == run.id:
+        client.update_run(run_id, name=title)
+
+
+def _log_missing(client: Any, run_id: str, parameters: Mapping[str, str], tags: Mapping[str, str]) -> None:
+    """Log the parameters that the run lacks, and the tags that it lacks or has with another value."""
+    from mlflow.entities import Param
+
+    known = client.get_run(run_id).data
+    missing = [Param(key, value) for key, value in parameters.items() if key not in known.params]
+    for start in range(0, len(missing), PARAMETERS):
+        client.log_batch(run_id, params=missing[start : start + PARAMETERS])
+    for tag, value in tags.items():
+        if known.tags.get(tag) != value:
+            client.set_tag(run_id, tag, value)
+
+
 def _tags(run: Run) -> dict[str, str]:
     """Return the tags that identify a run: its id and its store, because another store may have a run of the same id.
 
@@ -417,12 +403,12 @@ def _log_rows(
             "letters, digits, spaces and _ - . : / with 250 characters in all. The store's files hold it.",
             name,
         )
-    now = int(time.time() * 1000)
+    now = time.time()
     metrics = [
-        Metric(name, float(value), now, int(row["step"]))
+        Metric(name, float(value), int(1000 * row.get(TIME, now)), int(row[STEP]))
         for row in rows
         for name, value in row.items()
-        if name != "step" and name not in refused
+        if name not in (STEP, TIME) and name not in refused
     ]
     for start in range(0, len(metrics), BATCH):
         tracked.client.log_batch(tracked.id, metrics=metrics[start : start + BATCH])

@@ -3,14 +3,17 @@
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from mantis.artifacts.manifest import MANIFEST, Manifest, code_version, image_digest, parse_manifest
+from mantis.artifacts.manifest import MANIFEST, Manifest, parse_manifest
 from mantis.artifacts.responses import samples_digest
+from mantis.artifacts.scores import Score
 from mantis.errors import ConfigError, MantisError, NotFoundError, StoreError
 from mantis.logging import name_step
+from mantis.runs.arms import arms_of
 from mantis.runs.records import State, StepRecord, read_records, was_stopped
 from mantis.runs.step_runner import Run, open_run
 from mantis.schema_versions import Form, load_rows, versioned
@@ -19,22 +22,25 @@ from mantis.tracking.logged_models import ScoredBenchmark
 from mantis.tracking.mlflow_runs import (
     Status,
     TrackedRun,
+    curve_row,
     open_tracked_run,
     record_run,
-    score_metrics,
     send_curve,
     tracking_error,
     tracking_uri,
 )
 from mantis.tracking.model_registry import register_model
 from mantis.tracking.reachability import TrackingAwayError, check_reachable
+from mantis.tracking.score_metrics import SCORE, SCORE_TABLE, score_metrics, score_table
 from pipelines.execution.preflight import check_name
 from pipelines.execution.resolve import name_of, resolve_run
+from pipelines.execution.run_titles import NOTE_TAG, note_of
 
 logger = logging.getLogger(__name__)
 
 CLUSTER_SECONDS = 60.0  # after this time, a run is closed even if the API server does not answer
 EVALUATE = "evaluate-"  # before the benchmark, in the name of a step
+REPORT = "report.html"
 NOT_STARTED = "No run was started"
 
 
@@ -156,30 +162,34 @@ def record_end(run: Run, status: Status) -> None:
 
 
 def _send(tracked: TrackedRun, run: Run, records: list[StepRecord], reasons: Mapping[str, str]) -> None:
-    manifests = {
-        record.step: _manifest_of(run, record)
-        for record in records
-        if record.key and record.state in (State.DONE, State.REUSED)
-    }
+    manifests = _manifests(run, records)
     if "train" in manifests:
         send_curve(tracked, _curve(run, manifests["train"]))
     scored = _scored(run, manifests)
     if "convert" in manifests:  # its manifest exists, so the proof succeeded
         register_model(run, manifests["convert"], scored)
-    tags = {"code_version": code_version(), "image_digest": image_digest(), "recipe": run.recipe.name}
-    tags |= _what_to_filter_by(run)
-    tags |= {f"failed.{step}": reason[:500] for step, reason in reasons.items()}
+    tags = {f"failed.{step}": reason[:500] for step, reason in reasons.items()}
     tags |= {f"fingerprint.{step}": manifest.fingerprint for step, manifest in manifests.items()}
-    mixture = manifests.get("assemble")
+    mixture, report, scores = manifests.get("assemble"), manifests.get("report"), _rows(scored)
+    rows = [Score.model_validate(row) for row in scores]
     with tempfile.TemporaryDirectory() as folder:
+        files = _report_files(run, report, Path(folder))
+        if scores:
+            files.append(Path(folder) / SCORE_TABLE)
+            files[-1].write_text(score_table(scores))
         record_run(
             tracked,
-            run,
-            scores=score_metrics(row for each in scored for row in each.rows) | _data(manifests),
-            tags=tags,
+            scores=score_metrics(scores) | _scores_of_arms(run),
+            tags=tags | {NOTE_TAG: note_of(run, rows, tracked.link(REPORT) if report else "", reasons)},
             dataset=_dataset(mixture) if mixture else None,
-            files=_report_files(run, manifests.get("report"), Path(folder)),
+            files=files,
         )
+
+
+def _manifests(run: Run, records: list[StepRecord]) -> dict[str, Manifest]:
+    """Return the results of a run by step."""
+    ended = (record for record in records if record.key and record.state in (State.DONE, State.REUSED))
+    return {record.step: _manifest_of(run, record) for record in ended}
 
 
 def _manifest_of(run: Run, record: StepRecord) -> Manifest:
@@ -187,28 +197,9 @@ def _manifest_of(run: Run, record: StepRecord) -> Manifest:
     return parse_manifest(text, origin=run.store.uri(record.key), key=record.key)
 
 
-def _what_to_filter_by(run: Run) -> dict[str, str]:
-    """Return tags that narrow down MLflow's table of runs to comparable ones."""
-    recipe = run.recipe
-    return {
-        "model.family": recipe.model.family,
-        "model.base": recipe.model.base,
-        "data.subsets": ",".join(subset.name for subset in recipe.data.subsets) or "all",
-        "evaluation.profile": recipe.evaluation.profile,
-        "evaluation.layout": recipe.evaluation.layout,
-        "evaluation.scoring": recipe.evaluation.scoring,
-        "evaluation.reference": recipe.evaluation.reference or "none",
-    }
-
-
 def _curve(run: Run, checkpoint: Manifest) -> list[dict[str, float]]:
     text = run.store.get(f"{checkpoint.key}/metrics.jsonl").decode()
     return [curve_row(json.loads(line)) for line in text.splitlines()]
-
-
-def curve_row(row: Mapping[str, float]) -> dict[str, float]:
-    """Rename the fields of a row of metrics.jsonl to MLflow's names `train/<name>`; `step` stays."""
-    return {name if name == "step" else f"train/{name}": value for name, value in row.items()}
 
 
 def _scored(run: Run, manifests: Mapping[str, Manifest]) -> list[ScoredBenchmark]:
@@ -223,11 +214,22 @@ def _scored(run: Run, manifests: Mapping[str, Manifest]) -> list[ScoredBenchmark
     return found
 
 
-def _data(manifests: Mapping[str, Manifest]) -> dict[str, float]:
-    mixture = manifests.get("assemble")
-    if mixture is None:
-        return {}
-    return {f"data/{name}": float(value) for name, value in mixture.summary.items() if isinstance(value, int | float)}
+def _rows(scored: Sequence[ScoredBenchmark]) -> list[Mapping[str, Any]]:
+    return [row for each in scored for row in each.rows]
+
+
+def _scores_of_arms(run: Run) -> dict[str, float]:
+    """Return the scores of the runs that `run` compares: `score.<arm>.<benchmark>`; empty if it compares none."""
+    found: dict[str, float] = {}
+    for arm in arms_of(run.store, run.id):
+        part = arm.removeprefix(f"{run.id}-")
+        try:
+            scores = score_metrics(_rows(_scored(run, _manifests(run, read_records(run.store, arm)))))
+        except MantisError as error:  # the run that compares the arms is closed nevertheless
+            logger.warning("The scores of the arm %s are not sent: %s", part, error)
+            continue
+        found |= {f"{SCORE}.{part}{name.removeprefix(SCORE)}": value for name, value in scores.items()}
+    return found
 
 
 def _dataset(mixture: Manifest) -> dict[str, str]:
@@ -243,7 +245,7 @@ def _report_files(run: Run, report: Manifest | None, folder: Path) -> list[Path]
     if report is None:
         return []
     files = []
-    for name in ("report.html", "report.md", "summary.json"):
+    for name in (REPORT, "report.md", "summary.json"):
         path = folder / name
         try:
             run.store.get_file(f"{report.key}/{name}", path)

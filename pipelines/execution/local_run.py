@@ -14,8 +14,7 @@ from mantis.runs.arms import arms_of
 from mantis.runs.records import State, StepRecord, read_records
 from mantis.runs.step_runner import Run
 from mantis.store.base import ObjectStore
-from mantis.tracking.mlflow_runs import Status, tracking_uri
-from mantis.tracking.reachability import check_reachable
+from mantis.tracking.mlflow_runs import Status
 
 
 def start(
@@ -40,11 +39,12 @@ def start(
 
     checked = _checked(pipeline, recipe, overrides, name, store_url)
     console.print(f"run [bold]{checked.id}[/]  store {checked.store.url}", soft_wrap=True)
-    _say_if_away(checked.store, console)
+    opening = _open_in_mlflow(checked, console)
     parameters = {"run_recipe": recipe, "run_overrides": overrides, "run_name": name, "store_url": store_url}
     try:
         run_dag(checked, parameters, console, pipeline)
     except InterruptedRunError as error:
+        opening.join()  # two threads that import mlflow for the first time at once see it half imported
         _close_killed(checked, pipeline)
         raise InterruptedRunError(f"{error.problem} {what_was_saved(checked)}", remedy=error.remedy) from None
     finally:
@@ -52,16 +52,20 @@ def start(
     return checked
 
 
-def _say_if_away(store: ObjectStore, console: Console) -> None:
-    """Print in the background that MLflow cannot be reached; the run does not wait for it."""
+def _open_in_mlflow(run: Run, console: Console) -> threading.Thread:
+    """Open the run in MLflow in the background; the run does not wait. Print if MLflow cannot be reached."""
 
-    def ask() -> None:
+    def work() -> None:
+        from pipelines.execution.run_titles import open_in_mlflow
+
         try:
-            check_reachable(tracking_uri(store))
+            open_in_mlflow(run)
         except TrackingError as error:
             console.print(str(error), style="yellow", soft_wrap=True, markup=False)
 
-    threading.Thread(target=ask, name="mlflow-away", daemon=True).start()
+    thread = threading.Thread(target=work, name="mlflow-open", daemon=True)
+    thread.start()
+    return thread
 
 
 def what_was_saved(run: Run) -> str:

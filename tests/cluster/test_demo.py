@@ -130,6 +130,6 @@ def in_mlflow(run: str, store: str) -> set[str]:
     wanted = f"tags.`mantis.run` = '{run}' and tags.`mantis.store` = '{store}'"
     (found,) = client.search_runs([experiment.experiment_id], filter_string=wanted)
     assert found.info.status == "FINISHED"
-    assert {"train/loss", "eval/mean/accuracy"} <= set(found.data.metrics)
+    assert {"train/loss", "score.mean"} <= set(found.data.metrics)
     assert "report.html" in {item.path for item in client.list_artifacts(found.info.run_id)}
     return set(found.data.metrics)

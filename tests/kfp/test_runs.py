@@ -45,7 +45,7 @@ def test_everything_is_in_mlflow(demo: Any, tracked: Callable[[str], Any]) -> No
 
     found = tracked(demo["run"])
     assert found.info.status == "FINISHED"
-    assert {"train/loss", "eval/mean/accuracy"} <= set(found.data.metrics)
+    assert {"train/loss", "score.mean"} <= set(found.data.metrics)
     assert "report.html" in {item.path for item in MlflowClient().list_artifacts(found.info.run_id)}
 
 

@@ -1,5 +1,6 @@
 """Rows of metrics.jsonl: one per logged step, over the steps since the row before it."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -86,6 +87,7 @@ class MetricRows(Callback):
         seconds = max(window["seconds"], 1e-9)
         row = {
             "step": step,
+            "time": time.time(),
             "loss": window["loss"] / window["taken"],
             "learning_rate": figures.learning_rate,
             **{f"learning_rate_{part}": rate for part, rate in figures.part_rates.items()},

@@ -5,7 +5,7 @@ from components.training.callbacks.metric_rows import MetricRows
 from components.training.monitoring.step_metrics import Row
 from components.training.monitoring.system_metrics import SystemMetrics
 from mantis.runs.step_runner import Run
-from mantis.tracking.mlflow_runs import CurveSender
+from mantis.tracking.mlflow_runs import CurveSender, curve_row
 
 
 class MlflowCurve(Callback):
@@ -26,7 +26,7 @@ class MlflowCurve(Callback):
     def on_row(self, row: Row) -> None:
         """Queue the row."""
         if self._sender:
-            self._sender.add(int(row["step"]), {f"train/{key}": value for key, value in row.items() if key != "step"})
+            self._sender.add(curve_row(row))
 
     def on_end(self, trainer: TrainerView) -> None:
         """Send the queued rows; waits for a minute at most."""
@@ -35,7 +35,7 @@ class MlflowCurve(Callback):
 
 
 class NodeMetrics(Callback):
-    """Sends the node's load to MLflow as `system/<host>/...` from a thread; on one rank of each node."""
+    """Sends the node's load to MLflow as `system/<node>/...` from a thread; on one rank of each node."""
 
     name = "node_metrics"
 

@@ -1,9 +1,8 @@
-"""Sends the load of each node (processors, memory, disks, network, GPUs) to MLflow as `system/<host>/...`."""
+"""Sends the load of each node (processors, memory, disks, network, GPUs) to MLflow as `system/<node>/...`."""
 
 import importlib
 import logging
 import os
-import socket
 import threading
 
 from mantis.runs.step_runner import Run
@@ -62,7 +61,7 @@ class SystemMetrics:
             run_id,
             sampling_interval=SAMPLING_SECONDS,
             resume_logging=True,
-            node_id=socket.gethostname(),
+            node_id=f"node-{os.environ.get('GROUP_RANK', '0')}",  # set by torchrun; the same for every job
             tracking_uri=tracking_uri(self._run.store),
         )
         watching = threading.Thread(target=monitor.monitor, name="system-metrics-sampling", daemon=True)

@@ -278,6 +278,7 @@ def _overview(store: ObjectStore, run_id: str) -> dict[str, Any]:
     from mantis.runs.records import read_records
     from mantis.runs.step_runner import open_run
     from pipelines.execution.local_run import progress_of
+    from pipelines.execution.run_titles import changed_fields
     from pipelines.execution.supervisor import explain
 
     records = read_records(store, run_id)
@@ -296,7 +297,7 @@ def _overview(store: ObjectStore, run_id: str) -> dict[str, Any]:
         recipe = open_run(run_id, store.url).recipe
     except ConfigError:  # the recipe of another version, or none: the run is listed all the same
         return row
-    return row | {"recipe": recipe.name, "changed": _changed(recipe)}
+    return row | {"recipe": recipe.name, "changed": changed_fields(recipe)}
 
 
 def _state(row: dict[str, Any]) -> str:
@@ -307,18 +308,6 @@ def _state(row: dict[str, Any]) -> str:
     left = progress["seconds_left"]
     share = f"training {progress['step'] / progress['steps']:.0%}"
     return share if left is None else f"{share}, {clock_text(left)} left"
-
-
-def _changed(recipe: Any) -> dict[str, str]:
-    """Return the fields in which a recipe differs from the shipped recipe of its name."""
-    from components.reporting.compare_runs import flat
-    from pipelines.execution.resolve import resolve_run, shipped_recipes
-
-    if recipe.name not in shipped_recipes():
-        return {}
-    shipped = flat(resolve_run(recipe.name, {}, "")[1].model_dump(mode="json"))
-    own = flat(recipe.model_dump(mode="json"))
-    return {field: str(value) for field, value in own.items() if shipped.get(field) != value}
 
 
 def _show_steps(store: ObjectStore, run_id: str, as_json: bool) -> None:

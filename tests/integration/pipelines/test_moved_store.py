@@ -51,10 +51,10 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def mlflow_runs(folder: Path) -> dict[str, str]:
-    """MLflow's id of each run, by the name of the run."""
+    """MLflow's id of each run, by our id."""
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
     found = client.search_runs([each.experiment_id for each in client.search_experiments()])
-    ids = {run.info.run_name: run.info.run_id for run in found}
+    ids = {run.data.tags["mantis.run"]: run.info.run_id for run in found}
     assert len(ids) == len(found), "a run is there twice"
     return ids
 

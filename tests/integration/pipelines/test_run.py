@@ -109,17 +109,20 @@ def test_mlflow_shows_the_run(undisturbed: Undisturbed) -> None:
     run = runs[0]
     assert run.info.status == "FINISHED"
     assert run.data.params["training.learning_rate"] == "0.0004"
-    assert "eval/demo-multi/compare/accuracy" in run.data.metrics
+    assert {"score.demo-multi", "score.demo-single", "score.mean"} <= run.data.metrics.keys()
+    assert not [name for name in run.data.metrics if name.startswith(("eval/", "data/"))]
+    assert run.info.run_name.startswith("demo ")
+    assert "[Report](#/experiments/" in run.data.tags["mlflow.note.content"]
     datasets = {(item.dataset.name, item.tags[0].value) for item in run.inputs.dataset_inputs}
     asked = {("demo-multi", "evaluation"), ("demo-single", "evaluation")}
     assert datasets == {("demo-multi+demo-single", "training"), *asked}
     version = client.get_model_version_by_alias("demo", "newest")
     logged = client.get_logged_model(version.tags["mantis.model_id"])
     of_dataset = {metric.key: metric.dataset_name for metric in logged.metrics}
-    assert of_dataset["eval/demo-multi/compare/accuracy"] == "demo-multi"
+    assert of_dataset["score.demo-multi"] == "demo-multi"
     assert "| demo-multi | compare | 20 |" in version.description
     kept = folder / ".mantis" / "mlflow-artifacts" / run.info.run_id / "artifacts"
-    assert {file.name for file in kept.iterdir()} >= {"report.html", "report.md"}
+    assert {file.name for file in kept.iterdir()} >= {"report.html", "report.md", "scores.json"}
     steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "train/loss")]
     assert steps == sorted(set(steps))
     assert steps[-1] == STEPS

@@ -26,7 +26,7 @@ from mantis.artifacts.checkpoint import Commit
 from mantis.artifacts.layout import RESPONSES, RUN, ArtifactKind
 from mantis.artifacts.responses import Response
 from mantis.artifacts.scores import Score
-from mantis.tracking.mlflow_runs import SCORE_FIGURES
+from mantis.tracking.score_metrics import TABLE_COLUMNS
 from pipelines.cli.reference_pages.benchmark_page import benchmark_page
 
 ROOT = Path(__file__).parents[3]
@@ -78,7 +78,7 @@ def test_the_metrics_page_has_what_the_ranks_are_compared_by() -> None:
 
 def test_the_metrics_page_has_every_cause_and_figure() -> None:
     assert {cause.value for cause in Cause} - terms("reference/metrics.md") == set()
-    assert set(SCORE_FIGURES) - terms("reference/metrics.md") == set()
+    assert set(TABLE_COLUMNS) - terms("reference/metrics.md") == set()
 
 
 def test_the_artifacts_page_has_every_kind_and_address() -> None:

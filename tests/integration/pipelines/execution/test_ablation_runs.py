@@ -88,12 +88,15 @@ def test_the_arms_are_nested_in_mlflow(ablation: Ablation) -> None:
     folder = ablation.folder
     client = MlflowClient(tracking_uri=f"sqlite:///{folder}/.mantis/mlflow.db")
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    runs = {run.info.run_name: run for run in client.search_runs(experiments)}
+    runs = {run.data.tags["mantis.run"]: run for run in client.search_runs(experiments)}
     assert runs.keys() == {"abl", "abl-single", "abl-multi"}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     for arm in ("abl-single", "abl-multi"):
         assert runs[arm].data.tags["mlflow.parentRunId"] == runs["abl"].info.run_id
-    assert "mlflow.parentRunId" not in runs["abl"].data.tags
+    parent = runs["abl"].data
+    assert "mlflow.parentRunId" not in parent.tags
+    assert "data.skills" not in parent.params, "the arms have other skills each"
+    assert {"score.single.demo-multi", "score.multi.demo-multi"} <= parent.metrics.keys()
 
 
 @pytest.mark.slow

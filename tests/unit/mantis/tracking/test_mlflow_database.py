@@ -29,7 +29,7 @@ def test_a_database_with_addresses_follows_its_store(run: Run, tmp_path: Path) -
 
     report = tmp_path / "report.md"
     report.write_text("text")
-    record_run(tracked, run, scores={}, tags={}, dataset=None, files=[report])
+    record_run(tracked, scores={}, tags={}, dataset=None, files=[report])
     assert (folder / "mlflow-artifacts" / old / "artifacts" / "report.md").read_text() == "text"
     assert client.get_run(old).data.tags["mantis.store"] == "."
 

@@ -9,18 +9,22 @@ from typing import Any
 
 import pytest
 
+from mantis.runs.arms import write_arms
 from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore
 from mantis.tracking.mlflow_runs import (
     RUN_TAG,
     CurveSender,
+    Status,
+    curve_row,
+    end_tracked_run,
     find_tracked_run,
-    flat_recipe,
     open_tracked_run,
     record_run,
-    score_metrics,
     send_curve,
 )
+from mantis.tracking.run_description import flat_recipe
+from mantis.tracking.score_metrics import score_metrics, score_table
 from tests.helpers.paths import root_of
 
 mlflow = pytest.importorskip("mlflow")
@@ -39,7 +43,7 @@ def rows(first: int, last: int) -> list[dict[str, float]]:
 def test_a_run_in_mlflow(run: Run, tmp_path: Path) -> None:
     sender = CurveSender(run)
     for row in rows(1, 11):
-        sender.add(int(row["step"]), {key: value for key, value in row.items() if key != "step"})
+        sender.add(row)
     sender.close()
 
     # The next attempt repeats steps 6 to 10 and goes on to 15: each step stands there once.
@@ -51,42 +55,41 @@ def test_a_run_in_mlflow(run: Run, tmp_path: Path) -> None:
     report = tmp_path / "report.html"
     report.write_text("<p>report</p>")
     dataset = {"name": "demo", "digest": "abc", "source": json.dumps({"key": "mixtures/x"})}
-    scores = {"eval/demo/compare/accuracy": 0.9}
+    scores = {"score.demo": 0.9}
     for _ in range(2):  # finishing twice counts nothing twice
         record_run(
             open_tracked_run(run),
-            run,
             scores=scores,
             tags={"code_version": "abc"},
             dataset=dataset,
             files=[report],
         )
     shown = tracked.client.get_run(tracked.id)
-    assert shown.data.params == flat_recipe(run)
-    assert shown.data.metrics["eval/demo/compare/accuracy"] == 0.9
-    assert len(tracked.client.get_metric_history(tracked.id, "eval/demo/compare/accuracy")) == 1
+    assert shown.data.params == flat_recipe(run.recipe)
+    assert shown.data.metrics["score.demo"] == 0.9
+    assert len(tracked.client.get_metric_history(tracked.id, "score.demo")) == 1
     assert [item.dataset.name for item in shown.inputs.dataset_inputs] == ["demo"]
     kept = root_of(run.store) / "mlflow-artifacts" / tracked.id / "artifacts"
     assert [file.name for file in kept.iterdir()] == ["report.html"]
 
 
-ODD_SKILLS = ["A first", "Q&A (charts)", "Q?A (charts)", "z last", "", "..", "a/b", "Größe: groß", "+", "x" * 300]
+ODD_NAMES = ["A first", "Q&A (charts)", "Q?A (charts)", "z last", "", "..", "a/b", "Größe: groß", "+", "x" * 300]
 
 
-def test_every_score_is_sent_whatever_the_skill_is_called(run: Run, tmp_path: Path) -> None:
+def test_every_score_is_sent_whatever_the_benchmark_is_called(run: Run, tmp_path: Path) -> None:
     """MLflow refuses some names, and then takes nothing that stands behind them."""
     report = tmp_path / "report.html"
     report.write_text("<p>report</p>")
     scores = score_metrics(
-        {"benchmark": "b", "skill": skill, "accuracy": number / 100} for number, skill in enumerate(ODD_SKILLS)
+        {"benchmark": name, "skill": "b", "accuracy": number / 100} for number, name in enumerate(ODD_NAMES)
     )
     tracked = open_tracked_run(run)
-    record_run(tracked, run, scores=scores, tags={}, dataset=None, files=[report])
+    record_run(tracked, scores=scores, tags={}, dataset=None, files=[report])
     sent = tracked.client.get_run(tracked.id).data.metrics
     assert sent == scores
-    assert len(sent) == len(ODD_SKILLS) + 1, "a name for each skill, and the mean"
-    assert sent["eval/b/A first/accuracy"] == 0.0
-    assert any(name.startswith("eval/b/Q_A _charts_-") for name in sent)
+    assert len(sent) == len(ODD_NAMES) + 1, "a name for each benchmark, and the mean"
+    assert sent["score.A first"] == 0.0
+    assert any(name.startswith("score.Q_A _charts_-") for name in sent)
     kept = root_of(run.store) / "mlflow-artifacts" / tracked.id / "artifacts"
     assert [file.name for file in kept.iterdir()] == ["report.html"]
 
@@ -185,7 +188,7 @@ def test_an_outage_costs_training_nothing(run: Run, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     sender = CurveSender(run)
-    sender.add(1, {"train/loss": 1.0})
+    sender.add({"step": 1, "train/loss": 1.0})
     sender.close(seconds=30)
 
 
@@ -198,9 +201,63 @@ def test_scores_have_names_that_runs_share() -> None:
         {**base, "benchmark": "demo-multi", "skill": "coref", "aggregation": None, "accuracy": 0.4},
     ]
     metrics = score_metrics(rows)
-    assert metrics["eval/blink/overall/accuracy"] == 0.6
-    assert (metrics["eval/blink/overall/low"], metrics["eval/blink/overall/high"]) == (0.5, 0.7)
-    assert metrics["eval/demo-multi/coref/unparsed"] == 3
-    assert metrics["eval/mean/accuracy"] == pytest.approx((0.6 + (0.8 + 0.4) / 2) / 2)
-    assert not any("blind" in name for name in metrics)
+    mean = (0.8 + 0.4) / 2
+    assert metrics == pytest.approx({"score.blink": 0.6, "score.demo-multi": mean, "score.mean": (0.6 + mean) / 2})
+    table = json.loads(score_table(rows))
+    shown = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert [(row["skill"], row["accuracy"]) for row in shown] == [
+        ("overall", 0.6),
+        ("Counting", 0.1),
+        ("compare", 0.8),
+        ("coref", 0.4),
+    ]
+    assert {(row["low"], row["high"], row["strict"], row["unparsed"], row["blind"]) for row in shown} == {
+        (0.5, 0.7, 0.55, 3, None)
+    }
     assert score_metrics([]) == {}
+
+
+def test_a_run_has_its_parameters_and_its_source_from_the_beginning(run: Run) -> None:
+    tracked = open_tracked_run(run, title="demo seed=2", tags={"changed": "training.seed = 2"})
+    shown = tracked.client.get_run(tracked.id)
+    assert (shown.info.status, shown.info.run_name) == ("RUNNING", "demo seed=2")
+    assert shown.data.params == flat_recipe(run.recipe)
+    wanted = {
+        "changed": "training.seed = 2",
+        "recipe": run.recipe.name,
+        "mlflow.source.name": f"mantis {run.recipe.name}",
+    }
+    assert wanted.items() <= shown.data.tags.items()
+    assert shown.data.tags["mlflow.source.git.commit"] == shown.data.tags["code_version"]
+
+    tracked.client.update_run(tracked.id, name="the good one")
+    open_tracked_run(run, title="demo seed=2")
+    assert tracked.client.get_run(tracked.id).info.run_name == "the good one", "a name that a user gave stays"
+
+
+def test_a_run_that_compares_others_has_their_common_parameters(run: Run) -> None:
+    arms = []
+    for seed in (1, 2):
+        training = run.recipe.training.model_copy(update={"seed": seed})
+        arms.append(replace(run, id=f"abl-{seed}", recipe=run.recipe.model_copy(update={"training": training})))
+        run.store.put(f"runs/abl-{seed}/recipe.yaml", arms[-1].recipe.to_yaml().encode())
+    write_arms(run.store, "abl", [arm.id for arm in arms])
+    tracked = open_tracked_run(replace(run, id="abl"))
+    known, one = tracked.client.get_run(tracked.id).data.params, flat_recipe(arms[0].recipe)
+    assert known == {name: value for name, value in one.items() if name != "training.seed"}
+
+
+def test_rows_keep_their_own_time(run: Run) -> None:
+    tracked = open_tracked_run(run)
+    send_curve(tracked, [curve_row({"step": 1, "time": 1_700_000_000.25, "loss": 2.0})])
+    (metric,) = tracked.client.get_metric_history(tracked.id, "train/loss")
+    assert (metric.timestamp, metric.step, metric.value) == (1_700_000_000_250, 1, 2.0)
+    assert set(tracked.client.get_run(tracked.id).data.metrics) == {"train/loss"}
+
+
+@pytest.mark.parametrize("status", [Status.FINISHED, Status.KILLED, Status.FAILED])
+def test_a_training_that_nobody_follows_closes_its_run(run: Run, status: Status) -> None:
+    tracked = open_tracked_run(run)
+    end_tracked_run(run, status)
+    ended = tracked.client.get_run(tracked.id).info
+    assert (ended.status, ended.end_time >= ended.start_time) == (status, True)

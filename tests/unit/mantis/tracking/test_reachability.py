@@ -16,6 +16,7 @@ from mantis.runs.step_runner import Run
 from mantis.tracking import mlflow_runs, reachability
 from mantis.tracking.mlflow_runs import CurveSender, Status, open_tracked_run, record_run, tracking_error
 from mantis.tracking.reachability import TrackingAwayError, check_reachable
+from mantis.tracking.score_metrics import is_metric_name
 from pipelines.execution.finalize import close_run
 from tests.helpers.loopback import running
 
@@ -132,7 +133,7 @@ def test_a_curve_without_mlflow_is_said_once_and_goes_with_the_next_attempt(
         caplog.clear()
         sender = CurveSender(run)
         for step in (1, 2, 3):
-            sender.add(step, {"train/loss": 1.0 / step})
+            sender.add({"step": step, "train/loss": 1.0 / step})
         sender.close(quiet_seconds=60)
         (said,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
         assert uri in said
@@ -141,7 +142,7 @@ def test_a_curve_without_mlflow_is_said_once_and_goes_with_the_next_attempt(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")  # the next attempt: it is back
     again = CurveSender(run)
     for step in (1, 2, 3, 4):
-        again.add(step, {"train/loss": 1.0 / step})
+        again.add({"step": step, "train/loss": 1.0 / step})
     again.close(seconds=300)
     tracked = open_tracked_run(run)
     assert [point.step for point in tracked.client.get_metric_history(tracked.id, "train/loss")] == [1, 2, 3, 4]
@@ -154,7 +155,7 @@ def test_the_end_of_training_does_not_wait_for_a_server_that_is_silent(
     monkeypatch.setattr(mlflow_runs, "open_tracked_run", lambda run: released.wait(60))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     sender = CurveSender(run)
-    sender.add(1, {"train/loss": 1.0})
+    sender.add({"step": 1, "train/loss": 1.0})
     sender.close(quiet_seconds=0.3)
     released.set()
     assert "The run's last step sends the rest" in caplog.text
@@ -197,7 +198,7 @@ def test_a_refused_metric_name_is_named_and_the_others_are_sent(
 ) -> None:
     tracked = open_tracked_run(run)
     scores = {"eval/a?b": 1.0, "eval//x": 1.0, "y" * 251: 1.0, "eval/ok": 2.0}
-    record_run(tracked, run, scores=scores, tags={}, dataset=None, files=[])
+    record_run(tracked, scores=scores, tags={}, dataset=None, files=[])
     assert tracked.client.get_run(tracked.id).data.metrics == {"eval/ok": 2.0}
     refused = [record.getMessage() for record in caplog.records if "refuses the metric name" in record.getMessage()]
     assert len(refused) == 3
@@ -232,5 +233,5 @@ def test_our_rule_for_names_is_mlflows(run: Run) -> None:
             tracked.client.log_metric(tracked.id, name, 1.0)
         except MlflowException as error:
             refusal = tracking_error(error, run.store)
-        assert mlflow_runs.is_metric_name(name) == (refusal is None), name
+        assert is_metric_name(name) == (refusal is None), name
         assert refusal is None or "Rename it" in refusal.remedy

@@ -1,0 +1,116 @@
+"""How MLflow shows a run: its name says what was changed, and its tags and note say what was trained."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from components.reporting.collect.verdict import verdict
+from mantis.artifacts.scores import Score
+from mantis.config.recipe import Recipe
+from mantis.errors import TrackingError
+from mantis.runs.step_runner import Run
+from mantis.tracking.mlflow_runs import open_tracked_run
+from mantis.tracking.run_description import flat_recipe
+from pipelines.execution.resolve import resolve_run, shipped_recipes
+
+logger = logging.getLogger(__name__)
+
+NOTE_TAG = "mlflow.note.content"  # defined by MLflow, whose page shows it as the description, in Markdown
+CHANGES = 3  # that a name lists
+VALUE_CHARACTERS = 24  # of one value in a name
+UNNAMED = ("name", "description")  # fields that change no result and stand elsewhere
+
+
+def changed_fields(recipe: Recipe) -> dict[str, str]:
+    """Return the fields in which a recipe differs from the shipped recipe of its name, with the recipe's values."""
+    if recipe.name not in shipped_recipes():
+        return {}
+    shipped = flat_recipe(resolve_run(recipe.name, {}, "")[1])
+    return {
+        field: value
+        for field, value in flat_recipe(recipe).items()
+        if shipped.get(field) != value and field not in UNNAMED
+    }
+
+
+def title_of(run: Run) -> str:
+    """Name a run by its recipe and its changes: `demo learning_rate=0.001 seed=2`. Unchanged, it keeps its id.
+
+    A field is named by its last part, or by its last two if two changed fields end alike.
+    """
+    changed = changed_fields(run.recipe)
+    if not changed:
+        return run.id
+    chosen = run.id if run.id != run.recipe.default_run_id() else run.recipe.name
+    ends = [field.rpartition(".")[2] for field in changed]
+    names = [
+        end if ends.count(end) == 1 else ".".join(field.split(".")[-2:])
+        for field, end in zip(changed, ends, strict=True)
+    ]
+    values = (value if len(value) <= VALUE_CHARACTERS else f"{value[:VALUE_CHARACTERS]}…" for value in changed.values())
+    parts = [f"{name}={value}" for name, value in zip(names, values, strict=True)]
+    more = [f"and {len(parts) - CHANGES} more"] if len(parts) > CHANGES else []
+    return " ".join([chosen, *parts[:CHANGES], *more])
+
+
+def open_in_mlflow(run: Run) -> None:
+    """Open the run in MLflow before its first step, with name, parameters, tags and note.
+
+    Raises:
+        TrackingError: MLflow refuses, or cannot be reached.
+    """
+    changed = changes_in_words(run.recipe) or "nothing"
+    tags = what_to_filter_by(run.recipe) | {"changed": changed, NOTE_TAG: _beginning(run)}
+    open_tracked_run(run, title=title_of(run), tags=tags)
+
+
+def announce(run: Run) -> Run:
+    """Open the run in MLflow like `open_in_mlflow`, and return it. A problem of MLflow is logged."""
+    try:
+        open_in_mlflow(run)
+    except TrackingError as error:
+        logger.warning("%s", error)
+    return run
+
+
+def what_to_filter_by(recipe: Recipe) -> dict[str, str]:
+    """Return tags that narrow down MLflow's table of runs to comparable ones."""
+    return {
+        "model.family": recipe.model.family,
+        "model.base": recipe.model.base,
+        "data.subsets": ",".join(subset.name for subset in recipe.data.subsets) or "all",
+        "evaluation.profile": recipe.evaluation.profile,
+        "evaluation.layout": recipe.evaluation.layout,
+        "evaluation.scoring": recipe.evaluation.scoring,
+        "evaluation.reference": recipe.evaluation.reference or "none",
+    }
+
+
+def note_of(run: Run, scores: Sequence[Score], link: str, failed: Mapping[str, str]) -> str:
+    """Describe a run that has ended, in Markdown: reasons of failed steps, verdict, scores, and the report.
+
+    Args:
+        run: the run.
+        scores: the rows of all its scores.json.
+        link: where MLflow's page shows the report; empty if there is none.
+        failed: the reason by failed step.
+    """
+    lines = [_beginning(run)]
+    lines += [f"**{step} failed.** {next(iter(reason.splitlines()), '')}" for step, reason in failed.items()]
+    if scores:
+        rows = (
+            f"| {row.benchmark} | {row.skill} | {100 * row.accuracy:.1f} ± {row.half_width:.1f} |" for row in scores
+        )
+        lines += [verdict(scores), "\n".join(["| benchmark | skill | score, % |", "|---|---|---|", *rows])]
+    if link:
+        lines.append(f"[Report]({link})")
+    return "\n\n".join(lines)
+
+
+def _beginning(run: Run) -> str:
+    changed = changes_in_words(run.recipe)
+    return f"Recipe `{run.recipe.name}`, {f'changed: {changed}' if changed else 'unchanged'}. Run `{run.id}`."
+
+
+def changes_in_words(recipe: Recipe) -> str:
+    """List the changed fields with their values; empty if the recipe is as shipped."""
+    return ", ".join(f"{field} = {value}" for field, value in changed_fields(recipe).items())

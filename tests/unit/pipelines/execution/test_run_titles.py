@@ -1,0 +1,82 @@
+"""What MLflow's table of runs shows of a run at a glance."""
+
+import pytest
+
+from mantis.artifacts.scores import Score
+from mantis.runs.step_runner import Run
+from mantis.store.local import LocalStore
+from pipelines.execution.resolve import resolve_run
+from pipelines.execution.run_titles import changed_fields, note_of, open_in_mlflow, title_of, what_to_filter_by
+
+
+@pytest.fixture
+def store(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
+    return LocalStore(tmp_path_factory.mktemp("store"))
+
+
+def made(store: LocalStore, overrides: dict[str, object], name: str = "") -> Run:
+    run_id, recipe = resolve_run("demo", overrides, name)
+    return Run(id=run_id, store=store, recipe=recipe)
+
+
+LONG = "x" * 40
+
+
+@pytest.mark.parametrize(
+    ("overrides", "title"),
+    [
+        ({"training.learning_rate": "1e-3"}, "demo learning_rate=0.001"),
+        ({"training.learning_rate": "1e-3", "training.seed": 2}, "demo learning_rate=0.001 seed=2"),
+        ({"seed": 3, "training.seed": 2}, "demo seed=3 training.seed=2"),
+        (
+            {"training.learning_rate": 1, "training.epochs": 7, "training.weight_decay": 0.2, "training.seed": 2},
+            "demo epochs=7 learning_rate=1.0 weight_decay=0.2 and 1 more",
+        ),
+    ],
+)
+def test_the_name_says_what_was_changed(store: LocalStore, overrides: dict[str, object], title: str) -> None:
+    assert title_of(made(store, overrides)) == title
+
+
+def test_an_unchanged_run_keeps_its_id_and_a_named_one_its_name(store: LocalStore) -> None:
+    plain = made(store, {})
+    assert (title_of(plain), changed_fields(plain.recipe)) == (plain.id, {})
+    assert title_of(made(store, {"training.seed": 2}, "mine")) == "mine seed=2"
+    assert title_of(made(store, {"cluster.namespace": LONG})) == f"demo namespace={LONG[:24]}…"
+
+
+def test_a_run_of_its_own_recipe_lists_no_changes(store: LocalStore) -> None:
+    run_id, recipe = resolve_run("name: own\ntraining: {seed: 5}\n", {}, "")
+    assert title_of(Run(id=run_id, store=store, recipe=recipe)) == run_id
+
+
+def test_the_run_is_in_mlflow_before_its_first_step(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
+        monkeypatch.delenv(name, raising=False)
+    run = made(store, {"training.seed": 2})
+    open_in_mlflow(run)
+    client = MlflowClient(tracking_uri=f"sqlite:///{store.root}/mlflow.db")
+    (shown,) = client.search_runs([each.experiment_id for each in client.search_experiments()])
+    assert (shown.info.run_name, shown.info.status, shown.data.params["training.seed"]) == (
+        "demo seed=2",
+        "RUNNING",
+        "2",
+    )
+    tags = shown.data.tags
+    assert (tags["changed"], tags["mantis.run"]) == ("training.seed = 2", run.id)
+    assert tags["mlflow.note.content"] == f"Recipe `demo`, changed: training.seed = 2. Run `{run.id}`."
+    assert what_to_filter_by(run.recipe).items() <= tags.items()
+
+
+def test_the_note_of_an_ended_run(store: LocalStore) -> None:
+    run = made(store, {})
+    figures = {"accuracy": 0.9, "low": 0.83, "high": 0.95, "chance": 0.5}
+    row = Score(benchmark="demo-multi", skill="compare", samples=100, unparsed=0, **figures)
+    note = note_of(run, [row], "#/experiments/1/runs/2/artifacts/report.html", {"convert": "The proof failed.\nmore"})
+    assert note.startswith(f"Recipe `demo`, unchanged. Run `{run.id}`.")
+    assert "**convert failed.** The proof failed." in note
+    assert "| demo-multi | compare | 90.0 ± " in note
+    assert "above chance" in note
+    assert note.endswith("[Report](#/experiments/1/runs/2/artifacts/report.html)")
