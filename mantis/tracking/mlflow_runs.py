@@ -88,10 +88,16 @@ def mlflow_client(store: ObjectStore) -> Any:
     limit_requests()
     from mlflow import MlflowClient
 
-    folder = database_folder(store)
-    if folder is not None:
+    uri, folder = tracking_uri(store), database_folder(store)
+    if folder is None:
+        return MlflowClient(tracking_uri=uri)
+    # Two processes that create the tables at the same moment disturb each other.
+    with one_at_a_time(f"{fingerprint(uri)}.mlflow", lambda: None):
         forget_addresses(folder)
-    return MlflowClient(tracking_uri=tracking_uri(store))
+        logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)  # it names the tables that it creates
+        client = MlflowClient(tracking_uri=uri)
+        client.search_experiments(max_results=1)  # creates the tables
+    return client
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,14 @@
 """How MLflow shows a run: its name says what was changed, and its tags and note say what was trained."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 
 from components.reporting.collect.verdict import verdict
 from mantis.artifacts.scores import Score
 from mantis.config.recipe import Recipe
 from mantis.errors import TrackingError
+from mantis.progress import PROGRESS_DIR
 from mantis.runs.step_runner import Run
 from mantis.tracking.mlflow_runs import open_tracked_run
 from mantis.tracking.run_description import flat_recipe
@@ -64,7 +66,12 @@ def open_in_mlflow(run: Run) -> None:
 
 
 def announce(run: Run) -> Run:
-    """Open the run in MLflow like `open_in_mlflow`, and return it. A problem of MLflow is logged."""
+    """Open the run in MLflow like `open_in_mlflow`, and return it. A problem of MLflow is logged.
+
+    `mantis run` has opened the runs of this machine.
+    """
+    if PROGRESS_DIR in os.environ:
+        return run
     try:
         open_in_mlflow(run)
     except TrackingError as error:

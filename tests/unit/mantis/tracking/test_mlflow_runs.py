@@ -1,6 +1,8 @@
 """Against a real MLflow on SQLite."""
 
 import json
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -261,3 +263,15 @@ def test_a_training_that_nobody_follows_closes_its_run(run: Run, status: Status)
     end_tracked_run(run, status)
     ended = tracked.client.get_run(tracked.id).info
     assert (ended.status, ended.end_time >= ended.start_time) == (status, True)
+
+
+def test_processes_that_create_the_database_at_the_same_moment_create_one(tmp_path: Path) -> None:
+    code = (
+        "import sys; from mantis.store.opening import open_store; from mantis.tracking.mlflow_runs import mlflow_client;"
+        "print(len(mlflow_client(open_store(sys.argv[1])).search_experiments()))"
+    )
+    command = [sys.executable, "-c", code, (tmp_path / "store").as_uri()]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ended = [process.communicate(timeout=300) for process in started]
+    assert [out.strip() for out, _ in ended] == ["1", "1"], ended[0][1]
+    assert not any("Creating initial" in said for _, said in ended), "MLflow's own words stay out of the terminal"
