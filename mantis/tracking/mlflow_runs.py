@@ -333,7 +333,7 @@ def _experiment(client: Any, run: Run) -> str:
 
 
 def _describe(client: Any, run_id: str, run: Run, title: str, tags: Mapping[str, str]) -> None:
-    """Write what is known of a run before its first step: parameters, user, source and commit."""
+    """Write the parameters, user, source and commit of a run. They are known before its first step."""
     from mlflow.exceptions import MlflowException
 
     parameters, tags = parameters_of(run), source_tags(run) | dict(tags) | _tags(run)

@@ -20,7 +20,7 @@ from mantis.runs.lineage import find_artifact
 from mantis.runs.step_runner import Run, recorded
 from mantis.store.base import ObjectStore
 from mantis.store.opening import open_store
-from pipelines.execution.base_rows import check_base_rows
+from pipelines.execution.checks.base_rows import check_base_rows
 from pipelines.execution.resolve import resolve_run
 
 logger = logging.getLogger(__name__)

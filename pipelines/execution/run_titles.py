@@ -1,4 +1,4 @@
-"""How MLflow shows a run: its name says what was changed, and its tags and note say what was trained."""
+"""How MLflow shows a run: its name lists the changed fields, and its tags and note describe model and data."""
 
 import logging
 import os

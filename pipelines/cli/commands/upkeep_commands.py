@@ -72,7 +72,7 @@ def lineage(
     """Walk from a prediction or an artifact back to the source rows, and check every hash."""
     from components.data.prepare.verify_source import check_origin
     from mantis.runs.lineage import find_artifact, find_prediction, walk
-    from pipelines.execution.benchmark_image_check import check_shown_images
+    from pipelines.execution.checks.benchmark_image_check import check_shown_images
 
     there = opened(store)
     name, _, sample = address.partition("#")

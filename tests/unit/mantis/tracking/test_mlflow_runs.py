@@ -267,7 +267,8 @@ def test_a_training_that_nobody_follows_closes_its_run(run: Run, status: Status)
 
 def test_processes_that_create_the_database_at_the_same_moment_create_one(tmp_path: Path) -> None:
     code = (
-        "import sys; from mantis.store.opening import open_store; from mantis.tracking.mlflow_runs import mlflow_client;"
+        "import sys; from mantis.store.opening import open_store;"
+        "from mantis.tracking.mlflow_runs import mlflow_client;"
         "print(len(mlflow_client(open_store(sys.argv[1])).search_experiments()))"
     )
     command = [sys.executable, "-c", code, (tmp_path / "store").as_uri()]

@@ -15,7 +15,7 @@ from mantis.config.model_settings import ModelSettings
 from mantis.errors import ConfigError, InputError
 from mantis.store.local import LocalStore
 from mantis.store.opening import open_store
-from pipelines.execution.base_rows import BaseRows, check_base_rows, rows_of
+from pipelines.execution.checks.base_rows import BaseRows, check_base_rows, rows_of
 from pipelines.execution.resolve import resolve_run
 from tests.fixtures.published_layouts import published_layout
 

@@ -1,0 +1,1 @@
+"""Checks of preflight that read the tokenizer or the benchmarks' images."""
