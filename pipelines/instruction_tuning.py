@@ -1,4 +1,4 @@
-"""The whole workflow: prepare, assemble, train, convert, evaluate, report."""
+"""The whole workflow: prepare, assemble, train, convert, evaluate, report; and deploy, if the recipe wants it."""
 
 from kfp import dsl
 
@@ -6,16 +6,18 @@ from components.conversion.component import convert
 from components.data.component import assemble, prepare, subsets
 from components.evaluation.component import benchmarks, evaluate
 from components.reporting.component import report
+from components.serving.component import deploy
 from components.training.component import train
 from pipelines.component import finish, preflight
-from pipelines.execution.platform import pipeline, short, step
+from pipelines.execution.platform import pipeline, server_resources, short, step
 
 
 @pipeline(
     name="instruction-tuning",
     display_name="Mantis: multi-image instruction tuning",
     description="Prepares a data mixture, trains a model on it, and converts the checkpoint with a proof of equality. "
-    "Then it evaluates the model with controls and intervals, and writes a report. A step reuses its result if the "
+    "Then it evaluates the model with controls and intervals, and writes a report. With cluster.deploy, it also writes "
+    "the objects of a server. A step reuses its result if the "
     "store already has it. Set run_recipe to the name of a shipped recipe, a store URL or YAML text. Set "
     'run_overrides to dotted fields, e.g. {"training.learning_rate": "5e-6"}. If run_name is empty, the name follows '
     "from the recipe. Set store_url to s3://bucket/prefix.",
@@ -44,4 +46,8 @@ def instruction_tuning(
                 "evaluate",
                 evaluate(run=item.run, store_url=store_url, benchmark=item.benchmark, model=converted.outputs["model"]),
             )
-        step("report", report(run=run, store_url=store_url, evaluations=dsl.Collected(evaluated.outputs["evaluation"])))
+        evaluations = dsl.Collected(evaluated.outputs["evaluation"])
+        written = step("report", report(run=run, store_url=store_url, evaluations=evaluations))
+        # kfp.local resolves no output of another name in a condition.
+        with dsl.If(written.outputs["Output"] == True, name="if-deployed"):  # noqa: E712 (builds a condition)
+            short(deploy(run=run, store_url=store_url, model=converted.outputs["model"], resources=server_resources()))

@@ -12,8 +12,8 @@ def report(
     evaluations: dsl.Input[list[dsl.Artifact]],
     page: dsl.Output[dsl.HTML],
     text: dsl.Output[dsl.Markdown],
-) -> None:
-    """Write the run's report as an HTML page and as Markdown."""
+) -> bool:
+    """Write the run's report as an HTML page and as Markdown. Return whether the run's recipe deploys its model."""
     from components.reporting import step
     from mantis.artifacts.manifest import load_manifest
     from mantis.runs.step_runner import component_main, open_run
@@ -22,6 +22,7 @@ def report(
         opened = open_run(run, store_url)
         made = step.report(opened, [load_manifest(evaluation.path) for evaluation in evaluations])
         step.hand_over(opened.store, made, page.path, text.path)
+        return opened.recipe.cluster.deploy
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)

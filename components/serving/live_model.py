@@ -16,6 +16,7 @@ from mantis.generation.live_rows import LiveRow, Reply
 from mantis.generation.sample_images import grey_picture
 from mantis.models.conversation import IMAGE_MARK, ImageSize
 from mantis.store.base import ObjectStore
+from mantis.store.local import LocalStore
 
 MAX_TOKENS = 512  # of a response, unless the user says otherwise
 PROBE_TEXTS = ("What is this?", "What is this? Answer in one word, and say nothing about the colours.")
@@ -84,7 +85,9 @@ def opened_live_model(
     budgets = settings or EvaluationSettings()
     with TemporaryDirectory(prefix="mantis-model-") as temporary:
         opened = model.open(store, decoding, Path(temporary))
-        counter = model.open(store, decoding, Path(temporary))
+        # The first one copied the files of a model in a bucket.
+        copied = store if isinstance(store, LocalStore) else LocalStore(Path(temporary))
+        counter = model.open(copied, decoding, Path(temporary))
         # Loading compares a batch of the planned questions with single ones, and ends batching if they differ.
         opened.plan(opened.prepare(_probe()), budgets)
         device = opened.devices(1)[0]

@@ -10,17 +10,15 @@ import uvicorn
 from components.serving.batching_engine import BatchingEngine
 from components.serving.http_server import ModelServer
 from components.serving.live_model import LiveModel
-from components.serving.server_limits import ServerLimits
+from components.serving.server_limits import KEY, STOP_SECONDS, ServerLimits
 from components.serving.server_metrics import ServerMetrics
 from mantis.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-KEY = "MANTIS_API_KEY"  # the environment variable with the key that clients have to send
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 NAMES = ("localhost", "127.0.0.1", "[::1]")  # by which a browser reaches a server on the loopback
 BACKLOG = 2048  # connections beyond the open requests that the system keeps
-STOP_SECONDS = 30  # in which open answers may end
 
 
 def bound_socket(host: str, port: int) -> socket.socket:

@@ -1,9 +1,11 @@
-"""The limits of the server, and the refusal of a request."""
+"""The limits of the server, the variable of its key, and the refusal of a request."""
 
 from dataclasses import dataclass
 
 MEGABYTE = 1_000_000
 MEGAPIXEL = 1_000_000
+STOP_SECONDS = 30  # in which open answers may end
+KEY = "MANTIS_API_KEY"  # the environment variable with the key that clients have to send
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,6 +101,7 @@ class ArtifactKind(StrEnum):
     EXTERNAL_MODEL = "external-model", "external-models/<fingerprint>"
     EVALUATION = "evaluation", "evaluations/<model>/<benchmark>/<fingerprint>"
     REPORT = "report", "reports/<run>"
+    DEPLOYMENT = "deployment", "deployments/<fingerprint>"
 
     @property
     def pattern(self) -> AddressPattern:

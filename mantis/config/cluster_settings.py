@@ -13,12 +13,16 @@ QueueName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9.-]{0,6
 
 
 class ClusterSettings(Settings):
-    """Place of the ranks for `training.launcher: trainjob`. None of these fields decides a result."""
+    """Place of the ranks for `training.launcher: trainjob`, and of a server. None of these fields decides a result."""
 
     section = "cluster"
 
-    namespace: Name = Field("mantis", description="Namespace of the TrainJobs. It must hold the Secret mantis-store.")
-    image: str = Field("", description="Image of the ranks. Empty means the image of the launching step.")
+    namespace: Name = Field(
+        "mantis", description="Namespace of the TrainJobs and of a server. It must hold the Secret mantis-store."
+    )
+    image: str = Field(
+        "", description="Image of the ranks and of a server. Empty means the image of the step that asks for it."
+    )
     runtime: Name = Field("mantis-deepspeed", description="Name of the ClusterTrainingRuntime.")
     queue: QueueName = Field("", description="LocalQueue of Kueue. The job waits in it without a time limit.")
     gpu_hour_price: float | None = Field(
@@ -29,6 +33,9 @@ class ClusterSettings(Settings):
     )
     resources: dict[str, Quantity] = Field(
         {}, description="Resources per node instead of the runtime's, e.g. {nvidia.com/gpu: 4, memory: 400Gi}."
+    )
+    deploy: bool = Field(
+        False, description="Write the objects of a server of the model at the end of the run. Nothing is started."
     )
 
 

@@ -53,7 +53,7 @@ def finish(
     last_step: str = "report",
     model: str = "",
 ) -> None:
-    """Close the run of these parameters. The run is complete if `last_step` is done.
+    """Close the run of these parameters. The run is complete if `last_step` is done, and `deploy` where it is wanted.
 
     A run that preflight refused has nothing to close.
     """
@@ -67,7 +67,8 @@ def finish(
     delete_jobs(named)
     run = started(named)
     if run:
-        record_end(run, status_of(read_records(run.store, run.id), last_step))
+        deploys = run.recipe.cluster.deploy and last_step == "report" and not model
+        record_end(run, status_of(read_records(run.store, run.id), "deploy" if deploys else last_step))
 
 
 def check_ours(named: Run) -> None:

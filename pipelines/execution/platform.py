@@ -8,13 +8,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import yaml
 from kfp import dsl, kubernetes
 from kfp.dsl.base_component import BaseComponent
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from components.serving.deployment.server_needs import ServerResources
 from mantis.config.bounded_yaml import parse_yaml
 from mantis.config.validation_errors import explain
 from mantis.errors import ConfigError, did_you_mean
@@ -30,6 +31,7 @@ OPTIONAL_KEYS = {
 SHORT_SECONDS = 1800  # limit of tasks that only read and write records, including the pod's wait for a node
 GPU = "nvidia.com/gpu"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+SERVER = "serve"  # the entry of a platform file for the pods that `mantis model deploy` and the step `deploy` render
 Cores = Annotated[str, Field(pattern=r"^\d+(\.\d+)?m?$")]
 Bytes = Annotated[str, Field(pattern=r"^\d+(\.\d+)?[MGT]i?$")]
 
@@ -131,6 +133,18 @@ def most_arms() -> int:
     return _platform.get().arms
 
 
+def server_resources() -> dict[str, Any]:
+    """What the platform gives to the pods of a deployed model; the argument of a task that renders them."""
+    if (named := _named.get(None)) is not None:
+        named.add(SERVER)
+    return resources_of_server(_platform.get())
+
+
+def resources_of_server(platform: Platform) -> dict[str, Any]:
+    """What this platform gives to the pods of a deployed model, as `ServerResources` reads it."""
+    return platform.steps.get(SERVER, NOTHING).model_dump(exclude_unset=True)
+
+
 def steps_of(pipelines: Iterable[Callable[[Platform], BaseComponent]]) -> frozenset[str]:
     """Return the names of all steps in the DAGs of these pipelines."""
     token = _named.set(set())
@@ -168,4 +182,13 @@ def platform_of(image: str, path: Path | None, steps: Collection[str], *, arms: 
         raise ConfigError(
             f"{path}: no pipeline has a step {', '.join(unknown)}.", remedy=did_you_mean(unknown[0], steps) + fields
         )
-    return Platform(image=image, steps=given, arms=arms)
+    found = Platform(image=image, steps=given, arms=arms)
+    try:
+        ServerResources.model_validate(resources_of_server(found))
+    except ValidationError as error:
+        fields = ", ".join(ServerResources.model_fields)
+        raise ConfigError(
+            explain(error, f"{path}: {SERVER}"),
+            remedy=f"A server does not end, and uses one GPU. Its fields: {fields}.",
+        ) from None
+    return found

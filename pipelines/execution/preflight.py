@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from components.data.published.published_sets import warnings
 from components.data.step import resolve_subsets
 from components.evaluation.step import check_benchmarks
+from components.serving.deployment.deployment_request import check_request
+from components.serving.step import request_of
 from components.training.launch.launcher import launcher
 from components.training.step import is_trained
 from mantis.artifacts.layout import RECIPE, ArtifactKind, run_key
@@ -46,6 +48,7 @@ def preflight(
     - Any other run needs the recipe's weights, and a row for every token. Data preparation counts tokens with them.
     - A run that `evaluates` needs its benchmarks.
     - A run that trains needs its launcher.
+    - A run that deploys needs an image, and a store that pods reach.
     - If other runs train for it (`trained_by`), their names must be free, too.
 
     Raises:
@@ -77,6 +80,8 @@ def preflight(
             check_benchmarks(run)
         if evaluates and not model and not all(map(is_trained, trained_by or (run,))):
             check_launcher(run)
+        if evaluates and not model and resolved.cluster.deploy:
+            check_request(store, request_of(run, {}))
     return run
 
 

@@ -61,6 +61,7 @@ def test_the_demo_clears_its_bars(
     assert len(hosts) == 2  # what each rank's pod did
     left = {"job": job.encode(), "stdout": said.encode(), "launcher": logs.encode(), **dict(mlflow_contents())}
     left |= {f"object {entry.key}": open_store(store).get(entry.key) for entry in open_store(store).list("")}
+    assert not list(open_store(store).list("deployments")), "nobody asked for a server"
     left |= of_namespace(kube)
     no_credential_is_in(left, kube, summary["run"])
 
@@ -69,7 +70,7 @@ def test_the_demo_clears_its_bars(
 def test_the_whole_dag_from_one_command(kube: Kube, services: dict[str, str], image: str, tmp_path: Path) -> None:
     """In little, to its report: nobody applies anything, and nothing of the job is left."""
     store = f"s3://mantis/little-{uuid4().hex[:8]}"
-    little = LITTLE | {"evaluation.benchmarks": "[demo-single]", "cluster.image": image}
+    little = LITTLE | {"evaluation.benchmarks": "[demo-single]", "cluster.image": image, "cluster.deploy": "true"}
     given = [f"--set={name}={value}" for name, value in little.items()]
     said = mantis("run", "demo", "--store", store, *given, "--json", folder=tmp_path)
     logs = "\n".join(path.read_text() for path in tmp_path.glob("*.log"))
@@ -78,6 +79,11 @@ def test_the_whole_dag_from_one_command(kube: Kube, services: dict[str, str], im
     assert [row["skill"] for row in summary["scores"]] == ["single"]
     assert open_store(store).get(f"reports/{summary['run']}/report.html").startswith(b"<!doctype html>")
     in_mlflow(summary["run"], store)
+    (objects,) = [
+        entry.key for entry in open_store(store).list("deployments") if entry.key.endswith("/deployment.yaml")
+    ]
+    text = open_store(store).get(objects).decode()
+    assert text == mantis("model", "deploy", summary["run"], "--store", store, "--image", image, folder=tmp_path)
     assert "trainjob" not in kube.kubectl("-n", "mantis", "get", "trainjobs", "-o", "name")
 
 
@@ -97,9 +103,9 @@ def no_credential_is_in(left: dict[str, bytes], kube: Any, run: str) -> None:
         f"{secret.metadata.name}/{key}": base64.b64decode(value)
         for secret in secrets
         for key, value in secret.data.items()
-        if key.endswith(("PASSWORD", "SECRET_ACCESS_KEY", "SECRET_KEY"))
+        if key.endswith(("PASSWORD", "SECRET_ACCESS_KEY", "SECRET_KEY", "API_KEY"))
     }
-    assert len(words) == 6
+    assert len(words) == 7
     assert sum(run.encode() in data for data in left.values()) > 10, "a search that finds nothing proves nothing"
     for name, word in words.items():
         assert [where for where, data in left.items() if word in data] == [], name

@@ -80,6 +80,7 @@ def main() -> None:
             "MLFLOW_TRACKING_USERNAME": "mantis",
             "MLFLOW_TRACKING_PASSWORD": password(20),
         },
+        "mantis-server": {"MANTIS_API_KEY": password(20)},
     }
     for name, values in wanted.items():
         ensure(here, name, {"stringData": values})

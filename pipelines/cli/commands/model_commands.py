@@ -28,7 +28,7 @@ from pipelines.cli.console import errors, ids, names, note, numbers, show, show_
 if TYPE_CHECKING:
     from pipelines.models.publication import Publication
 
-model = typer.Typer(help="Models: list, fetch, import, verify, chat, predict, serve, publish.")
+model = typer.Typer(help="Models: list, fetch, import, verify, chat, predict, serve, deploy, publish.")
 
 
 @model.command("list", epilog=examples("mantis model list", "mantis model list --json"))

@@ -1,4 +1,4 @@
-"""`mantis model chat`, `predict` and `serve`: talk to a model, answer a file of questions, serve clients."""
+"""`mantis model chat`, `predict`, `serve` and `deploy`: talk to a model, answer a file of questions, serve clients."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mantis.errors import ConfigError, MantisError
-from pipelines.cli.arguments import Format, Model, Store, examples, opened
+from pipelines.cli.arguments import Format, Model, PlatformFile, Store, examples, opened
 from pipelines.cli.console import errors, note, show
 
 if TYPE_CHECKING:
@@ -170,6 +170,45 @@ def serve(
         run(live, limits, bound, lambda url: show(f"{name or model} answers at {url} on {live.device}"))
 
 
+def deploy(
+    model: Model,
+    image: Annotated[
+        str, typer.Option(envvar="MANTIS_IMAGE", metavar="REF", help="The project's image.", show_default=False)
+    ] = "",
+    name: Annotated[
+        str, typer.Option(help="The model's name for clients. Objects are named model-NAME.", show_default="a hash")
+    ] = "",
+    namespace: Annotated[str, typer.Option(help="A namespace with the objects of manifests/base.")] = "mantis",
+    replicas: Annotated[int, typer.Option(min=1, help="Pods that answer.")] = 1,
+    platform: PlatformFile = None,
+    kserve: Annotated[bool, typer.Option("--kserve", help="Print an InferenceService of KServe.")] = False,
+    store: Store = "",
+) -> None:
+    """Print the objects that serve a model on Kubernetes, for `kubectl apply -f -`.
+
+    They are a Deployment, a Service and a network policy. The entry `serve` of the platform file gives the pods
+    their resources. Without it, they get a core, and the memory that the model's size asks for.
+
+    Clients send the key of the Secret mantis-server.
+    """
+    with redirect_stdout(sys.stderr):
+        from components.serving.deployment.deployment_request import DeploymentRequest
+        from pipelines.execution.platform import platform_of, resources_of_server
+        from pipelines.kubeflow.compile import known_steps
+        from pipelines.models.model_deployment import deployment_of
+
+        asked = DeploymentRequest(
+            image=image,
+            namespace=namespace,
+            name=name,
+            replicas=replicas,
+            resources=resources_of_server(platform_of(image, platform, known_steps())),
+            kserve=kserve,
+        )
+        text = deployment_of(opened(store), model, asked)
+    print(text, end="")
+
+
 def _talk(session: "ChatSession") -> None:
     typed = sys.stdin.isatty()
     if isinstance(sys.stdin, TextIOWrapper):
@@ -245,5 +284,9 @@ COMMANDS: dict[Callable[..., None], str] = {
     predict: examples(
         "mantis model predict RUN questions.jsonl --out answers.jsonl",
         "mantis model predict models:/demo@newest questions.parquet --column query=question",
+    ),
+    deploy: examples(
+        "mantis model deploy RUN --image REF --name assistant | kubectl apply -f -",
+        "mantis model deploy RUN --image REF --platform manifests/overlays/a100/steps.yaml --kserve",
     ),
 }

@@ -86,7 +86,7 @@ def test_the_commands_are_those_of_the_table() -> None:
         "mantis data show",
         "mantis model list", "mantis model fetch", "mantis model import", "mantis model verify", "mantis model publish",
         "mantis model chat",
-        "mantis model predict", "mantis model serve",
+        "mantis model predict", "mantis model serve", "mantis model deploy",
         "mantis benchmark list", "mantis benchmark show", "mantis benchmark fetch", "mantis benchmark export",
         "mantis recipe list", "mantis recipe show", "mantis recipe fields",
         "mantis pipeline compile", "mantis pipeline submit",

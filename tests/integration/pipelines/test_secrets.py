@@ -20,6 +20,8 @@ SMALL = (
     "training.global_batch_size=8",
     "evaluation.samples_per_skill=2",
     "evaluation.benchmarks=[demo-single]",
+    "cluster.deploy=true",
+    "cluster.image=mantis/train:1",
 )
 
 
@@ -40,7 +42,9 @@ def left(minio_store: ObjectStore, mantis: Mantis, tmp_path: Path) -> Any:
 @pytest.mark.timeout(600)
 def test_no_credential_is_left_anywhere(left: Any) -> None:
     kinds = {name.split("/")[0] for name in left}
-    assert {"object checkpoints", "object models", "object reports", "object runs"} <= kinds
+    assert {"object checkpoints", "object models", "object reports", "object deployments", "object runs"} <= kinds
+    (objects,) = [data for name, data in left.items() if name.endswith("/deployment.yaml")]
+    assert b"kind: Deployment" in objects
     assert [name for name, data in left.items() if b"whole" in data], "a search that finds nothing proves nothing"
     assert any(name.endswith("mlflow.db") for name in left)
     assert any(name.endswith(".log") for name in left)

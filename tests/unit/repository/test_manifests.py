@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from tests.helpers.paths import ROOT
+from tests.helpers.restricted_pods import assert_restricted
 
 MANIFESTS = ROOT / "manifests"
 WORKLOADS = {"Deployment", "StatefulSet", "Job", "CronJob", "ClusterTrainingRuntime", "Pod"}
@@ -59,17 +60,7 @@ def base_pods() -> list[Any]:
 @pytest.mark.parametrize("pod", base_pods())
 def test_a_pod_is_restricted(pod: dict[str, Any]) -> None:
     """The rules of PodSecurity `restricted`, and a root file system that nobody writes."""
-    context = pod["securityContext"]
-    assert context["runAsNonRoot"] is True
-    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
-    assert not [volume for volume in pod.get("volumes", []) if "hostPath" in volume]
-    for container in [*pod["containers"], *pod.get("initContainers", [])]:
-        own = container["securityContext"]
-        assert own["allowPrivilegeEscalation"] is False
-        assert own["capabilities"] == {"drop": ["ALL"]}
-        assert own["readOnlyRootFilesystem"] is True
-        assert not own.get("privileged")
+    assert_restricted(pod)
 
 
 @pytest.mark.parametrize("overlay", ["a100", "local"])

@@ -1,3 +1,4 @@
+import json
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from mantis.store.local import LocalStore
 from mantis.tracking.mlflow_runs import RUN_TAG, Status, tracking_uri
 from pipelines.execution import finalize
 from pipelines.execution.ablation_runs import close_arms, finish_arms, preflight_arms
-from pipelines.execution.preflight import preflight
+from pipelines.execution.preflight import keep_recipe, preflight
+from pipelines.execution.resolve import resolve_run
 from tests.fixtures.api_server import ApiServer, Kubeconfig
 
 ARMS = "name: x\ntraining: {launcher: trainjob}\ndata: {skills: [single, multi]}\n"
@@ -116,6 +118,25 @@ def test_a_run_that_was_refused_is_closed_in_neither_pipeline(
     finish_arms("demo", {"data.skills": "[single,multi]"}, "mine", local_store.url)
     assert caplog.messages.count("No run was started") == 2
     assert not list(local_store.list("runs"))
+
+
+def test_a_run_that_deploys_is_whole_with_the_step_deploy(
+    local_store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    asked = ("demo", {"cluster.deploy": "true"}, "mine", local_store.url)
+    recipe = resolve_run(*asked)[1]
+    run = Run(id="mine", store=local_store, recipe=recipe)
+    keep_recipe(local_store, run.id, recipe)
+
+    def status() -> str:
+        finalize.finish(*asked)
+        return str(json.loads(local_store.get(run.key("summary.json")))["status"])
+
+    record(run, "mine", "report", State.DONE)
+    assert status() == Status.KILLED
+    record(run, "mine", "deploy", State.DONE)
+    assert status() == Status.FINISHED
 
 
 def test_the_run_that_has_the_name_is_left_alone(

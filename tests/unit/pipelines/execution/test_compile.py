@@ -137,3 +137,19 @@ def test_a_sweep_closes_its_run_whatever_happens() -> None:
     tasks = specification["root"]["dag"]["tasks"]
     assert tasks["finish-sweep"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
     assert specification["root"]["inputDefinitions"]["parameters"]["run_over"]["parameterType"] == "STRUCT"
+
+
+def test_a_model_is_deployed_only_if_the_run_says_so(tmp_path: Path) -> None:
+    """The condition reads the unnamed output of a task, the only one that kfp.local resolves."""
+    path = tmp_path / "steps.yaml"
+    path.write_text("serve: {cpu: '8', gpus: 1}")
+    compile_all(tmp_path, platform_of("", path, known_steps()))
+    components = next(yaml.safe_load_all((tmp_path / "instruction-tuning.yaml").read_text()))["components"]
+    tasks = {name: task for each in components.values() for name, task in each.get("dag", {}).get("tasks", {}).items()}
+    (guarded,) = [task for task in tasks.values() if "condition" in task.get("triggerPolicy", {})]
+    assert guarded["triggerPolicy"]["condition"] == (
+        "inputs.parameter_values['pipelinechannel--report-Output'] == true"
+    )
+    assert components[guarded["componentRef"]["name"]]["dag"]["tasks"].keys() == {"deploy"}
+    (resources,) = [task["inputs"]["parameters"]["resources"] for name, task in tasks.items() if name == "deploy"]
+    assert resources["runtimeValue"]["constant"] == {"cpu": "8", "gpus": 1.0}

@@ -2,6 +2,8 @@
 
 import pytest
 
+from components.serving.deployment.deployment_request import check_request
+from components.serving.step import request_of
 from components.training.checkpointing.training_summary import write_summary
 from components.training.step import training_task
 from mantis.artifacts.layout import ArtifactKind
@@ -104,3 +106,14 @@ def test_parts_that_the_family_lacks_are_refused_before_anything_is_computed(loc
     overrides = {"model.family": "fuyu", "training.parts": "{vision: {learning_rate: 1.0e-6}}"}
     with pytest.raises(ConfigError, match=r"training\.parts names vision, but a model of family fuyu has no such part"):
         preflight("demo", overrides, "", local_store.url)
+
+
+def test_a_server_that_no_pod_could_be_is_refused_at_once(local_store: LocalStore, trainjob_run: TrainjobRun) -> None:
+    """And not by the last step, after hours. Data preparation deploys nothing."""
+    overrides = {"cluster.deploy": "true", "cluster.image": "mantis/train:1"}
+    with pytest.raises(ConfigError, match="pods of a server cannot reach it"):
+        preflight("demo", overrides, "", local_store.url)
+    preflight("demo", overrides, "", local_store.url, evaluates=False)
+    run = trainjob_run({"cluster.image": "''"})
+    with pytest.raises(ConfigError, match="A server needs an image"):
+        check_request(run.store, request_of(run, {}))

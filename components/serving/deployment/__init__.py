@@ -1,0 +1,1 @@
+"""A server on Kubernetes as objects: Deployment, Service and policies, or an InferenceService of KServe."""
