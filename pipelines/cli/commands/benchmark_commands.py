@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.scores import CONTROLS_CHOOSE
-from mantis.artifacts.store_addresses import key_of
 from mantis.errors import ConfigError, did_you_mean
-from mantis.store.base import ObjectStore
 from pipelines.cli.arguments import (
     AsJson,
     BenchmarkName,
@@ -26,10 +23,8 @@ from pipelines.cli.console import ids, names, note, numbers, show, show_json, sh
 
 if TYPE_CHECKING:
     from components.evaluation.benchmarks.benchmark_catalog import Benchmark
-    from components.evaluation.rescore import Rescored
     from components.evaluation.scoring.score_response import Scoring
     from mantis.artifacts.scores import Score
-    from mantis.config.evaluation_settings import EvaluationSettings
 
 LIMIT = Annotated[
     int | None,
@@ -198,11 +193,14 @@ def rescore(
 ) -> None:
     """Score responses again without generating any: with the current metrics, or with the other score."""
 
+    from pipelines.models.rescoring import AnswerRequest, rescored_evaluation, rescored_file
+
     headline, there = _scoring(scoring), opened(store)
     if benchmark or Path(responses).is_file():
-        described, made = _rescore_file(there, Path(responses), benchmark, source, limit, headline, profile)
+        asked = AnswerRequest(benchmark=benchmark, source=source, limit=limit)
+        described, made = rescored_file(there, Path(responses), asked, scoring=headline, profile=profile)
     else:
-        described, model, made = _rescore_evaluation(there, responses, headline, profile)
+        described, model, made = rescored_evaluation(there, responses, scoring=headline, profile=profile)
     scored = {"benchmark": described.name, "model": model, "scores": [row.stored() for row in made.rows]}
     if out == "-":
         show_json(scored)
@@ -222,59 +220,6 @@ def _scoring(name: str) -> "Scoring":
             remedy=f"{did_you_mean(name, get_args(Scoring))}Use official or strict.",
         )
     return scoring
-
-
-def _rescore_file(
-    store: ObjectStore, file: Path, name: str, source: str, limit: int | None, scoring: "Scoring", profile: str
-) -> "tuple[Benchmark, Rescored]":
-    from components.evaluation.answer_file import benchmark_of_answers, read_answers
-    from components.evaluation.rescore import rescore_file
-    from pipelines.execution.model_evaluation import EvaluationRequest, opened_samples
-
-    answers = read_answers(file)
-    name = name or benchmark_of_answers(answers)
-    if not name:
-        raise ConfigError(
-            f"{file} does not name its benchmark, and --benchmark is missing.",
-            remedy="Name the benchmark that it answers.",
-        )
-    overrides = {"evaluation.profile": profile} if profile else {}
-    request = EvaluationRequest(benchmarks=[name], source=source, overrides=overrides)
-    with opened_samples(store, request, pictures=False) as (recipe, described, samples):
-        made = rescore_file(answers, described, samples, scoring, seed=recipe.seed, limit=limit)
-    return described, made
-
-
-def _rescore_evaluation(
-    store: ObjectStore, address: str, scoring: "Scoring", profile: str
-) -> "tuple[Benchmark, str, Rescored]":
-    """Return the benchmark, the model's fingerprint, and the scores."""
-    from components.evaluation import rescore
-    from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
-
-    key = key_of(store, address)
-    parts = ArtifactKind.EVALUATION.pattern.parse(key)
-    if parts is None:
-        raise ConfigError(
-            f"{key!r} is no evaluation.", remedy=f"Name {ArtifactKind.EVALUATION.pattern.text}, or a JSONL file."
-        )
-    asked = _settings_of_run(store, key)
-    described = load_benchmark(parts["benchmark"], profile=profile or asked.profile, own=asked.own_benchmarks)
-    made = rescore.rescore_evaluation(store, key, described, scoring, seed=0)
-    return described, parts["model"], made
-
-
-def _settings_of_run(store: ObjectStore, evaluation: str) -> "EvaluationSettings":
-    """The settings of the run that made this evaluation, or the defaults if there is no such run any more."""
-    from mantis.artifacts.manifest import read_manifest
-    from mantis.config.evaluation_settings import EvaluationSettings
-    from mantis.runs.step_runner import open_run
-
-    manifest = read_manifest(store, evaluation)
-    try:
-        return EvaluationSettings() if manifest is None else open_run(manifest.made_by.run, store.url).recipe.evaluation
-    except ConfigError:  # the run was deleted
-        return EvaluationSettings()
 
 
 def _write(path: Path, text: str) -> None:

@@ -11,13 +11,34 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import nbformat
 import psutil
 import pytest
+from nbclient import NotebookClient
+from openai import OpenAI
 
+import mantis as mantis_api
+from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
+from components.evaluation.evaluator import question_of
+from components.evaluation.readers.benchmark_source import open_benchmark_source
+from components.serving.chat_session import ChatSession
+from components.serving.live_model import LiveModel, opened_live_model
+from mantis.generation.answerer import Question
+from mantis.generation.chat_messages import data_uri, openai_request
+from mantis.generation.decoding import END_OF_TEXT, Decoding
+from mantis.generation.sample_images import Picture, held_picture
+from mantis.runs.records import read_record
+from mantis.runs.step_runner import open_run
+from mantis.store.local import LocalStore
+from pipelines.models.asked_model import ImageQuestion
+from pipelines.models.find_model import find_model
+from pipelines.models.prediction import PredictionRequest, predict
 from tests.fixtures.cli import Mantis
+from tests.helpers.model_server import model_server
+from tests.helpers.paths import ROOT
 
 SMALL = (
     "--set=data.generated_conversations=320",
@@ -25,6 +46,7 @@ SMALL = (
     "--set=training.epochs=5",
     "--set=training.checkpoint_every=10",
 )
+DIRECT_TOKENS = 8  # of the profile `direct`
 STEPS = 100  # 320 conversations x 5 epochs / 16
 
 
@@ -126,6 +148,100 @@ def test_mlflow_shows_the_run(undisturbed: Undisturbed) -> None:
     steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "train/loss")]
     assert steps == sorted(set(steps))
     assert steps[-1] == STEPS
+
+
+def test_every_way_to_ask_gives_the_answers_of_evaluation(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """The trained model, asked about one to four images: in a chat, by a client, from a file, and from Python."""
+    store, run_id = LocalStore(undisturbed.folder / ".mantis"), small_run_id()
+    asked = evaluated_questions(store, run_id)
+    assert {len(question.pictures) for question, _ in asked} == {1, 2, 3, 4}
+    expected = [response for _, response in asked]
+    assert len(set(expected)) > 1
+    model = find_model(store, run_id)
+    with opened_live_model(store, model, name="demo", max_tokens=DIRECT_TOKENS) as live:
+        assert [chatted(live, question, tmp_path) for question, _ in asked] == expected
+        with model_server(live, tokens=DIRECT_TOKENS) as served:
+            client = OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0)
+            bodies = [
+                openai_request(question, Decoding(max_new_tokens=DIRECT_TOKENS), model="demo", link=data_uri)
+                for question, _ in asked
+            ]
+            answers = [client.chat.completions.create(**body).choices[0].message.content for body in bodies]
+            assert answers == expected
+    rows = [ImageQuestion(question.prompt, [each.load() for each in question.pictures]) for question, _ in asked]
+    with mantis_api.load_model(run_id, store=store.url, max_tokens=DIRECT_TOKENS) as loaded:
+        assert loaded.ask_all(rows) == expected
+    lines = []
+    for question, _ in asked:
+        names = [f"{question.id}-{place}.jpg" for place in range(len(question.pictures))]
+        for name, picture in zip(names, question.pictures, strict=True):
+            (tmp_path / name).write_bytes(picture.load())
+        lines.append(json.dumps({"id": question.id, "query": question.prompt, "images": names}))
+    (tmp_path / "questions.jsonl").write_text("\n".join(lines))
+    decoding = Decoding(max_new_tokens=DIRECT_TOKENS, stop=(END_OF_TEXT,))
+    request = PredictionRequest(address=str(tmp_path / "questions.jsonl"), decoding=decoding)
+    assert [each.line["response"] for each in predict(store, model, request)] == expected
+
+
+def evaluated_questions(store: LocalStore, run_id: str) -> list[tuple[Question, str]]:
+    """Questions of `demo-multi` with one to four images, and the responses that the run's evaluation stored."""
+    recipe = open_run(run_id, store.url).recipe
+    evaluation = read_record(store, run_id, "evaluate-demo-multi")
+    lines = [json.loads(line) for line in store.get(f"{evaluation.key}/responses/actual-00000.jsonl").splitlines()]
+    responses = {line["id"]: line["response"] for line in lines}
+    benchmark = load_benchmark("demo-multi", profile=recipe.evaluation.profile, family=recipe.model.family)
+    assert benchmark.resolved.decoding.max_new_tokens == DIRECT_TOKENS
+    with open_benchmark_source(recipe, benchmark, store) as source:
+        samples = [sample for sample in source.read().samples if sample.id in responses]
+        by_images = {count: [each for each in samples if len(each.pictures) == count][:4] for count in (1, 2, 3, 4)}
+        chosen = [sample for found in by_images.values() for sample in found]
+        held = [replace(sample, pictures=tuple(map(in_memory, sample.pictures))) for sample in chosen]
+    return [(question_of(sample, sample.pictures, recipe.evaluation), responses[sample.id]) for sample in held]
+
+
+def small_run_id() -> str:
+    changes = dict(option.removeprefix("--set=").split("=") for option in SMALL)
+    return mantis_api.load_recipe("demo", changes).default_run_id()
+
+
+def in_memory(picture: Picture) -> Picture:
+    return held_picture(picture.load(), picture.path)
+
+
+def chatted(live: LiveModel, question: Question, folder: Path) -> str:
+    session = ChatSession(live)
+    for place, picture in enumerate(question.pictures):
+        (folder / f"chat-{place}.jpg").write_bytes(picture.load())
+        session.add_image(folder / f"chat-{place}.jpg")
+    return session.ask(question.prompt, lambda _: None).text
+
+
+def test_the_notebook_of_the_tutorial_runs_and_shows_pictures(
+    undisturbed: Undisturbed, mantis_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in set(os.environ) - set(mantis_environment):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    book = nbformat.read(ROOT / "docs" / "tutorial.ipynb", as_version=4)
+    for option in SMALL:
+        assert option.removeprefix("--set=") in book.cells[0].source
+    client = NotebookClient(book, timeout=500, resources={"metadata": {"path": str(undisturbed.folder)}})
+    client.execute()
+    shown = [output.get("data", {}) for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert any("image/png" in data for data in shown)
+    assert any("<img" in data.get("text/html", "") for data in shown)
+    losses = [
+        float(loss)
+        for cell in book.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        for loss in re.findall(r"StepResult\(step=1, loss=([\d.]+)", output.get("text", ""))
+    ]
+    store = LocalStore(undisturbed.folder / ".mantis")
+    checkpoint = read_record(store, small_run_id(), "train")
+    trained = json.loads(store.get(f"{checkpoint.key}/metrics.jsonl").splitlines()[0])
+    assert trained["step"] == 1
+    assert losses == [pytest.approx(trained["loss"], rel=1e-4)]  # two ranks under ZeRO-3 add up in another order
 
 
 @pytest.mark.new_interpreter
