@@ -23,7 +23,6 @@ from mantis.tracking.mlflow_runs import (
     Status,
     TrackedRun,
     curve_row,
-    open_tracked_run,
     record_run,
     send_curve,
     tracking_error,
@@ -34,7 +33,7 @@ from mantis.tracking.reachability import TrackingAwayError, check_reachable
 from mantis.tracking.score_metrics import SCORE, SCORE_TABLE, score_metrics, score_table
 from pipelines.execution.preflight import check_name
 from pipelines.execution.resolve import name_of, resolve_run
-from pipelines.execution.run_titles import NOTE_TAG, note_of
+from pipelines.execution.run_titles import NOTE_TAG, note_of, open_in_mlflow
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +146,7 @@ def record_end(run: Run, status: Status) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
-        tracked = open_tracked_run(run)
+        tracked = open_in_mlflow(run)
         try:
             _send(tracked, run, records, reasons)
         except MlflowException as error:

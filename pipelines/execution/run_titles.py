@@ -10,7 +10,7 @@ from mantis.config.recipe import Recipe
 from mantis.errors import TrackingError
 from mantis.progress import PROGRESS_DIR
 from mantis.runs.step_runner import Run
-from mantis.tracking.mlflow_runs import open_tracked_run
+from mantis.tracking.mlflow_runs import TrackedRun, open_tracked_run
 from mantis.tracking.run_description import flat_recipe
 from pipelines.execution.resolve import resolve_run, shipped_recipes
 
@@ -54,15 +54,15 @@ def title_of(run: Run) -> str:
     return " ".join([chosen, *parts[:CHANGES], *more])
 
 
-def open_in_mlflow(run: Run) -> None:
-    """Open the run in MLflow before its first step, with name, parameters, tags and note.
+def open_in_mlflow(run: Run) -> TrackedRun:
+    """Open the run in MLflow, with name, parameters, tags and note. None of them needs a result of the run.
 
     Raises:
         TrackingError: MLflow refuses, or cannot be reached.
     """
     changed = changes_in_words(run.recipe) or "nothing"
     tags = what_to_filter_by(run.recipe) | {"changed": changed, NOTE_TAG: _beginning(run)}
-    open_tracked_run(run, title=title_of(run), tags=tags)
+    return open_tracked_run(run, title=title_of(run), tags=tags)
 
 
 def announce(run: Run) -> Run:
