@@ -41,11 +41,12 @@ class InternVlProcessor(TextProcessor):
 
     def preprocess(self, images: Sequence[bytes]) -> Pixels:
         edge = self.settings.image.patch_size
+        seen = side(self.settings) * edge  # pixels behind the last whole patch are never seen
         parts, image_grid = [torch.empty(0, 3 * edge * edge)], []
         for image in images:
             cut = normalize(self._tiles(image), NORMALIZATION)
             image_grid.append((len(cut) * side(self.settings), side(self.settings)))
-            parts += [patches_of(tile[None], edge).reshape(-1, 3 * edge * edge) for tile in cut]
+            parts += [patches_of(tile[None, :, :seen, :seen], edge).reshape(-1, 3 * edge * edge) for tile in cut]
         return Pixels(values=torch.cat(parts), image_grid=torch.tensor(image_grid, dtype=torch.int64).reshape(-1, 2))
 
     def _tiles(self, image: bytes) -> Tensor:

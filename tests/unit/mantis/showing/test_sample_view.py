@@ -89,9 +89,9 @@ def chatml(*image: str) -> list[tuple[bool, list[str]]]:
 QWEN_IMAGE = ["<|vision_start|>", "image {}: 16 tokens", "<|vision_end|>"]
 SMOLVLM = [
     (False, ["<|im_start|>", *chars("System: Be kind."), "<end_of_utterance>", "\n", *chars("User:")]),
-    (False, ["image 1: 7 tokens", *chars("What?"), "<end_of_utterance>", *chars("\nAssistant:")]),
+    (False, ["image 1: 34 tokens", *chars("What?"), "<end_of_utterance>", *chars("\nAssistant:")]),
     (True, [*chars(" Red."), "<end_of_utterance>"]),
-    (False, [*chars("\nUser: And "), "image 2: 7 tokens", *chars("?"), "<end_of_utterance>"]),
+    (False, [*chars("\nUser: And "), "image 2: 34 tokens", *chars("?"), "<end_of_utterance>"]),
     (False, [*chars("\nAssistant: Blue"), "<end_of_utterance>", "\n"]),
 ]
 BY_HAND = {
