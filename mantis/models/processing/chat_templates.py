@@ -216,10 +216,10 @@ def jinja_template(style: ChatTemplate, *, mark: str = IMAGE_MARK) -> str:
     )
 
 
-# Jinja: whether the content of `message` begins with an image.
+# Jinja: whether the content of `message` begins with an image. An empty text before it does not count.
 _IMAGE_FIRST = (
-    f"(message.content is string and message.content.startswith({json.dumps(IMAGE_MARK)}))"
-    " or (message.content is not string and message.content and message.content[0].type == 'image')"
+    f"(message.content is string and message.content.startswith({json.dumps(IMAGE_MARK)})) or (message.content is not"
+    " string and (message.content | rejectattr('text', 'equalto', '') | first | default({})).type == 'image')"
 )
 
 
