@@ -8,17 +8,21 @@ under torchrun, because CUDA does not survive a fork.
 
 import gc
 import importlib
+import os
 import runpy
 import signal
 import sys
 import uuid
 from argparse import REMAINDER, ArgumentParser
 from collections.abc import Sequence
+from typing import NoReturn
 
 import torch
+from torch.distributed.elastic.multiprocessing.api import MultiprocessContext, RunProcsResult
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+POLL_RETURNS = MultiprocessContext._poll
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # by torchrun's agent, until the fork
 
 
@@ -46,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     for name in options.imports:
         importlib.import_module(name)
+    # The agent waits for what each rank returns. A rank that ends by itself, as leave_ranks does, returns nothing.
+    MultiprocessContext._poll = _poll_statuses  # type: ignore[assignment, method-assign]
     gc.freeze()  # a rank's collector would copy every page that it looks at
     elastic_launch(config, _run)(options.module, options.arguments)
 
@@ -59,16 +65,30 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _run(module: str, arguments: Sequence[str]) -> None:
+def _run(module: str, arguments: Sequence[str]) -> NoReturn:
     """Run `module` in a forked process, in which the agent has set the variables of a rank."""
     for number in HANDLED:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     sys.argv = [module, *arguments]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
-    except SystemExit as ended:  # the agent waits for a return
+    except SystemExit as ended:
         if ended.code:
             raise
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _poll_statuses(context: MultiprocessContext) -> RunProcsResult | None:
+    """The result of the ranks, once one has failed or all have ended with status 0; None before."""
+    found = POLL_RETURNS(context)
+    if found is not None or context._pc is None or context._pc.sentinels:
+        return found
+    context.close()
+    return RunProcsResult(
+        return_values=dict.fromkeys(range(context.nprocs)), stdouts=context.stdouts, stderrs=context.stderrs
+    )
 
 
 if __name__ == "__main__":
