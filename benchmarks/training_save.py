@@ -40,7 +40,7 @@ def save(full: bool) -> Row:
             "gigabytes_per_rank": middle["bytes"] / 1e9,
             "background_seconds": middle["background"],
             "copy_seconds": middle["copy"],
-            "limit": "one copy of the rank's state in memory; the rest of the stall is DeepSpeed's own collectives",
+            "limit": "one copy of the rank's state in memory",
         },
     )
 

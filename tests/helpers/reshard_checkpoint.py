@@ -7,12 +7,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import patch
 
 import torch
 
 from components.training.checkpointing.reshard import MOMENTS, Shards, load_resharded
 from components.training.checkpointing.snapshot import Snapshot, write_hashed
 from components.training.engine.deepspeed_engine import join_ranks, leave_ranks
+from components.training.engine.lean_deepspeed import deepspeed
 from components.training.engine.parameter_groups import adamw_groups, parameter_groups
 from mantis.config.training_settings import PartSettings, TrainingSettings
 
@@ -51,8 +53,6 @@ SETTINGS = TrainingSettings(
 
 
 def build(stage: int, seed: int) -> Any:
-    import deepspeed
-
     model, kind = Model(seed), cast(Any, Parts())
     optimizer = torch.optim.AdamW(adamw_groups(model, parameter_groups(model, kind, SETTINGS)), fused=True)
     config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": stage}}
@@ -69,7 +69,6 @@ def steps(engine: Any, first: int, count: int) -> None:
 
 def whole_state(engine: Any) -> dict[str, torch.Tensor]:
     """Everything that training goes on from, gathered: weights, masters, moments, buffers."""
-    import deepspeed
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
     if hasattr(engine.optimizer, "_hp_optimizer_states_linked"):
@@ -93,7 +92,9 @@ def save(stage: str, folder: str) -> None:
     steps(engine, 0, 3)
     digests = save_at_once(engine, Path(folder))
     snapshot = Snapshot()
-    with snapshot.taking(engine):
+    waits = AssertionError("a rank that copies its state waits for another one")
+    barrier = patch.object(torch.distributed, "barrier", side_effect=waits)
+    with barrier, patch.object(deepspeed.comm, "all_reduce", side_effect=waits), snapshot.taking(engine):
         engine.save_checkpoint(f"{folder}/in-memory", tag=TAG, save_latest=False)
     assert not Path(folder, "in-memory").exists()
     steps(engine, 50, 1)  # what is written is the state of the save, whatever training does meanwhile

@@ -15,6 +15,7 @@ from typing import IO, Any, cast
 import torch
 from torch import Tensor, UntypedStorage, nn
 
+from components.training.engine.lean_deepspeed import deepspeed
 from mantis.artifacts.manifest import File
 
 
@@ -31,16 +32,19 @@ class Snapshot:
         """Within this context, the DeepSpeed engine saves into memory; the copy before is dropped.
 
         The engine makes no folder and writes no file, whatever folder it is given: training would wait for the disk.
+        No rank waits for another one, except that DeepSpeed gathers the small parameters that ZeRO-3 keeps whole.
         """
         self._files, self._used = {}, 0
-        usual = engine.checkpoint_engine
+        usual, barrier = engine.checkpoint_engine, deepspeed.comm.barrier
         engine.checkpoint_engine = _Keeping(usual, self._keep)
         engine._copy_recovery_script = _nothing  # it copies DeepSpeed's zero_to_fp32.py beside every checkpoint
+        engine._checkpoint_tag_validation = _nothing  # two collectives compare the tag, which is the step
+        deepspeed.comm.barrier = _nothing  # two others wait for folders that nobody makes
         try:
             yield
         finally:
-            engine.checkpoint_engine = usual
-            del engine._copy_recovery_script
+            engine.checkpoint_engine, deepspeed.comm.barrier = usual, barrier
+            del engine._copy_recovery_script, engine._checkpoint_tag_validation
 
     def write(self, folder: Path) -> list[File]:
         """Pickle every file into `folder`; returns names, sizes and hashes, which are computed while writing.
@@ -102,8 +106,8 @@ def _memory(count: int) -> UntypedStorage:
     return torch.empty(count, dtype=torch.uint8).untyped_storage()
 
 
-def _nothing(_: str) -> None:
-    """Stand in for a method that writes to the folder of its argument."""
+def _nothing(*_: object) -> None:
+    """Stand in for what one rank does alone, or need not do."""
 
 
 class _Keeping:
