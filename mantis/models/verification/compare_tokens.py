@@ -92,7 +92,7 @@ def differences(
 def as_png(image: Image.Image) -> bytes:
     """The image's bytes, lossless: no decoder of JPEG has a part in the comparison."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    image.save(buffer, "PNG", compress_level=0)  # compression would take most of the comparison's time
     return buffer.getvalue()
 
 
