@@ -10,10 +10,7 @@ OUT/zero<stage>-<ranks>/, of a model family, with its config.json.
 
 import hashlib
 import json
-import os
-import socket
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +28,7 @@ from mantis.models import attention
 from mantis.models.packed_batch import PackedBatch
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import family, family_names, family_spec
+from tests.helpers.forked_ranks import fork_ranks
 
 TAG = "step-00000002"
 STAGES, WORLDS = (2, 3), (1, 2, 3, 7)
@@ -190,45 +188,12 @@ def commit(folder: Any) -> None:
     (folder / TAG / "COMMIT").write_text(json.dumps(content))
 
 
-def fork_ranks(world: Any, work: Any) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    children = []
-    for rank in range(world):
-        child = os.fork()
-        if child == 0:
-            run_rank(rank, world, port, work)
-        children.append(child)
-    codes = [os.waitpid(child, 0)[1] for child in children]
-    if any(codes):
-        sys.exit("a rank failed")
-
-
-def run_rank(rank: Any, world: Any, port: Any, work: Any) -> None:
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(world),
-        "LOCAL_SIZE": str(world),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-    try:
-        deepspeed.init_distributed("gloo", auto_mpi_discovery=False, verbose=False)
-        work()
-        torch.distributed.destroy_process_group()
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
-
-
 def main(out: Any) -> None:
     torch.set_num_threads(1)
     deepspeed.ops.__compatible_ops__ = {}  # as in deepspeed_engine.py: otherwise it compiles for a minute
 
     def work(world: Any) -> None:
+        deepspeed.init_distributed("gloo", auto_mpi_discovery=False, verbose=False)
         for stage in STAGES:
             train_odd(out / f"zero{stage}-{world}", stage)
         if world == LLAVA_WORLD:
@@ -237,6 +202,7 @@ def main(out: Any) -> None:
                 train_adapters(out / ("dora" if dora else "lora") / TRAINED, dora=dora)
             for name in family_names():
                 save_family(out / f"family-{name}", name)
+        torch.distributed.destroy_process_group()
 
     for world in WORLDS:
         fork_ranks(world, lambda world=world: work(world))

@@ -84,6 +84,17 @@ def test_equal_runs_are_rarely_called_different(kind: str) -> None:
     assert 0.02 <= found / DRAWS <= 0.065
 
 
+@pytest.mark.parametrize("size", [8, 20])
+def test_the_interval_of_a_small_sample_is_widened(size: int) -> None:
+    """The plain bootstrap of numpy has the variance of a sample that divides by its size, which is too small."""
+    rng = np.random.default_rng(12)
+    values = rng.normal(size=size)
+    means = rng.choice(values, (200_000, size)).mean(axis=1)
+    plain = np.subtract(*np.quantile(means, [0.975, 0.025]))
+    low, high = bootstrap_interval(values, seed=0)
+    assert (high - low) / plain == pytest.approx(np.sqrt(size / (size - 1)), rel=0.02)
+
+
 def test_a_real_difference_is_found_and_has_a_sign() -> None:
     rng = np.random.default_rng(11)
     first = (rng.random(500) < 0.6).astype(float)

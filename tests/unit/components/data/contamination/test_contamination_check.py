@@ -110,7 +110,7 @@ class Benchmark:
 
 @pytest.fixture
 def compared(raw_folder: RawFolder, tmp_path: Path, run_on: RunOn) -> Benchmark:
-    """A mixture of six training images and a benchmark of five, of which three were trained on in some way."""
+    """A mixture of six training images and a benchmark of six, of which three were trained on in some way."""
     exact, resized, tiny, plain = noise(1), noise(2), noise(3, (40, 40)), Image.new("RGB", (200, 200), "white")
     training = {
         "exact.jpg": jpeg_of(exact),
@@ -121,6 +121,7 @@ def compared(raw_folder: RawFolder, tmp_path: Path, run_on: RunOn) -> Benchmark:
     }
     rows = [raw_folder.row(name, raw_folder.image(name, data)) for name, data in training.items()]
     rows.append(raw_folder.row("again", "exact.jpg", "other.jpg"))
+    rows.append(raw_folder.row("recompressed", raw_folder.image("recompressed.jpg", jpeg_of(exact, 60))))
     raw_folder.write(rows)
     folder = tmp_path / "benchmarks" / "demo-single"
     (folder / "images").mkdir(parents=True)
@@ -158,6 +159,7 @@ def test_hits_are_exact_or_alike_and_name_every_training_row(compared: Benchmark
     assert found == {
         ("images/same.jpg", "exact", "exact.jpg", 0, "exact.jpg"),
         ("images/same.jpg", "exact", "again", 5, "exact.jpg"),
+        ("images/same.jpg", "similar", "recompressed", 6, "recompressed.jpg"),  # counts as exact
         ("images/alike.jpg", "similar", "resized.jpg", 1, "resized.jpg"),
         ("images/tiny.jpg", "exact", "tiny.jpg", 2, "tiny.jpg"),
     }
@@ -170,7 +172,7 @@ def test_hits_are_exact_or_alike_and_name_every_training_row(compared: Benchmark
             "unreadable": 1,
             "exact": 2,
             "similar": 1,
-            "samples": 4,
+            "samples": 5,
         }
     ]
     assert (record.summary["images"], record.summary["seen"], record.summary["seen/demo-single"]) == (6, 3, 3)

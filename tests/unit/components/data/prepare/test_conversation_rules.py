@@ -37,6 +37,14 @@ def said(checked: Checked) -> list[str]:
     return [turn.content for turn in checked.turns]
 
 
+def test_a_text_may_have_as_many_characters_as_the_limit_says() -> None:
+    for question, answer in (("A" * 1000, "B."), ("A?", "B" * 1000)):
+        assert said(check({"conversation": turns(question, answer)})) == [question, answer]
+        for longer in (turns(question + "A", answer), turns(question, answer + "B")):
+            reason = "text-too-long" if 1001 in map(len, (turn["content"] for turn in longer)) else ""
+            assert (refused({"conversation": longer}).reason if reason else "") == reason
+
+
 def test_both_names_of_everything_are_read_alike() -> None:
     official = {
         "id": "a",

@@ -4,6 +4,7 @@ import io
 import json
 import random
 import stat
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,19 @@ def test_each_fault_of_a_zip_has_its_line_in_the_ledger(
     assert entries["fat"]["value"] == "fat.bmp: 40000002"
     assert entries["bomb"]["threshold"] == "the 500 bytes that its zip declares"
     assert [row["id"] for row in data_of(run, dataset)] == ["good", "dots"]
+
+
+def test_a_bomb_is_not_inflated_beyond_its_declared_size(tmp_path: Path) -> None:
+    declared, real = 20_000, 17_654_321
+    path = zipped(tmp_path / "a.zip", {"bomb.jpg": bytes(real)}, compression=zipfile.ZIP_DEFLATED)
+    path.write_bytes(path.read_bytes().replace(real.to_bytes(4, "little"), declared.to_bytes(4, "little")))
+    images = images_in(tmp_path)
+    tracemalloc.start()
+    try:
+        assert refused(images, "bomb.jpg").reason == "image-bomb"
+        assert tracemalloc.get_traced_memory()[1] < real // 8
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_same_image_too_large_is_the_same_in_a_folder_a_zip_and_a_row(

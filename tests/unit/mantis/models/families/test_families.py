@@ -147,7 +147,7 @@ def test_a_check_finds_the_slip_it_is_for(change: str, check: str, words: str) -
         getattr(family_checks, check)(broken_case(case, change))
 
 
-@pytest.mark.parametrize("size", [(48, 48), (60, 30), (31, 90), (20, 20), (300, 200), (50, 49)])
+@pytest.mark.parametrize("size", [(48, 48), (90, 90), (60, 60), (60, 30), (31, 90), (20, 20), (300, 200), (50, 49)])
 def test_pixels_are_those_of_transformers(size: tuple[int, int]) -> None:
     """Idefics2 and Fuyu, whose images keep their shapes: against their own processors, patch by patch."""
     from transformers import FuyuImageProcessor, Idefics2ImageProcessor

@@ -1,5 +1,6 @@
 """Small real checkpoints, written by transformers, then broken."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,26 @@ def test_tower_and_llama_are_composed(llava: Family, tokenizer: PreTrainedTokeni
     patches = next(name for name in model if name.endswith("patch_embedding.weight"))
     assert torch.equal(model[patches], tower["vision_model.embeddings.patch_embedding.weight"])
     assert not any(parameter.is_meta for parameter in model.values())
+
+
+@pytest.mark.parametrize("kind", ["whole", "parts"])
+def test_loaded_weights_answer_until_the_end_of_an_answer(
+    llava: Family,
+    settings: ModelSettings,
+    tokenizer: PreTrainedTokenizerFast,
+    whole: Path,
+    parts: ModelSettings,
+    kind: str,
+) -> None:
+    """The configuration of a base names the end of its own texts, which no trained answer has."""
+    asked = parts if kind == "parts" else settings.model_copy(update={"base": str(whole)})
+    processor = llava.processor(tokenizer, asked)
+    if kind == "whole":
+        config = json.loads((whole / "generation_config.json").read_text())
+        (whole / "generation_config.json").write_text(json.dumps(config | {"eos_token_id": 5, "pad_token_id": 5}))
+    generation: Any = llava.build(processor, seed=1).generation_config
+    assert generation.eos_token_id == processor.end_of_answer != LlamaConfig().eos_token_id
+    assert generation.pad_token_id == tokenizer.pad_token_id
 
 
 def test_a_tower_without_a_tensor_stops(

@@ -45,6 +45,7 @@ CASES: dict[str, list[tuple[str, Target, float]]] = {
         ("B. two dogs", CHOICE, 1),
         ("Both images show dogs.", CHOICE, 1),  # the first letter is an option
         ("The answer is B.", CHOICE, 1),
+        ("The answer is Answer: B", CHOICE, 1),  # the second lead is looked past
         ("Final Answer: (B) two dogs", CHOICE, 1),
         ("two dogs", CHOICE, 1),  # T is no option: the text itself counts
         ("Answer: b", CHOICE, 1),
