@@ -1,4 +1,4 @@
-"""What a person is told of a job: from pods as the API server describes them. The launcher itself: test_trainjob_launcher.py."""
+"""What a user reads about a job: from pods as the API server describes them."""
 
 from typing import Any
 
