@@ -175,8 +175,9 @@ def read_manifest(store: ObjectStore, prefix: str) -> Manifest | None:
 
 
 def commit_manifest(store: ObjectStore, manifest: Manifest) -> None:
-    """Write the manifest at its key; from here on the artifact exists."""
-    store.put(f"{manifest.key}/{MANIFEST}", manifest.model_dump_json(indent=1).encode())
+    """Write the manifest at its key; from here on the artifact exists, and survives a power cut."""
+    files = [f"{manifest.key}/{file.name}" for file in manifest.files]
+    store.commit(f"{manifest.key}/{MANIFEST}", manifest.model_dump_json(indent=1).encode(), after=files)
 
 
 def check_files(store: ObjectStore, manifest: Manifest) -> list[str]:

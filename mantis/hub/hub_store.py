@@ -1,7 +1,7 @@
 """A data set of the hub as a read-only store: its files are read in place, by ranges, at one commit."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
@@ -77,6 +77,9 @@ class HubStore:
         self._refuse()
 
     def put_file(self, key: str, path: Path) -> None:
+        self._refuse()
+
+    def commit(self, key: str, data: bytes, *, after: Sequence[str]) -> None:
         self._refuse()
 
     def delete(self, key: str) -> None:

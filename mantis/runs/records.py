@@ -97,7 +97,7 @@ def runs(store: ObjectStore) -> list[str]:
 def write_record(store: ObjectStore, run: str, record: StepRecord) -> None:
     """Store the record, and tell the process that draws the progress."""
     stored = record.model_copy(update={"reason": _without_address(record.reason, store.url)})
-    store.put(record_key(run, record.step), stored.model_dump_json(indent=1).encode())
+    store.commit(record_key(run, record.step), stored.model_dump_json(indent=1).encode(), after=())
     progress.publish(state=record.state.value, label=record.step, reason=record.reason, seconds=record.seconds)
 
 

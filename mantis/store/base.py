@@ -3,7 +3,7 @@
 opening.py opens a store. One contract test holds each implementation to this interface.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,8 @@ class StoredObject:
 class ObjectStore(Protocol):
     """Keys are relative paths with `/`. Writes are atomic: a reader sees the whole object or none.
 
+    A power cut may leave a local object empty, or absent, that `put` or `put_file` wrote. `commit` excludes both.
+
     Every method raises StoreError when the store is away or refuses, NotFoundError where a key is missing.
     """
 
@@ -45,6 +47,13 @@ class ObjectStore(Protocol):
     def put(self, key: str, data: bytes) -> None: ...
 
     def put_file(self, key: str, path: Path) -> None: ...
+
+    def commit(self, key: str, data: bytes, *, after: Sequence[str]) -> None:
+        """Put an object whose presence says that the objects at the keys `after` are whole.
+
+        It never appears before they survive a power cut, whatever process wrote them. On return it survives one, too.
+        """
+        ...
 
     def get(self, key: str) -> bytes: ...
 

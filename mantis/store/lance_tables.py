@@ -50,6 +50,11 @@ def write_fragments(
     return tuple(json.dumps(fragment.to_json()) for fragment in written)
 
 
+def fragment_keys(key: str, fragments: Iterable[str]) -> list[str]:
+    """The keys of the objects that hold `fragments` of the table at `key`."""
+    return [f"{key}/data/{file['path']}" for text in fragments for file in json.loads(text)["files"]]
+
+
 def commit_fragments(store: ObjectStore, key: str, schema: pa.Schema, fragments: Sequence[str]) -> int:
     """Make `fragments`, in this order, the whole table at `key`, and return its number of rows.
 
@@ -61,7 +66,7 @@ def commit_fragments(store: ObjectStore, key: str, schema: pa.Schema, fragments:
     """
     import lance
 
-    named = {f"{key}/data/{file['path']}" for text in fragments for file in json.loads(text)["files"]}
+    named = set(fragment_keys(key, fragments))
     there = {entry.key for entry in store.list(key)}
     if named - there:
         raise IntegrityError(

@@ -1,21 +1,26 @@
 """The store as a folder."""
 
+import errno
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from mantis.errors import NotFoundError, StoreError
-from mantis.store.base import StoredObject, join
+from mantis.store.base import StoredObject, concurrently, join
 
 YOUNG_SECONDS = 2.0  # a file written twice within its clock's tick looks unchanged; git calls such files racy
 
 
 class LocalStore:
-    """Objects are files below `root`; a write goes to a temporary file that is renamed into place."""
+    """Objects are files below `root`; a write goes to a temporary file that is renamed into place.
+
+    A rename does not wait for the file's bytes, and nothing waits for either. `commit` makes the bytes of all files
+    durable first, then their names, then its own bytes and name.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -27,6 +32,19 @@ class LocalStore:
     def put_file(self, key: str, path: Path) -> None:
         with path.open("rb") as source:
             self._write(key, lambda file: shutil.copyfileobj(source, file, 1 << 20))
+
+    def commit(self, key: str, data: bytes, *, after: Sequence[str]) -> None:
+        paths = [self._path(each) for each in after]
+        try:
+            concurrently(_sync, paths)
+            self._sync_folders(paths)
+            self._write(key, lambda file: (file.write(data), file.flush(), os.fsync(file.fileno())))
+            self._sync_folders([self._path(key)])
+        except OSError as error:
+            raise StoreError(
+                f"{self.uri(key)} cannot be made durable: {error.filename or 'a file'}: {error.strerror}.",
+                remedy="Check the disk, then run the step again.",
+            ) from None
 
     def get(self, key: str) -> bytes:
         with self._open(key) as file:
@@ -91,6 +109,7 @@ class LocalStore:
         path = self._path(key)
         temporary: Path | None = None
         try:
+            self._make_root()
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".tmp-", delete=False) as file:
                 temporary = Path(file.name)
@@ -104,6 +123,32 @@ class LocalStore:
                 f"{self.uri(key)} cannot be written: {error.strerror}.",
                 remedy="Free space or choose another place with --store, e.g. --store file:///tmp/mantis.",
             ) from None
+
+
+    def _make_root(self) -> None:
+        """Make the store's own folder, and those above it, durable when they are new."""
+        new = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
+        self.root.mkdir(parents=True, exist_ok=True)
+        for folder in reversed(new):
+            _sync(folder.parent)
+
+    def _sync_folders(self, paths: Iterable[Path]) -> None:
+        """Make the names of these files durable, and those of all folders between them and the store's."""
+        folders = {folder for path in paths for folder in path.parents if folder.is_relative_to(self.root)}
+        for folder in sorted(folders):
+            _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot sync a folder: there a name is durable once its rename returns.
+        if not path.is_dir() or error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _entry(key: str, path: Path) -> StoredObject:

@@ -1,7 +1,7 @@
 """The store in a bucket of MinIO or any other S3."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,6 +44,9 @@ class MinioStore:
 
     def put_file(self, key: str, path: Path) -> None:
         self._call(key, lambda name: self._client.fput_object(self.bucket, name, str(path)))
+
+    def commit(self, key: str, data: bytes, *, after: Sequence[str]) -> None:
+        self.put(key, data)  # the server makes each object durable before it answers
 
     def get(self, key: str) -> bytes:
         return self._call(key, lambda name: self._read(name))

@@ -173,7 +173,7 @@ def check_launcher(run: Run) -> None:
 
 def keep_recipe(store: ObjectStore, run_id: str, recipe: Recipe) -> None:
     """Write the resolved recipe to the key where every task of the run reads it."""
-    store.put(run_key(run_id, RECIPE), recipe.to_yaml().encode())
+    store.commit(run_key(run_id, RECIPE), recipe.to_yaml().encode(), after=())
 
 
 def check_name(run: Run) -> None:

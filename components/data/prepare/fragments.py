@@ -20,7 +20,7 @@ from mantis.errors import IntegrityError
 from mantis.hashing import canonical_json, fingerprint, sha256_bytes
 from mantis.schema_versions import Form, Versioned, origin
 from mantis.store.base import ObjectStore, concurrently
-from mantis.store.lance_tables import withdraw_commit, write_fragments
+from mantis.store.lance_tables import fragment_keys, withdraw_commit, write_fragments
 
 FRAGMENT_ROWS = 1024  # about 100 MB of a published subset: a kill loses seconds of work, and files are not tiny
 WRITERS = 2  # the store finishes one fragment while the next one fills
@@ -119,7 +119,8 @@ class FragmentWriter:
                 pass
         fragment = feed.fragment.model_copy(update={"table": written})
         record = f"{self._prefix}/fragments/{fragment.first:012d}.json"
-        self._store.put(record, fragment.model_dump_json().encode())
+        files = fragment_keys(self._key, written)
+        self._store.commit(record, fragment.model_dump_json().encode(), after=files)
         return fragment
 
     def __enter__(self) -> Self:

@@ -261,9 +261,8 @@ class Saver:
             listed = json.loads(through_outages(partial(self._store.get, key)))
             files += [File.model_validate(item) for item in listed]
         commit = Commit(step=step, world_size=self._world_size, zero_stage=self._zero_stage, files=tuple(files))
-        through_outages(
-            partial(self._store.put, commit_key(self._prefix, step), commit.model_dump_json(indent=1).encode())
-        )
+        text, keys = commit.model_dump_json(indent=1).encode(), [f"{base}/{file.name}" for file in files]
+        through_outages(partial(self._store.commit, commit_key(self._prefix, step), text, after=keys))
         for key in lists:
             through_outages(partial(self._store.delete, key))
         steps = committed(self._store, self._prefix)

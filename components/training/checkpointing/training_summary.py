@@ -12,8 +12,9 @@ OTHER, CAUSE = "seconds_other", "seconds_"
 
 
 def write_summary(store: ObjectStore, prefix: str, summary: dict[str, Number]) -> None:
-    """Store the summary under `prefix`."""
-    store.put(f"{prefix}/{SUMMARY}", json.dumps(versioned(Form.TRAINING_SUMMARY, summary), indent=1).encode())
+    """Store the summary under `prefix`, which says that everything there is whole."""
+    text = json.dumps(versioned(Form.TRAINING_SUMMARY, summary), indent=1).encode()
+    store.commit(f"{prefix}/{SUMMARY}", text, after=[entry.key for entry in store.list(prefix)])
 
 
 def read_summary(store: ObjectStore, prefix: str) -> dict[str, Number]:

@@ -5,7 +5,7 @@ credentials that end. It is the extra `clouds` of this package.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,9 @@ class CloudStore:
     def put_file(self, key: str, path: Path) -> None:
         with self._refusals(key):
             self._client.put(self._name(key), path)
+
+    def commit(self, key: str, data: bytes, *, after: Sequence[str]) -> None:
+        self.put(key, data)  # the service makes each object durable before it answers
 
     def get(self, key: str) -> bytes:
         with self._refusals(key):
