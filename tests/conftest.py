@@ -23,6 +23,7 @@ pytest_plugins = [
         "processes",
         "recipes",
         "reporting",
+        "seeds",
         "serving",
         "stores",
         "training",

@@ -52,6 +52,7 @@ class ObjectStore(Protocol):
         """Put an object whose presence says that the objects at the keys `after` are whole.
 
         It never appears before they survive a power cut, whatever process wrote them. On return it survives one, too.
+        No store checks that the objects are there.
         """
         ...
 

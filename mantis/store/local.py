@@ -34,11 +34,16 @@ class LocalStore:
             self._write(key, lambda file: shutil.copyfileobj(source, file, 1 << 20))
 
     def commit(self, key: str, data: bytes, *, after: Sequence[str]) -> None:
-        paths = [self._path(each) for each in after]
+        def fill(file: IO[bytes]) -> None:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+        paths = [path for each in after if (path := self._path(each)).exists()]
         try:
             concurrently(_sync, paths)
             self._sync_folders(paths)
-            self._write(key, lambda file: (file.write(data), file.flush(), os.fsync(file.fileno())))
+            self._write(key, fill)
             self._sync_folders([self._path(key)])
         except OSError as error:
             raise StoreError(
@@ -123,7 +128,6 @@ class LocalStore:
                 f"{self.uri(key)} cannot be written: {error.strerror}.",
                 remedy="Free space or choose another place with --store, e.g. --store file:///tmp/mantis.",
             ) from None
-
 
     def _make_root(self) -> None:
         """Make the store's own folder, and those above it, durable when they are new."""

@@ -13,8 +13,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from components.training.checkpointing import resume
+from components.training.checkpointing.reshard import Shards
 from components.training.engine.deepspeed_engine import join_ranks, leave_ranks
 from components.training.monitoring.signals import StoppedError
 from components.training.step import mixture_of
@@ -87,16 +89,15 @@ def damage(run: Any, ranks: Any) -> None:
 
 def in_another_layout(run: Any, build: Any, ranks: Any) -> list[int]:
     """The engine's counters after a load into ZeRO-2, in which one rank of the node is behind the other."""
-    read = resume.Shards
 
     def late(*arguments: Any, **options: Any) -> Any:
         time.sleep(BEHIND_SECONDS if ranks.rank else 0.0)
-        return read(*arguments, **options)
+        return Shards(*arguments, **options)
 
     training = run.recipe.training.model_copy(update={"zero_stage": 2})
     other = replace(run, recipe=run.recipe.model_copy(update={"training": training}))
-    resume.Shards = late  # type: ignore[assignment,misc]
-    return counters(build(other, prefix=WHOLE).engine.deepspeed)
+    with mock.patch.object(resume, Shards.__name__, late):
+        return counters(build(other, prefix=WHOLE).engine.deepspeed)
 
 
 def work(store_url: str, run_id: str) -> None:

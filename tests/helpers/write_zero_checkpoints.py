@@ -11,6 +11,7 @@ OUT/zero<stage>-<ranks>/, of a model family, with its config.json.
 import hashlib
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +206,7 @@ def main(out: Any) -> None:
         torch.distributed.destroy_process_group()
 
     for world in WORLDS:
-        fork_ranks(world, lambda world=world: work(world))
+        fork_ranks(world, partial(work, world))
     for name in ("llava", "lora", "dora"):
         commit(out / name / TRAINED)
     for folder in [*out.glob("zero*"), *out.glob("family-*")]:

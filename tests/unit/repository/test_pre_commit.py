@@ -17,7 +17,7 @@ def repository(ending: str) -> dict[str, Any]:
 
 
 def test_the_file_is_valid() -> None:
-    load_config(CONFIG)
+    assert load_config(CONFIG)["repos"]
 
 
 def test_ruff_and_mypy_have_the_versions_of_the_constraints() -> None:

@@ -191,6 +191,7 @@ def test_killed_then_cut_off_from_store_and_mlflow_it_ends_bit_identical(
     mlflow_server.until_ready()
     lines.append(hurt.communicate(timeout=400)[0])
     out = "".join(lines)
+    assert "The store does not take the checkpoint, next try in" in out, "the save waits for the store"
     if hurt.returncode:  # an outage may cost an attempt, but with a message, and never what was saved
         assert "ERROR: " in out
         out = start(run).communicate(timeout=240)[0]

@@ -21,12 +21,15 @@ API = "/apis/v2beta1"
 
 
 class Kfp(ThreadingHTTPServer):
-    """What the server remembers: pipelines, versions, runs, and the states that a run goes through."""
+    """What the server remembers: pipelines, versions, runs, and the states that a run goes through.
+
+    Versions are listed one a page. The first page has one of another program.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.pipelines: list[dict[str, Any]] = []
-        self.versions: list[dict[str, Any]] = []
+        self.versions: list[dict[str, Any]] = [{"pipeline_version_id": "version-1", "display_name": "of another"}]
         self.experiments: list[dict[str, Any]] = []
         self.created: list[tuple[str, dict[str, Any]]] = []
         self.packages: list[str] = []
@@ -47,7 +50,9 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/pipelines":
             self._answer({"pipelines": self._named(self.server.pipelines, query)})
         elif path.endswith("/versions"):
-            self._answer({"pipeline_versions": self.server.versions})
+            page = int((query.get("page_token") or ["0"])[0] or 0)
+            more = {"next_page_token": str(page + 1)} if page + 1 < len(self.server.versions) else {}
+            self._answer({"pipeline_versions": self.server.versions[page : page + 1], **more})
         elif path == "/experiments":
             self._answer({"experiments": self._named(self.server.experiments, query)})
         elif path.startswith("/runs/"):
@@ -124,7 +129,7 @@ def test_a_submission_passes_everything_and_uploads_a_version_once(kfp: Kfp, sub
         "store_url": "s3://mantis/x",
     }
     assert run["service_account"] == "mantis-steps"
-    assert run["pipeline_version_reference"] == {"pipeline_id": "pipeline-1", "pipeline_version_id": "version-1"}
+    assert run["pipeline_version_reference"] == {"pipeline_id": "pipeline-1", "pipeline_version_id": "version-2"}
     assert re.fullmatch(r"demo-[0-9a-f]{8}", run["display_name"])
     assert "/#/runs/details/run-1" in done.stdout
     assert IMAGE in kfp.packages[0]
@@ -132,7 +137,7 @@ def test_a_submission_passes_everything_and_uploads_a_version_once(kfp: Kfp, sub
 
     again = submit("--follow")
     assert again.returncode == 0, again.stdout + again.stderr
-    assert len(kfp.versions) == 1
+    assert len(kfp.versions) == 2, "the version is found on the second page"
     assert len(kfp.created) == 2
     assert TOKEN not in done.stdout + done.stderr + again.stdout + again.stderr
 

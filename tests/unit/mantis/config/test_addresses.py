@@ -51,6 +51,8 @@ DECIDES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "model.image.latents": (8, SEEN),
     "model.image.smallest": (16, SEEN),
     "model.image.partial_patches": (True, SEEN),
+    "model.image.min_pixels": (100, SEEN),
+    "model.image.max_pixels": (10_000, SEEN),
     "model.from_scratch.vision_width": (32, SHAPE),
     "model.from_scratch.vision_layers": (1, SHAPE),
     "model.from_scratch.vision_heads": (2, SHAPE),
@@ -146,6 +148,7 @@ OF_THE_MACHINE: dict[str, tuple[Any, tuple[str, ...]]] = {
     "cluster.runtime": ("another", NO_STEP),
     "cluster.queue": ("another", NO_STEP),
     "cluster.gpu_hour_price": (2.5, REPORT),
+    "cluster.deploy": (True, NO_STEP),
     "cluster.resources": ({"memory": "9Gi"}, NO_STEP),
 }
 # The golden fingerprints of the shipped recipes hold these fields: another value needs other inputs or steps.

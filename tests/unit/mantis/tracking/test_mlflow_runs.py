@@ -1,9 +1,11 @@
 """Against a real MLflow on SQLite."""
 
 import json
+import logging
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from mantis.runs.arms import write_arms
 from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore
+from mantis.tracking import mlflow_runs, reachability
 from mantis.tracking.mlflow_runs import (
     RUN_TAG,
     CurveSender,
@@ -25,6 +28,7 @@ from mantis.tracking.mlflow_runs import (
     record_run,
     send_curve,
 )
+from mantis.tracking.reachability import SENT_LATER
 from mantis.tracking.run_description import flat_recipe
 from mantis.tracking.score_metrics import score_metrics, score_table
 from tests.helpers.paths import root_of
@@ -186,12 +190,28 @@ def test_tasks_to_which_kfp_gave_runs_of_their_own_share_the_one_around_them(
     assert arm.client.get_run(arm.id).data.tags["mlflow.parentRunId"] == root.id
 
 
-def test_an_outage_costs_training_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_an_outage_arrive_when_mlflow_is_back(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same sender waits through the outage: training goes on meanwhile."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(mlflow_runs, "SECONDS_BETWEEN_BATCHES", 0.02)
+    monkeypatch.setattr(reachability, "AGAIN_SECONDS", -1.0)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     sender = CurveSender(run)
     sender.add({"step": 1, "train/loss": 1.0})
-    sender.close(seconds=30)
+    until = time.monotonic() + 60
+    while SENT_LATER not in caplog.text and time.monotonic() < until:
+        time.sleep(0.01)
+    assert SENT_LATER in caplog.text
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")  # a database beside the store answers from now on
+    sender.add({"step": 2, "train/loss": 0.5})
+    sender.close(seconds=300)
+    tracked = find_tracked_run(run)
+    assert tracked is not None
+    history = tracked.client.get_metric_history(tracked.id, "train/loss")
+    assert {point.step: point.value for point in history} == {1: 1.0, 2: 0.5}
+    assert "MLflow is back" in caplog.text
 
 
 def test_scores_have_names_that_runs_share() -> None:

@@ -8,7 +8,7 @@ from components.training.checkpointing.training_summary import write_summary
 from components.training.step import training_task
 from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.manifest import MadeBy, Manifest, commit_manifest
-from mantis.errors import ConfigError, InputError, MantisError
+from mantis.errors import ConfigError, InputError, MantisError, StoreError
 from mantis.runs.records import State, StepRecord, read_record
 from mantis.store.local import LocalStore
 from pipelines.execution import preflight as module
@@ -45,7 +45,8 @@ def test_data_preparation_wants_neither_benchmarks_nor_a_launcher(
     local_store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", "/no/such/file")
-    preflight("demo", MIRRORED | ON_A_CLUSTER, "", local_store.url, evaluates=False)
+    run = preflight("demo", MIRRORED | ON_A_CLUSTER, "", local_store.url, evaluates=False)
+    assert read_record(local_store, run.id, "preflight").state is State.DONE
 
 
 def test_a_model_that_is_not_there_is_refused_first(local_store: LocalStore) -> None:
@@ -53,6 +54,32 @@ def test_a_model_that_is_not_there_is_refused_first(local_store: LocalStore) -> 
         preflight("demo", {}, "named", local_store.url, model=local_store.uri("models/0123"))
     with pytest.raises(ConfigError, match="s3://elsewhere/models/0123 is not an address of the store"):
         preflight("demo", {}, "named", local_store.url, model="s3://elsewhere/models/0123")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("put", "The disk is full"),
+        ("get", "gives back other bytes than were written"),
+        ("delete", "The account may not delete"),
+    ],
+)
+def test_a_store_that_does_not_work_is_refused_and_nothing_is_recorded(
+    local_store: LocalStore, monkeypatch: pytest.MonkeyPatch, fault: str, words: str
+) -> None:
+    tried: list[str] = []
+
+    def refuse(_: LocalStore, key: str, *__: bytes) -> bytes:
+        tried.append(key)
+        if fault == "get":
+            return b"other"
+        raise StoreError(f"{words}.", remedy="Look at it.")
+
+    monkeypatch.setattr(LocalStore, fault, refuse)
+    with pytest.raises(StoreError, match=words):
+        preflight("demo", {}, "named", local_store.url)
+    (probe,) = tried
+    assert {entry.key for entry in local_store.list("")} <= {probe}
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ from components.conversion import shard_writer
 from components.conversion.zero.byte_sources import ByteSource, FileSource, folder_sources, store_sources
 from components.conversion.zero.torch_zip import Archive
 from components.conversion.zero.zero_checkpoint import Checkpoint, read_checkpoint
+from components.training.checkpointing.reshard import MOMENTS, Shards
 from mantis.errors import ConversionError
 from mantis.store.local import LocalStore
 from tests.helpers.planted_code import Planted
@@ -53,6 +55,56 @@ def test_bits_are_those_of_deepspeeds_own_conversion(
             cast = tensor.to(dtype) if tensor.is_floating_point() else tensor
             assert found[key].dtype == cast.dtype
             assert torch.equal(found[key], cast), key
+
+
+def test_paddings_between_parameters_are_left_out(
+    checkpoint_copy: Callable[[str], Path], zero_checkpoints: Path, tmp_path: Path
+) -> None:
+    """DeepSpeed's `parameter_alignment` puts them behind each parameter, and names their lengths."""
+    folder = checkpoint_copy("zero2-2")
+    put_paddings(folder / TAG, ranks=2)
+    expected = load_file(zero_checkpoints / "zero2-2" / "expected.safetensors")
+    found = convert(read(folder), tmp_path / "out", torch.float32, 10**9)
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    resumed = {whole.name: whole.values for whole in Shards(folder / TAG, world_size=2, zero_stage=2).trained()}
+    plain = {
+        whole.name: whole.values
+        for whole in Shards(zero_checkpoints / "zero2-2" / TAG, world_size=2, zero_stage=2).trained()
+    }
+    assert resumed.keys() == plain.keys()
+    for name, values in plain.items():
+        assert all(torch.equal(resumed[name][kind], values[kind]) for kind in values), name
+
+
+def put_paddings(folder: Path, *, ranks: int) -> None:
+    """Put 1, 2, 3, ... elements of 99 behind the parameters of each group, and share the longer groups out."""
+    shapes = torch.load(folder / "mp_rank_00_model_states.pt", weights_only=False)["param_shapes"]
+    numels = [[math.prod(shape) for shape in group.values()] for group in shapes]
+    paddings = [list(range(1, len(group) + 1)) for group in numels]
+    files = [folder / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt" for rank in range(ranks)]
+    saved = [torch.load(file, weights_only=False) for file in files]
+    states = [each["optimizer_state_dict"] for each in saved]
+    for state in states:
+        state["param_alignment_paddings"] = paddings
+
+    def padded(parts: list[torch.Tensor], group: int) -> list[torch.Tensor]:
+        pieces = torch.cat(parts)[: sum(numels[group])].detach().split(numels[group])
+        longer = torch.cat(
+            [torch.cat([piece, torch.full((more,), 99.0)]) for piece, more in zip(pieces, paddings[group], strict=True)]
+        )
+        longer = torch.nn.functional.pad(longer, (0, -len(longer) % (2 * ranks)))
+        return [part.clone() for part in longer.chunk(ranks)]
+
+    for group in range(len(numels)):
+        places = [state["single_partition_of_fp32_groups"] for state in states]
+        for place, part in zip(places, padded([place[group] for place in places], group), strict=True):
+            place[group] = part
+        moments = [state["base_optimizer_state"]["state"][group] for state in states]
+        for kind in MOMENTS:
+            for own, part in zip(moments, padded([own[kind] for own in moments], group), strict=True):
+                own[kind] = part
+    for file, state in zip(files, saved, strict=True):
+        torch.save(state, file)
 
 
 def test_an_object_store_is_read_by_range(zero_checkpoints: Path, tmp_path: Path) -> None:

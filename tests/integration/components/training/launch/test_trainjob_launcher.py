@@ -107,7 +107,7 @@ def test_a_job_that_another_launcher_creates_first_is_followed(
     api_server: ApiServer, run: Run, own: dict[str, Any], name: str, launch: Callable[[], None]
 ) -> None:
     api_server.before_creation = lambda: api_server.add(own)
-    api_server.reads = [nothing] * (2 + trainjob.LOOKS) + [completes(api_server, run, name)]
+    api_server.reads = [*[nothing] * (2 + trainjob.LOOKS), completes(api_server, run, name)]
     launch()
     assert (api_server.created, api_server.deleted) == ([], [name])
 
@@ -127,7 +127,7 @@ def test_a_job_that_a_user_applied_and_that_has_ended_is_not_followed(
 ) -> None:
     api_server.add(applied_job(run))
     api_server.set_condition(applied_name(run.id), "Failed")
-    api_server.reads = [nothing] * (1 + trainjob.LOOKS) + [completes(api_server, run, name)]
+    api_server.reads = [*[nothing] * (1 + trainjob.LOOKS), completes(api_server, run, name)]
     launch()
     assert (api_server.created, api_server.deleted) == ([name], [name])
 
