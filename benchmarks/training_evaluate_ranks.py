@@ -21,6 +21,7 @@ from benchmarks.training_step_ranks import (
     Setup,
     make_case,
     plan_of,
+    ratio_of_neighbours,
     timed,
 )
 from components.training.batching.collate import Prepared, collate, to_device
@@ -91,7 +92,7 @@ def measure(style: Style, ranks: DistributedContext, repeats: int) -> dict[str, 
     return {
         "peer": BATCH / middle["peer"],
         "ours": BATCH / middle["ours"],
-        "ratio": middle["peer"] / middle["ours"],
+        "ratio": ratio_of_neighbours(seconds["peer"], seconds["ours"]),
         "first": BATCH / first,
         "micro_steps": len(case.packed),
         "decomposition": "ours: forward passes without a graph, one reduction, and the wait for the other rank. The "

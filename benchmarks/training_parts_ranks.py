@@ -9,7 +9,16 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.training_lengths import IDEFICS2
-from benchmarks.training_step_ranks import KIND, SETUPS, TRAINING, Case, make_case, timed, train
+from benchmarks.training_step_ranks import (
+    KIND,
+    SETUPS,
+    TRAINING,
+    Case,
+    make_case,
+    ratio_of_neighbours,
+    timed,
+    train,
+)
 from components.training.engine.deepspeed_engine import DistributedContext, build_engine, join_ranks, leave_ranks
 from mantis.config.training_settings import AdapterSettings, PartSettings, TrainingSettings
 from mantis.logging import configure
@@ -59,7 +68,7 @@ def measure(kind: str, case: Case, ranks: DistributedContext, repeats: int) -> d
             if repeat:
                 values.append(found)
     peer, ours = map(statistics.median, seconds)
-    ratio = statistics.median(after / before for before, after in zip(*seconds, strict=True))
+    ratio = ratio_of_neighbours(seconds[1], seconds[0])
     return {"peer": peer, "ours": ours, "ratio": ratio, "groups": len(engines[1].groups)}
 
 

@@ -31,15 +31,19 @@ def main(store: str, run: str, out: str) -> None:
     mark_end(trainer_setup, "build_engine", "plan, optimizer, DeepSpeed")
     mark_end(trainer_setup, "build_trainer", "callbacks, checkpoint, data loader")
     mark_end(CallbackList, "on_start", "start of callbacks")
-    mark_end(TrainStep, "take", "first step")
+    mark_end(TrainStep, "take", "first step", then=lambda: leave_marks(Path(out)))
     sys.argv = ["training", "--store", store, "--run-id", run]
-    entry.app(standalone_mode=False)
+    entry.app()
+
+
+def leave_marks(path: Path) -> None:
+    """Write the marks; on the first rank."""
     if os.environ["RANK"] == "0":
-        Path(out).write_text(json.dumps(MARKS))
+        path.write_text(json.dumps(MARKS))
 
 
-def mark_end(owner: Any, name: str, phase: str) -> None:
-    """Let every call of `owner.name` note its end as the end of `phase`."""
+def mark_end(owner: Any, name: str, phase: str, *, then: Callable[[], None] = lambda: None) -> None:
+    """Let every call of `owner.name` note its end as the end of `phase`, and do `then`."""
     function: Callable[..., Any] = getattr(owner, name)
 
     def noting(*arguments: Any, **options: Any) -> Any:
@@ -47,6 +51,7 @@ def mark_end(owner: Any, name: str, phase: str) -> None:
             return function(*arguments, **options)
         finally:
             MARKS.append((phase, time.time()))
+            then()
 
     setattr(owner, name, noting)
 

@@ -157,12 +157,12 @@ def measure(style: Style, ranks: DistributedContext, repeats: int) -> dict[str, 
     return {
         "peer": BATCH / middle["peer"],
         "ours": BATCH / middle["ours"],
-        "ratio": middle["peer"] / middle["ours"],
+        "ratio": ratio_of_neighbours(seconds["peer"], seconds["ours"]),
         **equality(engine, case.single, case.packed, ranks),
         "micro_steps": {"peer": len(case.single), "ours": len(case.packed)},
         "tokens": int(epoch.tokens.sum()),
         "idle_by_plan": case.plan.idle,
-        "of_compute_alone": middle["compute"] / middle["ours"],
+        "of_compute_alone": ratio_of_neighbours(seconds["compute"], seconds["ours"]),
         "gflop_needed": float(needed / 1e9),
         "of_gemm_peak": float(needed / middle["ours"] / peak),
         "compute_of_gemm_peak": float(needed / middle["compute"] / peak),
@@ -258,6 +258,11 @@ def equality(
     if max(errors.values()) > 1e-5:
         raise RuntimeError(f"peer and ours train different models: {errors}")
     return errors
+
+
+def ratio_of_neighbours(above: Sequence[float], below: Sequence[float]) -> float:
+    """The median ratio of measurements that were made one after the other, so that a slow minute hits both."""
+    return statistics.median(high / low for high, low in zip(above, below, strict=True))
 
 
 def timed(work: Callable[[], Any]) -> float:
