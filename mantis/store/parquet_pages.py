@@ -92,6 +92,7 @@ class ColumnChunk:
     dictionary_page: tuple[int, PageHeader] | None = None  # its place and header, if its values are written out
     lengths: NDArray[np.int64] | None = None  # of the entries of the dictionary, once they are needed
     window: tuple[int, bytes] = (0, b"")
+    large: tuple[int, bytes] = (0, b"")  # a page that the check has read, until the reader takes it
 
     def __post_init__(self) -> None:
         self.next = self.start
@@ -100,6 +101,14 @@ class ColumnChunk:
     def memory(self) -> int:
         """Bytes that a reader of this column needs at most, for its dictionary and its largest page."""
         return max(self.dictionary, self.dictionary_held + self.page)
+
+    def take(self, start: int, length: int) -> memoryview | None:
+        """Hand over the bytes of the large page at a place, once; None if it does not hold them."""
+        first, data = self.large
+        if not first <= start <= start + length <= first + len(data):
+            return None
+        self.large = (0, b"")
+        return memoryview(data)[start - first : start - first + length]
 
 
 class PageGuard(io.RawIOBase):
@@ -143,7 +152,7 @@ class PageGuard(io.RawIOBase):
         self._position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence] + offset
         return self._position
 
-    def read(self, size: int | None = -1, /) -> bytes:
+    def read(self, size: int | None = -1, /) -> bytes | memoryview:
         """Read up to `size` bytes, in one piece, so that a large page exists once in this process."""
         left = max(0, self._size - self._position)
         length = left if size is None or size < 0 else min(size, left)
@@ -151,8 +160,11 @@ class PageGuard(io.RawIOBase):
         touched = list(self._touched(start, start + length))
         for chunk in touched:
             self._check(chunk, start + length)
-        if length < WINDOW and touched and touched[0].start <= start:
-            return bytes(self._within(touched[0], start, length))
+        if touched and touched[0].start <= start:
+            if (page := touched[0].take(start, length)) is not None:
+                return page
+            if length < WINDOW:
+                return self._within(touched[0], start, length)
         return self._read_range(start, length)
 
     def _touched(self, start: int, end: int) -> Iterator[ColumnChunk]:
@@ -164,9 +176,10 @@ class PageGuard(io.RawIOBase):
                 yield chunk
 
     def _within(self, chunk: ColumnChunk, start: int, length: int) -> memoryview:
-        """Read from the chunk's window, which a request fills in advance. Larger reads pass it by."""
+        """Read from the chunk's window, which a request fills in advance. A larger read is kept for the reader."""
         if length >= WINDOW:
-            return memoryview(self._read_range(start, length))
+            chunk.large = start, self._read_range(start, length)
+            return memoryview(chunk.large[1])
         first, data = chunk.window
         if not (first <= start and start + length <= first + len(data)):
             self._fill(chunk, start, length)
@@ -274,19 +287,18 @@ class PageGuard(io.RawIOBase):
 
     def _content(
         self, chunk: ColumnChunk, place: int, header: PageHeader, skipped: int, *, compressed: bool = True
-    ) -> bytes | memoryview:
+    ) -> memoryview:
         """The page at `place` behind its header and the `skipped` bytes, decompressed."""
         import pyarrow as pa
 
         start = place + header.length + skipped
         data = self._within(chunk, start, header.compressed - skipped)
         if header.uncompressed == skipped:
-            return b""
+            return memoryview(b"")
         if chunk.codec == "UNCOMPRESSED" or not compressed:
             return data
         codec = pa.Codec(CODECS.get(chunk.codec, chunk.codec.lower()))
-        content: bytes = codec.decompress(data, header.uncompressed - skipped, asbytes=True)
-        return content
+        return memoryview(codec.decompress(data, header.uncompressed - skipped))  # in memory that Arrow uses again
 
 
 def parse_page_header(data: bytes | memoryview) -> PageHeader:

@@ -69,4 +69,4 @@ def shown(value: Any) -> str:
 
 def is_there(value: Any) -> bool:
     """Whether a key has a value. null and empty values are none, since a union of sources has them."""
-    return value not in NOTHING
+    return bool(value) or value not in NOTHING

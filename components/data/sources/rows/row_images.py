@@ -16,6 +16,8 @@ DOWNLOADED = "a file: download the images and write their paths"
 PATH_KEYS = ("path", "image", "url", "image_url", "file_name")
 BYTES_KEYS = ("bytes", "data", "base64")
 VIDEO_PATH_KEYS = ("path", "video", "url")
+IMAGE_FIELDS = dict.fromkeys(PATH_KEYS, 0) | dict.fromkeys(BYTES_KEYS, 1)
+VIDEO_FIELDS = dict.fromkeys(VIDEO_PATH_KEYS, 0)
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -45,8 +47,9 @@ def read_image(number: int, entry: Any, roots: Mapping[str, str], nested: list[N
         return ImageRef(path=_embedded(number), data=entry)
     if not isinstance(entry, dict):
         raise _malformed(number, entry)
-    path, data = (_first(entry, keys) for keys in (PATH_KEYS, BYTES_KEYS))
-    _leave(nested, f"image {number + 1}", entry, (path, data), (PATH_KEYS, BYTES_KEYS))
+    path, data = _first(entry, PATH_KEYS), _first(entry, BYTES_KEYS)
+    if unused := _unread(entry, IMAGE_FIELDS, (path, data)):
+        nested.append(NestedKeys(where=f"image {number + 1}", unused=unused))
     if isinstance(data, str):
         data = _decoded(number, entry, data)
     if isinstance(path, dict) and data is None:  # {"image_url": {"url": ...}}
@@ -72,7 +75,8 @@ def read_videos(value: Any, roots: Mapping[str, str], nested: list[NestedKeys]) 
     for number, entry in enumerate(value if isinstance(value, list | tuple) else [value]):
         named = entry if isinstance(entry, dict) else {"path": entry}
         path = _first(named, VIDEO_PATH_KEYS)
-        _leave(nested, f"video {number + 1}", named, (path,), (VIDEO_PATH_KEYS,))
+        if unused := _unread(named, VIDEO_FIELDS, (path,)):
+            nested.append(NestedKeys(where=f"video {number + 1}", unused=unused))
         if not isinstance(path, str) or path.startswith("data:"):
             raise RowRejected("video-malformed", value=f"video {number + 1}: {shown(entry)}", threshold="a path")
         paths.append(_text(number, path, roots).path)
@@ -80,26 +84,22 @@ def read_videos(value: Any, roots: Mapping[str, str], nested: list[NestedKeys]) 
 
 
 def _first(entry: Mapping[str, Any], keys: Sequence[str]) -> Any:
-    return next((entry[key] for key in keys if is_there(entry.get(key))), None)
+    for key in keys:
+        if is_there(value := entry.get(key)):
+            return value
+    return None
 
 
-def _leave(
-    nested: list[NestedKeys],
-    where: str,
-    entry: Mapping[str, Any],
-    found: Sequence[Any],
-    names: Sequence[Sequence[str]],
-) -> None:
-    """Note the values of a mapping that are not read. `found` holds the value that is read of each list of names.
+def _unread(entry: Mapping[str, Any], fields: Mapping[str, int], found: Sequence[Any]) -> dict[str, Any]:
+    """The values of a mapping that are not read. `fields` has the place in `found` of the value that a key may hold.
 
     A second name of a value counts only if it says otherwise.
     """
-    read = {key: value for value, keys in zip(found, names, strict=True) for key in keys}
-    unused = {
-        key: value for key, value in entry.items() if is_there(value) and not (key in read and read[key] == value)
+    return {
+        key: value
+        for key, value in entry.items()
+        if not (key in fields and found[fields[key]] == value) and is_there(value)
     }
-    if unused:
-        nested.append(NestedKeys(where=where, unused=unused))
 
 
 def _text(number: int, text: str, roots: Mapping[str, str]) -> ImageRef:

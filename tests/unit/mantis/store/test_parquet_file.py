@@ -116,6 +116,25 @@ def test_pages_that_are_larger_than_a_batch_are_read_with_fewer_rows(
     assert min(sized) <= 4
 
 
+@pytest.mark.parametrize("codec", ["NONE", "SNAPPY"])
+def test_a_large_dictionary_is_read_once(tmp_path: Path, codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check of a dictionary needs its bytes, and so does Arrow."""
+    generator = np.random.default_rng(0)
+    images = [generator.bytes(1_000_000) for _ in range(12)]
+    path = written(tmp_path, pa.table({"image": images}), compression=codec, dictionary_pagesize_limit=1 << 25)
+    asked: list[int] = []
+    get_range = LocalStore.get_range
+
+    def counted(store: LocalStore, key: str, start: int, length: int) -> bytes:
+        asked.append(length)
+        return get_range(store, key, start, length)
+
+    monkeypatch.setattr(LocalStore, "get_range", counted)
+    assert [row["image"] for row in read(path)] == images
+    header = parquet_pages.WINDOW  # the window in which the header of the page stands
+    assert sum(asked) < path.stat().st_size + 2 * header
+
+
 def test_text_that_is_not_utf8_holds_surrogates_and_other_rows_stay(tmp_path: Path) -> None:
     data = pa.array([b"good", b"b\xffd"], pa.binary())
     path = written(tmp_path, pa.table({"text": data.view(pa.string()), "data": data}))
