@@ -73,11 +73,11 @@ def submit(
         typer.Option(metavar="FIELD=VALUE,VALUE", help="With --pipeline sweep: a field and its values, as a grid."),
     ] = None,
     parallel: Annotated[
-        int,
+        int | None,
         typer.Option(
             metavar="N", min=1, help="Arms of an ablation or a sweep that run at the same time.", show_default="all"
         ),
-    ] = 0,
+    ] = None,
     set_: Changes = None,
     name: Name = "",
     experiment: Annotated[str, typer.Option(help="KFP's experiment. It is created if it does not exist.")] = "mantis",
@@ -108,7 +108,7 @@ def submit(
         raise ConfigError(f"--store {store!r}: pods cannot reach it.", remedy="Use s3://bucket/prefix.")
     if cron and follow:
         raise typer.BadParameter("--cron and --follow exclude each other: leave one out")
-    kfp.check_parameters(pipeline, model, over=over or (), parallel=parallel)
+    kfp.check_parameters(pipeline, model, over=over or (), parallel=parallel or 0)
     text, overrides = recipe_given(recipe, set_, None, store)
     values = parse_over(over or ())
     title = _title(pipeline, text, overrides, name, store, model=model, over=values)
@@ -116,7 +116,7 @@ def submit(
     server = kfp.Server(host=host.rstrip("/"), namespace=namespace, token=token, ca_file=ca)
     wanted = kfp.Submission(
         pipeline=pipeline,
-        platform=platform_of(image, platform, known_steps(), arms=parallel),
+        platform=platform_of(image, platform, known_steps(), arms=parallel or 0),
         experiment=experiment,
         title=title,
         parameters=parameters | ({"eval_model": model} if model else {}) | ({"run_over": values} if values else {}),
