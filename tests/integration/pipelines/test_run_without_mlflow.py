@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mantis.runs.step_runner import open_run
 from mantis.tracking.mlflow_runs import Status, tracking_uri
 from mantis.tracking.reachability import ANSWER_SECONDS, SENT_LATER
+from mantis.tracking.score_metrics import SCORE
 from pipelines.execution.finalize import close_run
 from tests.fixtures.cli import Mantis
 from tests.helpers.loopback import running
@@ -100,4 +101,4 @@ def test_no_trouble_with_mlflow_costs_the_run_anything(
     (tracked,) = client.search_runs([experiment])
     assert tracked.info.status == "FINISHED"
     assert [point.step for point in client.get_metric_history(tracked.info.run_id, "train/loss")] == [1, 2]
-    assert any(name.startswith("eval/") for name in tracked.data.metrics)
+    assert any(name.startswith(SCORE) for name in tracked.data.metrics)
