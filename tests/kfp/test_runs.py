@@ -141,6 +141,18 @@ def test_an_ablation_trains_its_arms_and_compares_them(
         assert tracked(arm).info.status == "FINISHED"
 
 
+def test_a_sweep_trains_its_arms_one_at_a_time_and_says_which_is_best(kfp: Kfp, little: dict[str, str]) -> None:
+    over = "--over=training.learning_rate=2e-4,4e-4"
+    given = little | {"evaluation.benchmarks": "[demo-single]"}
+    ours, theirs = kfp.started("demo", "--pipeline=sweep", over, "--parallel=1", overrides=given)
+    assert kfp.ends(theirs) == "SUCCEEDED"
+    summary = kfp.summary(ours)
+    trained = [kfp.records(arm)["train"] for arm in summary["arms"]]
+    assert [record.state for record in trained] == [State.DONE, State.DONE]
+    assert trained[0].ended <= trained[1].started or trained[1].ended <= trained[0].started
+    assert len(summary["ranking"]["pairs"]) == 1
+
+
 def test_a_recurring_run_runs(kfp: Kfp, small: SubmittedRun, little: dict[str, str]) -> None:
     done = kfp.submit("demo", "--cron=0 * * * * *", overrides=little)
     assert done.returncode == 0, done.stdout + done.stderr
