@@ -45,7 +45,7 @@ def said_by(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
 def test_a_fork_is_what_a_new_interpreter_is(tmp_path: Path, changed: dict[str, Any]) -> None:
     variables = {name: value for name, value in changed.items() if name.isupper()}
     settings = {name: value for name, value in changed.items() if name not in variables}
-    new, fork = both("fail", "an argument", cwd=tmp_path, env=os.environ | {"MANTIS_X": "y"} | variables, **settings)
+    new, fork = both("fail", "an argument", cwd=tmp_path, env=os.environ | {"NEW": "y"} | variables, **settings)
     assert (new.returncode, new.stderr) == (fork.returncode, fork.stderr) == (3, "an error\n")
     is_new, is_fork = said_by(new), said_by(fork)
     assert not is_new.pop("forked")
@@ -96,7 +96,7 @@ def test_a_child_that_dies_with_its_parent_does_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"env": os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}},
+        {"env": os.environ | {"OMP_NUM_THREADS": "1", "HF_TOKEN": "none"}},
         {"env": os.environ | {"OMP_NUM_THREADS": "2"}},
         {"env": os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": "/nowhere:" + str(Path.cwd())}},
         {"preexec_fn": lambda: None},

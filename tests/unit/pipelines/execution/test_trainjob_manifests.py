@@ -3,6 +3,7 @@ from pathlib import Path
 import yaml
 from typer.testing import CliRunner, Result
 
+from components.training.launch.trainjob_spec import applied_name
 from pipelines.cli.main import app
 from pipelines.execution.resolve import resolve_run, shipped_recipes
 from pipelines.execution.trainjob_manifests import render, shipped_jobs, stale_jobs, write_jobs
@@ -18,7 +19,7 @@ def test_every_recipe_that_trains_in_a_cluster_has_a_job() -> None:
     assert set(jobs) == wanted | {"demo"}
     for name, job in jobs.items():
         run = resolve_run(name, {}, "")[0]
-        assert job["metadata"]["name"] == f"train-{run}"
+        assert job["metadata"]["name"] == applied_name(run)
         assert job["metadata"]["labels"]["mantis-kfp/run"] == run
         assert len(job["metadata"]["name"]) + len("-node-0-99-abcde") <= 63
         assert job["spec"]["trainer"]["command"][-1] == run

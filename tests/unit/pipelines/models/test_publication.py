@@ -218,7 +218,7 @@ def test_the_name_that_a_licence_requires_and_addresses_in_the_card(
     publish: Publish, hub: UploadHub, run: Run, demo_recipe: Recipe
 ) -> None:
     model = demo_recipe.model.model_copy(update={"base": "llama3-8b-instruct", "from_scratch": None})
-    data = demo_recipe.data.model_copy(update={"source": "/home/ada/rows"})
+    data = demo_recipe.data.model_copy(update={"source": "/data/ada/rows"})
     recipe = demo_recipe.model_copy(update={"model": model, "data": data})
     converted(replace(run, recipe=recipe, id="test-run"), "abd")
     done = publish(named="models/abd")
@@ -227,4 +227,4 @@ def test_the_name_that_a_licence_requires_and_addresses_in_the_card(
     done = publish(named="models/abd", target="hf://team/Llama-3-mantis")
     assert done.exit_code == 0, done.output
     assert "META LLAMA 3" in done.output.upper()
-    assert "data.source = /home/ada/rows" in done.output
+    assert "data.source = /data/ada/rows" in done.output

@@ -12,7 +12,7 @@ from pipelines.execution.resolve import resolve_run, shipped_recipes
 from tests.fixtures.reporting import Stored
 
 ROWS = [row for rows in fidelity().values() for row in rows]
-REPRODUCTIONS = [name for name in shipped_recipes() if name != "demo" and not name.startswith("data-")]
+REPRODUCTIONS = [name for name in shipped_recipes() if name != "demo" and not name.startswith(("data-", "tune-"))]
 WHOLE_PATCHES = "Idefics2's last, partial patches"
 SMALL_IMAGES = "images below 16 pixels"
 
