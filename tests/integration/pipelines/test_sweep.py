@@ -1,8 +1,6 @@
 """Sweeps on this machine: one that is killed in its second arm, and a search that is killed and prunes a trial."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -27,20 +25,20 @@ LITTLE = (
     "--set=training.checkpoint_every=2",
 )
 HELD_OUT = ("--set=data.holdout=8", "--set=training.evaluate_every=2")
-SECONDS = 900.0
 
 
 def kill_when(given: tuple[str, ...], cwd: Path, environment: dict[str, str], reached: Callable[[], bool]) -> None:
     """Start the command, and kill it as soon as `reached` holds; its processes die with it."""
     command = [sys.executable, "-m", "pipelines.cli", *given]
-    process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + SECONDS
-    while not reached():
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < end
-        time.sleep(0.1)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    with subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as one:
+        try:
+            while not reached():
+                assert one.poll() is None, "it ended before it could be killed"
+                time.sleep(0.1)
+        finally:
+            one.kill()
 
 
 def in_its_second_training(store: LocalStore) -> bool:
@@ -66,7 +64,7 @@ def store(tmp_path: Path) -> LocalStore:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_a_killed_sweep_repeats_nothing_and_says_which_arm_is_best(
     mantis: Mantis, mantis_environment: dict[str, str], tmp_path: Path, store: LocalStore
 ) -> None:
@@ -75,7 +73,7 @@ def test_a_killed_sweep_repeats_nothing_and_says_which_arm_is_best(
     before = finished(store)
     assert before
 
-    done = mantis(*given, cwd=tmp_path)
+    done = mantis(*given, cwd=tmp_path, timeout=3000)
     assert done.returncode == 0, done.stdout + done.stderr
     assert {path: path.read_bytes() for path in before} == before
     compared = json.loads(done.stdout)
@@ -103,7 +101,7 @@ def test_a_killed_sweep_repeats_nothing_and_says_which_arm_is_best(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_a_killed_search_goes_on_and_prunes_a_hopeless_trial(
     mantis: Mantis, mantis_environment: dict[str, str], tmp_path: Path, store: LocalStore
 ) -> None:
@@ -114,7 +112,7 @@ def test_a_killed_search_goes_on_and_prunes_a_hopeless_trial(
     before, suggested = finished(store), [trial.changes for trial in read_trials(store, "search")]
     assert len(suggested) == 2
 
-    done = mantis(*given, cwd=tmp_path)
+    done = mantis(*given, cwd=tmp_path, timeout=3000)
     assert done.returncode == 0, done.stdout + done.stderr
     assert {path: path.read_bytes() for path in before} == before
     trials = read_trials(store, "search")
