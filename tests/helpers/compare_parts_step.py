@@ -29,7 +29,8 @@ from mantis.models.registry import family, family_spec
 from mantis.store.local import LocalStore
 from tests.helpers.compare_zero_step import BATCH, STEP_SAMPLES, Figures, main, plain_adamw, steps_of
 
-TARGETS = ("q_proj", "v_proj", "down_proj", "query_key_value", "dense_h_to_4h")  # of LLaMA, CLIP, Mistral, Persimmon
+TARGETS = ("q_proj", "v_proj", "down_proj")  # of LLaMA, CLIP and Mistral
+OTHER_TARGETS = {"fuyu": ("query_key_value", "dense_h_to_4h")}  # of Persimmon
 SAVED = "embed_tokens"
 PARTS: dict[str, dict[str, float]] = {
     "vision": {"learning_rate": 2e-4},
@@ -54,7 +55,8 @@ def settings_of(training: TrainingSettings, kind: Family, *, stage: int, mixed: 
         "parts": {part: values for part, values in PARTS.items() if part in parts},
     }
     if mixed:
-        adapter = {"kind": "lora", "rank": 4, "alpha": 8, "rslora": True, "targets": TARGETS, "whole": ["projector"]}
+        adapter = {"kind": "lora", "rank": 4, "alpha": 8, "rslora": True, "whole": ["projector"]}
+        adapter["targets"] = OTHER_TARGETS.get(kind.name, TARGETS)
         changes["adapter"] = adapter | {"modules_to_save": [SAVED]}
     return TrainingSettings.model_validate(training.model_dump() | changes)
 

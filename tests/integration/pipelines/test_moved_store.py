@@ -120,7 +120,7 @@ def test_everything_works_at_the_new_address(moved: Moved, made: Path) -> None:
     if not moved.url.startswith("s3:"):  # the database moved with the store: no run is there twice
         assert ids == known
     kept = local / "mlflow-artifacts" / ids["first"] / "artifacts"
-    assert {path.name for path in kept.iterdir()} == {"report.html", "report.md", "summary.json"}
+    assert {path.name for path in kept.iterdir()} == {"report.html", "report.md", "summary.json", "scores.json"}
 
 
 def strings_of(path: Path) -> str:

@@ -4,8 +4,10 @@ The weights of checkpoints have tests of their own for each form of a pickle: te
 test_deepspeed_files.py, test_zero_checkpoint.py and test_elastic.py.
 """
 
+import ast
 import io
 import pickle
+import re
 import shutil
 import tarfile
 import zipfile
@@ -206,6 +208,9 @@ READERS: dict[str, list[tuple[str, Callable[[LocalStore, str], object], str]]] =
         ),
     ],
     "report": [("reports/r/manifest.json", lambda s, k: read_manifest(s, "reports/r"), "manifest.json")],
+    "deployment": [
+        ("deployments/d/manifest.json", lambda s, k: read_manifest(s, "deployments/d"), "manifest.json"),
+    ],
     "runs": [
         ("runs/r/recipe.yaml", lambda s, k: open_run("r", s.url), "recipe.yaml"),
         ("runs/r/steps/train.json", lambda s, k: read_record(s, "r", "train"), "train.json"),
@@ -355,12 +360,12 @@ def test_a_chat_template_cannot_leave_its_sandbox(
 
 def test_a_model_flavour_of_mlflow_is_never_loaded() -> None:
     """MLflow's `pyfunc` and `sklearn` flavours are pickles. The product asks MLflow for numbers and texts alone."""
-    loads = ("mlflow.pyfunc", "mlflow.sklearn", "mlflow.pytorch", "mlflow.transformers", "load_model(")
+    loads = re.compile(r"mlflow\.(pyfunc|sklearn|pytorch|transformers)\b.*|.*\bmlflow.*\.load_model")
     used = [
-        f"{path.name}: {word}"
+        f"{path.name}: {ast.unparse(node)}"
         for folder in ("mantis", "components", "pipelines")
         for path in (ROOT / folder).rglob("*.py")
-        for word in loads
-        if word in path.read_text() and "import mlflow" in path.read_text()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and loads.fullmatch(ast.unparse(node))
     ]
     assert used == []

@@ -17,6 +17,7 @@ def start(end: str, *imports: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
 
 
+@pytest.mark.new_interpreter  # a fork of the tests' own process has MLflow already
 def test_ranks_share_imports_and_import_nothing_in_vain() -> None:
     """Neither MLflow, which DeepSpeed's autotuner would import, nor the compiler, which its Muon would."""
     done = start("well", "components.training.engine.deepspeed_engine")
