@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import psutil
@@ -30,6 +31,7 @@ from mantis.generation.answerer import Question
 from mantis.generation.chat_messages import data_uri, openai_request
 from mantis.generation.decoding import END_OF_TEXT, Decoding
 from mantis.generation.sample_images import Picture, held_picture
+from mantis.models.conversation import IMAGE_MARK
 from mantis.runs.records import read_record
 from mantis.runs.step_runner import open_run
 from mantis.store.local import LocalStore
@@ -181,6 +183,40 @@ def test_every_way_to_ask_gives_the_answers_of_evaluation(undisturbed: Undisturb
     decoding = Decoding(max_new_tokens=DIRECT_TOKENS, stop=(END_OF_TEXT,))
     request = PredictionRequest(address=str(tmp_path / "questions.jsonl"), decoding=decoding)
     assert [each.line["response"] for each in predict(store, model, request)] == expected
+
+
+def test_the_page_gives_the_answers_of_evaluation(undisturbed: Undisturbed, browser: Any, tmp_path: Path) -> None:
+    """A person drops one to four images on the server's page, and asks what a benchmark asked."""
+    store, run_id = LocalStore(undisturbed.folder / ".mantis"), small_run_id()
+    asked = [pair for name in ("demo-single", "demo-multi") for pair in evaluated_questions(store, run_id, name)]
+    marks = {question.id: IMAGE_MARK * len(question.pictures) for question, _ in asked}
+    asked = [(question, response) for question, response in asked if question.prompt.startswith(marks[question.id])]
+    assert {len(question.pictures) for question, _ in asked} == {1, 2, 4}
+    with opened_live_model(store, find_model(store, run_id), name="demo", max_tokens=DIRECT_TOKENS) as live:
+        four = next(question for question, _ in asked if len(question.pictures) == 4)
+        text = four.prompt.removeprefix(marks[four.id])
+        three = replace(four, id="three", prompt=IMAGE_MARK * 3 + text, pictures=four.pictures[:3])
+        [[answer]] = live.answerer.answer([[live.prepare(three)]])  # the demo asks about no three images
+        with model_server(live, tokens=DIRECT_TOKENS) as served:
+            page = browser.new_page()
+            page.goto(served.url)
+            answers = [ask_page(page, question, tmp_path) for question in (three, *(each for each, _ in asked))]
+            page.close()
+    assert answers == [answer, *(response for _, response in asked)]
+
+
+def ask_page(page: Any, question: Question, folder: Path) -> str:
+    """Drop the images on the page, ask, and return the text of the answer."""
+    page.click("#reset")
+    files = [folder / f"{question.id.replace('/', '-')}-{place}.jpg" for place in range(len(question.pictures))]
+    for file, picture in zip(files, question.pictures, strict=True):
+        file.write_bytes(picture.load())
+    page.set_input_files("#files", files)
+    page.locator("#new figure").nth(len(files) - 1).wait_for()
+    page.fill("#text", question.prompt.removeprefix(IMAGE_MARK * len(files)))
+    page.press("#text", "Enter")
+    page.locator(".figures").first.wait_for(timeout=60_000)
+    return str(page.locator(".assistant > span").last.text_content())
 
 
 def evaluated_questions(store: LocalStore, run_id: str, name: str) -> list[tuple[Question, str]]:
