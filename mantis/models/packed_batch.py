@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 # Fields of PackedBatch that a model's forward reads as numbers. On a GPU, each read would wait for all queued kernels.
 ON_HOST = ("cu_seqlens", "image_grid")
@@ -84,3 +86,25 @@ def row_of(batch: PackedBatch, *, dummy: Sequence[int] = ()) -> PackedRow:
         position_ids=torch.cat([batch.position_ids, places], dim=1),
         segments=[*segments, len(dummy)],
     )
+
+
+def packed_logits(model: PreTrainedModel, batch: PackedBatch, row: PackedRow, **images: Any) -> Tensor:
+    """Run a model's forward over a row; returns the logits [K, vocabulary] of the batch's targets.
+
+    Args:
+        model: a model that is ready for packed batches.
+        batch: the micro-step.
+        row: its tokens, those of a dummy image included.
+        images: what the model takes beside tokens.
+    """
+    output = model(
+        input_ids=row.input_ids,
+        position_ids=row.position_ids,
+        attention_mask=None,  # a mask, even of ones, or a cache makes transformers attend across samples
+        use_cache=False,
+        logits_to_keep=batch.target_positions,
+        segments=row.segments,
+        **images,
+    )
+    logits: Tensor = output.logits[0]
+    return logits

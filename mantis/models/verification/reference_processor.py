@@ -48,6 +48,26 @@ class OfficialRules:
     system: bool = False
 
 
+# ChatML, the conversation of the Qwen models. A family adds its opening and its images.
+CHAT_ML = OfficialRules(
+    first="",
+    opening="",
+    user="<|im_start|>user\n",
+    header="\n<|im_start|>assistant\n",
+    assistant="",
+    user_separator="<|im_end|>",
+    assistant_separator="<|im_end|>",
+    after="\n",
+)
+CHAT_ML_OPENING = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+
+
+def cut_tiles(tiles: Tensor, edge: int) -> Tensor:
+    """Cut transformers' tiles [N, 3, H, W] into patches [N, H / edge, W / edge, 3, edge, edge]; a rest is left out."""
+    cut = tiles.unfold(2, edge, edge).unfold(3, edge, edge)
+    return cut.permute(0, 2, 3, 1, 4, 5).contiguous()
+
+
 def stacked_pixels(model: PreTrainedModel, input_ids: Tensor, pixels: Pixels) -> dict[str, Any]:
     """The images of one sample as most of transformers' classes take them."""
     return {"pixel_values": pixels.values}

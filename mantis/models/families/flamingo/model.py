@@ -6,7 +6,7 @@ sees the last image before it, and before the first image none: in a packed row 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,9 +19,10 @@ from mantis.models.conversation import IMAGE_MARK
 from mantis.models.families.flamingo.processing import FlamingoProcessor
 from mantis.models.family import Processor
 from mantis.models.flop_groups import RESAMPLER_GROUPS, TOWER_GROUPS, FlopGroup, Merged
-from mantis.models.packed_batch import PackedBatch, Pixels, row_of
+from mantis.models.packed_batch import PackedBatch, Pixels, packed_logits, row_of
 from mantis.models.processing.tokenization import token_id
 from mantis.models.weights import loading
+from mantis.models.weights.whole_model import WholeModel, text_shape
 
 AROUND = "<fake_token_around_image>"
 END_OF_CHUNK = "<|endofchunk|>"
@@ -42,10 +43,11 @@ CROSS_GROUPS: dict[str, FlopGroup] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flamingo:
+class Flamingo(WholeModel):
     """See Family."""
 
     name: str = "flamingo"
+    model: ClassVar[type[PreTrainedModel]] = IdeficsForVisionText2Text
     template: str = "flamingo"
 
     def special_tokens(self) -> list[str]:
@@ -54,35 +56,26 @@ class Flamingo:
     def processor(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> FlamingoProcessor:
         return FlamingoProcessor(tokenizer, settings)
 
-    def build(self, processor: Processor, *, seed: int) -> PreTrainedModel:
-        settings = processor.settings
-        if shape := settings.scratch_shape:
-            model = self._build_from_scratch(processor, shape, seed)
-        else:
-            model = loading.load_whole(IdeficsForVisionText2Text, loading.model_folder(settings.base))
-            model.config.image_token_id = token_id(processor.tokenizer, IMAGE_MARK)  # which Idefics' own does not hold
-            self._check_shape(model.config, processor)
-            add_missing_rows(model, loading.rows_needed(processor), seed=seed)
-        return loading.ready_to_train(self, model, processor)
-
-    def _build_from_scratch(self, processor: Processor, shape: FromScratch, seed: int) -> IdeficsForVisionText2Text:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = IdeficsForVisionText2Text(self._config(processor, shape))
-            embeddings = model.model.vision_model.embeddings
-            torch.nn.init.normal_(embeddings.position_embedding.weight, std=shape.vision_position_std)
+    def load(self, processor: Processor, *, seed: int) -> PreTrainedModel:
+        model = loading.load_whole(self.model, loading.model_folder(processor.settings.base))
+        model.config.image_token_id = token_id(processor.tokenizer, IMAGE_MARK)  # which Idefics' own does not hold
+        loading.check_shape(processor.settings, self.expected_shape(model.config, processor))
+        add_missing_rows(model, loading.rows_needed(processor), seed=seed)
         return model
 
-    def _check_shape(self, config: Any, processor: Processor) -> None:
+    def draw(self, model: Any, shape: FromScratch) -> None:
+        embeddings = model.model.vision_model.embeddings
+        torch.nn.init.normal_(embeddings.position_embedding.weight, std=shape.vision_position_std)
+
+    def expected_shape(self, config: Any, processor: Processor) -> Mapping[str, tuple[Any, Any]]:
         image = processor.settings.image
-        expected = {
+        return {
             "vision_config.image_size": (config.vision_config.image_size, image.size),
             "vision_config.patch_size": (config.vision_config.patch_size, image.patch_size),
             "perceiver_config.resampler_n_latents": (config.perceiver_config.resampler_n_latents, image.latents),
         }
-        loading.check_shape(processor.settings, expected)
 
-    def _config(self, processor: Processor, shape: FromScratch) -> IdeficsConfig:
+    def config(self, processor: Processor, shape: FromScratch) -> IdeficsConfig:
         image = processor.settings.image
         vision = {
             "embed_dim": shape.vision_width,
@@ -100,13 +93,7 @@ class Flamingo:
             "resampler_head_dim": shape.vision_width // shape.vision_heads,
         }
         return IdeficsConfig(
-            vocab_size=len(processor.tokenizer),
-            hidden_size=shape.text_width,
-            intermediate_size=round(shape.text_mlp_ratio * shape.text_width),
-            num_hidden_layers=shape.text_layers,
-            num_attention_heads=shape.text_heads,
-            max_position_embeddings=MAX_POSITIONS,
-            initializer_range=shape.text_width**-0.5,  # as in families/llava/model.py
+            **text_shape(processor, shape, positions=MAX_POSITIONS),
             cross_layer_interval=CROSS_LAYER_INTERVAL,
             alpha_initializer="ones",  # zeros, as published weights began, protect a language model; here is none
             alpha_type="float",
@@ -116,9 +103,6 @@ class Flamingo:
             freeze_vision_layers=False,
             vision_config=vision,
             perceiver_config=perceiver,
-            pad_token_id=processor.tokenizer.pad_token_id,
-            bos_token_id=processor.tokenizer.bos_token_id,
-            eos_token_id=processor.end_of_answer,
             image_token_id=token_id(processor.tokenizer, IMAGE_MARK),
         )
 
@@ -159,18 +143,13 @@ class Flamingo:
         row = row_of(batch, dummy=dummy)
         seen = last_seen(row.input_ids[0], row.segments, image)
         mask = seen[:, None] == torch.arange(len(pixel_values), device=seen.device)
-        output = model(
-            input_ids=row.input_ids,
-            position_ids=row.position_ids,
+        return packed_logits(
+            model,
+            batch,
+            row,
             pixel_values=pixel_values.unsqueeze(0),
             image_attention_mask=mask.unsqueeze(0),
-            attention_mask=None,  # as in families/llava/model.py
-            use_cache=False,
-            logits_to_keep=batch.target_positions,
-            segments=row.segments,
         )
-        logits: Tensor = output.logits[0]
-        return logits
 
 
 def add_missing_rows(model: IdeficsForVisionText2Text, needed: int, *, seed: int) -> None:

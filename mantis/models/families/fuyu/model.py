@@ -5,9 +5,8 @@ The model puts the patches of all images in at the placeholder tokens, in order.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 from transformers import FuyuConfig, FuyuForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -27,18 +26,19 @@ from mantis.models.families.fuyu.processing import (
 from mantis.models.family import Processor
 from mantis.models.flop_groups import FlopGroup, Merged
 from mantis.models.image_places import find_places_unchecked
-from mantis.models.packed_batch import PackedBatch, Pixels, row_of
+from mantis.models.packed_batch import PackedBatch, Pixels, packed_logits, row_of
 from mantis.models.processing.tokenization import token_id
-from mantis.models.weights import loading
+from mantis.models.weights.whole_model import WholeModel, text_shape
 
 MAX_POSITIONS = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fuyu:
+class Fuyu(WholeModel):
     """See Family."""
 
     name: str = "fuyu"
+    model: ClassVar[type[PreTrainedModel]] = FuyuForCausalLM
     template: str = "fuyu"
 
     def special_tokens(self) -> list[str]:
@@ -47,45 +47,19 @@ class Fuyu:
     def processor(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> FuyuProcessor:
         return FuyuProcessor(tokenizer, settings)
 
-    def build(self, processor: Processor, *, seed: int) -> PreTrainedModel:
-        settings = processor.settings
-        if shape := settings.scratch_shape:
-            model = self._build_from_scratch(processor, shape, seed)
-        else:
-            model = loading.load_whole(FuyuForCausalLM, loading.model_folder(settings.base))
-            self._check_shape(model.config, processor)
-            loading.add_missing_rows(model, processor, seed=seed)
-        return loading.ready_to_train(self, model, processor)
-
-    def _build_from_scratch(self, processor: Processor, shape: FromScratch, seed: int) -> FuyuForCausalLM:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = FuyuForCausalLM(self._config(processor, shape))
-        return model
-
-    def _check_shape(self, config: Any, processor: Processor) -> None:
+    def expected_shape(self, config: Any, processor: Processor) -> Mapping[str, tuple[Any, Any]]:
         image = processor.settings.image
-        expected = {
+        return {
             "patch_size": (config.patch_size, image.patch_size),
             "image_token_id": (config.image_token_id, token_id(processor.tokenizer, PLACEHOLDER)),
         }
-        loading.check_shape(processor.settings, expected)
 
-    def _config(self, processor: Processor, shape: FromScratch) -> FuyuConfig:
+    def config(self, processor: Processor, shape: FromScratch) -> FuyuConfig:
         image = processor.settings.image
         text = {
             "model_type": "persimmon",
-            "vocab_size": len(processor.tokenizer),
-            "hidden_size": shape.text_width,
-            "intermediate_size": round(shape.text_mlp_ratio * shape.text_width),
-            "num_hidden_layers": shape.text_layers,
-            "num_attention_heads": shape.text_heads,
-            "max_position_embeddings": MAX_POSITIONS,
-            "initializer_range": shape.text_width**-0.5,  # as in families/llava/model.py
+            **text_shape(processor, shape, positions=MAX_POSITIONS),
             "qk_layernorm": True,
-            "pad_token_id": processor.tokenizer.pad_token_id,
-            "bos_token_id": processor.tokenizer.bos_token_id,
-            "eos_token_id": processor.end_of_answer,
         }
         return FuyuConfig(
             text_config=text,
@@ -122,14 +96,9 @@ class Fuyu:
             config = getattr(model, "module", model).config
             pixel_values, dummy = pixel_values.new_zeros(1, pixel_values.shape[1]), [config.image_token_id]
         row = row_of(batch, dummy=dummy)
-        output = model(
-            input_ids=row.input_ids,
-            position_ids=row.position_ids,
+        return packed_logits(
+            model,
+            batch,
+            row,
             pixel_values=pixel_values.unsqueeze(0),
-            attention_mask=None,  # as in families/llava/model.py
-            use_cache=False,
-            logits_to_keep=batch.target_positions,
-            segments=row.segments,
         )
-        logits: Tensor = output.logits[0]
-        return logits

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,9 +24,9 @@ from mantis.models.families.idefics2.processing import Idefics2Processor
 from mantis.models.family import Processor
 from mantis.models.flop_groups import RESAMPLER_GROUPS, TOWER_GROUPS, FlopGroup, Merged
 from mantis.models.image_places import merge_unchecked
-from mantis.models.packed_batch import PackedBatch, Pixels, row_of
+from mantis.models.packed_batch import PackedBatch, Pixels, packed_logits, row_of
 from mantis.models.processing.tokenization import token_id
-from mantis.models.weights import loading
+from mantis.models.weights.whole_model import WholeModel, text_shape, tower_shape
 
 AROUND = "<fake_token_around_image>"
 END_OF_UTTERANCE = "<end_of_utterance>"
@@ -36,10 +36,11 @@ PARTS: dict[str, Part] = {"vision_model": "vision", "connector": "projector"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Idefics2:
+class Idefics2(WholeModel):
     """See Family."""
 
     name: str = "idefics2"
+    model: ClassVar[type[PreTrainedModel]] = Idefics2ForConditionalGeneration
     template: str = "idefics2"
 
     def special_tokens(self) -> list[str]:
@@ -48,47 +49,23 @@ class Idefics2:
     def processor(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> Idefics2Processor:
         return Idefics2Processor(tokenizer, settings)
 
-    def build(self, processor: Processor, *, seed: int) -> PreTrainedModel:
-        settings = processor.settings
-        if shape := settings.scratch_shape:
-            model = self._build_from_scratch(processor, shape, seed)
-        else:
-            model = loading.load_whole(Idefics2ForConditionalGeneration, loading.model_folder(settings.base))
-            self._check_shape(model.config, processor)
-            loading.add_missing_rows(model, processor, seed=seed)
-        return loading.ready_to_train(self, model, processor)
+    def draw(self, model: Any, shape: FromScratch) -> None:
+        vision, resampler = model.model.vision_model, model.model.connector.perceiver_resampler
+        torch.nn.init.normal_(vision.embeddings.position_embedding.weight, std=shape.vision_position_std)
+        torch.nn.init.normal_(resampler.latents)  # all ones, as published weights began, never come apart
 
-    def _build_from_scratch(
-        self, processor: Processor, shape: FromScratch, seed: int
-    ) -> Idefics2ForConditionalGeneration:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = Idefics2ForConditionalGeneration(self._config(processor, shape))
-            vision, resampler = model.model.vision_model, model.model.connector.perceiver_resampler
-            torch.nn.init.normal_(vision.embeddings.position_embedding.weight, std=shape.vision_position_std)
-            torch.nn.init.normal_(resampler.latents)  # all ones, as published weights began, never come apart
-        return model
-
-    def _check_shape(self, config: Any, processor: Processor) -> None:
+    def expected_shape(self, config: Any, processor: Processor) -> Mapping[str, tuple[Any, Any]]:
         image = processor.settings.image
-        expected = {
+        return {
             "vision_config.image_size": (config.vision_config.image_size, image.size),
             "vision_config.patch_size": (config.vision_config.patch_size, image.patch_size),
             "perceiver_config.resampler_n_latents": (config.perceiver_config.resampler_n_latents, image.latents),
             "image_token_id": (config.image_token_id, token_id(processor.tokenizer, IMAGE_MARK)),
         }
-        loading.check_shape(processor.settings, expected)
 
-    def _config(self, processor: Processor, shape: FromScratch) -> Idefics2Config:
+    def config(self, processor: Processor, shape: FromScratch) -> Idefics2Config:
         image = processor.settings.image
-        vision = {
-            "image_size": image.size,
-            "patch_size": image.patch_size,
-            "hidden_size": shape.vision_width,
-            "intermediate_size": 4 * shape.vision_width,
-            "num_hidden_layers": shape.vision_layers,
-            "num_attention_heads": shape.vision_heads,
-        }
+        vision = tower_shape(processor, shape)
         resampler = {
             "hidden_size": shape.text_width,
             "resampler_n_latents": image.latents,
@@ -100,18 +77,9 @@ class Idefics2:
         }
         text = {
             "model_type": "mistral",
-            "vocab_size": len(processor.tokenizer),
-            "hidden_size": shape.text_width,
-            "intermediate_size": round(shape.text_mlp_ratio * shape.text_width),
-            "num_hidden_layers": shape.text_layers,
-            "num_attention_heads": shape.text_heads,
+            **text_shape(processor, shape, positions=MAX_POSITIONS),
             "num_key_value_heads": shape.text_heads,
-            "max_position_embeddings": MAX_POSITIONS,
             "sliding_window": None,
-            "initializer_range": shape.text_width**-0.5,  # as in families/llava/model.py
-            "pad_token_id": processor.tokenizer.pad_token_id,
-            "bos_token_id": processor.tokenizer.bos_token_id,
-            "eos_token_id": processor.end_of_answer,
         }
         mark = token_id(processor.tokenizer, IMAGE_MARK)
         return Idefics2Config(vision_config=vision, perceiver_config=resampler, text_config=text, image_token_id=mark)
@@ -149,18 +117,13 @@ class Idefics2:
             pixel_values, image_grid = pixel_values.new_zeros(1, pixel_values.shape[1]), image_grid.new_ones(1, 2)
             dummy = [config.image_token_id] * config.perceiver_config.resampler_n_latents
         row = row_of(batch, dummy=dummy)
-        output = model(
-            input_ids=row.input_ids,
-            position_ids=row.position_ids,
+        return packed_logits(
+            model,
+            batch,
+            row,
             pixel_values=pixel_values,
             pixel_attention_mask=image_grid,
-            attention_mask=None,  # as in families/llava/model.py
-            use_cache=False,
-            logits_to_keep=batch.target_positions,
-            segments=row.segments,
         )
-        logits: Tensor = output.logits[0]
-        return logits
 
 
 def image_features(model: Any, pixel_values: Tensor, pixel_attention_mask: Tensor, **_: Any) -> SimpleNamespace:

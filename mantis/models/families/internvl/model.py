@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,24 +19,25 @@ from mantis.models.families.internvl.processing import (
     MERGE,
     VIDEO,
     InternVlProcessor,
-    side,
 )
 from mantis.models.family import Processor
 from mantis.models.flop_groups import FlopGroup, Merged
 from mantis.models.image_places import find_places_unchecked
-from mantis.models.packed_batch import PackedBatch, Pixels, row_of
+from mantis.models.packed_batch import PackedBatch, Pixels, packed_logits, row_of
+from mantis.models.processing.tiled_images import side
 from mantis.models.processing.tokenization import token_id
-from mantis.models.weights import loading
+from mantis.models.weights.whole_model import WholeModel, text_shape, tower_shape
 
 MAX_POSITIONS = 40_960
 PARTS: dict[str, Part] = {"vision_tower": "vision", "multi_modal_projector": "projector"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class InternVl:
+class InternVl(WholeModel):
     """See Family."""
 
     name: str = "internvl"
+    model: ClassVar[type[PreTrainedModel]] = InternVLForConditionalGeneration
     template: str = "internvl"
 
     def special_tokens(self) -> list[str]:
@@ -45,60 +46,28 @@ class InternVl:
     def processor(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> InternVlProcessor:
         return InternVlProcessor(tokenizer, settings)
 
-    def build(self, processor: Processor, *, seed: int) -> PreTrainedModel:
-        settings = processor.settings
-        if shape := settings.scratch_shape:
-            model = self._build_from_scratch(processor, shape, seed)
-        else:
-            model = loading.load_whole(InternVLForConditionalGeneration, loading.model_folder(settings.base))
-            self._check_shape(model.config, processor)
-            loading.add_missing_rows(model, processor, seed=seed)
-        return loading.ready_to_train(self, model, processor)
+    def draw(self, model: Any, shape: FromScratch) -> None:
+        positions = model.model.vision_tower.embeddings.position_embeddings
+        torch.nn.init.normal_(positions, std=shape.vision_position_std)
 
-    def _build_from_scratch(self, processor: Processor, shape: FromScratch, seed: int) -> PreTrainedModel:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = InternVLForConditionalGeneration(self._config(processor, shape))
-            positions = model.model.vision_tower.embeddings.position_embeddings
-            torch.nn.init.normal_(positions, std=shape.vision_position_std)
-        return model
-
-    def _check_shape(self, config: Any, processor: Processor) -> None:
+    def expected_shape(self, config: Any, processor: Processor) -> Mapping[str, tuple[Any, Any]]:
         image = processor.settings.image
-        expected = {
+        return {
             "vision_config.image_size": (list(config.vision_config.image_size), [image.size] * 2),
             "vision_config.patch_size": (list(config.vision_config.patch_size), [image.patch_size] * 2),
             "downsample_ratio": (config.downsample_ratio, 1 / MERGE),
             "vision_feature_layer": (config.vision_feature_layer, image.feature_layer),
             "image_token_id": (config.image_token_id, token_id(processor.tokenizer, CONTEXT)),
         }
-        loading.check_shape(processor.settings, expected)
 
-    def _config(self, processor: Processor, shape: FromScratch) -> InternVLConfig:
+    def config(self, processor: Processor, shape: FromScratch) -> InternVLConfig:
         image = processor.settings.image
-        vision = {
-            "image_size": image.size,
-            "patch_size": image.patch_size,
-            "hidden_size": shape.vision_width,
-            "intermediate_size": 4 * shape.vision_width,
-            "num_hidden_layers": shape.vision_layers,
-            "num_attention_heads": shape.vision_heads,
-            "attention_bias": True,
-        }
+        vision = tower_shape(processor, shape) | {"attention_bias": True}
         text = {
             "model_type": "qwen3",
-            "vocab_size": len(processor.tokenizer),
-            "hidden_size": shape.text_width,
-            "intermediate_size": round(shape.text_mlp_ratio * shape.text_width),
-            "num_hidden_layers": shape.text_layers,
-            "num_attention_heads": shape.text_heads,
+            **text_shape(processor, shape, positions=MAX_POSITIONS),
             "num_key_value_heads": shape.text_heads,
             "head_dim": shape.text_width // shape.text_heads,
-            "max_position_embeddings": MAX_POSITIONS,
-            "initializer_range": shape.text_width**-0.5,  # as in families/llava/model.py
-            "pad_token_id": processor.tokenizer.pad_token_id,
-            "bos_token_id": processor.tokenizer.bos_token_id,
-            "eos_token_id": processor.end_of_answer,
         }
         return InternVLConfig(
             vision_config=vision,
@@ -146,17 +115,12 @@ class InternVl:
             pixel_values = pixel_values.new_zeros(patches, pixel_values.shape[1])
             dummy = [config.image_token_id] * config.image_seq_length
         row = row_of(batch, dummy=dummy)
-        output = model(
-            input_ids=row.input_ids,
-            position_ids=row.position_ids,
+        return packed_logits(
+            model,
+            batch,
+            row,
             pixel_values=_tiles(model, pixel_values),
-            attention_mask=None,  # as in families/llava/model.py
-            use_cache=False,
-            logits_to_keep=batch.target_positions,
-            segments=row.segments,
         )
-        logits: Tensor = output.logits[0]
-        return logits
 
 
 def _tiles(model: PreTrainedModel, values: Tensor) -> Tensor:

@@ -12,10 +12,11 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
 
 from mantis.config.model_settings import ModelSettings
-from mantis.images.preprocessing import Normalization, at_least, normalize, patches_of, resize_square, resize_to
+from mantis.images.preprocessing import Normalization, at_least, patches_of, resize_square, resize_to
 from mantis.models.conversation import ImageSize
 from mantis.models.packed_batch import Pixels
 from mantis.models.processing.chat_templates import jinja_template
+from mantis.models.processing.tiled_images import side, tiled_pixels
 from mantis.models.processing.tokenization import TextProcessor, token_id
 
 BEGIN, CONTEXT, END, VIDEO = "<img>", "<IMG_CONTEXT>", "</img>", "<video>"
@@ -40,14 +41,7 @@ class InternVlProcessor(TextProcessor):
         return [begin, *[context] * (self.image_tokens(size) - 2), end]
 
     def preprocess(self, images: Sequence[bytes]) -> Pixels:
-        edge = self.settings.image.patch_size
-        seen = side(self.settings) * edge  # pixels behind the last whole patch are never seen
-        parts, image_grid = [torch.empty(0, 3 * edge * edge)], []
-        for image in images:
-            cut = normalize(self._tiles(image), NORMALIZATION)
-            image_grid.append((len(cut) * side(self.settings), side(self.settings)))
-            parts += [patches_of(tile[None, :, :seen, :seen], edge).reshape(-1, 3 * edge * edge) for tile in cut]
-        return Pixels(values=torch.cat(parts), image_grid=torch.tensor(image_grid, dtype=torch.int64).reshape(-1, 2))
+        return tiled_pixels(map(self._tiles, images), self.settings, NORMALIZATION)
 
     def _tiles(self, image: bytes) -> Tensor:
         """uint8 [tiles, 3, size, size]: the image row by row, and behind more than one tile the small copy."""
@@ -91,11 +85,6 @@ class InternVlProcessor(TextProcessor):
             padding_side="left",
             **known,
         )
-
-
-def side(settings: ModelSettings) -> int:
-    """Edge of a tile in patches."""
-    return settings.image.size // settings.image.patch_size
 
 
 def most_tiles(settings: ModelSettings) -> int:

@@ -1,5 +1,6 @@
 """InternVL by its own processor and chat template."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,30 +11,18 @@ from transformers import PreTrainedModel
 from mantis.config.model_settings import ModelSettings
 from mantis.images.preprocessing import tiles_of
 from mantis.models.packed_batch import Pixels
-from mantis.models.verification.reference_processor import FamilyReference, OfficialRules
+from mantis.models.verification.reference_processor import CHAT_ML, FamilyReference, cut_tiles
 
 # chat_template of InternVL3_5-8B-HF, and chat_template in convert_internvl_weights_to_hf.py of transformers.
-RULES = OfficialRules(
-    first="",
-    opening="",
-    user="<|im_start|>user\n",
-    header="\n<|im_start|>assistant\n",
-    assistant="",
-    user_separator="<|im_end|>",
-    assistant_separator="<|im_end|>",
-    after="\n",
-    image="<IMG_CONTEXT>\n",
-)
+RULES = replace(CHAT_ML, image="<IMG_CONTEXT>\n")
 
 
 def read(processor: Any, text: str, images: list[Image.Image], settings: ModelSettings) -> tuple[list[int], Tensor]:
     """The processor as it is, its tiles cut into patches."""
-    edge = settings.image.patch_size
     found = processor(text=[text], images=images or None, add_special_tokens=False, return_tensors="pt")
     if not images:
         return found["input_ids"][0].tolist(), torch.empty(0)
-    cut = found["pixel_values"].unfold(2, edge, edge).unfold(3, edge, edge)
-    return found["input_ids"][0].tolist(), cut.permute(0, 2, 3, 1, 4, 5).contiguous()
+    return found["input_ids"][0].tolist(), cut_tiles(found["pixel_values"], settings.image.patch_size)
 
 
 def tiled_images(model: PreTrainedModel, input_ids: Tensor, pixels: Pixels) -> dict[str, Tensor]:

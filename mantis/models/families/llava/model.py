@@ -32,9 +32,10 @@ from mantis.models.families.llava.processing import (
 from mantis.models.family import Processor
 from mantis.models.flop_groups import TOWER_GROUPS, FlopGroup, Merged
 from mantis.models.image_places import find_places_unchecked
-from mantis.models.packed_batch import PackedBatch, Pixels, row_of
+from mantis.models.packed_batch import PackedBatch, Pixels, packed_logits, row_of
 from mantis.models.processing.tokenization import token_id
 from mantis.models.weights import loading
+from mantis.models.weights.whole_model import text_shape, tower_shape
 
 PARTS: dict[str, Part] = {"vision_tower": "vision", "multi_modal_projector": "projector"}
 
@@ -117,27 +118,12 @@ class Llava:
     def _config(self, processor: Processor, shape: FromScratch) -> LlavaConfig:
         image = processor.settings.image
         vision = self.tower.config(
-            image_size=image.size,
-            patch_size=image.patch_size,
-            hidden_size=shape.vision_width,
-            intermediate_size=4 * shape.vision_width,
-            num_hidden_layers=shape.vision_layers,
-            num_attention_heads=shape.vision_heads,
+            **tower_shape(processor, shape),
             **self.tower.extra,
         )
         text = self.language.config(
-            vocab_size=len(processor.tokenizer),
-            hidden_size=shape.text_width,
-            intermediate_size=round(shape.text_mlp_ratio * shape.text_width),
-            num_hidden_layers=shape.text_layers,
-            num_attention_heads=shape.text_heads,
+            **text_shape(processor, shape, positions=self.language.max_positions),
             num_key_value_heads=shape.text_heads,
-            max_position_embeddings=self.language.max_positions,
-            # LLaMA's 0.02 is the inverse root of a width of 2,500; for narrow models it makes every signal faint.
-            initializer_range=shape.text_width**-0.5,
-            pad_token_id=processor.tokenizer.pad_token_id,
-            bos_token_id=processor.tokenizer.bos_token_id,
-            eos_token_id=processor.end_of_answer,
         )
         return LlavaConfig(
             vision_config=vision,
@@ -185,14 +171,9 @@ class Llava:
                 [config.image_token_id] * config.image_seq_length,
             )
         row = row_of(batch, dummy=dummy)
-        output = model(
-            input_ids=row.input_ids,
-            position_ids=row.position_ids,
+        return packed_logits(
+            model,
+            batch,
+            row,
             pixel_values=pixel_values,
-            attention_mask=None,  # a mask, even of ones, or a cache makes transformers attend across samples
-            use_cache=False,
-            logits_to_keep=batch.target_positions,
-            segments=row.segments,
         )
-        logits: Tensor = output.logits[0]
-        return logits

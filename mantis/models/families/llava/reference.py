@@ -1,5 +1,6 @@
 """LLaVA by LlavaProcessor, with the official Mantis rules for LLaMA-3 or the chat template of Qwen1.5."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from mantis.config.model_settings import ModelSettings
-from mantis.models.verification.reference_processor import FamilyReference, OfficialRules
+from mantis.models.verification.reference_processor import CHAT_ML, CHAT_ML_OPENING, FamilyReference, OfficialRules
 
 RULES = OfficialRules(
     first="<|begin_of_text|>",
@@ -21,17 +22,7 @@ RULES = OfficialRules(
     system=True,
 )
 # conv_templates["qwen_1_5"] of LLaVA-VL/LLaVA-NeXT, and chat_template in tokenizer_config.json of Qwen1.5-7B-Chat.
-QWEN2_RULES = OfficialRules(
-    first="",
-    opening="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n",
-    user="<|im_start|>user\n",
-    header="\n<|im_start|>assistant\n",
-    assistant="",
-    user_separator="<|im_end|>",
-    assistant_separator="<|im_end|>",
-    after="\n",
-    system=True,
-)
+QWEN2_RULES = replace(CHAT_ML, opening=CHAT_ML_OPENING, system=True)
 
 
 def read(processor: Any, text: str, images: list[Image.Image], _: ModelSettings) -> tuple[list[int], Tensor]:

@@ -1,7 +1,7 @@
 """Qwen2.5-VL and Qwen3-VL: a tower for images of any size, a merger of 2 x 2 patches, a Qwen."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -39,9 +39,9 @@ from mantis.models.families.qwen_vl.qwen_vision import (
 from mantis.models.families.qwen_vl.rotary_positions import padded_positions, rotary_positions
 from mantis.models.family import Processor
 from mantis.models.flop_groups import FlopGroup, Merged
-from mantis.models.packed_batch import PackedBatch, Pixels, row_of
+from mantis.models.packed_batch import PackedBatch, Pixels, packed_logits, row_of
 from mantis.models.processing.tokenization import token_id
-from mantis.models.weights import loading
+from mantis.models.weights.whole_model import WholeModel, text_shape
 
 VISION_START, VISION_END, VIDEO_PAD = "<|vision_start|>", "<|vision_end|>", "<|video_pad|>"
 TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", VISION_START, VISION_END, "<|vision_pad|>"]
@@ -50,13 +50,12 @@ WINDOW = 4  # edge of an attention window in tokens, as in the published models
 MERGERS = {"merger", "deepstack_merger_list"}
 
 
-class QwenVl:
+class QwenVl(WholeModel):
     """What both families have in common. See Family."""
 
     name: str
     template: str
     preparation: ClassVar[Preparation]
-    model: ClassVar[type[PreTrainedModel]]
     features: ClassVar[Any]  # in place of get_image_features
 
     def special_tokens(self) -> list[str]:
@@ -65,35 +64,16 @@ class QwenVl:
     def processor(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> QwenVlProcessor:
         return QwenVlProcessor(tokenizer, settings, self.preparation)
 
-    def build(self, processor: Processor, *, seed: int) -> PreTrainedModel:
-        settings = processor.settings
-        if shape := settings.scratch_shape:
-            model = self._build_from_scratch(processor, shape, seed)
-        else:
-            model = loading.load_whole(self.model, loading.model_folder(settings.base))
-            self._check_shape(model.config, processor)
-            loading.add_missing_rows(model, processor, seed=seed)
-        return loading.ready_to_train(self, model, processor)
+    def draw(self, model: Any, shape: FromScratch) -> None:
+        if hasattr(model.model.visual, "pos_embed"):
+            torch.nn.init.normal_(model.model.visual.pos_embed.weight, std=shape.vision_position_std)
 
-    def _build_from_scratch(self, processor: Processor, shape: FromScratch, seed: int) -> PreTrainedModel:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = self.model(self.config(processor, shape))
-            if hasattr(model.model.visual, "pos_embed"):
-                torch.nn.init.normal_(model.model.visual.pos_embed.weight, std=shape.vision_position_std)
-        return model
-
-    def _check_shape(self, config: Any, processor: Processor) -> None:
-        expected = {
+    def expected_shape(self, config: Any, processor: Processor) -> Mapping[str, tuple[Any, Any]]:
+        return {
             "vision_config.patch_size": (config.vision_config.patch_size, processor.settings.image.patch_size),
             "vision_config.spatial_merge_size": (config.vision_config.spatial_merge_size, MERGE),
             "image_token_id": (config.image_token_id, token_id(processor.tokenizer, IMAGE_PAD)),
         }
-        loading.check_shape(processor.settings, expected)
-
-    def config(self, processor: Processor, shape: FromScratch) -> PreTrainedConfig:
-        """The configuration of a small model."""
-        raise NotImplementedError
 
     def parameter_group(self, parameter: str) -> Part:
         names = parameter.split(".")
@@ -141,20 +121,11 @@ class QwenVl:
             pixel_values = pixel_values.new_zeros(MERGE**2, pixel_values.shape[1])
             image_grid, dummy = image_grid.new_full((1, 2), MERGE), [config.image_token_id]
         row = row_of(batch, dummy=dummy)
-        output = model(
-            input_ids=row.input_ids,
-            position_ids=rotary_positions(
-                row.input_ids, row.position_ids, image_grid, image_token=config.image_token_id, merge=MERGE
-            ),
-            pixel_values=pixel_values,
-            image_grid_thw=image_grid,
-            attention_mask=None,  # as in families/llava/model.py
-            use_cache=False,
-            logits_to_keep=batch.target_positions,
-            segments=row.segments,
+        places = rotary_positions(
+            row.input_ids, row.position_ids, image_grid, image_token=config.image_token_id, merge=MERGE
         )
-        logits: Tensor = output.logits[0]
-        return logits
+        row = replace(row, position_ids=places)
+        return packed_logits(model, batch, row, pixel_values=pixel_values, image_grid_thw=image_grid)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,18 +195,9 @@ def _vision(processor: Processor, shape: FromScratch) -> dict[str, Any]:
 
 def _text(processor: Processor, shape: FromScratch, *, section: list[int]) -> dict[str, Any]:
     return {
-        "vocab_size": len(processor.tokenizer),
-        "hidden_size": shape.text_width,
-        "intermediate_size": round(shape.text_mlp_ratio * shape.text_width),
-        "num_hidden_layers": shape.text_layers,
-        "num_attention_heads": shape.text_heads,
+        **text_shape(processor, shape, positions=MAX_POSITIONS),
         "num_key_value_heads": shape.text_heads,
-        "max_position_embeddings": MAX_POSITIONS,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": section},
-        "initializer_range": shape.text_width**-0.5,  # as in families/llava/model.py
-        "pad_token_id": processor.tokenizer.pad_token_id,
-        "bos_token_id": processor.tokenizer.bos_token_id,
-        "eos_token_id": processor.end_of_answer,
     }
 
 

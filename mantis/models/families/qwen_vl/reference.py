@@ -1,5 +1,6 @@
 """Qwen-VL by its own processors and chat templates."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,33 +10,12 @@ from transformers import PreTrainedModel
 
 from mantis.config.model_settings import ModelSettings
 from mantis.models.packed_batch import Pixels
-from mantis.models.verification.reference_processor import FamilyReference, OfficialRules
+from mantis.models.verification.reference_processor import CHAT_ML, CHAT_ML_OPENING, FamilyReference
 
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 # chat_template of Qwen2.5-VL-7B-Instruct (chat_template.json), and of Qwen3-VL-8B-Instruct, which has no system text.
-QWEN2_5_RULES = OfficialRules(
-    first="",
-    opening="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n",
-    user="<|im_start|>user\n",
-    header="\n<|im_start|>assistant\n",
-    assistant="",
-    user_separator="<|im_end|>",
-    assistant_separator="<|im_end|>",
-    after="\n",
-    image=IMAGE,
-    system=True,
-)
-QWEN3_RULES = OfficialRules(
-    first="",
-    opening="",
-    user="<|im_start|>user\n",
-    header="\n<|im_start|>assistant\n",
-    assistant="",
-    user_separator="<|im_end|>",
-    assistant_separator="<|im_end|>",
-    after="\n",
-    image=IMAGE,
-)
+QWEN2_5_RULES = replace(CHAT_ML, opening=CHAT_ML_OPENING, image=IMAGE, system=True)
+QWEN3_RULES = replace(CHAT_ML, image=IMAGE)
 
 
 def read(processor: Any, text: str, images: list[Image.Image], settings: ModelSettings) -> tuple[list[int], Tensor]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,13 +16,14 @@ from mantis.config.training_settings import Part
 from mantis.images.preprocessing import tiles_of
 from mantis.models import attention
 from mantis.models.conversation import IMAGE_MARK
-from mantis.models.families.smolvlm.processing import AROUND, GLOBAL, MOST_EDGE, SmolVlmProcessor, side, tile_name
+from mantis.models.families.smolvlm.processing import AROUND, GLOBAL, MOST_EDGE, SmolVlmProcessor, tile_name
 from mantis.models.family import Processor
 from mantis.models.flop_groups import TOWER_GROUPS, FlopGroup, Merged
 from mantis.models.image_places import merge_unchecked
-from mantis.models.packed_batch import PackedBatch, Pixels, row_of
+from mantis.models.packed_batch import PackedBatch, Pixels, packed_logits, row_of
+from mantis.models.processing.tiled_images import side
 from mantis.models.processing.tokenization import token_id
-from mantis.models.weights import loading
+from mantis.models.weights.whole_model import WholeModel, text_shape, tower_shape
 
 END_OF_UTTERANCE = "<end_of_utterance>"
 MAX_POSITIONS = 16_384
@@ -30,10 +31,11 @@ PARTS: dict[str, Part] = {"vision_model": "vision", "connector": "projector"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class SmolVlm:
+class SmolVlm(WholeModel):
     """See Family."""
 
     name: str = "smolvlm"
+    model: ClassVar[type[PreTrainedModel]] = Idefics3ForConditionalGeneration
     template: str = "smolvlm"
 
     def special_tokens(self) -> list[str]:
@@ -44,57 +46,25 @@ class SmolVlm:
     def processor(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> SmolVlmProcessor:
         return SmolVlmProcessor(tokenizer, settings)
 
-    def build(self, processor: Processor, *, seed: int) -> PreTrainedModel:
-        settings = processor.settings
-        if shape := settings.scratch_shape:
-            model = self._build_from_scratch(processor, shape, seed)
-        else:
-            model = loading.load_whole(Idefics3ForConditionalGeneration, loading.model_folder(settings.base))
-            self._check_shape(model.config, processor)
-            loading.add_missing_rows(model, processor, seed=seed)
-        return loading.ready_to_train(self, model, processor)
+    def draw(self, model: Any, shape: FromScratch) -> None:
+        positions = model.model.vision_model.embeddings.position_embedding.weight
+        torch.nn.init.normal_(positions, std=shape.vision_position_std)
 
-    def _build_from_scratch(self, processor: Processor, shape: FromScratch, seed: int) -> PreTrainedModel:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = Idefics3ForConditionalGeneration(self._config(processor, shape))
-            positions = model.model.vision_model.embeddings.position_embedding.weight
-            torch.nn.init.normal_(positions, std=shape.vision_position_std)
-        return model
-
-    def _check_shape(self, config: Any, processor: Processor) -> None:
+    def expected_shape(self, config: Any, processor: Processor) -> Mapping[str, tuple[Any, Any]]:
         image = processor.settings.image
-        expected = {
+        return {
             "vision_config.image_size": (config.vision_config.image_size, image.size),
             "vision_config.patch_size": (config.vision_config.patch_size, image.patch_size),
             "scale_factor": (config.scale_factor, scale_factor(processor.settings)),
             "image_token_id": (config.image_token_id, token_id(processor.tokenizer, IMAGE_MARK)),
         }
-        loading.check_shape(processor.settings, expected)
 
-    def _config(self, processor: Processor, shape: FromScratch) -> Idefics3Config:
-        image = processor.settings.image
-        vision = {
-            "image_size": image.size,
-            "patch_size": image.patch_size,
-            "hidden_size": shape.vision_width,
-            "intermediate_size": 4 * shape.vision_width,
-            "num_hidden_layers": shape.vision_layers,
-            "num_attention_heads": shape.vision_heads,
-        }
+    def config(self, processor: Processor, shape: FromScratch) -> Idefics3Config:
+        vision = tower_shape(processor, shape)
         text = {
             "model_type": "llama",
-            "vocab_size": len(processor.tokenizer),
-            "hidden_size": shape.text_width,
-            "intermediate_size": round(shape.text_mlp_ratio * shape.text_width),
-            "num_hidden_layers": shape.text_layers,
-            "num_attention_heads": shape.text_heads,
+            **text_shape(processor, shape, positions=MAX_POSITIONS),
             "num_key_value_heads": shape.text_heads,
-            "max_position_embeddings": MAX_POSITIONS,
-            "initializer_range": shape.text_width**-0.5,  # as in families/llava/model.py
-            "pad_token_id": processor.tokenizer.pad_token_id,
-            "bos_token_id": processor.tokenizer.bos_token_id,
-            "eos_token_id": processor.end_of_answer,
         }
         return Idefics3Config(
             vision_config=vision,
@@ -135,17 +105,12 @@ class SmolVlm:
             pixel_values = pixel_values.new_zeros(width**2, pixel_values.shape[1])
             dummy = [config.image_token_id] * (width // config.scale_factor) ** 2
         row = row_of(batch, dummy=dummy)
-        output = model(
-            input_ids=row.input_ids,
-            position_ids=row.position_ids,
+        return packed_logits(
+            model,
+            batch,
+            row,
             pixel_values=pixel_values,
-            attention_mask=None,  # as in families/llava/model.py
-            use_cache=False,
-            logits_to_keep=batch.target_positions,
-            segments=row.segments,
         )
-        logits: Tensor = output.logits[0]
-        return logits
 
 
 def scale_factor(settings: ModelSettings) -> int:

@@ -12,10 +12,11 @@ from transformers import Idefics3ImageProcessor
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
 
 from mantis.config.model_settings import ModelSettings
-from mantis.images.preprocessing import Normalization, at_least, normalize, patches_of, resize_planes, resize_to
+from mantis.images.preprocessing import Normalization, at_least, patches_of, resize_planes, resize_to
 from mantis.models.conversation import ImageSize
 from mantis.models.packed_batch import Pixels
 from mantis.models.processing.chat_templates import jinja_template
+from mantis.models.processing.tiled_images import side, tiled_pixels
 from mantis.models.processing.tokenization import TextProcessor, token_id
 
 AROUND, GLOBAL = "<fake_token_around_image>", "<global-img>"
@@ -55,14 +56,7 @@ class SmolVlmProcessor(TextProcessor):
         return (height // edge, width // edge) if height > edge or width > edge else (0, 0)
 
     def preprocess(self, images: Sequence[bytes]) -> Pixels:
-        edge = self.settings.image.patch_size
-        seen = side(self.settings) * edge  # pixels behind the last whole patch are never seen
-        parts, image_grid = [torch.empty(0, 3 * edge * edge)], []
-        for image in images:
-            cut = normalize(self._cut(image), NORMALIZATION)
-            image_grid.append((len(cut) * side(self.settings), side(self.settings)))
-            parts += [patches_of(tile[None, :, :seen, :seen], edge).reshape(-1, 3 * edge * edge) for tile in cut]
-        return Pixels(values=torch.cat(parts), image_grid=torch.tensor(image_grid, dtype=torch.int64).reshape(-1, 2))
+        return tiled_pixels(map(self._cut, images), self.settings, NORMALIZATION)
 
     def _cut(self, image: bytes) -> Tensor:
         """uint8 [tiles, 3, size, size]: the image row by row, and the small copy."""
@@ -91,11 +85,6 @@ class SmolVlmProcessor(TextProcessor):
 def tile_name(row: int, column: int) -> str:
     """The token before a tile; rows and columns count from 1."""
     return f"<row_{row}_col_{column}>"
-
-
-def side(settings: ModelSettings) -> int:
-    """Edge of a tile in patches."""
-    return settings.image.size // settings.image.patch_size
 
 
 def tiles_of_an_edge(settings: ModelSettings) -> int:

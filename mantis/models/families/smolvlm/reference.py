@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from mantis.config.model_settings import ModelSettings
 from mantis.images.preprocessing import tiles_of
 from mantis.models.packed_batch import Pixels
-from mantis.models.verification.reference_processor import FamilyReference, OfficialRules
+from mantis.models.verification.reference_processor import FamilyReference, OfficialRules, cut_tiles
 
 # chat_template of SmolVLM-Instruct.
 RULES = OfficialRules(
@@ -28,12 +28,10 @@ RULES = OfficialRules(
 
 def read(processor: Any, text: str, images: list[Image.Image], settings: ModelSettings) -> tuple[list[int], Tensor]:
     """The processor as it is, its tiles cut into patches."""
-    edge = settings.image.patch_size
     found = processor(text=[text], images=[images] if images else None, add_special_tokens=False, return_tensors="pt")
     if not images:
         return found["input_ids"][0].tolist(), torch.empty(0)
-    cut = found["pixel_values"][0].unfold(2, edge, edge).unfold(3, edge, edge)
-    return found["input_ids"][0].tolist(), cut.permute(0, 2, 3, 1, 4, 5).contiguous()
+    return found["input_ids"][0].tolist(), cut_tiles(found["pixel_values"][0], settings.image.patch_size)
 
 
 def tiled_images(model: PreTrainedModel, input_ids: Tensor, pixels: Pixels) -> dict[str, Tensor]:
