@@ -4,7 +4,7 @@ Each arm trains on its skill and the skills before it: coref, then coref and com
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from mantis.config.recipe import Recipe
@@ -73,10 +73,22 @@ def _arms(recipe: str, overrides: Mapping[str, object], parent: Run) -> list[Run
 
 def finish_arms(recipe: str, overrides: Mapping[str, object], name: str, store_url: str) -> None:
     """Close the ablation of these parameters. An ablation that preflight refused has nothing to close."""
-    try:
+
+    def planned() -> tuple[Run, list[Run]]:
         parent_id, resolved = resolve_parent(recipe, overrides, name, store_url)
         named = Run(id=parent_id, store=open_store(store_url), recipe=resolved)
-        arms = _arms(recipe, overrides, named)
+        return named, _arms(recipe, overrides, named)
+
+    close_planned(planned)
+
+
+def close_planned(planned: Callable[[], tuple[Run, Sequence[Run]]]) -> None:
+    """Delete the remaining TrainJobs of the arms, then close the arms and their parent, which `planned` returns.
+
+    What preflight refused has nothing to close.
+    """
+    try:
+        named, arms = planned()
         for run in (named, *arms):
             check_ours(run)
     except ConfigError:
@@ -84,19 +96,18 @@ def finish_arms(recipe: str, overrides: Mapping[str, object], name: str, store_u
         return
     for arm in arms:
         delete_jobs(arm)
-    parent = started(named)
-    if parent:
-        record_ends(parent)
+    if parent := started(named):
+        _record_ends(parent)
 
 
 def close_arms(parent: Run) -> None:
     """Delete remaining TrainJobs, then close every arm, then the parent."""
     for skill in parent.recipe.data.skills:
         delete_jobs(replace(parent, id=_arm(parent.id, skill), parent=parent.id))
-    record_ends(parent)
+    _record_ends(parent)
 
 
-def record_ends(parent: Run) -> None:
+def _record_ends(parent: Run) -> None:
     """Record the end of every arm, and of the parent, which failed if an arm failed.
 
     If the end of one arm cannot be recorded, the others are closed nevertheless. Then the first such error is raised.

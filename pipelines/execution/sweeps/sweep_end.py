@@ -1,17 +1,12 @@
 """The end of a sweep on Kubeflow Pipelines, whatever became of its tasks."""
 
-import logging
 from collections.abc import Mapping
 
-from mantis.errors import ConfigError
 from mantis.runs.step_runner import Run
-from pipelines.execution.ablation_runs import record_ends
-from pipelines.execution.finalize import NOT_STARTED, check_ours, delete_jobs, started
+from pipelines.execution.ablation_runs import close_planned
 from pipelines.execution.resolve import resolve_run
 from pipelines.execution.sweeps.search_space import Over
 from pipelines.execution.sweeps.sweep_runs import plan_sweep
-
-logger = logging.getLogger(__name__)
 
 
 def close_sweep(recipe: str, overrides: Mapping[str, str], over: Over, name: str, store_url: str) -> None:
@@ -19,24 +14,18 @@ def close_sweep(recipe: str, overrides: Mapping[str, str], over: Over, name: str
 
     A sweep that preflight refused has nothing to close.
     """
-    try:
+
+    def planned() -> tuple[Run, list[Run]]:
         sweep = plan_sweep(recipe, overrides, over, name, store_url)
-        store, parent = sweep.parent.store, sweep.parent
         arms = [
             Run(
                 id=arm.run,
-                store=store,
+                store=sweep.parent.store,
                 recipe=resolve_run(recipe, {**overrides, **arm.changes}, "", store_url)[1],
-                parent=parent.id,
+                parent=sweep.parent.id,
             )
             for arm in sweep.arms
         ]
-        for run in (parent, *arms):
-            check_ours(run)
-    except ConfigError:
-        logger.warning(NOT_STARTED)
-        return
-    for arm in arms:
-        delete_jobs(arm)
-    if begun := started(parent):
-        record_ends(begun)
+        return sweep.parent, arms
+
+    close_planned(planned)
