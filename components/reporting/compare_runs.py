@@ -1,6 +1,6 @@
 """Compare runs, skill by skill, with paired tests on the samples that both answered."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +15,7 @@ from mantis.artifacts.held_out import BENCHMARK as HELD_OUT
 from mantis.artifacts.manifest import Manifest, read_manifest
 from mantis.artifacts.responses import ACTUAL, FOLDER
 from mantis.artifacts.scores import Score, skill_weights
+from mantis.config.overrides import flat
 from mantis.errors import ConfigError
 from mantis.runs.records import State, read_records
 from mantis.runs.step_runner import Run
@@ -310,11 +311,3 @@ def _different_settings(arms: Sequence[Arm]) -> tuple[tuple[str, tuple[str, ...]
     names = dict.fromkeys(name for arm in arms for name in arm.settings)
     rows = {name: tuple(str(arm.settings.get(name, "")) for arm in arms) for name in names}
     return tuple((name, values) for name, values in rows.items() if len(set(values)) > 1)
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Flatten nested mappings to their leaves, by dotted names."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    pairs: Iterable[tuple[str, Any]] = ((f"{prefix}.{key}" if prefix else key, inner) for key, inner in value.items())
-    return {name: leaf for key, inner in pairs for name, leaf in flat(inner, key).items()}

@@ -1,4 +1,4 @@
-"""Fields that a command sets over a recipe: `--set a.b=value`."""
+"""Fields of a recipe by their dotted names, and those that a command sets: `--set a.b=value`."""
 
 import contextlib
 from typing import Any
@@ -8,6 +8,14 @@ import yaml
 from mantis.config.bounded_yaml import parse_yaml
 from mantis.config.validation_errors import shortened
 from mantis.errors import ConfigError
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Flatten nested mappings to their leaves, by dotted names."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    pairs = ((f"{prefix}.{key}" if prefix else str(key), inner) for key, inner in value.items())
+    return {name: leaf for key, inner in pairs for name, leaf in flat(inner, key).items()}
 
 
 def set_field(raw: dict[str, Any], dotted: str, value: str) -> None:

@@ -4,6 +4,7 @@ import getpass
 from contextlib import suppress
 
 from mantis.artifacts.manifest import code_version, image_digest
+from mantis.config.overrides import flat
 from mantis.config.recipe import Recipe
 from mantis.runs.arms import arms_of
 from mantis.runs.step_runner import Run, open_run
@@ -22,26 +23,18 @@ def parameters_of(run: Run) -> dict[str, str]:
 
 def flat_recipe(recipe: Recipe) -> dict[str, str]:
     """Flatten a resolved recipe to MLflow parameters: dotted names, with values as text."""
-    flat: dict[str, str] = {}
-
-    def visit(prefix: str, value: object) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                visit(f"{prefix}.{key}" if prefix else str(key), inner)
-        else:
-            flat[prefix] = str(value)[:PARAMETER_CHARACTERS]
-
-    visit("", recipe.model_dump(mode="json"))
-    return flat
+    fields = flat(recipe.model_dump(mode="json"))
+    return {name: str(value)[:PARAMETER_CHARACTERS] for name, value in fields.items()}
 
 
 def source_tags(run: Run) -> dict[str, str]:
     """Return the tags that say who runs what: among them MLflow's own, for its columns User, Source and Version."""
+    version = code_version()
     tags = {
         "mlflow.source.name": f"mantis {run.recipe.name}",
         "mlflow.source.type": "PROJECT",
-        "mlflow.source.git.commit": code_version(),
-        "code_version": code_version(),
+        "mlflow.source.git.commit": version,
+        "code_version": version,
         "image_digest": image_digest(),
         "recipe": run.recipe.name,
     }

@@ -9,6 +9,7 @@ from mantis.artifacts.scores import Score
 from mantis.config.recipe import Recipe
 from mantis.errors import TrackingError
 from mantis.progress import PROGRESS_DIR
+from mantis.runs.arms import changes_in_words
 from mantis.runs.step_runner import Run
 from mantis.tracking.mlflow_runs import TrackedRun, open_tracked_run
 from mantis.tracking.run_description import flat_recipe
@@ -39,7 +40,10 @@ def title_of(run: Run) -> str:
 
     A field is named by its last part, or by its last two if two changed fields end alike.
     """
-    changed = changed_fields(run.recipe)
+    return _title(run, changed_fields(run.recipe))
+
+
+def _title(run: Run, changed: Mapping[str, str]) -> str:
     if not changed:
         return run.id
     chosen = run.id if run.id != run.recipe.default_run_id() else run.recipe.name
@@ -60,9 +64,9 @@ def open_in_mlflow(run: Run) -> TrackedRun:
     Raises:
         TrackingError: MLflow refuses, or cannot be reached.
     """
-    changed = changes_in_words(run.recipe) or "nothing"
-    tags = what_to_filter_by(run.recipe) | {"changed": changed, NOTE_TAG: _beginning(run)}
-    return open_tracked_run(run, title=title_of(run), tags=tags)
+    changed = changed_fields(run.recipe)
+    tags = {"changed": changes_in_words(changed) or "nothing", NOTE_TAG: _beginning(run, changed)}
+    return open_tracked_run(run, title=_title(run, changed), tags=what_to_filter_by(run.recipe) | tags)
 
 
 def announce(run: Run) -> Run:
@@ -101,7 +105,7 @@ def note_of(run: Run, scores: Sequence[Score], link: str, failed: Mapping[str, s
         link: where MLflow's page shows the report; empty if there is none.
         failed: the reason by failed step.
     """
-    lines = [_beginning(run)]
+    lines = [_beginning(run, changed_fields(run.recipe))]
     lines += [f"**{step} failed.** {next(iter(reason.splitlines()), '')}" for step, reason in failed.items()]
     if scores:
         rows = (
@@ -113,11 +117,6 @@ def note_of(run: Run, scores: Sequence[Score], link: str, failed: Mapping[str, s
     return "\n\n".join(lines)
 
 
-def _beginning(run: Run) -> str:
-    changed = changes_in_words(run.recipe)
-    return f"Recipe `{run.recipe.name}`, {f'changed: {changed}' if changed else 'unchanged'}. Run `{run.id}`."
-
-
-def changes_in_words(recipe: Recipe) -> str:
-    """List the changed fields with their values; empty if the recipe is as shipped."""
-    return ", ".join(f"{field} = {value}" for field, value in changed_fields(recipe).items())
+def _beginning(run: Run, changed: Mapping[str, str]) -> str:
+    what = f"changed: {changes_in_words(changed)}" if changed else "unchanged"
+    return f"Recipe `{run.recipe.name}`, {what}. Run `{run.id}`."
