@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -20,7 +19,7 @@ from mantis.artifacts.store_addresses import key_of
 from mantis.config.recipe import load_recipe_file, parse_recipe
 from mantis.errors import ConfigError, MantisError
 from mantis.logging import RUN, STEP, configure
-from mantis.processes import die_with_parent
+from mantis.processes import die_with_parent, end_process
 from mantis.runs.step_runner import Run, mark_started, open_run
 from mantis.store.opening import open_store
 from mantis.tracking.mlflow_runs import Status, end_tracked_run
@@ -130,9 +129,7 @@ def _leave(error: BaseException) -> None:
         logger.log(logging.WARNING if isinstance(error, StoppedError) else logging.ERROR, "%s", error)
     else:
         logger.error("This rank failed", exc_info=error)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(STOPPED if isinstance(error, StoppedError) else 1)
+    end_process(STOPPED if isinstance(error, StoppedError) else 1)
 
 
 if __name__ == "__main__":

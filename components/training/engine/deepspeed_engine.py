@@ -3,7 +3,6 @@
 import atexit
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from components.training.loss import LossHead
 from mantis.config.training_settings import Part, TrainingSettings
 from mantis.errors import ConfigError, TrainingError
 from mantis.models.family import Family
+from mantis.processes import end_process
 
 logger = logging.getLogger(__name__)
 
@@ -105,9 +105,7 @@ def leave_ranks() -> NoReturn:
     """
     torch.distributed.destroy_process_group()
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    end_process(0)
 
 
 @dataclass(frozen=True, kw_only=True)

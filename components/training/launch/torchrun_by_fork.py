@@ -8,7 +8,6 @@ under torchrun, because CUDA does not survive a fork.
 
 import gc
 import importlib
-import os
 import runpy
 import signal
 import sys
@@ -21,6 +20,8 @@ import torch
 from torch.distributed.elastic.multiprocessing.api import MultiprocessContext, RunProcsResult
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from mantis.processes import end_process
 
 POLL_RETURNS = MultiprocessContext._poll
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # by torchrun's agent, until the fork
@@ -75,9 +76,7 @@ def _run(module: str, arguments: Sequence[str]) -> NoReturn:
     except SystemExit as ended:
         if ended.code:
             raise
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    end_process(0)
 
 
 def _poll_statuses(context: MultiprocessContext) -> RunProcsResult | None:
