@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from components.training.batching.collate import to_device
+from components.training.batching.collate import Prepared, to_device
 from components.training.batching.data_loader import SampleProcessor
 from components.training.batching.training_plan import training_plan
 from components.training.engine.parameter_groups import adamw_groups, freeze, parameter_groups
@@ -18,7 +18,7 @@ from components.training.loss import LossHead, share_of_step
 from components.training.lr_schedule import learning_rate
 from components.training.sizing.flops import flops_of
 from mantis.artifacts.manifest import Manifest
-from mantis.dataset.mixture_reader import MixtureReader
+from mantis.dataset.mixture_reader import MixtureReader, TrainingSample
 from mantis.errors import ConfigError, TrainingError
 from mantis.models.family import Family
 from mantis.models.packed_batch import PackedBatch
@@ -138,12 +138,7 @@ class OneProcessTraining:
         Raises:
             ConfigError: the training has no such step.
         """
-        if not 1 <= number <= self.steps:
-            raise ConfigError(f"The training has no step {number}.", remedy=f"Choose one of 1 to {self.steps:,}.")
-        [positions] = self._plan.step(number - 1, world_size=1).ranks
-        return PackedStep(
-            number=number, micro_steps=tuple(self._packed([int(at) for at in part]) for part in positions)
-        )
+        return PackedStep(number=number, micro_steps=tuple(map(self._packed, self._positions(number))))
 
     def take_step(self) -> StepResult:
         """Train on the next step's samples. Each sample's loss has the same weight in it.
@@ -153,9 +148,10 @@ class OneProcessTraining:
             TrainingError: the loss is not finite.
         """
         number, training = self._taken + 1, self.recipe.training
-        step = self.packed_step(number)
+        parts = self._positions(number)
+        samples = sum(map(len, parts))
         torch.manual_seed(((training.seed << 40) + (self._taken << 12)) % 2**63)  # as in TrainStep
-        loss = sum(self._backward(each.batch, samples=step.samples) for each in step.micro_steps)
+        loss = sum(self._backward(self._samples.pack(self._read(part)[1]), samples=samples) for part in parts)
         rate = learning_rate(self._taken, steps=self.steps, peak=training.learning_rate, schedule=training.schedule)
         trained = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(trained, training.max_grad_norm)
@@ -168,6 +164,13 @@ class OneProcessTraining:
         self._taken = number
         return StepResult(step=number, loss=loss, gradient_norm=float(norm), learning_rate=rate)
 
+    def _positions(self, number: int) -> list[list[int]]:
+        """The samples of a step by micro-step, as positions in the mixture."""
+        if not 1 <= number <= self.steps:
+            raise ConfigError(f"The training has no step {number}.", remedy=f"Choose one of 1 to {self.steps:,}.")
+        [parts] = self._plan.step(number - 1, world_size=1).ranks
+        return [[int(at) for at in part] for part in parts]
+
     def _backward(self, packed: PackedBatch, *, samples: int) -> float:
         batch = to_device(packed, self.device, torch.float32)
         losses = self._head.sample_losses(self._family, self.model, batch)
@@ -175,9 +178,12 @@ class OneProcessTraining:
         share.backward()  # type: ignore[no-untyped-call]
         return float(share.detach())
 
-    def _packed(self, positions: list[int]) -> PackedMicroStep:
+    def _read(self, positions: list[int]) -> tuple[list[TrainingSample], list[Prepared]]:
         read = self._samples.read(positions)
-        prepared = [self._samples.prepare_one(at, sample) for at, sample in zip(positions, read, strict=True)]
+        return read, [self._samples.prepare_one(at, sample) for at, sample in zip(positions, read, strict=True)]
+
+    def _packed(self, positions: list[int]) -> PackedMicroStep:
+        read, prepared = self._read(positions)
         processor = self._samples.processor
         return PackedMicroStep(
             batch=self._samples.pack(prepared),
