@@ -131,6 +131,8 @@ class LocalStore:
 
     def _make_root(self) -> None:
         """Make the store's own folder, and those above it, durable when they are new."""
+        if self.root.is_dir():
+            return
         new = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
         self.root.mkdir(parents=True, exist_ok=True)
         for folder in reversed(new):

@@ -163,11 +163,7 @@ def _description(run: Run, model: Manifest, version: str, scored: Sequence[Score
         'model.predict([{"question": "What differs?", "images": [Path("a.jpg"), Path("b.jpg")]}])',
         "```",
         "",
-        *(
-            ["`MANTIS_STORE` names the store. Without it: `.mantis` in the current folder.", ""]
-            if address == model.key
-            else []
-        ),
+        *([DEFAULT_STORE, ""] if address == model.key else []),
     ]
     text = "\n".join([*lines, *(head + scores if scores else ["No scores yet."]), ""])
     whole = f"{text}\n```yaml\n{recipe.to_yaml().strip()}\n```\n"
