@@ -117,7 +117,8 @@ def test_a_job_that_a_user_applied_for_the_run_is_followed(
 ) -> None:
     applied = applied_name(run.id)
     api_server.add(applied_job(run))
-    api_server.reads = [nothing, completes(api_server, run, applied)]
+    api_server.reads = [nothing, completes(api_server, run, applied), *[nothing] * 20]
+    api_server.reads.append(lambda: api_server.created and api_server.set_condition(api_server.created[0], "Complete"))
     launch()
     assert (api_server.created, api_server.deleted) == ([], [applied])
 
@@ -155,7 +156,7 @@ def test_a_job_that_cannot_be_followed_is_deleted_first(
         if name in api_server.created:
             ended()
 
-    api_server.reads = [complete_if_new] * 100
+    api_server.reads = [*[complete_if_new] * 60, ended]  # one that is followed by mistake ends, too
     launch()
     assert api_server.created == [name]
     assert api_server.doubled == []

@@ -1,5 +1,6 @@
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,26 @@ def test_an_interrupted_deletion_leaves_no_step_that_counts(local_store: LocalSt
         delete_checkpoint(local_store, PREFIX, step_folder(5))
     assert deleted == [f"{PREFIX}/{step_folder(5)}/{COMMIT}"]
     assert committed(local_store, PREFIX) == []
+
+
+def test_no_file_is_deleted_before_the_commit_however_long_that_takes(
+    local_store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files are deleted at the same time: their order alone would not keep a half-deleted step from counting."""
+    put(local_store, 5)
+    deleted: list[str] = []
+
+    def delete(store: LocalStore, key: str) -> None:
+        if key.endswith(COMMIT):
+            time.sleep(0.1)
+        usual(store, key)
+        deleted.append(key)
+
+    usual = LocalStore.delete
+    monkeypatch.setattr(LocalStore, "delete", delete)
+    delete_checkpoint(local_store, PREFIX, step_folder(5))
+    assert deleted[0].endswith(COMMIT)
+    assert len(deleted) == 1 + len(SHARDS)
 
 
 def test_a_store_that_is_away_is_tried_again_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
