@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from mantis.processes import die_with_parent
+from tests.helpers.paths import ROOT
 from tests.helpers.tell_about_process import AGAIN
 from tests.helpers.warm_processes import warm_starts
 
@@ -45,13 +46,15 @@ def said_by(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
 def test_a_fork_is_what_a_new_interpreter_is(tmp_path: Path, changed: dict[str, Any]) -> None:
     variables = {name: value for name, value in changed.items() if name.isupper()}
     settings = {name: value for name, value in changed.items() if name not in variables}
-    new, fork = both("fail", "an argument", cwd=tmp_path, env=os.environ | {"NEW": "y"} | variables, **settings)
+    (tmp_path / "tests").symlink_to(ROOT / "tests")  # PYTHONPATH may not be set
+    new, fork = both("fail", "an argument", cwd=tmp_path, env=os.environ | {"MANTIS_LOG": "y"} | variables, **settings)
     assert (new.returncode, new.stderr) == (fork.returncode, fork.stderr) == (3, "an error\n")
     is_new, is_fork = said_by(new), said_by(fork)
     assert not is_new.pop("forked")
     assert is_fork.pop("forked")
     # The kernel, not Python, names the interpreter; a virtual environment's may be a link.
     assert is_new["shown"][1:] == is_fork["shown"][1:]
+    assert Path(is_new["program"].pop(0)).samefile(is_fork["program"].pop(0))
     assert is_new | {"shown": []} == is_fork | {"shown": []}
     assert is_fork["parent"] == os.getpid()
     assert is_fork["was asked"] == "a question"
