@@ -5,7 +5,7 @@ from typing import Any
 from kfp import dsl
 
 from components.conversion.component import convert
-from components.data.component import assemble_prepared, prepare
+from components.data.component import prepare, prepare_mixture
 from components.evaluation.component import benchmarks, evaluate
 from components.reporting.component import compare, report
 from components.training.component import train
@@ -19,7 +19,7 @@ def prepare_run_and_compare(run: Any, store_url: Any, subsets: Any) -> None:
         prepared = step("prepare", prepare(run=item.run, store_url=store_url, subset=item.subset))
     each = short(arms(run=run, store_url=store_url, datasets=dsl.Collected(prepared.outputs["dataset"])))
     with dsl.ParallelFor(each.output, name="each-arm", parallelism=most_arms()) as arm:
-        mixture = step("assemble", assemble_prepared(run=arm.run, store_url=store_url)).outputs["mixture"]
+        mixture = step("assemble", prepare_mixture(run=arm.run, store_url=store_url)).outputs["mixture"]
         trained = step("train", train(run=arm.run, store_url=store_url, mixture=mixture))
         checkpoint = trained.outputs["checkpoint"]
         model = step("convert", convert(run=arm.run, store_url=store_url, checkpoint=checkpoint)).outputs["model"]

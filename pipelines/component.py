@@ -7,29 +7,113 @@ from mantis.kfp_image import PIPELINE_IMAGE
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def preflight(
-    run_recipe: str, run_overrides: dict[str, str], run_name: str, store_url: str, eval_model: str, evaluates: bool
-) -> str:
-    """Check recipe, store and source, and the launcher, benchmarks and model of a run that uses them; return its id."""
+    recipe: str,
+    overrides: str,
+    mantis_run: str,
+    store_url: str,
+    run: dsl.OutputPath(str),  # type: ignore[valid-type]
+    plan: dsl.Output[dsl.Markdown],
+    learning_rate: str = "",
+    epochs: str = "",
+    batch_size: str = "",
+    nodes: str = "",
+    benchmarks: str = "",
+    eval_model: str = "",
+    evaluates: bool = True,
+) -> list[dict[str, str]]:
+    """Check recipe, store and source, and the launcher, benchmarks and model of a run that uses them.
+
+    It returns what the loop of the pipeline runs over: benchmarks of a run that evaluates, else subsets. `run` is the
+    id of the run, and `plan` describes it to people.
+    """
+    from pathlib import Path
+
     from mantis.runs.step_runner import component_main
     from pipelines.execution import preflight as first
+    from pipelines.execution.form.form_fields import overrides_of
+    from pipelines.execution.form.run_plan import loop_over, plan_text
     from pipelines.execution.resolve import name_of
     from pipelines.execution.run_titles import announce
 
     with component_main():
-        name = name_of(run_recipe, run_overrides, run_name, eval_model, store_url)
-        run = first.preflight(run_recipe, run_overrides, name, store_url, model=eval_model, evaluates=evaluates)
-        return announce(run).id
+        fields = {"learning_rate": learning_rate, "epochs": epochs, "batch_size": batch_size, "nodes": nodes}
+        changes = overrides_of(overrides, {**fields, "benchmarks": benchmarks})
+        name = name_of(recipe, changes, mantis_run, eval_model, store_url)
+        checked = announce(first.preflight(recipe, changes, name, store_url, model=eval_model, evaluates=evaluates))
+        items = loop_over(checked, evaluates=evaluates)
+        Path(str(run)).write_text(checked.id)
+        Path(plan.path).write_text(plan_text(checked, items))
+        return items
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
-def preflight_arms(run_recipe: str, run_overrides: dict[str, str], run_name: str, store_url: str) -> str:
-    """Check an ablation like `preflight`, and return the id of the run that compares the arms."""
+def preflight_arms(
+    recipe: str,
+    overrides: str,
+    mantis_run: str,
+    store_url: str,
+    run: dsl.OutputPath(str),  # type: ignore[valid-type]
+    plan: dsl.Output[dsl.Markdown],
+    learning_rate: str = "",
+    epochs: str = "",
+    batch_size: str = "",
+    nodes: str = "",
+    benchmarks: str = "",
+) -> list[dict[str, str]]:
+    """Check an ablation like `preflight`. `run` is the id of the run that compares the arms; the loop needs subsets."""
+    from pathlib import Path
+
     from mantis.runs.step_runner import component_main
     from pipelines.execution import ablation_runs as ablation
+    from pipelines.execution.form.form_fields import overrides_of
+    from pipelines.execution.form.run_plan import loop_over, plan_text
     from pipelines.execution.run_titles import announce
 
     with component_main():
-        return announce(ablation.preflight_arms(run_recipe, run_overrides, run_name, store_url)).id
+        fields = {"learning_rate": learning_rate, "epochs": epochs, "batch_size": batch_size, "nodes": nodes}
+        changes = overrides_of(overrides, {**fields, "benchmarks": benchmarks})
+        checked = announce(ablation.preflight_arms(recipe, changes, mantis_run, store_url))
+        items = loop_over(checked, evaluates=False)
+        Path(str(run)).write_text(checked.id)
+        Path(plan.path).write_text(plan_text(checked, items))
+        return items
+
+
+@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+def preflight_sweep(
+    recipe: str,
+    overrides: str,
+    over: str,
+    mantis_run: str,
+    store_url: str,
+    run: dsl.OutputPath(str),  # type: ignore[valid-type]
+    plan: dsl.Output[dsl.Markdown],
+    learning_rate: str = "",
+    epochs: str = "",
+    batch_size: str = "",
+    nodes: str = "",
+    benchmarks: str = "",
+) -> list[dict[str, str]]:
+    """Check every arm of a sweep like `preflight`. `run` is the id of the run that compares the arms.
+
+    The loop needs each dataset once, also if several arms use it.
+    """
+    from pathlib import Path
+
+    from mantis.runs.step_runner import component_main
+    from pipelines.execution.form.form_fields import overrides_of
+    from pipelines.execution.form.run_plan import loop_over_datasets, plan_text
+    from pipelines.execution.sweeps.search_space import over_of
+    from pipelines.execution.sweeps.sweep_runs import plan_sweep, prepare_sweep
+
+    with component_main():
+        fields = {"learning_rate": learning_rate, "epochs": epochs, "batch_size": batch_size, "nodes": nodes}
+        changes = overrides_of(overrides, {**fields, "benchmarks": benchmarks})
+        checked = prepare_sweep(plan_sweep(recipe, changes, over_of(over), mantis_run, store_url))
+        items = loop_over_datasets(checked)
+        Path(str(run)).write_text(checked.id)
+        Path(plan.path).write_text(plan_text(checked, items))
+        return items
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
@@ -45,58 +129,87 @@ def arms(run: str, store_url: str, datasets: dsl.Input[list[dsl.Dataset]]) -> li
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
-def finish_arms(run_recipe: str, run_overrides: dict[str, str], run_name: str, store_url: str) -> None:
-    """Close every arm of an ablation, and the run that compares them, like `finish`."""
-    from mantis.runs.step_runner import component_main
-    from pipelines.execution import ablation_runs as ablation
-
-    with component_main():
-        ablation.finish_arms(run_recipe, run_overrides, run_name, store_url)
-
-
-@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
-def preflight_sweep(
-    run_recipe: str, run_overrides: dict[str, str], run_over: dict[str, list[str]], run_name: str, store_url: str
-) -> str:
-    """Check every arm of a sweep like `preflight`, and return the id of the run that compares the arms."""
-    from mantis.runs.step_runner import component_main
-    from pipelines.execution.sweeps.sweep_runs import plan_sweep, prepare_sweep
-
-    with component_main():
-        return prepare_sweep(plan_sweep(run_recipe, run_overrides, run_over, run_name, store_url)).id
-
-
-@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
-def finish_sweep(
-    run_recipe: str, run_overrides: dict[str, str], run_over: dict[str, list[str]], run_name: str, store_url: str
-) -> None:
-    """Close every arm of a sweep, and the run that compares them, like `finish`."""
-    from mantis.runs.step_runner import component_main
-    from pipelines.execution.sweeps.sweep_end import close_sweep
-
-    with component_main():
-        close_sweep(run_recipe, run_overrides, run_over, run_name, store_url)
-
-
-@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def existing_model(run: str, store_url: str, eval_model: str, model: dsl.Output[dsl.Model]) -> None:
     """Return the model of the store that `eval_model` names."""
-    from mantis.artifacts.manifest import save_manifest
+    from mantis.runs.kfp_artifacts import hand_on
     from mantis.runs.step_runner import component_main, open_run, record_existing
     from pipelines.execution.preflight import find_model
 
     with component_main():
         opened = open_run(run, store_url)
-        save_manifest(record_existing(opened, "model", lambda: find_model(opened.store, eval_model)), model.path)
+        hand_on(opened, record_existing(opened, "model", lambda: find_model(opened.store, eval_model)), model)
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def finish(
-    run_recipe: str, run_overrides: dict[str, str], run_name: str, store_url: str, last_step: str, eval_model: str
+    recipe: str,
+    overrides: str,
+    mantis_run: str,
+    store_url: str,
+    last_step: str,
+    learning_rate: str = "",
+    epochs: str = "",
+    batch_size: str = "",
+    nodes: str = "",
+    benchmarks: str = "",
+    eval_model: str = "",
 ) -> None:
     """Close the MLflow run with the right status and write the run's summary, after success and after failure."""
     from mantis.runs.step_runner import component_main
     from pipelines.execution import finalize as last
+    from pipelines.execution.form.form_fields import asked_overrides
 
     with component_main():
-        last.finish(run_recipe, run_overrides, run_name, store_url, last_step=last_step, model=eval_model)
+        fields = {"learning_rate": learning_rate, "epochs": epochs, "batch_size": batch_size, "nodes": nodes}
+        changes = asked_overrides(overrides, {**fields, "benchmarks": benchmarks})
+        if changes is not None:
+            last.finish(recipe, changes, mantis_run, store_url, last_step=last_step, model=eval_model)
+
+
+@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+def finish_arms(
+    recipe: str,
+    overrides: str,
+    mantis_run: str,
+    store_url: str,
+    learning_rate: str = "",
+    epochs: str = "",
+    batch_size: str = "",
+    nodes: str = "",
+    benchmarks: str = "",
+) -> None:
+    """Close every arm of an ablation, and the run that compares them, like `finish`."""
+    from mantis.runs.step_runner import component_main
+    from pipelines.execution import ablation_runs as ablation
+    from pipelines.execution.form.form_fields import asked_overrides
+
+    with component_main():
+        fields = {"learning_rate": learning_rate, "epochs": epochs, "batch_size": batch_size, "nodes": nodes}
+        changes = asked_overrides(overrides, {**fields, "benchmarks": benchmarks})
+        if changes is not None:
+            ablation.finish_arms(recipe, changes, mantis_run, store_url)
+
+
+@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+def finish_sweep(
+    recipe: str,
+    overrides: str,
+    over: str,
+    mantis_run: str,
+    store_url: str,
+    learning_rate: str = "",
+    epochs: str = "",
+    batch_size: str = "",
+    nodes: str = "",
+    benchmarks: str = "",
+) -> None:
+    """Close every arm of a sweep, and the run that compares them, like `finish`."""
+    from mantis.runs.step_runner import component_main
+    from pipelines.execution.form.form_fields import asked_overrides
+    from pipelines.execution.sweeps.sweep_end import close_sweep
+
+    with component_main():
+        fields = {"learning_rate": learning_rate, "epochs": epochs, "batch_size": batch_size, "nodes": nodes}
+        changes = asked_overrides(overrides, {**fields, "benchmarks": benchmarks})
+        if changes is not None:
+            close_sweep(recipe, changes, over, mantis_run, store_url)

@@ -2,9 +2,10 @@
 
 from kfp import dsl
 
-from components.evaluation.component import benchmarks, evaluate
+from components.evaluation.component import evaluate
 from components.reporting.component import report
 from pipelines.component import existing_model, finish, preflight
+from pipelines.execution.form.descriptions import COMMON
 from pipelines.execution.platform import pipeline, short, step
 
 
@@ -12,27 +13,35 @@ from pipelines.execution.platform import pipeline, short, step
     name="evaluation",
     display_name="Mantis: evaluation of an existing model",
     description="Evaluates a model of the store on a recipe's benchmarks, with controls and intervals, and writes a "
-    "report. Set eval_model to the model's key in the store or its URI, e.g. models/<fingerprint>. Set run_recipe to "
-    "the name of a shipped recipe, a store URL or YAML text; only its section `evaluation` matters. Set run_overrides "
-    "to dotted fields. If run_name is empty, the name follows from recipe and model. Set store_url to "
-    "s3://bucket/prefix.",
+    "report. Set eval_model to the model's key in the store or its URI, e.g. models/<fingerprint>. Only the section "
+    "`evaluation` of the recipe matters. Change benchmarks (demo-multi, demo-single) directly. "
+    f"{COMMON}",
 )
 def evaluation(
     eval_model: str = "models/FINGERPRINT",
-    run_recipe: str = "demo",
-    run_overrides: dict[str, str] = {},  # noqa: B006 (a KFP default, never mutated)
-    run_name: str = "",
+    recipe: str = "demo",
+    benchmarks: str = "",
+    overrides: str = "",
+    mantis_run: str = "",
     store_url: str = "s3://mantis",
 ) -> None:
     """Build the DAG; the pipeline's description explains the parameters."""
-    asked = {"run_recipe": run_recipe, "run_overrides": run_overrides, "run_name": run_name, "store_url": store_url}
-    with dsl.ExitHandler(short(finish(**asked, last_step="report", eval_model=eval_model)), name="run"):
-        run = short(preflight(**asked, eval_model=eval_model, evaluates=True)).output
+    asked = {
+        "recipe": recipe,
+        "benchmarks": benchmarks,
+        "overrides": overrides,
+        "mantis_run": mantis_run,
+        "store_url": store_url,
+        "eval_model": eval_model,
+    }
+    with dsl.ExitHandler(short(finish(**asked, last_step="report")), name="run"):
+        checked = short(preflight(**asked))
+        run = checked.outputs["run"]
         found = short(existing_model(run=run, store_url=store_url, eval_model=eval_model))
-        questions = short(benchmarks(run=run, store_url=store_url))
-        with dsl.ParallelFor(questions.output, name="each-benchmark") as item:
+        with dsl.ParallelFor(checked.outputs["Output"], name="each-benchmark") as item:
             evaluated = step(
                 "evaluate",
                 evaluate(run=item.run, store_url=store_url, benchmark=item.benchmark, model=found.outputs["model"]),
             )
-        step("report", report(run=run, store_url=store_url, evaluations=dsl.Collected(evaluated.outputs["evaluation"])))
+        evaluations = dsl.Collected(evaluated.outputs["evaluation"])
+        step("report", report(run=run, store_url=store_url, evaluations=evaluations))

@@ -1,14 +1,15 @@
-"""The whole workflow: prepare, assemble, train, convert, evaluate, report; and deploy, if the recipe wants it."""
+"""The whole workflow: prepare a mixture, train, convert, evaluate, report; and deploy, if the recipe wants it."""
 
 from kfp import dsl
 
 from components.conversion.component import convert
-from components.data.component import assemble, prepare, subsets
-from components.evaluation.component import benchmarks, evaluate
+from components.data.component import prepare_mixture
+from components.evaluation.component import evaluate
 from components.reporting.component import report
 from components.serving.component import deploy
 from components.training.component import train
 from pipelines.component import finish, preflight
+from pipelines.execution.form.descriptions import COMMON, TRAINING
 from pipelines.execution.platform import pipeline, server_resources, short, step
 
 
@@ -17,37 +18,47 @@ from pipelines.execution.platform import pipeline, server_resources, short, step
     display_name="Mantis: multi-image instruction tuning",
     description="Prepares a data mixture, trains a model on it, and converts the checkpoint with a proof of equality. "
     "Then it evaluates the model with controls and intervals, and writes a report. With cluster.deploy, it also writes "
-    "the objects of a server. A step reuses its result if the "
-    "store already has it. Set run_recipe to the name of a shipped recipe, a store URL or YAML text. Set "
-    'run_overrides to dotted fields, e.g. {"training.learning_rate": "5e-6"}. If run_name is empty, the name follows '
-    "from the recipe. Set store_url to s3://bucket/prefix.",
+    f"the objects of a server. A step reuses its result if the store already has it. {TRAINING} {COMMON}",
 )
 def instruction_tuning(
-    run_recipe: str = "demo",
-    run_overrides: dict[str, str] = {},  # noqa: B006 (a KFP default, never mutated)
-    run_name: str = "",
+    recipe: str = "demo",
+    learning_rate: str = "",
+    epochs: str = "",
+    batch_size: str = "",
+    nodes: str = "",
+    benchmarks: str = "",
+    overrides: str = "",
+    mantis_run: str = "",
     store_url: str = "s3://mantis",
 ) -> None:
     """Build the DAG; the pipeline's description explains the parameters."""
-    asked = {"run_recipe": run_recipe, "run_overrides": run_overrides, "run_name": run_name, "store_url": store_url}
-    with dsl.ExitHandler(short(finish(**asked, last_step="report", eval_model="")), name="run"):
-        run = short(preflight(**asked, eval_model="", evaluates=True)).output
-        chosen = short(subsets(run=run, store_url=store_url))
-        with dsl.ParallelFor(chosen.output, name="each-subset") as item:
-            # Each item carries the run: inside a loop, kfp.local replaces other tasks' outputs by the item.
-            prepared = step("prepare", prepare(run=item.run, store_url=store_url, subset=item.subset))
-        datasets = dsl.Collected(prepared.outputs["dataset"])
-        mixture = step("assemble", assemble(run=run, store_url=store_url, datasets=datasets))
-        trained = step("train", train(run=run, store_url=store_url, mixture=mixture.outputs["mixture"]))
+    asked = {
+        "recipe": recipe,
+        "learning_rate": learning_rate,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "nodes": nodes,
+        "benchmarks": benchmarks,
+        "overrides": overrides,
+        "mantis_run": mantis_run,
+        "store_url": store_url,
+    }
+    with dsl.ExitHandler(short(finish(**asked, last_step="report")), name="run"):
+        checked = short(preflight(**asked))
+        run = checked.outputs["run"]
+        # One task for all subsets: it uses every core, and mostly takes datasets from the store. The pipeline
+        # data-preparation has a pod for each subset.
+        mixture = step("prepare", prepare_mixture(run=run, store_url=store_url)).outputs["mixture"]
+        trained = step("train", train(run=run, store_url=store_url, mixture=mixture))
         converted = step("convert", convert(run=run, store_url=store_url, checkpoint=trained.outputs["checkpoint"]))
-        questions = short(benchmarks(run=run, store_url=store_url))
-        with dsl.ParallelFor(questions.output, name="each-benchmark") as item:
+        model = converted.outputs["model"]
+        # Beside the evaluation. kfp.local resolves no output of another name in a condition.
+        with dsl.If(converted.outputs["Output"] == True, name="if-deployed"):  # noqa: E712 (builds a condition)
+            short(deploy(run=run, store_url=store_url, model=model, resources=server_resources()))
+        with dsl.ParallelFor(checked.outputs["Output"], name="each-benchmark") as item:
+            # Each item carries the run: inside a loop, kfp.local replaces other tasks' outputs by the item.
             evaluated = step(
-                "evaluate",
-                evaluate(run=item.run, store_url=store_url, benchmark=item.benchmark, model=converted.outputs["model"]),
+                "evaluate", evaluate(run=item.run, store_url=store_url, benchmark=item.benchmark, model=model)
             )
         evaluations = dsl.Collected(evaluated.outputs["evaluation"])
-        written = step("report", report(run=run, store_url=store_url, evaluations=evaluations))
-        # kfp.local resolves no output of another name in a condition.
-        with dsl.If(written.outputs["Output"] == True, name="if-deployed"):  # noqa: E712 (builds a condition)
-            short(deploy(run=run, store_url=store_url, model=converted.outputs["model"], resources=server_resources()))
+        step("report", report(run=run, store_url=store_url, evaluations=evaluations))

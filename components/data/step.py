@@ -1,5 +1,6 @@
 """The steps of data preparation. Heavy modules are imported when a step computes, so that reuse stays quick."""
 
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,10 +20,12 @@ from mantis.artifacts.layout import ArtifactKind, subset_of
 from mantis.artifacts.manifest import Manifest, Number
 from mantis.artifacts.source_names import FETCHED, GENERATED
 from mantis.config.recipe import Recipe
-from mantis.errors import ConfigError
+from mantis.errors import ConfigError, MantisError
 from mantis.hashing import fingerprint
 from mantis.runs.arms import arms_of
 from mantis.runs.step_runner import Run, StepSpec, failure_recorded, open_run, result_refused, run_step
+
+logger = logging.getLogger(__name__)
 
 PREPARE_REVISION = 4
 ASSEMBLE_REVISION = 3
@@ -105,6 +108,26 @@ def prepare(run: Run, subset: str) -> Manifest:
         with result_refused(run, task.step, dataset):
             require_few_dropped(run.store, dataset, most=data.max_dropped)
     return dataset
+
+
+def prepare_all(run: Run) -> list[Manifest]:
+    """Prepare the dataset of every subset of the run, one after another.
+
+    A subset with an error does not keep the others from being prepared, so one attempt shows all errors.
+
+    Raises:
+        MantisError: the first error. The records of the run hold all of them.
+    """
+    prepared, errors = [], []
+    for subset in resolve_subsets(run):
+        try:
+            prepared.append(prepare(run, subset))
+        except MantisError as error:
+            logger.error("%s: %s", subset, error)
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return prepared
 
 
 def prepare_task(run: Run, subset: str) -> StepSpec:

@@ -24,16 +24,14 @@ def evaluate(
     benchmark: str,
     model: dsl.Input[dsl.Model],
     evaluation: dsl.Output[dsl.Artifact],
-    scores: dsl.Output[dsl.Metrics],
 ) -> None:
     """Evaluate the model on one benchmark: answer every sample, score the responses, and add intervals and controls."""
     from components.evaluation import step
-    from mantis.artifacts.manifest import load_manifest, save_manifest
+    from mantis.artifacts.manifest import load_manifest
+    from mantis.runs.kfp_artifacts import hand_on
     from mantis.runs.step_runner import component_main, open_run
 
     with component_main():
-        manifest = step.evaluate(open_run(run, store_url), benchmark, load_manifest(model.path))
-        save_manifest(manifest, evaluation.path)
-        for name, value in manifest.summary.items():
-            if isinstance(value, int | float):
-                scores.log_metric(name, value)
+        opened = open_run(run, store_url)
+        evaluated = step.evaluate(opened, benchmark, load_manifest(model.path))
+        hand_on(opened, evaluated, evaluation, benchmark=benchmark)

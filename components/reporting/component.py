@@ -12,17 +12,21 @@ def report(
     evaluations: dsl.Input[list[dsl.Artifact]],
     page: dsl.Output[dsl.HTML],
     text: dsl.Output[dsl.Markdown],
-) -> bool:
-    """Write the run's report as an HTML page and as Markdown. Return whether the run's recipe deploys its model."""
+    scores: dsl.Output[dsl.Metrics],
+) -> None:
+    """Write the run's report as an HTML page and as Markdown, and its figures as one table for KFP's comparison."""
     from components.reporting import step
     from mantis.artifacts.manifest import load_manifest
     from mantis.runs.step_runner import component_main, open_run
 
     with component_main():
         opened = open_run(run, store_url)
-        made = step.report(opened, [load_manifest(evaluation.path) for evaluation in evaluations])
+        manifests = [load_manifest(evaluation.path) for evaluation in evaluations]
+        made = step.report(opened, manifests)
         step.hand_over(opened.store, made, page.path, text.path)
-        return opened.recipe.cluster.deploy
+        for name, value in step.headline_figures(opened, manifests).items():
+            scores.log_metric(name, value)
+        page.metadata["address"] = opened.store.uri(made.key)
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)

@@ -8,6 +8,7 @@ from mantis.artifacts.layout import ArtifactKind, benchmark_of, report_key
 from mantis.artifacts.manifest import Manifest, Number
 from mantis.runs.arms import arms_of, changes_of
 from mantis.runs.lineage import find_artifact
+from mantis.runs.records import read_record
 from mantis.runs.step_runner import Run, StepSpec, failure_recorded, open_run, run_step
 from mantis.runs.trials import read_trials
 from mantis.schema_versions import Form, versioned
@@ -109,6 +110,30 @@ def compare(run: Run) -> Manifest:
         return {"arms": len(arms), "skills_better": tallies[-1][0], "skills_worse": tallies[-1][2]}
 
     return run_step(run, task, work)
+
+
+def headline_figures(run: Run, evaluations: Sequence[Manifest]) -> dict[str, float]:
+    """The figures that compare runs: learning rate and loss of the training, and scores by benchmark and skill.
+
+    Each name begins with `train/` or with its benchmark, because KFP sets tables of several runs side by side.
+    """
+    found: dict[str, float] = {}
+    for manifest in sorted(evaluations, key=lambda each: benchmark_of(each.key)):
+        for name, value in manifest.summary.items():
+            if name.rpartition("/")[2] in ("accuracy", "samples") and isinstance(value, int | float):
+                found[f"{benchmark_of(manifest.key)}/{name}"] = value
+    record = read_record(run.store, run.id, "train")
+    if record is not None and record.key:
+        training = run.recipe.training
+        found |= {
+            "train/learning_rate": training.learning_rate,
+            "train/epochs": training.epochs,
+            "train/batch_size": training.global_batch_size,
+        }
+        for name, value in record.summary.items():
+            if (name in ("steps", "samples") or name.endswith("_loss")) and isinstance(value, int | float):
+                found[f"train/{name}"] = value
+    return found
 
 
 def hand_over(store: ObjectStore, made: Manifest, page: str, text: str) -> None:

@@ -17,8 +17,10 @@ def deploy(
 ) -> None:
     """Write the objects of a server of the model, for `kubectl apply`. Nothing is started."""
     from components.serving import step
-    from mantis.artifacts.manifest import load_manifest, save_manifest
+    from mantis.artifacts.manifest import load_manifest
+    from mantis.runs.kfp_artifacts import hand_on
     from mantis.runs.step_runner import component_main, open_run
 
     with component_main():
-        save_manifest(step.deploy(open_run(run, store_url), load_manifest(model.path), resources), deployment.path)
+        opened = open_run(run, store_url)
+        hand_on(opened, step.deploy(opened, load_manifest(model.path), resources), deployment)

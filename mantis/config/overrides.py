@@ -9,6 +9,9 @@ from mantis.config.bounded_yaml import parse_yaml
 from mantis.config.validation_errors import shortened
 from mantis.errors import ConfigError
 
+OPENING, CLOSING = "[{(", "]})"
+QUOTES = "'\""
+
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """Flatten nested mappings to their leaves, by dotted names."""
@@ -41,3 +44,24 @@ def set_field(raw: dict[str, Any], dotted: str, value: str) -> None:
         with contextlib.suppress(ValueError):
             parsed = float(parsed)
     node[last] = parsed
+
+
+def split_outside(text: str, separators: str) -> list[str]:
+    """Split `text` at each of the characters `separators` that stands outside of brackets and quotes.
+
+    Between double quotes, a backslash takes the meaning from the next character, as in YAML and JSON.
+    """
+    parts, depth, quote, escaped = [""], 0, "", False
+    for letter in text:
+        if quote:
+            ends = letter == quote and not escaped
+            escaped = quote == '"' and letter == "\\" and not escaped
+            quote = "" if ends else quote
+        elif letter in QUOTES:
+            quote = letter
+        depth += (letter in OPENING and not quote) - (letter in CLOSING and not quote)
+        if letter in separators and not depth and not quote:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts

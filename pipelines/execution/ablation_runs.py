@@ -39,7 +39,7 @@ def resolve_parent(recipe: str, overrides: Mapping[str, object], name: str, stor
         )
     parent = run_id if name else f"{run_id}-arms"
     fitting(
-        _arm(parent, max(skills, key=len)), f"run_name (--name) = {name!r}" if name else f"name = {resolved.name!r}"
+        _arm(parent, max(skills, key=len)), f"mantis_run (--name) = {name!r}" if name else f"name = {resolved.name!r}"
     )
     return parent, resolved
 

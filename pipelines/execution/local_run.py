@@ -15,6 +15,7 @@ from mantis.runs.records import State, StepRecord, read_records
 from mantis.runs.step_runner import Run
 from mantis.store.base import ObjectStore
 from mantis.tracking.mlflow_runs import Status
+from pipelines.execution.form.form_fields import filled_in
 
 
 def start(
@@ -40,7 +41,8 @@ def start(
     checked = _checked(pipeline, recipe, overrides, name, store_url)
     console.print(f"run [bold]{checked.id}[/]  store {checked.store.url}", soft_wrap=True)
     opening = _open_in_mlflow(checked, console)
-    parameters = {"run_recipe": recipe, "run_overrides": overrides, "run_name": name, "store_url": store_url}
+    asked = {"recipe": recipe, "mantis_run": name, "store_url": store_url}
+    parameters = asked | filled_in(overrides, ())
     try:
         run_dag(checked, parameters, console, pipeline)
     except InterruptedRunError as error:

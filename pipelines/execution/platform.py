@@ -28,12 +28,15 @@ OPTIONAL_KEYS = {
     "mantis-mlflow": ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
     "mantis-hub": ("HF_TOKEN",),
 }
+UNBOUND = "unbound-"  # before the name of a pipeline that is bound to no image
+UNBOUND_SECONDS = 20  # limit of every task of such a pipeline: Kubernetes would wait for its image for ever
 SHORT_SECONDS = 1800  # limit of tasks that only read and write records, including the pod's wait for a node
 GPU = "nvidia.com/gpu"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 SERVER = "serve"  # the entry of a platform file for the pods that `mantis model deploy` and the step `deploy` render
 Cores = Annotated[str, Field(pattern=r"^\d+(\.\d+)?m?$")]
 Bytes = Annotated[str, Field(pattern=r"^\d+(\.\d+)?[MGT]i?$")]
+COMPILE = "Run `mantis pipeline compile --image NAME@sha256:... FOLDER`, and upload the file from FOLDER."
 
 
 class Resources(BaseModel):
@@ -61,7 +64,7 @@ class Platform:
     `arms` is the largest number of arms of an ablation or a sweep that run at the same time; 0: all of them.
     """
 
-    image: str = ""  # empty: the placeholder image, which no cluster can pull
+    image: str = ""  # empty: an image that no cluster can pull
     steps: Mapping[str, Resources] = field(default_factory=dict)
     arms: int = 0
 
@@ -70,14 +73,28 @@ _platform: ContextVar[Platform] = ContextVar("platform")
 _named: ContextVar[set[str]] = ContextVar("named")  # the steps that were named while pipelines were bound
 
 
-def pipeline(**described: str) -> Callable[[Callable[..., None]], Callable[[Platform], BaseComponent]]:
-    """Decorate a pipeline like `dsl.pipeline`, for several platforms: the result is a function `bind(platform)`."""
+def pipeline(
+    *, name: str, display_name: str, description: str
+) -> Callable[[Callable[..., None]], Callable[[Platform], BaseComponent]]:
+    """Decorate a pipeline like `dsl.pipeline`, for several platforms: the result is a function `bind(platform)`.
+
+    Without an image, name and description say that the pipeline cannot run on a cluster.
+    """
 
     def decorate(function: Callable[..., None]) -> Callable[[Platform], BaseComponent]:
         def bind(platform: Platform) -> BaseComponent:
             token = _platform.set(platform)
             try:
-                return dsl.pipeline(**described)(function)
+                if platform.image:
+                    shown = {"name": name, "display_name": display_name, "description": description}
+                else:
+                    shown = {
+                        "name": f"{UNBOUND}{name}",
+                        "display_name": f"UNBOUND {display_name}",
+                        "description": f"UNBOUND: this file names no image, and its first task fails. {COMPILE} "
+                        f"{description}",
+                    }
+                return dsl.pipeline(**shown)(function)
             finally:
                 _platform.reset(token)
 
@@ -104,7 +121,7 @@ def on_cluster(task: dsl.PipelineTask) -> dsl.PipelineTask:
 
 def short(task: dsl.PipelineTask) -> dsl.PipelineTask:
     """Apply `on_cluster` with a time limit, which ends a hanging task."""
-    return kubernetes.set_timeout(on_cluster(task), SHORT_SECONDS)
+    return _limited(on_cluster(task), SHORT_SECONDS)
 
 
 def step(name: str, task: dsl.PipelineTask) -> dsl.PipelineTask:
@@ -125,7 +142,13 @@ def step(name: str, task: dsl.PipelineTask) -> dsl.PipelineTask:
         kubernetes.add_node_selector(task, label, value)
     if wanted.queue:
         kubernetes.add_pod_label(task, QUEUE_LABEL, wanted.queue)
-    return kubernetes.set_timeout(task, wanted.timeout_seconds) if wanted.timeout_seconds else task
+    return _limited(task, wanted.timeout_seconds)
+
+
+def _limited(task: dsl.PipelineTask, seconds: int | None) -> dsl.PipelineTask:
+    """Limit the time of a task, from when its pod has a node. Without an image, the limit is short."""
+    limit = seconds if _platform.get().image else UNBOUND_SECONDS
+    return kubernetes.set_timeout(task, limit) if limit else task
 
 
 def most_arms() -> int:
@@ -160,7 +183,7 @@ def platform_of(image: str, path: Path | None, steps: Collection[str], *, arms: 
     """Build the platform of an image and of a YAML file; manifests/overlays/a100/steps.yaml is an example.
 
     Args:
-        image: name@sha256:..., or empty for the placeholder.
+        image: name@sha256:..., or empty for a pipeline that no cluster can run.
         path: the file with the resources of steps; None requests nothing.
         steps: the names that the file may use.
         arms: the limit of arms at the same time.

@@ -186,7 +186,7 @@ def check_name(run: Run) -> None:
     if _is_taken(run):
         kept = run.store.uri(run.key("recipe.yaml"))
         raise ConfigError(
-            f"run_name = {run.id!r} is the name of a run with another recipe ({kept}).",
+            f"mantis_run (--name) = {run.id!r} is the name of a run with another recipe ({kept}).",
             remedy="Choose another name, or omit it: then the name follows from the recipe.",
         )
 

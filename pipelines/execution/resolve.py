@@ -37,7 +37,7 @@ def resolve_run(recipe: str, overrides: Mapping[str, object], name: str, store_u
         ConfigError: the recipe does not exist, a field is not valid, or the name is not allowed.
     """
     if name and not RUN_NAME.fullmatch(name):
-        raise ConfigError(f"run_name (--name) = {name!r} is not a valid name.", remedy=f"Use {ALLOWED}.")
+        raise ConfigError(f"mantis_run (--name) = {name!r} is not a valid name.", remedy=f"Use {ALLOWED}.")
     text, origin = recipe_text(recipe)
     parsed = parse_recipe(text, origin=origin, overrides={key: _as_yaml(value) for key, value in overrides.items()})
     resolved = written_out(parsed)
@@ -64,7 +64,7 @@ def fitting(run_id: str, made_of: str) -> str:
         raise ConfigError(
             f"{made_of} is too long: the run {run_id} would have a name of {len(run_id)} characters, at most {LONGEST} "
             "are allowed.",
-            remedy=f"Shorten it by {len(run_id) - LONGEST} characters, or choose another name with --name (run_name).",
+            remedy=f"Shorten it by {len(run_id) - LONGEST} characters, or choose a name with --name (mantis_run).",
         )
     return run_id
 

@@ -11,7 +11,8 @@ from mantis.errors import ConfigError
 from pipelines.ablation import ablation
 from pipelines.data_preparation import data_preparation
 from pipelines.evaluation import evaluation
-from pipelines.execution.platform import Platform, steps_of
+from pipelines.execution.form.form_fields import FIELDS
+from pipelines.execution.platform import UNBOUND, Platform, steps_of
 from pipelines.instruction_tuning import instruction_tuning
 from pipelines.sweep import sweep
 
@@ -31,8 +32,16 @@ def known_steps() -> frozenset[str]:
     return steps_of(PIPELINES.values())
 
 
+def form_of(pipeline: str) -> list[str]:
+    """Return those of a form's own fields that the form of this pipeline has."""
+    inputs = PIPELINES[pipeline](Platform()).component_spec.inputs or {}
+    return [name for name in FIELDS if name in inputs]
+
+
 def compile_all(folder: Path, platform: Platform) -> list[Path]:
     """Write one `<pipeline>.yaml` for each pipeline into `folder`, bound to `platform`; return the paths.
+
+    Without an image, the files are called `unbound-<pipeline>.yaml`.
 
     Raises:
         ConfigError: the image is not pinned by its digest.
@@ -46,7 +55,7 @@ def compile_all(folder: Path, platform: Platform) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, bind in PIPELINES.items():
-        path = folder / f"{name}.yaml"
+        path = folder / f"{'' if image else UNBOUND}{name}.yaml"
         compiler.Compiler().compile(bind(platform), str(path))
         paths.append(path)
     return paths

@@ -16,6 +16,7 @@ from typing import Any
 import kfp
 import kfp_server_api
 import urllib3
+import yaml
 from kfp.client import ServiceAccountTokenVolumeCredentials
 
 from mantis.errors import ConfigError, MantisError
@@ -118,7 +119,7 @@ def follow(server: Server, run: str) -> str:
 
 def _create(server: Server, wanted: Submission, path: Path) -> str:
     client = server.client()
-    pipeline, version = _uploaded(client, wanted.pipeline, path)
+    pipeline, version = _uploaded(client, wanted, path)
     experiment = client.create_experiment(wanted.experiment, namespace=server.namespace).experiment_id
     common: dict[str, Any] = {
         "experiment_id": experiment,
@@ -135,12 +136,16 @@ def _create(server: Server, wanted: Submission, path: Path) -> str:
     return str(client.run_pipeline(**common).run_id)
 
 
-def _uploaded(client: kfp.Client, name: str, path: Path) -> tuple[str, str]:
-    """Return the ids of the pipeline and of the version with this file; a version's name is the hash of its text."""
+def _uploaded(client: kfp.Client, wanted: Submission, path: Path) -> tuple[str, str]:
+    """Return the ids of the pipeline and of the version with this file; a version's name is the hash of its text.
+
+    KFP's pages show a description only if it comes with the upload, not the one in the file.
+    """
+    name, description = wanted.pipeline, described(path)
     version_name = f"{name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
     pipeline = client.get_pipeline_id(name)
     if pipeline is None:
-        pipeline = client.upload_pipeline(str(path), pipeline_name=name).pipeline_id
+        pipeline = client.upload_pipeline(str(path), pipeline_name=name, description=description).pipeline_id
     token = ""
     while True:
         page = client.list_pipeline_versions(pipeline, page_token=token, page_size=PAGE)
@@ -150,8 +155,14 @@ def _uploaded(client: kfp.Client, name: str, path: Path) -> tuple[str, str]:
         token = page.next_page_token or ""
         if not token:
             break
-    made = client.upload_pipeline_version(str(path), version_name, pipeline_id=pipeline)
+    about = f"Image: {wanted.platform.image}. {description}"
+    made = client.upload_pipeline_version(str(path), version_name, pipeline_id=pipeline, description=about)
     return pipeline, made.pipeline_version_id
+
+
+def described(path: Path) -> str:
+    """Return the description in a compiled pipeline."""
+    return str(next(yaml.safe_load_all(path.read_text()))["pipelineInfo"]["description"])
 
 
 def _explained(server: Server, error: Exception) -> MantisError:

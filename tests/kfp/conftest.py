@@ -22,6 +22,7 @@ from mantis.runs.records import StepRecord, read_records
 from mantis.runs.step_runner import open_run
 from mantis.store.base import ObjectStore
 from mantis.store.opening import open_store
+from pipelines.execution.form.form_fields import FIELDS, filled_in, overrides_of
 from pipelines.kubeflow.submit import ENDED
 from tests.helpers.kubectl import Kube
 from tests.helpers.paths import ROOT
@@ -97,10 +98,15 @@ class Kfp:
         return open_store(self.store)
 
     def again(self, run: str, title: str, overrides: dict[str, str]) -> str:
-        """What *Clone run* of the UI does: the same version and parameters, some overrides changed; KFP's id."""
+        """What *Clone run* of the UI does: the same version and parameters, some fields changed; KFP's id.
+
+        The form of a clone names no account, so KFP's default account runs it.
+        """
         original = self.client.get_run(run)
         parameters = dict(original.runtime_config.parameters)
-        parameters["run_overrides"] = parameters["run_overrides"] | overrides
+        typed = {name: parameters[name] for name in FIELDS if name in parameters}
+        before = overrides_of(parameters["overrides"], typed)
+        parameters |= filled_in(before | overrides, list(typed))
         version = original.pipeline_version_reference
         made = self.client.run_pipeline(
             experiment_id=original.experiment_id,
@@ -109,7 +115,6 @@ class Kfp:
             version_id=version.pipeline_version_id,
             params=parameters,
             enable_caching=False,
-            service_account=original.service_account,
         )
         return str(made.run_id)
 

@@ -7,23 +7,25 @@ from typing import Any
 
 import pytest
 
+from pipelines.execution.form.form_fields import filled_in
 from pipelines.execution.platform import Platform
 from pipelines.kubeflow.compile import compile_all
 from tests.kfp.conftest import Kfp, SubmittedRun
 
 pytestmark = pytest.mark.timeout(1800)
-STEPS = (
-    "preflight",
-    "subsets",
-    "each-subset",
-    "assemble",
-    "train",
-    "convert",
+STEPS = ("preflight", "prepare-mixture", "train", "convert", "each-benchmark", "report")
+NAMES = (
+    "batch_size",
     "benchmarks",
-    "each-benchmark",
-    "report",
+    "epochs",
+    "learning_rate",
+    "mantis_run",
+    "nodes",
+    "overrides",
+    "recipe",
+    "store_url",
 )
-FORM = ["run_name - string", "run_overrides - dict", "run_recipe - string", "store_url - string"]
+FORM = [f"{name} - string" for name in NAMES]
 SLOW = 60_000  # ms
 
 
@@ -70,15 +72,14 @@ def run(page: Any, kfp: Kfp, little: dict[str, str], tmp_path_factory: pytest.Te
     shown = page.locator("body").inner_text()
     places = [shown.index(label) for label in FORM]
     assert places == sorted(places)
-    assert page.locator("#run_recipe").input_value() == "demo"
+    assert page.locator("#recipe").input_value() == "demo"
     assert page.locator("#store_url").input_value() == "s3://mantis"
     assert "Missing parameter" not in shown
     page.get_by_role("button", name="Choose").nth(2).click()
     page.get_by_role("dialog").get_by_text("Default", exact=True).click()
     page.get_by_role("button", name="Use this experiment").click()
-    page.get_by_label("Service Account").fill("mantis-steps")  # last: the dialog empties it
-    overrides = {name.replace("__", "."): value for name, value in little.items()}
-    page.locator("#run_overrides").fill(str(overrides | {"training.learning_rate": "3e-4"}).replace("'", '"'))
+    page.locator("#overrides").fill(filled_in(little, ())["overrides"])
+    page.locator("#learning_rate").fill("3e-4")
     page.locator("#store_url").fill(kfp.store)
     keep(page, "kfp-form")
     page.get_by_role("button", name="Start", exact=True).click()
@@ -125,17 +126,40 @@ def test_the_report_is_shown_as_a_page_and_as_markdown(page: Any, kfp: Kfp, ende
         keep(page, f"kfp-report-{artifact}")
 
 
-def test_the_scores_are_a_table(page: Any, kfp: Kfp, ended: str) -> None:
+def test_the_scores_are_one_table_with_the_benchmark_in_each_name(page: Any, kfp: Kfp, ended: str) -> None:
     enter(page, kfp, ended)
-    node(page, "each-benchmark").click()
-    page.get_by_role("button", name="Open sub-DAG").click()
-    page.locator(".react-flow__node").filter(has_text=re.compile(r"^for-loop-\d+\.0$")).first.click()
-    page.get_by_role("button", name="Open sub-DAG").click()
     node(page, "scores").click()
     page.get_by_role("button", name="Visualization").click()
     page.get_by_text("Scalar Metrics").first.wait_for()
-    assert "accuracy" in page.locator("body").inner_text()
+    shown = page.locator("body").inner_text()
+    for name in ("demo-multi/accuracy", "demo-single/accuracy", "train/last_loss", "train/learning_rate"):
+        assert name in shown
     keep(page, "kfp-metrics")
+
+
+def test_the_plan_names_the_run_and_the_loop(page: Any, kfp: Kfp, ended: str) -> None:
+    enter(page, kfp, ended)
+    node(page, "plan").click()
+    page.get_by_role("button", name="Visualization").click()
+    page.get_by_text(re.compile("Run demo-")).first.wait_for()
+    keep(page, "kfp-plan")
+
+
+def test_an_artifact_has_its_address_and_its_loss(page: Any, kfp: Kfp, ended: str) -> None:
+    enter(page, kfp, ended)
+    node(page, "checkpoint").click()
+    page.get_by_text("last_loss").first.wait_for()
+    assert f"{kfp.store}/checkpoints/" in page.locator("body").inner_text()
+    keep(page, "kfp-artifact")
+
+
+def test_the_page_of_a_run_shows_its_learning_rate(page: Any, kfp: Kfp, ended: str) -> None:
+    page.goto(f"{kfp.host}/#/runs")
+    page.goto(f"{kfp.host}/#/runs/details/{ended}")
+    page.get_by_role("button", name="Detail").click()
+    page.get_by_text("learning_rate").first.wait_for()
+    assert "3e-4" in page.locator("body").inner_text()
+    keep(page, "kfp-detail")
 
 
 def test_two_recipes_are_compared(page: Any, kfp: Kfp, small: SubmittedRun, ended: str) -> None:

@@ -27,7 +27,7 @@ def compile_(
     folder: Annotated[Path, typer.Argument(help="The folder of the YAML files.")] = Path("pipelines/compiled"),
     check: Annotated[bool, typer.Option("--check", help="Only say whether the files are up to date.")] = False,
     image: Annotated[
-        str, typer.Option(help="Bind the files to name@sha256:... Without it they hold a placeholder.")
+        str, typer.Option(help="Bind the files to name@sha256:... Without it no cluster can run them.")
     ] = "",
     platform: PlatformFile = None,
 ) -> None:
@@ -94,10 +94,11 @@ def submit(
     ] = False,
 ) -> None:
     """Start a run on Kubeflow Pipelines, and print its address."""
+    from pipelines.execution.form.form_fields import filled_in
     from pipelines.execution.platform import platform_of
     from pipelines.execution.sweeps.search_space import parse_over
     from pipelines.kubeflow import submit as kfp
-    from pipelines.kubeflow.compile import PIPELINES, known_steps
+    from pipelines.kubeflow.compile import PIPELINES, form_of, known_steps
 
     if pipeline not in PIPELINES:
         raise ConfigError(
@@ -112,14 +113,18 @@ def submit(
     text, overrides = recipe_given(recipe, set_, None, store)
     values = parse_over(over or ())
     title = _title(pipeline, text, overrides, name, store, model=model, over=values)
-    parameters = {"run_recipe": text, "run_overrides": overrides, "run_name": name, "store_url": store}
+    parameters = {"recipe": text, "mantis_run": name, "store_url": store} | filled_in(overrides, form_of(pipeline))
+    if model:
+        parameters["eval_model"] = model
+    if values:
+        parameters["over"] = " ".join(f"{field}={','.join(listed)}" for field, listed in values.items())
     server = kfp.Server(host=host.rstrip("/"), namespace=namespace, token=token, ca_file=ca)
     wanted = kfp.Submission(
         pipeline=pipeline,
         platform=platform_of(image, platform, known_steps(), arms=parallel or 0),
         experiment=experiment,
         title=title,
-        parameters=parameters | ({"eval_model": model} if model else {}) | ({"run_over": values} if values else {}),
+        parameters=parameters,
         service_account=account,
         cron=cron,
     )

@@ -125,7 +125,7 @@ def _check_space(search: Search) -> None:
         return
     if kept.over != search.over:
         raise ConfigError(
-            f"run_name (--name) = {search.parent.id!r} is a sweep over {json.dumps(kept.over)}.",
+            f"mantis_run (--name) = {search.parent.id!r} is a sweep over {json.dumps(kept.over)}.",
             remedy="Choose another name, or omit it: then the name follows from recipe and values.",
         )
 

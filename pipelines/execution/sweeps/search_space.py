@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from mantis.config.overrides import split_outside
 from mantis.errors import ConfigError
 from mantis.hashing import fingerprint
 from mantis.runs.trials import SweepTrial, TrialState, quiet_study
@@ -11,8 +12,6 @@ from mantis.runs.trials import SweepTrial, TrialState, quiet_study
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-OPENING, CLOSING = "[{(", "]})"
-QUOTES = "'\""
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 RANGE = re.compile(rf"(?P<low>{NUMBER})\.\.(?P<high>{NUMBER})(?P<log>:log)?")
 WHOLE = re.compile(r"[+-]?\d+")
@@ -40,13 +39,22 @@ def parse_over(given: Sequence[str]) -> dict[str, list[str]]:
     over: dict[str, list[str]] = {}
     for text in given:
         field, equals, listed = text.partition("=")
-        values = [value.strip() for value in _split(listed)]
+        values = [value.strip() for value in split_outside(listed, ",")]
         if not equals or not field.strip() or not all(values):
             raise ConfigError(f"--over {text!r} is no list of values.", remedy="Write --over FIELD=VALUE,VALUE.")
         if field.strip() in over:
             raise ConfigError(f"--over names {field.strip()} twice.", remedy="Write all its values in one --over.")
         over[field.strip()] = values
     return over
+
+
+def over_of(text: str) -> dict[str, list[str]]:
+    """Read the field `over` of KFP's form: what `parse_over` reads, with blanks or lines between the fields.
+
+    Raises:
+        ConfigError: as `parse_over`.
+    """
+    return parse_over([word for word in split_outside(text, " \t\r\n") if word])
 
 
 def range_of(field: str, values: Sequence[str]) -> Range | None:
@@ -131,18 +139,3 @@ def _rounded(value: Value, given: Range | None) -> Value:
     if given is None or not isinstance(value, float):
         return value
     return min(max(float(f"{value:.{DIGITS}g}"), given.low), given.high)
-
-
-def _split(text: str) -> list[str]:
-    parts, depth, quote = [""], 0, ""
-    for letter in text:
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in QUOTES:
-            quote = letter
-        depth += (letter in OPENING and not quote) - (letter in CLOSING and not quote)
-        if letter == "," and not depth and not quote:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return parts

@@ -94,7 +94,7 @@ def arm_of(recipe: str, overrides: Mapping[str, str], parent: Run, changes: Mapp
         ConfigError: a field or value is not valid, or the id is too long.
     """
     its_recipe = resolve_run(recipe, {**overrides, **changes}, "", parent.store.url)[1]
-    return fitting(f"{parent.id}-{fingerprint(its_recipe.identity())[:6]}", f"run_name (--name) = {parent.id!r}")
+    return fitting(f"{parent.id}-{fingerprint(its_recipe.identity())[:6]}", f"mantis_run (--name) = {parent.id!r}")
 
 
 def run_sweep(sweep: Sweep, console: Console, *, ended: Callable[[Run], None]) -> Manifest:

@@ -129,3 +129,14 @@ def test_the_namespaces_enforce_the_restricted_profile() -> None:
     for folder, name in (("base", "mantis"), ("steps", "mantis-steps")):
         labels = named(folder, "Namespace", name)["metadata"]["labels"]
         assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_runs_of_kfp_launch_trainings_with_and_without_a_typed_account() -> None:
+    """KFP empties the field of the account when a run is cloned; then its default account counts."""
+    binding = named("steps/kfp", "RoleBinding", "mantis-steps-launch-kubeflow")
+    assert binding["metadata"]["namespace"] == "mantis"
+    assert binding["roleRef"]["name"] == "mantis-launcher"
+    assert [(each["name"], each["namespace"]) for each in binding["subjects"]] == [
+        ("mantis-steps", "kubeflow"),
+        ("pipeline-runner", "kubeflow"),
+    ]

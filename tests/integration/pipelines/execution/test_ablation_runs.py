@@ -131,6 +131,6 @@ def test_an_ablation_of_the_published_mixture_names_its_subsets() -> None:
 def test_a_name_leaves_room_for_those_of_the_arms() -> None:
     skills = {"data.skills": "[coref,temporal]"}
     assert resolve_parent("ablation-siglip", skills, "x" * 54, "file:///store")[0] == "x" * 54  # and x-temporal, of 63
-    with pytest.raises(ConfigError, match=r"run_name \(--name\) = 'x+' is too long: the run x+-temporal") as caught:
+    with pytest.raises(ConfigError, match=r"mantis_run \(--name\) = 'x+' is too long: the run x+-temporal") as caught:
         resolve_parent("ablation-siglip", skills, "x" * 56, "file:///store")
     assert "Shorten it by 2" in caught.value.remedy

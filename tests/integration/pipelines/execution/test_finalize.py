@@ -162,7 +162,9 @@ def test_the_run_that_has_an_arms_name_is_left_alone(
     local_store.put("runs/abl-single/recipe.yaml", running.to_yaml().encode())
     api_server.has("train-0123", "abl-single", local_store.url)
     asked = ("demo", {"training.launcher": "trainjob", "data.skills": "[single,multi]"}, "abl", local_store.url)
-    with pytest.raises(ConfigError, match="run_name = 'abl-single' is the name of a run with another recipe"):
+    with pytest.raises(
+        ConfigError, match=r"mantis_run \(--name\) = 'abl-single' is the name of a run with another recipe"
+    ):
         preflight_arms(*asked)
     finish_arms(*asked)
     assert "No run was started" in caplog.text

@@ -68,12 +68,15 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers["Authorization"] not in (TOKEN, f"Bearer {TOKEN}"):
             self._answer({"message": "who are you"}, 401)
         elif path == "/pipelines/upload":
-            self.server.pipelines.append({"pipeline_id": "pipeline-1", "display_name": query["name"][0]})
+            self.server.pipelines.append(
+                {"pipeline_id": "pipeline-1", "display_name": query["name"][0], "description": query["description"][0]}
+            )
             self._answer(self.server.pipelines[-1])
         elif path == "/pipelines/upload_version":
             self.server.packages.append(body.decode())
             number = len(self.server.versions) + 1
             version = {"pipeline_version_id": f"version-{number}", "display_name": query["name"][0]}
+            version["description"] = query["description"][0]
             self.server.versions.append(version | {"pipeline_id": query["pipelineid"][0]})
             self._answer(self.server.versions[-1])
         elif path == "/experiments":
@@ -118,14 +121,19 @@ def submit(mantis: Mantis, kfp: Kfp, tmp_path: Path) -> Callable[..., Any]:
 
 
 def test_a_submission_passes_everything_and_uploads_a_version_once(kfp: Kfp, submit: Callable[..., Any]) -> None:
-    done = submit("--set=training.learning_rate=5e-6")
+    done = submit("--set=training.learning_rate=5e-6", "--set=training.seed=2", "--set=data.skills=[multi, single]")
     assert done.returncode == 0, done.stdout + done.stderr
     path, run = kfp.created[0]
     assert path == "/runs"
     assert run["runtime_config"]["parameters"] == {
-        "run_recipe": "demo",
-        "run_overrides": {"training.learning_rate": "5e-6"},
-        "run_name": "",
+        "recipe": "demo",
+        "learning_rate": "5e-6",
+        "epochs": "",
+        "batch_size": "",
+        "nodes": "",
+        "benchmarks": "",
+        "overrides": "training.seed=2 data.skills=[multi, single]",
+        "mantis_run": "",
         "store_url": "s3://mantis/x",
     }
     assert run["service_account"] == "mantis-steps"
@@ -133,7 +141,10 @@ def test_a_submission_passes_everything_and_uploads_a_version_once(kfp: Kfp, sub
     assert re.fullmatch(r"demo-[0-9a-f]{8}", run["display_name"])
     assert "/#/runs/details/run-1" in done.stdout
     assert IMAGE in kfp.packages[0]
-    assert "placeholder" not in kfp.packages[0]
+    assert "unbound" not in kfp.packages[0].lower()
+    about = kfp.pipelines[0]["description"]
+    assert "Change learning_rate" in about
+    assert kfp.versions[-1]["description"] == f"Image: {IMAGE}. {about}"
 
     again = submit("--follow")
     assert again.returncode == 0, again.stdout + again.stderr
@@ -196,10 +207,9 @@ def test_a_sweep_passes_its_values_and_its_limit_of_arms(kfp: Kfp, submit: Calla
     over = "--over=training.learning_rate=2e-4,4e-4"
     done = submit("--pipeline=sweep", over, "--over=training.seed=1,2", "--parallel=2", "--name=mine")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert kfp.created[0][1]["runtime_config"]["parameters"]["run_over"] == {
-        "training.learning_rate": ["2e-4", "4e-4"],
-        "training.seed": ["1", "2"],
-    }
+    assert kfp.created[0][1]["runtime_config"]["parameters"]["over"] == (
+        "training.learning_rate=2e-4,4e-4 training.seed=1,2"
+    )
     assert kfp.created[0][1]["display_name"] == "mine"
     assert "parallelismLimit: 2" in kfp.packages[0]
 

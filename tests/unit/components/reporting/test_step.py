@@ -12,7 +12,7 @@ from components.reporting.collect.artifact_reader import Reader
 from components.reporting.collect.collect_training import training_of
 from components.reporting.collect.report_schema import Answer
 from components.reporting.render.formatting import setup_rows
-from components.reporting.step import report
+from components.reporting.step import headline_figures, report
 from mantis.artifacts.manifest import Manifest, describe_files, read_manifest
 from mantis.runs.records import State, read_record
 from tests.fixtures.reporting import MakeStored, Stored, held_out_evaluation
@@ -411,3 +411,26 @@ def test_the_report_names_the_kernel_of_attention(stored: Stored) -> None:
     page, text = made(stored)
     assert "Attention: varlen kernel of torch 2.13.0." in page
     assert re.search(r"\| Attention +\| +varlen kernel of torch 2\.13\.0 \|", text)
+
+
+def test_the_figures_of_a_run_name_their_benchmark(stored: Stored) -> None:
+    scores = {"samples": 40, "accuracy": 0.5, "compare/accuracy": 0.25, "compare/low": 0.1, "note": "x"}
+    evaluations = [each.model_copy(update={"summary": scores}) for each in stored.evaluations]
+    figures = headline_figures(stored.run, evaluations)
+    of_scores = {name: value for name, value in figures.items() if not name.startswith("train/")}
+    assert of_scores == {
+        f"{benchmark}/{name}": scores[name]
+        for benchmark in ("demo-multi", "demo-single")
+        for name in ("samples", "accuracy", "compare/accuracy")
+    }
+    record = read_record(stored.run.store, stored.run.id, "train")
+    assert record
+    training, summary = stored.run.recipe.training, record.summary
+    assert figures["train/learning_rate"] == training.learning_rate
+    assert figures["train/last_loss"] == summary["last_loss"]
+    assert figures["train/steps"] == summary["steps"]
+
+
+def test_the_figures_of_an_evaluation_alone_have_no_training(stored: Stored) -> None:
+    figures = headline_figures(replace(stored.run, id="without-training"), stored.evaluations)
+    assert not [name for name in figures if name.startswith("train/")]

@@ -1,4 +1,6 @@
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,7 +25,7 @@ def test_a_changed_file_is_found(tmp_path: Path) -> None:
 
 def test_every_task_is_uncached_and_installs_nothing() -> None:
     for name in PIPELINES:
-        documents = list(yaml.safe_load_all((COMPILED / f"{name}.yaml").read_text()))
+        documents = list(yaml.safe_load_all((COMPILED / f"unbound-{name}.yaml").read_text()))
         specification = documents[0]
         dags = [specification["root"], *specification["components"].values()]
         tasks = [task for dag in dags for task in dag.get("dag", {}).get("tasks", {}).values()]
@@ -35,18 +37,76 @@ def test_every_task_is_uncached_and_installs_nothing() -> None:
             assert "pip install" not in " ".join(executor["container"]["command"])
 
 
-def test_parameters_have_defaults_that_are_not_null_and_names_that_sort_together() -> None:
+def test_the_form_has_named_texts_with_defaults() -> None:
+    """KFP shows a mapping as [object Object], and refuses a field without a default."""
+    typed = ["batch_size", "benchmarks", "epochs", "learning_rate", "nodes"]
+    common = ["mantis_run", "overrides", "recipe", "store_url"]
+    expected = {
+        "instruction-tuning": [*typed, *common],
+        "data-preparation": common,
+        "evaluation": ["benchmarks", "eval_model", *common],
+        "ablation": [*typed, *common],
+        "sweep": [*typed, *common, "over"],
+    }
     for name in PIPELINES:
-        specification = next(yaml.safe_load_all((COMPILED / f"{name}.yaml").read_text()))
+        specification = next(yaml.safe_load_all((COMPILED / f"unbound-{name}.yaml").read_text()))
         parameters = specification["root"]["inputDefinitions"]["parameters"]
         for parameter, definition in parameters.items():
             assert "defaultValue" in definition, parameter
-            assert parameter.partition("_")[0] in ("run", "store", "train", "eval")
+            assert definition["parameterType"] == "STRING", parameter
+        assert sorted(parameters) == sorted(expected[name])
+        assert all(f"{parameter}" in description_of(COMPILED / f"unbound-{name}.yaml") for parameter in parameters)
+
+
+def description_of(path: Path) -> str:
+    return str(next(yaml.safe_load_all(path.read_text()))["pipelineInfo"]["description"])
+
+
+def outside_of_loops(path: Path) -> list[str]:
+    """The names of the tasks of a pipeline with a pod of their own, less those in loops."""
+    specification = next(yaml.safe_load_all(path.read_text()))
+
+    def tasks(dag: Any) -> Iterator[str]:
+        for name, task in dag["tasks"].items():
+            inner = specification["components"][task["componentRef"]["name"]]
+            if "dag" not in inner:
+                yield name
+            elif not name.startswith("for-loop"):
+                yield from tasks(inner["dag"])
+
+    return sorted(tasks(specification["root"]["dag"]))
+
+
+def test_a_pipeline_has_few_tasks_outside_of_loops() -> None:
+    """Each task costs two pods, and about 20 s with Argo as KFP ships it."""
+    found = {name: outside_of_loops(COMPILED / f"unbound-{name}.yaml") for name in PIPELINES}
+    whole = ["convert", "deploy", "finish", "preflight", "prepare-mixture", "report", "train"]
+    assert found["instruction-tuning"] == whole
+    assert found["data-preparation"] == ["assemble", "finish", "preflight"]
+    assert found["evaluation"] == ["existing-model", "finish", "preflight", "report"]
+    assert found["ablation"] == ["arms", "compare", "finish-arms", "preflight-arms"]
+    assert found["sweep"] == ["arms", "compare", "finish-sweep", "preflight-sweep"]
+
+
+def test_a_file_without_an_image_says_so_and_ends_soon(tmp_path: Path) -> None:
+    for path in compile_all(tmp_path, Platform()):
+        assert path.name.startswith("unbound-")
+        specification, platform = yaml.safe_load_all(path.read_text())
+        info = specification["pipelineInfo"]
+        assert info["name"].startswith("unbound-")
+        assert info["displayName"].startswith("UNBOUND ")
+        assert "mantis pipeline compile --image" in info["description"]
+        for executor in specification["deploymentSpec"]["executors"].values():
+            assert executor["container"]["image"] == "unbound.invalid/run:mantis-pipeline-compile--image"
+        for executor in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
+            assert int(executor["activeDeadlineSeconds"]) <= 20
+    for path in compile_all(tmp_path, Platform(image="mantis@sha256:" + "0" * 64)):
+        assert "unbound" not in path.name + path.read_text().lower()
 
 
 def test_every_task_has_the_keys_of_the_store_from_a_secret() -> None:
     for name in PIPELINES:
-        specification, platform = yaml.safe_load_all((COMPILED / f"{name}.yaml").read_text())
+        specification, platform = yaml.safe_load_all((COMPILED / f"unbound-{name}.yaml").read_text())
         executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
         assert executors.keys() == specification["deploymentSpec"]["executors"].keys()
         for executor in executors.values():
@@ -76,7 +136,7 @@ def test_the_steps_ask_for_what_the_platform_says(tmp_path: Path) -> None:
     written.write_text(text + "  queue: research\n  timeout_seconds: 86400\n")
     for path in compile_all(tmp_path / "compiled", platform_of("", written, known_steps())):
         pipeline, platform = yaml.safe_load_all(path.read_text())
-        if path.stem == "data-preparation":
+        if path.stem == "unbound-data-preparation":
             continue
         asked = {name: one["container"].get("resources") for name, one in
                  pipeline["deploymentSpec"]["executors"].items()}  # fmt: skip
@@ -89,10 +149,9 @@ def test_the_steps_ask_for_what_the_platform_says(tmp_path: Path) -> None:
         assert evaluate["nodeSelector"] == {"labels": {"nvidia.com/gpu.count": "8"}}
         assert evaluate["podMetadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "research"}
         assert evaluate["tolerations"][0]["key"] == "nvidia.com/gpu"
-        assert evaluate["activeDeadlineSeconds"] == "86400"
         assert evaluate["emptyDirMounts"][0]["sizeLimit"] == "32Gi"
         assert [asked[name] for name in asked if name.startswith("exec-finish")] == [None]
-        if path.stem != "evaluation":
+        if path.stem != "unbound-evaluation":
             assert "accelerator" not in asked["exec-convert"]
             assert asked["exec-convert"]["resourceMemoryLimit"] == "64Gi"
 
@@ -121,7 +180,7 @@ def test_the_platform_limits_the_arms_at_the_same_time(tmp_path: Path) -> None:
     compile_all(tmp_path, Platform(arms=2))
     for folder, arms in ((COMPILED, 0), (tmp_path, 2)):
         for name in ("ablation", "sweep"):
-            limits = limits_of_loops(folder / f"{name}.yaml")
+            limits = limits_of_loops(folder / f"unbound-{name}.yaml")
             assert limits == {"each-arm": arms, "each-subset": 0, "each-benchmark": 0}
 
 
@@ -138,10 +197,10 @@ def limits_of_loops(path: Path) -> dict[str, int]:
 
 
 def test_a_sweep_closes_its_run_whatever_happens() -> None:
-    specification = next(yaml.safe_load_all((COMPILED / "sweep.yaml").read_text()))
+    specification = next(yaml.safe_load_all((COMPILED / "unbound-sweep.yaml").read_text()))
     tasks = specification["root"]["dag"]["tasks"]
     assert tasks["finish-sweep"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
-    assert specification["root"]["inputDefinitions"]["parameters"]["run_over"]["parameterType"] == "STRUCT"
+    assert specification["root"]["inputDefinitions"]["parameters"]["over"]["parameterType"] == "STRING"
 
 
 def test_a_model_is_deployed_only_if_the_run_says_so(tmp_path: Path) -> None:
@@ -149,11 +208,11 @@ def test_a_model_is_deployed_only_if_the_run_says_so(tmp_path: Path) -> None:
     path = tmp_path / "steps.yaml"
     path.write_text("serve: {cpu: '8', gpus: 1}")
     compile_all(tmp_path, platform_of("", path, known_steps()))
-    components = next(yaml.safe_load_all((tmp_path / "instruction-tuning.yaml").read_text()))["components"]
+    components = next(yaml.safe_load_all((tmp_path / "unbound-instruction-tuning.yaml").read_text()))["components"]
     tasks = {name: task for each in components.values() for name, task in each.get("dag", {}).get("tasks", {}).items()}
     (guarded,) = [task for task in tasks.values() if "condition" in task.get("triggerPolicy", {})]
     assert guarded["triggerPolicy"]["condition"] == (
-        "inputs.parameter_values['pipelinechannel--report-Output'] == true"
+        "inputs.parameter_values['pipelinechannel--convert-Output'] == true"
     )
     assert components[guarded["componentRef"]["name"]]["dag"]["tasks"].keys() == {"deploy"}
     (resources,) = [task["inputs"]["parameters"]["resources"] for name, task in tasks.items() if name == "deploy"]

@@ -18,7 +18,7 @@ def test_a_name_of_ones_own(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["My Run", "a/b", "../a", "-a", "a-", ".a", "a.", "ä", "a\n", "0" * 64])
 def test_what_is_no_name_is_refused_before_anything_is_written(local_store: LocalStore, name: str) -> None:
-    with pytest.raises(ConfigError, match=r"run_name \(--name\) = ") as caught:
+    with pytest.raises(ConfigError, match=r"mantis_run \(--name\) = ") as caught:
         preflight("demo", {}, name, local_store.url)
     assert repr(name) in caught.value.problem
     assert "at most 63" in caught.value.remedy
