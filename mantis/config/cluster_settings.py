@@ -10,6 +10,11 @@ from mantis.config.identity import Settings
 # An API server refuses other amounts and other names of queues. Without these patterns, only `train` would find out.
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|[MGTPE]|[KMGTPE]i)?$", coerce_numbers_to_str=True)]
 QueueName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?)?$")]
+# The reference of an image as container runtimes read it: [host[:port]/]path[:tag][@sha256:digest].
+IMAGE_REFERENCE = (
+    r"^(([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?)?$"
+)
+ImageReference = Annotated[str, StringConstraints(pattern=IMAGE_REFERENCE)]
 
 
 class ClusterSettings(Settings):
@@ -20,7 +25,7 @@ class ClusterSettings(Settings):
     namespace: Name = Field(
         "mantis", description="Namespace of the TrainJobs and of a server. It must hold the Secret mantis-store."
     )
-    image: str = Field(
+    image: ImageReference = Field(
         "", description="Image of the ranks and of a server. Empty means the image of the step that asks for it."
     )
     runtime: Name = Field("mantis-deepspeed", description="Name of the ClusterTrainingRuntime.")

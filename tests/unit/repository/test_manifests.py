@@ -98,6 +98,32 @@ def test_ranks_are_reached_by_ranks_alone() -> None:
     assert pod["serviceAccountName"] == "mantis-trainer"
 
 
+def test_services_and_policies_find_servers_by_a_label_that_ranks_lack() -> None:
+    """A pod of a job with this label would get a share of all requests, passwords included."""
+    services = [document for document in documents("base") if document["kind"] == "Service"]
+    assert {service["spec"]["selector"]["mantis-kfp/service"] for service in services} == {"minio", "mlflow"}
+    policies = [document for document in documents(".") if document["kind"] == "NetworkPolicy"]
+    assert "app.kubernetes.io/name" not in str(policies)
+    for document in documents("base"):
+        if document["kind"] in ("Job", "ClusterTrainingRuntime"):
+            assert "mantis-kfp/service" not in str(document)
+
+
+def test_the_admission_policies_deny() -> None:
+    """tests/cluster/test_admission.py tries them; a binding that warns would deny nothing."""
+    bindings = [each for each in documents("base") if each["kind"] == "ValidatingAdmissionPolicyBinding"]
+    assert {each["spec"]["policyName"] for each in bindings} == {"mantis-trainjobs", "mantis-pods"}
+    for binding in bindings:
+        assert binding["spec"]["validationActions"] == ["Deny"]
+        policy = named("base", "ValidatingAdmissionPolicy", binding["spec"]["policyName"])
+        assert policy["spec"]["failurePolicy"] == "Fail"
+        parameters = binding["spec"].get("paramRef")
+        assert ("paramKind" in policy["spec"]) == bool(parameters)
+        if parameters:
+            assert parameters["parameterNotFoundAction"] == "Deny"
+            assert named("base", "ConfigMap", parameters["name"])["data"].keys() == {"registries", "digests", "keys"}
+
+
 def test_no_role_of_ours_reads_secrets_or_enters_pods() -> None:
     roles = [document for document in documents(".") if document["kind"] in ("Role", "ClusterRole")]
     assert {"mantis-launcher", "mantis-bootstrap"} <= {role["metadata"]["name"] for role in roles}

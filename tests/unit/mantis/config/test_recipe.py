@@ -48,7 +48,15 @@ def test_a_subset_named_twice_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("resources", "{memory: 400 GB}"), ("resources", "{nvidia.com/gpu: many}"), ("queue", "A100_")]
+    ("field", "value"),
+    [
+        ("resources", "{memory: 400 GB}"),
+        ("resources", "{nvidia.com/gpu: many}"),
+        ("queue", "A100_"),
+        ("image", "a b; rm -rf /"),
+        ("image", "https://example.org/x"),
+        ("image", "mantis/train@sha256:0"),
+    ],
 )
 def test_what_a_cluster_would_refuse_is_named(field: str, value: str) -> None:
     with pytest.raises(ConfigError, match=rf"cluster\.{field}"):
@@ -60,6 +68,12 @@ def test_amounts_as_kubernetes_writes_them() -> None:
     read = parse_recipe(MINIMAL, origin="r", overrides={"cluster.resources": amounts, "cluster.queue": "a100.night"})
     assert read.cluster.resources["nvidia.com/gpu"] == "4"
     assert read.cluster.queue == "a100.night"
+
+
+@pytest.mark.parametrize("name", ["mantis/train:1", "host:5000/a/b-c_d", "a.io/b:1.0-gpu@sha256:" + "0" * 64, "''"])
+def test_references_of_images(name: str) -> None:
+    read = parse_recipe(MINIMAL, origin="r", overrides={"cluster.image": name})
+    assert read.cluster.image == name.strip("'")
 
 
 def test_how_is_no_part_of_what() -> None:
