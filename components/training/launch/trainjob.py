@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from components.training.checkpointing.training_summary import is_whole
 from components.training.launch.kubernetes_client import Cluster, ClusterError, Pod
 from components.training.launch.log_follower import FollowedLog, show
+from components.training.launch.terminated_run import sigterm_when_terminated
 from components.training.launch.trainjob_spec import ASKED_ANNOTATION, applied_name, train_job
 from components.training.monitoring.failures import KILLED_REMEDY, Failure, killed_rank, last_lines
 from components.training.monitoring.goodput import QUEUED_AT
@@ -50,7 +51,7 @@ class TrainJobLauncher:
             return
         job = train_job(run, prefix.rsplit("/", 1)[-1])
         cluster = Cluster(run.recipe.cluster.namespace)
-        with sigterm_raises():
+        with sigterm_raises(), sigterm_when_terminated():
             name, uid = _ensure(cluster, job, run, prefix)
             try:
                 _follow(cluster, name, uid, run, prefix)
