@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from components.training.launch.trainjob_spec import applied_job
+from components.training.launch.trainjob_spec import JOB_OF_POD, applied_job, applied_name
 from mantis.config.recipe import Recipe
 from mantis.runs.step_runner import Run
 from mantis.store.opening import open_store
@@ -13,6 +13,7 @@ from pipelines.execution.resolve import resolve_run, shipped_recipes
 
 # For the committed files: the bucket of manifests/base, and the image tags of the overlays local and a100.
 STORE, IMAGE, GPU_IMAGE = "s3://mantis", "mantis/train:dev", "mantis/train:dev-gpu"
+FIRST_NODE = "batch.kubernetes.io/job-completion-index=0"  # kubectl follows at most five pods at once
 # The demo trains locally by default.
 DEMO_ON_TWO_NODES = {
     "training.launcher": "trainjob",
@@ -29,7 +30,7 @@ def render(recipe: str, overrides: Mapping[str, str], name: str, *, store: str, 
     """
     run_id, resolved = resolve_run(recipe, {**overrides, "cluster.image": image}, name, store)
     job = applied_job(Run(id=run_id, store=open_store(store), recipe=resolved))
-    return _head(recipe, overrides, name, store, resolved) + yaml.safe_dump(job, sort_keys=False)
+    return _head(recipe, overrides, name, store, resolved, run_id=run_id) + yaml.safe_dump(job, sort_keys=False)
 
 
 def shipped_jobs() -> dict[str, str]:
@@ -58,17 +59,19 @@ def stale_jobs(folder: Path) -> list[str]:
     return sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
 
 
-def _head(recipe: str, overrides: Mapping[str, str], name: str, store: str, resolved: Recipe) -> str:
+def _head(recipe: str, overrides: Mapping[str, str], name: str, store: str, resolved: Recipe, *, run_id: str) -> str:
     given = "".join(f" --set {field}={value}" for field, value in overrides.items())
     given += f" --name {name}" if name else ""
     shown = recipe if "\n" not in recipe else "RECIPE.yaml"
+    job = applied_name(run_id)
     nodes, ranks = resolved.training.nodes, resolved.training.nodes * resolved.training.gpus_per_node
     another = f"# With your image, and a queue:  mantis job {shown}{given} --image REF --set cluster.queue=QUEUE\n"
     return (
         f"# {(resolved.description or resolved.name).rstrip('.')}: {ranks} ranks on {nodes} nodes.\n"
         f"{another if resolved.cluster.image in (IMAGE, GPU_IMAGE) else ''}"
+        "# To change a field, render the job again: the ranks read the recipe from the store, not from this file.\n"
         f"# First, once:  mantis data prepare {shown}{given} --store {store}\n"
         f"# Watch it:     kubectl -n {resolved.cluster.namespace} get trainjobs; "
-        f"kubectl -n {resolved.cluster.namespace} logs -f -l mantis-kfp/role=rank --prefix\n"
+        f"kubectl -n {resolved.cluster.namespace} logs -f --prefix -l {JOB_OF_POD}={job},{FIRST_NODE}\n"
         f"# Then:         mantis run {shown}{given} --store {store}   (converts and evaluates on this machine)\n"
     )

@@ -93,9 +93,9 @@ class Training:
 
     @property
     def job(self) -> str:
-        from components.training.launch.trainjob_spec import job_name
+        from components.training.launch.trainjob_spec import job_name, training_of
 
-        return job_name(self.store.url, self.made)
+        return job_name(self.run.id, training_of(self.store.url, self.made))
 
     def start(self) -> "subprocess.Popen[bytes]":
         log = (self.logs / f"launcher-{len(self.started)}.log").open("wb")

@@ -74,7 +74,7 @@ def test_the_whole_dag_from_one_command(kube: Kube, services: dict[str, str], im
     given = [f"--set={name}={value}" for name, value in little.items()]
     said = mantis("run", "demo", "--store", store, *given, "--json", folder=tmp_path)
     logs = "\n".join(path.read_text() for path in tmp_path.glob("*.log"))
-    assert re.search(r"TrainJob mantis/train-[0-9a-f]{16} was created", logs)
+    assert re.search(r"TrainJob mantis/train-demo-[0-9a-f]{8}-[0-9a-f]{8} was created", logs)
     summary = json.loads(Path(said.splitlines()[-1]).read_text())
     assert [row["skill"] for row in summary["scores"]] == ["single"]
     assert open_store(store).get(f"reports/{summary['run']}/report.html").startswith(b"<!doctype html>")

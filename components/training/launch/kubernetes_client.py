@@ -13,7 +13,16 @@ import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from components.training.launch.trainjob_spec import GROUP, PLURAL, RUN_LABEL, VERSION, label_of, stored_in
+from components.training.launch.trainjob_spec import (
+    GROUP,
+    JOB_OF_POD,
+    PLURAL,
+    RUN_LABEL,
+    TRAINING_LABEL,
+    VERSION,
+    label_of,
+    stored_in,
+)
 from mantis.errors import ConfigError, TrainingError
 from mantis.runs.step_runner import Run
 
@@ -108,12 +117,24 @@ class Cluster:
         Raises:
             ConfigError: this cluster has no TrainJobs.
         """
+        jobs = self._with_label(RUN_LABEL, label_of(run.id))
+        return [job for job in jobs if stored_in(job) == run.store.url]
+
+    def of_training(self, training: str) -> list[dict[str, Any]]:
+        """List every TrainJob that a launcher has created for a training, of any run.
+
+        Raises:
+            ConfigError: this cluster has no TrainJobs.
+        """
+        return self._with_label(TRAINING_LABEL, training)
+
+    def _with_label(self, label: str, value: str) -> list[dict[str, Any]]:
         try:
             found: dict[str, Any] = self._call(
                 "list TrainJobs",
                 self._objects.list_namespaced_custom_object,
                 *self._address(),
-                label_selector=f"{RUN_LABEL}={label_of(run.id)}",
+                label_selector=f"{label}={value}",
             )
         except ApiException as error:
             if error.status != 404:
@@ -122,7 +143,8 @@ class Cluster:
                 f"This cluster has no TrainJobs ({GROUP}/{VERSION}).",
                 remedy="Install Kubeflow Trainer (docs/how-to/kubernetes.md), or set training.launcher = local.",
             ) from None
-        return [job for job in found["items"] if stored_in(job) == run.store.url]
+        jobs: list[dict[str, Any]] = found["items"]
+        return jobs
 
     def delete(self, name: str, uid: str) -> None:
         """Delete the TrainJob `uid`, its pods first. A job that is gone, or has another uid, is left alone."""
@@ -146,11 +168,19 @@ class Cluster:
                 "list pods",
                 self._core.list_namespaced_pod,
                 self.namespace,
-                label_selector=f"jobset.sigs.k8s.io/jobset-name={name}",
+                label_selector=f"{JOB_OF_POD}={name}",
             )
         except ApiException as error:
             raise _unexpected(error) from None
         return sorted((_pod(item) for item in listed.items), key=lambda pod: (pod.attempt, pod.created, pod.node))
+
+    def pods_of_training(self, training: str) -> list[str]:
+        """List the pods of all jobs of a training, also of deleted ones: the names of these jobs end with it."""
+        try:
+            listed = self._call("list pods", self._core.list_namespaced_pod, self.namespace, label_selector=JOB_OF_POD)
+        except ApiException as error:
+            raise _unexpected(error) from None
+        return [pod.metadata.name for pod in listed.items if pod.metadata.labels[JOB_OF_POD].endswith(f"-{training}")]
 
     def warning(self, job: dict[str, Any]) -> str:
         """Return the newest Warning event about a TrainJob or its objects, which explains missing pods.
@@ -258,7 +288,8 @@ class Cluster:
                 )
             if not said:
                 said = True
-                logger.warning("The API server does not answer (%s). The job continues. This step waits.", problem)
+                what_happens = "refuses" if refusal else "does not answer"
+                logger.warning("The API server %s (%s). This step waits, and a job continues.", what_happens, problem)
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
@@ -268,7 +299,9 @@ class Cluster:
     def _forbidden(self, what: str, error: ApiException) -> ConfigError:
         return ConfigError(
             f"The cluster does not let this account {what} in namespace {self.namespace}: {reason_of(error)}",
-            remedy="Bind the account to the Role mantis-launcher (manifests/base/access.yaml).",
+            remedy="On KFP's page: write mantis-steps under Service Account, and start the run again. An operator can "
+            "bind the account to the Role mantis-launcher (manifests/base/access.yaml). For KFP, manifests/steps/kfp "
+            "does it.",
         )
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,14 @@ from components.training.checkpointing.training_summary import is_whole
 from components.training.launch.kubernetes_client import Cluster, ClusterError, Pod
 from components.training.launch.log_follower import FollowedLog, show
 from components.training.launch.terminated_run import sigterm_when_terminated
-from components.training.launch.trainjob_spec import ASKED_ANNOTATION, applied_name, train_job
+from components.training.launch.trainjob_spec import ASKED_ANNOTATION, TRAINING_LABEL, applied_name, train_job
 from components.training.monitoring.failures import KILLED_REMEDY, Failure, killed_rank, last_lines
 from components.training.monitoring.goodput import QUEUED_AT
 from mantis import progress
 from mantis.errors import TrainingError
+from mantis.hashing import fingerprint
 from mantis.processes import sigterm_raises
+from mantis.runs.records import read_record
 from mantis.runs.step_runner import Run
 
 logger = logging.getLogger(__name__)
@@ -49,7 +52,9 @@ class TrainJobLauncher:
         if is_whole(run.store, prefix):  # written by a manually applied job
             logger.info("The checkpoint is complete: no TrainJob is needed")
             return
-        job = train_job(run, prefix.rsplit("/", 1)[-1])
+        mixture = read_record(run.store, run.id, "assemble")
+        samples = int(mixture.summary.get("samples", 0)) if mixture else 0
+        job = train_job(run, prefix.rsplit("/", 1)[-1], samples=samples)
         cluster = Cluster(run.recipe.cluster.namespace)
         with sigterm_raises(), sigterm_when_terminated():
             name, uid = _ensure(cluster, job, run, prefix)
@@ -77,29 +82,53 @@ def _tidy_up(cluster: Cluster, name: str, uid: str) -> None:
 
 
 def _ensure(cluster: Cluster, job: dict[str, Any], run: Run, prefix: str) -> tuple[str, str]:
-    """Return name and uid of the TrainJob for this training: an existing one, or a new one."""
-    name = job["metadata"]["name"]
-    address = f"{cluster.namespace}/{name}"
+    """Return name and uid of the TrainJob for this training: an existing one, of any run, or a new one."""
+    training = job["metadata"]["labels"][TRAINING_LABEL]
     while True:
         applied = _applied(cluster, run)
         if applied:
             logger.info("TrainJob %s/%s was applied for this run and is followed", cluster.namespace, applied[0])
             return applied
-        found = cluster.read(name)
-        if found is None:
-            _wait_until_gone(cluster, name, uid="")  # pods of a deleted job may still be saving
-            made = cluster.create(_queued_now(job))
+        found = cluster.of_training(training)
+        if not found:
+            made = _create(cluster, job, training)
             if made is None:
-                continue  # another launcher created it first
-            logger.info("TrainJob %s was created: %s", address, _command(job))
-            return name, made
-        uid = str(found["metadata"]["uid"])
-        why = _unfit(found, job, run, prefix)
+                continue
+            return job["metadata"]["name"], made
+        name, uid = str(found[0]["metadata"]["name"]), _uid(found[0])
+        why = _unfit(found[0], job, run, prefix)
         if why is None:
-            logger.info("TrainJob %s is there already and is followed", address)
+            logger.info("TrainJob %s/%s is there already and is followed", cluster.namespace, name)
             return name, uid
-        logger.warning("TrainJob %s %s: it is deleted first", address, why)
+        logger.warning("TrainJob %s/%s %s: it is deleted first", cluster.namespace, name, why)
         remove(cluster, name, uid)
+
+
+def _create(cluster: Cluster, job: dict[str, Any], training: str) -> str | None:
+    """Create the TrainJob, after all pods of its training are gone; return its uid.
+
+    None if another launcher has created one at the same time, for this run or for another run with the same training.
+    The API server allows one job of a name, but the jobs of two runs differ in their names. So each launcher looks
+    after its creation. If it finds another job, it deletes its own. If two do so, they try again at different times.
+    """
+    name = str(job["metadata"]["name"])
+    # Pods of a deleted job may still be saving.
+    _wait_until(lambda: bool(cluster.of_training(training)) or not cluster.pods_of_training(training), cluster, name)
+    made = cluster.create(_queued_now(job))
+    if made is None:
+        return None
+    rivals = [str(each["metadata"]["name"]) for each in cluster.of_training(training) if _uid(each) != made]
+    if not rivals:
+        logger.info("TrainJob %s/%s was created: %s", cluster.namespace, name, _command(job))
+        return made
+    logger.info("TrainJob %s/%s trains the same: %s is deleted", cluster.namespace, rivals[0], name)
+    remove(cluster, name, made)
+    time.sleep(POLL_SECONDS * int(fingerprint(name)[:2], 16) / 64)
+    return None
+
+
+def _uid(job: dict[str, Any]) -> str:
+    return str(job["metadata"]["uid"])
 
 
 def _applied(cluster: Cluster, run: Run) -> tuple[str, str] | None:
@@ -291,13 +320,19 @@ def remove(cluster: Cluster, name: str, uid: str) -> None:
 
 
 def _wait_until_gone(cluster: Cluster, name: str, uid: str) -> None:
+    def gone() -> bool:
+        found = cluster.read(name)
+        again = found is not None and found["metadata"]["uid"] != uid  # by another launcher, after the pods were gone
+        return again or (found is None and not cluster.pods(name))
+
+    _wait_until(gone, cluster, name)
+
+
+def _wait_until(gone: Callable[[], bool], cluster: Cluster, name: str) -> None:
     until = time.monotonic() + GONE_SECONDS
     looks = 0  # consecutive checks that found nothing
     while True:
-        found = cluster.read(name)
-        if found is not None and found["metadata"]["uid"] != uid:
-            return  # another launcher has created it again, after the pods were gone
-        looks = looks + 1 if found is None and not cluster.pods(name) else 0
+        looks = looks + 1 if gone() else 0
         if looks == LOOKS:
             return
         if time.monotonic() > until:

@@ -15,26 +15,38 @@ from mantis.runs.step_runner import Run
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 ASKED_ANNOTATION = "mantis-kfp/asked"  # hash of the requested spec; stored specs differ from it by defaults
 RUN_LABEL = "mantis-kfp/run"
+JOB_OF_POD = "jobset.sigs.k8s.io/jobset-name"  # the label of a pod that names its TrainJob
+TRAINING_LABEL = "mantis-kfp/training"  # of a launcher's job: the checkpoint that it trains
 LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 LONGEST = 40  # characters of a run's id in a job's name: pods append to it, and are limited to 63
 # The MLflow run that KFP created, and the server that holds it, which may differ from the server of the runtime.
 PASSED_ON = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI")
 
 
-def job_name(store_url: str, made: str) -> str:
-    """Name the TrainJob that trains the checkpoint with fingerprint `made` into a store.
+def training_of(store_url: str, made: str) -> str:
+    """Identify the training of the checkpoint with fingerprint `made` into a store, by 8 digits."""
+    return fingerprint([store_url, made])[:8]
 
-    The name depends on the checkpoint's address alone, so that two jobs never write one address. It follows RFC 1035.
-    Pods are called `<name>-node-0-<node>-<5 letters>`, at most 63 characters.
+
+def job_name(run: str, training: str) -> str:
+    """Name the TrainJob that a launcher of `run` starts for `training`: `train-<run>-<training>`.
+
+    The name follows RFC 1035. Pods are called `<name>-node-0-<node>-<5 letters>`, at most 63 characters.
     """
-    return f"train-{fingerprint([store_url, made])[:16]}"
+    return f"train-{_words(run, LONGEST - 1 - len(training))}-{training}"
 
 
 def applied_name(run: str) -> str:
     """Name the TrainJob of a run that a user applies: without prepared data, the checkpoint's address is unknown."""
+    return f"train-{_words(run, LONGEST)}"
+
+
+def _words(run: str, longest: int) -> str:
+    """The run's id as a part of a name. A changed or cut id gets a hash, else two runs could get the same name."""
     words = re.sub(r"[^a-z0-9]+", "-", run.lower()).strip("-")
-    whole = words == run and len(words) <= LONGEST  # else two runs could get the same name
-    return f"train-{words if whole else words[: LONGEST - 9].rstrip('-') + '-' + fingerprint(run)[:8]}"
+    if words == run and len(words) <= longest:
+        return words
+    return f"{words[: longest - 9].rstrip('-')}-{fingerprint(run)[:8]}"
 
 
 def label_of(run: str) -> str:
@@ -48,13 +60,18 @@ def stored_in(job: dict[str, Any]) -> str:
     return str(command[command.index("--store") + 1]) if "--store" in command else ""
 
 
-def train_job(run: Run, made: str) -> dict[str, Any]:
+def train_job(run: Run, made: str, *, samples: int = 0) -> dict[str, Any]:
     """Build the TrainJob that trains the checkpoint with fingerprint `made`, in the form of the API server.
+
+    `samples` of the mixture give the number of steps in an annotation; 0: not known yet.
 
     Raises:
         ConfigError: `cluster.image` is empty, or pods cannot reach the store.
     """
-    return _job(run, job_name(run.store.url, made))
+    training = training_of(run.store.url, made)
+    job = _job(run, job_name(run.id, training), samples=samples)
+    job["metadata"]["labels"][TRAINING_LABEL] = training
+    return job
 
 
 def applied_job(run: Run) -> dict[str, Any]:
@@ -77,7 +94,7 @@ def probe_job(cluster: ClusterSettings, store_url: str, *, name: str, nodes: int
     return _named(cluster, name, trainer, labels={})
 
 
-def _job(run: Run, name: str) -> dict[str, Any]:
+def _job(run: Run, name: str, *, samples: int = 0) -> dict[str, Any]:
     cluster = run.recipe.cluster
     if not run.store.url.startswith("s3://"):
         raise ConfigError(
@@ -88,7 +105,31 @@ def _job(run: Run, name: str) -> dict[str, Any]:
     # The ranks read the recipe that preflight stored.
     arguments = ["-m", "components.training", "--store", run.store.url, "--run-id", run.id]
     trainer = _trainer(cluster, nodes=training.nodes, per_node=training.gpus_per_node, arguments=arguments)
-    return _named(cluster, name, trainer, labels={RUN_LABEL: label_of(run.id)})
+    job = _named(cluster, name, trainer, labels={RUN_LABEL: label_of(run.id)})
+    job["metadata"]["annotations"] |= {f"mantis-kfp/{name}": value for name, value in described(run, samples).items()}
+    return job
+
+
+def described(run: Run, samples: int) -> dict[str, str]:
+    """What `kubectl describe` says about a training: recipe, learning rate, batch size and steps.
+
+    Without prepared data (`samples` is 0), the number of steps is not known.
+    """
+    training = run.recipe.training
+    whole = -(-samples * training.epochs // training.global_batch_size)
+    if samples:
+        steps = f"{min(whole, training.max_steps or whole):,}"
+    elif training.max_steps is not None:
+        steps = f"at most {training.max_steps:,}"
+    else:
+        steps = f"{training.epochs} x the samples of the mixture, in batches of {training.global_batch_size:,}"
+    return {
+        "recipe": run.recipe.name,
+        "learning-rate": f"{training.learning_rate:g}",
+        "batch-size": str(training.global_batch_size),
+        "steps": steps,
+        "to-change-a-field": "render the job again: mantis job RECIPE --set FIELD=VALUE",
+    }
 
 
 def _named(

@@ -30,6 +30,11 @@ def test_a_job_is_the_same_run_as_the_commands_above_it() -> None:
     text = render("demo", {"training.learning_rate": "1e-3"}, "", store="s3://bucket/p", image="mine:1")
     assert "# First, once:  mantis data prepare demo --set training.learning_rate=1e-3 --store s3://bucket/p\n" in text
     job = yaml.safe_load(text)
+    name = job["metadata"]["name"]
+    watch = f"logs -f --prefix -l jobset.sigs.k8s.io/jobset-name={name},batch.kubernetes.io/job-completion-index=0\n"
+    assert watch in text, "kubectl follows at most five pods, and other jobs leave theirs"
+    assert "# To change a field, render the job again" in text
+    assert job["metadata"]["annotations"]["mantis-kfp/learning-rate"] == "0.001"
     assert job["spec"]["trainer"]["command"][-1] == resolve_run("demo", {"training.learning_rate": "1e-3"}, "")[0]
     assert job["spec"]["trainer"]["image"] == "mine:1"
 

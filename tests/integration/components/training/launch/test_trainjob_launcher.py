@@ -112,6 +112,48 @@ def test_a_job_that_another_launcher_creates_first_is_followed(
     assert (api_server.created, api_server.deleted) == ([], [name])
 
 
+def test_a_job_of_another_run_with_the_same_training_is_followed(
+    api_server: ApiServer, run: Run, launch: Callable[[], None]
+) -> None:
+    other = train_job(replace(run, id="other-9f8e7d6c"), MADE)
+    api_server.add(other)
+    api_server.reads = [nothing, completes(api_server, run, other["metadata"]["name"])]
+    launch()
+    assert (api_server.created, api_server.deleted) == ([], [other["metadata"]["name"]])
+
+
+def test_of_two_launchers_at_the_same_time_one_deletes_its_job_and_follows_the_other(
+    api_server: ApiServer, run: Run, name: str, launch: Callable[[], None]
+) -> None:
+    other = train_job(replace(run, id="other-9f8e7d6c"), MADE)
+    rival = other["metadata"]["name"]
+    api_server.before_creation = lambda: api_server.add(other)
+    ended = completes(api_server, run, rival)
+    api_server.reads = [lambda: ended() if name in api_server.deleted else None] * 200
+    launch()
+    assert api_server.created == [name]
+    assert api_server.deleted == [name, rival]
+    assert api_server.doubled == []
+
+
+def test_no_job_is_created_while_pods_of_another_run_with_the_same_training_save(
+    api_server: ApiServer, run: Run, name: str, launch: Callable[[], None]
+) -> None:
+    rival = train_job(replace(run, id="other-9f8e7d6c"), MADE)["metadata"]["name"]
+    api_server.add_pod(rival)  # its job was deleted in the background
+    api_server.saving = 6
+    left: list[bool] = []
+
+    def look() -> None:
+        left.append(bool(api_server.pods.get(rival)))
+
+    api_server.before_creation = look
+    api_server.reads = [nothing, completes(api_server, run, name)]
+    launch()
+    assert left == [False]
+    assert api_server.created == [name]
+
+
 def test_a_job_that_a_user_applied_for_the_run_is_followed(
     api_server: ApiServer, run: Run, launch: Callable[[], None]
 ) -> None:
@@ -253,8 +295,12 @@ def test_a_cancelled_launcher_leaves_no_job_on_its_gpus(
     api_server.add_pod(name)
     api_server.saving = 3
     api_server.reads = [nothing, nothing, *[cancel] * 100]
-    with pytest.raises(raised):
-        launch()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in the background
+    try:
+        with pytest.raises(raised):
+            launch()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert api_server.deleted == [name]
     assert api_server.pods == {}, "the launcher waited until the ranks had saved"
 
@@ -314,7 +360,7 @@ def test_a_job_that_is_deleted_from_outside_fails_unless_its_checkpoint_is_whole
 
 def test_a_job_that_the_cluster_refuses_is_explained(api_server: ApiServer, launch: Callable[[], None]) -> None:
     api_server.always = {("POST", "trainjobs"): (422, "spec.runtimeRef: Invalid value")}
-    with pytest.raises(ConfigError, match=r"refuses the TrainJob train-\w+: spec\.runtimeRef: Invalid value"):
+    with pytest.raises(ConfigError, match=r"refuses the TrainJob train-[\w-]+: spec\.runtimeRef: Invalid value"):
         launch()
     assert api_server.created == api_server.deleted == []
 

@@ -7,11 +7,13 @@ import pytest
 from components.training.launch.trainjob_spec import (
     ASKED_ANNOTATION,
     LABEL_VALUE,
+    applied_job,
     applied_name,
     job_name,
     label_of,
     stored_in,
     train_job,
+    training_of,
 )
 from mantis.errors import ConfigError
 from tests.fixtures.trainjobs import TrainjobRun
@@ -19,18 +21,53 @@ from tests.fixtures.trainjobs import TrainjobRun
 MADE = "0123456789abcdef" * 4
 
 
-def test_a_name_is_a_label_leaves_room_for_its_pods_and_follows_from_the_address() -> None:
-    name = job_name("s3://mantis/here", MADE)
-    assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name)
-    assert len(f"{name}-node-0-99999-abcde") <= 63
-    assert name == job_name("s3://mantis/here", MADE)
-    assert len({name, job_name("s3://mantis/there", MADE), job_name("s3://mantis/here", "f" + MADE[1:])}) == 3
+def test_a_training_follows_from_the_address() -> None:
+    training = training_of("s3://mantis/here", MADE)
+    assert re.fullmatch(r"[0-9a-f]{8}", training)
+    assert training == training_of("s3://mantis/here", MADE)
+    assert len({training, training_of("s3://mantis/there", MADE), training_of("s3://mantis/here", "f" + MADE[1:])}) == 3
 
 
-def test_two_runs_that_train_the_same_share_a_job(trainjob_run: TrainjobRun) -> None:
+@pytest.mark.parametrize("run", ["demo-1a2b3c4d", "9-of.many", "x" * 63, "a" * 31, "a" * 32])
+def test_a_launchers_job_is_named_after_its_run_and_leaves_room_for_its_pods(run: str) -> None:
+    name = job_name(run, "01234567")
+    assert re.fullmatch(r"train-[a-z0-9]([-a-z0-9]*[a-z0-9])?-01234567", name)
+    assert len(f"{name}-node-0-999-abcde") <= 63
+    assert len(f"{applied_name(run)}-node-0-999-abcde") <= 63
+    assert name != applied_name(run)
+
+
+def test_both_ways_name_a_job_after_its_run() -> None:
+    assert applied_name("demo-1a2b3c4d") == "train-demo-1a2b3c4d"
+    assert job_name("demo-1a2b3c4d", "01234567") == "train-demo-1a2b3c4d-01234567"
+
+
+def test_two_runs_that_train_the_same_have_the_same_label(trainjob_run: TrainjobRun) -> None:
     one, other = (train_job(trainjob_run(run_id=run), MADE)["metadata"] for run in ("demo-1a2b3c4d", "9-of.many"))
-    assert (one["name"], one["annotations"]) == (other["name"], other["annotations"])
+    assert one["labels"]["mantis-kfp/training"] == other["labels"]["mantis-kfp/training"]
+    assert one["annotations"] == other["annotations"]
+    assert one["name"].startswith("train-demo-1a2b3c4d-")
     assert other["labels"]["mantis-kfp/run"] == "9-of.many"
+    assert "mantis-kfp/training" not in applied_job(trainjob_run())["metadata"]["labels"]
+
+
+def test_a_job_describes_its_training(trainjob_run: TrainjobRun) -> None:
+    changes = {"training.learning_rate": "5e-6", "training.epochs": "3", "training.global_batch_size": "16"}
+
+    def said(samples: int, **more: str) -> dict[str, str]:
+        run = trainjob_run(changes | {f"training.{name}": value for name, value in more.items()})
+        annotations: dict[str, str] = train_job(run, MADE, samples=samples)["metadata"]["annotations"]
+        return {name.removeprefix("mantis-kfp/"): value for name, value in annotations.items()}
+
+    known = said(161)
+    assert (known["recipe"], known["learning-rate"], known["batch-size"]) == ("demo", "5e-06", "16")
+    assert known["steps"] == "31", "161 x 3 samples in batches of 16"
+    assert said(161, max_steps="7")["steps"] == "7"
+    assert said(161, max_steps="70")["steps"] == "31"
+    assert said(0)["steps"] == "3 x the samples of the mixture, in batches of 16"
+    assert said(0, max_steps="7")["steps"] == "at most 7"
+    assert "mantis job" in known["to-change-a-field"]
+    assert known["asked"] == said(0, max_steps="7")["asked"], "a description decides nothing"
 
 
 def test_two_runs_are_never_taken_for_one() -> None:
@@ -39,7 +76,6 @@ def test_two_runs_are_never_taken_for_one() -> None:
         assert len(labels) == len(alike)
         assert all(LABEL_VALUE.fullmatch(label) and len(label) <= 63 for label in labels)
     assert all(re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", applied_name(run)) for run in alike)
-    assert applied_name("demo-1a2b3c4d") == "train-demo-1a2b3c4d"
 
 
 def test_a_job_says_which_store_it_trains_into(trainjob_run: TrainjobRun) -> None:
