@@ -21,6 +21,13 @@ def test_everything_is_ready_within_five_minutes(platform: float) -> None:
     assert platform < 300
 
 
+def test_applying_again_changes_nothing(kube: Kube, platform: float) -> None:
+    """kubectl compares lists as a whole: a list without the server's defaults would be `configured` each time."""
+    said = kube.kubectl("apply", "-k", ROOT / "manifests" / "overlays" / "local").splitlines()
+    assert len(said) > 20
+    assert [line for line in said if not line.endswith(" unchanged")] == []
+
+
 def pods_of(overlay: str, kube: Any) -> dict[str, dict[str, Any]]:
     """The pods that an overlay leads to, by the object that makes them: templates, and the runtime's of the ranks."""
     found = {}

@@ -166,3 +166,23 @@ def test_runs_of_kfp_launch_trainings_with_and_without_a_typed_account() -> None
         ("mantis-steps", "kubeflow"),
         ("pipeline-runner", "kubeflow"),
     ]
+
+
+def test_lists_hold_the_defaults_of_the_server() -> None:
+    """kubectl compares these lists as a whole. Without the defaults, applying again would change the object."""
+    policies = [document["spec"] for document in documents(".") if document["kind"] == "NetworkPolicy"]
+    rules = [rule for spec in policies for way in ("ingress", "egress") for rule in spec.get(way, ())]
+    ports = [port for rule in rules for port in rule.get("ports", ())]
+    assert ports
+    assert all("protocol" in port for port in ports)
+    admission = [each["spec"] for each in documents(".") if each["kind"] == "ValidatingAdmissionPolicy"]
+    resources = [rule for spec in admission for rule in spec["matchConstraints"]["resourceRules"]]
+    assert [rule["scope"] for rule in resources] == ["*"] * len(resources)
+    assert resources
+    sets = [document["spec"] for document in documents(".") if document["kind"] == "StatefulSet"]
+    claims = [claim for spec in sets for claim in spec["volumeClaimTemplates"]]
+    assert claims
+    for claim in claims:
+        assert (claim["apiVersion"], claim["kind"]) == ("v1", "PersistentVolumeClaim")
+        assert claim["spec"]["volumeMode"] == "Filesystem"
+        assert claim["status"] == {"phase": "Pending"}
