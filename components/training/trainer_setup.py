@@ -22,7 +22,7 @@ from components.training.callbacks.held_out_loss import HeldOutLoss
 from components.training.callbacks.loss_spikes import LossSpikeGuard, record_skipped
 from components.training.callbacks.manual_gc import ManualGarbageCollection
 from components.training.callbacks.metric_rows import MetricRows
-from components.training.callbacks.mlflow_senders import MlflowCurve, NodeMetrics
+from components.training.callbacks.mlflow_senders import MlflowCurve, NodeMetrics, PrometheusFigures
 from components.training.callbacks.progress_bar import ProgressBar, ProgressFile
 from components.training.callbacks.rank_checks import StragglerCheck, WatchdogFeed
 from components.training.callbacks.step_trace import StepTrace
@@ -40,6 +40,7 @@ from components.training.monitoring.profiling import Span, StepProfiler
 from components.training.monitoring.running_trial import RunningTrial
 from components.training.monitoring.signals import StopRequest
 from components.training.monitoring.stragglers import Stragglers
+from components.training.monitoring.training_metrics import TrainingMetrics, opened_metrics
 from components.training.monitoring.watchdog import Watchdog, meeting_store
 from components.training.sizing.flops import Flops, flops_of, peak_flops
 from components.training.train_step import SampleTable, TrainStep
@@ -119,11 +120,13 @@ def build_trainer(
     Raises:
         TrainingError: there are checkpoints, but none is whole.
         IntegrityError: the checkpoint belongs to another model.
+        ConfigError: MANTIS_METRICS_PORT is no port.
     """
     heartbeat = Heartbeat(run.store, prefix) if ranks.is_main else None
     if heartbeat:
         began, queued = heartbeat.queued_once(began, queued)
     clock = GoodputClock(began)
+    metrics = opened_metrics(run.id) if ranks.is_main else None
     parts = _open_parts(run, mixture, ranks, prefix)
     training = parts.recipe.training
     guard = LossSpikeGuard(
@@ -132,9 +135,10 @@ def build_trainer(
         ledger=partial(record_skipped, run.store, prefix) if ranks.is_main else None,
     )
     held_out = _held_out(parts) if training.evaluate_every else None
-    callbacks = _callbacks(parts, guard, GoodputTimer(clock, heartbeat, devices=ranks.world_size), profile, held_out)
+    goodput = GoodputTimer(clock, heartbeat, devices=ranks.world_size)
+    callbacks = _callbacks(parts, guard, goodput, profile, held_out, metrics)
     train_step = _train_step(parts, guard, callbacks)
-    saver = _saver(parts)
+    saver = _saver(parts, metrics)
     clock.add(Cause.QUEUE, queued)
     clock.add(Cause.START, time.monotonic() - began - queued)
     with clock.spend(Cause.RESUME):
@@ -161,7 +165,12 @@ def build_trainer(
 
 
 def _callbacks(
-    parts: Parts, guard: LossSpikeGuard, goodput: GoodputTimer, profile: Span | None, held_out: HeldOutLoss | None
+    parts: Parts,
+    guard: LossSpikeGuard,
+    goodput: GoodputTimer,
+    profile: Span | None,
+    held_out: HeldOutLoss | None,
+    metrics: TrainingMetrics | None,
 ) -> CallbackList:
     """All callbacks of this rank. Those that send or store something at the end come before `SummaryFile`."""
     run, ranks, store, prefix = parts.run, parts.ranks, parts.run.store, parts.prefix
@@ -180,13 +189,15 @@ def _callbacks(
         ProgressFile(store, prefix, rows, bar),
         MlflowCurve(run, rows),
     ]
+    every_checkpoint = parts.recipe.training.checkpoint_every
+    read = [PrometheusFigures(metrics, rows, goodput, checkpoint_every=every_checkpoint)] if metrics else []
     of_node: list[Callback] = [NodeMetrics(run)]
     last: list[Callback] = [
         _summary_file(parts, rows, guard, goodput, held_out),
         goodput,
         WatchdogFeed(_watchdog(parts)),
     ]
-    every = [*everywhere, *(first if ranks.is_main else []), *(of_node if ranks.local_rank == 0 else []), *last]
+    every = [*everywhere, *(first if ranks.is_main else []), *read, *(of_node if ranks.local_rank == 0 else []), *last]
     return CallbackList(rows, [*every, *([held_out] if held_out else [])])
 
 
@@ -308,7 +319,7 @@ def _sample_table(reader: MixtureReader, flops: Flops, processor: Processor) -> 
     )
 
 
-def _saver(parts: Parts) -> Saver:
+def _saver(parts: Parts, metrics: TrainingMetrics | None) -> Saver:
     training = parts.recipe.training
     return Saver(
         parts.run.store,
@@ -320,6 +331,7 @@ def _saver(parts: Parts) -> Saver:
         keep=training.keep_last,
         keep_every=training.keep_every,
         frozen=training.adapter is None,
+        on_commit=metrics.committed if metrics else None,
     )
 
 

@@ -47,6 +47,13 @@ class ImageSettings(Settings):
         ge=1,
         description="Fewest pixels of an image (Qwen-VL). A smaller image is enlarged. Null: one token.",
     )
+    max_pixels_per_sample: int | None = Field(
+        None,
+        ge=1,
+        description="Most pixels of all images of a sample together, after the resize, small copies included (Qwen-VL, "
+        "InternVL, SmolVLM). Where a sample has more, max_pixels is lowered for all of its images. An image keeps at "
+        "least one token or tile. Null: no bound.",
+    )
     smallest: int = Field(
         1,
         ge=1,

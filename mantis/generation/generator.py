@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -94,17 +94,20 @@ class PromptEncoder:
     def _pixels(self, samples: Sequence[Sequence[Picture]]) -> tuple[Pixels, list[int]]:
         """The different images of a batch, and the place of each shown image among them.
 
-        Where the images of a question depend on each other, they are different for each set of images.
+        Where the images of a question depend on each other, they are different for each set of images. Then an image
+        that a question shows twice is decoded twice: the number of images may decide their size.
         """
-        frames = [tuple(p.sha256 for p in sample) if self.processor.images_depend else () for sample in samples]
-        different: dict[tuple[str, ...], dict[str, Picture]] = {}
-        for frame, sample in zip(frames, samples, strict=True):
-            different.setdefault(frame, {}).update({picture.sha256: picture for picture in sample})
-        parts = [self.processor.preprocess([p.load() for p in group.values()]) for group in different.values()]
-        keys = [(frame, sha256) for frame, group in different.items() for sha256 in group]
-        places = {key: place for place, key in enumerate(keys)}
-        shown = [places[frame, p.sha256] for frame, sample in zip(frames, samples, strict=True) for p in sample]
-        return joined(parts), shown
+        if self.processor.images_depend:
+            sets = {tuple(picture.sha256 for picture in sample): sample for sample in samples}
+            parts = [self.processor.preprocess([picture.load() for picture in sample]) for sample in sets.values()]
+            starts = dict(zip(sets, accumulate(map(len, sets), initial=0), strict=False))
+            firsts = [starts[tuple(picture.sha256 for picture in sample)] for sample in samples]
+            places = zip(firsts, samples, strict=True)
+            return joined(parts), [first + at for first, sample in places for at in range(len(sample))]
+        different = {picture.sha256: picture for sample in samples for picture in sample}
+        order = {sha256: place for place, sha256 in enumerate(different)}
+        pixels = self.processor.preprocess([picture.load() for picture in different.values()])
+        return pixels, [order[picture.sha256] for sample in samples for picture in sample]
 
 
 @dataclass(frozen=True, kw_only=True)

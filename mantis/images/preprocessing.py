@@ -56,6 +56,19 @@ def decode(data: bytes, *, smallest: int = 1) -> Pixels:
     return np.array(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BICUBIC))
 
 
+def encoded_size(data: bytes) -> tuple[int, int]:
+    """Height and width of an encoded image, from its header.
+
+    Raises:
+        InputError: the bytes are not an image.
+    """
+    try:
+        with open_image(data) as image:
+            return image.height, image.width
+    except (ValueError, OSError, SyntaxError, struct.error) as error:
+        raise _undecodable(data, error) from None
+
+
 def at_least(height: int, width: int, smallest: int) -> tuple[int, int]:
     """Height and width of an image after both edges were enlarged to `smallest` pixels, its shape kept.
 
@@ -76,10 +89,14 @@ def _decoded(data: bytes) -> Pixels:
         with open_image(data) as image:
             return np.array(image.convert("RGB"))
     except (ValueError, OSError, SyntaxError, struct.error) as error:
-        raise InputError(
-            f"An image of {len(data)} bytes cannot be decoded: {error}.",
-            remedy="Prepare the dataset again: data preparation drops such images.",
-        ) from None
+        raise _undecodable(data, error) from None
+
+
+def _undecodable(data: bytes, error: Exception) -> InputError:
+    return InputError(
+        f"An image of {len(data)} bytes cannot be decoded: {error}.",
+        remedy="Prepare the dataset again: data preparation drops such images.",
+    )
 
 
 def resize_and_crop(images: Sequence[bytes], size: int, *, smallest: int = 1) -> Tensor:

@@ -84,6 +84,13 @@ class Processor(Protocol):
         """Whether an image's patches depend on the other images of its sample."""
         ...
 
+    def of_sample(self, sizes: Sequence[ImageSize]) -> "Processor":
+        """The processor whose image_tokens and image_ids hold for the images of one sample.
+
+        Only `model.image.max_pixels_per_sample` makes it another one.
+        """
+        ...
+
     def sample_patches(self, sizes: Sequence[ImageSize]) -> list[int]:
         """Patches of each image of a sample. Where `images_depend`, they differ from `image_patches`."""
         ...

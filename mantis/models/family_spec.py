@@ -56,7 +56,7 @@ class FamilySpec:
     reference: Callable[[], FamilyReference]  # imports reference.py
     small_image: ImageSettings  # the image settings of tests and of the golden file: a few patches per image
     parts: tuple[Part, ...] = ("vision", "projector", "text")  # all that `parameter_group` names
-    caps: tuple[str, ...] = ()  # of model.image.min_pixels and max_pixels, those that bound its images
+    caps: tuple[str, ...] = ()  # of the bounds of pixels in model.image, those that its images have
     released: ReleasedLayout | None = None  # None: released weights cannot be imported
 
     def file(self, name: str) -> Traversable:

@@ -103,7 +103,7 @@ def check_image(recipe: Recipe) -> None:
         ConfigError: the family makes its images of other sizes.
     """
     family, image = recipe.model.family, recipe.model.image
-    for field in ("max_pixels", "min_pixels"):
+    for field in ("max_pixels", "min_pixels", "max_pixels_per_sample"):
         value = getattr(image, field)
         if value is not None and field not in family_spec(family).caps:
             raise ConfigError(

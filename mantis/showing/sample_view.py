@@ -21,7 +21,8 @@ def shown_tokens(processor: Processor, conversation: Conversation, encoding: Enc
     The first token of a sample is never a target, since no hidden state predicts it.
     """
     learned = [place > 0 and label != IGNORE for place, label in enumerate(encoding.labels)]
-    images = [processor.image_ids(size) for size in conversation.sizes]
+    within = processor.of_sample(conversation.sizes)
+    images = [within.image_ids(size) for size in conversation.sizes]
     writer = _PieceWriter(tokenizer=processor.tokenizer.backend_tokenizer)
     place = number = 0
     ids = encoding.input_ids
@@ -86,7 +87,7 @@ def shown_images(
     processor: Processor, conversation: Conversation, images: Sequence[bytes], paths: Sequence[str] = ()
 ) -> tuple[ShownImage, ...]:
     """The first MOST_IMAGES images of a conversation, as thumbnails. `paths` are their names, if they are known."""
-    shown = []
+    shown, within = [], processor.of_sample(conversation.sizes)
     for number, (size, data) in enumerate(zip(conversation.sizes, images, strict=True)):
         if number == MOST_IMAGES:
             break
@@ -95,7 +96,7 @@ def shown_images(
                 path=paths[number] if paths else "",
                 width=size.width,
                 height=size.height,
-                tokens=processor.image_tokens(size),
+                tokens=within.image_tokens(size),
                 thumbnail=thumbnail(data),
             )
         )

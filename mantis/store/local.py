@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import IO
 from mantis.errors import NotFoundError, StoreError
 from mantis.store.base import StoredObject, concurrently, join
 
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP)
 YOUNG_SECONDS = 2.0  # a file written twice within its clock's tick looks unchanged; git calls such files racy
 
 
@@ -25,6 +27,7 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.url = self.root.as_uri()
+        self._folder = str(self.root)
 
     def put(self, key: str, data: bytes) -> None:
         self._write(key, lambda file: file.write(data))
@@ -65,21 +68,28 @@ class LocalStore:
             shutil.copyfileobj(source, target, 1 << 20)
 
     def stat(self, key: str) -> StoredObject | None:
-        path = self._path(key)
-        return _entry(key, path) if path.is_file() else None
+        try:
+            status = os.stat(self._place(key))
+        except ValueError:  # no file has this name
+            return None
+        except OSError as error:
+            if error.errno in ABSENT:
+                return None
+            raise
+        return _entry(key, status) if stat.S_ISREG(status.st_mode) else None
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         base = self._path(prefix)
         found = (path for path in base.rglob("*") if path.is_file() and not path.name.startswith(".tmp-"))
         for key, path in sorted((path.relative_to(self.root).as_posix(), path) for path in found):
-            yield _entry(key, path)
+            yield _entry(key, path.stat())
 
     def children(self, prefix: str) -> tuple[tuple[StoredObject, ...], tuple[str, ...]]:
         base = self._path(prefix)
         if not base.is_dir():
             return (), ()
         found = sorted((join(prefix, path.name), path) for path in base.iterdir() if not path.name.startswith(".tmp-"))
-        files = tuple(_entry(key, path) for key, path in found if path.is_file())
+        files = tuple(_entry(key, path.stat()) for key, path in found if path.is_file())
         return files, tuple(key for key, path in found if path.is_dir())
 
     def delete(self, key: str) -> None:
@@ -95,10 +105,13 @@ class LocalStore:
         return {}
 
     def _path(self, key: str) -> Path:
-        path = self.root / key
-        if ".." in Path(key).parts or Path(key).is_absolute():
+        return Path(self._place(key))
+
+    def _place(self, key: str) -> str:
+        """The path of `key` as text: a Path costs more than a look at its file, and a source may have millions."""
+        if key.startswith("/") or ".." in key.split("/"):
             raise StoreError(f"The key {key!r} leaves the store {self.url}.", remedy="Keys are relative, without `..`.")
-        return path
+        return f"{self._folder}/{key}"
 
     def _open(self, key: str) -> IO[bytes]:
         try:
@@ -157,8 +170,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _entry(key: str, path: Path) -> StoredObject:
-    status = path.stat()
+def _entry(key: str, status: os.stat_result) -> StoredObject:
     young = time.time() - status.st_ctime < YOUNG_SECONDS
     # The inode and its own time of change too: they see a replaced file whose time of writing was set back.
     version = "" if young else f"{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"

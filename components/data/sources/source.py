@@ -3,7 +3,6 @@
 A source combines a row stream (`files/`), the form of its rows (`rows/`) and an image source (`images/`).
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,6 +14,7 @@ from components.data.sources.source_identity import Memory, NamedPaths
 from mantis.hashing import fingerprint
 
 TRAIN = "train"
+NAMED_REVISION = 1  # of the paths that a reader finds in the same rows; the memory keeps them
 Wanted = Callable[[int], bool]
 
 
@@ -95,8 +95,7 @@ class RowSource:
     def fingerprint(self, memory: Memory) -> str:
         """Hash of the rows and images. It is the same for a disk and a bucket."""
         rows = self.rows.fingerprint(memory)
-        named = NamedPaths(every=self._named, upward=lambda: self._upward(memory, rows))
-        return fingerprint({"rows": rows, "images": self.images.fingerprint(memory, named)})
+        return fingerprint({"rows": rows, "images": self.images.fingerprint(memory, self._named(memory, rows))})
 
     def described(self) -> str:
         """The form that was found: that of the files, and that of the first row."""
@@ -108,16 +107,22 @@ class RowSource:
         except RowRejected as refusal:
             return f"{self.form}; row 0 is refused ({refusal.reason})"
 
-    def _named(self) -> frozenset[str]:
+    def _named(self, memory: Memory, rows: str) -> NamedPaths:
+        """The paths that the rows name. `rows` is the hash of the rows."""
+        form = self.reader.form.name if self.reader.form is not None else ""
+        reader = [form, dict(self.reader.columns), dict(self.reader.roots), self.reader.questions]
+        state = ("named paths", NAMED_REVISION, rows, self.form, *reader)
+        return NamedPaths(
+            state=state,
+            every=lambda: frozenset(memory.remember_names(state, self._paths)),
+            upward=lambda: frozenset(
+                memory.remember_names([*state, "upward"], lambda: filter(leads_up, self._paths()))
+            ),
+        )
+
+    def _paths(self) -> frozenset[str]:
         """Every path that a row names. Embedded images are not listed, since the hash of the rows covers them."""
         return frozenset(path for raw in self.rows.read(lambda _: True) for path in self.reader.files(raw))
-
-    def _upward(self, memory: Memory, rows: str) -> frozenset[str]:
-        """The named paths that lead out of the folder. The memory keeps them under the hash of the rows."""
-        form = self.reader.form.name if self.reader.form is not None else ""
-        state = ["upward paths", rows, form, dict(self.reader.columns), dict(self.reader.roots)]
-        found = memory.remember(state, lambda: json.dumps(sorted(filter(leads_up, self._named()))))
-        return frozenset(json.loads(found))
 
     def extent(self) -> Extent:
         """Count rows and bytes. No image is read.

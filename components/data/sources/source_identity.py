@@ -8,6 +8,8 @@ the state of its files: addresses, sizes and versions (ETags, or times of change
 hash again. It never enters a fingerprint.
 """
 
+import json
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,9 +29,10 @@ HASHED_AT_ONCE = 4096  # files
 class NamedPaths:
     """The paths that the rows name: `every`, or those that lead out of the folder of the rows, `upward`.
 
-    To know them costs a pass over the rows.
+    To know them costs a pass over the rows, once: the memory keeps them. `state` holds what decides them.
     """
 
+    state: tuple[object, ...]
     every: Callable[[], frozenset[str]]
     upward: Callable[[], frozenset[str]]
 
@@ -53,6 +56,16 @@ class Memory:
             return self.store.get(key).decode()
         found = compute()
         self.store.put(key, found.encode())
+        return found
+
+    def remember_names(self, state: Sequence[object], compute: Callable[[], Iterable[str]]) -> list[str]:
+        """Return the cached names for `state`, sorted, or compute and cache them. Millions take a few megabytes."""
+        key = source_identity_key(fingerprint(state))
+        if self.store.stat(key) is not None:
+            names: list[str] = json.loads(zlib.decompress(self.store.get(key)))
+            return names
+        found = sorted(compute())
+        self.store.put(key, zlib.compress(json.dumps(found).encode(), 1))
         return found
 
     def hash_each(self, source: ObjectStore, files: Iterable[StoredObject]) -> list[str]:

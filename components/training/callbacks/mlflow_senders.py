@@ -1,9 +1,14 @@
-"""What MLflow shows of a training while it runs: its curve, and the load of each node."""
+"""What MLflow and Prometheus show of a training while it runs."""
 
-from components.training.callbacks.callback import Callback, TrainerView
+from collections.abc import Mapping
+
+from components.training.callbacks.callback import Callback, FinishedStep, TrainerView
+from components.training.callbacks.goodput_timer import GoodputTimer
 from components.training.callbacks.metric_rows import MetricRows
+from components.training.monitoring.goodput import Cause
 from components.training.monitoring.step_metrics import Row
 from components.training.monitoring.system_metrics import SystemMetrics
+from components.training.monitoring.training_metrics import TrainingMetrics
 from mantis.runs.step_runner import Run
 from mantis.tracking.mlflow_runs import CurveSender, curve_row
 
@@ -51,3 +56,35 @@ class NodeMetrics(Callback):
         """Send the last figures."""
         if self._metrics:
             self._metrics.close()
+
+
+class PrometheusFigures(Callback):
+    """Keeps the figures that Prometheus reads; on the first rank."""
+
+    name = "prometheus"
+
+    def __init__(
+        self, metrics: TrainingMetrics, rows: MetricRows, goodput: GoodputTimer, *, checkpoint_every: int
+    ) -> None:
+        self._metrics, self._rows, self._goodput = metrics, rows, goodput
+        self._every = checkpoint_every
+
+    def on_start(self, trainer: TrainerView) -> None:
+        """Show how far the checkpoint was."""
+        self._metrics.resumed(step=trainer.state.step, steps=trainer.steps, checkpoint_every=self._every)
+        for row in self._rows.rows:
+            self._metrics.logged(row)
+
+    def on_phase(self, phase: Cause, step: int, detail: str) -> None:
+        """Show that the trainer moves: an evaluation takes as long as many steps."""
+        self._metrics.moved()
+
+    def after_step(self, finished: FinishedStep) -> Mapping[str, float]:
+        """Count the step, and show the time by cause."""
+        self._metrics.trained(finished.step, finished.figures)
+        self._metrics.spent(self._goodput.clock.seconds())
+        return {}
+
+    def on_row(self, row: Row) -> None:
+        """Show the row."""
+        self._metrics.logged(row)

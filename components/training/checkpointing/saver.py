@@ -148,6 +148,7 @@ class Saver:
         keep: number of newest checkpoints to keep.
         keep_every: keep the multiples of this step, too; None: no others.
         frozen: whether to save frozen parameters; if not, a resumed training builds them again.
+        on_commit: learns the step of each committed checkpoint, from the thread; on the first rank.
     """
 
     def __init__(
@@ -162,11 +163,13 @@ class Saver:
         keep: int,
         keep_every: int | None = None,
         frozen: bool = True,
+        on_commit: Callable[[int], None] | None = None,
     ) -> None:
         self._store, self._prefix = store, prefix
         self._rank, self._world_size, self._zero_stage = rank, world_size, zero_stage
         self._attempt, self._keep, self._keep_every = attempt, keep, keep_every
         self._frozen = frozen
+        self._on_commit = on_commit
         self._snapshot = Snapshot()
         self._thread: threading.Thread | None = None
         self._failed: BaseException | None = None
@@ -263,6 +266,8 @@ class Saver:
         commit = Commit(step=step, world_size=self._world_size, zero_stage=self._zero_stage, files=tuple(files))
         text, keys = commit.model_dump_json(indent=1).encode(), [f"{base}/{file.name}" for file in files]
         through_outages(partial(self._store.commit, commit_key(self._prefix, step), text, after=keys))
+        if self._on_commit:
+            self._on_commit(step)
         for key in lists:
             through_outages(partial(self._store.delete, key))
         steps = committed(self._store, self._prefix)

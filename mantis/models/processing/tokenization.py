@@ -1,13 +1,16 @@
 """The text half of every processor: a conversation, or a prompt, as tokens with labels."""
 
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import ClassVar
+from copy import copy
+from typing import ClassVar, Self
 
 from transformers import PreTrainedTokenizerFast
 
 from mantis.config.model_settings import ModelSettings
 from mantis.errors import ConfigError, InputError
+from mantis.images.preprocessing import encoded_size
 from mantis.models.conversation import IMAGE_MARK, Conversation, ImageSize
 from mantis.models.family import IGNORE, Encoding
 from mantis.models.processing.chat_templates import ChatTemplate, TextSpan, load_chat_template, render, render_prompt
@@ -42,13 +45,46 @@ class TextProcessor(ABC):
         """See Processor."""
 
     def sample_patches(self, sizes: Sequence[ImageSize]) -> list[int]:
-        """See Processor. A family whose images depend on each other replaces this."""
-        return [self.image_patches(size) for size in sizes]
+        """See Processor. A family whose images depend on each other in another way replaces this."""
+        within = self.of_sample(sizes)
+        return [within.image_patches(size) for size in sizes]
 
     @property
     def images_depend(self) -> bool:
         """See Processor."""
-        return False
+        return self.settings.image.max_pixels_per_sample is not None
+
+    def of_sample(self, sizes: Sequence[ImageSize]) -> Self:
+        """See Processor. `model.image.max_pixels` becomes the largest value with which the sample keeps its bound."""
+        image = self.settings.image
+        bound = image.max_pixels_per_sample
+        if bound is None:
+            return self
+        most = image.max_pixels or image.size**2
+        if self._pixels_with(most, sizes) > bound:
+            fitting = bisect_right(range(1, most + 1), bound, key=lambda each: self._pixels_with(each, sizes))
+            most = max(1, fitting)
+        return self._capped(most)
+
+    def of_images(self, images: Sequence[bytes]) -> Self:
+        """`of_sample` for the encoded images of a sample."""
+        if not self.images_depend:
+            return self
+        sizes = [encoded_size(image) for image in images]
+        return self.of_sample([ImageSize(width=width, height=height) for height, width in sizes])
+
+    def _pixels_with(self, most: int, sizes: Sequence[ImageSize]) -> int:
+        """The pixels of a sample's images under `max_pixels = most`. It never falls while `most` rises."""
+        capped = self._capped(most)
+        return sum(capped.image_patches(size) for size in sizes) * self.settings.image.patch_size**2
+
+    def _capped(self, most: int) -> Self:
+        image = self.settings.image
+        least = min(image.min_pixels, most) if image.min_pixels else None
+        update = {"max_pixels": most, "min_pixels": least, "max_pixels_per_sample": None}
+        capped = copy(self)
+        capped.settings = self.settings.model_copy(update={"image": image.model_copy(update=update)})
+        return capped
 
     @property
     def end_of_answer(self) -> int:
@@ -84,7 +120,8 @@ class TextProcessor(ABC):
         for pieces, group, conversation in zip(texts, groups, conversations, strict=True):
             found = [next(tokens) for _ in group]
             parts = _cut(found[0], pieces, style, self.tokenizer) if whole else found
-            images = [self.image_ids(size) for size in conversation.sizes]
+            within = self.of_sample(conversation.sizes)
+            images = [within.image_ids(size) for size in conversation.sizes]
             encodings.append(_put_together(conversation, pieces, parts, mark=mark, images=images, first=first))
         return encodings
 

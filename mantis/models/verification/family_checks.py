@@ -168,6 +168,36 @@ def lengths_are_known_without_decoding(case: FamilyCase) -> None:
         _same(encoding.input_ids.count(token), sum(ids.count(token) for ids in images), "the image tokens of a sample")
 
 
+def a_sample_keeps_its_bound(case: FamilyCase) -> None:
+    """Under `max_pixels_per_sample` the images of a sample shrink, and counting, encoding and decoding agree on it."""
+    if "max_pixels_per_sample" not in family_spec(case.family.name).caps:
+        return
+    sample = max(case.samples, key=lambda each: len(each.images))
+    sizes, edge = sample.conversation.sizes, case.processor.settings.image.patch_size
+    whole, least = (
+        sum(with_image(case, **bounds).sample_patches(sizes)) * edge**2 for bounds in ({}, {"max_pixels": 1})
+    )
+    bound = (whole + least) // 2
+    processor = with_image(case, max_pixels_per_sample=bound)
+    patches = processor.sample_patches(sizes)
+    _require(sum(patches) * edge**2 <= bound, f"A sample has {sum(patches) * edge**2} pixels; its bound is {bound}.")
+    _require(processor.images_depend, "The images of a sample share its bound, but images_depend is False.")
+    _same(processor.preprocess(sample.images).image_grid.prod(1).tolist(), patches, "image_patches under the bound")
+    before, after = (
+        [len(each.image_ids(size)) for size in sizes] for each in (case.processor, processor.of_sample(sizes))
+    )
+    _require(sum(after) < sum(before), "The bound leaves as many image tokens.")
+    shorter = len(sample.encoding.input_ids) - len(processor.encode(sample.conversation).input_ids)
+    _same(shorter, sum(before) - sum(after), "the tokens that the bound saves")
+
+
+def with_image(case: FamilyCase, **update: Any) -> Processor:
+    """The case's processor with other values in `model.image`."""
+    settings = case.processor.settings
+    image = settings.image.model_copy(update=update)
+    return case.family.processor(case.processor.tokenizer, settings.model_copy(update={"image": image}))
+
+
 def labels_are_the_assistants_words(case: FamilyCase) -> None:
     """Everything from the assistant's header through its end has a label, and nothing of an image has."""
     style, tokenizer = load_chat_template(case.processor.settings.prompt), case.processor.tokenizer
@@ -323,6 +353,7 @@ def a_gpu_answers(case: FamilyCase) -> None:
 
 CHECKS: tuple[Callable[[FamilyCase], None], ...] = (
     lengths_are_known_without_decoding,
+    a_sample_keeps_its_bound,
     labels_are_the_assistants_words,
     a_prompt_begins_the_training_text,
     parts_are_those_of_the_description,

@@ -1,5 +1,6 @@
 """Reads images from the zips beside the rows, and from files where no zip has them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from components.data.sources.images.folder_images import FolderImages
@@ -29,6 +30,12 @@ class BesideImages:
     def fingerprint(self, memory: Memory, named: NamedPaths) -> str:
         """Hash of the zips and, if the rows name files that no zip has, of these files."""
         zips = self.zips.fingerprint(memory, named)
-        paths = self.folder.readable(named)
-        missing = frozenset(path for path in paths if leads_up(path) or not self.zips.holds(path))
+        if not self.folder.may_have_files:
+            return zips
+        state = ["paths that no zip holds", *named.state, self.folder.has_files, zips, self.zips.names]
+        missing = memory.remember_names(state, lambda: self._missing(named))
         return fingerprint([zips, self.folder.hash_of(memory, missing)]) if missing else zips
+
+    def _missing(self, named: NamedPaths) -> Iterator[str]:
+        """The paths that no zip holds. To know them costs a look into the directory of each zip."""
+        return (path for path in self.folder.readable(named) if leads_up(path) or not self.zips.holds(path))

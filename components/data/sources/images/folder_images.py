@@ -17,6 +17,7 @@ from mantis.hashing import fingerprint
 from mantis.store.base import TRANSFER_THREADS, ObjectStore, StoredObject, join
 from mantis.store.local import LocalStore
 
+STATED_AT_ONCE = 256  # files; a task of a thread costs more than a look at one file of a local disk
 LONGEST_KEY = 1024  # bytes, the limit of S3
 # Files beside the rows that hold no image. If nothing else is there, the rows need not be read for the fingerprint.
 NO_IMAGES = (
@@ -104,6 +105,11 @@ class FolderImages:
         if other is not None:
             yield other
 
+    @property
+    def may_have_files(self) -> bool:
+        """Whether any file that the rows can name may hold an image."""
+        return self.has_files or self._has_files_above
+
     @cached_property
     def has_files(self) -> bool:
         """Whether any file below the folder may hold an image."""
@@ -148,8 +154,9 @@ class LocalImages(FolderImages):
             raise RowRejected("image-missing", value=path) from None
 
     def _find(self, paths: list[str]) -> list[StoredObject | None]:
+        parts = [paths[start : start + STATED_AT_ONCE] for start in range(0, len(paths), STATED_AT_ONCE)]
         with ThreadPoolExecutor(TRANSFER_THREADS) as pool:
-            return list(pool.map(self._stat, paths))
+            return [file for files in pool.map(lambda part: list(map(self._stat, part)), parts) for file in files]
 
     def _stat(self, path: str) -> StoredObject | None:
         try:

@@ -41,6 +41,11 @@ class ZipImages:
             raise RowRejected("image-missing", value=path)
         return self._read(path, *found, max_bytes)
 
+    @property
+    def names(self) -> list[str]:
+        """The file names of the zips, which decide what a path in the rows may leave out."""
+        return [posixpath.basename(file.key) for file in self.files]
+
     def holds(self, path: str) -> bool:
         """Whether a member has this name."""
         try:

@@ -30,6 +30,6 @@ INTERNVL = FamilySpec(
     load=_load,
     reference=_reference,
     small_image=ImageSettings(size=48, patch_size=12, max_pixels=4 * 48 * 48),
-    caps=("max_pixels",),
+    caps=("max_pixels", "max_pixels_per_sample"),
     released=ReleasedLayout(model_type="internvl"),
 )

@@ -41,7 +41,8 @@ class InternVlProcessor(TextProcessor):
         return [begin, *[context] * (self.image_tokens(size) - 2), end]
 
     def preprocess(self, images: Sequence[bytes]) -> Pixels:
-        return tiled_pixels(map(self._tiles, images), self.settings, NORMALIZATION)
+        within = self.of_images(images)
+        return tiled_pixels(map(within._tiles, images), within.settings, NORMALIZATION)
 
     def _tiles(self, image: bytes) -> Tensor:
         """uint8 [tiles, 3, size, size]: the image row by row, and behind more than one tile the small copy."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mantis.models.verification.reference_processor import FamilyReference
 
 SMALL_IMAGE = ImageSettings(size=48, patch_size=6)
+CAPS = ("max_pixels", "min_pixels", "max_pixels_per_sample")
 
 
 def _qwen2_5() -> Family:
@@ -44,7 +45,7 @@ QWEN2_5_VL = FamilySpec(
     load=_qwen2_5,
     reference=_qwen2_5_reference,
     small_image=SMALL_IMAGE,
-    caps=("max_pixels", "min_pixels"),
+    caps=CAPS,
     released=ReleasedLayout(model_type="qwen2_5_vl"),
 )
 QWEN3_VL = FamilySpec(
@@ -53,6 +54,6 @@ QWEN3_VL = FamilySpec(
     load=_qwen3,
     reference=_qwen3_reference,
     small_image=SMALL_IMAGE,
-    caps=("max_pixels", "min_pixels"),
+    caps=CAPS,
     released=ReleasedLayout(model_type="qwen3_vl"),
 )

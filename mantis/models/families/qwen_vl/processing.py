@@ -67,10 +67,11 @@ class QwenVlProcessor(TextProcessor):
         return [token_id(self.tokenizer, IMAGE_PAD)] * self.image_tokens(size)
 
     def preprocess(self, images: Sequence[bytes]) -> Pixels:
-        edge, smallest = self.settings.image.patch_size, self.settings.image.smallest
+        settings = self.of_images(images).settings
+        edge, smallest = settings.image.patch_size, settings.image.smallest
         parts, image_grid = [torch.empty(0, 3 * edge * edge)], []
         for image in images:
-            pixels = resize_to(image, partial(fit, settings=self.settings), "bicubic", smallest=smallest)
+            pixels = resize_to(image, partial(fit, settings=settings), "bicubic", smallest=smallest)
             patches = patches_of(normalize(pixels, self._preparation.normalization), edge)
             image_grid.append(patches.shape[:2])
             parts.append(_in_blocks(patches))

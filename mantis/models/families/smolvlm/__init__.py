@@ -30,6 +30,6 @@ SMOLVLM = FamilySpec(
     load=_load,
     reference=_reference,
     small_image=ImageSettings(size=48, patch_size=12, latents=4, max_pixels=4 * 48 * 48),
-    caps=("max_pixels",),
+    caps=("max_pixels", "max_pixels_per_sample"),
     released=ReleasedLayout(model_type="idefics3"),
 )

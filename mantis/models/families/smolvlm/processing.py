@@ -56,7 +56,8 @@ class SmolVlmProcessor(TextProcessor):
         return (height // edge, width // edge) if height > edge or width > edge else (0, 0)
 
     def preprocess(self, images: Sequence[bytes]) -> Pixels:
-        return tiled_pixels(map(self._cut, images), self.settings, NORMALIZATION)
+        within = self.of_images(images)
+        return tiled_pixels(map(within._cut, images), within.settings, NORMALIZATION)
 
     def _cut(self, image: bytes) -> Tensor:
         """uint8 [tiles, 3, size, size]: the image row by row, and the small copy."""

@@ -26,6 +26,10 @@ REAL = {
     "idefics2": "mistral",
     "flamingo": "mistral",
     "fuyu": "mistral",
+    "llava-qwen2": "qwen2_5",
+    "qwen2_5-vl": "qwen2_5",
+    "qwen3-vl": "qwen3",
+    "internvl": "qwen3",
 }
 NOT_OFFICIAL = {("llama3", "special tokens as text")}  # as in test_official_tokens.py
 

@@ -53,6 +53,7 @@ DECIDES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "model.image.partial_patches": (True, SEEN),
     "model.image.min_pixels": (100, SEEN),
     "model.image.max_pixels": (10_000, SEEN),
+    "model.image.max_pixels_per_sample": (20_000, SEEN),
     "model.from_scratch.vision_width": (32, SHAPE),
     "model.from_scratch.vision_layers": (1, SHAPE),
     "model.from_scratch.vision_heads": (2, SHAPE),

@@ -197,6 +197,33 @@ def test_a_source_is_hashed_once_and_again_when_a_byte_has_changed(
     assert len(read) == len(images)
 
 
+def zip_and_files(folder: Path, rows: list[dict[str, Any]], images: dict[str, bytes]) -> None:
+    """Every second image is a member of a zip, the others are files."""
+    every = list(images.items())
+    raw_json(folder, rows, dict(every[::2]))
+    zipped(folder / "nlvr2" / "images.zip", every[1::2])
+
+
+@pytest.mark.parametrize("layout", [one_zip, raw_json, json_and_zip, zip_and_files], ids=lambda layout: layout.__name__)
+def test_a_second_run_reads_no_row_and_no_zip(
+    layout: Callable[..., Any], real: RealRows, tmp_path: Path, run_on: RunOn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mantis.store.local.YOUNG_SECONDS", -1.0)
+    layout(tmp_path / "raw", real.rows, real.images)
+    run = run_on(tmp_path / "raw")
+    first = prepare(run, "nlvr2")
+    read = []
+    for name in (
+        "components.data.sources.source_identity.hash_object",
+        "components.data.sources.rows.row_reader.RowReader.read",
+        "components.data.sources.images.zip_images.read_directory",
+        "components.data.prepare.prepare_subset.prepare_subset",
+    ):
+        monkeypatch.setattr(name, lambda *args, name=name, **options: read.append(name))
+    assert prepare(run, "nlvr2") == first
+    assert read == []
+
+
 @pytest.mark.parametrize("layout", [bytes_in_rows, one_zip], ids=lambda layout: layout.__name__)
 def test_a_changed_image_changes_the_address(
     layout: Callable[..., Any], real: RealRows, tmp_path: Path, run_on: RunOn

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from components.data.mixture.lengths import Counter, Length, LengthPool, Untrainable
 from mantis.config.data_settings import Learn
-from mantis.config.model_settings import ModelSettings
+from mantis.config.model_settings import ImageSettings, ModelSettings
 from mantis.dataset.mixture_reader import conversation_of
 from mantis.models.conversation import IMAGE_MARK, learned_from
 from mantis.models.family import IGNORE
@@ -193,3 +193,24 @@ def test_a_text_with_the_image_token_is_refused_alone(name: str, tmp_path: Path)
     for length in (counted[1], *counted[3:]):
         assert isinstance(length, Untrainable)
         assert (length.reason, length.value) == ("text-image-token", token)
+
+
+def test_a_bound_of_a_sample_is_planned(tmp_path: Path) -> None:
+    """The images of a row share the bound. A row that is cut to its first exchange has the bound for fewer images."""
+    specials = family("qwen3-vl").special_tokens()
+    train_tokenizer(TEXTS, vocabulary=400, special_tokens=specials).save_pretrained(tmp_path)
+    row = row_of(["user", "assistant"] * 2, ["<image>", "a", "<image><image>", "b"], [(96, 96)] * 3)
+
+    def counted(bound: int | None, context: int) -> Length:
+        image = ImageSettings(size=96, patch_size=12, max_pixels_per_sample=bound)
+        model = ModelSettings(family="qwen3-vl", prompt="qwen3-vl", image=image)
+        counter = Counter(model=model, tokenizer_folder=str(tmp_path), context_length=context, learn="all")
+        (length,) = counter.count([row])
+        assert isinstance(length, Length)
+        return length
+
+    free, bound = counted(None, 500), counted(2 * 96 * 96, 500)
+    assert (free.patches, bound.patches) == (3 * 8 * 8, 3 * 6 * 6)
+    assert free.tokens - bound.tokens == 3 * (4 * 4 - 3 * 3)
+    cut = counted(96 * 96, 41)
+    assert (cut.turns, cut.images, cut.patches) == (2, 1, 8 * 8)

@@ -11,14 +11,17 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 from mantis.config.model_settings import FromScratch, ImageSettings, ModelSettings
 from mantis.config.recipe import parse_recipe
 from mantis.errors import ConfigError
-from mantis.models.conversation import ImageSize
+from mantis.generation.answerer import Question
+from mantis.generation.generator import Encoded, PromptEncoder
+from mantis.generation.sample_images import Picture
+from mantis.models.conversation import IMAGE_MARK, ImageSize
 from mantis.models.families.qwen_vl.processing import MERGE, fit
 from mantis.models.families.qwen_vl.qwen_vision import two_frames
 from mantis.models.families.qwen_vl.rotary_positions import padded_positions, rotary_positions
 from mantis.models.family import Processor
 from mantis.models.processing.tokenizer_training import train_tokenizer
 from mantis.models.registry import check_image, family
-from mantis.models.verification.family_checks import family_case, jpeg
+from mantis.models.verification.family_checks import family_case, jpeg, with_image
 
 NAMES = ("qwen2_5-vl", "qwen3-vl")
 IMAGE = 99  # the token of images in the tests of positions
@@ -142,3 +145,40 @@ def test_features_of_large_images_are_those_of_transformers(name: str) -> None:
     if name == "qwen3-vl":
         pairs = zip(ours.deepstack_features, theirs.deepstack_features, strict=True)
         assert all((torch.cat(mine) - wanted).abs().max() <= 1e-5 for mine, wanted in pairs)
+
+
+@pytest.mark.parametrize(
+    ("bound", "patches"),
+    [
+        (None, [3072, 1200, 256]),
+        (1_200_000, [3072, 1200, 256]),
+        (600_000, [1008, 1008, 256]),  # the smallest image keeps min_pixels
+        (50_000, [48, 48, 64]),  # a bound below three times min_pixels is stronger
+        (1, [4, 4, 4]),  # one token each is the least
+    ],
+)
+def test_the_images_of_a_sample_share_its_bound(bound: int | None, patches: list[int]) -> None:
+    kind, image = family("qwen3-vl"), {"patch_size": 16, "max_pixels": 1_048_576, "min_pixels": 65_536}
+    tokenizer = train_tokenizer([], vocabulary=300, special_tokens=kind.special_tokens())
+    processor = kind.processor(tokenizer, settings_of(**image, max_pixels_per_sample=bound))
+    sizes = [ImageSize(width=width, height=height) for width, height in ((1024, 768), (640, 480), (100, 100))]
+    assert processor.sample_patches(sizes) == patches
+    assert processor.image_patches(sizes[0]) == 3072
+    assert bound is None or bound == 1 or sum(patches) * 16**2 <= bound
+
+
+def test_an_image_that_is_shown_twice_counts_twice() -> None:
+    """In a batch of questions, too: each question has the bound for itself, and images as it was trained on."""
+    case = family_case("qwen3-vl")
+    processor = with_image(case, size=200, max_pixels_per_sample=2 * 48 * 48)
+    picture = Picture(path="a", sha256="a", size=ImageSize(width=96, height=96), load=lambda: jpeg((96, 96), 0))
+    encoder = PromptEncoder(family=case.family, processor=processor)
+
+    def asked(times: int) -> Encoded:
+        return encoder.encode(Question(id=str(times), prompt=IMAGE_MARK * times, pictures=(picture,) * times))
+
+    inputs = encoder.inputs([asked(1), asked(3)])
+    grids = inputs.pixels.image_grid[inputs.shown].prod(1).tolist()
+    assert grids == [10 * 10, 6 * 6, 6 * 6, 6 * 6]
+    token = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+    assert (inputs.input_ids == token).sum(1).tolist() == [10 * 10 // 4, 3 * 6 * 6 // 4]

@@ -1,0 +1,58 @@
+"""The parts of manifests/monitoring, as tests need them."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import yaml
+
+from tests.helpers.paths import ROOT
+
+MONITORING = ROOT / "manifests/monitoring"
+DASHBOARD = MONITORING / "dashboard.json"
+ALERT_TESTS = ROOT / "tests/unit/repository/alert_tests.yaml"
+
+
+class DocumentedMetric(NamedTuple):
+    """A metric of the table in docs/reference/metrics.md."""
+
+    name: str
+    job: str
+
+
+def alert_groups() -> dict[str, Any]:
+    """The alerts as Prometheus reads them from a file."""
+    return dict(yaml.safe_load((MONITORING / "alerts.yaml").read_text())["spec"])
+
+
+def configuration(targets: Mapping[str, str]) -> dict[str, Any]:
+    """prometheus.yml, with the address of a server on loopback for each job.
+
+    Debian builds Prometheus without Kubernetes, so the search for pods is left out, and so are the rules about them.
+    """
+    found = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
+    for job in found["scrape_configs"]:
+        for name in ("kubernetes_sd_configs", "relabel_configs", "static_configs"):
+            job.pop(name, None)
+        job["static_configs"] = [{"targets": [targets.get(job["job_name"], "127.0.0.1:9")]}]
+    return dict(found)
+
+
+def documented_metrics() -> list[DocumentedMetric]:
+    """The rows of the table."""
+    text = (ROOT / "docs/reference/metrics.md").read_text(encoding="utf-8")
+    (section,) = re.findall(r"^## Prometheus$(.*?)^## ", text, flags=re.DOTALL | re.MULTILINE)
+    found = []
+    for names, job in re.findall(r"^\| (`[^|]+`) \| `([\w-]+)` \|", section, flags=re.MULTILINE):
+        found += [DocumentedMetric(name, job) for name in re.findall(r"`(\w+)`", names)]
+    assert len(found) > 30
+    return found
+
+
+def expressions() -> list[str]:
+    """Every expression of the alerts and of the dashboard; the dashboard's variable stands for all runs."""
+    rules = [rule["expr"] for group in alert_groups()["groups"] for rule in group["rules"]]
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    asked = [target["expr"] for panel in panels for target in panel["targets"]]
+    return [*rules, *(text.replace("$run", ".*") for text in asked)]

@@ -1,0 +1,110 @@
+"""MLflow with users, with the arguments and settings of manifests/base, on loopback."""
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from tests.helpers.paths import ROOT
+
+BASE = ROOT / "manifests/base"
+ADMIN, PASSWORD = "admin", "the password of the administrator"
+START_SECONDS = 240.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingServer:
+    """A running server and the environment of its clients."""
+
+    url: str
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "MLFLOW_TRACKING_URI": self.url,
+            "MLFLOW_TRACKING_USERNAME": ADMIN,
+            "MLFLOW_TRACKING_PASSWORD": PASSWORD,
+        }
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def container() -> dict[str, object]:
+    """MLflow's container in the base."""
+    (stateful,) = [
+        each for each in yaml.safe_load_all((BASE / "mlflow.yaml").read_text()) if each["kind"] == "StatefulSet"
+    ]
+    return dict(stateful["spec"]["template"]["spec"]["containers"][0])
+
+
+def arguments(folder: Path, port: int) -> list[str]:
+    """The manifest's arguments, with `folder` for the volume, another port, and one worker."""
+    given = container()["args"]
+    assert isinstance(given, list)
+    replaced = {"--host=0.0.0.0": "--host=127.0.0.1", "--port=5000": f"--port={port}", "--workers=2": "--workers=1"}
+    assert set(replaced) < set(given)
+    return [str(replaced.get(each, each)).replace("/data/", f"{folder}/") for each in given]
+
+
+def settings(folder: Path) -> dict[str, str]:
+    """The manifest's settings and Secret, with `folder` for the volume."""
+    lines = [line for line in (BASE / "mlflow/settings.env").read_text().splitlines() if line and line[0] != "#"]
+    found = {name: value for name, _, value in (line.partition("=") for line in lines)}
+    (folder / "auth.ini").write_text((BASE / "mlflow/auth.ini").read_text().replace("/data/", f"{folder}/"))
+    secret = {"MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD, "MLFLOW_FLASK_SERVER_SECRET_KEY": "a secret key"}
+    found |= {"MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"), **secret}
+    return {name: value.replace("/data/", f"{folder}/") for name, value in found.items()}
+
+
+@contextmanager
+def tracking_server(
+    folder: Path, *, given: Mapping[str, str] | None = None, more: Sequence[str] = (), authority: Path | None = None
+) -> Iterator[TrackingServer]:
+    """Migrate the tables and serve until the context ends, as the pod does.
+
+    Args:
+        folder: stands for the volume of the pod.
+        given: settings that replace those of the manifest, as a Secret's do.
+        more: arguments after those of the manifest.
+        authority: certificate authority of the server; None: it speaks HTTP.
+    """
+    port = free_port()
+    environment = os.environ | settings(folder) | dict(given or {})
+    upgrade = [sys.executable, "-m", "mlflow", "db", "upgrade", environment["MLFLOW_BACKEND_STORE_URI"]]
+    subprocess.run(upgrade, env=environment, check=True, capture_output=True, timeout=START_SECONDS)
+    command = [sys.executable, "-m", "mlflow", *arguments(folder, port), *more]
+    url = f"{'https' if authority else 'http'}://127.0.0.1:{port}"
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        until_healthy(url, process, folder / "server.log", authority)
+        yield TrackingServer(url=url)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def until_healthy(url: str, process: "subprocess.Popen[bytes]", log: Path, authority: Path | None) -> None:
+    trusting = ssl.create_default_context(cafile=str(authority)) if authority else None
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        assert process.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(f"{url}/health", timeout=5, context=trusting).close()
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+    raise AssertionError(f"no MLflow within {START_SECONDS:.0f} s:\n{log.read_text()}")

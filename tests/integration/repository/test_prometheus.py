@@ -1,0 +1,139 @@
+"""A real Prometheus reads MinIO, MLflow, a training and a server of a model, by the configuration that we ship."""
+
+import json
+import shutil
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.serving.live_model import LiveModel
+from components.training.step import train
+from tests.fixtures.stores import running_minio
+from tests.fixtures.training import MakeRun
+from tests.helpers.model_server import model_server
+from tests.helpers.monitoring import alert_groups, configuration, documented_metrics, expressions
+from tests.helpers.tracking_server import ADMIN, PASSWORD, free_port, tracking_server
+
+pytestmark = pytest.mark.slow
+
+STEPS = 60
+TRAINING = {
+    "training.max_steps": str(STEPS),
+    "training.epochs": "3",
+    "training.gpus_per_node": "2",
+    "training.log_every": "1",
+    "training.evaluate_every": "6",
+    "data.holdout": "20",
+}
+NEEDS_A_GPU = {"mantis_training_mfu_ratio"}
+
+
+@contextmanager
+def prometheus(folder: Path, targets: Mapping[str, str]) -> Iterator[str]:
+    """Prometheus with our configuration, which asks every 200 ms; yields its address."""
+    binary = shutil.which("prometheus")
+    if binary is None:
+        pytest.skip("no `prometheus` on PATH (Debian's package prometheus has it)")
+    settings = configuration(targets)
+    settings["global"] = dict.fromkeys(settings["global"], "200ms")
+    next(job for job in settings["scrape_configs"] if "basic_auth" in job)["basic_auth"]["username"] = ADMIN
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(settings))
+    (folder / "alerts.yml").write_text(yaml.safe_dump(alert_groups()))
+    (folder / "mlflow-password").write_text(PASSWORD)
+    address = f"127.0.0.1:{free_port()}"
+    command = [binary, "--config.file=prometheus.yml", "--storage.tsdb.path=data", f"--web.listen-address={address}"]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+    try:
+        until(lambda: answered(f"http://{address}/-/ready"), (folder / "log").read_text)
+        yield f"http://{address}"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def answered(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def until(condition: Any, said: Any, seconds: float = 240.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, said()
+        time.sleep(0.2)
+
+
+def ask(server: str, expression: str) -> list[dict[str, Any]]:
+    """The series of an expression. Prometheus refuses one that it cannot read with a status that raises."""
+    query = urllib.parse.urlencode({"query": expression})
+    with urllib.request.urlopen(f"{server}/api/v1/query?{query}", timeout=30) as answer:
+        return list(json.load(answer)["data"]["result"])
+
+
+def seen(server: str, name: str, job: str) -> bool:
+    """Whether the metric was read; of a histogram, its count."""
+    wanted = f'{{__name__=~"{name}(_count)?", job="{job}"}}'
+    return bool(ask(server, f"last_over_time({wanted}[1h])"))
+
+
+def question(url: str) -> None:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "What colour?"}]}
+    request = urllib.request.Request(
+        f"{url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    urllib.request.urlopen(request, timeout=120).close()
+
+
+def test_every_metric_of_the_reference_arrives(
+    make_run: MakeRun, live_model: LiveModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = {name: tmp_path / name for name in ("minio", "mlflow", "prometheus")}
+    for folder in folders.values():
+        folder.mkdir()
+    port = free_port()
+    with ExitStack() as running:
+        store = running.enter_context(running_minio(folders["minio"], MINIO_PROMETHEUS_AUTH_TYPE="public"))
+        figures = {"MLFLOW_EXPOSE_PROMETHEUS": str(tmp_path / "figures")}
+        tracking = running.enter_context(tracking_server(folders["mlflow"], given=figures))
+        served = running.enter_context(model_server(live_model, tokens=8))
+        targets = {"mantis-minio": store, "mantis-mlflow": tracking.url, "mantis-serving": served.url}
+        targets = {job: urllib.parse.urlsplit(url).netloc for job, url in targets.items()}
+        server = running.enter_context(
+            prometheus(folders["prometheus"], targets | {"mantis-training": f"127.0.0.1:{port}"})
+        )
+        monkeypatch.setenv("MANTIS_METRICS_PORT", str(port))
+        for name, value in tracking.environment().items():
+            monkeypatch.setenv(name, value)
+        run, mixture = make_run("prometheus", TRAINING)
+        question(served.url)
+        train(run, mixture)
+
+        wanted = [metric for metric in documented_metrics() if metric.name not in NEEDS_A_GPU]
+        missing: list[str] = []
+
+        def everything_is_there() -> bool:
+            missing[:] = [metric.name for metric in wanted if not seen(server, metric.name, metric.job)]
+            return not missing
+
+        until(everything_is_there, lambda: missing, seconds=120.0)
+        assert {each["metric"]["run"] for each in ask(server, "last_over_time(mantis_training_step[1h])")} == {run.id}
+        (steps,) = ask(server, "max_over_time(mantis_training_steps[1h])")
+        assert float(steps["value"][1]) == STEPS
+        (step,) = ask(server, "max_over_time(mantis_training_step[1h])")
+        assert 0 < float(step["value"][1]) <= STEPS
+        for expression in expressions():
+            ask(server, expression.replace("$run", ".*"))
+        until(lambda: not ask(server, 'up{job="mantis-training"} == 1'), lambda: "the training has ended")
+        assert {each["metric"]["job"] for each in ask(server, "up == 1")} == set(targets)

@@ -1,0 +1,140 @@
+"""What Prometheus reads of a cluster, and what it says when something is wrong."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.helpers.kustomize import built
+from tests.helpers.monitoring import (
+    ALERT_TESTS,
+    DASHBOARD,
+    MONITORING,
+    alert_groups,
+    configuration,
+    documented_metrics,
+    expressions,
+)
+from tests.helpers.restricted_pods import assert_restricted
+
+# Metrics of Prometheus itself and of the kubelet, which the cluster's own monitoring reads.
+FOREIGN = {"up", "ALERTS", "kubelet_volume_stats_available_bytes", "kubelet_volume_stats_capacity_bytes"}
+NAME = re.compile(r"\b(?:mantis|minio|mlflow|kubelet)_[a-z0-9_]+\b")
+
+
+def promtool(*arguments: str, folder: Path) -> str:
+    tool = shutil.which("promtool")
+    if tool is None:
+        pytest.skip("no `promtool` on PATH: the alerts do not fire here (Debian's package prometheus has it)")
+    done = subprocess.run([tool, *arguments], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder as prometheus.yml expects it."""
+    (tmp_path / "alerts.yml").write_text(yaml.safe_dump(alert_groups()))
+    (tmp_path / "mlflow-password").write_text("a password")
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(configuration({})))
+    shutil.copy(ALERT_TESTS, tmp_path)
+    return tmp_path
+
+
+def alerts() -> list[str]:
+    return [rule["alert"] for group in alert_groups()["groups"] for rule in group["rules"]]
+
+
+def test_each_alert_fires_on_its_fault_and_is_silent_without_it(folder: Path) -> None:
+    tests = yaml.safe_load(ALERT_TESTS.read_text())["tests"]
+    checks = [check for test in tests for check in test["alert_rule_test"]]
+    for fires in (True, False):
+        assert {check["alertname"] for check in checks if bool(check.get("exp_alerts")) is fires} == set(alerts())
+    assert "SUCCESS" in promtool("test", "rules", ALERT_TESTS.name, folder=folder)
+
+
+def test_prometheus_accepts_its_configuration(folder: Path) -> None:
+    assert "SUCCESS" in promtool("check", "config", "prometheus.yml", folder=folder)
+
+
+def test_both_kinds_of_prometheus_read_the_same_jobs() -> None:
+    monitors = list(yaml.safe_load_all((MONITORING / "targets.yaml").read_text()))
+    of_operator = {job_of(monitor): monitor["spec"]["podMetricsEndpoints"][0]["path"] for monitor in monitors}
+    plain = yaml.safe_load((MONITORING / "prometheus.yml").read_text())["scrape_configs"]
+    assert of_operator == {each["job_name"]: each["metrics_path"] for each in plain}
+    assert set(of_operator) == {metric.job for metric in documented_metrics()}
+
+
+def job_of(monitor: dict[str, Any]) -> str:
+    (job,) = [each for each in monitor["spec"]["podMetricsEndpoints"][0]["relabelings"] if each["targetLabel"] == "job"]
+    return str(job["replacement"])
+
+
+def test_alerts_and_dashboard_ask_for_documented_metrics_only() -> None:
+    documented = {metric.name for metric in documented_metrics()}
+    named = [NAME.findall(expression) for expression in expressions()]
+    assert all(re.search(r"\bup\b|ALERTS", text) or names for text, names in zip(expressions(), named, strict=True))
+    asked = {re.sub(r"_(bucket|sum|count)$", "", name) for names in named for name in names}
+    assert asked - FOREIGN <= documented
+    assert len(asked) > 15
+
+
+def test_the_dashboard_has_a_panel_for_each_kind_of_figure() -> None:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels]
+    assert len(set(places)) == len(places)
+    text = " ".join(expressions())
+    for name in ("step", "loss", "tokens_total", "goodput_ratio", "checkpoint_timestamp_seconds"):
+        assert f"mantis_training_{name}" in text
+    for job in ("minio_", "mlflow_", "mantis_requests_total"):
+        assert job in text
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The objects of an overlay with the component."""
+    return built(tmp_path_factory.mktemp("lab"), resources=["overlays/a100"], components=["monitoring"])
+
+
+def test_each_monitor_finds_its_pods_and_their_port(rendered: list[dict[str, Any]]) -> None:
+    monitors = {each["metadata"]["name"]: each["spec"] for each in rendered if each["kind"] == "PodMonitor"}
+    for kind, name, monitor in (
+        ("StatefulSet", "minio", "mantis-minio"),
+        ("StatefulSet", "mlflow", "mantis-mlflow"),
+        ("ClusterTrainingRuntime", "mantis-deepspeed", "mantis-training"),
+    ):
+        template = pod_template(rendered, kind, name)
+        # The index of a pod is a label that the Job's controller adds.
+        labels = template["metadata"]["labels"] | {"batch.kubernetes.io/job-completion-index": "0"}
+        assert monitors[monitor]["selector"]["matchLabels"].items() <= labels.items()
+        ports = {port["name"] for port in template["spec"]["containers"][0]["ports"]}
+        assert monitors[monitor]["podMetricsEndpoints"][0]["port"] in ports
+
+
+def test_pods_show_their_figures_to_prometheus_alone(rendered: list[dict[str, Any]]) -> None:
+    for kind, name, variable in (
+        ("StatefulSet", "minio", "MINIO_PROMETHEUS_AUTH_TYPE"),
+        ("StatefulSet", "mlflow", "MLFLOW_EXPOSE_PROMETHEUS"),
+        ("ClusterTrainingRuntime", "mantis-deepspeed", "MANTIS_METRICS_PORT"),
+    ):
+        spec = pod_template(rendered, kind, name)["spec"]
+        assert variable in {each["name"] for each in spec["containers"][0]["env"]}
+        assert_restricted(spec)
+    policies = [each["spec"] for each in rendered if each["metadata"]["name"].endswith("-are-measured")]
+    assert len(policies) == 3
+    sources = [{"namespaceSelector": {"matchLabels": {"mantis-kfp/monitoring": "true"}}}]
+    assert [policy["ingress"][0]["from"] for policy in policies] == [sources] * 3
+
+
+def pod_template(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    (found,) = [each for each in objects if (each["kind"], each["metadata"]["name"]) == (kind, name)]
+    template: dict[str, Any] = found["spec"]["template"]
+    if kind == "ClusterTrainingRuntime":
+        template = template["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+    return template
