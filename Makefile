@@ -16,7 +16,7 @@ export PATH := $(PATH):$(MANTIS_TOOLS)
 CODE_VERSION := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-unit test-integration test-slow test-cluster test-kfp test-gpu \
+.PHONY: help venv demo test test-unit test-integration test-slow test-cluster test-kfp test-gpu mutants \
   lint prose docs compile compile-check golden bench minio cluster images clean
 
 help:  ## List the targets
@@ -51,6 +51,9 @@ test-kfp: venv  ## Run the tests on Kubeflow Pipelines at MANTIS_KFP_HOST, with 
 
 test-gpu: venv  ## Run the tests that need a CUDA device
 	$(PYTEST) tests/gpu
+
+mutants: venv  ## Report changes of the code that no test notices, for PART or for all parts of tests/mutants/parts.toml
+	$(BIN)/python -m tests.mutants $(PART) $(if $(SAMPLE),--sample $(SAMPLE))
 
 lint: venv prose  ## Run ruff, mypy --strict, the import contracts, and the check of the English
 	$(BIN)/ruff check .

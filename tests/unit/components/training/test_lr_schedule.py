@@ -41,3 +41,9 @@ def test_linear_without_a_flat_part_falls_right_behind_the_warmup() -> None:
     assert found[10] == max(found) == 2.0
     assert found[55] == pytest.approx(1.0)
     assert found[-1] == pytest.approx(2.0 / 90)
+
+
+def test_a_last_step_behind_the_flat_part_has_its_full_rate() -> None:
+    assert rates(10, kind="linear", warmup_ratio=0.0, flat_ratio=0.9) == [2.0] * 10
+    assert rates(10, kind="linear", warmup_ratio=0.0, flat_ratio=0.85)[-2:] == [2.0, 1.0]
+    assert rates(3, kind="cosine", warmup_ratio=0.5)[-1] == 2.0

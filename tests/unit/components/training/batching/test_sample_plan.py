@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.training.batching.sample_plan import Budgets, CostModel, Lengths, SamplePlan, StepPlan
+from components.training.batching.sample_plan import (
+    Budgets,
+    CostModel,
+    Lengths,
+    SamplePlan,
+    StepPlan,
+    _levels,
+)
 from mantis.errors import ConfigError
 from tests.helpers.machine_speed import processor_seconds, reference_seconds
 
@@ -130,3 +137,83 @@ def test_balance_and_speed_on_lengths_like_the_real_ones() -> None:
     assert spent / 100 < 0.5 * reference_seconds(), "five milliseconds each on a usual core"
     assert np.mean([step.idle for step in steps]) < 0.03
     assert max(len(step.ranks[0]) for step in steps) <= 2
+
+
+def plain_plan(count: int = 60, *, batch_size: int = 12, seed: int = 3) -> SamplePlan:
+    """A plan whose costs are whole numbers, so that every sum is exact on any machine."""
+    tokens = np.array([(37 * at) % 90 + 1 for at in range(count)], dtype=np.int64)
+    patches = np.array([(53 * at) % 60 for at in range(count)], dtype=np.int64)
+    tokens[5], patches[6] = TOKENS + 1, PATCHES + 1
+    patches[::7] = 0
+    return SamplePlan(
+        Lengths(tokens=tokens, patches=patches),
+        seed=seed,
+        batch_size=batch_size,
+        epochs=1,
+        max_steps=None,
+        budgets=Budgets(tokens=TOKENS, patches=PATCHES),
+        cost=CostModel(quadratic=0.0, patch=1.0),
+    )
+
+
+def test_the_micro_steps_are_those_that_were_trained_before() -> None:
+    # Golden: a training that resumes adds the same micro-steps up in the same order, which gives the same bits.
+    plan = plain_plan()
+    found = {
+        size: [[[part.tolist() for part in rank] for rank in plan.step(step, world_size=size).ranks] for step in (0, 3)]
+        for size in (1, 3)
+    }
+    assert found == MICRO_STEPS
+
+
+MICRO_STEPS = {
+    1: [
+        [[[5], [9], [10, 21], [35, 57], [41, 0], [18], [17], [52], [24]]],
+        [[[46], [2], [26], [6], [31], [45], [49, 3], [47], [27], [44], [37]]],
+    ],
+    3: [
+        [[[5], [35, 57], [17]], [[9], [41, 0], [52]], [[10, 21], [18], [24]]],
+        [[[46], [6], [3], [37]], [[2], [31], [47], [27]], [[26], [45], [44], [49]]],
+    ],
+}
+
+
+def test_a_plan_says_how_long_ranks_wait_and_how_many_micro_steps_have_no_image() -> None:
+    plan = plain_plan()
+    for size in (1, 2, 3):
+        planned = plan.step(1, world_size=size)
+        cost = {int(at): (37 * at) % 90 + 1 + ((53 * at) % 60 if at % 7 else 0) for at in range(60)}
+        cost |= {5: TOKENS + 1 + (53 * 5) % 60, 6: (37 * 6) % 90 + 1 + PATCHES + 1}
+        loads = [[sum(cost[int(at)] for at in part) for part in rank] for rank in planned.ranks]
+        critical = sum(max(round_) for round_ in zip(*loads, strict=True))
+        assert planned.idle == pytest.approx(1 - sum(map(sum, loads)) / (critical * size), abs=1e-12)
+        empty = [part for rank in planned.ranks for part in rank if all(at % 7 == 0 and at != 6 for at in part)]
+        assert planned.imageless == len(empty)
+
+
+def test_a_cost_grows_with_the_square_of_tokens() -> None:
+    cost = CostModel(quadratic=0.5, patch=2.0)
+    assert cost(np.array([3, 10]), np.array([1, 0])).tolist() == [3 + 0.5 * 9 + 2, 10 + 0.5 * 100]
+
+
+def test_micro_steps_are_as_few_as_the_budgets_allow() -> None:
+    full = make_plan([(TOKENS, 1)] * 4 + [(1, PATCHES)] * 4, batch_size=8)
+    for size, each in ((1, 8), (2, 4), (8, 1)):
+        assert [len(rank) for rank in full.step(0, world_size=size).ranks] == [each] * size
+    halves = make_plan([(TOKENS // 2, PATCHES // 2)] * 8, batch_size=8)
+    assert [len(rank) for rank in halves.step(0, world_size=2).ranks] == [2, 2]
+    few = make_plan([(1, 0)] * 2, batch_size=2).step(0, world_size=3)
+    assert sorted(len(part) for rank in few.ranks for part in rank) == [0, 1, 1]
+
+
+def test_rounds_cost_the_same_unless_one_sample_costs_more() -> None:
+    assert _levels(np.array([5.0, 5.0, 5.0, 5.0]), 2, 2).tolist() == [5.0, 5.0]
+    assert _levels(np.array([30.0, 6.0, 4.0, 2.0]), 3, 2).tolist() == [30.0, 4.0, 0.0]
+    assert _levels(np.array([9.0, 3.0, 3.0]), 3, 1).tolist() == [9.0, 3.0, 3.0]
+    assert _levels(np.array([8.0]), 2, 1).tolist() == [8.0, 0.0]
+
+
+def test_a_seed_may_be_any_whole_number() -> None:
+    large = [make_plan([(1, 0)] * 30, batch_size=30, seed=seed).samples(0).tolist() for seed in (5, 2**32 + 5)]
+    assert large[0] == large[1]
+    assert make_plan([(1, 0)] * 30, batch_size=30, seed=2**32 - 1).samples(0).tolist() != large[0]

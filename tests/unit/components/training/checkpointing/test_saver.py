@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from components.training.checkpointing.saver import (
     OUTAGE_SECONDS,
+    Saver,
     TrainingState,
     delete_checkpoint,
     delete_uncommitted,
@@ -19,7 +21,7 @@ from components.training.checkpointing.saver import (
 from mantis.artifacts.checkpoint import Commit, committed, read_commit
 from mantis.artifacts.layout import COMMIT, step_folder
 from mantis.artifacts.manifest import File
-from mantis.errors import IntegrityError, StoreError
+from mantis.errors import IntegrityError, StoreError, TrainingError
 from mantis.hashing import sha256_bytes
 from mantis.store.local import LocalStore
 
@@ -197,3 +199,102 @@ def test_a_store_that_is_away_is_tried_again_for_a_while(monkeypatch: pytest.Mon
     with pytest.raises(StoreError):
         through_outages(action)
     assert OUTAGE_SECONDS - 15 <= now[0] - 3.0 <= OUTAGE_SECONDS
+
+
+class RankEngine:
+    """A DeepSpeed engine that saves one file per rank, as DeepSpeed names it."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self.checkpoint_engine: Any = None
+        self.asked: dict[str, Any] = {}
+
+    def save_checkpoint(self, folder: str, **asked: Any) -> None:
+        self.asked = asked
+        name = f"zero_pp_rank_{self.rank}_mp_rank_00_optim_states.pt"
+        self.checkpoint_engine.save({"rank": self.rank}, f"{folder}/{asked['tag']}/{name}")
+
+    def _copy_recovery_script(self, path: str) -> None: ...
+
+    def _checkpoint_tag_validation(self, tag: str) -> None: ...
+
+
+def savers(store: LocalStore, ranks: int, **given: Any) -> list[Saver]:
+    asked: dict[str, Any] = {"attempt": "one", "keep": 1} | given
+    return [Saver(store, PREFIX, rank=rank, world_size=ranks, zero_stage=2, **asked) for rank in range(ranks)]
+
+
+def save_all(made: list[Saver], step: int, **given: Any) -> list[RankEngine]:
+    engines = [RankEngine(rank) for rank in range(len(made))]
+    for saver, engine in reversed(list(zip(made, engines, strict=True))):
+        saver.save(engine, TrainingState(step=step, seed=3), **given)
+    for saver in made:
+        saver.wait()
+    return engines
+
+
+def test_a_checkpoint_holds_the_files_of_every_rank(local_store: LocalStore, tmp_path: Path) -> None:
+    (engine, _) = save_all(savers(local_store, 2), 7, files={"more.json": b"[1]"})
+    assert engine.asked == {"tag": step_folder(7), "save_latest": False, "exclude_frozen_parameters": False}
+    commit = read_commit(local_store, PREFIX, 7)
+    assert (commit.step, commit.world_size, commit.zero_stage) == (7, 2, 2)
+    shards = [f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt" for rank in range(2)]
+    assert sorted(file.name for file in commit.files) == ["more.json", "state.json", *shards]
+    base = f"{PREFIX}/{step_folder(7)}"
+    assert {entry.key for entry in local_store.list(base)} == {
+        f"{base}/{name}" for name in (COMMIT, "more.json", "state.json", *shards)
+    }
+    for rank in range(2):
+        folder = tmp_path / str(rank)
+        fetch(local_store, PREFIX, commit, rank=rank, folder=folder)
+        assert sorted(path.name for path in folder.iterdir()) == ["more.json", "state.json", shards[rank]]
+        assert torch.load(folder / shards[rank]) == {"rank": rank}
+        assert read_state(folder, "a checkpoint") == TrainingState(step=7, seed=3)
+        assert (folder / "more.json").read_bytes() == b"[1]"
+
+
+def test_frozen_parameters_are_left_out_where_they_are_built_again(local_store: LocalStore) -> None:
+    (engine,) = save_all(savers(local_store, 1, frozen=False), 7)
+    assert engine.asked["exclude_frozen_parameters"] is True
+
+
+def test_the_newest_the_best_and_every_so_many_are_kept(local_store: LocalStore) -> None:
+    made = savers(local_store, 1, keep=2, keep_every=4)
+    for step in range(1, 10):
+        save_all(made, step, best=3)
+    assert committed(local_store, PREFIX) == [9, 8, 4, 3]
+
+
+def test_a_commit_waits_for_every_rank_of_its_own_attempt(
+    local_store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.training.checkpointing.saver.COMMIT_SECONDS", 0.2)
+    monkeypatch.setattr("components.training.checkpointing.saver.POLL_SECONDS", 0.01)
+    killed = savers(local_store, 2, attempt="killed")[1]
+    killed.save(RankEngine(1), TrainingState(step=7, seed=3))
+    killed.wait()
+    first, second = savers(local_store, 2)
+    first.save(RankEngine(0), TrainingState(step=7, seed=3))
+    with pytest.raises(TrainingError, match=r"Rank 1 did not upload its part of step 7 within 0 s\."):
+        first.wait()
+    assert committed(local_store, PREFIX) == []
+    with pytest.raises(TrainingError, match="Rank 1 did not upload"):
+        first.check()
+    second.check()
+    monkeypatch.setattr("components.training.checkpointing.saver.COMMIT_SECONDS", 60)
+    save_all(savers(local_store, 2), 7)
+    assert committed(local_store, PREFIX) == [7]
+
+
+def test_a_full_disk_names_the_step(local_store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    (saver,) = savers(local_store, 1)
+    for error, said in ((OSError(28, "No space left on device"), "No space left"), (RuntimeError("full\nat"), "full.")):
+
+        def write(_: Any, folder: Path, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr("components.training.checkpointing.snapshot.Snapshot.write", write)
+        (saver,) = savers(local_store, 1)
+        saver.save(RankEngine(0), TrainingState(step=7, seed=3))
+        with pytest.raises(TrainingError, match=f"The checkpoint of step 7 cannot be written to .*: {said}"):
+            saver.wait()
