@@ -19,7 +19,9 @@ from transformers import (
 from components.conversion.importing import import_model
 from mantis.artifacts.manifest import Manifest, check_files
 from mantis.errors import ConfigError, InputError, MantisError
+from mantis.models.verification.family_checks import family_case
 from mantis.store.local import LocalStore
+from tests.helpers.tested_families import others
 
 TEXT = {"vocab_size": 101, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
 VISION = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -69,6 +71,21 @@ def test_a_released_layout_is_imported_and_loads(family: str, tmp_path: Path, lo
     model = release(tmp_path / "released", family)
     names = load_file(tmp_path / "released" / "model.safetensors").keys()
     assert RELEASED[family] in names, sorted(names)
+    check_import(model, family, tmp_path, local_store)
+
+
+@pytest.mark.parametrize("family", others())
+def test_weights_of_every_other_family_are_imported_and_load(
+    family: str, tmp_path: Path, local_store: LocalStore
+) -> None:
+    """As transformers saves them, which is how these models are released."""
+    model = family_case(family).model()
+    model.save_pretrained(tmp_path / "released")
+    check_import(model, family, tmp_path, local_store)
+
+
+def check_import(model: torch.nn.Module, family: str, tmp_path: Path, local_store: LocalStore) -> None:
+    """Import the folder `released`, twice. transformers then loads the weights of `model`."""
     manifest = import_model(local_store, str(tmp_path / "released"), family)
     assert check_files(local_store, manifest) == []
     assert import_model(local_store, (tmp_path / "released").as_uri(), family) == manifest
