@@ -28,6 +28,8 @@ PUBLISHED = {
     "fuyu": (262_144, ["|IMAGE|", "|ENDOFIMAGE|", "<|pad|>"]),
 }
 
+QWEN = "qwen3-vl"
+
 Layout = Callable[[str], ModelSettings]
 
 
@@ -35,7 +37,7 @@ Layout = Callable[[str], ModelSettings]
 def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
     """The changes of a recipe for each family's published layout."""
     folder = tmp_path_factory.mktemp("published")
-    return {name: published_layout(name, folder / name) for name in PUBLISHED}
+    return {name: published_layout(name, folder / name) for name in (*PUBLISHED, QWEN)}
 
 
 def settings_of(changes: dict[str, str]) -> ModelSettings:
@@ -52,6 +54,16 @@ def test_new_rows_are_named_before_anything_is_computed(
     check_base_rows(local_store, settings_of(layouts[name]))
     assert f"embedding and head get {len(new)} new rows, for {', '.join(new)}" in caplog.text
     assert "tokens without a row" not in caplog.text
+
+
+def test_a_base_with_more_rows_than_tokens_gets_none(
+    layouts: dict[str, dict[str, str]], local_store: LocalStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Qwen-VL has rows to spare behind its tokens, and every token of the data and for padding."""
+    caplog.set_level(logging.INFO)
+    assert rows_of(open_store(layouts[QWEN]["model.base"])) == BaseRows(embedding=151_936, head=151_936)
+    check_base_rows(local_store, settings_of(layouts[QWEN]))
+    assert "new rows" not in caplog.text
 
 
 @pytest.fixture
