@@ -157,7 +157,7 @@ def picture_of(width: int, height: int) -> Picture:
 
 
 def test_a_question_sees_an_image_as_its_own_images_frame_it() -> None:
-    """A batch of questions decodes an image once for each set of images that it is asked with."""
+    """A batch of questions decodes a set of images once, as it is shown: an image that stands in it twice, twice."""
     processor = processor_of("idefics2", partial_patches=True)
     small, tall, wide = (picture_of(width, height) for width, height in [(60, 47), (45, 98), (98, 45)])
     samples = [(small, tall), (small,), (wide, small, small), (small, tall)]
@@ -171,7 +171,7 @@ def test_a_question_sees_an_image_as_its_own_images_frame_it() -> None:
     alone = [processor.preprocess([picture.load() for picture in sample]) for sample in samples]
     assert torch.equal(inputs.pixels.pick(inputs.shown).values, torch.cat([pixels.values for pixels in alone]))
     assert [each.cost.patches for each in prepared] == [len(pixels.values) for pixels in alone]
-    assert len(inputs.pixels.image_grid) == 2 + 1 + 2
+    assert len(inputs.pixels.image_grid) == 2 + 1 + 3
 
 
 @pytest.mark.parametrize("size", SMALL)
