@@ -1,4 +1,4 @@
-"""The KFP components of the run itself: first task, last task, arms of ablation and sweep, and an existing model."""
+"""The KFP components of the run itself: first task, last task, arms and trials, and an existing model."""
 
 from kfp import dsl
 
@@ -84,6 +84,7 @@ def preflight_sweep(
     recipe: str,
     overrides: str,
     over: str,
+    trials: str,
     mantis_run: str,
     store_url: str,
     run: dsl.OutputPath(str),  # type: ignore[valid-type]
@@ -103,13 +104,12 @@ def preflight_sweep(
     from mantis.runs.step_runner import component_main
     from pipelines.execution.form.form_fields import overrides_of
     from pipelines.execution.form.run_plan import loop_over_datasets, plan_text
-    from pipelines.execution.sweeps.search_space import over_of
-    from pipelines.execution.sweeps.sweep_runs import plan_sweep, prepare_sweep
+    from pipelines.execution.sweeps.search_tasks import prepare_asked
 
     with component_main():
         fields = {"learning_rate": learning_rate, "epochs": epochs, "batch_size": batch_size, "nodes": nodes}
         changes = overrides_of(overrides, {**fields, "benchmarks": benchmarks})
-        checked = prepare_sweep(plan_sweep(recipe, changes, over_of(over), mantis_run, store_url))
+        checked = prepare_asked(recipe, changes, over, mantis_run, store_url, trials=trials)
         items = loop_over_datasets(checked)
         Path(str(run)).write_text(checked.id)
         Path(plan.path).write_text(plan_text(checked, items))
@@ -126,6 +126,57 @@ def arms(run: str, store_url: str, datasets: dsl.Input[list[dsl.Dataset]]) -> li
         opened = open_run(run, store_url)
         with recorded(opened, "arms"):
             return [{"run": arm} for arm in arms_of(opened.store, run)]
+
+
+@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+def trials(trials: str, datasets: dsl.Input[list[dsl.Dataset]]) -> list[dict[str, str]]:
+    """List the numbers of the trials, after all datasets are prepared."""
+    return [{"number": str(number)} for number in range(int(trials))]
+
+
+@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+def ask(run: str, store_url: str, number: str) -> str:
+    """Ask Optuna for the values of a trial of the search `run`. Return the trial's run; empty if nothing has to run."""
+    from mantis.runs.step_runner import component_main, open_run
+    from pipelines.execution.sweeps.search_tasks import ask_in_turn, stored_search
+
+    with component_main():
+        return ask_in_turn(stored_search(open_run(run, store_url)), int(number))
+
+
+@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+def train_trial(run: str, store_url: str, mixture: dsl.Input[dsl.Dataset], checkpoint: dsl.Output[dsl.Model]) -> bool:
+    """Train like `train`, and record the trial's held-out loss. Return whether it was not pruned."""
+    from pathlib import Path
+
+    from mantis.artifacts.manifest import load_manifest
+    from mantis.runs.kfp_artifacts import hand_on
+    from mantis.runs.step_runner import component_main, open_run
+    from pipelines.execution.sweeps import search_tasks
+
+    with component_main():
+        opened = open_run(run, store_url)
+        made = search_tasks.train_trial(opened, load_manifest(mixture.path))
+        if made is None:
+            Path(checkpoint.path).write_text("The trial was pruned.")
+            checkpoint.metadata["pruned"] = "yes"
+            return False
+        hand_on(opened, made, checkpoint, learning_rate=f"{opened.recipe.training.learning_rate:g}")
+        return True
+
+
+@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+def compare_trials(
+    run: str, store_url: str, arms: list[str], page: dsl.Output[dsl.HTML], text: dsl.Output[dsl.Markdown]
+) -> None:
+    """Compare the complete trials of a search, after all trials have ended."""
+    from components.reporting.step import hand_over
+    from mantis.runs.step_runner import component_main, open_run
+    from pipelines.execution.sweeps.search_runs import compare_complete
+
+    with component_main():
+        opened = open_run(run, store_url)
+        hand_over(opened.store, compare_complete(opened), page.path, text.path)
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
@@ -195,6 +246,7 @@ def finish_sweep(
     recipe: str,
     overrides: str,
     over: str,
+    trials: str,
     mantis_run: str,
     store_url: str,
     learning_rate: str = "",
@@ -212,4 +264,4 @@ def finish_sweep(
         fields = {"learning_rate": learning_rate, "epochs": epochs, "batch_size": batch_size, "nodes": nodes}
         changes = asked_overrides(overrides, {**fields, "benchmarks": benchmarks})
         if changes is not None:
-            close_sweep(recipe, changes, over, mantis_run, store_url)
+            close_sweep(recipe, changes, over, mantis_run, store_url, trials=trials)

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from pipelines.arm_loop import prepare_run_and_compare
+from pipelines.arm_loop import prepare_run_and_compare, prepare_search_and_compare
 from pipelines.component import finish_sweep, preflight_sweep
 from pipelines.execution.form.descriptions import COMMON, TRAINING
 from pipelines.execution.platform import pipeline, short
@@ -13,13 +13,16 @@ from pipelines.execution.platform import pipeline, short
     display_name="Mantis: sweep",
     description="Trains one model for each combination of values of recipe fields. Every arm is a run of its own, with "
     "a report. One more report says which arm is best and how sure that is. Data that arms share is prepared once. "
-    "Set over to lists of values by dotted field, e.g. training.learning_rate=2e-4,4e-4 training.seed=1,2. The other "
-    f"fields are changes that all arms share. {TRAINING} {COMMON} `mantis pipeline submit --parallel` limits the arms "
-    "that run at the same time.",
+    "Set over to lists of values by dotted field, e.g. training.learning_rate=2e-4,4e-4 training.seed=1,2. If trials "
+    "is a number, Optuna suggests the values of that many arms, looks for the lowest held-out loss, and prunes the "
+    "hopeless arms. Then over may have a range, e.g. training.learning_rate=1e-4..1e-3:log. The other fields are "
+    f"changes that all arms share. {TRAINING} {COMMON} `mantis pipeline submit --parallel` limits the arms that run at "
+    "the same time.",
 )
 def sweep(
     recipe: str = "demo",
     over: str = "training.learning_rate=2e-4,4e-4",
+    trials: str = "",
     learning_rate: str = "",
     epochs: str = "",
     batch_size: str = "",
@@ -33,6 +36,7 @@ def sweep(
     asked = {
         "recipe": recipe,
         "over": over,
+        "trials": trials,
         "learning_rate": learning_rate,
         "epochs": epochs,
         "batch_size": batch_size,
@@ -44,4 +48,8 @@ def sweep(
     }
     with dsl.ExitHandler(short(finish_sweep(**asked)), name="run"):
         checked = short(preflight_sweep(**asked))
-        prepare_run_and_compare(checked.outputs["run"], store_url, checked.outputs["Output"])
+        run, subsets = checked.outputs["run"], checked.outputs["Output"]
+        with dsl.If(trials == "", name="grid"):
+            prepare_run_and_compare(run, store_url, subsets)
+        with dsl.Else(name="search"):
+            prepare_search_and_compare(run, store_url, subsets, trials)

@@ -73,11 +73,13 @@ def resolve_subsets(run: Run) -> list[str]:
 def datasets_of_arms(run: Run) -> list[tuple[str, str]]:
     """List an arm and a subset for each dataset that the arms of the run `run` need.
 
+    Before a search has arms, these are the datasets of the run itself.
+
     Raises:
         ConfigError: as in `resolve_subsets`.
     """
     needed: dict[str, tuple[str, str]] = {}
-    for arm in (open_run(arm, run.store.url) for arm in arms_of(run.store, run.id)):
+    for arm in (open_run(arm, run.store.url) for arm in arms_of(run.store, run.id) or [run.id]):
         for subset in resolve_subsets(arm):
             needed.setdefault(prepare_task(arm, subset).address(), (arm.id, subset))
     return list(needed.values())

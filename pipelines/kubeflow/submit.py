@@ -185,11 +185,13 @@ def _explained(server: Server, error: Exception) -> MantisError:
     )
 
 
-def check_parameters(pipeline: str, model: str, *, over: Sequence[str] = (), parallel: int = 0) -> None:
+def check_parameters(
+    pipeline: str, model: str, *, over: Sequence[str] = (), parallel: int = 0, trials: int = 0
+) -> None:
     """Refuse parameters of another pipeline, and an evaluation or a sweep without its own.
 
     Raises:
-        ConfigError: `pipeline` does not fit `model`, `over` or `parallel`.
+        ConfigError: `pipeline` does not fit `model`, `over`, `parallel` or `trials`.
     """
     for wanted, option, given in (("evaluation", "--model", model), ("sweep", "--over", " ".join(over))):
         if (pipeline == wanted) != bool(given):
@@ -201,4 +203,9 @@ def check_parameters(pipeline: str, model: str, *, over: Sequence[str] = (), par
         raise ConfigError(
             f"--pipeline {pipeline} has no arms, so --parallel {parallel} limits nothing.",
             remedy=f"Use --parallel with --pipeline {' or '.join(WITH_ARMS)}.",
+        )
+    if trials and pipeline != "sweep":
+        raise ConfigError(
+            f"--pipeline {pipeline} searches for no values, so --trials {trials} does not fit.",
+            remedy="Use --trials with --pipeline sweep.",
         )

@@ -15,6 +15,7 @@ import yaml
 
 from mantis.artifacts.checkpoint import committed
 from mantis.runs.records import State, runs
+from mantis.runs.trials import TrialState, read_trials
 from pipelines.execution.platform import Platform
 from pipelines.kubeflow.compile import compile_all
 from pipelines.kubeflow.submit import ENDED
@@ -154,6 +155,23 @@ def test_a_sweep_trains_its_arms_one_at_a_time_and_says_which_is_best(kfp: Kfp, 
     assert [record.state for record in trained] == [State.DONE, State.DONE]
     assert trained[0].ended <= trained[1].started or trained[1].ended <= trained[0].started
     assert len(summary["ranking"]["pairs"]) == 1
+
+
+def test_a_search_asks_for_values_in_each_trial_and_names_the_best(kfp: Kfp, little: dict[str, str]) -> None:
+    over = "--over=training.learning_rate=1e-4..4e-4:log"
+    given = little | {
+        "evaluation.benchmarks": "[demo-single]",
+        "data.holdout": "8",
+        "training.evaluate_every": "2",
+    }
+    ours, theirs = kfp.started("demo", "--pipeline=sweep", over, "--trials=3", "--parallel=2", overrides=given)
+    assert kfp.ends(theirs) == "SUCCEEDED"
+    trials = read_trials(kfp.opened, ours)
+    assert [trial.number for trial in trials] == [0, 1, 2]
+    assert TrialState.STARTED not in {trial.state for trial in trials}
+    complete = [trial.run for trial in trials if trial.state is TrialState.COMPLETE]
+    assert kfp.summary(ours)["arms"] == complete
+    assert {kfp.records(arm)["train"].state for arm in complete} == {State.DONE}
 
 
 def test_a_recurring_run_runs(kfp: Kfp, small: SubmittedRun, little: dict[str, str]) -> None:

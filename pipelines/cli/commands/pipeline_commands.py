@@ -55,6 +55,8 @@ def compile_(
         "mantis pipeline submit mantis-siglip --host HOST --image REF --store STORE --pipeline data-preparation",
         "mantis pipeline submit demo --host HOST --image REF --store STORE --pipeline sweep "
         "--over training.learning_rate=2e-4,4e-4 --parallel 2",
+        "mantis pipeline submit demo --host HOST --image REF --store STORE --pipeline sweep --trials 8 --parallel 2 "
+        "--over training.learning_rate=1e-4..1e-3:log --set data.holdout=200 --set training.evaluate_every=250",
     )
 )
 def submit(
@@ -71,6 +73,14 @@ def submit(
     over: Annotated[
         list[str] | None,
         typer.Option(metavar="FIELD=VALUE,VALUE", help="With --pipeline sweep: a field and its values, as a grid."),
+    ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="With --pipeline sweep: run N trials in place of the grid, with values that Optuna suggests.",
+        ),
     ] = None,
     parallel: Annotated[
         int | None,
@@ -109,15 +119,17 @@ def submit(
         raise ConfigError(f"--store {store!r}: pods cannot reach it.", remedy="Use s3://bucket/prefix.")
     if cron and follow:
         raise typer.BadParameter("--cron and --follow exclude each other: leave one out")
-    kfp.check_parameters(pipeline, model, over=over or (), parallel=parallel or 0)
+    kfp.check_parameters(pipeline, model, over=over or (), parallel=parallel or 0, trials=trials or 0)
     text, overrides = recipe_given(recipe, set_, None, store)
     values = parse_over(over or ())
-    title = _title(pipeline, text, overrides, name, store, model=model, over=values)
+    title = _title(pipeline, text, overrides, name, store, model=model, over=values, trials=trials or 0)
     parameters = {"recipe": text, "mantis_run": name, "store_url": store} | filled_in(overrides, form_of(pipeline))
     if model:
         parameters["eval_model"] = model
     if values:
         parameters["over"] = " ".join(f"{field}={','.join(listed)}" for field, listed in values.items())
+    if trials:
+        parameters["trials"] = str(trials)
     server = kfp.Server(host=host.rstrip("/"), namespace=namespace, token=token, ca_file=ca)
     wanted = kfp.Submission(
         pipeline=pipeline,
@@ -136,15 +148,26 @@ def submit(
 
 
 def _title(
-    pipeline: str, recipe: str, overrides: dict[str, str], name: str, store: str, *, model: str, over: "Over"
+    pipeline: str,
+    recipe: str,
+    overrides: dict[str, str],
+    name: str,
+    store: str,
+    *,
+    model: str,
+    over: "Over",
+    trials: int,
 ) -> str:
     """Return the id of the run that the pipeline will create."""
     from pipelines.execution.ablation_runs import resolve_parent
     from pipelines.execution.resolve import name_of, resolve_run
+    from pipelines.execution.sweeps.search_runs import plan_search
     from pipelines.execution.sweeps.sweep_runs import plan_sweep
 
     if pipeline == "ablation":
         return resolve_parent(recipe, overrides, name, store)[0]
+    if pipeline == "sweep" and trials:
+        return plan_search(recipe, overrides, over, name, store, trials=trials).parent.id
     if pipeline == "sweep":
         return plan_sweep(recipe, overrides, over, name, store).parent.id
     return resolve_run(recipe, overrides, name_of(recipe, overrides, name, model, store), store)[0]

@@ -4,9 +4,10 @@ Each trial is an arm, and an object of the parent's folder. The objects are the 
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import Field
 from rich.console import Console
 
 from components.reporting.step import compare
@@ -17,9 +18,10 @@ from mantis.errors import ConfigError, InputError, MantisError, NotFoundError
 from mantis.hashing import fingerprint
 from mantis.runs.arms import changes_in_words, write_arms
 from mantis.runs.records import read_record
-from mantis.runs.step_runner import Run
+from mantis.runs.step_runner import Run, open_run
 from mantis.runs.trials import SweepTrial, TrialState, read_trials, write_trial
 from mantis.schema_versions import Form, Versioned, origin
+from mantis.store.base import ObjectStore
 from mantis.store.opening import open_store
 from pipelines.execution.preflight import check_name, keep_recipe
 from pipelines.execution.resolve import fitting, resolve_run
@@ -30,11 +32,19 @@ SEARCH = "search.json"
 
 
 class SearchRecord(Versioned):
-    """`runs/<sweep>/search.json`: the fields and values that the trials of a sweep share."""
+    """`runs/<sweep>/search.json`: what the trials of a sweep share.
+
+    Attributes:
+        over: fields and their values.
+        recipe: a shipped name, a store URL, or YAML text.
+        overrides: changes that all trials share, from dotted field to YAML value.
+    """
 
     form = Form.SEARCH
 
     over: dict[str, list[str]]
+    recipe: str = ""
+    overrides: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +66,10 @@ class Search:
     trials: int
 
     def trial(self, number: int, known: list[SweepTrial]) -> SweepTrial:
-        """The trial `number`: as it is stored, else with values that follow from the trials before it."""
-        if number < len(known):
-            return known[number]
+        """The trial `number`: as it is stored, else with values that follow from the trials that are known."""
+        stored = next((trial for trial in known if trial.number == number), None)
+        if stored is not None:
+            return stored
         values = suggest(self.over, known, number=number, seed=self.parent.recipe.seed)
         changes = {field: as_text(value) for field, value in values.items()}
         arm = arm_of(self.recipe, self.overrides, self.parent, changes)
@@ -98,29 +109,96 @@ def run_search(search: Search, console: Console, *, ended: Callable[[Run], None]
         MantisError: a recipe cannot be run, or a step failed. The error of an arm names the arm's step.
         InterruptedRunError: the user pressed Ctrl-C. The error lists the saved results.
     """
+    parent, store = prepare_search(search), search.parent.store
+    with end_recorded(parent):
+        for number in range(search.trials):
+            trial = ask(search, number)
+            before = [each.run for each in read_trials(store, parent.id) if each.number < number]
+            left = in_words_left(store, before, search.trials - number)
+            words = f"trial {number + 1} of {search.trials}: {changes_in_words(trial.changes)}{left}"
+            console.print(words, soft_wrap=True, markup=False)
+            done = _run_trial(search, trial, console, ended)
+            console.print(_outcome(done), soft_wrap=True, markup=False)
+        return compare_complete(parent)
+
+
+def prepare_search(search: Search) -> Run:
+    """Check what the trials share, write it to the folder of the parent, and return the parent.
+
+    Raises:
+        ConfigError: the name belongs to another run, or to a search of other values.
+    """
     parent, store = search.parent, search.parent.store
     check_name(parent)
     _check_space(search)
     keep_recipe(store, parent.id, parent.recipe)
-    store.put(run_key(parent.id, SEARCH), SearchRecord(over=dict(search.over)).model_dump_json(indent=1).encode())
-    with end_recorded(parent):
-        for number in range(search.trials):
-            known = read_trials(store, parent.id)
-            trial = search.trial(number, known)
-            left = in_words_left(store, [each.run for each in known[:number]], search.trials - number)
-            words = f"trial {number + 1} of {search.trials}: {changes_in_words(trial.changes)}{left}"
-            console.print(words, soft_wrap=True, markup=False)
-            done = _run_trial(search, trial, known, console, ended)
-            console.print(_outcome(done), soft_wrap=True, markup=False)
-        _name_complete(search)
-        return compare(parent)
+    record = SearchRecord(
+        over={field: list(values) for field, values in search.over.items()},
+        recipe=search.recipe,
+        overrides={field: str(value) for field, value in search.overrides.items()},
+    )
+    store.put(run_key(parent.id, SEARCH), record.model_dump_json(indent=1).encode())
+    return parent
+
+
+def ask(search: Search, number: int) -> SweepTrial:
+    """The trial `number`, with the values that it has in the store, or that the sampler suggests now.
+
+    If an earlier trial with the same values has ended, this one ends like it. The trial is stored last: where it is,
+    its arm belongs to the sweep. All earlier trials have to be stored.
+    """
+    store, parent = search.parent.store, search.parent.id
+    known = read_trials(store, parent)
+    trial = search.trial(number, known)
+    others = {each.run: each.changes for each in known if each.number != number}
+    runs = others | {trial.run: trial.changes}
+    write_arms(store, parent, list(runs), runs)
+    return _like_twin(store, parent, trial, known)
+
+
+def compare_complete(parent: Run) -> Manifest:
+    """Compare the arms of the complete trials, after all trials of the search have ended.
+
+    Raises:
+        ConfigError: fewer than two arms are complete.
+    """
+    known = read_trials(parent.store, parent.id)
+    for trial in known:
+        if trial.state is TrialState.STARTED:
+            _like_twin(parent.store, parent.id, trial, known)
+    _name_complete(parent)
+    return compare(parent)
+
+
+def twin_of(trial: SweepTrial, known: Sequence[SweepTrial]) -> SweepTrial | None:
+    """The first trial before `trial` with the same values; the sampler may suggest values again."""
+    return next((each for each in known if each.run == trial.run and each.number < trial.number), None)
+
+
+def _like_twin(store: ObjectStore, parent: str, trial: SweepTrial, known: Sequence[SweepTrial]) -> SweepTrial:
+    """Store the trial, ended if its twin has ended."""
+    twin = twin_of(trial, known)
+    if trial.state is TrialState.STARTED and twin is not None and twin.state is not TrialState.STARTED:
+        trial = trial.ended(twin.state, twin.points, twin.loss)
+    if trial not in known:
+        write_trial(store, parent, trial)
+    return trial
+
+
+def read_search(parent: Run) -> SearchRecord:
+    """What the trials of the search `parent` share.
+
+    Raises:
+        NotFoundError: it is no search.
+    """
+    key = run_key(parent.id, SEARCH)
+    return SearchRecord.model_validate_json(parent.store.get(key), context=origin(parent.store.uri(key)))
 
 
 def _check_space(search: Search) -> None:
     """Refuse other values than those of the stored trials, which the sampler could not use together."""
-    store, key = search.parent.store, run_key(search.parent.id, SEARCH)
     try:
-        kept = SearchRecord.model_validate_json(store.get(key), context=origin(store.uri(key)))
+        kept = read_search(search.parent)
     except NotFoundError:
         return
     if kept.over != search.over:
@@ -130,58 +208,52 @@ def _check_space(search: Search) -> None:
         )
 
 
-def _run_trial(
-    search: Search, trial: SweepTrial, known: list[SweepTrial], console: Console, ended: Callable[[Run], None]
-) -> SweepTrial:
-    store, parent = search.parent.store, search.parent.id
-    if trial.state is not TrialState.STARTED:
+def _run_trial(search: Search, trial: SweepTrial, console: Console, ended: Callable[[Run], None]) -> SweepTrial:
+    if trial.state is TrialState.PRUNED:
         return trial
-    twin = next((each for each in known if each.run == trial.run and each.state is not TrialState.STARTED), None)
-    if twin is not None:  # the sampler may suggest values again
-        again = trial.ended(twin.state, twin.points, twin.loss)
-        write_trial(store, parent, again)
-        return again
-    write_trial(store, parent, trial)
-    runs = {each.run: each.changes for each in (*known, trial)}
-    write_arms(store, parent, list(runs), runs)
-    try:
+    store, parent = search.parent.store, search.parent.id
+    try:  # also for a complete trial: a pipeline calls it complete before its report is written
         run_arm(search.recipe, {**search.overrides, **trial.changes}, trial.run, store.url, console, ended=ended)
     except MantisError:
-        stored = read_trials(store, parent)[trial.number]
+        stored = search.trial(trial.number, read_trials(store, parent))
         if stored.state is TrialState.PRUNED:  # the training stopped itself
             return stored
         raise
-    complete = _complete(search, trial)
-    write_trial(store, parent, complete)
+    return tell(open_run(trial.run, store.url), trial)
+
+
+def tell(arm: Run, trial: SweepTrial) -> SweepTrial:
+    """Record the trial as complete, with the losses of its training. A trial that has ended stays.
+
+    Its own loss is that of the step that is converted.
+
+    Raises:
+        InputError: the arm has not trained.
+    """
+    if trial.state is not TrialState.STARTED:
+        return trial
+    record = read_record(arm.store, arm.id, "train")
+    if record is None or not record.key:
+        raise InputError(f"run = {arm.id!r} has no training.", remedy=f"Look at `mantis status {arm.id}`.")
+    rows = [json.loads(line) for line in arm.store.get(f"{record.key}/{METRICS}").splitlines()]
+    points = [(int(row["step"]), float(row["held_out_loss"])) for row in rows if "held_out_loss" in row]
+    which = "best" if arm.recipe.conversion.checkpoint == "best" else "last"
+    complete = trial.ended(TrialState.COMPLETE, points, float(record.summary[f"{which}_held_out_loss"]))
+    write_trial(arm.store, arm.parent, complete)
     return complete
 
 
-def _complete(search: Search, trial: SweepTrial) -> SweepTrial:
-    """The trial with the losses of its training: of the step that was converted."""
-    store = search.parent.store
-    record = read_record(store, trial.run, "train")
-    if record is None or not record.key:
-        raise InputError(
-            f"run = {trial.run!r} has a report, but no training.", remedy=f"Look at `mantis status {trial.run}`."
-        )
-    rows = [json.loads(line) for line in store.get(f"{record.key}/{METRICS}").splitlines()]
-    points = [(int(row["step"]), float(row["held_out_loss"])) for row in rows if "held_out_loss" in row]
-    which = "best" if search.parent.recipe.conversion.checkpoint == "best" else "last"
-    return trial.ended(TrialState.COMPLETE, points, float(record.summary[f"{which}_held_out_loss"]))
-
-
-def _name_complete(search: Search) -> None:
+def _name_complete(parent: Run) -> None:
     """Tie the parent to the arms that it compares: pruned ones have no scores."""
-    store, parent = search.parent.store, search.parent.id
-    trials = read_trials(store, parent)
+    trials = read_trials(parent.store, parent.id)
     runs = {trial.run: trial.changes for trial in trials if trial.state is TrialState.COMPLETE}
     if len(runs) < FEWEST:
         raise ConfigError(
-            f"The {len(trials)} trials of {parent} have {len(runs)} different runs with scores, but a comparison needs "
-            f"{FEWEST}.",
+            f"The {len(trials)} trials of {parent.id} have {len(runs)} different runs with scores, but a comparison "
+            f"needs {FEWEST}.",
             remedy="Give --over more values, or --trials a larger number.",
         )
-    write_arms(store, parent, list(runs), runs)
+    write_arms(parent.store, parent.id, list(runs), runs)
 
 
 def _outcome(trial: SweepTrial) -> str:

@@ -16,6 +16,7 @@ NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 RANGE = re.compile(rf"(?P<low>{NUMBER})\.\.(?P<high>{NUMBER})(?P<log>:log)?")
 WHOLE = re.compile(r"[+-]?\d+")
 DIGITS = 3  # significant digits of a suggested number
+OPTUNA_STATES = {TrialState.STARTED: "RUNNING", TrialState.COMPLETE: "COMPLETE", TrialState.PRUNED: "PRUNED"}
 RANDOM = 5  # trials that the sampler draws at random before it follows the losses
 
 Over = Mapping[str, Sequence[str]]  # by dotted field: the texts of its values, or of one range
@@ -57,6 +58,19 @@ def over_of(text: str) -> dict[str, list[str]]:
     return parse_over([word for word in split_outside(text, " \t\r\n") if word])
 
 
+def trials_of(text: str) -> int:
+    """Read the field `trials` of KFP's form; 0 if it is empty, which means a grid.
+
+    Raises:
+        ConfigError: it is no whole number above 0.
+    """
+    if not text.strip():
+        return 0
+    if not text.strip().isdecimal() or int(text) == 0:
+        raise ConfigError(f"trials = {text!r} is no number of trials.", remedy="Write trials = 8, or leave it empty.")
+    return int(text)
+
+
 def range_of(field: str, values: Sequence[str]) -> Range | None:
     """The range that `--over` gives to `field`; None for a list of values.
 
@@ -94,25 +108,25 @@ def ends_of(over: Over) -> list[tuple[str, str]]:
 def suggest(over: Over, trials: Sequence[SweepTrial], *, number: int, seed: int) -> dict[str, Value]:
     """Suggest the values of trial `number`, by Optuna's TPE.
 
-    They follow from the seed, the number and the trials that have ended. So a search that was killed goes on as if it
-    had not been.
+    They follow from the seed, the number and the other trials. So a search that runs one trial after another goes on
+    after a kill as if it had not been killed. A trial that runs at the same time counts as a bad one (a "constant
+    liar"), so that this one explores other values.
     """
     import optuna
 
     drawn = int(fingerprint([seed, number])[:8], 16)
-    study = quiet_study(sampler=optuna.samplers.TPESampler(seed=drawn, n_startup_trials=RANDOM))
+    study = quiet_study(sampler=optuna.samplers.TPESampler(seed=drawn, n_startup_trials=RANDOM, constant_liar=True))
     space = {field: _distribution(field, values) for field, values in over.items()}
     for trial in trials:
-        if trial.state is not TrialState.STARTED:
-            study.add_trial(
-                optuna.trial.create_trial(
-                    state=optuna.trial.TrialState[trial.state.name],
-                    value=trial.loss,
-                    params=trial.values,
-                    distributions=space,
-                    intermediate_values=dict(trial.points),
-                )
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=optuna.trial.TrialState[OPTUNA_STATES[trial.state]],
+                value=trial.loss,
+                params=trial.values,
+                distributions=space,
+                intermediate_values=dict(trial.points),
             )
+        )
     suggested = study.ask(space).params
     return {field: _rounded(value, range_of(field, over[field])) for field, value in suggested.items()}
 

@@ -1,4 +1,4 @@
-"""Sweeps on this machine: one that is killed in its second arm, and a search that is killed and prunes a trial."""
+"""Sweeps on this machine: one that is killed in its second arm, and searches that prune a trial, one as a pipeline."""
 
 import json
 import subprocess
@@ -130,3 +130,55 @@ def test_a_killed_search_goes_on_and_prunes_a_hopeless_trial(
     assert [each["state"] for each in found["trials"]] == [trial.state.value for trial in trials]
     assert all(trial.loss == trial.points[-1][1] for trial in complete)
     assert "pruned after step" in (tmp_path / "store/reports/search/report.html").read_text()
+
+
+AS_PIPELINE = """
+import json, sys
+from kfp import local
+from pipelines.execution.platform import Platform
+from pipelines.kubeflow.compile import PIPELINES
+
+local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[2], raise_on_error=True)
+PIPELINES["sweep"](Platform(arms=1))(**json.loads(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_search_as_a_pipeline_prunes_a_hopeless_trial_and_compares_the_others(
+    mantis_environment: dict[str, str], tmp_path: Path, store: LocalStore
+) -> None:
+    """One trial at a time, so its values are those of the search above. Run again, it trains nothing."""
+    asked = {
+        "recipe": "demo",
+        "overrides": " ".join(each.removeprefix("--set=") for each in (*LITTLE, *HELD_OUT)),
+        "over": "training.learning_rate=1e-7..4e-3:log",
+        "trials": "4",
+        "mantis_run": "search",
+        "store_url": store.url,
+    }
+    command = [sys.executable, "-c", AS_PIPELINE, json.dumps(asked), str(tmp_path / "kfp")]
+    subprocess.run(command, cwd=tmp_path, env=mantis_environment, check=True, timeout=3000)
+    trials = read_trials(store, "search")
+    pruned = [trial for trial in trials if trial.state is TrialState.PRUNED]
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    assert (len(pruned) + len(complete), len(pruned) > 0) == (4, True)
+    for trial in pruned:
+        assert read_record(store, trial.run, "convert") is None
+    for trial in complete:
+        assert trial.loss == trial.points[-1][1]
+        assert read_record(store, trial.run, "report") is not None
+    page = (tmp_path / "store/reports/search/report.html").read_text()
+    assert "has the highest accuracy of" in page
+    assert "pruned after step" in page
+    summary = json.loads(store.get("runs/search/summary.json"))
+    assert summary["status"] == "FINISHED"
+
+    before = finished(store)
+    again = subprocess.run(command, cwd=tmp_path, env=mantis_environment, check=False, timeout=3000)
+    assert again.returncode == 0
+    trains = [path for path in before if path.stem == "train"]
+    assert len(trains) == len(complete)
+    records = [read_record(store, trial.run, "train") for trial in trials]
+    assert [record.state for record in records if record and record.key] == [State.REUSED] * len(complete)
+    assert read_trials(store, "search") == trials

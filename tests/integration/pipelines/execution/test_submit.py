@@ -214,9 +214,23 @@ def test_a_sweep_passes_its_values_and_its_limit_of_arms(kfp: Kfp, submit: Calla
     assert "parallelismLimit: 2" in kfp.packages[0]
 
 
+def test_a_search_passes_its_range_and_its_number_of_trials(kfp: Kfp, submit: Callable[..., Any]) -> None:
+    evaluated = ("--set=data.holdout=16", "--set=training.evaluate_every=10")
+    over = "--over=training.learning_rate=1e-4..1e-3:log"
+    done = submit("--pipeline=sweep", over, *evaluated, "--trials=3", "--name=mine")
+    assert done.returncode == 0, done.stdout + done.stderr
+    passed = kfp.created[0][1]["runtime_config"]["parameters"]
+    assert passed["over"] == "training.learning_rate=1e-4..1e-3:log"
+    assert passed["trials"] == "3"
+    assert kfp.created[0][1]["display_name"] == "mine"
+    refused = submit("--pipeline=sweep", over, "--trials=3")
+    assert "training.evaluate_every is not set" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("pipeline", "given", "said"),
     [
+        ("ablation", {"trials": 3}, "searches for no values, so --trials 3 does not fit"),
         ("sweep", {}, "does not fit --over ''"),
         ("instruction-tuning", {"over": ["training.seed=1,2"]}, "does not fit --over 'training.seed=1,2'"),
         ("evaluation", {"model": "models/x", "parallel": 2}, "has no arms, so --parallel 2 limits nothing"),

@@ -46,7 +46,7 @@ def test_the_form_has_named_texts_with_defaults() -> None:
         "data-preparation": common,
         "evaluation": ["benchmarks", "eval_model", *common],
         "ablation": [*typed, *common],
-        "sweep": [*typed, *common, "over"],
+        "sweep": [*typed, *common, "over", "trials"],
     }
     for name in PIPELINES:
         specification = next(yaml.safe_load_all((COMPILED / f"unbound-{name}.yaml").read_text()))
@@ -85,7 +85,8 @@ def test_a_pipeline_has_few_tasks_outside_of_loops() -> None:
     assert found["data-preparation"] == ["assemble", "finish", "preflight"]
     assert found["evaluation"] == ["existing-model", "finish", "preflight", "report"]
     assert found["ablation"] == ["arms", "compare", "finish-arms", "preflight-arms"]
-    assert found["sweep"] == ["arms", "compare", "finish-sweep", "preflight-sweep"]
+    grid, search = ["arms", "compare"], ["compare-trials", "trials"]  # one of the two runs
+    assert found["sweep"] == sorted([*grid, *search, "finish-sweep", "preflight-sweep"])
 
 
 def test_a_file_without_an_image_says_so_and_ends_soon(tmp_path: Path) -> None:
@@ -181,7 +182,8 @@ def test_the_platform_limits_the_arms_at_the_same_time(tmp_path: Path) -> None:
     for folder, arms in ((COMPILED, 0), (tmp_path, 2)):
         for name in ("ablation", "sweep"):
             limits = limits_of_loops(folder / f"unbound-{name}.yaml")
-            assert limits == {"each-arm": arms, "each-subset": 0, "each-benchmark": 0}
+            searched = {"each-trial": arms} if name == "sweep" else {}
+            assert limits == {"each-arm": arms, "each-subset": 0, "each-benchmark": 0} | searched
 
 
 def limits_of_loops(path: Path) -> dict[str, int]:
@@ -201,6 +203,27 @@ def test_a_sweep_closes_its_run_whatever_happens() -> None:
     tasks = specification["root"]["dag"]["tasks"]
     assert tasks["finish-sweep"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
     assert specification["root"]["inputDefinitions"]["parameters"]["over"]["parameterType"] == "STRING"
+
+
+def test_a_trial_runs_only_if_it_is_new_and_is_evaluated_only_if_it_is_not_pruned() -> None:
+    specification = next(yaml.safe_load_all((COMPILED / "unbound-sweep.yaml").read_text()))
+    branches = {
+        task["taskInfo"]["name"]: (
+            task["triggerPolicy"]["condition"],
+            specification["components"][name]["dag"]["tasks"],
+        )
+        for component in specification["components"].values()
+        for task in component.get("dag", {}).get("tasks", {}).values()
+        if "condition" in task.get("triggerPolicy", {})
+        for name in [task["componentRef"]["name"]]
+    }
+    assert {"new-values", "not-pruned", "search", "grid"} <= branches.keys()
+    condition, tasks = branches["new-values"]
+    assert condition.endswith("!= ''")
+    assert {"prepare-mixture", "train-trial"} <= {name.removesuffix("-2") for name in tasks}
+    condition, tasks = branches["not-pruned"]
+    assert condition.endswith("== true")
+    assert {"convert", "benchmarks", "report"} <= {name.removesuffix("-2") for name in tasks}
 
 
 def test_a_model_is_deployed_only_if_the_run_says_so(tmp_path: Path) -> None:
