@@ -14,7 +14,7 @@ def prepare(run: str, store_url: str, subset: str, dataset: dsl.Output[dsl.Datas
 
     with component_main():
         opened = open_run(run, store_url)
-        hand_on(opened, step.prepare(opened, subset), dataset, subset=subset)
+        hand_on(opened, step.prepare(opened, subset), dataset, part=subset)
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)

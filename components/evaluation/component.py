@@ -34,4 +34,4 @@ def evaluate(
     with component_main():
         opened = open_run(run, store_url)
         evaluated = step.evaluate(opened, benchmark, load_manifest(model.path))
-        hand_on(opened, evaluated, evaluation, benchmark=benchmark)
+        hand_on(opened, evaluated, evaluation, part=benchmark)

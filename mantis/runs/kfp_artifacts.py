@@ -15,8 +15,13 @@ class KfpArtifact(Protocol):
     def path(self) -> str: ...
 
 
-def hand_on(run: Run, manifest: Manifest, artifact: KfpArtifact, **more: str) -> None:
-    """Write `manifest` as the content of `artifact`, and its address, fingerprint, summary and `more` as metadata."""
+def hand_on(run: Run, manifest: Manifest, artifact: KfpArtifact, *, part: str = "", **more: str) -> None:
+    """Write `manifest` as the content of `artifact`, and its address, fingerprint, summary and `more` as metadata.
+
+    In a loop, `part` is the benchmark or the subset: KFP's page numbers the iterations, but shows an artifact's name.
+    """
     save_manifest(manifest, artifact.path)
+    if part:
+        artifact.metadata["display_name"] = f"{manifest.kind.value}: {part}"
     own = {"address": run.store.uri(manifest.key), "fingerprint": manifest.fingerprint, "run": run.id}
     artifact.metadata.update({**own, **manifest.summary, **more})

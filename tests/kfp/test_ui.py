@@ -10,6 +10,7 @@ import pytest
 from pipelines.execution.form.form_fields import filled_in
 from pipelines.execution.platform import Platform
 from pipelines.kubeflow.compile import compile_all
+from pipelines.kubeflow.submit import described
 from tests.kfp.conftest import Kfp, SubmittedRun
 
 pytestmark = pytest.mark.timeout(1800)
@@ -61,6 +62,7 @@ def run(page: Any, kfp: Kfp, little: dict[str, str], tmp_path_factory: pytest.Te
     name = f"mantis-{kfp.store[-8:]}"
     page.goto(f"{kfp.host}/#/pipeline_versions/new")
     page.locator("#newPipelineName").fill(name)
+    page.locator("#pipelineDescription").fill(described(paths["instruction-tuning"]))
     page.get_by_label("Upload a file").check()
     page.locator("input[type=file]").set_input_files(paths["instruction-tuning"])
     page.get_by_role("button", name="Create", exact=True).click()
@@ -148,6 +150,7 @@ def test_the_plan_names_the_run_and_the_loop(page: Any, kfp: Kfp, ended: str) ->
 def test_an_artifact_has_its_address_and_its_loss(page: Any, kfp: Kfp, ended: str) -> None:
     enter(page, kfp, ended)
     node(page, "checkpoint").click()
+    page.locator("a[href*='/artifacts/']").first.click()
     page.get_by_text("last_loss").first.wait_for()
     assert f"{kfp.store}/checkpoints/" in page.locator("body").inner_text()
     keep(page, "kfp-artifact")
@@ -162,9 +165,59 @@ def test_the_page_of_a_run_shows_its_learning_rate(page: Any, kfp: Kfp, ended: s
     keep(page, "kfp-detail")
 
 
+def test_an_iteration_shows_its_benchmark(page: Any, kfp: Kfp, ended: str) -> None:
+    enter(page, kfp, ended)
+    node(page, "each-benchmark").click()
+    page.get_by_role("button", name="Open sub-DAG").click()
+    page.locator(".react-flow__node").filter(has_text=re.compile(r"^for-loop-\d+\.0$")).first.click()
+    page.get_by_role("button", name="Open sub-DAG").click()
+    node(page, "evaluation").click()
+    page.get_by_text("evaluation: demo-").first.wait_for()
+
+
+def test_the_list_of_pipelines_shows_the_description(page: Any, kfp: Kfp, ended: str) -> None:
+    page.goto(f"{kfp.host}/#/pipelines")
+    page.get_by_text("Change learning_rate").first.wait_for()
+    keep(page, "kfp-pipelines")
+
+
+def newest(kfp: Kfp, before: str) -> str:
+    """KFP's id of the run that was started last."""
+    made = kfp.client.list_runs(page_size=1, sort_by="created_at desc").runs[0].run_id
+    assert made != before
+    return str(made)
+
+
+def test_a_clone_with_another_learning_rate_succeeds_as_typed(page: Any, kfp: Kfp, ended: str) -> None:
+    """The form of a clone names no account."""
+    page.goto(f"{kfp.host}/#/runs")
+    page.goto(f"{kfp.host}/#/runs/details/{ended}")
+    page.get_by_role("button", name="Clone run").click()
+    page.locator("#learning_rate").fill("6e-4")
+    assert page.get_by_label("Service Account").input_value() == ""
+    keep(page, "kfp-clone")
+    page.get_by_role("button", name="Start", exact=True).click()
+    page.wait_for_url(re.compile(r"/runs/details/|/experiments/"))
+    page.wait_for_timeout(3000)
+    assert kfp.ends(newest(kfp, ended)) == "SUCCEEDED"
+
+
+def test_a_refused_run_says_where_to_write_the_change(page: Any, kfp: Kfp, ended: str) -> None:
+    failed = kfp.again(ended, "two nodes without a launcher", {"training.nodes": "2", "training.launcher": "local"})
+    assert kfp.ends(failed) == "FAILED"
+    enter(page, kfp, failed)
+    node(page, "preflight").click()
+    page.get_by_role("button", name="Logs").click()
+    page.get_by_text("training.nodes = 2").first.wait_for()
+    keep(page, "kfp-refused")
+
+
 def test_two_recipes_are_compared(page: Any, kfp: Kfp, small: SubmittedRun, ended: str) -> None:
     page.goto(f"{kfp.host}/#/compare?runlist={small[1]},{ended}")
     page.get_by_text("Run overview").wait_for()
+    page.get_by_text("learning_rate").first.wait_for()
+    assert "3e-4" in page.locator("body").inner_text()
+    page.get_by_text("demo-multi/accuracy").first.wait_for()
     keep(page, "kfp-compare")
 
 

@@ -20,10 +20,10 @@ from kubernetes.client.exceptions import ApiException
 
 from components.training.launch.kubernetes_client import connect, reason_of
 from mantis.errors import ConfigError
+from mantis.runs.step_runner import KFP_POD
 
 logger = logging.getLogger(__name__)
 
-POD_NAME = "KFP_POD_NAME"  # set by KFP in the pods of its tasks
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")  # of this pod
 WORKFLOW_LABEL = "workflows.argoproj.io/workflow"
 WORKFLOWS = ("argoproj.io", "v1alpha1")
@@ -34,7 +34,7 @@ PAUSE_SECONDS = 5.0  # after a request that failed
 @contextmanager
 def sigterm_when_terminated() -> Iterator[None]:
     """Send SIGTERM to this process when its KFP run is terminated, while the block runs. Outside of KFP, do nothing."""
-    pod = os.environ.get(POD_NAME)
+    pod = os.environ.get(KFP_POD)
     if not pod or not NAMESPACE.exists():
         yield
         return

@@ -26,9 +26,10 @@ def test_an_artifact_of_kfp_shows_address_and_figures(tmp_path: Path) -> None:
         summary={"last_loss": 0.5, "steps": 10, "attention": "eager"},
     )
     output = Output(path=str(tmp_path / "deep" / "checkpoint"))
-    hand_on(run, manifest, output, learning_rate="5e-06")
+    hand_on(run, manifest, output, learning_rate="5e-06", part="demo-multi")
     assert load_manifest(output.path).key == "checkpoints/f"
     assert output.metadata == {
+        "display_name": "checkpoint: demo-multi",
         "address": f"{run.store.url}/checkpoints/f",
         "fingerprint": "f",
         "run": "mine",

@@ -80,6 +80,23 @@ def test_an_error_of_ours_ends_a_component_without_a_traceback(capfd: pytest.Cap
     assert "Traceback" not in said
 
 
+def test_a_remedy_in_kfp_names_the_fields_of_the_form(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = TrainingError("No.", remedy="Add --set training.nodes=1, or choose another --name.")
+    hint = "On KFP's page, clone the run, and fill in overrides (FIELD=VALUE) for --set and mantis_run for --name."
+    for pod, shown in (("", False), ("train-1", True)):
+        monkeypatch.delenv("KFP_POD_NAME", raising=False)
+        if pod:
+            monkeypatch.setenv("KFP_POD_NAME", pod)
+        with pytest.raises(SystemExit), component_main():
+            raise error
+        assert (hint in capfd.readouterr().err) is shown
+    with pytest.raises(SystemExit), component_main():
+        raise TrainingError("Rank 1 died.", remedy="Run it again.")
+    assert "KFP's page" not in capfd.readouterr().err
+
+
 def test_a_bug_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError), component_main():
         _ = 1 / 0
