@@ -157,6 +157,11 @@ def run_key(run: str, name: str = "") -> str:
     return below(f"{RUN.root}/{run}", name)
 
 
+def log_key(run: str) -> str:
+    """The log of a run that `mantis run` started."""
+    return run_key(run, "run.log")
+
+
 def record_key(run: str, step: str) -> str:
     """The record of a step."""
     return f"{records_of(run)}/{step}.json"

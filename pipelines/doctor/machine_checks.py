@@ -2,13 +2,16 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
+from pathlib import Path
 
 from mantis.artifacts.store_addresses import check_store
 from mantis.errors import MantisError
+from mantis.store.local import LocalStore
 from mantis.store.opening import open_store
 
 DISK_GB = 10
@@ -30,7 +33,7 @@ def examine(store_url: str) -> list[Finding]:
     checks: list[Callable[[], Finding]] = [
         _packages,
         _cores_and_memory,
-        _disk,
+        lambda: _disk(store_url),
         lambda: _store(store_url),
         _gpu,
         _flash_attention,
@@ -57,9 +60,21 @@ def _cores_and_memory() -> Finding:
     return Finding(what="cores, memory", ok=enough, found=f"{cores} cores, {memory:.0f} GB free", remedy=remedy)
 
 
-def _disk() -> Finding:
-    free = shutil.disk_usage(os.getcwd()).free / 1e9
-    return Finding(what="disk", ok=free >= DISK_GB, found=f"{free:.0f} GB free", remedy=f"Free {DISK_GB} GB.")
+def _disk(url: str) -> Finding:
+    """The disk of a local store; of a store elsewhere the scratch of this machine."""
+    try:
+        store = open_store(url)
+        folder = store.root if isinstance(store, LocalStore) else Path(tempfile.gettempdir())
+    except MantisError:  # `_store` says why
+        folder = Path.cwd()
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    free = shutil.disk_usage(there).free / 1e9
+    return Finding(
+        what="disk",
+        ok=free >= DISK_GB,
+        found=f"{free:.0f} GB free in {folder}",
+        remedy=f"Free {DISK_GB} GB there, or name another place.",
+    )
 
 
 def _store(url: str) -> Finding:

@@ -1,6 +1,7 @@
 """Start the DAG of `mantis run` as a child process, draw its steps, and end all processes on Ctrl-C."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -16,13 +17,17 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from mantis.errors import ConfigError, MantisError
+from mantis.artifacts.layout import log_key
+from mantis.errors import ConfigError, MantisError, StoreError
 from mantis.hashing import fingerprint
 from mantis.processes import one_at_a_time
 from mantis.progress import PROGRESS_DIR, clock_text
 from mantis.runs.arms import arms_of
 from mantis.runs.records import STOPPED, State, StepRecord, read_records, was_stopped
 from mantis.runs.step_runner import Run
+from mantis.store.local import LocalStore
+
+logger = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 0.5
 GRACE_SECONDS = 60  # enough for training to save a checkpoint
@@ -114,15 +119,19 @@ def run_dag(run: Run, parameters: dict[str, Any], console: Console, pipeline: st
         MantisError: a step failed, with its own reason, or the same run is in progress already.
         InterruptedRunError: the user pressed Ctrl-C. Every process of the run has ended.
     """
-    with _only_one(run), tempfile.TemporaryDirectory(prefix="mantis-run-") as folder:
-        log = _log_path(run)
+    with only_one(run), tempfile.TemporaryDirectory(prefix="mantis-run-") as folder, _log(run) as log:
         view = View(console, Path(folder))
         environment = os.environ | {PROGRESS_DIR: folder, "PYTHONUNBUFFERED": "1"}
         command = [sys.executable, "-m", "pipelines.kubeflow.run_dag", json.dumps(parameters), pipeline]
         before = {step: record.started for step, record in _records(run).items()}
         with log.open("ab") as output:
             child = subprocess.Popen(
-                command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_heed_interrupts,
             )
         with _interruptible(), view.progress:
             try:
@@ -162,10 +171,29 @@ def _records(run: Run) -> dict[str, StepRecord]:
     return {one.shown(record.step): record for one in each for record in read_records(run.store, one.id)}
 
 
-def _log_path(run: Run) -> Path:
-    folder = Path(os.environ.get("MANTIS_LOG_DIR") or Path.cwd() / ".mantis" / "logs")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{run.id}.log"
+@contextmanager
+def _log(run: Run) -> Iterator[Path]:
+    """The file of the run's log. It lies with the run in a local store; a store elsewhere gets it at the end.
+
+    MANTIS_LOG_DIR names another folder.
+    """
+    given, key = os.environ.get("MANTIS_LOG_DIR"), log_key(run.id)
+    in_place = run.store.root / key if isinstance(run.store, LocalStore) and not given else None
+    path = in_place or Path(given or Path.cwd() / ".mantis" / "logs") / f"{run.id}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield path
+    finally:
+        if in_place is None and not given:
+            try:
+                run.store.put_file(key, path)
+            except StoreError as error:  # the run has ended, and its log is on this machine
+                logger.warning("The log stays in %s: %s", path, error)
+
+
+def _heed_interrupts() -> None:
+    """Let the DAG take SIGINT, by which `_end` stops it. A shell ignores SIGINT for its background processes."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
@@ -194,7 +222,7 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _only_one(run: Run) -> AbstractContextManager[None]:
+def only_one(run: Run) -> AbstractContextManager[None]:
     """Refuse a second process with the same run on this machine, because both would write the same checkpoints."""
 
     def refuse() -> None:

@@ -94,6 +94,8 @@ def test_a_run_ends_with_a_report_and_a_summary(undisturbed: Undisturbed) -> Non
     assert summary["training"]["steps"] == STEPS
     assert summary["training"]["last_loss"] < summary["training"]["first_loss"]
     assert (path.parent / "report.html").stat().st_size > 10_000
+    log = undisturbed.folder / ".mantis" / "runs" / path.parent.name / "run.log"
+    assert "step train]" in log.read_text()
     assert (path.parent / "report.md").stat().st_size > 1_000
 
 
@@ -139,7 +141,7 @@ def test_mlflow_shows_the_run(undisturbed: Undisturbed) -> None:
     assert "[Report](#/experiments/" in run.data.tags["mlflow.note.content"]
     datasets = {(item.dataset.name, item.tags[0].value) for item in run.inputs.dataset_inputs}
     asked = {("demo-multi", "evaluation"), ("demo-single", "evaluation")}
-    assert datasets == {("demo-multi+demo-single", "training"), *asked}
+    assert datasets == {("generated", "recipe"), ("demo-multi+demo-single", "training"), *asked}
     version = client.get_model_version_by_alias("demo", "newest")
     logged = client.get_logged_model(version.tags["mantis.model_id"])
     of_dataset = {metric.key: metric.dataset_name for metric in logged.metrics}
