@@ -187,7 +187,7 @@ def _callbacks(
         _engine_file(parts),
         bar,
         ProgressFile(store, prefix, rows, bar),
-        MlflowCurve(run, rows),
+        MlflowCurve(run, rows, parts.mixture),
     ]
     every_checkpoint = parts.recipe.training.checkpoint_every
     read = [PrometheusFigures(metrics, rows, goodput, checkpoint_every=every_checkpoint)] if metrics else []

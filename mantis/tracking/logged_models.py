@@ -17,12 +17,8 @@ from mantis.artifacts.manifest import Manifest
 from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore
 from mantis.tracking.mlflow_database import artifact_folder
-from mantis.tracking.mlflow_runs import (
-    BATCH,
-    DIGEST_CHARACTERS,
-    TrackedRun,
-    address_in,
-)
+from mantis.tracking.mlflow_runs import BATCH, TrackedRun, address_in
+from mantis.tracking.run_description import DIGEST_CHARACTERS
 from mantis.tracking.score_metrics import SCORE, is_metric_name, metric_part, score_metrics
 
 ADDRESS_TAG = "mantis.address"  # a key if the database lies in the store, else a URI

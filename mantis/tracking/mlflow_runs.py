@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from mantis.artifacts.manifest import Manifest
 from mantis.errors import TrackingError
 from mantis.hashing import fingerprint
 from mantis.processes import one_at_a_time
@@ -24,7 +25,7 @@ from mantis.store.base import ObjectStore
 from mantis.store.local import LocalStore
 from mantis.tracking.mlflow_database import DATABASE, LOCATION, STORE_TAG, THIS_STORE, artifact_folder, forget_addresses
 from mantis.tracking.reachability import SENT_LATER, TrackingAwayError, ask_again, check_reachable, limit_requests
-from mantis.tracking.run_description import parameters_of, source_tags
+from mantis.tracking.run_description import DatasetEntry, mixture_dataset, parameters_of, source_tags
 from mantis.tracking.score_metrics import SCORE_TABLE, is_metric_name
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,6 @@ BATCH = 1000  # MLflow's limit of metrics per request
 SECONDS_BETWEEN_BATCHES = 5.0
 QUIET_SECONDS = 4.0  # without a successful request, the end of a training waits no longer
 SETTLE_SECONDS = 1.0
-DIGEST_CHARACTERS = 36  # of a dataset
 TABLES_TAG = "mlflow.loggedArtifacts"  # defined by MLflow, whose page shows these artifacts as tables
 NONE: Mapping[str, str] = {}
 
@@ -112,6 +112,22 @@ class TrackedRun:
     def link(self, artifact: str) -> str:
         """Return the address of an artifact on MLflow's page, relative to any address of the server."""
         return f"#/experiments/{self.experiment}/runs/{self.id}/artifacts/{artifact}"
+
+
+def table_of_runs(experiment: str = "") -> str:
+    """Return the page of an experiment's runs, relative to the server; without one, the page of experiments.
+
+    Without `workflowType`, MLflow 3 opens its pages for traces of language models, which are empty.
+    """
+    page = f"experiments/{experiment}/runs" if experiment else "experiments"
+    return f"#/{page}?workflowType=machine_learning"
+
+
+def newest_experiment(client: Any) -> str:
+    """Return the experiment with the newest run; empty if there is no run."""
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    newest = client.search_runs(experiments, max_results=1, order_by=["attributes.start_time DESC"])
+    return str(newest[0].info.experiment_id) if newest else ""
 
 
 def open_tracked_run(run: Run, *, title: str = "", tags: Mapping[str, str] = NONE) -> TrackedRun:
@@ -202,14 +218,14 @@ def record_run(
     *,
     scores: Mapping[str, float],
     tags: Mapping[str, str],
-    dataset: Mapping[str, str] | None,
+    dataset: DatasetEntry | None,
     files: Sequence[Path],
 ) -> None:
     """Log scores, tags, the dataset as an input, and files. MLflow shows a file `scores.json` as a table."""
     client = tracked.client
     known = client.get_run(tracked.id)
-    if dataset is not None and all(item.dataset.digest != _digest(dataset) for item in known.inputs.dataset_inputs):
-        _log_dataset(tracked, dataset)
+    if dataset is not None:
+        log_dataset(tracked, dataset)
     tables = [{"path": file.name, "type": "table"} for file in files if file.name == SCORE_TABLE]
     shown = {TABLES_TAG: json.dumps(tables)} if tables else {}
     for tag, text in (shown | dict(tags)).items():
@@ -224,6 +240,24 @@ def record_run(
             LocalStore(kept).put_file(file.name, file)
 
 
+def log_dataset(tracked: TrackedRun, dataset: DatasetEntry) -> None:
+    """Log the dataset as an input of the run, unless the run has it."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    known = tracked.client.get_run(tracked.id).inputs.dataset_inputs
+    if any(item.dataset.digest == dataset.digest for item in known):
+        return
+    entity = Dataset(
+        name=dataset.name,
+        digest=dataset.digest,
+        source_type="mantis",
+        source=dataset.source,
+        profile=dataset.profile,
+    )
+    tags = [InputTag("mlflow.data.context", dataset.context)]
+    tracked.client.log_inputs(tracked.id, datasets=[DatasetInput(entity, tags)])
+
+
 def curve_row(row: Mapping[str, float]) -> dict[str, float]:
     """Rename the fields of a row of metrics.jsonl to MLflow's names `train/<name>`; `step` and `time` stay."""
     return {name if name in (STEP, TIME) else f"train/{name}": value for name, value in row.items()}
@@ -235,8 +269,9 @@ class CurveSender:
     It logs once that MLflow is away, and once that it is back.
     """
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, run: Run, mixture: Manifest | None = None) -> None:
+        """Begin to send. `mixture` is logged as the dataset that the run trains on."""
+        self._run, self._mixture = run, mixture
         self._rows: queue.Queue[dict[str, float] | None] = queue.Queue()
         self._problem = ""
         self._moved = time.monotonic()
@@ -270,7 +305,7 @@ class CurveSender:
             if closing:
                 ask_again(tracking_uri(self._run.store))
             try:
-                tracked = tracked or open_tracked_run(self._run)
+                tracked = tracked or self._opened()
                 self._mark()
                 send_curve(tracked, waiting, sent=self._mark)
                 self._say("", waiting)
@@ -280,6 +315,12 @@ class CurveSender:
             if closing:
                 return
             closing = self._collect(waiting)
+
+    def _opened(self) -> TrackedRun:
+        tracked = open_tracked_run(self._run)
+        if self._mixture is not None:
+            log_dataset(tracked, mixture_dataset(self._mixture))
+        return tracked
 
     def _mark(self) -> None:
         self._moved = time.monotonic()
@@ -419,22 +460,3 @@ def _log_rows(
     for start in range(0, len(metrics), BATCH):
         tracked.client.log_batch(tracked.id, metrics=metrics[start : start + BATCH])
         sent()
-
-
-def _digest(dataset: Mapping[str, str]) -> str:
-    return dataset["digest"][:DIGEST_CHARACTERS]
-
-
-def _log_dataset(tracked: TrackedRun, dataset: Mapping[str, str]) -> None:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    entity = Dataset(
-        name=dataset["name"],
-        digest=_digest(dataset),
-        source_type="mantis",
-        source=dataset["source"],
-        profile=dataset.get("profile"),
-    )
-    tracked.client.log_inputs(
-        tracked.id, datasets=[DatasetInput(entity, [InputTag("mlflow.data.context", "training")])]
-    )

@@ -30,6 +30,7 @@ from mantis.tracking.mlflow_runs import (
 )
 from mantis.tracking.model_registry import register_model
 from mantis.tracking.reachability import TrackingAwayError, check_reachable
+from mantis.tracking.run_description import mixture_dataset
 from mantis.tracking.score_metrics import SCORE, SCORE_TABLE, score_metrics, score_table
 from pipelines.execution.preflight import check_name
 from pipelines.execution.resolve import name_of, resolve_run
@@ -181,7 +182,7 @@ def _send(tracked: TrackedRun, run: Run, records: list[StepRecord], reasons: Map
             tracked,
             scores=score_metrics(scores) | _scores_of_arms(run),
             tags=tags | {NOTE_TAG: note_of(run, rows, tracked.link(REPORT) if report else "", reasons)},
-            dataset=_dataset(mixture) if mixture else None,
+            dataset=mixture_dataset(mixture) if mixture else None,
             files=files,
         )
 
@@ -230,15 +231,6 @@ def _scores_of_arms(run: Run) -> dict[str, float]:
             continue
         found |= {f"{SCORE}.{part}{name.removeprefix(SCORE)}": value for name, value in scores.items()}
     return found
-
-
-def _dataset(mixture: Manifest) -> dict[str, str]:
-    return {
-        "name": "+".join(sorted(mixture.inputs)) or "mixture",
-        "digest": mixture.fingerprint,
-        "source": json.dumps({"key": mixture.key}),
-        "profile": json.dumps(mixture.summary),
-    }
 
 
 def _report_files(run: Run, report: Manifest | None, folder: Path) -> list[Path]:

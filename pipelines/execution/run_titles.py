@@ -11,8 +11,8 @@ from mantis.errors import TrackingError
 from mantis.progress import PROGRESS_DIR
 from mantis.runs.arms import changes_in_words
 from mantis.runs.step_runner import Run
-from mantis.tracking.mlflow_runs import TrackedRun, open_tracked_run
-from mantis.tracking.run_description import flat_recipe
+from mantis.tracking.mlflow_runs import TrackedRun, log_dataset, open_tracked_run, tracking_error
+from mantis.tracking.run_description import asked_dataset, flat_recipe
 from pipelines.execution.resolve import resolve_run, shipped_recipes
 
 logger = logging.getLogger(__name__)
@@ -59,14 +59,21 @@ def _title(run: Run, changed: Mapping[str, str]) -> str:
 
 
 def open_in_mlflow(run: Run) -> TrackedRun:
-    """Open the run in MLflow, with name, parameters, tags and note. None of them needs a result of the run.
+    """Open the run in MLflow, with name, parameters, tags, note and data. None of them needs a result of the run.
 
     Raises:
         TrackingError: MLflow refuses, or cannot be reached.
     """
+    from mlflow.exceptions import MlflowException
+
     changed = changed_fields(run.recipe)
     tags = {"changed": changes_in_words(changed) or "nothing", NOTE_TAG: _beginning(run, changed)}
-    return open_tracked_run(run, title=_title(run, changed), tags=what_to_filter_by(run.recipe) | tags)
+    tracked = open_tracked_run(run, title=_title(run, changed), tags=what_to_filter_by(run.recipe) | tags)
+    try:
+        log_dataset(tracked, asked_dataset(run.recipe))
+    except MlflowException as error:
+        raise tracking_error(error, run.store) from None
+    return tracked
 
 
 def announce(run: Run) -> Run:

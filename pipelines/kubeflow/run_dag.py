@@ -6,6 +6,7 @@
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
 import warnings
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 def main(parameters: str, pipeline: str = "instruction-tuning") -> int:
     """Run `pipeline` with `parameters` (JSON); 0 if every task succeeded."""
+    signal.signal(signal.SIGTERM, _stop_tasks)
     die_with_parent()
     os.environ[DAG_PID] = str(os.getpid())
     configure()
@@ -40,6 +42,20 @@ def main(parameters: str, pipeline: str = "instruction-tuning") -> int:
             logger.error("The DAG stopped: %s", error)
             return 1
     return 0
+
+
+def _stop_tasks(number: int, _: object) -> None:
+    """Pass SIGTERM on to the tasks: `mantis run` was killed. The running step saves and fails, and `finish` runs.
+
+    So MLflow shows the run as killed, not as running for ever.
+    """
+    import psutil
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if not psutil.Process().children():  # between two tasks
+        raise SystemExit(128 + number)
+    logger.warning("`mantis run` has ended. The running step is stopped, and the run is closed")
+    os.killpg(os.getpgrp(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

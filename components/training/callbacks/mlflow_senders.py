@@ -9,6 +9,7 @@ from components.training.monitoring.goodput import Cause
 from components.training.monitoring.step_metrics import Row
 from components.training.monitoring.system_metrics import SystemMetrics
 from components.training.monitoring.training_metrics import TrainingMetrics
+from mantis.artifacts.manifest import Manifest
 from mantis.runs.step_runner import Run
 from mantis.tracking.mlflow_runs import CurveSender, curve_row
 
@@ -18,13 +19,13 @@ class MlflowCurve(Callback):
 
     name = "mlflow_curve"
 
-    def __init__(self, run: Run, rows: MetricRows) -> None:
-        self._run, self._rows = run, rows
+    def __init__(self, run: Run, rows: MetricRows, mixture: Manifest) -> None:
+        self._run, self._rows, self._mixture = run, rows, mixture
         self._sender: CurveSender | None = None
 
     def on_start(self, trainer: TrainerView) -> None:
         """Send the rows of earlier attempts: a killed one may not have sent them. MLflow gets no row twice."""
-        self._sender = CurveSender(self._run)
+        self._sender = CurveSender(self._run, self._mixture)
         for row in self._rows.rows:
             self.on_row(row)
 

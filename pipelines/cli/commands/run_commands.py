@@ -1,10 +1,6 @@
 """Commands about runs: start a run, show its progress, read its report, compare several."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 import webbrowser
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +14,7 @@ from rich.console import Console
 
 from mantis.artifacts.layout import report_key
 from mantis.artifacts.scores import CONTROLS_CHOOSE
-from mantis.errors import ConfigError, MantisError
+from mantis.errors import ConfigError
 from mantis.progress import clock_text, three_digits
 from mantis.schema_versions import Form, without_version
 from mantis.store.base import ObjectStore
@@ -58,7 +54,6 @@ if TYPE_CHECKING:
     from mantis.runs.step_runner import Run
 
 SILENT_SECONDS = 60.0  # a running training stores its progress every five seconds
-UI_HOST = "127.0.0.1"
 
 
 def run(
@@ -88,6 +83,7 @@ def run(
     else:
         _show_scores(_summary(checked.store, summary))
         show(f"report  {report}")
+        show_runs_line(checked)
     if open_report:
         webbrowser.open(report)
 
@@ -114,6 +110,7 @@ def ablate(
     compare(arms_of(checked.store, checked.id), checked.store.url, as_json=as_json)
     if not as_json:
         show(f"report  {checked.store.uri(report_key(checked.id, 'report.html'))}")
+        show_runs_line(checked)
 
 
 def started(
@@ -189,6 +186,7 @@ def report(
         open_run(run_id, there.url)
         raise ConfigError(f"run = {run_id!r} has no report yet.", remedy=f"`mantis status {run_id}` says why.")
     path = _local_path(there, key)
+    _fetch_answers(there, run_id)
     show(str(path))
     if open_page:
         webbrowser.open(Path(path).as_uri())
@@ -230,29 +228,12 @@ def compare(
 def ui(
     store: Store = "",
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port on this machine.")] = 5000,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the table of runs in a browser.")] = False,
 ) -> None:
     """Start MLflow's web page with the runs of the store. Ctrl-C ends it."""
-    from mantis.processes import die_with_parent, sigterm_raises
-    from mantis.tracking.mlflow_database import ARTIFACTS, forget_addresses
-    from mantis.tracking.mlflow_runs import database_folder, tracking_uri
+    from pipelines.cli.runs_page import serve_runs
 
-    _check_port(port)
-    there = opened(store)
-    uri, folder = tracking_uri(there), database_folder(there)
-    show(f"MLflow shows {uri}")
-    # MLflow opens its page for LLM traces unless the address asks for machine learning.
-    show(f"http://{UI_HOST}:{port}/#/experiments?workflowType=machine_learning")
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", UI_HOST, "--port", str(port)]
-    if folder is not None:
-        forget_addresses(folder)
-        command += ["--artifacts-destination", str(folder / ARTIFACTS)]
-    with sigterm_raises(), subprocess.Popen(command, env=os.environ, preexec_fn=die_with_parent) as server:
-        try:
-            code = server.wait()
-        finally:
-            server.terminate()
-    if code:
-        raise MantisError(f"MLflow ended with exit code {code}.", remedy="The lines above say why.")
+    serve_runs(opened(store), port, open_page=open_page)
 
 
 COMMANDS: dict[Callable[..., None], str] = {
@@ -269,8 +250,16 @@ COMMANDS: dict[Callable[..., None], str] = {
     ablate: examples(
         "mantis ablate demo --set 'data.skills=[single,multi]': takes ten minutes", "mantis ablate ablation-siglip"
     ),
-    ui: examples("mantis ui", "mantis ui --port 5001"),
+    ui: examples("mantis ui --open", "mantis ui --port 5001"),
 }
+
+
+def show_runs_line(run: "Run") -> None:
+    """Print where the table of all runs is, as the last line of a run."""
+    from pipelines.cli.runs_page import runs_line
+
+    if line := runs_line(run):
+        show(line)
 
 
 def _overview(store: ObjectStore, run_id: str) -> dict[str, Any]:
@@ -399,6 +388,17 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
+def _fetch_answers(store: ObjectStore, run_id: str) -> None:
+    """Copy the page of answers beside the copy of the report; a local store has both in place."""
+    from mantis.store.local import LocalStore
+
+    page = report_key(run_id, "answers.html")
+    if isinstance(store, LocalStore) or store.stat(page) is None:
+        return
+    for key in (page, *(entry.key for entry in store.list(report_key(run_id, "answers")))):
+        _local_path(store, key)
+
+
 def _local_path(store: ObjectStore, key: str) -> Path:
     """Return the object as a file: in place for a local store, else a copy in the current folder."""
     from mantis.store.local import LocalStore
@@ -409,14 +409,3 @@ def _local_path(store: ObjectStore, key: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     store.get_file(key, path)
     return path
-
-
-def _check_port(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((UI_HOST, port))
-        except OSError as error:
-            raise ConfigError(
-                f"--port {port} cannot be used: {error.strerror}.", remedy="Name another one, e.g. --port 5001."
-            ) from None

@@ -20,6 +20,7 @@ from pipelines.cli.arguments import (
     recipe_given,
     with_format,
 )
+from pipelines.cli.commands.run_commands import show_runs_line
 from pipelines.cli.console import console, errors, show
 from pipelines.cli.prepared_table import show_prepared
 
@@ -100,6 +101,7 @@ def _show(parent: "Run", as_json: bool) -> None:
     show_comparison(comparison)
     show_ranking(ranking, trials)
     show(f"report  {page}")
+    show_runs_line(parent)
 
 
 COMMANDS: dict[Callable[..., None], str] = {

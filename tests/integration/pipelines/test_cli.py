@@ -426,6 +426,24 @@ def test_a_port_in_use_is_an_error(stored: LocalStore) -> None:
     assert "cannot be used" in done.stderr
 
 
+def test_the_line_behind_a_run_leads_to_the_table_of_runs(
+    stored: LocalStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from mantis.runs.step_runner import open_run
+    from mantis.tracking.mlflow_runs import open_tracked_run
+    from pipelines.cli.runs_page import runs_line
+
+    run = open_run("stopped-run", stored.url)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert runs_line(run) == f"runs    mantis ui --open --store {stored.url}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")  # stands for a server
+    assert runs_line(run) == ""
+    page = f"#/experiments/{open_tracked_run(run).experiment}/runs?workflowType=machine_learning"
+    assert runs_line(run) == f"runs    sqlite:///{tmp_path}/mlflow.db/{page}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert runs_line(run) == ""
+
+
 def test_lineage_takes_a_key_and_a_run(stored: LocalStore) -> None:
     by_key = mantis("lineage", f"datasets/demo-multi/{'a' * 64}", "--no-sources", "--store", stored.url)
     by_run = mantis("lineage", "stopped-run", "--no-sources", "--store", stored.url)

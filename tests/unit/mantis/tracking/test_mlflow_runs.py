@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from mantis.artifacts.layout import ArtifactKind
+from mantis.artifacts.manifest import MadeBy, Manifest, Reference
 from mantis.runs.arms import write_arms
 from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore
@@ -24,12 +26,15 @@ from mantis.tracking.mlflow_runs import (
     curve_row,
     end_tracked_run,
     find_tracked_run,
+    mlflow_client,
+    newest_experiment,
     open_tracked_run,
     record_run,
     send_curve,
+    table_of_runs,
 )
 from mantis.tracking.reachability import SENT_LATER
-from mantis.tracking.run_description import flat_recipe
+from mantis.tracking.run_description import DatasetEntry, flat_recipe
 from mantis.tracking.score_metrics import score_metrics, score_table
 from tests.helpers.paths import root_of
 
@@ -60,7 +65,7 @@ def test_a_run_in_mlflow(run: Run, tmp_path: Path) -> None:
 
     report = tmp_path / "report.html"
     report.write_text("<p>report</p>")
-    dataset = {"name": "demo", "digest": "abc", "source": json.dumps({"key": "mixtures/x"})}
+    dataset = DatasetEntry(name="demo", digest="abc", source=json.dumps({"key": "mixtures/x"}), context="training")
     scores = {"score.demo": 0.9}
     for _ in range(2):  # finishing twice counts nothing twice
         record_run(
@@ -267,6 +272,40 @@ def test_a_run_that_compares_others_has_their_common_parameters(run: Run) -> Non
     tracked = open_tracked_run(replace(run, id="abl"))
     known, one = tracked.client.get_run(tracked.id).data.params, flat_recipe(arms[0].recipe)
     assert known == {name: value for name, value in one.items() if name != "training.seed"}
+
+
+def test_a_training_names_its_mixture_before_its_end(run: Run) -> None:
+    made_by = MadeBy(run=run.id, step="assemble", revision=1, config_hash="c", code_version="v", image_digest="")
+    mixture = Manifest(
+        kind=ArtifactKind.MIXTURE,
+        key=f"mixtures/{'a' * 64}",
+        fingerprint="a" * 64,
+        inputs={name: Reference(key=f"datasets/{name}/{'b' * 64}", fingerprint="b" * 64) for name in ("two", "one")},
+        made_by=made_by,
+        files=(),
+        summary={"samples": 40},
+    )
+    for _ in range(2):  # a resumed training names it once
+        sender = CurveSender(run, mixture)
+        sender.add({"step": 1, "train/loss": 1.0})
+        sender.close()
+    tracked = find_tracked_run(run)
+    assert tracked is not None
+    (logged,) = tracked.client.get_run(tracked.id).inputs.dataset_inputs
+    assert (logged.dataset.name, logged.dataset.digest) == ("one+two", "a" * 36)
+    assert json.loads(logged.dataset.profile) == {"samples": 40}
+    assert [tag.value for tag in logged.tags] == ["training"]
+
+
+def test_the_table_of_runs_is_that_of_the_newest_run(run: Run) -> None:
+    assert newest_experiment(mlflow_client(run.store)) == ""
+    assert table_of_runs() == "#/experiments?workflowType=machine_learning"
+    open_tracked_run(run)
+    tracking = run.recipe.tracking.model_copy(update={"experiment": "second"})
+    second = open_tracked_run(replace(run, id="b", recipe=run.recipe.model_copy(update={"tracking": tracking})))
+    newest = newest_experiment(second.client)
+    assert newest == second.experiment
+    assert table_of_runs(newest) == f"#/experiments/{newest}/runs?workflowType=machine_learning"
 
 
 def test_rows_keep_their_own_time(run: Run) -> None:

@@ -15,6 +15,7 @@ from mantis.store.local import LocalStore
 from mantis.tracking.logged_models import ADDRESS_TAG, FINGERPRINT_TAG, LOADER, ScoredBenchmark
 from mantis.tracking.mlflow_runs import open_tracked_run, record_run, tracking_uri
 from mantis.tracking.model_registry import ALIAS, MODEL_TAG, register_model
+from mantis.tracking.run_description import DatasetEntry
 from tests.helpers.paths import root_of
 
 
@@ -74,7 +75,7 @@ def test_scores_belong_to_the_model_and_to_the_dataset_of_their_benchmark(run: R
     scores = [scored("first", 0.25, 0.5), scored("second", 0.75, skills=("compare",))]
     for _ in range(2):  # finishing twice counts nothing twice
         register_model(run, model_of(run, "a" * 16), scores)
-    training = {"name": "rows", "digest": "mixture", "source": "{}"}
+    training = DatasetEntry(name="rows", digest="mixture", source="{}", context="training")
     record_run(tracked, scores={"score.first": 0.375}, tags={}, dataset=training, files=[])
     client = tracked.client
     version = client.get_model_version_by_alias(run.recipe.name, ALIAS)

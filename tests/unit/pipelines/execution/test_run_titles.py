@@ -5,6 +5,7 @@ import pytest
 from mantis.artifacts.scores import Score
 from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore
+from mantis.tracking.run_description import asked_dataset
 from pipelines.execution.resolve import resolve_run
 from pipelines.execution.run_titles import changed_fields, note_of, open_in_mlflow, title_of, what_to_filter_by
 
@@ -68,6 +69,10 @@ def test_the_run_is_in_mlflow_before_its_first_step(store: LocalStore, monkeypat
     assert (tags["changed"], tags["mantis.run"]) == ("training.seed = 2", run.id)
     assert tags["mlflow.note.content"] == f"Recipe `demo`, changed: training.seed = 2. Run `{run.id}`."
     assert what_to_filter_by(run.recipe).items() <= tags.items()
+    (asked,) = shown.inputs.dataset_inputs
+    assert (asked.dataset.name, asked.tags[0].value) == ("generated", "recipe")
+    other = asked_dataset(made(store, {"data.generated_conversations": 7}).recipe)
+    assert other.digest != asked.dataset.digest == asked_dataset(made(store, {"training.seed": 3}).recipe).digest
 
 
 def test_the_note_of_an_ended_run(store: LocalStore) -> None:

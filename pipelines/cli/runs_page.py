@@ -1,0 +1,93 @@
+"""MLflow's table of runs: the server that `mantis ui` starts, and the line with its address behind a run."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+import webbrowser
+from shlex import quote
+
+from mantis.errors import ConfigError, MantisError, TrackingError
+from mantis.processes import die_with_parent, sigterm_raises
+from mantis.runs.step_runner import Run
+from mantis.store.base import ObjectStore
+from mantis.tracking.mlflow_database import ARTIFACTS, forget_addresses
+from mantis.tracking.mlflow_runs import (
+    database_folder,
+    find_tracked_run,
+    mlflow_client,
+    newest_experiment,
+    table_of_runs,
+    tracking_error,
+    tracking_uri,
+)
+from pipelines.cli.console import show
+
+HOST = "127.0.0.1"
+READY_SECONDS = 120.0  # until the server answers; on a slow machine its start takes half a minute
+
+
+def serve_runs(store: ObjectStore, port: int, *, open_page: bool) -> None:
+    """Start MLflow's server with the runs of `store`, print the address of their table, and wait for its end.
+
+    Raises:
+        ConfigError: the port cannot be used.
+        MantisError: the server ended with an error.
+    """
+    _check_port(port)
+    uri, folder = tracking_uri(store), database_folder(store)
+    show(f"MLflow shows {uri}")
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", HOST, "--port", str(port)]
+    if folder is not None:
+        forget_addresses(folder)
+        command += ["--artifacts-destination", str(folder / ARTIFACTS)]
+    page = f"http://{HOST}:{port}/{table_of_runs(newest_experiment(mlflow_client(store)))}"
+    show(page)
+    with sigterm_raises(), subprocess.Popen(command, env=os.environ, preexec_fn=die_with_parent) as server:
+        if open_page:
+            threading.Thread(target=_open_when_ready, args=(page, port), name="open-page", daemon=True).start()
+        try:
+            code = server.wait()
+        finally:
+            server.terminate()
+    if code:
+        raise MantisError(f"MLflow ended with exit code {code}.", remedy="The lines above say why.")
+
+
+def runs_line(run: Run) -> str:
+    """Return the line that leads from a run to the table of all runs; empty if MLflow's server does not answer."""
+    if database_folder(run.store) is not None:
+        return f"runs    mantis ui --open --store {quote(run.store.url)}"
+    try:
+        tracked = find_tracked_run(run)
+    except TrackingError:  # the opening of the run has printed why
+        return ""
+    except Exception as error:  # MLflow's client raises many kinds
+        return f"runs    {tracking_error(error, run.store)}"
+    return f"runs    {tracking_uri(run.store).rstrip('/')}/{table_of_runs(tracked.experiment)}" if tracked else ""
+
+
+def _open_when_ready(page: str, port: int) -> None:
+    until = time.monotonic() + READY_SECONDS
+    while time.monotonic() < until:
+        try:
+            urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=2).close()
+        except OSError:
+            time.sleep(0.2)
+        else:
+            webbrowser.open(page)
+            return
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise ConfigError(
+                f"--port {port} cannot be used: {error.strerror}.", remedy="Name another one, e.g. --port 5001."
+            ) from None
