@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.reporting.collect.artifact_reader import Reader
+from components.reporting.collect.collect_training import loss_curves
 from components.reporting.collect.collector import stored_answers, stored_scores
-from components.reporting.collect.report_schema import Answer
+from components.reporting.collect.report_schema import Answer, Curve
 from mantis.artifacts.clusters import clusters_of, links_of
 from mantis.artifacts.held_out import BENCHMARK as HELD_OUT
 from mantis.artifacts.manifest import Manifest, read_manifest
@@ -66,6 +67,7 @@ class Arm:
     lines: dict[str, dict[str, ComparisonLine]]
     gallery: tuple[Answer, ...]
     summary: dict[str, Any]  # of the checkpoint's manifest
+    losses: tuple[Curve, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +190,8 @@ def _arm(run: Run, notes: list[str]) -> Arm:
         )
     ordered = [evaluations[name] for name in (*run.recipe.evaluation.benchmarks, HELD_OUT) if name in evaluations]
     scores = [score for manifest in ordered for score in stored_scores(reader, manifest)]
-    trained = next((record.summary for record in records if record.step == "train"), {})
+    train = next((record for record in records if record.step == "train"), None)
+    checkpoint = read_manifest(run.store, train.key) if train else None
     arm = Arm(
         run=run.id,
         recipe=run.recipe.name,
@@ -197,7 +200,8 @@ def _arm(run: Run, notes: list[str]) -> Arm:
         scores={(score.benchmark, score.skill): score for score in scores},
         lines={name: _lines(reader, manifest) for name, manifest in evaluations.items()},
         gallery=tuple(row for each in ordered for row in stored_answers(reader, each)),
-        summary=dict(trained),
+        summary=dict(train.summary) if train else {},
+        losses=loss_curves(reader, checkpoint) if checkpoint else (),
     )
     notes += [f"{run.id}: {note}" for note in reader.notes]
     return arm

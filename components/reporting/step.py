@@ -14,13 +14,15 @@ from mantis.runs.trials import read_trials
 from mantis.schema_versions import Form, versioned
 from mantis.store.base import ObjectStore
 
-REVISION = 6  # increase it when the same evaluations would give another page
-COMPARE_REVISION = 3
+REVISION = 7  # increase it when the same evaluations would give another page
+COMPARE_REVISION = 4
 STEP = "report"
 
 
 def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
     """Write report.html, report.md, summary.json and model-card.md of `run`. The page names everything that is missing.
+
+    answers.html beside it browses all judged answers, which it loads from `answers/` when they are asked for.
 
     Raises:
         StoreError: the store cannot be reached.
@@ -47,7 +49,8 @@ def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
         from components.reporting.render.report_summary import summary
         from components.reporting.render.scored_model_card import card_with_scores
 
-        collected = collect(run, evaluations)
+        judged, gaps = _put_answers(run, evaluations, prefix)
+        collected = collect(run, evaluations, judged=judged, notes=gaps)
         numbers = versioned(Form.REPORT_SUMMARY, summary(collected))
         run.store.put(f"{prefix}/report.html", render_page(collected).encode())
         run.store.put(f"{prefix}/report.md", render_markdown(collected).encode())
@@ -63,6 +66,25 @@ def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
         }
 
     return run_step(run, task, work)
+
+
+def _put_answers(run: Run, evaluations: Sequence[Manifest], prefix: str) -> tuple[int, list[str]]:
+    """Write answers.html and its chunks. Return the number of answers, and what is missing in words."""
+    from components.reporting.collect.artifact_reader import Reader
+    from components.reporting.collect.judged_answers import answer_chunks
+    from components.reporting.render.answers_page import PAGE, chunk_entry, render_answers
+
+    reader, entries, judged = Reader(run.store), [], 0
+    titles = {
+        (row["benchmark"], row["skill"]): row.get("label", "") for each in evaluations for row in reader.scores(each)
+    }
+    for chunk in answer_chunks(reader, evaluations):
+        run.store.put(f"{prefix}/{chunk.file}", chunk.script())
+        entries.append(chunk_entry(chunk))
+        judged += len(chunk.answers)
+    if judged:
+        run.store.put(f"{prefix}/{PAGE}", render_answers(run.id, entries, titles).encode())
+    return judged, reader.notes
 
 
 def compare(run: Run) -> Manifest:

@@ -11,14 +11,15 @@ from components.reporting.collect.report_schema import BestStep, Curve, Straggle
 from mantis.artifacts.manifest import Manifest, Number
 from mantis.config.recipe import Recipe
 
-CURVES = {
-    "loss": "Loss",
-    "held_out_loss": "Held-out loss",
-    "learning_rate": "Learning rate",
-    "gradient_norm": "Gradient norm",
-    "samples_per_second": "Samples per second",
-    "mfu": "Model FLOPs utilization",
+CURVES = {  # title and unit
+    "loss": ("Loss", "nats"),
+    "held_out_loss": ("Held-out loss", "nats"),
+    "learning_rate": ("Learning rate", "rate"),
+    "gradient_norm": ("Gradient norm", "norm"),
+    "samples_per_second": ("Samples per second", "samples/s"),
+    "mfu": ("Model FLOPs utilization", "share of peak"),
 }
+LOSSES = ("loss", "held_out_loss")
 PART_RATE = "learning_rate_"  # prefix of the columns with the learning rate of a part
 OPTIONAL_CURVES = ("held_out_loss",)  # a recipe may ask for none
 CAUSE = "seconds_"  # prefix of the summary's fields that hold seconds by cause
@@ -76,6 +77,7 @@ def _setup(summary: Mapping[str, Number], recipe: Recipe) -> TrainingSetup:
     hours, training = summary.get("device_hours"), recipe.training
     schedule = f"{training.schedule.kind}, warm-up over {training.schedule.warmup_ratio:.0%} of the steps"
     settings = {
+        "Model": f"{recipe.model.family} from {recipe.model.base}",
         "Precision": training.precision,
         "Trained": ", ".join(training.train) + (f", by {training.adapter.kind}" if training.adapter else ""),
         "Batch size": f"{training.global_batch_size:,} samples per step, over all ranks",
@@ -120,15 +122,28 @@ def _straggler(rows: Sequence[dict[str, Any]]) -> Straggler | None:
 def _curves(reader: Reader, checkpoint: Manifest, rows: Sequence[dict[str, Any]]) -> tuple[Curve, ...]:
     curves = []
     parts = dict.fromkeys(name for row in rows for name in row if name.startswith(PART_RATE))
-    for name, title in (CURVES | {name: f"Learning rate of {name.removeprefix(PART_RATE)}" for name in parts}).items():
-        points = tuple(
-            (float(row["step"]), float(row[name]))
-            for row in rows
-            if "step" in row and isinstance(row.get(name), int | float) and math.isfinite(row[name])
-        )
+    of_parts = {name: (f"Learning rate of {name.removeprefix(PART_RATE)}", "rate") for name in parts}
+    for name, (title, unit) in (CURVES | of_parts).items():
+        points = _points(rows, name)
         if name in OPTIONAL_CURVES and not points:
             continue
         if rows and not points:
             reader.note(f"{checkpoint.key}/metrics.jsonl has no {name}.")
-        curves.append(Curve(name=name, title=title, points=points))
+        curves.append(Curve(name=name, title=title, unit=unit, points=points))
     return tuple(curves)
+
+
+def loss_curves(reader: Reader, checkpoint: Manifest) -> tuple[Curve, ...]:
+    """Return the losses of a training over its steps, for a comparison with others."""
+    rows = reader.json_lines(checkpoint, "metrics.jsonl")
+    return tuple(
+        Curve(name=name, title=CURVES[name][0], unit=CURVES[name][1], points=_points(rows, name)) for name in LOSSES
+    )
+
+
+def _points(rows: Sequence[dict[str, Any]], name: str) -> tuple[tuple[float, float], ...]:
+    return tuple(
+        (float(row["step"]), float(row[name]))
+        for row in rows
+        if "step" in row and isinstance(row.get(name), int | float) and math.isfinite(row[name])
+    )

@@ -10,6 +10,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from components.reporting.collect.fidelity_rows import FidelityRow
 from mantis.artifacts.held_out import BENCHMARK as HELD_OUT
 from mantis.artifacts.held_out import HeldOutScore
+from mantis.artifacts.layout import report_key
 from mantis.artifacts.scores import Score
 from mantis.runs.records import State
 
@@ -37,10 +38,11 @@ class Answer(_Row):
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One column of metrics.jsonl over the steps; `points` are (step, value)."""
+    """One column of metrics.jsonl over the steps; `points` are (step, value), with values in `unit`."""
 
     name: str
     title: str
+    unit: str = ""
     points: tuple[tuple[float, float], ...]
 
 
@@ -252,6 +254,7 @@ class RunReport:
     margin: float
     gallery: tuple[Answer, ...]
     left_out_of_gallery: int
+    judged: int  # answers on the page beside the report
     lineage: tuple[Artifact, ...]
     notes: tuple[str, ...]
     fidelity: tuple[FidelityRow, ...] = ()
@@ -265,6 +268,11 @@ class RunReport:
     def benchmarks(self) -> list[Score]:
         """The rows that are about a whole benchmark, without the held-out rows."""
         return [score for score in self.scores if score.overall and score.benchmark != HELD_OUT]
+
+    @property
+    def page_folder(self) -> str:
+        """The folder of the report, relative to its store."""
+        return report_key(self.run)
 
     @property
     def evaluations(self) -> list[Artifact]:

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 
 from components.reporting.arm_ranking import Ranking
+from components.reporting.collect.collect_training import CURVES, LOSSES
+from components.reporting.collect.report_schema import Curve
 from components.reporting.compare_runs import Comparison, ComparisonCell, ComparisonRow, Disagreement
 from components.reporting.render import formatting
+from components.reporting.render.drawing.plot_scales import linear
 from components.reporting.render.markdown import escaped, table
 from components.reporting.render.page import environment
-from components.reporting.render.plot_scales import linear
 from components.reporting.render.ranking_text import (
     effect_rows,
     rank_rows,
@@ -37,8 +39,44 @@ def render_comparison(comparison: Comparison, ranking: Ranking | None = None, tr
             ranked=rank_rows(ranking) if ranking else [],
             effects=effect_rows(ranking) if ranking else [],
             trials=trial_rows(trials),
+            losses=_losses(comparison),
+            tables=_score_tables(comparison),
+            contents=_contents(comparison, ranked=ranking is not None, searched=bool(trials)),
         )
     )
+
+
+def _losses(comparison: Comparison) -> list[tuple[str, list[tuple[str, Curve]]]]:
+    """For each loss that a run recorded: its title, and the curve of every run."""
+    drawn = []
+    for name in LOSSES:
+        empty = Curve(name=name, title=CURVES[name][0], unit=CURVES[name][1], points=())
+        curves = [
+            (arm.run, next((curve for curve in arm.losses if curve.name == name), empty)) for arm in comparison.arms
+        ]
+        if any(curve.points for _, curve in curves):
+            drawn.append((empty.title, curves))
+    return drawn
+
+
+def _score_tables(comparison: Comparison) -> list[tuple[str, str, list[ComparisonRow]]]:
+    named = [
+        ("benchmarks", "Scores by benchmark", comparison.benchmarks),
+        ("skills", "Scores by skill", comparison.skills),
+    ]
+    return [each for each in named if each[2]]
+
+
+def _contents(comparison: Comparison, *, ranked: bool, searched: bool) -> list[tuple[str, str]]:
+    """The sections of the page: anchor and title."""
+    return [
+        *([("ranking", "Which run is best")] if ranked else []),
+        *([("trials", "Trials")] if searched else []),
+        ("runs", "The runs"),
+        *([("losses", "Loss")] if _losses(comparison) else []),
+        *((anchor, title) for anchor, title, _ in _score_tables(comparison)),
+        ("disagreements", "Answers on which the runs disagree"),
+    ]
 
 
 def render_comparison_markdown(

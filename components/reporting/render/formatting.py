@@ -51,6 +51,11 @@ TESTS = (
     "Samples for a point: with that many samples, the test sees a difference of one point in 80 % of comparisons."
 )
 
+LOSSES = (
+    "The losses of all runs, each averaged over stretches of steps. A step of a run with a larger batch holds more "
+    "samples. Losses on other data cannot be compared."
+)
+
 RANKING = (
     "The mean accuracy weighs each benchmark the same. Every pair of runs is tested on the samples that both answered. "
     "Holm's method corrects the p values of all pairs together, so the choice of the best run needs no other "

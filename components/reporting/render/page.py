@@ -7,7 +7,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from components.reporting.collect.reference_table import reference_table, verdict_of
 from components.reporting.collect.report_schema import RunReport, StepTime, Training
 from components.reporting.collect.verdict import context, verdict
-from components.reporting.render import formatting, plots
+from components.reporting.render import formatting
+from components.reporting.render.accessible_table import accessible
+from components.reporting.render.drawing import plots
 
 
 def render_page(report: RunReport) -> str:
@@ -22,6 +24,7 @@ def render_page(report: RunReport) -> str:
             ladder=reference_table(report.benchmarks, report.run),
             context=context(report),
             facts=_facts(report),
+            contents=_contents(report),
             clock=_clock(report.steps),
             causes=causes(report.training),
         )
@@ -38,6 +41,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     templates.globals |= {"text": formatting, "plots": plots}
+    templates.filters |= {"accessible": accessible}
     return templates
 
 
@@ -60,11 +64,28 @@ def _facts(report: RunReport) -> list[tuple[str, str]]:
             (formatting.short(training.parameters), "parameters"),
             (formatting.count(training.steps), "steps"),
             (f"{formatting.short(training.first_loss)} → {formatting.short(training.last_loss)}", "training loss"),
-            (formatting.short(training.samples_per_second), "samples per second"),
+            *([(formatting.short(training.best.last_loss), "held-out loss")] if training.best else []),
+            (formatting.short(training.samples_per_second), "training samples per second"),
         ]
     if report.steps:
         facts.append((formatting.duration(sum(step.seconds for step in report.steps)), "in all steps"))
     return facts
+
+
+def _contents(report: RunReport) -> list[tuple[str, str]]:
+    """The sections of the page: anchor and title."""
+    return [
+        *([("setup", "Setup")] if report.training else []),
+        *([("benchmarks", "Scores by benchmark")] if report.benchmarks else []),
+        ("skills", "Scores by skill"),
+        *([("held-out", "Held-out rows")] if report.held_out else []),
+        *([("fidelity", "Differences from the official system")] if report.fidelity else []),
+        ("training", "Training"),
+        ("data", "Data"),
+        ("time", "Time"),
+        ("answers", "Answers"),
+        ("lineage", "Lineage and recipe"),
+    ]
 
 
 def _clock(steps: tuple[StepTime, ...]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from components.reporting.render.formatting import setup_rows
 from components.reporting.step import headline_figures, report
 from mantis.artifacts.manifest import Manifest, describe_files, read_manifest
 from mantis.runs.records import State, read_record
-from tests.fixtures.reporting import MakeStored, Stored, held_out_evaluation
+from tests.fixtures.reporting import MakeStored, Stored, held_out_evaluation, put_judged_answers
+from tests.helpers.paths import root_of
 
 ADDRESS = "reports/demo-3f9a1c07"
 HOSTILE = '<script>alert(1)</script><img src="https://example.com/x.png"> | [click](javascript:alert) `` ``` *x* &lt;'
@@ -191,8 +192,18 @@ def test_the_page_fetches_nothing_and_is_well_formed(stored: Stored) -> None:
     for tag, attributes in parsed.tags:
         assert tag not in ("script", "iframe", "object", "embed", "base", "form")
         for name in ("src", "href", "srcset", "data", "xlink:href", "action"):
-            assert attributes.get(name, "data:").startswith("data:")
+            if (tag, name) != ("a", "href"):
+                assert attributes.get(name, "data:").startswith("data:")
         assert not any(name.startswith("on") for name in attributes)
+    links = {attributes["href"] for tag, attributes in parsed.tags if tag == "a"}
+    anchors = {link for link in links if link.startswith("#")}
+    sections = {f"#{attributes['id']}" for tag, attributes in parsed.tags if tag == "section"}
+    assert anchors == sections, "the list of contents names every section"
+    folder = root_of(stored.run.store) / ADDRESS
+    assert {(folder / link).resolve() for link in links - anchors} == {
+        root_of(stored.run.store) / artifact.key / "manifest.json" for artifact in stored.artifacts.values()
+    }
+    assert all((folder / link).exists() for link in links - anchors)
     assert "url(" not in page
     assert "@import" not in page
     images = [attributes["src"] for tag, attributes in parsed.tags if tag == "img"]
@@ -405,6 +416,60 @@ def test_held_out_rows_have_a_section_of_their_own(stored: Stored) -> None:
     assert "| All | 40 | 1 | 1.25 | 37.5 | 62.5 |" in markdown
     assert cells.count("my-cats") == 1  # no row among the skills, whose accuracy is compared with chance
     assert json.loads(read(stored, "summary.json"))["held_out"][1]["token_f1"] == 0.625
+
+
+def test_every_table_has_a_caption_scopes_and_names_on_its_cells(fifteen_benchmarks: Stored) -> None:
+    held_out = held_out_evaluation(fifteen_benchmarks.run, fifteen_benchmarks.artifacts["model"])
+    page, _ = made(fifteen_benchmarks, [*fifteen_benchmarks.evaluations, held_out])
+    tables = re.findall(r"<table.*?</table>", page, re.DOTALL)
+    assert len(tables) >= 10
+    captions = [re.findall(r'<caption class="unseen">(.+?)</caption>', table) for table in tables]
+    assert all(len(caption) == 1 for caption in captions)
+    assert len({caption for (caption,) in captions}) == len(tables)
+    headers = re.findall(r"<th\b[^>]*>", page)
+    assert all('scope="col"' in header or 'scope="row"' in header for header in headers)
+    assert '<td class="n" data-name="Token F1">62.5</td>' in page
+    assert "&amp;lt;" not in page, "nothing is escaped twice"
+
+
+def test_the_setup_stands_before_the_scores(stored: Stored) -> None:
+    page, _ = made(stored)
+    assert page.index('id="setup"') < page.index('id="skills"') < page.index('id="training"')
+    assert '<th scope="row">Model</th><td>llava-clip from scratch</td>' in page
+
+
+def test_the_answers_lie_beside_the_report_in_parts(stored: Stored) -> None:
+    put_judged_answers(stored, change={"question": HOSTILE})
+    manifest = report(stored.run, stored.evaluations)
+    parts = [f"answers/demo-multi-0000{number}.js" for number in (0, 1)] + ["answers/demo-single-00000.js"]
+    assert {file.name for file in manifest.files} >= {*parts, "answers.html"}
+    assert 'href="answers.html">all 360 judged answers</a>' in read(stored, "report.html")
+    rows = []
+    for part in parts:
+        text = read(stored, part)
+        assert (text[:14], text[-3:]) == ("mantisAnswers(", ");\n")
+        content = json.loads(text[14:-3])
+        assert content["file"] == part
+        rows += content["rows"]
+    assert len(rows) == 360
+    assert {row[2] for row in rows} == {"right", "wrong", "not parsed"}
+    assert {row[3] for row in rows} == {HOSTILE}
+    page = read(stored, "answers.html")
+    parsed = Page(page)
+    assert [attributes for tag, attributes in parsed.tags if tag == "script"] == [
+        {"type": "application/json", "id": "index"},
+        {},
+    ]
+    index = json.loads(re.search(r'id="index">(.*?)</script>', page)[1])  # type: ignore[index]
+    assert [chunk["file"] for chunk in index["chunks"]] == parts
+    assert sum(count for chunk in index["chunks"] for _, _, count in chunk["groups"]) == 360
+
+
+def test_answers_of_an_earlier_version_are_named(stored: Stored) -> None:
+    put_judged_answers(stored, change={"correct": "perhaps"})
+    page, _ = made(stored)
+    assert "Its answers cannot be browsed." in page
+    assert "answers.html" not in page
 
 
 def test_the_report_names_the_kernel_of_attention(stored: Stored) -> None:

@@ -4,9 +4,9 @@ import pytest
 
 from components.reporting.collect.report_schema import Answer, Curve
 from components.reporting.render import formatting
-from components.reporting.render.plot_scales import Scale, duration_ticks, linear, linear_ticks, logarithmic
-from components.reporting.render.plots import POINTS, curve_panel, is_logarithmic, thinned
-from components.reporting.render.svg import element
+from components.reporting.render.drawing.plot_scales import Scale, duration_ticks, linear, linear_ticks, logarithmic
+from components.reporting.render.drawing.plots import POINTS, curve_panel, is_logarithmic, thinned
+from components.reporting.render.drawing.svg import element
 
 
 def test_thinning_keeps_spikes_and_ends() -> None:

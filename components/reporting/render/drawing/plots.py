@@ -5,21 +5,25 @@ Strips take the width of their table cell. Positions along a strip are percentag
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import pairwise
 
 from markupsafe import Markup
 
 from components.reporting.collect.report_schema import Curve, StepTime
 from components.reporting.render import formatting
-from components.reporting.render.plot_scales import Scale, duration_ticks, linear, linear_ticks, logarithmic
-from components.reporting.render.svg import at, element, titled
+from components.reporting.render.drawing.plot_scales import Scale, duration_ticks, linear, linear_ticks, logarithmic
+from components.reporting.render.drawing.svg import at, element, titled
 from mantis.artifacts.scores import Score
 from mantis.runs.records import State
 from mantis.statistics import Paired
 
 GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
 MIDDLE, UPPER, LOWER = "50%", "36%", "74%"  # vertical positions in a strip; controls lie below the accuracy
-PANEL_WIDTH, PANEL_HEIGHT = 500.0, 190.0
-LEFT, RIGHT, TOP, BOTTOM = 50.0, 62.0, 14.0, 22.0  # margins of a panel, pixels
+PANEL_WIDTH, PANEL_HEIGHT = 500.0, 200.0
+LEFT, RIGHT, TOP, BOTTOM = 50.0, 62.0, 24.0, 22.0  # margins of a panel, pixels
+HOVERED = 60  # points of a curve that show their values under the pointer
+AVERAGED = 80  # points of a curve among others
+COLOURS, DASHES = 6, 4  # of curves among others; the style sheet has the same numbers
 POINTS = 500  # maximum per curve; more are indistinguishable at this width
 LOG_RATIO = 20.0  # highest value over lowest; a curve above this ratio gets a logarithmic scale
 WHISKER = "M0 -5V5"
@@ -52,6 +56,7 @@ def score_strip(score: Score) -> Markup:
             element("circle", cx=at(score.accuracy), cy=UPPER, r=4.5, class_="dot"),
         ),
         class_=f"strip {state}",
+        label=what,
     )
 
 
@@ -76,6 +81,7 @@ def difference_strip(paired: Paired, span: float) -> Markup:
             element("circle", cx=at(middle), cy=MIDDLE, r=4.5, class_="dot"),
         ),
         class_=f"strip {state}",
+        label=what,
     )
 
 
@@ -109,30 +115,110 @@ def key_mark(name: str) -> Markup:
 
 
 def curve_panel(curve: Curve) -> Markup:
-    """Draw one curve over the steps, with its last value at its end."""
+    """Draw one curve over the steps, with its last value at its end and the value of the step under the pointer."""
     points = thinned(curve.points, POINTS)
     steps, values = [point[0] for point in points], [point[1] for point in points]
-    x = Scale(low=min(0.0, steps[0]), high=max(steps[-1], 1.0), start=LEFT, end=PANEL_WIDTH - RIGHT)
     fit = logarithmic if is_logarithmic(curve) else linear
-    y = fit(values, start=PANEL_HEIGHT - BOTTOM, end=TOP)
-    ticks = [tick for tick in y.ticks() if y.low <= tick <= y.high]
-    path = "M" + "L".join(f"{x(step):.1f} {y(value):.1f}" for step, value in points)
+    x, y = _step_scale(steps), fit(values, start=PANEL_HEIGHT - BOTTOM, end=TOP)
     last_x, last_y = x(steps[-1]), y(values[-1])
-    return element(
-        "svg",
-        element(
-            "title", f"{curve.title}: {formatting.short(values[0])} at first, {formatting.short(values[-1])} at last"
-        ),
+    first, last = formatting.short(values[0]), formatting.short(values[-1])
+    return _panel(
+        f"{curve.title}: {first} at first, {last} at last",
+        *_frame(x, y, curve.unit),
+        element("path", d=_path(points, x, y), class_="curve"),
+        element("circle", cx=last_x, cy=last_y, r=3.5, class_="dot"),
+        element("text", last, x=last_x + 8, y=last_y + 4, class_="value"),
+        *_values_under_pointer(thinned(points, HOVERED), x, y),
+    )
+
+
+def overlaid(title: str, curves: Sequence[tuple[str, Curve]]) -> Markup:
+    """Draw the same curve of several runs over each other. Each has the colour and the dashes of `curve_key`.
+
+    Args:
+        title: what the curves show.
+        curves: name of the run and curve, in the order of the keys; a curve without points is not drawn.
+    """
+    drawn = [(number, name, averaged(curve.points, AVERAGED)) for number, (name, curve) in enumerate(curves)]
+    drawn = [each for each in drawn if each[2]]
+    values = [value for _, _, points in drawn for _, value in points]
+    steps = [step for _, _, points in drawn for step, _ in points]
+    unit = curves[0][1].unit
+    whole = Curve(name=curves[0][1].name, title=title, unit=unit, points=tuple(zip(steps, values, strict=True)))
+    fit = logarithmic if is_logarithmic(whole) else linear
+    x, y = _step_scale([min(steps), max(steps)]), fit(values, start=PANEL_HEIGHT - BOTTOM, end=TOP)
+    lines = [
+        titled(
+            f"{name}: {formatting.short(points[-1][1])} at step {formatting.count(points[-1][0])}",
+            element("path", d=_path(points, x, y), class_="near"),
+            element("path", d=_path(points, x, y), class_=_curve_class(number)),
+            class_="one",
+        )
+        for number, name, points in drawn
+    ]
+    return _panel(f"{title} of {len(drawn)} runs", *_frame(x, y, unit), *lines)
+
+
+def curve_key(number: int) -> Markup:
+    """Draw the line of run `number` for a legend."""
+    line = element("path", d="M1 8H33", class_=_curve_class(number))
+    return element("svg", line, class_="key", width=34, height=16, aria_hidden="true")
+
+
+def averaged(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float, float]]:
+    """Average stretches of equal length, so that at most `most` points are left and curves can be told apart."""
+    stretch = -(-len(points) // most)
+    parts = [points[start : start + stretch] for start in range(0, len(points), stretch)] if points else []
+    return [(part[-1][0], sum(value for _, value in part) / len(part)) for part in parts]
+
+
+def _curve_class(number: int) -> str:
+    return f"curve line-{number % COLOURS} dash-{number // COLOURS % DASHES}"
+
+
+def _step_scale(steps: Sequence[float]) -> Scale:
+    return Scale(low=min(0.0, steps[0]), high=max(steps[-1], 1.0), start=LEFT, end=PANEL_WIDTH - RIGHT)
+
+
+def _path(points: Sequence[tuple[float, float]], x: Scale, y: Scale) -> str:
+    return "M" + "L".join(f"{x(step):.1f} {y(value):.1f}" for step, value in points)
+
+
+def _frame(x: Scale, y: Scale, unit: str) -> list[Markup]:
+    """Grid lines, ticks, and the names of both axes."""
+    ticks = [tick for tick in y.ticks() if y.low <= tick <= y.high]
+    return [
         *(element("line", x1=LEFT, x2=PANEL_WIDTH - RIGHT, y1=y(tick), y2=y(tick), class_="grid") for tick in ticks),
         *(element("text", formatting.short(tick), x=LEFT - 8, y=y(tick) + 4, class_="tick end") for tick in ticks),
         *_step_labels(x),
-        element("path", d=path, class_="curve"),
-        element("circle", cx=last_x, cy=last_y, r=3.5, class_="dot"),
-        element("text", formatting.short(values[-1]), x=last_x + 8, y=last_y + 4, class_="value"),
-        viewBox=f"0 0 {PANEL_WIDTH:.0f} {PANEL_HEIGHT:.0f}",
-        class_="panel",
-        role="img",
-    )
+        element("text", unit, x=2, y=10, class_="tick"),
+        element("text", "step", x=PANEL_WIDTH - RIGHT + 8, y=PANEL_HEIGHT - 4, class_="tick"),
+    ]
+
+
+def _values_under_pointer(points: Sequence[tuple[float, float]], x: Scale, y: Scale) -> list[Markup]:
+    """An invisible stripe around each point that shows the point and its value while the pointer is on it."""
+    places = [x(step) for step, _ in points]
+    edges = [LEFT, *((one + other) / 2 for one, other in pairwise(places)), PANEL_WIDTH - RIGHT]
+    stripes = []
+    for (step, value), place, (start, end) in zip(points, places, pairwise(edges), strict=True):
+        middle = "start" if place < PANEL_WIDTH / 4 else "end" if place > PANEL_WIDTH * 3 / 4 else "middle"
+        said = f"step {formatting.count(step)}: {formatting.short(value)}"
+        tip = element(
+            "g",
+            element("line", x1=place, x2=place, y1=TOP, y2=PANEL_HEIGHT - BOTTOM, class_="pointer"),
+            element("circle", cx=place, cy=y(value), r=3.5, class_="dot"),
+            element("text", said, x=place, y=TOP - 4, class_=f"value {middle}"),
+            class_="tip",
+        )
+        room = element("rect", x=start, y=0, width=max(0.0, end - start), height=PANEL_HEIGHT, class_="near")
+        stripes.append(element("g", room, tip, class_="at"))
+    return stripes
+
+
+def _panel(label: str, *children: str) -> Markup:
+    box = f"0 0 {PANEL_WIDTH:.0f} {PANEL_HEIGHT:.0f}"
+    return element("svg", *children, viewBox=box, class_="panel", role="img", aria_label=label)
 
 
 def is_logarithmic(curve: Curve) -> bool:
@@ -164,7 +250,7 @@ def time_strip(step: StepTime, began: datetime, total: float) -> Markup:
         width = at(max(end - start, 0.003))
         drawn = element("rect", x=at(start), y="25%", width=width, height="50%", rx=2, class_=f"bar {step.state}")
     grid = [_line(tick / total, "grid") for tick in duration_ticks(total)]
-    return _strip(*grid, titled(what, drawn), class_="strip")
+    return _strip(*grid, titled(what, drawn), class_="strip", label=what)
 
 
 def time_axis(total: float) -> Markup:
@@ -192,7 +278,8 @@ def share_bar(seconds: Mapping[str, float]) -> Markup:
         bar = element("rect", x=at(start), y=0, width=at(share), height="100%", class_=f"share share-{min(number, 4)}")
         drawn.append(titled(f"{formatting.CAUSES.get(cause, cause)}: {formatting.duration(value)}, {share:.1%}", bar))
         start += share
-    return element("svg", *drawn, class_="sharebar", role="img", preserveAspectRatio="none")
+    said = ", ".join(f"{formatting.CAUSES.get(cause, cause)} {value / total:.0%}" for cause, value in seconds.items())
+    return element("svg", *drawn, class_="sharebar", role="img", aria_label=said, preserveAspectRatio="none")
 
 
 def _step_labels(x: Scale) -> list[Markup]:
@@ -203,8 +290,8 @@ def _step_labels(x: Scale) -> list[Markup]:
     ]
 
 
-def _strip(*children: str, class_: str) -> Markup:
-    return element("svg", *children, class_=class_, role="img")
+def _strip(*children: str, class_: str, label: str) -> Markup:
+    return element("svg", *children, class_=class_, role="img", aria_label=label)
 
 
 def _line(share: float, class_: str) -> Markup:

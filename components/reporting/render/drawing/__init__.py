@@ -1,0 +1,1 @@
+"""Plots as inline SVG: scales with round ticks, and safe markup."""
