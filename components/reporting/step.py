@@ -69,7 +69,7 @@ def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
 
 
 def _put_answers(run: Run, evaluations: Sequence[Manifest], prefix: str) -> tuple[int, list[str]]:
-    """Write answers.html and its chunks. Return the number of answers, and what is missing in words."""
+    """Write answers.html and its chunks. Return the number of answers, and the gaps in words."""
     from components.reporting.collect.artifact_reader import Reader
     from components.reporting.collect.judged_answers import answer_chunks
     from components.reporting.render.answers_page import PAGE, chunk_entry, render_answers

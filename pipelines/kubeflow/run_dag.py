@@ -47,7 +47,7 @@ def main(parameters: str, pipeline: str = "instruction-tuning") -> int:
 def _stop_tasks(number: int, _: object) -> None:
     """Pass SIGTERM on to the tasks: `mantis run` was killed. The running step saves and fails, and `finish` runs.
 
-    So MLflow shows the run as killed, not as running for ever.
+    So MLflow shows the run as killed, and it does not stay running.
     """
     import psutil
 

@@ -39,7 +39,7 @@ def collect(run: Run, evaluations: Sequence[Manifest], *, judged: int = 0, notes
         run: the run.
         evaluations: its evaluations.
         judged: number of the answers on the page beside the report.
-        notes: what is missing there.
+        notes: the gaps of that page, in words.
 
     Raises:
         StoreError: the store cannot be reached.

@@ -166,7 +166,7 @@ def curve_key(number: int) -> Markup:
 
 
 def averaged(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float, float]]:
-    """Average stretches of equal length, so that at most `most` points are left and curves can be told apart."""
+    """Average stretches of equal length: at most `most` points are left, so curves over each other stay readable."""
     stretch = -(-len(points) // most)
     parts = [points[start : start + stretch] for start in range(0, len(points), stretch)] if points else []
     return [(part[-1][0], sum(value for _, value in part) / len(part)) for part in parts]

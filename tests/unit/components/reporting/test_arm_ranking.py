@@ -25,7 +25,17 @@ def arm(run: str, **right: Right) -> Arm:
     lines = {
         name: {str(n): response(str(n), correct) for n, correct in enumerate(given)} for name, given in right.items()
     }
-    return Arm(run=run, recipe="demo", settings={}, models=(), scores=scores, lines=lines, gallery=(), summary={})
+    return Arm(
+        run=run,
+        recipe="demo",
+        settings={},
+        models=(),
+        scores=scores,
+        lines=lines,
+        gallery=(),
+        summary={},
+        losses=(),
+    )
 
 
 def score(benchmark: str, accuracy: float) -> Score:

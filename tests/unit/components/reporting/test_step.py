@@ -460,7 +460,7 @@ def test_the_answers_lie_beside_the_report_in_parts(stored: Stored) -> None:
         {"type": "application/json", "id": "index"},
         {},
     ]
-    index = json.loads(re.search(r'id="index">(.*?)</script>', page)[1])  # type: ignore[index]
+    index = json.loads(re.search(r'id="index">(.*?)</script>', page)[1])
     assert [chunk["file"] for chunk in index["chunks"]] == parts
     assert sum(count for chunk in index["chunks"] for _, _, count in chunk["groups"]) == 360
 
