@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from components.data.sources.files.arrow_rows import DICTIONARY
@@ -24,6 +25,15 @@ from mantis.store.store_url import BUCKETS, folder_of, scheme_of
 
 SPLITS = (TRAIN, "val", "validation", "test")
 PREFERRED = "train.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundFiles:
+    """The form of a folder's files, the files of each split, and the files with rows that belong to no split."""
+
+    form: SourceForm
+    splits: dict[str, list[StoredObject]]
+    others: tuple[StoredObject, ...] = ()
 
 
 def find_sources(url: str, reading: Reading = AS_FOUND) -> dict[str, RowSource]:
@@ -100,15 +110,16 @@ def open_remote_file(url: str, reading: Reading = AS_FOUND) -> RowSource | None:
 def _file_in(store: ObjectStore, name: str, beside: Sequence[StoredObject], reading: Reading) -> RowSource:
     """The rows of the file `name`, one of the files `beside` at the top of a store."""
     own = [each for each in beside if each.key == name]
-    form, splits = _splits_in(store, own, reading)
-    if not splits:
+    found = _files_in(store, own, reading)
+    if not found.splits:
         raise ConfigError(
             f"{store.uri(name)} has no known form of rows.",
             remedy=f"Write rows in one of these forms: {', '.join(form.name for form in SOURCE_FORMS)}.",
         )
-    split = next(iter(splits))
+    split = next(iter(found.splits))
     zips = [each for each in beside if each.key.lower().endswith(".zip")]
-    return _source(store, "", _name(Path(name).stem, split), split, form, own, zips, reading)
+    files = FoundFiles(form=found.form, splits={split: own})
+    return _source(store, "", _name(Path(name).stem, split), split, files, zips, reading)
 
 
 def _open(url: str) -> ObjectStore:
@@ -144,11 +155,11 @@ def _sources_in(
     """The splits of the subset that consists of these files; empty if the files hold no rows."""
     if any(base_name(file) == DICTIONARY for file in files):
         return _dictionary(store, folder, name, reading)
-    form, splits = _splits_in(store, files, reading)
+    found = _files_in(store, files, reading)
     zips = [file for file in files if file.key.lower().endswith(".zip")]
     return [
-        _source(store, folder, _name(name, split), split, form, rows, _zips_of(split, splits, zips, form), reading)
-        for split, rows in splits.items()
+        _source(store, folder, _name(name, split), split, found, _zips_of(split, found, zips), reading)
+        for split in found.splits
     ]
 
 
@@ -157,14 +168,14 @@ def _dictionary(store: ObjectStore, folder: str, name: str, reading: Reading) ->
     found = []
     for inner in store.children(folder)[1]:
         split = inner.rpartition("/")[2]
-        form, files = _splits_in(store, store.children(inner)[0], reading)
-        found += [_source(store, inner, _name(name, split), split, form, rows, (), reading) for rows in files.values()]
+        files = _files_in(store, store.children(inner)[0], reading)
+        for rows in files.splits.values():
+            own = replace(files, splits={split: rows})
+            found.append(_source(store, inner, _name(name, split), split, own, (), reading))
     return found
 
 
-def _splits_in(
-    store: ObjectStore, files: Sequence[StoredObject], reading: Reading
-) -> tuple[SourceForm, dict[str, list[StoredObject]]]:
+def _files_in(store: ObjectStore, files: Sequence[StoredObject], reading: Reading) -> FoundFiles:
     """The form of the files and the files of each split.
 
     The order is: the published layout, files that are named by a split, any files of a form.
@@ -173,7 +184,8 @@ def _splits_in(
     if PARQUET in forms:
         published = {split: [file for file in files if is_published(file, split)] for split in SPLITS}
         if any(published.values()):
-            return PARQUET, {split: found for split, found in published.items() if found}
+            splits = {split: found for split, found in published.items() if found}
+            return _with_others(PARQUET, splits, [file for file in files if PARQUET.accepts(file)])
     here = {form: [file for file in files if form.accepts(file)] for form in forms}
     if reading.source_form is None:
         here = {form: [file for file in found if form.recognises(store, file)] for form, found in here.items()}
@@ -183,9 +195,17 @@ def _splits_in(
     chosen = _only(store, {form: splits for form, splits in named.items() if TRAIN in splits})
     chosen = chosen or _only(store, {form: {TRAIN: found} for form, found in here.items() if found})
     if chosen is not None:
-        return chosen
+        return _with_others(*chosen, [file for found in here.values() for file in found])
     broken = [file for file in files if base_name(file) == PREFERRED and JSON_LIST in forms]
-    return JSON_LIST, {TRAIN: broken} if broken else {}  # its parser says what is wrong with it
+    # Its parser says what is wrong with it.
+    return FoundFiles(form=JSON_LIST, splits={TRAIN: broken} if broken else {})
+
+
+def _with_others(form: SourceForm, splits: dict[str, list[StoredObject]], there: Iterable[StoredObject]) -> FoundFiles:
+    """The splits, and those of the files `there` that belong to none."""
+    read = {file.key for files in splits.values() for file in files}
+    others = {file.key: file for file in there if file.key not in read}
+    return FoundFiles(form=form, splits=splits, others=tuple(others.values()))
 
 
 def _only(
@@ -218,12 +238,12 @@ def _stem(file: StoredObject, form: SourceForm) -> str:
     return base_name(file)[: -len(suffix)]
 
 
-def _zips_of(split: str, splits: Iterable[str], zips: Sequence[StoredObject], form: SourceForm) -> list[StoredObject]:
+def _zips_of(split: str, found: FoundFiles, zips: Sequence[StoredObject]) -> list[StoredObject]:
     """The zips with the images of a split: in Parquet's layout those that are named by it, else those of no other."""
     own = [file for file in zips if _is_named_for(file, split)]
-    if own and form is PARQUET:
+    if own and found.form is PARQUET:
         return own
-    others = [other for other in splits if other != split]
+    others = [other for other in found.splits if other != split]
     return [file for file in zips if not any(_is_named_for(file, other) for other in others)]
 
 
@@ -236,8 +256,7 @@ def _source(
     folder: str,
     name: str,
     split: str,
-    form: SourceForm,
-    files: Sequence[StoredObject],
+    found: FoundFiles,
     zips: Sequence[StoredObject],
     reading: Reading,
 ) -> RowSource:
@@ -249,6 +268,7 @@ def _source(
         max_image_bytes=reading.max_image_bytes,
         questions=reading.questions,
     )
+    form, files = found.form, found.splits[split]
     rows = form.open(store, files, reader)
 
     def stored_bytes() -> int:
@@ -259,6 +279,7 @@ def _source(
         name=name,
         split=split,
         form=form.name,
+        others=tuple(base_name(file) for file in found.others),
         rows=rows,
         reader=reader,
         images=_images(store, folder, zips),

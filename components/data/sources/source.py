@@ -3,7 +3,7 @@
 A source combines a row stream (`files/`), the form of its rows (`rows/`) and an image source (`images/`).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from components.data.sources.source_identity import Memory, NamedPaths
 from mantis.hashing import fingerprint
 
 TRAIN = "train"
+SHOWN = 3  # names of files in a message
 NAMED_REVISION = 1  # of the paths that a reader finds in the same rows; the memory keeps them
 Wanted = Callable[[int], bool]
 
@@ -75,6 +76,7 @@ class RowSource:
 
     Args:
         form: name of the form of its files.
+        others: names of files beside them that hold rows, too, and belong to no split.
         reader: reads the rows, whatever their form.
         stored_bytes: sums up the sizes of its files.
     """
@@ -86,6 +88,7 @@ class RowSource:
     reader: RowReader
     images: ImageSource
     stored_bytes: Callable[[], int]
+    others: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
@@ -98,7 +101,11 @@ class RowSource:
         return fingerprint({"rows": rows, "images": self.images.fingerprint(memory, self._named(memory, rows))})
 
     def described(self) -> str:
-        """The form that was found: that of the files, and that of the first row."""
+        """The form that was found: that of the files, and that of the first row; and files that are left out."""
+        left = f"; not read: {_listed(self.others)}" if self.others else ""
+        return self._forms() + left
+
+    def _forms(self) -> str:
         first = next(iter(self.rows.read(lambda number: number == 0)), None)
         if first is None:
             return f"{self.form} without rows"
@@ -130,3 +137,8 @@ class RowSource:
         Parquet footers and listings suffice. A JSON file must be read to count its rows.
         """
         return Extent(rows=self.rows.count(), bytes=self.stored_bytes())
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"

@@ -3,8 +3,10 @@
 import io
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import IO, Any
 
+from components.data.sources.rejection import RowRejected
 from mantis.errors import InputError
 
 CHUNK = 1 << 20
@@ -12,6 +14,35 @@ LONGEST_ROW = 1 << 26  # characters; a longer item is a syntax error or no conve
 BLANK = " \t\r\n"
 ENDS = (",", "]", "}", ":", *BLANK)
 MEMBER = "data"
+
+
+@dataclass
+class RowDecoder:
+    """Decodes JSON values. A value in which a key has two different values is a RowRejected."""
+
+    _twice: dict[str, None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._decoder = json.JSONDecoder(object_pairs_hook=self._object)
+
+    def raw_decode(self, text: str, at: int = 0) -> tuple[Any, int]:
+        """Decode the value at the place `at` of `text`. Returns it, and the place behind it.
+
+        Raises:
+            json.JSONDecodeError: broken JSON.
+            RecursionError: the value is nested too deeply.
+        """
+        self._twice.clear()
+        value, end = self._decoder.raw_decode(text, at)
+        if self._twice:
+            return RowRejected("key-twice", value=", ".join(self._twice), threshold="one value for a key"), end
+        return value, end
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            self._twice |= dict.fromkeys(key for key, value in pairs if json.dumps(value) != json.dumps(made[key]))
+        return made
 
 
 def read_list(file: IO[bytes], origin: str) -> Iterator[Any]:
@@ -25,6 +56,7 @@ def read_list(file: IO[bytes], origin: str) -> Iterator[Any]:
     text = _open(file, origin)
     text.expect("[", "a list of rows")
     yield from _items(text)
+    text.require_end("list")
 
 
 def read_values(file: IO[bytes], origin: str) -> Iterator[Any]:
@@ -58,6 +90,7 @@ def read_member(file: IO[bytes], origin: str) -> Iterator[Any]:
             text.item()
         if text.expect(",}", "a comma or the end of the object") == "}":
             break
+    text.require_end("object")
     if not found:
         raise InputError(f"{origin} has no `{MEMBER}`.", remedy=f"Write the rows as a list under `{MEMBER}`.")
 
@@ -118,7 +151,7 @@ class _Text:
 
     def __init__(self, origin: str, read: Callable[[int], str]) -> None:
         self._origin, self._read = origin, read
-        self._decoder = json.JSONDecoder()
+        self._decoder = RowDecoder()
         self._text, self._at = "", 0
         self._line, self._column = 1, 1  # of the first character in memory
 
@@ -138,6 +171,11 @@ class _Text:
             raise self._broken(self._at, f"{what} is expected, not {repr(found) if found else 'the end of the file'}")
         self._at += 1
         return found
+
+    def require_end(self, what: str) -> None:
+        """Raise InputError if anything follows: a second list would be left out without a word."""
+        if self.peek():
+            raise self._broken(self._at, f"text behind the end of the {what}")
 
     def item(self) -> Any:
         self.peek()

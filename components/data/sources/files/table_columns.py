@@ -1,5 +1,7 @@
 """Checks the columns of a table before its rows are read, so that an error names the file and not each row."""
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from components.data.sources.rejection import RowRejected
@@ -14,11 +16,15 @@ def check_columns(schema: "pa.Schema", origin: str, reader: RowReader) -> None:
     """Check that the table has the columns of a row form.
 
     Raises:
-        InputError: it has no column that holds a conversation, or that column is no list.
+        InputError: it has no column that holds a conversation, that column is no list, or two columns have one name.
     """
     import pyarrow.types as kinds
 
     names = list(schema.names)
+    if twice := _names_twice(schema):
+        raise InputError(
+            f"{origin} has two columns of the name {twice!r}.", remedy="Rename or remove one: a row has one value."
+        )
     absent = [f"{ours}: {theirs}" for ours, theirs in reader.row_columns.items() if theirs not in names]
     if absent:
         raise InputError(
@@ -41,3 +47,20 @@ def check_columns(schema: "pa.Schema", origin: str, reader: RowReader) -> None:
             kinds.is_null(kind) or kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)
         ):
             raise InputError(f"{origin}: the column {theirs!r} is {kind}, not a list.", remedy="Write it as a list.")
+
+
+def _names_twice(fields: "Iterable[pa.Field]") -> str:
+    """The first name that two of the fields have, or two fields inside one of them; empty if there is none."""
+    import pyarrow.types as kinds
+
+    found = list(fields)
+    for name, count in Counter(field.name for field in found).items():
+        if count > 1:
+            return str(name)
+    for field in found:
+        kind = field.type
+        while kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind):
+            kind = kind.value_type
+        if kinds.is_struct(kind) and (twice := _names_twice(kind)):
+            return f"{field.name}.{twice}"
+    return ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import IO, Any, Self
 
-from components.data.sources.files.json_stream import LONGEST_ROW
+from components.data.sources.files.json_stream import BLANK, LONGEST_ROW, RowDecoder
 from components.data.sources.files.source_form import FileRows, SourceForm, by_number
 from components.data.sources.images.image_names import plain_name
 from components.data.sources.rows.row_reader import ID_KEYS, IMAGE_KEYS, RowReader
@@ -109,7 +109,9 @@ class _Sample:
     others: dict[str, str] = field(default_factory=dict)
 
     def add(self, tar: tarfile.TarFile, member: tarfile.TarInfo, kind: str, max_image_bytes: int) -> None:
-        if kind == JSON:
+        if (kind == JSON and self.json is not None) or kind in self.images:
+            self.others[member.name] = f"a second member {kind} of {self.key}"
+        elif kind == JSON:
             self.json = self._bytes(tar, member, LONGEST_ROW)
         elif kind.rpartition(".")[2] in IMAGE_SUFFIXES:
             # One byte over the limit is enough to refuse the image; the rest stays unread.
@@ -139,7 +141,10 @@ class _Sample:
         if self.json is None:
             return {"id": self.key} | self.others
         try:
-            row = json.loads(self.json.decode("utf-8-sig", errors="surrogateescape"))
+            text = self.json.decode("utf-8-sig", errors="surrogateescape").strip(BLANK)
+            row, end = RowDecoder().raw_decode(text)
+            if end < len(text):
+                raise json.JSONDecodeError("text behind the end", text, end)
         except (json.JSONDecodeError, RecursionError) as error:
             raise InputError(
                 f"{self.origin}, member {self.key}.json: broken JSON: {error}.", remedy="Repair the member."

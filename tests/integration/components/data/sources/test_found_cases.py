@@ -401,6 +401,74 @@ def test_two_forms_side_by_side_are_named(names: tuple[str, str], raw_folder: Ra
     assert source.form == "json-lines"
 
 
+@pytest.mark.parametrize(
+    ("names", "left"),
+    [
+        (["train.json", "more.json"], "more.json"),
+        (["train.jsonl", "train-2.jsonl", "a.json"], "a.json, train-2.jsonl"),
+        (["train-0.jsonl", "train-1.jsonl", "val.jsonl"], ""),
+        (["train.parquet", "train_2.parquet", "val.parquet"], "train_2.parquet"),
+        (["train.json", *(f"{number}.json" for number in range(5))], "0.json, 1.json, 2.json and 2 more"),
+    ],
+)
+def test_files_that_are_not_read_are_named(names: list[str], left: str, raw_folder: RawFolder) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for name in names:
+        rows = [row(name)]
+        if name.endswith("parquet"):
+            pq.write_table(pa.Table.from_pylist(rows), raw_folder.folder / name)
+        elif name.endswith("jsonl"):
+            (raw_folder.folder / name).write_text(json.dumps(rows[0]))
+        else:
+            raw_folder.write(rows, name)
+    said = find_sources(str(raw_folder.folder))["raw"].described()
+    assert said.partition("; not read: ")[2] == left
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_two_columns_of_one_name_are_named(inner: bool, raw_folder: RawFolder, run_on: RunOn) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    answers = [pa.array(["Yes."]), pa.array(["No."])]
+    if inner:
+        turn = pa.StructArray.from_arrays([pa.array(["user"]), *answers], names=["role", "content", "content"])
+        table = pa.table({"messages": pa.ListArray.from_arrays([0, 1], turn)})
+    else:
+        table = pa.table([pa.array(["Why?"]), *answers], names=["query", "response", "response"])
+    pq.write_table(table, raw_folder.folder / "train.parquet")
+    name = "messages.content" if inner else "response"
+    with pytest.raises(InputError, match=rf"train\.parquet has two columns of the name '{name}'"):
+        prepared(run_on, raw_folder.folder)
+
+
+def test_a_second_member_of_one_kind_is_named(raw_folder: RawFolder, run_on: RunOn, ledger_of: RowsOf) -> None:
+    import io
+    import tarfile
+
+    question = {"query": "<image>Is this a cat?", "response": "Yes."}
+    members = [
+        *(("1.json", json.dumps(question | {"response": answer}).encode()) for answer in ("Yes.", "No.")),
+        ("2.json", json.dumps(question).encode()),
+        ("2.jpg", encoded()),
+        ("2.JPG", encoded((0, 0, 200))),
+        ("3.json", b'{"query": "Why?", "response": "So.", "response": "Thus."}'),
+        ("4.json", json.dumps(question).encode()),
+        ("4.jpg", encoded()),
+    ]
+    with tarfile.open(raw_folder.folder / "train.tar", "w") as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    run, dataset = prepared(run_on, raw_folder.folder, overrides={"data.max_dropped": "1"})
+    found = [(entry["row"], entry["reason"], entry["value"]) for entry in ledger_of(run, dataset)]
+    assert [(row, reason) for row, reason, _ in found] == [(0, "key-unknown"), (1, "key-unknown"), (2, "key-twice")]
+    assert ["1.json" in found[0][2], "2.JPG" in found[1][2], found[2][2]] == [True, True, "response"]
+
+
 def test_a_tar_of_images_holds_no_rows(raw_folder: RawFolder) -> None:
     import tarfile
 

@@ -1,3 +1,4 @@
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from components.data.sources.files import json_stream
-from components.data.sources.files.json_stream import read_list
+from components.data.sources.files.json_stream import read_list, read_member, read_values
+from components.data.sources.rejection import RowRejected
 from mantis.errors import InputError
 
 
@@ -75,3 +77,34 @@ def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
     path = tmp_path / "train.json"
     path.write_bytes(b"\xef\xbb\xbf[1, 2]")
     assert list(read(path)) == [1, 2]
+
+
+@pytest.mark.parametrize("text", ["[1] [2]", '[{"id": 1}]\n[{"id": 2}]', "[] x", "[1],"])
+def test_text_behind_the_list_is_no_row_that_is_left_out(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "train.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match="text behind the end of the list"):
+        list(read(path))
+
+
+def test_text_behind_an_object_is_no_row_that_is_left_out() -> None:
+    with pytest.raises(InputError, match="text behind the end of the object"):
+        list(read_member(io.BytesIO(b'{"data": [1]} {"data": [2]}'), "train.json"))
+
+
+@pytest.mark.parametrize("chunk", [7, 1 << 20])
+def test_a_key_with_two_values_costs_its_row_alone(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(json_stream, "CHUNK", chunk)
+    texts = ['{"a": 1, "a": 2}', '{"a": [{"b": null, "c": 0, "b": 3}]}', '{"a": {"b": 1}, "a": {"b": 1}}', '{"a": 4}']
+    for rows in (
+        read_list(io.BytesIO(f"[{', '.join(texts)}]".encode()), "train.json"),
+        read_values(io.BytesIO("\n".join(texts).encode()), "train.jsonl"),
+    ):
+        first, second, *others = rows
+        assert isinstance(first, RowRejected)
+        assert isinstance(second, RowRejected)
+        assert [(refusal.reason, refusal.value) for refusal in (first, second)] == [
+            ("key-twice", "a"),
+            ("key-twice", "b"),
+        ]
+        assert others == [{"a": {"b": 1}}, {"a": 4}]
