@@ -10,9 +10,9 @@ from components.data.sources.rows.turn_lists import TurnReader
 
 
 def _instruction(row: Mapping[str, Any], reader: TurnReader) -> tuple[RawTurn, ...]:
-    question = reader.content("instruction", row["instruction"])
+    question = reader.one_text("instruction", row["instruction"])
     if is_there(row.get("input")):
-        question = f"{question}\n{reader.content('input', row['input'])}"
+        question = f"{question}\n{reader.one_text('input', row['input'])}"
     return exchanges(row, reader, question, row.get("output"))
 
 

@@ -22,12 +22,12 @@ def exchanges(row: Mapping[str, Any], reader: TurnReader, question: Any, answer:
         raise RowRejected("turn-malformed", value=f"history: {shown(history)}", threshold="a list of pairs of texts")
     turns = []
     for number, (asked, said) in enumerate([*history, (question, answer)]):
-        turns.append(RawTurn(role="user", content=reader.content(f"turn {2 * number + 1}", asked)))
+        turns.append(RawTurn(role="user", content=reader.one_text(f"turn {2 * number + 1}", asked)))
         if not is_there(said):
             if reader.unanswered and number == len(history):
                 break
             raise RowRejected("answer-missing", value=f"turn {2 * number + 2}", threshold="an answer")
-        turns.append(RawTurn(role="assistant", content=reader.content(f"turn {2 * number + 2}", said)))
+        turns.append(RawTurn(role="assistant", content=reader.one_text(f"turn {2 * number + 2}", said)))
     return tuple(turns)
 
 

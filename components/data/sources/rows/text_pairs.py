@@ -18,12 +18,12 @@ def _texts(row: Mapping[str, Any], reader: TurnReader) -> tuple[RawTurn, ...]:
         if not isinstance(pair, dict):
             raise RowRejected("turn-malformed", value=f"text {number + 1}: {shown(pair)}", threshold="a mapping")
         unused = {key: value for key, value in pair.items() if key not in ("user", "assistant") and is_there(value)}
-        question = reader.content(f"turn {2 * number + 1}", pair.get("user"))
+        question = reader.one_text(f"turn {2 * number + 1}", pair.get("user"))
         if reader.unanswered and number == len(texts) - 1 and not is_there(pair.get("assistant")):
             turns.append(RawTurn(role="user", content=question, unused=unused))
             break
         turns.append(RawTurn(role="user", content=question))
-        answer = reader.content(f"turn {2 * number + 2}", pair.get("assistant"))
+        answer = reader.one_text(f"turn {2 * number + 2}", pair.get("assistant"))
         turns.append(RawTurn(role="assistant", content=answer, unused=unused))
     return tuple(turns)
 

@@ -66,6 +66,16 @@ class TurnReader:
             raise RowRejected("turn-malformed", value=f"{where}: {shown(value)}", threshold="text or content parts")
         return "".join(self._part(f"{where}, part {number + 1}", part) for number, part in enumerate(value))
 
+    def one_text(self, where: str, value: Any) -> str:
+        """Read content that stands under a key of the row: a list of several texts there means several answers.
+
+        Raises:
+            RowRejected: as in `content`, or the value is a list of several texts.
+        """
+        if isinstance(value, list) and sum(isinstance(part, str) for part in value) > 1:
+            raise RowRejected("turn-malformed", value=f"{where}: {shown(value)}", threshold="one text")
+        return self.content(where, value)
+
     def _turn(self, where: str, message: Any) -> RawTurn:
         if not isinstance(message, dict):
             raise RowRejected("turn-malformed", value=f"{where}: {shown(message)}", threshold="a mapping")
