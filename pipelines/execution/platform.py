@@ -1,6 +1,6 @@
 """Set the image, credentials and resources of tasks on a cluster, with kfp-kubernetes. kfp.local ignores all of it.
 
-Names of Secrets and their keys are those of manifests/base. KFP retries nothing: its controller retries only lost pods,
+KFP retries nothing: its controller retries only lost pods,
 whatever a task requests. The steps retry transient faults themselves.
 """
 
@@ -19,19 +19,14 @@ from components.serving.deployment.server_needs import ServerResources
 from mantis.config.bounded_yaml import parse_yaml
 from mantis.config.validation_errors import explain
 from mantis.errors import ConfigError, did_you_mean
+from pipelines.execution.step_secrets import secrets_of
 
-STORE_KEYS = ("AWS_ENDPOINT_URL",)
-# Missing Secrets are no error, because MLflow may belong to KFP, and most data needs no token. Keys of the store may be
-# missing, because the account of a pod may have a role.
-OPTIONAL_KEYS = {
-    "mantis-store": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"),
-    "mantis-mlflow": ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
-    "mantis-hub": ("HF_TOKEN",),
-}
 UNBOUND = "unbound-"  # before the name of a pipeline that is bound to no image
 UNBOUND_SECONDS = 20  # limit of every task of such a pipeline: Kubernetes would wait for its image for ever
 SHORT_SECONDS = 1800  # limit of tasks that only read and write records, including the pod's wait for a node
+USER = 1000  # of the images, and its group
 GPU = "nvidia.com/gpu"
+STEP_LABEL = "mantis-kfp/step"  # of every task's pod; manifests/steps/kfp-network selects it
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 SERVER = "serve"  # the entry of a platform file for the pods that `mantis model deploy` and the step `deploy` render
 Cores = Annotated[str, Field(pattern=r"^\d+(\.\d+)?m?$")]
@@ -104,7 +99,7 @@ def pipeline(
 
 
 def on_cluster(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """Give a task its image and its credentials as environment, run it without root, and disable KFP's cache.
+    """Give a task its image and the credentials that it uses, run it without root, and disable KFP's cache.
 
     Every step checks the store for an existing result. KFP's cache does not, so it could return addresses of deleted
     results, or skip a launch.
@@ -112,10 +107,11 @@ def on_cluster(task: dsl.PipelineTask) -> dsl.PipelineTask:
     if image := _platform.get().image:
         # Lineage records the image of this variable, and the ranks of a TrainJob run in it.
         task.set_container_image(image).set_env_variable("MANTIS_IMAGE", image)
-    kubernetes.use_secret_as_env(task, "mantis-store", {key: key for key in STORE_KEYS})
-    for secret, keys in OPTIONAL_KEYS.items():
-        kubernetes.use_secret_as_env(task, secret, {key: key for key in keys}, optional=True)
-    kubernetes.set_security_context(task, run_as_non_root=True)
+    for secret in secrets_of(task.component_spec.name):
+        kubernetes.use_secret_as_env(task, secret.name, {key: key for key in secret.keys}, optional=secret.optional)
+    # KFP adds the rest of Pod Security "restricted": no more privileges, no capabilities, the seccomp profile.
+    kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
+    kubernetes.add_pod_label(task, STEP_LABEL, "true")
     return task.set_caching_options(False)
 
 

@@ -5,6 +5,7 @@ STEP_NAMESPACES (separated by commas), where its account may create Secrets and 
 copies. A Secret of the same name that another account created stays unchanged.
 """
 
+import base64
 import json
 import os
 import secrets
@@ -17,7 +18,7 @@ from typing import Any
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 HOST = os.environ["KUBERNETES_SERVICE_HOST"]
 API = f"https://{f'[{HOST}]' if ':' in HOST else HOST}:{os.environ['KUBERNETES_SERVICE_PORT']}/api/v1"
-FOR_STEPS = ("mantis-store", "mantis-mlflow")
+FOR_STEPS = ("mantis-store", "mantis-store-results", "mantis-mlflow")
 LABELS = {"app.kubernetes.io/part-of": "mantis-kfp"}
 
 
@@ -60,16 +61,33 @@ def copy(source: dict[str, Any], namespace: str) -> None:
         print(f"{namespace}/{name} follows")
 
 
+def own_results(here: str) -> dict[str, str]:
+    """The keys of an S3 service of yours for steps that write results alone; empty for the MinIO of this namespace.
+
+    They are those of `mantis-store`, until you create the Secret with narrower ones.
+    """
+    try:
+        data = request("GET", f"/namespaces/{here}/secrets/mantis-store")["data"]
+    except urllib.error.HTTPError as error:
+        if error.code != 404:
+            raise
+        return {}
+    values = {key: base64.b64decode(value).decode() for key, value in data.items()}
+    return {} if values["AWS_ENDPOINT_URL"] == f"http://minio.{here}.svc:9000" else values
+
+
 def main() -> None:
     """Create all Secrets of the namespace, then the copies for steps."""
     here = (ACCOUNT / "namespace").read_text()
     password = secrets.token_hex
     region = {"AWS_ENDPOINT_URL": f"http://minio.{here}.svc:9000", "AWS_REGION": "us-east-1"}
     keys = {"AWS_ACCESS_KEY_ID": "mantis", "AWS_SECRET_ACCESS_KEY": password(20)}
+    results = {"AWS_ACCESS_KEY_ID": "mantis-results", "AWS_SECRET_ACCESS_KEY": password(20)}
     reader = {"AWS_ACCESS_KEY_ID": "mantis-read", "AWS_SECRET_ACCESS_KEY": password(20)}
     wanted = {
         "mantis-minio-root": {"MINIO_ROOT_USER": "root-" + password(4), "MINIO_ROOT_PASSWORD": password(20)},
         "mantis-store": region | keys,
+        "mantis-store-results": own_results(here) or region | results,
         "mantis-store-read": region | reader,
         "mantis-mlflow-server": {
             "MLFLOW_AUTH_ADMIN_PASSWORD": password(20),

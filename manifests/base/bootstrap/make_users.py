@@ -33,6 +33,17 @@ WRITE = {
     "Action": ["s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"],
     "Resource": [OBJECTS],
 }
+# Steps that evaluate, report and keep records read everything, and write below these folders alone. A store may lie
+# below a prefix of the bucket. So data, checkpoints and models are safe from them.
+RESULT_FOLDERS = ("runs", "external-models", "evaluations", "responses", "reports", "deployments")
+WRITE_RESULTS = WRITE | {
+    "Resource": [f"arn:aws:s3:::{BUCKET}/{place}{folder}/*" for folder in RESULT_FOLDERS for place in ("", "*/")]
+}
+USERS = (
+    ("store", [READ, LIST, WRITE]),
+    ("store-results", [READ, LIST, WRITE_RESULTS]),
+    ("store-read", [READ, LIST]),
+)
 
 
 def value(name: str) -> str:
@@ -73,7 +84,7 @@ def set_up_minio() -> None:
     except Exception as error:  # an error of urllib3 or MinIO: the server is starting
         raise OSError(str(error)) from error
     admin = MinioAdmin(endpoint=host, credentials=StaticProvider(user, password), secure=False)
-    for secret, statements in (("store", [READ, LIST, WRITE]), ("store-read", [READ, LIST])):
+    for secret, statements in USERS:
         name = value(f"{secret}/user")
         policy = {"Version": "2012-10-17", "Statement": statements}
         admin.policy_add(f"{name}-policy", policy=policy)
@@ -104,11 +115,17 @@ def ask_mlflow(method: str, path: str, body: dict[str, str]) -> None:
     urllib.request.urlopen(request, timeout=30).close()
 
 
-for service, endpoint, work in (
-    ("minio", value("store/endpoint"), set_up_minio),
-    ("mlflow", value("mlflow/endpoint"), set_up_mlflow),
-):
-    if is_ours(service, endpoint):
-        patiently(service, work)
-    else:
-        print(f"{service}: {endpoint} is not ours and is left alone")
+def main() -> None:
+    """Create the users of each server that belongs to this namespace."""
+    for service, endpoint, work in (
+        ("minio", value("store/endpoint"), set_up_minio),
+        ("mlflow", value("mlflow/endpoint"), set_up_mlflow),
+    ):
+        if is_ours(service, endpoint):
+            patiently(service, work)
+        else:
+            print(f"{service}: {endpoint} is not ours and is left alone")
+
+
+if __name__ == "__main__":
+    main()

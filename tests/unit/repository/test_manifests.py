@@ -78,6 +78,16 @@ def test_all_traffic_that_is_not_listed_is_denied(folder: str, namespace: str) -
     assert denying[0]["metadata"]["namespace"] == namespace
 
 
+def test_the_policy_of_kfps_steps_selects_our_steps_alone() -> None:
+    policy = named("steps/kfp-network", "NetworkPolicy", "mantis-steps")["spec"]
+    for compiled in (ROOT / "pipelines" / "compiled").glob("*.yaml"):
+        executors = list(yaml.safe_load_all(compiled.read_text()))[1]["platforms"]["kubernetes"]["deploymentSpec"]
+        for executor in executors["executors"].values():
+            assert executor["podMetadata"]["labels"].items() >= policy["podSelector"]["matchLabels"].items()
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in policy
+
+
 def test_no_policy_opens_everything() -> None:
     """A rule without peers must name ports, and one without ports must name peers."""
     policies = [document for document in documents(".") if document["kind"] == "NetworkPolicy"]
@@ -103,7 +113,8 @@ def test_services_and_policies_find_servers_by_a_label_that_ranks_lack() -> None
     services = [document for document in documents("base") if document["kind"] == "Service"]
     assert {service["spec"]["selector"]["mantis-kfp/service"] for service in services} == {"minio", "mlflow"}
     policies = [document for document in documents(".") if document["kind"] == "NetworkPolicy"]
-    assert "app.kubernetes.io/name" not in str(policies)
+    peers = [rule.get("to") for policy in policies for rule in policy["spec"].get("egress", ())]
+    assert "app.kubernetes.io/name" not in str(peers)
     for document in documents("base"):
         if document["kind"] in ("Job", "ClusterTrainingRuntime"):
             assert "mantis-kfp/service" not in str(document)
@@ -131,7 +142,7 @@ def test_no_role_of_ours_reads_secrets_or_enters_pods() -> None:
         for rule in role["rules"]:
             assert "*" not in rule["verbs"]
             if role["metadata"]["name"] == "mantis-bootstrap" and rule["verbs"] != ["create"]:
-                assert set(rule["resourceNames"]) == {"mantis-store", "mantis-mlflow"}
+                assert set(rule["resourceNames"]) == {"mantis-store", "mantis-store-results", "mantis-mlflow"}
                 assert set(rule["verbs"]) <= {"get", "patch"}
             elif role["metadata"]["name"] != "mantis-bootstrap":
                 assert not FORBIDDEN & set(rule["resources"]), role["metadata"]["name"]

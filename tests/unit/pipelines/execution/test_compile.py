@@ -105,17 +105,38 @@ def test_a_file_without_an_image_says_so_and_ends_soon(tmp_path: Path) -> None:
         assert "unbound" not in path.name + path.read_text().lower()
 
 
-def test_every_task_has_the_keys_of_the_store_from_a_secret() -> None:
+MAKERS = ("prepare", "assemble", "train", "convert")
+
+
+def test_every_task_has_the_credentials_that_it_uses_and_no_others() -> None:
+    """Everything that a pod holds is what a planted model or a curious submitter can take from it."""
     for name in PIPELINES:
         specification, platform = yaml.safe_load_all((COMPILED / f"unbound-{name}.yaml").read_text())
         executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
         assert executors.keys() == specification["deploymentSpec"]["executors"].keys()
-        for executor in executors.values():
-            secrets = {secret["secretName"]: secret.get("optional", False) for secret in executor["secretAsEnv"]}
-            assert secrets.keys() == {"mantis-store", "mantis-mlflow", "mantis-hub"}
+        for label, executor in executors.items():
+            component = label.removeprefix("exec-")
+            given = {secret["secretName"] for secret in executor["secretAsEnv"]}
             needed = {key["envVar"] for s in executor["secretAsEnv"] if not s.get("optional") for key in s["keyToEnv"]}
             assert needed == {"AWS_ENDPOINT_URL"}, "a pod with a role of its own has no keys"
-            assert executor["securityContext"] == {"runAsNonRoot": True}
+            assert ("mantis-store" in given) == component.startswith(MAKERS), component
+            assert ("mantis-store-results" in given) != ("mantis-store" in given), component
+            assert ("mantis-mlflow" in given) == component.startswith(("preflight", "finish", "train")), component
+            assert ("mantis-webhook" in given) == component.startswith("finish"), component
+            if component.startswith(("train", "convert", "evaluate", "report", "compare", "deploy", "finish")):
+                assert "mantis-hub" not in given, component
+            assert len(given) <= 3, component
+
+
+def test_every_task_runs_as_the_user_of_the_image() -> None:
+    """KFP's backend adds the rest of Pod Security `restricted`; tests/kfp reads it off the pods."""
+    for name in PIPELINES:
+        platform = list(yaml.safe_load_all((COMPILED / f"unbound-{name}.yaml").read_text()))[1]
+        for executor in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
+            assert executor["securityContext"] == {"runAsUser": "1000", "runAsGroup": "1000", "runAsNonRoot": True}
+    dockerfile = (ROOT / "docker" / "Dockerfile").read_text()
+    assert "useradd --uid 1000" in dockerfile
+    assert dockerfile.count("\nUSER 1000\n") == 2
 
 
 def test_an_image_is_bound_everywhere_and_only_by_its_digest(tmp_path: Path) -> None:
@@ -148,7 +169,10 @@ def test_the_steps_ask_for_what_the_platform_says(tmp_path: Path) -> None:
         assert evaluate["resourceMemoryLimit"] == evaluate["resourceMemoryRequest"] == "256Gi"
         evaluate = given["exec-evaluate"]
         assert evaluate["nodeSelector"] == {"labels": {"nvidia.com/gpu.count": "8"}}
-        assert evaluate["podMetadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "research"}
+        assert evaluate["podMetadata"]["labels"] == {
+            "kueue.x-k8s.io/queue-name": "research",
+            "mantis-kfp/step": "true",
+        }
         assert evaluate["tolerations"][0]["key"] == "nvidia.com/gpu"
         assert evaluate["emptyDirMounts"][0]["sizeLimit"] == "32Gi"
         assert [asked[name] for name in asked if name.startswith("exec-finish")] == [None]

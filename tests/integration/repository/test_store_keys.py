@@ -1,0 +1,103 @@
+"""The users that `make-users` creates, on a real MinIO: each key writes where its steps write, and nowhere else."""
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from mantis.artifacts.layout import RESPONSES, RUN, TOP_FOLDERS, ArtifactKind
+from mantis.artifacts.store_addresses import check_store
+from mantis.errors import StoreError
+from mantis.store.base import ObjectStore
+from mantis.store.opening import open_store
+from pipelines.execution.preflight import preflight
+from tests.fixtures.stores import ACCESS_KEY, SECRET_KEY, running_minio
+from tests.helpers.paths import ROOT
+
+PASSWORD = "a-password-of-a-test"
+RESULTS = (ArtifactKind.EVALUATION, ArtifactKind.EXTERNAL_MODEL, ArtifactKind.REPORT, ArtifactKind.DEPLOYMENT)
+Opened = Callable[[str, str], ObjectStore]
+
+
+@pytest.fixture(scope="module")
+def make_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+    """The script of the Job, after it set up a MinIO: a Secret for each user is a folder, as in its pod."""
+    secrets = tmp_path_factory.mktemp("secrets")
+    with running_minio(tmp_path_factory.mktemp("minio")) as url, pytest.MonkeyPatch.context() as patch:
+        given = {"minio-root/user": ACCESS_KEY, "minio-root/password": SECRET_KEY, "store/endpoint": url}
+        for name in ("store", "store-results", "store-read"):
+            given |= {f"{name}/user": f"test-{name}", f"{name}/password": PASSWORD}
+        for name, text in given.items():
+            (secrets / name).parent.mkdir(exist_ok=True)
+            (secrets / name).write_text(text)
+        for name, text in {"SECRETS": str(secrets), "NAMESPACE": "mantis", "AWS_ENDPOINT_URL": url}.items():
+            patch.setenv(name, text)
+        script = ROOT / "manifests" / "base" / "bootstrap" / "make_users.py"
+        spec = importlib.util.spec_from_file_location("make_users_of_a_test", script)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        module.set_up_minio()
+        yield module
+
+
+@pytest.fixture
+def opened(make_users: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Opened:
+    """Open a store with the key of a user."""
+
+    def with_key_of(user: str, url: str = "s3://mantis/team") -> ObjectStore:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", f"test-{user}")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", PASSWORD)
+        return open_store(url)
+
+    return with_key_of
+
+
+def takes(store: ObjectStore, folder: str) -> bool:
+    """Whether a key may write and delete below a folder of a store."""
+    try:
+        store.put(f"{folder}/probe/any", b"any")
+        store.delete(f"{folder}/probe/any")
+    except StoreError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("url", ["s3://mantis", "s3://mantis/team/a"])
+def test_each_key_writes_where_its_steps_write(make_users: ModuleType, opened: Opened, url: str) -> None:
+    expected = {
+        "store": TOP_FOLDERS,
+        "store-results": {*(kind.folder for kind in RESULTS), RUN.folder, RESPONSES.folder},
+        "store-read": frozenset(),
+    }
+    assert set(make_users.RESULT_FOLDERS) == expected["store-results"]
+    for user, folders in expected.items():
+        store = opened(user, url)
+        assert {folder for folder in TOP_FOLDERS if takes(store, folder)} == folders, user
+
+
+def test_a_step_that_evaluates_replaces_no_weights(opened: Opened) -> None:
+    """The attack: a planted answer or benchmark takes over `evaluate`, and finds a key that overwrites models."""
+    weights = "models/abc/model.safetensors"
+    opened("store", "s3://mantis").put(weights, b"weights")
+    store = opened("store-results", "s3://mantis")
+    assert store.get(weights) == b"weights"
+    for attack in (lambda: store.put(weights, b"others"), lambda: store.delete(weights)):
+        with pytest.raises(StoreError):
+            attack()
+    assert store.get(weights) == b"weights"
+
+
+def test_the_key_of_results_is_enough_to_start_a_run(opened: Opened) -> None:
+    store = opened("store-results")
+    check_store(store)
+    run = preflight("demo", {}, "", store.url)
+    assert store.stat(run.key("recipe.yaml")) is not None
+
+
+def test_the_reader_starts_nothing(opened: Opened, tmp_path: Path) -> None:
+    with pytest.raises(StoreError):
+        check_store(opened("store-read"))
