@@ -18,7 +18,7 @@ from tests.helpers.paths import ROOT
 
 PASSWORD = "a-password-of-a-test"
 RESULTS = (ArtifactKind.EVALUATION, ArtifactKind.EXTERNAL_MODEL, ArtifactKind.REPORT, ArtifactKind.DEPLOYMENT)
-Opened = Callable[[str, str], ObjectStore]
+Opened = Callable[..., ObjectStore]
 
 
 @pytest.fixture(scope="module")
