@@ -12,11 +12,11 @@ STORE, RESULTS, MLFLOW, HUB, WEBHOOK = (
     "mantis-hub",
     "mantis-webhook",
 )
-# These write datasets, mixtures, checkpoints and models. All others read them, and write records and results alone.
-MAKERS = frozenset({"prepare", "assemble", "prepare-mixture", "train", "convert"})
-# These may read a data.source of the hub. Everything else of the hub is in the store before a run.
-READERS_OF_SOURCES = ("preflight", "prepare")  # beginnings of names
-TRACKERS = ("preflight", "finish", "train")  # beginnings of names: these write to MLflow
+# Beginnings of names. The first write datasets, mixtures, checkpoints and models. All others read them, and write
+# records and results alone.
+MAKERS = ("prepare", "assemble", "train", "convert")
+READERS_OF_SOURCES = ("preflight", "prepare")  # of a data.source on the hub; the rest of the hub is in the store before
+TRACKERS = ("preflight", "finish", "train", "ask", "compare")  # of runs in MLflow
 S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION")
 MLFLOW_KEYS = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
@@ -36,7 +36,7 @@ def secrets_of(component: str) -> tuple[StepSecret, ...]:
     The address of the store is not optional. Its keys may be missing, because the account of a pod may have a role.
     MLflow may belong to KFP, and most data needs no token.
     """
-    store = STORE if component in MAKERS else RESULTS
+    store = STORE if component.startswith(MAKERS) else RESULTS
     given = [
         StepSecret(name=store, keys=("AWS_ENDPOINT_URL",), optional=False),
         StepSecret(name=store, keys=S3_KEYS),

@@ -121,7 +121,9 @@ def test_every_task_has_the_credentials_that_it_uses_and_no_others() -> None:
             assert needed == {"AWS_ENDPOINT_URL"}, "a pod with a role of its own has no keys"
             assert ("mantis-store" in given) == component.startswith(MAKERS), component
             assert ("mantis-store-results" in given) != ("mantis-store" in given), component
-            assert ("mantis-mlflow" in given) == component.startswith(("preflight", "finish", "train")), component
+            assert ("mantis-mlflow" in given) == component.startswith(
+                ("preflight", "finish", "train", "ask", "compare")
+            ), component
             assert ("mantis-webhook" in given) == component.startswith("finish"), component
             if component.startswith(("train", "convert", "evaluate", "report", "compare", "deploy", "finish")):
                 assert "mantis-hub" not in given, component
