@@ -25,6 +25,7 @@ ROWS = {
     "data.plan": ("benchmarks.data_plan", "plan"),
     "training.plan": ("benchmarks.training_plan", "plan"),
     "training.step": ("benchmarks.training_step", "step"),
+    "training.step.qwen3-vl": ("benchmarks.training_step", "any_size"),
     "training.evaluate": ("benchmarks.training_evaluate", "evaluate"),
     "training.trainer": ("benchmarks.training_trainer", "trainer"),
     "training.feed": ("benchmarks.training_feed", "feed"),

@@ -25,6 +25,8 @@ class Style:
 # 2 L d / (2 N) for LLaMA-3-8B and Mistral-7B without embeddings and head; a trained and a frozen tower.
 IDEFICS2 = Style(name="idefics2", image_tokens=64, edge=(27, 70), quadratic=1.87e-5, patch=0.059)
 CLIP = Style(name="llava-clip", image_tokens=576, edge=(24, 24), quadratic=1.87e-5, patch=0.0145)
+# Between min_pixels and max_pixels of the recipe tune-qwen3-vl; a token holds 2 x 2 patches of 16 pixels.
+QWEN3 = Style(name="qwen3-vl", image_tokens=400, edge=(16, 64), quadratic=2.12e-5, patch=0.0604)
 SIGLIP = Style(name="llava-siglip", image_tokens=729, edge=(27, 27), quadratic=1.87e-5, patch=0.0204)
 
 
