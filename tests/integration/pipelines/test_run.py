@@ -95,7 +95,7 @@ def test_a_run_ends_with_a_report_and_a_summary(undisturbed: Undisturbed) -> Non
     assert summary["training"]["last_loss"] < summary["training"]["first_loss"]
     assert (path.parent / "report.html").stat().st_size > 10_000
     log = undisturbed.folder / ".mantis" / "runs" / path.parent.name / "run.log"
-    assert "step train]" in log.read_text()
+    assert "step assemble]" in log.read_text()
     assert (path.parent / "report.md").stat().st_size > 1_000
 
 
