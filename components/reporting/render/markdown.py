@@ -18,7 +18,7 @@ SPECIAL = re.compile(r"([\\`*_{}\[\]|~#])")
 
 def render_markdown(report: RunReport) -> str:
     """Render the content of the page as Markdown, without images."""
-    first = [_head, score_sections, _held_out, _fidelity, _training, _data, _time]
+    first = [_head, _setup, score_sections, _held_out, _fidelity, _training, _data, _time]
     before = [block for section in first for block in section(report)]
     after = [block for section in (_lineage, _recipe) for block in section(report)]
     room = LONGEST - len("\n\n".join([*before, *after])) - 1000
@@ -159,6 +159,11 @@ def _fidelity(report: RunReport) -> list[str]:
     return ["## Differences from the official system", formatting.FIDELITY, table(header, rows, left=6)]
 
 
+def _setup(report: RunReport) -> list[str]:
+    training = report.training
+    return ["## Setup", table(["Figure", "Value"], formatting.setup_rows(training))] if training else []
+
+
 def _training(report: RunReport) -> list[str]:
     training = report.training
     if training is None:
@@ -170,7 +175,6 @@ def _training(report: RunReport) -> list[str]:
         ("Parameters", formatting.count(training.parameters)),
         ("Loss at first", formatting.short(training.first_loss)),
         ("Loss at last", formatting.short(training.last_loss)),
-        *formatting.setup_rows(training),
         ("Goodput", formatting.whole_percent(training.goodput)),
         ("Slowest rank", formatting.straggler(training.straggler)),
         ("Attention", training.attention or formatting.ABSENT),
