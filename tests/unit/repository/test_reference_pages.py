@@ -32,7 +32,7 @@ from pipelines.cli.reference_pages.benchmark_page import benchmark_page
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
 CODE = ("mantis", "components", "pipelines", "benchmarks", "tests")
-VARIABLE = re.compile(r"(MANTIS|MLFLOW|AWS|HF|KF|DS|OMP|TORCH|TORCHELASTIC|XDG)_[A-Z_]*[A-Z]|TMPDIR|KUBECONFIG")
+VARIABLE = re.compile(r"(MANTIS|MLFLOW|AWS|HF|KF|KFP|DS|OMP|TORCH|TORCHELASTIC|XDG)_[A-Z_]*[A-Z]|TMPDIR|KUBECONFIG")
 
 
 def terms(page: str) -> set[str]:
