@@ -137,7 +137,8 @@ def test_a_sweep_on_a_cluster_closes_every_arm_and_itself(
 ) -> None:
     ended = dict[str, str]()
     monkeypatch.setattr(ablation_runs, "record_end", lambda run, status: ended.update({run.id: status}))
-    asked: Any = ("demo", {"data.generated_conversations": "100"}, RATES, "mine", (tmp_path / "store").as_uri())
+    over = "training.learning_rate=2e-4,4.0e-4"
+    asked: Any = ("demo", {"data.generated_conversations": "100"}, over, "mine", (tmp_path / "store").as_uri())
     close_sweep(*asked)
     assert ended == {}  # preflight stored nothing
     sweep = planned(tmp_path / "store", RATES, "mine")
