@@ -71,7 +71,7 @@ def test_the_run_is_in_mlflow_before_its_first_step(store: LocalStore, monkeypat
     assert what_to_filter_by(run.recipe).items() <= tags.items()
     (asked,) = shown.inputs.dataset_inputs
     assert (asked.dataset.name, asked.tags[0].value) == ("generated", "recipe")
-    other = asked_dataset(made(store, {"data.generated_conversations": 7}).recipe)
+    other = asked_dataset(made(store, {"data.generated_conversations": 70}).recipe)
     assert other.digest != asked.dataset.digest == asked_dataset(made(store, {"training.seed": 3}).recipe).digest
 
 
