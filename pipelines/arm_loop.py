@@ -10,7 +10,7 @@ from components.evaluation.component import benchmarks, evaluate
 from components.reporting.component import compare, report
 from components.training.component import train
 from pipelines.component import arms, ask, compare_trials, train_trial, trials
-from pipelines.execution.platform import most_arms, short, step
+from pipelines.execution.platform import most, most_arms, short, step
 
 
 def prepare_run_and_compare(run: Any, store_url: Any, subsets: Any) -> None:
@@ -38,7 +38,7 @@ def prepare_search_and_compare(run: Any, store_url: Any, subsets: Any, number: A
 
 def _prepare_all(store_url: Any, subsets: Any) -> Any:
     """Add the tasks that prepare `subsets`, each for the run that it names; returns the datasets."""
-    with dsl.ParallelFor(subsets, name="each-subset") as item:
+    with dsl.ParallelFor(subsets, name="each-subset", parallelism=most("prepare")) as item:
         prepared = step("prepare", prepare(run=item.run, store_url=store_url, subset=item.subset))
     return dsl.Collected(prepared.outputs["dataset"])
 
@@ -46,7 +46,7 @@ def _prepare_all(store_url: Any, subsets: Any) -> Any:
 def _evaluate_and_report(arm: Any, store_url: Any, checkpoint: Any) -> Any:
     model = step("convert", convert(run=arm, store_url=store_url, checkpoint=checkpoint)).outputs["model"]
     questions = short(benchmarks(run=arm, store_url=store_url))
-    with dsl.ParallelFor(questions.output, name="each-benchmark") as item:
+    with dsl.ParallelFor(questions.output, name="each-benchmark", parallelism=most("evaluate")) as item:
         evaluated = step("evaluate", evaluate(run=item.run, store_url=store_url, benchmark=item.benchmark, model=model))
     evaluations = dsl.Collected(evaluated.outputs["evaluation"])
     return step("report", report(run=arm, store_url=store_url, evaluations=evaluations))

@@ -5,7 +5,7 @@ from kfp import dsl
 from components.data.component import assemble, prepare
 from pipelines.component import finish, preflight
 from pipelines.execution.form.descriptions import COMMON
-from pipelines.execution.platform import pipeline, short, step
+from pipelines.execution.platform import most, pipeline, short, step
 
 
 @pipeline(
@@ -24,7 +24,7 @@ def data_preparation(
     asked = {"recipe": recipe, "overrides": overrides, "mantis_run": mantis_run, "store_url": store_url}
     with dsl.ExitHandler(short(finish(**asked, last_step="assemble")), name="run"):
         checked = short(preflight(**asked, evaluates=False))
-        with dsl.ParallelFor(checked.outputs["Output"], name="each-subset") as item:
+        with dsl.ParallelFor(checked.outputs["Output"], name="each-subset", parallelism=most("prepare")) as item:
             # Each item carries the run: inside a loop, kfp.local replaces other tasks' outputs by the item.
             prepared = step("prepare", prepare(run=item.run, store_url=store_url, subset=item.subset))
         datasets = dsl.Collected(prepared.outputs["dataset"])

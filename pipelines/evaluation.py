@@ -6,7 +6,7 @@ from components.evaluation.component import evaluate
 from components.reporting.component import report
 from pipelines.component import existing_model, finish, preflight
 from pipelines.execution.form.descriptions import COMMON
-from pipelines.execution.platform import pipeline, short, step
+from pipelines.execution.platform import most, pipeline, short, step
 
 
 @pipeline(
@@ -38,7 +38,7 @@ def evaluation(
         checked = short(preflight(**asked))
         run = checked.outputs["run"]
         found = short(existing_model(run=run, store_url=store_url, eval_model=eval_model))
-        with dsl.ParallelFor(checked.outputs["Output"], name="each-benchmark") as item:
+        with dsl.ParallelFor(checked.outputs["Output"], name="each-benchmark", parallelism=most("evaluate")) as item:
             evaluated = step(
                 "evaluate",
                 evaluate(run=item.run, store_url=store_url, benchmark=item.benchmark, model=found.outputs["model"]),

@@ -10,7 +10,7 @@ from components.serving.component import deploy
 from components.training.component import train
 from pipelines.component import finish, preflight
 from pipelines.execution.form.descriptions import COMMON, TRAINING
-from pipelines.execution.platform import pipeline, server_resources, short, step
+from pipelines.execution.platform import most, pipeline, server_resources, short, step
 
 
 @pipeline(
@@ -55,7 +55,7 @@ def instruction_tuning(
         # Beside the evaluation. kfp.local resolves no output of another name in a condition.
         with dsl.If(converted.outputs["Output"] == True, name="if-deployed"):  # noqa: E712 (builds a condition)
             short(deploy(run=run, store_url=store_url, model=model, resources=server_resources()))
-        with dsl.ParallelFor(checked.outputs["Output"], name="each-benchmark") as item:
+        with dsl.ParallelFor(checked.outputs["Output"], name="each-benchmark", parallelism=most("evaluate")) as item:
             # Each item carries the run: inside a loop, kfp.local replaces other tasks' outputs by the item.
             evaluated = step(
                 "evaluate", evaluate(run=item.run, store_url=store_url, benchmark=item.benchmark, model=model)

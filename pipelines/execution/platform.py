@@ -28,6 +28,7 @@ USER = 1000  # of the images, and its group
 GPU = "nvidia.com/gpu"
 STEP_LABEL = "mantis-kfp/step"  # of every task's pod; manifests/steps/kfp-network selects it
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 SERVER = "serve"  # the entry of a platform file for the pods that `mantis model deploy` and the step `deploy` render
 Cores = Annotated[str, Field(pattern=r"^\d+(\.\d+)?m?$")]
 Bytes = Annotated[str, Field(pattern=r"^\d+(\.\d+)?[MGT]i?$")]
@@ -45,6 +46,8 @@ class Resources(BaseModel):
     shared_memory: Bytes = Field("2Gi", description="Size of /dev/shm, which is 64 MiB by default in Kubernetes.")
     node_selector: dict[str, str] = {}
     queue: str = Field("", description="A LocalQueue of Kueue, which must manage plain pods.")
+    priority: str = Field("", description="A WorkloadPriorityClass of Kueue; the pods wait in `queue` by its value.")
+    parallelism: int = Field(0, ge=0, description="Most tasks of the step at the same time, in a loop; 0: no limit.")
     timeout_seconds: int | None = Field(None, ge=1, description="Time limit, including the wait for a node.")
 
 
@@ -138,6 +141,8 @@ def step(name: str, task: dsl.PipelineTask) -> dsl.PipelineTask:
         kubernetes.add_node_selector(task, label, value)
     if wanted.queue:
         kubernetes.add_pod_label(task, QUEUE_LABEL, wanted.queue)
+    if wanted.priority:
+        kubernetes.add_pod_label(task, PRIORITY_LABEL, wanted.priority)
     return _limited(task, wanted.timeout_seconds)
 
 
@@ -148,8 +153,13 @@ def _limited(task: dsl.PipelineTask, seconds: int | None) -> dsl.PipelineTask:
 
 
 def most_arms() -> int:
-    """The platform's limit of arms at the same time; 0: none."""
-    return _platform.get().arms
+    """The platform's limit of arms at the same time; 0: none. Each arm trains, so the limit of `train` counts, too."""
+    return _platform.get().arms or most("train")
+
+
+def most(name: str) -> int:
+    """The platform's limit of tasks of the step `name` at the same time; 0: none."""
+    return _platform.get().steps.get(name, NOTHING).parallelism
 
 
 def server_resources() -> dict[str, Any]:

@@ -157,7 +157,7 @@ def test_the_steps_ask_for_what_the_platform_says(tmp_path: Path) -> None:
     """By the file of the overlay a100, with a queue on top; only the steps that it names."""
     written = tmp_path / "steps.yaml"
     text = (ROOT / "manifests" / "overlays" / "a100" / "steps.yaml").read_text()
-    written.write_text(text + "  queue: research\n  timeout_seconds: 86400\n")
+    written.write_text(text + "  queue: research\n  priority: mantis-evaluation\n  timeout_seconds: 86400\n")
     for path in compile_all(tmp_path / "compiled", platform_of("", written, known_steps())):
         pipeline, platform = yaml.safe_load_all(path.read_text())
         if path.stem == "unbound-data-preparation":
@@ -173,6 +173,7 @@ def test_the_steps_ask_for_what_the_platform_says(tmp_path: Path) -> None:
         assert evaluate["nodeSelector"] == {"labels": {"nvidia.com/gpu.count": "8"}}
         assert evaluate["podMetadata"]["labels"] == {
             "kueue.x-k8s.io/queue-name": "research",
+            "kueue.x-k8s.io/priority-class": "mantis-evaluation",
             "mantis-kfp/step": "true",
         }
         assert evaluate["tolerations"][0]["key"] == "nvidia.com/gpu"
@@ -210,6 +211,22 @@ def test_the_platform_limits_the_arms_at_the_same_time(tmp_path: Path) -> None:
             limits = limits_of_loops(folder / f"unbound-{name}.yaml")
             searched = {"each-trial": arms} if name == "sweep" else {}
             assert limits == {"each-arm": arms, "each-subset": 0, "each-benchmark": 0} | searched
+
+
+def test_the_platform_file_limits_each_loop_by_its_step(tmp_path: Path) -> None:
+    path = tmp_path / "steps.yaml"
+    path.write_text("{train: {parallelism: 1}, evaluate: {parallelism: 2}, prepare: {parallelism: 3}}")
+    compile_all(tmp_path / "file", platform_of("", path, known_steps()))
+    compile_all(tmp_path / "both", platform_of("", path, known_steps(), arms=4))
+    of_data, of_benchmarks = {"each-subset": 3}, {"each-benchmark": 2}
+    assert limits_of_loops(tmp_path / "file/unbound-data-preparation.yaml") == of_data
+    for name in ("instruction-tuning", "evaluation"):
+        assert limits_of_loops(tmp_path / f"file/unbound-{name}.yaml") == of_benchmarks
+    for name in ("ablation", "sweep"):
+        loops = ("each-arm", "each-trial") if name == "sweep" else ("each-arm",)
+        for folder, arms in (("file", 1), ("both", 4)):
+            limits = of_data | of_benchmarks | dict.fromkeys(loops, arms)
+            assert limits_of_loops(tmp_path / folder / f"unbound-{name}.yaml") == limits
 
 
 def limits_of_loops(path: Path) -> dict[str, int]:
