@@ -83,6 +83,7 @@ def main() -> None:
     region = {"AWS_ENDPOINT_URL": f"http://minio.{here}.svc:9000", "AWS_REGION": "us-east-1"}
     keys = {"AWS_ACCESS_KEY_ID": "mantis", "AWS_SECRET_ACCESS_KEY": password(20)}
     results = {"AWS_ACCESS_KEY_ID": "mantis-results", "AWS_SECRET_ACCESS_KEY": password(20)}
+    database = password(20)
     reader = {"AWS_ACCESS_KEY_ID": "mantis-read", "AWS_SECRET_ACCESS_KEY": password(20)}
     wanted = {
         "mantis-minio-root": {"MINIO_ROOT_USER": "root-" + password(4), "MINIO_ROOT_PASSWORD": password(20)},
@@ -99,6 +100,10 @@ def main() -> None:
             "MLFLOW_TRACKING_PASSWORD": password(20),
         },
         "mantis-server": {"MANTIS_API_KEY": password(20)},
+        "mantis-postgresql": {
+            "POSTGRES_PASSWORD": database,
+            "MLFLOW_BACKEND_STORE_URI": f"postgresql://mlflow:{database}@postgresql.{here}.svc:5432/mlflow",
+        },
     }
     for name, values in wanted.items():
         ensure(here, name, {"stringData": values})

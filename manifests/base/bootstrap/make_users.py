@@ -14,12 +14,18 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from minio import Minio, MinioAdmin
+from minio.commonconfig import Filter
 from minio.credentials import StaticProvider
 from minio.error import MinioAdminException
+from minio.lifecycleconfig import Expiration, LifecycleConfig, NoncurrentVersionExpiration, Rule
+from minio.versioningconfig import ENABLED, VersioningConfig
 
 NAMESPACE = os.environ["NAMESPACE"]
 SECRETS = Path(os.environ["SECRETS"])  # the mounted Secrets: <name>/user, <name>/password, <name>/endpoint
 BUCKET = "mantis"
+OLD_DAYS = 7  # for which MinIO keeps what was deleted or replaced
+# A training writes these every few seconds. MinIO refuses an object with 10,000 versions.
+SIGNS_OF_LIFE = ("*/heartbeat.json", "*/progress.json")
 PATIENCE = 240.0  # seconds for the services to start
 OBJECTS = f"arn:aws:s3:::{BUCKET}/*"
 READ = {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": [OBJECTS]}
@@ -39,9 +45,12 @@ RESULT_FOLDERS = ("runs", "external-models", "evaluations", "responses", "report
 WRITE_RESULTS = WRITE | {
     "Resource": [f"arn:aws:s3:::{BUCKET}/{place}{folder}/*" for folder in RESULT_FOLDERS for place in ("", "*/")]
 }
+# MinIO lets s3:DeleteObject delete old versions, too, unless a policy denies it. So a stolen key or a wrong command
+# destroys nothing for OLD_DAYS.
+KEEP = {"Effect": "Deny", "Action": ["s3:DeleteObjectVersion"], "Resource": [OBJECTS]}
 USERS = (
-    ("store", [READ, LIST, WRITE]),
-    ("store-results", [READ, LIST, WRITE_RESULTS]),
+    ("store", [READ, LIST, WRITE, KEEP]),
+    ("store-results", [READ, LIST, WRITE_RESULTS, KEEP]),
     ("store-read", [READ, LIST]),
 )
 
@@ -74,13 +83,14 @@ def patiently(what: str, work: Callable[[], None]) -> None:
 
 
 def set_up_minio() -> None:
-    """Create bucket, policies and users."""
+    """Create the bucket with its rule for old versions, policies and users."""
     host = value("store/endpoint").removeprefix("http://")
     user, password = value("minio-root/user"), value("minio-root/password")
     client = Minio(host, access_key=user, secret_key=password, secure=False)
     try:
         if not client.bucket_exists(BUCKET):
             client.make_bucket(BUCKET)
+        keep_old_versions(client)
     except Exception as error:  # an error of urllib3 or MinIO: the server is starting
         raise OSError(str(error)) from error
     admin = MinioAdmin(endpoint=host, credentials=StaticProvider(user, password), secure=False)
@@ -90,6 +100,20 @@ def set_up_minio() -> None:
         admin.policy_add(f"{name}-policy", policy=policy)
         admin.user_add(name, value(f"{secret}/password"))
         admin.policy_set(f"{name}-policy", user=name)
+
+
+def keep_old_versions(client: Minio) -> None:
+    """Keep old versions of objects for OLD_DAYS. The root account alone may change this."""
+    client.set_bucket_versioning(BUCKET, VersioningConfig(ENABLED, excluded_prefixes=list(SIGNS_OF_LIFE)))
+    old = NoncurrentVersionExpiration(noncurrent_days=OLD_DAYS)
+    rule = Rule(
+        "Enabled",
+        rule_filter=Filter(prefix=""),
+        rule_id="old-versions",
+        noncurrent_version_expiration=old,
+        expiration=Expiration(expired_object_delete_marker=True),
+    )
+    client.set_bucket_lifecycle(BUCKET, LifecycleConfig([rule]))
 
 
 def set_up_mlflow() -> None:

@@ -22,7 +22,7 @@ from tests.helpers.model_server import model_server
 from tests.helpers.monitoring import alert_groups, configuration, documented_metrics, expressions
 from tests.helpers.tracking_server import ADMIN, PASSWORD, free_port, tracking_server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 STEPS = 60
 TRAINING = {
