@@ -101,6 +101,15 @@ def write_record(store: ObjectStore, run: str, record: StepRecord) -> None:
     progress.publish(state=record.state.value, label=record.step, reason=record.reason, seconds=record.seconds)
 
 
+def note_waiting(store: ObjectStore, run: str, step: str, reason: str) -> None:
+    """Write into the record of a started step what it waits for; an empty reason ends the wait."""
+    record = read_record(store, run, step)
+    if record is None or record.state is not State.STARTED or record.reason == reason:
+        return
+    noted = record.model_copy(update={"reason": _without_address(reason, store.url)})
+    store.commit(record_key(run, step), noted.model_dump_json(indent=1).encode(), after=())
+
+
 def _parse_record(store: ObjectStore, key: str) -> StepRecord:
     uri = store.uri(key)
     return StepRecord.model_validate(load_json(store.get(key), uri), context={**origin(uri), "store": store})

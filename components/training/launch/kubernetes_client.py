@@ -38,6 +38,8 @@ CREATE_SECONDS = 600.0  # wait for at most this long to create a job, because no
 TAIL_SECONDS = 15.0  # timeout of reading a log's end: the kubelet of a lost node never answers
 ADMISSION = "denied the request"  # the final answer of a webhook, which shares its status with a missing permission
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+WORKLOADS = ("kueue.x-k8s.io", "v1beta2")
+WORKLOAD_LABEL = "kueue.x-k8s.io/job-uid"  # Kueue's label of a Workload: the uid of its job
 RESTART_ATTEMPT = "jobset.sigs.k8s.io/restart-attempt"
 
 
@@ -207,6 +209,27 @@ class Cluster:
         ]
         newest = max(ours, key=_last_seen, default=None)
         return f"{newest.reason}: {newest.message}" if newest else ""
+
+    def queue_says(self, job: dict[str, Any]) -> str:
+        """Return Kueue's reason for not admitting a TrainJob yet, from the condition of the job's Workload.
+
+        Empty if Kueue has not judged it, is not there, or if this account may not read Workloads.
+        """
+        try:
+            found = self._call(
+                "list Workloads",
+                self._objects.list_namespaced_custom_object,
+                *WORKLOADS,
+                self.namespace,
+                "workloads",
+                label_selector=f"{WORKLOAD_LABEL}={job['metadata']['uid']}",
+                patience=0.0,
+            )
+        except (ApiException, ConfigError, TrainingError):
+            return ""
+        conditions = [each for item in found["items"] for each in item.get("status", {}).get("conditions", ())]
+        refused = [each for each in conditions if each["type"] == "QuotaReserved" and each["status"] == "False"]
+        return str(refused[-1]["message"]) if refused else ""
 
     def tail(self, pod: str, lines: int) -> list[str]:
         """Return the last lines of a pod's log; empty if the pod is gone or its node does not answer."""

@@ -17,10 +17,10 @@ from components.training.launch.trainjob_spec import ASKED_ANNOTATION, TRAINING_
 from components.training.monitoring.failures import KILLED_REMEDY, Failure, killed_rank, last_lines
 from components.training.monitoring.goodput import QUEUED_AT
 from mantis import progress
-from mantis.errors import TrainingError
+from mantis.errors import StoreError, TrainingError
 from mantis.hashing import fingerprint
 from mantis.processes import sigterm_raises
-from mantis.runs.records import read_record
+from mantis.runs.records import note_waiting, read_record
 from mantis.runs.step_runner import Run
 
 logger = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ def _follow(cluster: Cluster, name: str, uid: str, run: Run, prefix: str) -> Non
                 )
             pods = cluster.pods(name)
             log = _first_rank(cluster, pods, log)
-            _tell(cluster, job, pods, run.recipe.training.nodes, seen)
+            _tell(cluster, job, pods, run, seen)
             ended = _ended(job)
             if ended == "Complete":
                 return
@@ -212,9 +212,9 @@ def _first_rank(cluster: Cluster, pods: list[Pod], log: FollowedLog | None) -> F
     return FollowedLog(cluster, begun[-1], show)
 
 
-def _tell(cluster: Cluster, job: dict[str, Any], pods: list[Pod], nodes: int, seen: _Seen) -> None:
-    """Report what the job waits for, when it changes and every SAY_SECONDS."""
-    attempt = max((pod.attempt for pod in pods), default=0)
+def _tell(cluster: Cluster, job: dict[str, Any], pods: list[Pod], run: Run, seen: _Seen) -> None:
+    """Report what the job waits for, when it changes and every LOG_SECONDS; `mantis status` shows it, too."""
+    nodes, attempt = run.recipe.training.nodes, max((pod.attempt for pod in pods), default=0)
     begun = [pod for pod in pods if pod.attempt == attempt and pod.phase != "Pending"]
     if attempt > seen.attempt:
         seen.attempt = attempt
@@ -227,14 +227,26 @@ def _tell(cluster: Cluster, job: dict[str, Any], pods: list[Pod], nodes: int, se
             state="running", label=waits.split(":")[0], done=len(begun), total=nodes, unit="pods", note=waits
         )
         seen.at = now
+    if waits != seen.text:
+        _note(run, waits)
     seen.text = waits
+
+
+def _note(run: Run, waits: str) -> None:
+    """Leave the reason in the record of the step, for `mantis status` on another machine."""
+    try:
+        note_waiting(run.store, run.id, "train", waits)
+    except StoreError as error:  # only `mantis status` misses it
+        logger.warning("The store did not take the reason of the wait: %s", error.problem)
 
 
 def _waits(cluster: Cluster, job: dict[str, Any], pods: list[Pod], nodes: int) -> str:
     """Return the reason why a job does not run, in the words of Kubernetes."""
     if job["spec"].get("suspend"):
         queue = job["metadata"].get("labels", {}).get("kueue.x-k8s.io/queue-name")
-        return f"waiting: suspended{f' in queue {queue}' if queue else ''} until it is admitted"
+        said = cluster.queue_says(job) if queue else ""
+        place = f" in queue {queue}" if queue else ""
+        return f"waiting: suspended{place} until it is admitted{f': {said}' if said else ''}"
     reasons = sorted({pod.waiting for pod in pods if pod.waiting})
     if reasons:
         return f"waiting: {'; '.join(reasons)}"

@@ -327,7 +327,7 @@ def _step(store: ObjectStore, record: "StepRecord") -> dict[str, Any]:
     progress = progress_of(store, record)
     if record.state is State.STARTED:
         seconds = (datetime.now(UTC) - datetime.fromisoformat(record.started)).total_seconds()
-        reason = ", ".join(filter(None, [in_words(progress), _checkpoint(store, record)]))
+        reason = ", ".join(filter(None, [record.reason, in_words(progress), _checkpoint(store, record)]))
     return {
         "step": record.step,
         "state": "stopped" if was_stopped(record) else record.state.value,

@@ -20,7 +20,7 @@ from mantis.artifacts.layout import ArtifactKind
 from mantis.artifacts.manifest import MadeBy, Manifest, commit_manifest
 from mantis.artifacts.training_progress import TrainingProgress, put_progress
 from mantis.models.registry import family_names
-from mantis.runs.records import State, StepRecord
+from mantis.runs.records import State, StepRecord, note_waiting
 from mantis.store.local import LocalStore
 from mantis.synthetic import write_demo_data
 from pipelines.cli.commands import run_commands as run_commands
@@ -211,6 +211,24 @@ def test_status_says_how_far_a_training_is(stored: LocalStore) -> None:
     assert losses == {"prepare-demo-multi": None, "train": 1.2345, "preflight": None}
     put_progress(stored, prefix, progress.model_copy(update={"at": now - timedelta(hours=3)}))
     assert ", last seen 3:00:0" in mantis("status", "stopped-run", "--store", stored.url).stdout
+
+
+def test_status_says_what_a_training_waits_for(stored: LocalStore) -> None:
+    started = datetime.now(UTC).isoformat()
+    record = StepRecord(step="train", state=State.STARTED, started=started, fingerprint="b" * 64)
+    stored.put("runs/stopped-run/steps/train.json", record.model_dump_json().encode())
+    never = "waiting: suspended in queue a100 until it is admitted: request > maximum capacity (136 > 128)"
+    for reason in (never, ""):
+        note_waiting(stored, "stopped-run", "train", reason)
+        said = mantis("status", "stopped-run", "--store", stored.url)
+        assert (never in said.stdout) == (reason == never)
+        (train,) = [
+            step
+            for step in json.loads(mantis("status", "stopped-run", "--store", stored.url, "--json").stdout)["steps"]
+            if step["step"] == "train"
+        ]
+        assert train["state"] == "started"
+        assert train["reason"].startswith(reason)
 
 
 def test_prepared_data_is_counted_with_its_reasons(tmp_path: Path) -> None:

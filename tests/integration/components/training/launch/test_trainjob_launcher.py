@@ -17,6 +17,7 @@ from components.training.launch.trainjob import TrainJobLauncher, remove
 from components.training.launch.trainjob_spec import applied_job, applied_name, train_job
 from components.training.monitoring.failures import Failure
 from mantis.errors import ConfigError, TrainingError
+from mantis.runs.records import State, StepRecord, read_record, write_record
 from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore
 from tests.fixtures.api_server import ApiServer
@@ -92,6 +93,46 @@ def test_a_job_is_created_followed_to_its_end_and_deleted(
     assert api_server.jobs == api_server.pods == {}, "the launcher waited for the pods"
     launch()
     assert api_server.created == [name], "a whole checkpoint needs no job"
+
+
+NEVER = (
+    "couldn't assign flavors to pod set node: insufficient quota for nvidia.com/gpu in flavor a100, request > maximum"
+)
+
+
+@pytest.mark.parametrize("kueue", [True, False])
+def test_the_record_says_what_a_queued_job_waits_for_until_it_runs(
+    api_server: ApiServer, run: Run, own: dict[str, Any], name: str, launch: Callable[[], None], kueue: bool
+) -> None:
+    write_record(run.store, run.id, StepRecord(step="train", state=State.STARTED, started="2026-01-01T00:00:00"))
+    own["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "a100"
+    own["spec"]["suspend"] = True
+    uid = api_server.add(own)
+    condition = {"type": "QuotaReserved", "status": "False", "message": NEVER}
+    api_server.kueue = kueue
+    api_server.workloads = {f"kueue.x-k8s.io/job-uid={uid}": [{"status": {"conditions": [condition]}}]}
+    noted: list[str] = []
+
+    def note() -> None:
+        record = read_record(run.store, run.id, "train")
+        assert record is not None
+        assert record.state is State.STARTED
+        noted.append(record.reason)
+
+    def admit() -> None:
+        note()
+        api_server.jobs[name]["spec"]["suspend"] = False
+        for _ in range(run.recipe.training.nodes):
+            api_server.add_pod(name)
+
+    def complete() -> None:
+        note()
+        completes(api_server, run, name)()
+
+    api_server.reads = [nothing, nothing, admit, nothing, complete]
+    launch()
+    waits = "waiting: suspended in queue a100 until it is admitted"
+    assert noted == [f"{waits}: {NEVER}" if kueue else waits, ""]
 
 
 def test_a_job_for_the_same_checkpoint_is_adopted(

@@ -39,6 +39,9 @@ class Logs(Cluster):
     def warning(self, job: dict[str, Any]) -> str:
         return self._warning
 
+    def queue_says(self, job: dict[str, Any]) -> str:
+        return self._warning
+
 
 def test_a_pending_job_says_what_the_scheduler_says_once() -> None:
     reason = "0/17 nodes are available: 1 Insufficient nvidia.com/gpu."
@@ -49,7 +52,10 @@ def test_a_pending_job_says_what_the_scheduler_says_once() -> None:
 def test_a_suspended_job_names_its_queue() -> None:
     suspended = job(suspend=True)
     suspended["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "a100"
-    assert _waits(Logs(), suspended, [], 2) == "waiting: suspended in queue a100 until it is admitted"
+    waits = "waiting: suspended in queue a100 until it is admitted"
+    assert _waits(Logs(), suspended, [], 2) == waits
+    never = "insufficient quota for nvidia.com/gpu in flavor a100, request > maximum capacity (136 > 128)"
+    assert _waits(Logs(never), suspended, [], 2) == f"{waits}: {never}"
     assert _waits(Logs(), job(suspend=True), [], 2) == "waiting: suspended until it is admitted"
     assert _waits(Logs(), job(), [], 2) == "starting: 0 of 2 pods exist"
 
