@@ -42,6 +42,7 @@ test-integration: venv  ## Run the tests that start steps, ranks and pipelines o
 
 test-slow: venv  ## Run the tests that take minutes; also tests/cluster if KUBECONFIG and MANTIS_TEST_IMAGE are set
 	$(PYTEST) -m slow tests
+	$(BIN)/python -m tests.mutants
 
 test-cluster: venv  ## Run the tests on the cluster of KUBECONFIG, with the image MANTIS_TEST_IMAGE
 	MANTIS_TEST_IMAGE=$${MANTIS_TEST_IMAGE:-mantis/train:$(CODE_VERSION)} $(QUICK) tests/cluster

@@ -1,9 +1,11 @@
+import math
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, poisson_binom
+from scipy.stats import binomtest, norm, poisson_binom, t, ttest_ind, ttest_rel
 
 from mantis.statistics import (
     bootstrap_interval,
@@ -251,3 +253,136 @@ def test_holm_corrects_for_the_number_of_tests() -> None:
     assert after[0].corrected_p == 3 * pairs[0].p
     assert [pair.significant for pair in pairs] == [True, True, False]
     assert [test.significant for test in after] == [True, False, False]
+
+
+GROUPS = [[1.0, 0.0, 1.0, 1.0, 0.5], [0.0, 0.25, 1.0], [1.0, 0.0]]
+OTHERS = [[0.0, 0.0, 1.0, 0.5, 0.5], [1.0, 0.0, 1.0], [0.25, 0.5]]
+
+
+def test_a_paired_test_of_one_group_is_scipys() -> None:
+    first, second = [0.1, 0.4, 0.35, 0.8, 0.6, 0.2], [0.3, 0.35, 0.6, 0.9, 0.55, 0.5]
+    expected = ttest_rel(second, first)
+    found = compare([first], [second], seed=0)
+    assert found.test == "paired t-test"
+    assert found.p == found.corrected_p == pytest.approx(expected.pvalue, rel=1e-12)
+    assert found.difference == pytest.approx(np.mean(second) - np.mean(first))
+    assert found.samples == 6
+
+
+def test_a_paired_test_of_two_groups_is_welchs() -> None:
+    """The mean of two means is 0 exactly where the two means differ by twice the first: Welch's test of a and -b."""
+    first = [[0.0] * 5, [0.0] * 3]
+    second = [[0.9, 0.1, 0.5, 0.7, 0.2], [0.6, -0.2, 0.4]]
+    expected = ttest_ind(second[0], [-value for value in second[1]], equal_var=False)
+    assert compare(first, second, seed=0).p == pytest.approx(expected.pvalue, rel=1e-12)
+
+
+def test_a_paired_test_of_equal_clusters_is_that_of_their_means() -> None:
+    rng = np.random.default_rng(3)
+    first, second = rng.random(12), rng.random(12)
+    images = [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    expected = ttest_rel(second.reshape(4, 3).mean(axis=1), first.reshape(4, 3).mean(axis=1))
+    found = compare([first], [second], seed=0, clusters=[images])
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-12)
+    # 12 samples have the standard error of the four clusters.
+    error = np.std((second - first).reshape(4, 3).mean(axis=1), ddof=1) / 2
+    assert found.needed == math.ceil(12 * (error * (norm.ppf(0.975) + norm.ppf(0.8)) / 0.01) ** 2)
+
+
+def test_which_test_is_taken() -> None:
+    right, wrong = [1.0, 1.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0]
+    exact = compare([wrong], [right], seed=0)
+    assert (exact.test, exact.p) == ("mid-p McNemar", mcnemar_mid_p(2, 0))
+    assert compare([right], [wrong], seed=0).p == mcnemar_mid_p(0, 2)
+    assert compare([right, right], [wrong, wrong], seed=0).test == "paired t-test"
+    assert compare([wrong], [[1.0, 1.0, 0.0, 0.5]], seed=0).test == "paired t-test"
+    assert compare([wrong], [right], seed=0, clusters=[[0, 0, 1, 2]]).test == "paired t-test"
+    assert compare([wrong], [right], seed=0, clusters=[["a", "b", "c", "d"]]).test == "mid-p McNemar"
+
+
+def test_an_interval_of_groups_is_that_of_a_plain_bootstrap() -> None:
+    """Every value drawn by itself, in a loop over groups; the widened means are cut at the values that are there."""
+    rng = np.random.default_rng(0)
+    weights = [0.5, 0.3, 0.2]
+    total = np.zeros(200_000)
+    for group, weight in zip(GROUPS, weights, strict=True):
+        size = len(group)
+        means = rng.choice(group, (len(total), size)).mean(axis=1)
+        widened = np.mean(group) + np.sqrt(size / (size - 1)) * (means - np.mean(group))
+        total += weight * np.clip(widened, min(group), max(group))
+    low, high = stratified_interval(GROUPS, seed=1, weights=weights)
+    assert (low, high) == pytest.approx(tuple(np.quantile(total, [0.025, 0.975])), abs=0.05)
+    assert 0 <= low < high <= 1
+
+
+def test_an_interval_of_clusters_is_that_of_a_plain_bootstrap() -> None:
+    values, images = [1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.5, 1.0], [0, 0, 0, 1, 1, 2, 2, 3]
+    clusters = [[1.0, 1.0, 0.0], [1.0, 0.0], [0.0, 0.5], [1.0]]
+    rng = np.random.default_rng(0)
+    sums, sizes = np.array([sum(each) for each in clusters]), np.array([len(each) for each in clusters])
+    drawn = rng.integers(0, 4, (200_000, 4))
+    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    widened = np.mean(values) + np.sqrt(4 / 3) * (means - np.mean(values))
+    plain = np.quantile(np.clip(widened, (sums / sizes).min(), (sums / sizes).max()), [0.025, 0.975])
+    assert stratified_interval([values], seed=2, clusters=[images]) == pytest.approx(tuple(plain), abs=0.06)
+
+
+def test_an_interval_without_variance_is_the_exact_bound_of_its_clusters() -> None:
+    alone = binomtest(4, 4).proportion_ci().low
+    assert stratified_interval([[1.0] * 8], seed=0, clusters=[[0, 0, 1, 1, 2, 2, 3, 3]]) == (pytest.approx(alone), 1.0)
+    # Two groups of 6 and 3 with equal weights have the variance of 8 values: 1 / (0.25 / 6 + 0.25 / 3).
+    assert stratified_interval([[1.0] * 6, [1.0] * 3], seed=0) == (
+        pytest.approx(binomtest(8, 8).proportion_ci().low),
+        1,
+    )
+    margin = 1 - 0.025 ** (1 / 5)
+    assert bootstrap_interval([0.5] * 5, seed=0) == pytest.approx((max(0.0, 0.5 - margin), min(1.0, 0.5 + margin)))
+    wide = 1 - 0.025 ** (1 / 20)
+    assert bootstrap_interval([0.5] * 20, seed=0) == pytest.approx((0.5 - wide, 0.5 + wide))
+
+
+def test_a_difference_lies_within_its_interval() -> None:
+    for seed in range(5):
+        found = compare(OTHERS, GROUPS, seed=seed)
+        assert found.low < found.difference < found.high
+        by_group = [np.mean(ours) - np.mean(theirs) for ours, theirs in zip(GROUPS, OTHERS, strict=True)]
+        assert found.difference == pytest.approx(np.mean(by_group))
+        assert found.samples == 10
+    again = compare(OTHERS, GROUPS, seed=3)
+    assert (again.low, again.high) == (compare(OTHERS, GROUPS, seed=3).low, compare(OTHERS, GROUPS, seed=3).high)
+    assert (again.low, again.high) != (found.low, found.high)
+
+
+def test_samples_without_variance_need_no_number() -> None:
+    assert compare([[0.0, 0.0]], [[0.5, 0.5]], seed=0).needed is None
+    one = compare([[0.0]], [[0.5]], seed=0)
+    assert (one.needed, one.p, one.difference) == (None, 1.0, 0.5)
+    two = compare([[0.0] * 2, [0.0] * 3], [[0.5] * 2, [0.5, 0.6, 0.7]], seed=0)
+    variance = np.var([0.5, 0.6, 0.7], ddof=1) / 3 / 4  # of the mean of two means; the first does not vary
+    assert two.needed == math.ceil(5 * variance * ((norm.ppf(0.975) + norm.ppf(0.8)) / 0.01) ** 2)
+    assert two.p == pytest.approx(2 * t.sf(two.difference / np.sqrt(variance), 2), rel=1e-12)
+
+
+def test_a_comparison_at_the_level_is_not_significant() -> None:
+    pair = compare([[0.0, 1.0]], [[1.0, 1.0]], seed=0)
+    assert not replace(pair, corrected_p=0.05 + 1e-12).significant
+    assert replace(pair, corrected_p=0.05 - 1e-12).significant
+
+
+@pytest.mark.parametrize("wrong", [[], [[]], [[1.0], []]])
+def test_an_empty_group_is_refused(wrong: list[list[float]]) -> None:
+    with pytest.raises(ValueError, match="at least one value in each group"):
+        stratified_interval(wrong, seed=0)
+
+
+def test_the_edges_of_guessing() -> None:
+    assert p_above_chance(0, []) == pytest.approx(1.0)
+    assert p_above_chance(0, [0.0, 1.0]) == pytest.approx(1.0)
+    assert p_above_chance(2, [0.0, 1.0]) == pytest.approx(0.0)
+    assert p_above_chance(1, [0.2, 0.3]) == pytest.approx(1 - 0.8 * 0.7)
+    assert p_above_chance(2, [0.2, 0.3, 0.3]) == pytest.approx(2 * 0.2 * 0.3 * 0.7 + 0.8 * 0.09 + 0.2 * 0.09)
+    for wrong in ([-0.1, 0.5], [0.5, 1.1]):
+        with pytest.raises(ValueError, match="a chance is not between 0 and 1"):
+            p_above_chance(1, wrong)
+    with pytest.raises(ValueError, match="correct = -1 is not between 0 and 2"):
+        p_above_chance(-1, [0.5, 0.5])

@@ -1,9 +1,11 @@
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from components.training.batching.collate import prepare
+from components.training.batching.collate import prepare, to_device
 from components.training.batching.data_loader import DataLoader, SampleProcessor
 from components.training.batching.sample_plan import Budgets, CostModel, Lengths, SamplePlan
 from components.training.loss import sample_losses, share_of_step
@@ -101,6 +103,42 @@ def test_a_sample_that_cannot_be_prepared_is_named(parts: Parts) -> None:
         prepare(poison, processor=processor, tokens=int(reader.tokens[0]))
     with pytest.raises(TrainingError, match="the mixture's index says 3"):
         prepare(good, processor=processor, tokens=3)
+
+
+def test_a_sample_is_refused_for_each_of_its_faults(parts: Parts) -> None:
+    run, reader, kind = parts.run, parts.reader, parts.kind
+    processor = kind.processor(reader.tokenizer(), run.recipe.model)
+    good, tokens = reader.take([0])[0], int(reader.tokens[0])
+    whole = prepare(good, processor=processor, tokens=tokens)
+    assert (whole.id, whole.weight, len(whole.encoding.input_ids)) == ("colours-0", good.weight, tokens)
+    heavy = prepare(replace(good, weight=3.0), processor=processor, tokens=tokens)
+    assert heavy.weight == 3.0
+    with pytest.raises(TrainingError, match=r"images of .* patches; its row says"):
+        prepare(replace(good, images=good.images * 2), processor=processor, tokens=tokens)
+    silent = [replace(turn, learned=False) for turn in good.conversation.turns]
+    unlearned = replace(good, conversation=replace(good.conversation, turns=tuple(silent)))
+    with pytest.raises(TrainingError, match="colours-0 has no target token"):
+        prepare(unlearned, processor=processor, tokens=tokens)
+    with pytest.raises(TrainingError, match="prepared: An image of 8 bytes cannot be decoded"):
+        prepare(replace(good, images=[b"no image"] * len(good.images)), processor=processor, tokens=tokens)
+    nothing: dict[str, Any] = {}
+    unexpected: Any = SimpleNamespace(encode=lambda conversation: nothing["x"])
+    with pytest.raises(TrainingError, match="Sample colours-0 cannot be prepared: KeyError: 'x'"):
+        prepare(good, processor=unexpected, tokens=tokens)
+
+
+def test_a_batch_moves_as_its_fields_say(parts: Parts) -> None:
+    """Pixels take the model's type. Lengths and grids stay on the host, where the forward pass reads them."""
+    preparer = parts.preparer
+    batch = preparer.pack(preparer.prepare([0, 4]))
+    assert to_device(batch, torch.device("cpu"), torch.float32) is batch
+    half = to_device(batch, torch.device("cpu"), torch.bfloat16)
+    assert half.pixel_values.dtype == torch.bfloat16
+    assert (half.input_ids.dtype, half.weights.dtype) == (torch.int64, torch.float32)
+    moved = to_device(batch, torch.device("meta"), torch.float32)
+    on_host = {field.name for field in fields(moved) if getattr(moved, field.name).device.type == "cpu"}
+    assert on_host == {"cu_seqlens", "image_grid"}
+    assert moved.pixel_values.dtype == torch.float32
 
 
 def test_the_feed_raises_what_its_thread_met(parts: Parts) -> None:
