@@ -11,13 +11,14 @@ BUILDER ?= docker
 BUILD_ARGS ?=
 TAG ?= dev
 MINIO_VERSION := v0.0.0-20260212201848-7aac2a2c5b7c
+KUBE_ROUTER_VERSION := v2.1.0
 MANTIS_TOOLS ?= $(HOME)/.cache/mantis-tools
 export PATH := $(PATH):$(MANTIS_TOOLS)
 CODE_VERSION := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-unit test-integration test-slow test-cluster test-kfp test-gpu mutants \
-  lint prose docs compile compile-check golden bench minio cluster images clean
+  lint prose docs compile compile-check golden bench minio kube-router cluster images clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -88,6 +89,10 @@ golden: venv  ## Write the golden fingerprints again; the commit has to say why 
 minio:  ## Build MinIO once for the tests of the store, because upstream no longer publishes binaries
 	command -v minio || CGO_ENABLED=0 GOBIN=$(MANTIS_TOOLS) \
 	  go install -ldflags "-s -w" github.com/minio/minio@$(MINIO_VERSION)
+
+kube-router:  ## Build kube-router once, with which tests/cluster enforces NetworkPolicies on a test cluster of one node
+	command -v kube-router || CGO_ENABLED=0 GOBIN=$(MANTIS_TOOLS) \
+	  go install -ldflags "-s -w" github.com/cloudnativelabs/kube-router/v2/cmd/kube-router@$(KUBE_ROUTER_VERSION)
 
 images:  ## Build the images mantis/{pipeline,train,mlflow}:TAG with BUILDER (docker, podman, buildah); BUILD_ARGS for GPUs
 	for target in pipeline train mlflow; do \
