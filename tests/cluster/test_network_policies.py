@@ -71,6 +71,8 @@ def marked(**labels: str) -> Place:
 PLACES = {
     "minio": named("minio"),
     "mlflow": named("mlflow"),
+    "postgresql": named("postgresql"),
+    "back-up": marked(role="back-up"),
     "client": marked(client="true"),
     "rank": marked(role="rank"),
     "other-rank": marked(role="rank"),
@@ -125,6 +127,15 @@ CONNECTIONS: dict[str, tuple[list[str], list[str]]] = {
     "ranks-are-measured": (["prometheus rank 9464"], ["prometheus rank 1234", "outside rank 9464"]),
     "servers-are-measured": (["prometheus server 8000"], ["prometheus server 9464", "prometheus step 8000"]),
     "clients-reach-own-s3": (["client outside 443"], ["client outside 5432", "stranger outside 443"]),
+    "postgresql-is-reached": (
+        ["mlflow postgresql 5432", "back-up postgresql 5432"],
+        ["outside postgresql 5432", "client postgresql 5432", "mlflow postgresql 1234"],
+    ),
+    "postgresql-is-called": (["mlflow postgresql 5432"], ["mlflow postgresql 9000", "mlflow client 5000"]),
+    "the-back-up-is-reached": (
+        ["back-up outside 443", "back-up outside 5432"],
+        ["back-up outside 9000", "outside back-up 443"],
+    ),
     "mlflow-reaches-postgresql": (["mlflow outside 5432"], ["mlflow outside 443", "minio outside 5432"]),
 }
 
