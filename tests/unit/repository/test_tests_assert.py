@@ -16,8 +16,12 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 DOES_NOT_RAISE = {
     # Playwright's waits fail where the page lacks what they wait for.
     "kfp/test_ui.py::test_the_report_is_shown_as_a_page_and_as_markdown",
-    "kfp/test_ui.py::test_two_recipes_are_compared",
+    "kfp/test_ui.py::test_the_list_of_pipelines_shows_the_description",
+    "kfp/test_ui.py::test_the_plan_names_the_run_and_the_loop",
+    "kfp/test_ui.py::test_an_iteration_shows_its_benchmark",
     "kfp/test_ui.py::test_the_log_of_a_step_is_there",
+    # The helper's wait fails where the API server says something else.
+    "cluster/test_admission.py::test_an_overlay_limits_registries_and_demands_digests",
     # Checks that refuse other things, and return nothing.
     "unit/mantis/config/test_training_parts.py::test_the_demo_trains_the_parts_that_a_family_has",
     "unit/mantis/models/families/test_families.py::test_a_family_keeps_its_promise",
