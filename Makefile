@@ -94,8 +94,8 @@ kube-router:  ## Build kube-router once, with which tests/cluster enforces Netwo
 	command -v kube-router || CGO_ENABLED=0 GOBIN=$(MANTIS_TOOLS) \
 	  go install -ldflags "-s -w" github.com/cloudnativelabs/kube-router/v2/cmd/kube-router@$(KUBE_ROUTER_VERSION)
 
-images:  ## Build the images mantis/{pipeline,train,mlflow}:TAG with BUILDER (docker, podman, buildah); BUILD_ARGS for GPUs
-	for target in pipeline train mlflow; do \
+images:  ## Build the images mantis/{train,mlflow}:TAG with BUILDER (docker, podman, buildah); BUILD_ARGS for GPUs
+	for target in train mlflow; do \
 	  $(BUILDER) build --tag mantis/$$target:$(TAG) --file docker/Dockerfile --build-arg TARGET=$$target \
 	    --build-arg CODE_VERSION=$(CODE_VERSION) $(BUILD_ARGS) . || exit 1; \
 	done

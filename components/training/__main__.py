@@ -76,7 +76,10 @@ def _train(run: Run, *, began: float, queued: float, profile_steps: str) -> None
     task = training_task(run, mixture)
     prefix = task.address()
     # For a job that a user applied, no launcher writes the record and closes the run.
-    alone = os.environ.get("RANK", "0") == "0" and mark_started(run, task)
+    first = os.environ.get("RANK", "0") == "0"
+    alone = first and mark_started(run, task)
+    if first:
+        _introduce(run, mixture, prefix)
 
     # These imports take seconds, and a wrong parameter should fail at once.
     from components.training.engine.deepspeed_engine import join_ranks, leave_ranks
@@ -87,7 +90,26 @@ def _train(run: Run, *, began: float, queued: float, profile_steps: str) -> None
     ranks = join_ranks(hang_seconds=run.recipe.training.hang_timeout_seconds)
     with _closing(run) if alone else nullcontext():
         build_trainer(run, mixture, ranks, prefix=prefix, began=began, queued=queued, profile=span).train()
+    if first:
+        shown = "" if run.id.startswith(f"{run.recipe.name}-") else f" --name {run.id}"
+        logger.info("The checkpoint is committed: %s", run.store.uri(prefix))
+        logger.info("Next: mantis run %s%s --store %s", run.recipe.name, shown, run.store.url)
     leave_ranks()
+
+
+def _introduce(run: Run, mixture: Manifest, prefix: str) -> None:
+    """Log recipe, learning rate, data and addresses: a TrainJob names only the run."""
+    training = run.recipe.training
+    logger.info(
+        "Run %s of recipe %s: learning rate %g, %d samples a step, epochs %d, data %s, checkpoints at %s",
+        run.id,
+        run.recipe.name,
+        training.learning_rate,
+        training.global_batch_size,
+        training.epochs,
+        run.store.uri(mixture.key),
+        run.store.uri(prefix),
+    )
 
 
 @contextmanager
@@ -104,7 +126,11 @@ def _closing(run: Run) -> Iterator[None]:
 def _run(run: str, store_url: str, recipe: str) -> Run:
     """The run with its recipe: from a file, from a URL in the store, or from runs/<run>/recipe.yaml."""
     if not recipe:
-        return open_run(run, store_url)
+        try:
+            return open_run(run, store_url)
+        except ConfigError as error:
+            remedy = f"Prepare its data first: `mantis data prepare RECIPE --store {store_url}`. {error.remedy}"
+            raise ConfigError(error.problem, remedy=remedy) from None
     store = open_store(store_url)
     if "://" not in recipe:
         return Run(id=run, store=store, recipe=load_recipe_file(Path(recipe)))
@@ -117,7 +143,9 @@ def _mixture(run: Run) -> Manifest:
     mixture = mixture_of(run)
     if mixture is None:
         raise ConfigError(
-            f"run = {run.id!r} has no mixture in {run.store.url}.", remedy="Let `mantis run` make it first."
+            f"run = {run.id!r} has no mixture in {run.store.url}.",
+            remedy=f"Prepare its data first: `mantis data prepare {run.recipe.name} --store {run.store.url}`, with the "
+            "options of its `mantis job`.",
         )
     return mixture
 

@@ -18,11 +18,12 @@ from mantis.errors import ConfigError, MantisError
 from mantis.store.opening import open_store
 from mantis.tracking.mlflow_runs import tracking_uri
 from pipelines.doctor.machine_checks import Finding
+from pipelines.doctor.meeting import GPU, judge_meeting
 
 OLDEST = (1, 31)
 KINDS = (
-    (GROUP, VERSION, "trainjobs", "Install Kubeflow Trainer >= 2.2."),
-    (GROUP, VERSION, "clustertrainingruntimes", "Install Kubeflow Trainer >= 2.2."),
+    (GROUP, VERSION, "trainjobs", "Install Kubeflow Trainer >= 2.3."),
+    (GROUP, VERSION, "clustertrainingruntimes", "Install Kubeflow Trainer >= 2.3."),
     ("jobset.x-k8s.io", "v1alpha2", "jobsets", "Install JobSet, which Kubeflow Trainer's manifests contain."),
 )
 # The tested versions, by the names of the controllers' images.
@@ -53,7 +54,7 @@ def examine_cluster(cluster: ClusterSettings, store_url: str, *, nodes: int) -> 
         ("rights", lambda: _rights(api, cluster.namespace)),
         ("GPUs", lambda: _gpus(api)),
         ("MLflow", lambda: _mlflow(store_url)),
-        ("all-reduce", lambda: _meeting(cluster, store_url, nodes)),
+        ("all-reduce", lambda: _meeting(api, cluster, store_url, nodes)),
     ]
     return [_looked(what, check) for what, check in checks]
 
@@ -154,10 +155,11 @@ def _mlflow(store_url: str) -> Finding:
     return Finding(what="MLflow", ok=True, found=uri)
 
 
-def _meeting(settings: ClusterSettings, store_url: str, nodes: int) -> Finding:
-    """Start pods that meet like ranks do: this tests names, network policies, Secrets, the store, and the image."""
+def _meeting(api: client.ApiClient, settings: ClusterSettings, store_url: str, nodes: int) -> Finding:
+    """Start pods that meet like ranks do, on all GPUs: this tests names, policies, Secrets, the store and the image."""
     cluster = Cluster(settings.namespace, patience=PATIENCE_SECONDS)
-    job = probe_job(settings, store_url, name=f"doctor-{uuid.uuid4().hex[:8]}", nodes=nodes, per_node=1)
+    per_node = _gpus_of_a_node(api, settings)
+    job = probe_job(settings, store_url, name=f"doctor-{uuid.uuid4().hex[:8]}", nodes=nodes, per_node=per_node)
     name = job["metadata"]["name"]
     uid = cluster.create(job)
     if uid is None:
@@ -169,19 +171,20 @@ def _meeting(settings: ClusterSettings, store_url: str, nodes: int) -> Finding:
     if figures is None:
         remedy = "Check the image, the runtime's resources and the network policies with `kubectl describe`."
         return Finding(what="all-reduce", ok=False, found=said, remedy=remedy)
-    if figures.get("store"):
-        remedy = "Check the Secret mantis-store in the namespace of the ranks, and the network policies."
-        return Finding(what="all-reduce", ok=False, found=f"the store, from a pod: {figures['store']}", remedy=remedy)
-    if figures["ranks"] != nodes or "memlock" not in figures:
-        found = f"{figures['ranks']} of {nodes} ranks met; the image may be of another version"
-        return Finding(
-            what="all-reduce", ok=False, found=found, remedy="Set cluster.image to an image of this version."
-        )
-    pinned = "any amount" if figures["memlock"] < 0 else f"{figures['memlock'] / 2**20:,.1f} MiB"
-    found = f"{figures['ranks']} ranks ({figures['device']}), {figures['gb_per_second']:.2f} GB/s, may lock {pinned}"
-    bounded = figures["device"] == "cuda" and figures["memlock"] >= 0
-    remedy = "Start the nodes' container runtime with LimitMEMLOCK=infinity, because RDMA locks memory."
-    return Finding(what="all-reduce", ok=None if bounded else True, found=found, remedy=remedy if bounded else "")
+    return judge_meeting(figures, ranks=nodes * per_node)
+
+
+def _gpus_of_a_node(api: client.ApiClient, settings: ClusterSettings) -> int:
+    """The ranks of a node: one for each GPU that the job or its runtime gives to a node; 1 without GPUs."""
+    if GPU in settings.resources:
+        return max(1, int(settings.resources[GPU]))
+    runtime = client.CustomObjectsApi(api).get_cluster_custom_object(
+        GROUP, VERSION, "clustertrainingruntimes", settings.runtime, **REQUEST
+    )
+    jobs = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    containers = [part for job in jobs for part in job["template"]["spec"]["template"]["spec"]["containers"]]
+    limits = [part.get("resources", {}).get("limits", {}).get(GPU, 0) for part in containers]
+    return max(1, *map(int, limits))
 
 
 def _figures(cluster: Cluster, name: str) -> tuple[dict[str, Any] | None, str]:

@@ -1,19 +1,24 @@
 """Test the network of the ranks, and their store: `torchrun -m components.training.launch.all_reduce [STORE]`.
 
-Rank 0 prints one line of JSON: the hosts, seconds and GB/s of an all-reduce, and the problem of the store, if any.
+Rank 0 prints one line of JSON: the hosts, seconds and GB/s of an all-reduce, and the network that NCCL chose. A problem
+of the store is in it, too.
 """
 
 import json
+import os
 import resource
 import socket
 import statistics
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from components.training.engine.deepspeed_engine import DistributedContext, join_ranks, leave_ranks
+from components.training.launch.nccl_log import network_of
 from mantis.artifacts.store_addresses import check_store
 from mantis.errors import MantisError
 from mantis.store.opening import open_store
@@ -24,6 +29,8 @@ TIMES = 5
 
 def main() -> None:
     """Sum a tensor over all ranks, check the sum, and time it."""
+    log = Path(tempfile.mkdtemp(prefix="mantis-nccl-")) / "log"
+    os.environ |= {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,NET", "NCCL_DEBUG_FILE": str(log)}
     ranks = join_ranks()
     hosts: list[str | None] = [None] * ranks.world_size
     dist.all_gather_object(hosts, socket.gethostname())
@@ -36,6 +43,7 @@ def main() -> None:
         found |= {"seconds": seconds, "gb_per_second": moved / seconds / 1e9}
         # Bytes of memory that RDMA may pin; -1 means unlimited.
         found |= {"memlock": resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]}
+        found |= {"network": network_of(log.read_text(errors="replace") if log.exists() else "")}
         found |= {"store": "".join(map(_store_problem, sys.argv[1:]))}
         print(json.dumps(found), flush=True)
     leave_ranks()

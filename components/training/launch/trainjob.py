@@ -7,14 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from components.training.checkpointing.training_summary import is_whole
 from components.training.launch.kubernetes_client import Cluster, ClusterError, Pod
 from components.training.launch.log_follower import FollowedLog, show
 from components.training.launch.terminated_run import sigterm_when_terminated
 from components.training.launch.trainjob_spec import ASKED_ANNOTATION, TRAINING_LABEL, applied_name, train_job
-from components.training.monitoring.failures import KILLED_REMEDY, Failure, killed_rank, last_lines
+from components.training.monitoring.failures import KILLED_REMEDY, Failure, killed_rank, last_lines, parse_failure
 from components.training.monitoring.goodput import QUEUED_AT
 from mantis import progress
 from mantis.errors import StoreError, TrainingError
@@ -188,7 +186,7 @@ def _follow(cluster: Cluster, name: str, uid: str, run: Run, prefix: str) -> Non
             ended = _ended(job)
             if ended == "Complete":
                 return
-            certain = [failure for _, failure in _failures(pods) if failure.expected and not failure.passing]
+            certain = [failure for _, failure in _failures(pods) if failure.final]
             if certain:  # further attempts would fail in the same way
                 raise TrainingError(certain[0].problem, remedy=certain[0].remedy)
             if ended == "Failed":
@@ -267,12 +265,9 @@ def _failures(pods: list[Pod]) -> list[tuple[Pod, Failure]]:
     newest = max((pod.attempt for pod in pods), default=0)
     found = []
     for pod in pods:
-        if pod.attempt != newest or not pod.message.startswith("{"):
-            continue
-        try:
-            found.append((pod, Failure.model_validate_json(pod.message)))
-        except ValidationError:  # an ordinary log that happens to begin with a brace
-            continue
+        failure = parse_failure(pod.message) if pod.attempt == newest else None
+        if failure is not None:
+            found.append((pod, failure))
     return sorted(found, key=lambda item: item[1].at)
 
 

@@ -174,7 +174,7 @@ def _trainer(
     amounts = {name: quantity(text) for name, text in cluster.resources.items()}
     return models.TrainerV1alpha1Trainer(
         image=image,
-        command=["tini", "--", "torchrun", *arguments],
+        command=["tini", "--", "python3", "-m", "components.training.launch.torchrun_in_pod", *arguments],
         numNodes=nodes,
         numProcPerNode=per_node,
         env=[models.IoK8sApiCoreV1EnvVar(name=name, value=value) for name, value in environment.items()],

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from components.training.monitoring.signals import StoppedError
 from mantis.errors import MantisError, StoreError, TrainingError
@@ -52,6 +52,11 @@ class Failure(BaseModel):
     passing: bool = False  # a stop signal, a lost rank, or a store that is away: the next attempt may succeed
 
     @property
+    def final(self) -> bool:
+        """Whether every further attempt would fail in the same way."""
+        return self.expected and not self.passing
+
+    @property
     def follows(self) -> bool:
         """Whether this failure only reports the loss of another rank."""
         return not self.expected and FOLLOWS.search(self.problem) is not None
@@ -74,6 +79,16 @@ def leave_failure(error: BaseException) -> None:
     # The ranks of a pod share one file: the first failure that does not follow another one gets it.
     if log and not failure.follows and Path(log).exists() and not Path(log).read_text():
         Path(log).write_text(failure.model_dump_json())
+
+
+def parse_failure(text: str) -> Failure | None:
+    """The failure in the text of a termination log; None for an ordinary log, even one that begins with a brace."""
+    if not text.startswith("{"):
+        return None
+    try:
+        return Failure.model_validate_json(text)
+    except ValidationError:
+        return None
 
 
 def describe_failure(status: int, folder: Path, lines: Sequence[str]) -> TrainingError:

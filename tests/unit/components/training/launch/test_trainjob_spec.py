@@ -94,8 +94,9 @@ def test_what_is_asked_for(trainjob_run: TrainjobRun) -> None:
     assert job["spec"]["runtimeRef"]["name"] == "mine"
     trainer = job["spec"]["trainer"]
     assert (trainer["numNodes"], trainer["numProcPerNode"], trainer["image"]) == (2, 8, "mantis/train:1")
-    assert trainer["command"][:5] == ["tini", "--", "torchrun", "-m", "components.training"]
-    assert trainer["command"][5:] == ["--store", "s3://mantis/here", "--run-id", "demo-1a2b3c4d"]
+    assert trainer["command"][:5] == ["tini", "--", "python3", "-m", "components.training.launch.torchrun_in_pod"]
+    assert trainer["command"][5:7] == ["-m", "components.training"]
+    assert trainer["command"][7:] == ["--store", "s3://mantis/here", "--run-id", "demo-1a2b3c4d"]
     assert "resourcesPerNode" not in trainer  # the runtime's
 
 
