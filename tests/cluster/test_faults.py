@@ -6,11 +6,13 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
 
-from components.training.launch.trainjob_spec import applied_job
+from components.training.launch.torchrun_in_pod import FINAL
+from components.training.launch.trainjob_spec import GROUP, VERSION, applied_job
 from mantis.runs.records import read_record
 from mantis.tracking.mlflow_runs import Status
 from pipelines.execution.finalize import close_run
@@ -179,3 +181,29 @@ def test_a_training_that_cannot_succeed_is_not_tried_again(training: MakeTrainin
     assert "Lower training.learning_rate" in said
     assert "attempt 3" not in said
     assert one.left_over() == ""
+
+
+@pytest.mark.parametrize(("code", "restarts"), [(FINAL, "0"), (1, "5")])
+def test_the_exit_code_of_a_pod_decides_about_restarts(
+    kube: Kube, platform: float, image: str, code: int, restarts: str
+) -> None:
+    """Without a launcher, the policies of Job and JobSet alone end what every attempt would meet again."""
+    name = f"exit-{code}-{uuid4().hex[:8]}"
+    trainer = {"image": image, "numNodes": 1, "numProcPerNode": 1, "command": ["sh", "-c", f"exit {code}"]}
+    job = {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "TrainJob",
+        "metadata": {"name": name, "namespace": "mantis"},
+        "spec": {"runtimeRef": {"name": "mantis-deepspeed"}, "trainer": trainer},
+    }
+    kube.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(job))
+    state = "jsonpath={.status.terminalState} {.status.restarts}"
+
+    def ended() -> bool:
+        said = kube.kubectl("-n", "mantis", "get", "jobset", name, "-o", state, check=False)
+        return said.startswith("Failed ") and said.split()[1] == restarts
+
+    try:
+        kube.until(f"{name} has failed after {restarts} restarts", ended, 120)
+    finally:
+        kube.kubectl("-n", "mantis", "delete", "trainjob", name, "--wait=false")
