@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.pop(LOG_LEVEL, None)  # the ranks keep their warnings
     logging.getLogger(AGENT).addFilter(lambda record: not str(record.msg).startswith(BARRIER))
     try:
-        run(parse_args(arguments))
+        run(parse_args(arguments))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         return _failed(error)
     except SignalException as stopped:

@@ -24,7 +24,7 @@ ARGUMENTS = ["-m", "any"]
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds that a pod waits before it ends."""
     waited: list[float] = []
-    monkeypatch.setattr(torchrun_in_pod.time, "sleep", waited.append)
+    monkeypatch.setattr("time.sleep", waited.append)
     return waited
 
 
