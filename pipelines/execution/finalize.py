@@ -2,12 +2,14 @@
 
 import json
 import logging
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from components.reporting.collect.verdict import verdict
 from mantis.artifacts.manifest import MANIFEST, Manifest, parse_manifest
 from mantis.artifacts.responses import samples_digest
 from mantis.artifacts.scores import Score
@@ -32,6 +34,7 @@ from mantis.tracking.model_registry import register_model
 from mantis.tracking.reachability import TrackingAwayError, check_reachable
 from mantis.tracking.run_description import mixture_dataset
 from mantis.tracking.score_metrics import SCORE, SCORE_TABLE, score_metrics, score_table
+from mantis.tracking.webhook import ADDRESS, message_of, send_webhook
 from pipelines.execution.preflight import check_name
 from pipelines.execution.resolve import name_of, resolve_run
 from pipelines.execution.run_titles import NOTE_TAG, note_of, open_in_mlflow
@@ -132,13 +135,35 @@ def delete_jobs(run: Run) -> None:
 
 
 def record_end(run: Run, status: Status) -> None:
-    """Write the run's summary, and send everything about the run to MLflow. Missing parts are logged."""
+    """Write the run's summary, send everything about the run to MLflow, and tell the webhook. Problems are logged.
+
+    An arm of an ablation or a sweep tells no webhook: the run that compares the arms does.
+    """
     name_step(run.id, run.shown("finish"))
     records = read_records(run.store, run.id)
     reasons = {record.step: record.reason for record in records if record.state is State.FAILED}
     content = {"run": run.id, "status": status, "failed": reasons, "steps": [r.model_dump() for r in records]}
     summary = versioned(Form.RUN_SUMMARY, content)
     run.store.put(run.key("summary.json"), json.dumps(summary, indent=1).encode())
+    _record_in_mlflow(run, status, records, reasons)
+    if ADDRESS in os.environ and not run.parent:
+        _tell_webhook(run, status, records, reasons)
+
+
+def _tell_webhook(run: Run, status: Status, records: list[StepRecord], reasons: Mapping[str, str]) -> None:
+    try:
+        manifests = _manifests(run, records)
+        scores = [Score.model_validate(row) for row in _rows(_scored(run, manifests))]
+    except MantisError as error:  # people learn of the end nevertheless
+        logger.warning("The scores are not in the webhook's message: %s", error)
+        manifests, scores = {}, []
+    link = run.store.uri(f"{manifests['report'].key}/{REPORT}") if "report" in manifests else ""
+    said = verdict(scores) if scores else ""
+    send_webhook(message_of(run, status.value, failed=reasons, verdict=said, link=link))
+
+
+def _record_in_mlflow(run: Run, status: Status, records: list[StepRecord], reasons: Mapping[str, str]) -> None:
+    """Send everything about the run to MLflow. Missing parts are logged."""
     try:
         check_reachable(tracking_uri(run.store))  # before the import, which takes seconds
     except MantisError as error:
