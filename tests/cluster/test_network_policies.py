@@ -82,6 +82,7 @@ PLACES = {
     "stranger": Place(),
     "step": Place(namespace="mantis-steps"),
     "driver": Place(namespace="kubeflow"),
+    "task": Place(namespace="kubeflow", labels=(("mantis-kfp/step", "true"),)),
     "outside": Place(namespace="elsewhere"),
     "outside-asker": Place(namespace="askers"),
     "prometheus": Place(namespace="monitoring"),
@@ -126,6 +127,10 @@ CONNECTIONS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "ranks-are-measured": (["prometheus rank 9464"], ["prometheus rank 1234", "outside rank 9464"]),
     "servers-are-measured": (["prometheus server 8000"], ["prometheus server 9464", "prometheus step 8000"]),
+    "mantis-steps": (
+        ["task minio 9000", "task mlflow 5000", "task driver 1234", "task names 53", "task outside 443"],
+        ["driver task 9000", "outside task 443", "task outside 9000", "task client 9000", "task minio 1234"],
+    ),
     "clients-reach-own-s3": (["client outside 443"], ["client outside 5432", "stranger outside 443"]),
     "postgresql-is-reached": (
         ["mlflow postgresql 5432", "back-up postgresql 5432"],
