@@ -42,10 +42,15 @@ def forget_addresses(folder: Path) -> None:
         with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
             _forget_addresses(connection)
     except sqlite3.Error as error:
-        raise TrackingError(
-            f"{database} cannot be used: {error}.",
-            remedy="Check the folder's permissions, or delete a damaged database: repeated runs send all data again.",
-        ) from None
+        raise damaged_database(folder, error) from None
+
+
+def damaged_database(folder: Path, error: Exception) -> TrackingError:
+    """Return the error that names the database of `folder` and a remedy; `error` is of sqlite3 or of SQLAlchemy."""
+    return TrackingError(
+        f"{folder / DATABASE} cannot be used: {getattr(error, 'orig', None) or error}.",
+        remedy="Check the folder's permissions, or delete a damaged database: repeated runs send all data again.",
+    )
 
 
 def _forget_addresses(connection: sqlite3.Connection) -> None:

@@ -23,7 +23,15 @@ from mantis.processes import one_at_a_time
 from mantis.runs.step_runner import Run
 from mantis.store.base import ObjectStore
 from mantis.store.local import LocalStore
-from mantis.tracking.mlflow_database import DATABASE, LOCATION, STORE_TAG, THIS_STORE, artifact_folder, forget_addresses
+from mantis.tracking.mlflow_database import (
+    DATABASE,
+    LOCATION,
+    STORE_TAG,
+    THIS_STORE,
+    artifact_folder,
+    damaged_database,
+    forget_addresses,
+)
 from mantis.tracking.reachability import SENT_LATER, TrackingAwayError, ask_again, check_reachable, limit_requests
 from mantis.tracking.run_description import DatasetEntry, mixture_dataset, parameters_of, source_tags
 from mantis.tracking.score_metrics import SCORE_TABLE, is_metric_name
@@ -82,11 +90,12 @@ def mlflow_client(store: ObjectStore) -> Any:
 
     Raises:
         TrackingAwayError: the server cannot be reached.
-        TrackingError: the server refuses the login.
+        TrackingError: the server refuses the login, or the database of a local store is damaged.
     """
     check_reachable(tracking_uri(store))
     limit_requests()
     from mlflow import MlflowClient
+    from sqlalchemy.exc import SQLAlchemyError
 
     uri, folder = tracking_uri(store), database_folder(store)
     if folder is None:
@@ -95,8 +104,11 @@ def mlflow_client(store: ObjectStore) -> Any:
     with one_at_a_time(f"{fingerprint(uri)}.mlflow", lambda: None):
         forget_addresses(folder)
         logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)  # it names the tables that it creates
-        client = MlflowClient(tracking_uri=uri)
-        client.search_experiments(max_results=1)  # creates the tables
+        try:
+            client = MlflowClient(tracking_uri=uri)
+            client.search_experiments(max_results=1)  # creates the tables
+        except SQLAlchemyError as error:  # a process that was killed may have made some of them
+            raise damaged_database(folder, error) from None
     return client
 
 

@@ -1,9 +1,13 @@
 """What an earlier version wrote into a store's MLflow database, after the store was renamed."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
 
+from mantis.errors import TrackingError
 from mantis.runs.step_runner import Run
 from mantis.tracking.mlflow_database import artifact_folder, forget_addresses
 from mantis.tracking.mlflow_runs import RUN_TAG, open_tracked_run, record_run
@@ -47,3 +51,16 @@ def test_a_run_of_a_bucket_keeps_its_store(tmp_path: Path) -> None:
 def test_locations_of_others_are_left_alone(tmp_path: Path) -> None:
     assert artifact_folder(tmp_path, "s3://bucket/1/artifacts") is None
     assert artifact_folder(tmp_path, "mlflow-artifacts://host/1/artifacts") is None
+
+
+def test_a_database_with_some_of_its_tables_is_named(run: Run) -> None:
+    """As a process leaves it that was killed while it made the tables."""
+    database = root_of(run.store) / "mlflow.db"
+    database.parent.mkdir()
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("CREATE TABLE params (run_uuid VARCHAR)")
+        connection.execute("CREATE TABLE latest (run_uuid VARCHAR)")
+        connection.execute("CREATE INDEX index_latest_metrics_run_uuid ON latest (run_uuid)")
+    with pytest.raises(TrackingError, match=r"mlflow\.db cannot be used: .*already exists") as refused:
+        open_tracked_run(run)
+    assert "delete a damaged database" in str(refused.value)
