@@ -75,9 +75,8 @@ def _put_answers(run: Run, evaluations: Sequence[Manifest], prefix: str) -> tupl
     from components.reporting.render.answers_page import PAGE, chunk_entry, render_answers
 
     reader, entries, judged = Reader(run.store), [], 0
-    titles = {
-        (row["benchmark"], row["skill"]): row.get("label", "") for each in evaluations for row in reader.scores(each)
-    }
+    scores = [row for each in evaluations for row in reader.scores(each)]
+    titles = {(row.get("benchmark", ""), row.get("skill", "")): row.get("label") or "" for row in scores}
     for chunk in answer_chunks(reader, evaluations):
         run.store.put(f"{prefix}/{chunk.file}", chunk.script())
         entries.append(chunk_entry(chunk))

@@ -269,7 +269,7 @@ def test_fifteen_benchmarks_with_large_galleries_stay_small(stored: Stored) -> N
 def test_a_reused_step_is_told_from_one_that_worked(stored: Stored) -> None:
     page, _ = made(stored)
     times = page[page.index("<h2>Time by step") : page.index("<h3>Training time")]
-    rows = {row.split("</td>")[0].removeprefix("<tr><td>"): row for row in re.findall("<tr><td>.*", times)}
+    rows = {name: row for row, name in re.findall(r"(<tr><td[^>]*>(.*?)</td>.*)", times)}
     assert "result reused" in rows["prepare-demo-multi"]
     assert 'class="reused"' in rows["prepare-demo-multi"]
     assert 'class="bar done"' in rows["train"]
