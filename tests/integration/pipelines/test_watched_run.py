@@ -17,7 +17,7 @@ from mantis.tracking.mlflow_database import DATABASE
 from mantis.tracking.mlflow_runs import mlflow_client
 from tests.fixtures.data import RawFolder
 
-SECONDS = 600.0  # far beyond every wait
+SECONDS = 1500.0  # far beyond every wait
 LITTLE = (
     "--set=data.generated_conversations=320",
     "--set=data.skills=[single]",
