@@ -31,6 +31,6 @@ def test_the_record_of_an_evaluation_names_its_model(local_store: LocalStore, tm
         local_store, Manifest(kind=ArtifactKind.MODEL, key="models/0123", fingerprint="0123", made_by=made_by)
     )
     run = preflight("demo", {}, "eval", local_store.url, model=uri)
-    model = SimpleNamespace(path=str(tmp_path / "manifest.json"))
+    model = SimpleNamespace(path=str(tmp_path / "manifest.json"), metadata={})
     existing_model.python_func(run.id, local_store.url, uri, model)
     assert read_record(local_store, run.id, "model").key == "models/0123"
