@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
-
 from components.training.launch.trainjob_spec import JOB_OF_POD, applied_job, applied_name
 from mantis.config.recipe import Recipe
+from mantis.kubernetes_yaml import kubernetes_yaml
 from mantis.runs.step_runner import Run
 from mantis.store.opening import open_store
 from pipelines.execution.resolve import resolve_run, shipped_recipes
@@ -30,7 +29,7 @@ def render(recipe: str, overrides: Mapping[str, str], name: str, *, store: str, 
     """
     run_id, resolved = resolve_run(recipe, {**overrides, "cluster.image": image}, name, store)
     job = applied_job(Run(id=run_id, store=open_store(store), recipe=resolved))
-    return _head(recipe, overrides, name, store, resolved, run_id=run_id) + yaml.safe_dump(job, sort_keys=False)
+    return _head(recipe, overrides, name, store, resolved, run_id=run_id) + kubernetes_yaml([job])
 
 
 def shipped_jobs() -> dict[str, str]:

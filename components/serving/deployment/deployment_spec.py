@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
 from kubernetes import client
 
 from components.serving.deployment.deployment_request import DeploymentRequest, check_request
 from components.serving.deployment.server_needs import ServerResources, needs_of_model
 from components.serving.deployment.server_pod import KEY_SECRET, PORT, PORT_NAME, ServerPod
 from mantis.artifacts.manifest import Manifest
+from mantis.kubernetes_yaml import kubernetes_yaml
 from mantis.store.base import ObjectStore
 
 PREFIX = "model-"  # so that no name of a person meets an object of manifests/base
@@ -29,7 +29,7 @@ def rendered(store: ObjectStore, model: Manifest, asked: DeploymentRequest) -> s
     objects = (
         [_inference_service(pod, model, asked), _policy(pod, asked)] if asked.kserve else _objects(pod, model, asked)
     )
-    return _head(pod, model, asked) + yaml.safe_dump_all(objects, sort_keys=False)
+    return _head(pod, model, asked) + kubernetes_yaml(objects)
 
 
 def _pod(store: ObjectStore, model: Manifest, asked: DeploymentRequest) -> ServerPod:
