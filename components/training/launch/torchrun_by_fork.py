@@ -18,7 +18,7 @@ from typing import NoReturn
 
 import torch
 from torch.distributed.elastic.multiprocessing.api import MultiprocessContext, RunProcsResult
-from torch.distributed.elastic.multiprocessing.errors import record
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure, record
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from mantis.processes import end_process
@@ -80,8 +80,21 @@ def _run(module: str, arguments: Sequence[str]) -> NoReturn:
 
 
 def _poll_statuses(context: MultiprocessContext) -> RunProcsResult | None:
-    """The result of the ranks, once one has failed or all have ended with status 0; None before."""
+    """The result of the ranks, once one has failed or all have ended with status 0; None before.
+
+    The agent's own poll names one failed rank. A rank that lost a killed one may end before the next poll. So the
+    result names every rank that had failed by then.
+    """
+    assert context._pc is not None
+    processes = context._pc.processes
+    statuses = [process.exitcode for process in processes]
+    if all(status is None for status in statuses):
+        return None  # the next poll sees those that end now, all of them
     found = POLL_RETURNS(context)
+    if found is not None and found.is_failed():
+        for rank, (process, status) in enumerate(zip(processes, statuses, strict=True)):
+            if status and rank not in found.failures:
+                found.failures[rank] = ProcessFailure(rank, process.pid, status, context.error_files[rank])
     if found is not None or context._pc is None or context._pc.sentinels:
         return found
     context.close()

@@ -10,6 +10,8 @@ from components.training.launch.launcher import by_fork
 from components.training.monitoring.failures import killed_rank
 from tests.helpers.paths import ROOT
 
+KILLED = "Rank 1 was killed by SIGKILL."
+
 
 def start(end: str, *imports: str) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
@@ -31,9 +33,9 @@ def test_ranks_share_imports_and_import_nothing_in_vain() -> None:
     assert second == first | {"rank": 1}
 
 
-@pytest.mark.parametrize(("end", "said"), [("killed", "Rank 1 was killed by SIGKILL."), ("3", "")])
+@pytest.mark.parametrize(("end", "said"), [("killed", KILLED), ("both", KILLED), ("3", "")])
 def test_a_rank_that_ends_early_ends_the_others(end: str, said: str) -> None:
-    """The report has the form that `describe_failure` reads."""
+    """The report has the form that `describe_failure` reads. With `both`, the agent finds two ended ranks."""
     done = start(end)
     assert done.returncode == 1
     assert killed_rank(done.stderr.splitlines()) == said
