@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,7 @@ class UploadHub(HubServer):
         self.private: bool | None = None
         self.commits: list[str] = []
         self.largest_take = 0  # number of large files that are taken before each further one breaks; 0: all
+        self.one_at_a_time = threading.Lock()  # a client sends several files at once
 
 
 class UploadAnswer(HubAnswer):
@@ -53,12 +55,13 @@ class UploadAnswer(HubAnswer):
 
     def do_PUT(self) -> None:  # noqa: N802
         data = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.server.largest_take and len(self.server.put) >= self.server.largest_take:
-            return self._answer(400)
         digest = self.path.rpartition("/")[2]
         assert hashlib.sha256(data).hexdigest() == digest
-        self.server.blobs[digest] = data
-        self.server.put.append(digest)
+        with self.server.one_at_a_time:
+            if self.server.largest_take and len(self.server.put) >= self.server.largest_take:
+                return self._answer(400)
+            self.server.blobs[digest] = data
+            self.server.put.append(digest)
         return self._answer(200)
 
     def _trusted(self) -> bool:
