@@ -27,17 +27,7 @@ def ablation(
     store_url: str = "s3://mantis",
 ) -> None:
     """Build the DAG; the pipeline's description explains the parameters."""
-    asked = {
-        "recipe": recipe,
-        "learning_rate": learning_rate,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "nodes": nodes,
-        "benchmarks": benchmarks,
-        "overrides": overrides,
-        "mantis_run": mantis_run,
-        "store_url": store_url,
-    }
+    asked = dict(locals())  # every field of the form, by its name
     with dsl.ExitHandler(short(finish_arms(**asked)), name="run"):
         checked = short(preflight_arms(**asked))
         prepare_run_and_compare(checked.outputs["run"], store_url, checked.outputs["Output"])

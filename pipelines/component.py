@@ -26,12 +26,10 @@ def preflight(
     It returns what the loop of the pipeline runs over: benchmarks of a run that evaluates, else subsets. `run` is the
     id of the run, and `plan` describes it to people.
     """
-    from pathlib import Path
-
     from mantis.runs.step_runner import component_main
     from pipelines.execution import preflight as first
     from pipelines.execution.form.form_fields import overrides_of
-    from pipelines.execution.form.run_plan import loop_over, plan_text
+    from pipelines.execution.form.run_plan import loop_over, write_plan
     from pipelines.execution.resolve import name_of
     from pipelines.execution.run_titles import announce
 
@@ -40,10 +38,7 @@ def preflight(
         changes = overrides_of(overrides, {**fields, "benchmarks": benchmarks})
         name = name_of(recipe, changes, mantis_run, eval_model, store_url)
         checked = announce(first.preflight(recipe, changes, name, store_url, model=eval_model, evaluates=evaluates))
-        items = loop_over(checked, evaluates=evaluates)
-        Path(str(run)).write_text(checked.id)
-        Path(plan.path).write_text(plan_text(checked, items))
-        return items
+        return write_plan(checked, loop_over(checked, evaluates=evaluates), str(run), plan.path)
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
@@ -61,22 +56,17 @@ def preflight_arms(
     benchmarks: str = "",
 ) -> list[dict[str, str]]:
     """Check an ablation like `preflight`. `run` is the id of the run that compares the arms; the loop needs subsets."""
-    from pathlib import Path
-
     from mantis.runs.step_runner import component_main
     from pipelines.execution import ablation_runs as ablation
     from pipelines.execution.form.form_fields import overrides_of
-    from pipelines.execution.form.run_plan import loop_over, plan_text
+    from pipelines.execution.form.run_plan import loop_over, write_plan
     from pipelines.execution.run_titles import announce
 
     with component_main():
         fields = {"learning_rate": learning_rate, "epochs": epochs, "batch_size": batch_size, "nodes": nodes}
         changes = overrides_of(overrides, {**fields, "benchmarks": benchmarks})
         checked = announce(ablation.preflight_arms(recipe, changes, mantis_run, store_url))
-        items = loop_over(checked, evaluates=False)
-        Path(str(run)).write_text(checked.id)
-        Path(plan.path).write_text(plan_text(checked, items))
-        return items
+        return write_plan(checked, loop_over(checked, evaluates=False), str(run), plan.path)
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
@@ -99,21 +89,16 @@ def preflight_sweep(
 
     The loop needs each dataset once, also if several arms use it.
     """
-    from pathlib import Path
-
     from mantis.runs.step_runner import component_main
     from pipelines.execution.form.form_fields import overrides_of
-    from pipelines.execution.form.run_plan import loop_over_datasets, plan_text
+    from pipelines.execution.form.run_plan import loop_over_datasets, write_plan
     from pipelines.execution.sweeps.search_tasks import prepare_asked
 
     with component_main():
         fields = {"learning_rate": learning_rate, "epochs": epochs, "batch_size": batch_size, "nodes": nodes}
         changes = overrides_of(overrides, {**fields, "benchmarks": benchmarks})
         checked = prepare_asked(recipe, changes, over, mantis_run, store_url, trials=trials)
-        items = loop_over_datasets(checked)
-        Path(str(run)).write_text(checked.id)
-        Path(plan.path).write_text(plan_text(checked, items))
-        return items
+        return write_plan(checked, loop_over_datasets(checked), str(run), plan.path)
 
 
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)

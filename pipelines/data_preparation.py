@@ -21,7 +21,7 @@ def data_preparation(
     store_url: str = "s3://mantis",
 ) -> None:
     """Build the DAG; the pipeline's description explains the parameters."""
-    asked = {"recipe": recipe, "overrides": overrides, "mantis_run": mantis_run, "store_url": store_url}
+    asked = dict(locals())  # every field of the form, by its name
     with dsl.ExitHandler(short(finish(**asked, last_step="assemble")), name="run"):
         checked = short(preflight(**asked, evaluates=False))
         with dsl.ParallelFor(checked.outputs["Output"], name="each-subset", parallelism=most("prepare")) as item:

@@ -26,14 +26,7 @@ def evaluation(
     store_url: str = "s3://mantis",
 ) -> None:
     """Build the DAG; the pipeline's description explains the parameters."""
-    asked = {
-        "recipe": recipe,
-        "benchmarks": benchmarks,
-        "overrides": overrides,
-        "mantis_run": mantis_run,
-        "store_url": store_url,
-        "eval_model": eval_model,
-    }
+    asked = dict(locals())  # every field of the form, by its name
     with dsl.ExitHandler(short(finish(**asked, last_step="report")), name="run"):
         checked = short(preflight(**asked))
         run = checked.outputs["run"]

@@ -32,17 +32,7 @@ def instruction_tuning(
     store_url: str = "s3://mantis",
 ) -> None:
     """Build the DAG; the pipeline's description explains the parameters."""
-    asked = {
-        "recipe": recipe,
-        "learning_rate": learning_rate,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "nodes": nodes,
-        "benchmarks": benchmarks,
-        "overrides": overrides,
-        "mantis_run": mantis_run,
-        "store_url": store_url,
-    }
+    asked = dict(locals())  # every field of the form, by its name
     with dsl.ExitHandler(short(finish(**asked, last_step="report")), name="run"):
         checked = short(preflight(**asked))
         run = checked.outputs["run"]

@@ -33,19 +33,7 @@ def sweep(
     store_url: str = "s3://mantis",
 ) -> None:
     """Build the DAG; the pipeline's description explains the parameters."""
-    asked = {
-        "recipe": recipe,
-        "over": over,
-        "trials": trials,
-        "learning_rate": learning_rate,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "nodes": nodes,
-        "benchmarks": benchmarks,
-        "overrides": overrides,
-        "mantis_run": mantis_run,
-        "store_url": store_url,
-    }
+    asked = dict(locals())  # every field of the form, by its name
     with dsl.ExitHandler(short(finish_sweep(**asked)), name="run"):
         checked = short(preflight_sweep(**asked))
         run, subsets = checked.outputs["run"], checked.outputs["Output"]

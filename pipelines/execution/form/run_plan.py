@@ -1,6 +1,7 @@
 """What the loop of a pipeline runs over, and the text that describes a run on KFP's page from its first task on."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from components.data.step import datasets_of_arms, resolve_subsets
 from components.evaluation.step import resolve_benchmarks
@@ -21,6 +22,13 @@ def loop_over(run: Run, *, evaluates: bool) -> Items:
 def loop_over_datasets(sweep: Run) -> Items:
     """List the datasets that the arms of a sweep need, each once: an arm, and a subset."""
     return [{"run": arm, "subset": subset} for arm, subset in datasets_of_arms(sweep)]
+
+
+def write_plan(run: Run, items: Items, run_file: str, plan_file: str) -> Items:
+    """Write the id of the run and its description for KFP, and return the items of the loop."""
+    Path(run_file).write_text(run.id)
+    Path(plan_file).write_text(plan_text(run, items))
+    return items
 
 
 def plan_text(run: Run, items: Sequence[dict[str, str]]) -> str:
