@@ -14,16 +14,8 @@ from mantis.runs.records import State, read_record, runs
 from mantis.runs.trials import TrialState, read_trials
 from mantis.store.local import LocalStore
 from tests.fixtures.cli import Mantis
+from tests.helpers.little_run import LITTLE
 
-LITTLE = (
-    "--set=data.generated_conversations=320",
-    "--set=data.skills=[single]",
-    "--set=evaluation.benchmarks=[demo-single]",
-    "--set=evaluation.samples_per_skill=10",
-    "--set=evaluation.controls=[]",
-    "--set=training.global_batch_size=4",
-    "--set=training.checkpoint_every=2",
-)
 HELD_OUT = ("--set=data.holdout=8", "--set=training.evaluate_every=2")
 
 

@@ -16,18 +16,10 @@ from mantis.store.local import LocalStore
 from mantis.tracking.mlflow_database import DATABASE
 from mantis.tracking.mlflow_runs import mlflow_client
 from tests.fixtures.data import RawFolder
+from tests.helpers.little_run import LITTLE
 
 SECONDS = 1500.0  # far beyond every wait
-LITTLE = (
-    "--set=data.generated_conversations=320",
-    "--set=data.skills=[single]",
-    "--set=evaluation.benchmarks=[demo-single]",
-    "--set=evaluation.samples_per_skill=10",
-    "--set=evaluation.controls=[]",
-    "--set=training.global_batch_size=4",
-    "--set=training.checkpoint_every=2",
-    "--set=training.seed=7",
-)
+WATCHED = (*LITTLE, "--set=training.seed=7")
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
@@ -40,7 +32,7 @@ def start(tmp_path: Path, mantis_environment: dict[str, str]) -> Iterator[Start]
         def interrupts() -> None:  # a shell ignores them for its background processes
             signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.SIG_DFL)
 
-        command = [sys.executable, "-m", "pipelines.cli", "run", "demo", *LITTLE, *given]
+        command = [sys.executable, "-m", "pipelines.cli", "run", "demo", *WATCHED, *given]
         with (tmp_path / "said").open("wb") as said:
             children.append(
                 subprocess.Popen(

@@ -11,10 +11,10 @@ import torch
 from components.training.callbacks.callback import Callback
 from components.training.callbacks.callback_list import CallbackList
 from components.training.callbacks.metric_rows import MetricRows
-from components.training.monitoring.step_metrics import StepFigures
 from components.training.step import training_task
 from mantis.tracking.mlflow_runs import find_tracked_run
 from tests.fixtures.training import MakeRun, Torchrun
+from tests.helpers.step_figures import FIGURES
 
 STEPS, STOPPED = 12, 8  # the signal comes after step 7, and all ranks learn of it in step 8
 
@@ -76,23 +76,6 @@ class Silent(Callback):
     """Has no memory and no figures."""
 
     name = "silent"
-
-
-FIGURES = StepFigures(
-    loss=1.0,
-    learning_rate=0.1,
-    gradient_norm=1.0,
-    samples=4,
-    tokens=40,
-    micro_steps=2,
-    idle=0.1,
-    seconds=0.5,
-    data_seconds=0.1,
-    flops=6e9,
-    tokens_computed=50,
-    patches=20,
-    patches_computed=25,
-)
 
 
 def listed(counter: Counter) -> CallbackList:

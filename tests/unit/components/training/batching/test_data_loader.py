@@ -37,20 +37,28 @@ def test_a_buffer_holds_so_many_bytes_but_always_one_item() -> None:
     assert not buffer.put(None, size=1)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_threads_change_nothing_of_what_is_fed(make_run: MakeRun, threads: int) -> None:
+def fed(
+    make_run: MakeRun, *, batch_size: int, epochs: int = 1, max_steps: int | None = None
+) -> tuple[MixtureReader, SampleProcessor, SamplePlan]:
+    """The mixture of a run, what prepares its samples, and a plan of its steps."""
     run, mixture = make_run("feed")
     reader = MixtureReader(run.store, mixture)
-    preparer = SampleProcessor(reader, family(run.recipe.model.family).processor(reader.tokenizer(), run.recipe.model))
     plan = SamplePlan(
         Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
         seed=0,
-        batch_size=16,
-        epochs=1,
-        max_steps=None,
+        batch_size=batch_size,
+        epochs=epochs,
+        max_steps=max_steps,
         budgets=Budgets(tokens=300, patches=1000),
         cost=CostModel(quadratic=0.0, patch=1.0),
     )
+    processor = family(run.recipe.model.family).processor(reader.tokenizer(), run.recipe.model)
+    return reader, SampleProcessor(reader, processor), plan
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_change_nothing_of_what_is_fed(make_run: MakeRun, threads: int) -> None:
+    reader, preparer, plan = fed(make_run, batch_size=16)
     with DataLoader(preparer, plan, start=0, rank=1, world_size=2, threads=threads) as feed:
         works = list(feed)
     assert [work.step for work in works] == list(range(plan.steps))
@@ -64,18 +72,7 @@ def test_threads_change_nothing_of_what_is_fed(make_run: MakeRun, threads: int) 
 
 
 def test_a_feed_that_is_left_early_ends_its_threads(make_run: MakeRun) -> None:
-    run, mixture = make_run("feed")
-    reader = MixtureReader(run.store, mixture)
-    preparer = SampleProcessor(reader, family(run.recipe.model.family).processor(reader.tokenizer(), run.recipe.model))
-    plan = SamplePlan(
-        Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
-        seed=0,
-        batch_size=2,
-        epochs=20,
-        max_steps=None,
-        budgets=Budgets(tokens=300, patches=1000),
-        cost=CostModel(quadratic=0.0, patch=1.0),
-    )
+    _, preparer, plan = fed(make_run, batch_size=2, epochs=20)
     with DataLoader(preparer, plan, start=0, rank=0, world_size=1, threads=2) as feed:
         next(iter(feed))
     deadline = time.monotonic() + 10
@@ -130,18 +127,7 @@ def test_a_closed_buffer_lets_go_of_who_waits() -> None:
 
 def test_samples_are_read_in_groups_and_one_group_ahead(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("components.training.batching.data_loader.READ", 10)
-    run, mixture = make_run("feed")
-    reader = MixtureReader(run.store, mixture)
-    preparer = SampleProcessor(reader, family(run.recipe.model.family).processor(reader.tokenizer(), run.recipe.model))
-    plan = SamplePlan(
-        Lengths(tokens=reader.tokens.astype("int64"), patches=reader.patches.astype("int64")),
-        seed=0,
-        batch_size=4,
-        epochs=1,
-        max_steps=8,
-        budgets=Budgets(tokens=300, patches=1000),
-        cost=CostModel(quadratic=0.0, patch=1.0),
-    )
+    _, preparer, plan = fed(make_run, batch_size=4, max_steps=8)
     reads: list[list[int]] = []
     read = preparer.read
 

@@ -23,6 +23,7 @@ from components.training.monitoring.goodput import (
 )
 from components.training.monitoring.step_metrics import StepFigures
 from mantis.store.local import LocalStore
+from tests.helpers.step_figures import FIGURES
 
 
 def test_causes_sum_to_the_time_since_the_start() -> None:
@@ -94,21 +95,7 @@ def test_heartbeat_tells_the_next_attempt_and_leaves_nothing_at_the_end(tmp_path
 
 
 def figures(loss: float) -> StepFigures:
-    return StepFigures(
-        loss=loss,
-        learning_rate=0.1,
-        gradient_norm=1.0,
-        samples=4,
-        tokens=40,
-        micro_steps=2,
-        idle=0.1,
-        seconds=0.5,
-        data_seconds=0.1,
-        flops=6e9,
-        tokens_computed=50,
-        patches=20,
-        patches_computed=25,
-    )
+    return replace(FIGURES, loss=loss)
 
 
 def recorder(**kept: Any) -> MetricRows:

@@ -11,25 +11,9 @@ from typing import Any
 import pytest
 
 from components.training.monitoring.goodput import Cause
-from components.training.monitoring.step_metrics import StepFigures
 from components.training.monitoring.training_metrics import TrainingMetrics, opened_metrics
 from mantis.errors import ConfigError
-
-FIGURES = StepFigures(
-    loss=1.0,
-    learning_rate=0.1,
-    gradient_norm=1.0,
-    samples=4,
-    tokens=40,
-    micro_steps=2,
-    idle=0.1,
-    seconds=0.5,
-    data_seconds=0.1,
-    flops=6e9,
-    tokens_computed=50,
-    patches=20,
-    patches_computed=25,
-)
+from tests.helpers.step_figures import FIGURES
 
 
 def value(metrics: TrainingMetrics, name: str, **labels: str) -> float | None:
