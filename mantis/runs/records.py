@@ -96,8 +96,7 @@ def runs(store: ObjectStore) -> list[str]:
 
 def write_record(store: ObjectStore, run: str, record: StepRecord) -> None:
     """Store the record, and tell the process that draws the progress."""
-    stored = record.model_copy(update={"reason": _without_address(record.reason, store.url)})
-    store.commit(record_key(run, record.step), stored.model_dump_json(indent=1).encode(), after=())
+    _store(store, run, record)
     progress.publish(state=record.state.value, label=record.step, reason=record.reason, seconds=record.seconds)
 
 
@@ -106,8 +105,12 @@ def note_waiting(store: ObjectStore, run: str, step: str, reason: str) -> None:
     record = read_record(store, run, step)
     if record is None or record.state is not State.STARTED or record.reason == reason:
         return
-    noted = record.model_copy(update={"reason": _without_address(reason, store.url)})
-    store.commit(record_key(run, step), noted.model_dump_json(indent=1).encode(), after=())
+    _store(store, run, record.model_copy(update={"reason": reason}))
+
+
+def _store(store: ObjectStore, run: str, record: StepRecord) -> None:
+    stored = record.model_copy(update={"reason": _without_address(record.reason, store.url)})
+    store.commit(record_key(run, record.step), stored.model_dump_json(indent=1).encode(), after=())
 
 
 def _parse_record(store: ObjectStore, key: str) -> StepRecord:
