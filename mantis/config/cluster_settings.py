@@ -7,6 +7,7 @@ from pydantic import Field, StringConstraints
 from mantis.config.field_types import Name
 from mantis.config.identity import Settings
 
+GPU = "nvidia.com/gpu"  # the resource of Kubernetes, and the usual taint of its nodes
 # An API server refuses other amounts and other names of queues. Without these patterns, only `train` would find out.
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|[MGTPE]|[KMGTPE]i)?$", coerce_numbers_to_str=True)]
 QueueName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?)?$")]

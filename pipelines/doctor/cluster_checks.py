@@ -13,12 +13,12 @@ from kubernetes.client.exceptions import ApiException
 from components.training.launch.kubernetes_client import REQUEST_SECONDS, Cluster, connect, reason_of
 from components.training.launch.trainjob import remove
 from components.training.launch.trainjob_spec import GROUP, PLURAL, VERSION, probe_job
-from mantis.config.cluster_settings import ClusterSettings
+from mantis.config.cluster_settings import GPU, ClusterSettings
 from mantis.errors import ConfigError, MantisError
 from mantis.store.opening import open_store
 from mantis.tracking.mlflow_runs import tracking_uri
 from pipelines.doctor.machine_checks import Finding
-from pipelines.doctor.meeting import GPU, judge_meeting
+from pipelines.doctor.meeting import judge_meeting
 
 OLDEST = (1, 31)
 KINDS = (
@@ -137,7 +137,7 @@ def _may(api: client.ApiClient, namespace: str, **asked: str) -> bool:
 
 def _gpus(api: client.ApiClient) -> Finding:
     nodes = client.CoreV1Api(api).list_node(**REQUEST).items
-    counts = [int(node.status.allocatable.get("nvidia.com/gpu", 0)) for node in nodes]
+    counts = [int(node.status.allocatable.get(GPU, 0)) for node in nodes]
     found = f"{sum(counts)} on {sum(count > 0 for count in counts)} of {len(nodes)} nodes"
     return Finding(what="GPUs", ok=True if sum(counts) else None, found=found)
 

@@ -4,7 +4,6 @@ from typing import Any
 
 from pipelines.doctor.machine_checks import Finding
 
-GPU = "nvidia.com/gpu"
 # GB/s of NCCL's bus bandwidth. One card of 200 Gbit/s carries 25 GB/s, and NCCL reaches about 20. TCP stays below 5.
 TCP, ONE_CARD = 5.0, 20.0
 PCIE = 50.0  # GB/s between the GPUs of one A100 node: NVLink reaches more than 200, PCIe about 20

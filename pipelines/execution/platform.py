@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from components.serving.deployment.server_needs import ServerResources
 from mantis.config.bounded_yaml import parse_yaml
+from mantis.config.cluster_settings import GPU
 from mantis.config.validation_errors import explain
 from mantis.errors import ConfigError, did_you_mean
 from pipelines.execution.step_secrets import secrets_of
@@ -25,7 +26,6 @@ UNBOUND = "unbound-"  # before the name of a pipeline that is bound to no image
 UNBOUND_SECONDS = 20  # limit of every task of such a pipeline: Kubernetes would wait for its image for ever
 SHORT_SECONDS = 1800  # limit of tasks that only read and write records, including the pod's wait for a node
 USER = 1000  # of the images, and its group
-GPU = "nvidia.com/gpu"
 STEP_LABEL = "mantis-kfp/step"  # of every task's pod; manifests/steps/kfp-network selects it
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"

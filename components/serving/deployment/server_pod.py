@@ -8,12 +8,12 @@ from kubernetes import client
 
 from components.serving.deployment.server_needs import ServerNeeds, ServerResources, mebibytes
 from components.serving.server_limits import KEY, STOP_SECONDS
+from mantis.config.cluster_settings import GPU
 
 PORT = 8000
 PORT_NAME = "http1"  # a name that KServe knows; to Kubernetes it is any name
 # Objects of manifests/base: an account without rights, the keys of a reader of the store, the key of clients.
 ACCOUNT, STORE_SECRET, KEY_SECRET = "mantis-server", "mantis-store-read", "mantis-server"
-GPU = "nvidia.com/gpu"
 HOST = "kubernetes.io/hostname"
 DRAIN_SECONDS = 5  # in which the Service stops sending requests to a pod that ends
 PROBE_SECONDS = 5
