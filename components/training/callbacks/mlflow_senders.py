@@ -60,7 +60,7 @@ class NodeMetrics(Callback):
 
 
 class PrometheusFigures(Callback):
-    """Keeps the figures that Prometheus reads; on the first rank."""
+    """Keeps the figures that Prometheus reads; on the first rank, if a port is named."""
 
     name = "prometheus"
 

@@ -118,15 +118,17 @@ class TrainingMetrics:
         return counter.labels(run=self._run)
 
 
-def opened_metrics(run: str) -> TrainingMetrics:
-    """The figures of a training of `run`; Prometheus can read them if MANTIS_METRICS_PORT names a port.
+def opened_metrics(run: str) -> TrainingMetrics | None:
+    """The figures of a training of `run` on the port MANTIS_METRICS_PORT; None without it, since nobody reads them.
 
     Raises:
         ConfigError: the variable is no port.
     """
-    metrics, port = TrainingMetrics(run), os.environ.get(PORT, "")
-    if port:
-        if not (port.isascii() and port.isdecimal() and 0 < int(port) <= MOST_PORT):
-            raise ConfigError(f"{PORT}={port} is no port.", remedy=f"Set a number from 1 to {MOST_PORT}, or unset it.")
-        metrics.serve(int(port))
+    port = os.environ.get(PORT, "")
+    if not port:
+        return None
+    if not (port.isascii() and port.isdecimal() and 0 < int(port) <= MOST_PORT):
+        raise ConfigError(f"{PORT}={port} is no port.", remedy=f"Set a number from 1 to {MOST_PORT}, or unset it.")
+    metrics = TrainingMetrics(run)
+    metrics.serve(int(port))
     return metrics

@@ -70,10 +70,17 @@ def test_it_is_read_at_the_port_of_the_variable(monkeypatch: pytest.MonkeyPatch)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     monkeypatch.setenv("MANTIS_METRICS_PORT", str(port))
-    opened_metrics("a").committed(12)
+    metrics = opened_metrics("a")
+    assert metrics is not None
+    metrics.committed(12)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
         text = answer.read().decode()
     assert 'mantis_training_checkpoint_step{run="a"} 12.0' in text
+
+
+def test_without_a_port_there_are_no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MANTIS_METRICS_PORT", raising=False)
+    assert opened_metrics("a") is None
 
 
 @pytest.mark.parametrize("port", ["http", "-1", "65536", "0", "９"])
