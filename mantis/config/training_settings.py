@@ -206,6 +206,11 @@ class TrainingSettings(Settings):
         """The parts whose linear layers get adapters."""
         return tuple(part for part in self.train if part not in self.adapter.whole) if self.adapter else ()
 
+    def steps_of(self, samples: int) -> int:
+        """Optimizer steps of a training on a mixture of `samples` samples; its plan has as many."""
+        whole = -(-samples * self.epochs // self.global_batch_size)
+        return min(whole, self.max_steps or whole)
+
     def peak_rate(self, part: Part) -> float:
         """The peak learning rate of a part."""
         own = self.parts.get(part)

@@ -1,6 +1,5 @@
 """Estimates an epoch before any data is prepared: rows, samples, images and tokens per subset."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -76,14 +75,13 @@ def plan_epoch(recipe: Recipe, sizes: Mapping[str, SubsetSize], *, image_tokens:
     skills = dict.fromkeys(line.skill for line in lines)
     total = _together("all", lines)
     training = recipe.training
-    steps = math.ceil(training.epochs * total.samples / training.global_batch_size)
     return EpochEstimate(
         lines=tuple(lines),
         skills=tuple(_together(skill, [line for line in lines if line.skill == skill]) for skill in skills),
         total=total,
         batch_size=training.global_batch_size,
         epochs=training.epochs,
-        steps=min(steps, training.max_steps or steps),
+        steps=training.steps_of(total.samples),
     )
 
 

@@ -116,9 +116,8 @@ def described(run: Run, samples: int) -> dict[str, str]:
     Without prepared data (`samples` is 0), the number of steps is not known.
     """
     training = run.recipe.training
-    whole = -(-samples * training.epochs // training.global_batch_size)
     if samples:
-        steps = f"{min(whole, training.max_steps or whole):,}"
+        steps = f"{training.steps_of(samples):,}"
     elif training.max_steps is not None:
         steps = f"at most {training.max_steps:,}"
     else:
