@@ -1,6 +1,7 @@
 """Fields of a recipe by their dotted names, and those that a command sets: `--set a.b=value`."""
 
 import contextlib
+import re
 from typing import Any
 
 import yaml
@@ -10,7 +11,9 @@ from mantis.config.validation_errors import shortened
 from mantis.errors import ConfigError
 
 OPENING, CLOSING = "[{(", "]})"
-QUOTES = "'\""
+# A quoted text, which may lack its end, or one other character. Between double quotes, a backslash takes the meaning
+# from the next character, as in YAML and JSON.
+PIECE = re.compile(r'"(?:\\.|[^"\\])*"?' + r"|'[^']*'?" + "|.", re.DOTALL)
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -47,21 +50,12 @@ def set_field(raw: dict[str, Any], dotted: str, value: str) -> None:
 
 
 def split_outside(text: str, separators: str) -> list[str]:
-    """Split `text` at each of the characters `separators` that stands outside of brackets and quotes.
-
-    Between double quotes, a backslash takes the meaning from the next character, as in YAML and JSON.
-    """
-    parts, depth, quote, escaped = [""], 0, "", False
-    for letter in text:
-        if quote:
-            ends = letter == quote and not escaped
-            escaped = quote == '"' and letter == "\\" and not escaped
-            quote = "" if ends else quote
-        elif letter in QUOTES:
-            quote = letter
-        depth += (letter in OPENING and not quote) - (letter in CLOSING and not quote)
-        if letter in separators and not depth and not quote:
+    """Split `text` at each of the characters `separators` that stands outside of brackets and quotes."""
+    parts, depth = [""], 0
+    for piece in PIECE.findall(text):
+        depth += (piece in OPENING) - (piece in CLOSING)
+        if piece in separators and not depth:
             parts.append("")
         else:
-            parts[-1] += letter
+            parts[-1] += piece
     return parts
