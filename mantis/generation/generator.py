@@ -98,12 +98,11 @@ class PromptEncoder:
         that a question shows twice is decoded twice: the number of images may decide their size.
         """
         if self.processor.images_depend:
-            sets = {tuple(picture.sha256 for picture in sample): sample for sample in samples}
+            names = [tuple(picture.sha256 for picture in sample) for sample in samples]
+            sets = dict(zip(names, samples, strict=True))
             parts = [self.processor.preprocess([picture.load() for picture in sample]) for sample in sets.values()]
             starts = dict(zip(sets, accumulate(map(len, sets), initial=0), strict=False))
-            firsts = [starts[tuple(picture.sha256 for picture in sample)] for sample in samples]
-            places = zip(firsts, samples, strict=True)
-            return joined(parts), [first + at for first, sample in places for at in range(len(sample))]
+            return joined(parts), [starts[each] + at for each in names for at in range(len(each))]
         different = {picture.sha256: picture for sample in samples for picture in sample}
         order = {sha256: place for place, sha256 in enumerate(different)}
         pixels = self.processor.preprocess([picture.load() for picture in different.values()])
