@@ -79,7 +79,7 @@ def datasets_of_arms(run: Run) -> list[tuple[str, str]]:
         ConfigError: as in `resolve_subsets`.
     """
     needed: dict[str, tuple[str, str]] = {}
-    for arm in (open_run(arm, run.store.url) for arm in arms_of(run.store, run.id) or [run.id]):
+    for arm in [open_run(arm, run.store.url) for arm in arms_of(run.store, run.id)] or [run]:
         for subset in resolve_subsets(arm):
             needed.setdefault(prepare_task(arm, subset).address(), (arm.id, subset))
     return list(needed.values())
