@@ -118,8 +118,7 @@ def _file_in(store: ObjectStore, name: str, beside: Sequence[StoredObject], read
         )
     split = next(iter(found.splits))
     zips = [each for each in beside if each.key.lower().endswith(".zip")]
-    files = FoundFiles(form=found.form, splits={split: own})
-    return _source(store, "", _name(Path(name).stem, split), split, files, zips, reading)
+    return _source(store, "", _name(Path(name).stem, split), split, found, zips, reading)
 
 
 def _open(url: str) -> ObjectStore:
