@@ -43,10 +43,14 @@ def check_columns(schema: "pa.Schema", origin: str, reader: RowReader) -> None:
         if ours not in LIST_KEYS or theirs not in names:
             continue
         kind = schema.field(theirs).type
-        if not (
-            kinds.is_null(kind) or kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)
-        ):
+        if not (kinds.is_null(kind) or _is_list(kind)):
             raise InputError(f"{origin}: the column {theirs!r} is {kind}, not a list.", remedy="Write it as a list.")
+
+
+def _is_list(kind: "pa.DataType") -> bool:
+    import pyarrow.types as kinds
+
+    return bool(kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind))
 
 
 def _names_twice(fields: "Iterable[pa.Field]") -> str:
@@ -59,7 +63,7 @@ def _names_twice(fields: "Iterable[pa.Field]") -> str:
             return str(name)
     for field in found:
         kind = field.type
-        while kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind):
+        while _is_list(kind):
             kind = kind.value_type
         if kinds.is_struct(kind) and (twice := _names_twice(kind)):
             return f"{field.name}.{twice}"
