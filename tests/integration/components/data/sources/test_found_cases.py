@@ -19,7 +19,7 @@ from mantis.errors import ConfigError, InputError
 from mantis.runs.step_runner import Run
 from mantis.store.base import ObjectStore, upload_tree
 from mantis.store.opening import open_store
-from tests.fixtures.data import RawFolder, RowsOf, RunOn, encoded
+from tests.fixtures.data import RawFolder, RowsOf, RunOn, encoded, tarred
 
 TURNS = [{"from": "human", "value": "<image> Colour?"}, {"from": "gpt", "value": "Blue."}]
 
@@ -369,15 +369,8 @@ def test_a_broken_file_is_named(name: str, data: bytes, problem: str, raw_folder
 
 
 def test_a_tar_that_is_cut_off_loses_no_row_silently(raw_folder: RawFolder, run_on: RunOn) -> None:
-    import io
-    import tarfile
-
-    with tarfile.open(raw_folder.folder / "train.tar", "w") as tar:
-        for number in range(4):
-            member = tarfile.TarInfo(f"{number}.json")
-            text = json.dumps({"query": "A?", "response": "B."}).encode()
-            member.size = len(text)
-            tar.addfile(member, io.BytesIO(text))
+    text = json.dumps({"query": "A?", "response": "B."}).encode()
+    tarred(raw_folder.folder / "train.tar", [(f"{number}.json", text) for number in range(4)])
     whole = (raw_folder.folder / "train.tar").read_bytes()
     for end in (3 * 1024 + 100, 3 * 1024 + 520):
         (raw_folder.folder / "train.tar").write_bytes(whole[:end])
@@ -445,9 +438,6 @@ def test_two_columns_of_one_name_are_named(inner: bool, raw_folder: RawFolder, r
 
 
 def test_a_second_member_of_one_kind_is_named(raw_folder: RawFolder, run_on: RunOn, ledger_of: RowsOf) -> None:
-    import io
-    import tarfile
-
     question = {"query": "<image>Is this a cat?", "response": "Yes."}
     members = [
         *(("1.json", json.dumps(question | {"response": answer}).encode()) for answer in ("Yes.", "No.")),
@@ -458,11 +448,7 @@ def test_a_second_member_of_one_kind_is_named(raw_folder: RawFolder, run_on: Run
         ("4.json", json.dumps(question).encode()),
         ("4.jpg", encoded()),
     ]
-    with tarfile.open(raw_folder.folder / "train.tar", "w") as tar:
-        for name, data in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
+    tarred(raw_folder.folder / "train.tar", members)
     run, dataset = prepared(run_on, raw_folder.folder, overrides={"data.max_dropped": "1"})
     found = [(entry["row"], entry["reason"], entry["value"]) for entry in ledger_of(run, dataset)]
     assert [(row, reason) for row, reason, _ in found] == [(0, "key-unknown"), (1, "key-unknown"), (2, "key-twice")]

@@ -1,10 +1,8 @@
 """Whatever rows files of any form hold: each is kept, repaired or dropped with a reason, and no text is unread."""
 
-import io
 import itertools
 import json
 import re
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from components.data.sources.files.form_table import SOURCE_FORMS
 from components.data.sources.find import open_source
 from components.data.sources.source import RowSource
 from mantis.config.data_settings import DataSettings
-from tests.fixtures.data import encoded
+from tests.fixtures.data import encoded, tarred
 
 IMAGES = {"a.jpg": encoded(), "b.jpg": encoded((0, 0, 200))}
 GOOD = {"query": "Good?", "response": "Yes."}  # so that every table has a column that holds a conversation
@@ -83,17 +81,15 @@ ROWS = st.sampled_from(FORMS).flatmap(
 
 def tar(folder: Path, rows: list[Any], images: Any) -> None:
     """The images that a row names are members of its name."""
-    with tarfile.open(folder / "train-0.tar", "w") as file:
-        for number, row in enumerate(rows):
-            named = {str(image["path"]) for image in row.get("images") or () if image["path"] in images}
-            members = {f"{number}.{path}": images[path] for path in sorted(named)}
-            text = json.dumps(row)
-            for path in named:
-                text = text.replace(f'"path": "{path}"', f'"path": "{number}.{path}"')
-            for name, data in {**members, f"{number}.json": text.encode()}.items():
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                file.addfile(member, io.BytesIO(data))
+    members: dict[str, bytes] = {}
+    for number, row in enumerate(rows):
+        named = {str(image["path"]) for image in row.get("images") or () if image["path"] in images}
+        members |= {f"{number}.{path}": images[path] for path in sorted(named)}
+        text = json.dumps(row)
+        for path in named:
+            text = text.replace(f'"path": "{path}"', f'"path": "{number}.{path}"')
+        members[f"{number}.json"] = text.encode()
+    tarred(folder / "train-0.tar", members.items())
 
 
 def parquet(folder: Path, rows: list[Any], images: Any) -> None:
