@@ -153,7 +153,7 @@ def record_end(run: Run, status: Status) -> None:
 def _tell_webhook(run: Run, status: Status, records: list[StepRecord], reasons: Mapping[str, str]) -> None:
     try:
         manifests = _manifests(run, records)
-        scores = [Score.model_validate(row) for row in _rows(_scored(run, manifests))]
+        scores = [Score.model_validate(row) for row in _rows(_scores(run, manifests))]
     except MantisError as error:  # people learn of the end nevertheless
         logger.warning("The scores are not in the webhook's message: %s", error)
         manifests, scores = {}, []
@@ -191,9 +191,9 @@ def _send(tracked: TrackedRun, run: Run, records: list[StepRecord], reasons: Map
     manifests = _manifests(run, records)
     if "train" in manifests:
         send_curve(tracked, _curve(run, manifests["train"]))
-    scored = _scored(run, manifests)
+    scored = _scores(run, manifests)
     if "convert" in manifests:  # its manifest exists, so the proof succeeded
-        register_model(run, manifests["convert"], scored)
+        register_model(run, manifests["convert"], _scored(run, manifests, scored))
     tags = {f"failed.{step}": reason[:500] for step, reason in reasons.items()}
     tags |= {f"fingerprint.{step}": manifest.fingerprint for step, manifest in manifests.items()}
     mixture, report, scores = manifests.get("assemble"), manifests.get("report"), _rows(scored)
@@ -228,20 +228,30 @@ def _curve(run: Run, checkpoint: Manifest) -> list[dict[str, float]]:
     return [curve_row(json.loads(line)) for line in text.splitlines()]
 
 
-def _scored(run: Run, manifests: Mapping[str, Manifest]) -> list[ScoredBenchmark]:
-    found = []
+def _scores(run: Run, manifests: Mapping[str, Manifest]) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of each scores.json by benchmark."""
+    found = {}
     for step, manifest in manifests.items():
         if step.startswith(EVALUATE):
             key = f"{manifest.key}/scores.json"
             rows = load_rows(Form.SCORES, "scores", run.store.get(key), run.store.uri(key))
-            name = step.removeprefix(EVALUATE)
-            digest = samples_digest(run.store, manifest.key)
-            found.append(ScoredBenchmark(name=name, digest=digest, key=manifest.key, rows=rows))
+            found[step.removeprefix(EVALUATE)] = rows
     return found
 
 
-def _rows(scored: Sequence[ScoredBenchmark]) -> list[Mapping[str, Any]]:
-    return [row for each in scored for row in each.rows]
+def _rows(scores: Mapping[str, Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return [row for rows in scores.values() for row in rows]
+
+
+def _scored(
+    run: Run, manifests: Mapping[str, Manifest], scores: Mapping[str, Sequence[dict[str, Any]]]
+) -> list[ScoredBenchmark]:
+    """Add to the scores the digest of their samples, which takes a pass over all responses."""
+    keys = {name: manifests[f"{EVALUATE}{name}"].key for name in scores}
+    return [
+        ScoredBenchmark(name=name, digest=samples_digest(run.store, keys[name]), key=keys[name], rows=rows)
+        for name, rows in scores.items()
+    ]
 
 
 def _scores_of_arms(run: Run) -> dict[str, float]:
@@ -250,7 +260,7 @@ def _scores_of_arms(run: Run) -> dict[str, float]:
     for arm in arms_of(run.store, run.id):
         part = arm.removeprefix(f"{run.id}-")
         try:
-            scores = score_metrics(_rows(_scored(run, _manifests(run, read_records(run.store, arm)))))
+            scores = score_metrics(_rows(_scores(run, _manifests(run, read_records(run.store, arm)))))
         except MantisError as error:  # the run that compares the arms is closed nevertheless
             logger.warning("The scores of the arm %s are not sent: %s", part, error)
             continue
