@@ -112,8 +112,9 @@ def run_search(search: Search, console: Console, *, ended: Callable[[Run], None]
     parent, store = prepare_search(search), search.parent.store
     with end_recorded(parent):
         for number in range(search.trials):
-            trial = ask(search, number)
-            before = [each.run for each in read_trials(store, parent.id) if each.number < number]
+            known = read_trials(store, parent.id)
+            trial = keep_trial(search, search.trial(number, known))
+            before = [each.run for each in known if each.number < number]
             left = in_words_left(store, before, search.trials - number)
             words = f"trial {number + 1} of {search.trials}: {changes_in_words(trial.changes)}{left}"
             console.print(words, soft_wrap=True, markup=False)
@@ -141,17 +142,16 @@ def prepare_search(search: Search) -> Run:
     return parent
 
 
-def ask(search: Search, number: int) -> SweepTrial:
-    """The trial `number`, with the values that it has in the store, or that the sampler suggests now.
+def keep_trial(search: Search, trial: SweepTrial) -> SweepTrial:
+    """Store a trial of `Search.trial`, and return it as it is stored: one that was stored before stays as it is.
 
     If an earlier trial with the same values has ended, this one ends like it. The trial is stored last: where it is,
     its arm belongs to the sweep. All earlier trials have to be stored.
     """
     store, parent = search.parent.store, search.parent.id
     known = read_trials(store, parent)
-    trial = search.trial(number, known)
-    others = {each.run: each.changes for each in known if each.number != number}
-    runs = others | {trial.run: trial.changes}
+    trial = next((each for each in known if each.number == trial.number), trial)
+    runs = {each.run: each.changes for each in (*known, trial)}
     write_arms(store, parent, list(runs), runs)
     return _like_twin(store, parent, trial, known)
 
@@ -163,10 +163,7 @@ def compare_complete(parent: Run) -> Manifest:
         ConfigError: fewer than two arms are complete.
     """
     known = read_trials(parent.store, parent.id)
-    for trial in known:
-        if trial.state is TrialState.STARTED:
-            _like_twin(parent.store, parent.id, trial, known)
-    _name_complete(parent)
+    _name_complete(parent, [_like_twin(parent.store, parent.id, trial, known) for trial in known])
     return compare(parent)
 
 
@@ -243,9 +240,8 @@ def tell(arm: Run, trial: SweepTrial) -> SweepTrial:
     return complete
 
 
-def _name_complete(parent: Run) -> None:
+def _name_complete(parent: Run, trials: Sequence[SweepTrial]) -> None:
     """Tie the parent to the arms that it compares: pruned ones have no scores."""
-    trials = read_trials(parent.store, parent.id)
     runs = {trial.run: trial.changes for trial in trials if trial.state is TrialState.COMPLETE}
     if len(runs) < FEWEST:
         raise ConfigError(

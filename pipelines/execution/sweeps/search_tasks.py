@@ -15,7 +15,7 @@ from mantis.runs.trials import SweepTrial, TrialState, read_trials
 from pipelines.execution.preflight import preflight
 from pipelines.execution.sweeps.search_runs import (
     Search,
-    ask,
+    keep_trial,
     plan_search,
     prepare_search,
     read_search,
@@ -78,18 +78,19 @@ def ask_in_turn(
     """
     store, parent = search.parent.store, search.parent.id
     end = time.monotonic() + patience
-    while missing := set(range(number)) - {trial.number for trial in read_trials(store, parent)}:
+    known = read_trials(store, parent)
+    while missing := set(range(number)) - {trial.number for trial in known}:
         if time.monotonic() >= end:
             raise TrialOrderError(
                 f"Trial {number + 1} waited {patience:g} s, but trial {min(missing) + 1} has no values.",
                 remedy="Look at the pod of that trial. Submit the same sweep again: it goes on from here.",
             )
         sleep(POLL_SECONDS)
-    known = read_trials(store, parent)
+        known = read_trials(store, parent)
     trial = search.trial(number, known)
     preflight(search.recipe, {**search.overrides, **trial.changes}, trial.run, store.url)
-    asked = ask(search, number)
-    return "" if asked.state is TrialState.PRUNED or twin_of(asked, known) is not None else asked.run
+    kept = keep_trial(search, trial)  # another trial may have ended since, but the values are those that were checked
+    return "" if kept.state is TrialState.PRUNED or twin_of(kept, known) is not None else kept.run
 
 
 def train_trial(arm: Run, mixture: Manifest) -> Manifest | None:

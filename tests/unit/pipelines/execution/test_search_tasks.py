@@ -16,6 +16,7 @@ from mantis.runs.records import State, StepRecord, write_record
 from mantis.runs.step_runner import open_run
 from mantis.runs.trials import SweepTrial, TrialState, read_trials, write_trial
 from pipelines.execution import ablation_runs
+from pipelines.execution.preflight import preflight
 from pipelines.execution.sweeps import search_runs, search_tasks
 from pipelines.execution.sweeps.search_runs import Search, compare_complete, plan_search
 from pipelines.execution.sweeps.search_space import suggest
@@ -105,6 +106,26 @@ def test_a_trial_says_which_one_it_waits_for(tmp_path: Path) -> None:
     ask_at_once(search, 0)
     with pytest.raises(TrialOrderError, match="Trial 4 waited 0 s, but trial 2 has no values"):
         ask_at_once(search, 3, patience=0)
+
+
+def test_a_trial_has_the_values_that_were_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others end while the recipe is checked. Then the sampler would suggest other values."""
+    search = planned(tmp_path / "store", trials=7)
+    for number in range(6):
+        ask_at_once(search, number)
+
+    def checked(recipe: str, overrides: Mapping[str, str], name: str, store_url: str) -> Any:
+        for trial in known(search):
+            write_trial(search.parent.store, "mine", trial.ended(TrialState.COMPLETE, [], 1.0 + trial.number))
+        return preflight(recipe, overrides, name, store_url)
+
+    monkeypatch.setattr(search_tasks, "preflight", checked)
+    arm = ask_at_once(search, 6)
+    assert open_run(arm, search.parent.store.url).parent == "mine"
+    seventh = known(search)[6]
+    assert (seventh.run, seventh.state) == (arm, TrialState.STARTED)
+    again = suggest(search.over, known(search)[:6], number=6, seed=search.parent.recipe.seed)
+    assert again != seventh.values
 
 
 def test_a_trial_is_told_when_it_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
