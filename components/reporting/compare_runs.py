@@ -14,7 +14,6 @@ from components.reporting.collect.report_schema import Answer, Curve
 from mantis.artifacts.clusters import clusters_of, links_of
 from mantis.artifacts.held_out import BENCHMARK as HELD_OUT
 from mantis.artifacts.manifest import Manifest, read_manifest
-from mantis.artifacts.responses import ACTUAL, FOLDER
 from mantis.artifacts.scores import Score, skill_weights
 from mantis.config.overrides import flat
 from mantis.errors import ConfigError
@@ -208,10 +207,8 @@ def _arm(run: Run, notes: list[str]) -> Arm:
 
 
 def _lines(reader: Reader, evaluation: Manifest) -> dict[str, ComparisonLine]:
-    names = sorted(file.name for file in evaluation.files if file.name.startswith(f"{FOLDER}/{ACTUAL}-"))
-    rows = [row for name in names for row in reader.json_lines(evaluation, name)]
     try:
-        lines = [ComparisonLine.model_validate(row) for row in rows]
+        lines = [ComparisonLine.model_validate(row) for row in reader.responses(evaluation)]
     except ValidationError:
         reader.note(
             f"{evaluation.key} was written by an earlier version. Evaluate again to compare it sample by sample."

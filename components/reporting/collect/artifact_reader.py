@@ -2,12 +2,14 @@
 
 import io
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from mantis.artifacts.held_out import HELD_OUT
 from mantis.artifacts.manifest import Manifest
+from mantis.artifacts.responses import ACTUAL, FOLDER
 from mantis.errors import IntegrityError, NotFoundError
 from mantis.runs.lineage import Link, walk
 from mantis.schema_versions import Form, load_rows
@@ -68,6 +70,11 @@ class Reader:
         if not any(file.name == HELD_OUT for file in evaluation.files):
             return []
         return self.json_rows(evaluation, HELD_OUT, Form.HELD_OUT_SCORES, "rows")
+
+    def responses(self, evaluation: Manifest) -> Iterator[dict[str, Any]]:
+        """Read the judged responses to the benchmark as it is, without those of the controls, one file at a time."""
+        for name in sorted(file.name for file in evaluation.files if file.name.startswith(f"{FOLDER}/{ACTUAL}-")):
+            yield from self.json_lines(evaluation, name)
 
     def json_lines(self, artifact: Manifest, name: str) -> list[dict[str, Any]]:
         """Read a file with one JSON object per line."""

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from components.reporting.collect.artifact_reader import Reader
 from mantis.artifacts.layout import benchmark_of
 from mantis.artifacts.manifest import Manifest
-from mantis.artifacts.responses import ACTUAL, FOLDER
 
 CHUNK = 250  # answers; a chunk has about 100 kB
 LONGEST = 4000  # characters of a question or a response
@@ -78,9 +77,8 @@ def answer_chunks(reader: Reader, evaluations: Sequence[Manifest]) -> Iterator[A
 
 
 def _answers(reader: Reader, evaluation: Manifest) -> list[JudgedAnswer]:
-    names = sorted(file.name for file in evaluation.files if file.name.startswith(f"{FOLDER}/{ACTUAL}-"))
     try:
-        return [JudgedAnswer.model_validate(row) for name in names for row in reader.json_lines(evaluation, name)]
+        return [JudgedAnswer.model_validate(row) for row in reader.responses(evaluation)]
     except ValidationError:
         reader.note(f"{evaluation.key} was written by an earlier version. Its answers cannot be browsed.")
         return []
