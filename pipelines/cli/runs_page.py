@@ -14,7 +14,7 @@ from mantis.errors import ConfigError, MantisError, TrackingError
 from mantis.processes import die_with_parent, sigterm_raises
 from mantis.runs.step_runner import Run
 from mantis.store.base import ObjectStore
-from mantis.tracking.mlflow_database import ARTIFACTS, forget_addresses
+from mantis.tracking.mlflow_database import ARTIFACTS
 from mantis.tracking.mlflow_runs import (
     database_folder,
     find_tracked_run,
@@ -42,7 +42,6 @@ def serve_runs(store: ObjectStore, port: int, *, open_page: bool) -> None:
     show(f"MLflow shows {uri}")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", HOST, "--port", str(port)]
     if folder is not None:
-        forget_addresses(folder)
         command += ["--artifacts-destination", str(folder / ARTIFACTS)]
     page = f"http://{HOST}:{port}/{table_of_runs(newest_experiment(mlflow_client(store)))}"
     show(page)
