@@ -15,13 +15,7 @@ from mantis.runs.step_runner import Run
 from mantis.store.base import ObjectStore
 from mantis.tracking.logged_models import ADDRESS_TAG, FINGERPRINT_TAG, ScoredBenchmark, log_model
 from mantis.tracking.mlflow_database import DATABASE
-from mantis.tracking.mlflow_runs import (
-    address_in,
-    database_folder,
-    mlflow_client,
-    open_tracked_run,
-    tracking_uri,
-)
+from mantis.tracking.mlflow_runs import TrackedRun, address_in, database_folder, mlflow_client, tracking_uri
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +26,12 @@ VERSIONS_TAG = "mlflow.modelVersions"
 DESCRIPTION_CHARACTERS = 5000  # MLflow's limit in its databases
 
 
-def register_model(run: Run, model: Manifest, scored: Sequence[ScoredBenchmark] = ()) -> str | None:
+def register_model(
+    tracked: TrackedRun, run: Run, model: Manifest, scored: Sequence[ScoredBenchmark] = ()
+) -> str | None:
     """Register `model` under the recipe's name; return its version, or None if MLflow cannot be reached.
+
+    `tracked` is the MLflow run of `run`.
 
     A registered model keeps its version, and the alias moves to it. If the server knows the model at the address of
     another store, the model gets a new version, because MLflow cannot change an address. The version refers to a
@@ -42,8 +40,8 @@ def register_model(run: Run, model: Manifest, scored: Sequence[ScoredBenchmark] 
     from mlflow.exceptions import MlflowException
 
     try:
-        version = _register(run, model, scored)
-    except (TrackingError, MlflowException, OSError) as error:
+        version = _register(tracked, run, model, scored)
+    except (MlflowException, OSError) as error:
         reason = str(error).splitlines()[0][:200]
         logger.warning("The model is not registered in MLflow: %s The same command tries again.", reason)
         return None
@@ -111,8 +109,7 @@ def _quotable(name: str) -> str:
     return name.replace("'", "")
 
 
-def _register(run: Run, model: Manifest, scored: Sequence[ScoredBenchmark]) -> str:
-    tracked = open_tracked_run(run)
+def _register(tracked: TrackedRun, run: Run, model: Manifest, scored: Sequence[ScoredBenchmark]) -> str:
     client, name = tracked.client, run.recipe.name
     if not client.search_registered_models(filter_string=f"name = '{name}'"):
         client.create_registered_model(name, description=run.recipe.description or None)

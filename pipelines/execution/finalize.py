@@ -193,7 +193,7 @@ def _send(tracked: TrackedRun, run: Run, records: list[StepRecord], reasons: Map
         send_curve(tracked, _curve(run, manifests["train"]))
     scored = _scores(run, manifests)
     if "convert" in manifests:  # its manifest exists, so the proof succeeded
-        register_model(run, manifests["convert"], _scored(run, manifests, scored))
+        register_model(tracked, run, manifests["convert"], _scored(run, manifests, scored))
     tags = {f"failed.{step}": reason[:500] for step, reason in reasons.items()}
     tags |= {f"fingerprint.{step}": manifest.fingerprint for step, manifest in manifests.items()}
     mixture, report, scores = manifests.get("assemble"), manifests.get("report"), _rows(scored)

@@ -13,6 +13,7 @@ from mantis.generation.answerer import Question
 from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore
 from mantis.tracking import reachability
+from mantis.tracking.mlflow_runs import open_tracked_run
 from mantis.tracking.model_registry import register_model
 from tests.fixtures.mlflow import MlflowServer
 from tests.fixtures.serving import ANSWER_TOKENS
@@ -42,7 +43,7 @@ def test_plain_mlflow_answers_as_an_evaluation(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.url)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # a busy machine may be slow
     monkeypatch.setattr(reachability, "ANSWER_SECONDS", 120.0)
-    assert register_model(eval_run, findable_model) == "1"
+    assert register_model(open_tracked_run(eval_run), eval_run, findable_model) == "1"
     rows = []
     for question, _ in evaluated:
         images = [f"{question.id}-{place}.jpg" for place in range(len(question.pictures))]

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -27,25 +28,29 @@ def model_of(run: Run, fingerprint: str) -> Manifest:
     )
 
 
+def registered(run: Run, model: Manifest, scored: Sequence[ScoredBenchmark] = ()) -> str | None:
+    return register_model(open_tracked_run(run), run, model, scored)
+
+
 def test_a_model_has_one_version_and_the_alias_follows_the_newest(run: Run) -> None:
     client = MlflowClient(tracking_uri=tracking_uri(run.store))
     first, second = model_of(run, "a" * 16), model_of(run, "b" * 16)
-    assert [register_model(run, model) for model in (first, first, second)] == ["1", "1", "2"]
+    assert [registered(run, model) for model in (first, first, second)] == ["1", "1", "2"]
     version = client.get_model_version_by_alias(run.recipe.name, ALIAS)
     assert str(version.version) == "2"
     assert version.tags[ADDRESS_TAG] == second.key
     assert version.tags[FINGERPRINT_TAG] == second.fingerprint
     assert version.tags["mantis.input.checkpoint"] == "trained"
-    register_model(run, first)
+    registered(run, first)
     assert str(client.get_model_version_by_alias(run.recipe.name, ALIAS).version) == "1"
 
 
 def test_an_outage_is_said_and_not_raised(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    assert register_model(replace(run, id="away"), model_of(run, "c" * 16)) is None
+    away = replace(open_tracked_run(run), client=MlflowClient("http://127.0.0.1:9"))
+    assert register_model(away, run, model_of(run, "c" * 16)) is None
     assert "The model is not registered in MLflow" in caplog.text
 
 
@@ -56,7 +61,7 @@ def test_a_model_that_moved_has_a_version_with_its_new_address(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/server.db")
     moved = replace(run, store=LocalStore(tmp_path / "moved"))
     model = model_of(run, "a" * 16)
-    assert [register_model(each, model) for each in (run, moved, run, moved)] == ["1", "2", "1", "2"]
+    assert [registered(each, model) for each in (run, moved, run, moved)] == ["1", "2", "1", "2"]
     client = MlflowClient(tracking_uri=tracking_uri(run.store))
     found = client.search_model_versions(f"name = '{run.recipe.name}'")
     assert {version.tags[ADDRESS_TAG] for version in found} == {run.store.uri(model.key), moved.store.uri(model.key)}
@@ -74,7 +79,7 @@ def test_scores_belong_to_the_model_and_to_the_dataset_of_their_benchmark(run: R
     tracked = open_tracked_run(run)
     scores = [scored("first", 0.25, 0.5), scored("second", 0.75, skills=("compare",))]
     for _ in range(2):  # finishing twice counts nothing twice
-        register_model(run, model_of(run, "a" * 16), scores)
+        registered(run, model_of(run, "a" * 16), scores)
     training = DatasetEntry(name="rows", digest="mixture", source="{}", context="training")
     record_run(tracked, scores={"score.first": 0.375}, tags={}, dataset=training, files=[])
     client = tracked.client
@@ -97,7 +102,7 @@ def test_scores_belong_to_the_model_and_to_the_dataset_of_their_benchmark(run: R
     assert {each.dataset_digest for each in logged.metrics if each.dataset_name == "first"} == {digests["first"]}
     assert [each.model_id for each in shown.outputs.model_outputs] == [logged.model_id]
     assert len(client.get_metric_history(tracked.id, "score.first")) == 1
-    register_model(run, model_of(run, "a" * 16), [scored("first", 0.25, 0.75), scores[1]])
+    registered(run, model_of(run, "a" * 16), [scored("first", 0.25, 0.75), scores[1]])
     assert len(client.get_metric_history(tracked.id, "score.first")) == 2
     assert len(client.get_metric_history(tracked.id, "score.second")) == 1
 
@@ -105,16 +110,16 @@ def test_scores_belong_to_the_model_and_to_the_dataset_of_their_benchmark(run: R
 def test_the_entry_says_what_a_person_needs_and_mlflow_can_load_it(run: Run) -> None:
     client = MlflowClient(tracking_uri=tracking_uri(run.store))
     model = model_of(run, "a" * 16)
-    register_model(run, model)
+    registered(run, model)
     assert "No scores yet" in client.get_model_version_by_alias(run.recipe.name, ALIAS).description
-    register_model(run, model, [scored("first", 0.25, 0.5)])
+    registered(run, model, [scored("first", 0.25, 0.5)])
     text = client.get_model_version_by_alias(run.recipe.name, ALIAS).description
     assert "| first | coref | 500 | 50.0% | 10.0% to 90.0% |" in text
     assert f"`{model.key}`" in text
     assert 'mlflow.pyfunc.load_model("models:/demo/1")' in text
     assert yaml.safe_load(text.split("```yaml")[1].split("```")[0]) == yaml.safe_load(run.recipe.to_yaml())
     skills = tuple(f"skill {number}" for number in range(300))
-    register_model(run, model, [scored("first", *[0.5] * 300, skills=skills)])
+    registered(run, model, [scored("first", *[0.5] * 300, skills=skills)])
     text = client.get_model_version_by_alias(run.recipe.name, ALIAS).description
     assert "300 rows" in text
     assert "`runs/test-run/recipe.yaml`" in text

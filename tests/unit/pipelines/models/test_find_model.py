@@ -10,6 +10,7 @@ from mantis.generation.answering_models import ChatModel, FamilyModel
 from mantis.runs.records import State, StepRecord, write_record
 from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore
+from mantis.tracking.mlflow_runs import open_tracked_run
 from mantis.tracking.model_registry import register_model
 from pipelines.models.find_model import find_model
 
@@ -36,7 +37,7 @@ def test_a_registered_model(
     finished_run: Run, findable_model: Manifest, local_store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    register_model(finished_run, findable_model)
+    register_model(open_tracked_run(finished_run), finished_run, findable_model)
     for name in ("eval-test", "models:/eval-test", "models:/eval-test@newest", "models:/eval-test/1"):
         assert find_model(local_store, name).manifest.key == "models/abc"
     for name, problem in (
