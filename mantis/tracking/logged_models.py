@@ -4,10 +4,11 @@ The files name the model in the store; the weights stay there. MLflow imports LO
 reads JSON and safetensors. Nothing that lies in MLflow or in the store runs as code.
 """
 
+import json
 import platform
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,8 +18,8 @@ from mantis.artifacts.manifest import Manifest
 from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore
 from mantis.tracking.mlflow_database import artifact_folder
-from mantis.tracking.mlflow_runs import BATCH, TrackedRun, address_in
-from mantis.tracking.run_description import DIGEST_CHARACTERS
+from mantis.tracking.mlflow_runs import BATCH, TrackedRun, address_in, log_datasets
+from mantis.tracking.run_description import DIGEST_CHARACTERS, EVALUATED, DatasetEntry
 from mantis.tracking.score_metrics import SCORE, is_metric_name, metric_part, score_metrics
 
 ADDRESS_TAG = "mantis.address"  # a key if the database lies in the store, else a URI
@@ -54,7 +55,7 @@ def log_scores(tracked: TrackedRun, logged: Any, scored: Sequence[ScoredBenchmar
     """Log the scores as metrics of the run, of the model, and of the benchmark's dataset. Equal ones stay."""
     from mlflow.entities import Metric
 
-    _log_datasets(tracked, scored)
+    log_datasets(tracked, [_dataset(each) for each in scored])
     known = {(each.key, each.dataset_digest): each.value for each in logged.metrics or ()}
     now, metrics = int(time.time() * 1000), []
     for name, value in score_metrics(row for each in scored for row in each.rows).items():
@@ -81,19 +82,9 @@ def _digest(scored: ScoredBenchmark) -> str:
     return scored.digest[:DIGEST_CHARACTERS]
 
 
-def _log_datasets(tracked: TrackedRun, scored: Iterable[ScoredBenchmark]) -> None:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    inputs = tracked.client.get_run(tracked.id).inputs.dataset_inputs
-    known = {(each.dataset.name, each.dataset.digest) for each in inputs}
-    missing = [
-        Dataset(name=each.name, digest=_digest(each), source_type="mantis", source=f'{{"key": "{each.key}"}}')
-        for each in scored
-        if (each.name, _digest(each)) not in known
-    ]
-    if missing:
-        tag = InputTag("mlflow.data.context", "evaluation")
-        tracked.client.log_inputs(tracked.id, datasets=[DatasetInput(each, [tag]) for each in missing])
+def _dataset(scored: ScoredBenchmark) -> DatasetEntry:
+    source = json.dumps({"key": scored.key})
+    return DatasetEntry(name=scored.name, digest=_digest(scored), source=source, context=EVALUATED)
 
 
 def _known(tracked: TrackedRun, run: Run, model: Manifest) -> Any:

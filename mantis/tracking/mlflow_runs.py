@@ -237,7 +237,7 @@ def record_run(
     client = tracked.client
     known = client.get_run(tracked.id)
     if dataset is not None:
-        log_dataset(tracked, dataset)
+        log_datasets(tracked, [dataset])
     tables = [{"path": file.name, "type": "table"} for file in files if file.name == SCORE_TABLE]
     shown = {TABLES_TAG: json.dumps(tables)} if tables else {}
     for tag, text in (shown | dict(tags)).items():
@@ -252,22 +252,22 @@ def record_run(
             LocalStore(kept).put_file(file.name, file)
 
 
-def log_dataset(tracked: TrackedRun, dataset: DatasetEntry) -> None:
-    """Log the dataset as an input of the run, unless the run has it."""
+def log_datasets(tracked: TrackedRun, datasets: Iterable[DatasetEntry]) -> None:
+    """Log those of the datasets that the run lacks as its inputs."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    known = tracked.client.get_run(tracked.id).inputs.dataset_inputs
-    if any(item.dataset.digest == dataset.digest for item in known):
-        return
-    entity = Dataset(
-        name=dataset.name,
-        digest=dataset.digest,
-        source_type="mantis",
-        source=dataset.source,
-        profile=dataset.profile,
-    )
-    tags = [InputTag("mlflow.data.context", dataset.context)]
-    tracked.client.log_inputs(tracked.id, datasets=[DatasetInput(entity, tags)])
+    inputs = tracked.client.get_run(tracked.id).inputs.dataset_inputs
+    known = {(each.dataset.name, each.dataset.digest) for each in inputs}
+    missing = [
+        DatasetInput(
+            Dataset(each.name, each.digest, source_type="mantis", source=each.source, profile=each.profile),
+            [InputTag("mlflow.data.context", each.context)],
+        )
+        for each in datasets
+        if (each.name, each.digest) not in known
+    ]
+    if missing:
+        tracked.client.log_inputs(tracked.id, datasets=missing)
 
 
 def curve_row(row: Mapping[str, float]) -> dict[str, float]:
@@ -331,7 +331,7 @@ class CurveSender:
     def _opened(self) -> TrackedRun:
         tracked = open_tracked_run(self._run)
         if self._mixture is not None:
-            log_dataset(tracked, mixture_dataset(self._mixture))
+            log_datasets(tracked, [mixture_dataset(self._mixture)])
         return tracked
 
     def _mark(self) -> None:

@@ -15,7 +15,7 @@ from mantis.runs.step_runner import Run, open_run
 PARAMETER_CHARACTERS = 6000  # MLflow's limit
 DIGEST_CHARACTERS = 36  # MLflow's limit, of a dataset
 NAME_CHARACTERS = 500  # MLflow's limit, of a dataset
-ASKED, TRAINED = "recipe", "training"  # contexts of a dataset
+ASKED, TRAINED, EVALUATED = "recipe", "training", "evaluation"  # contexts of a dataset
 
 
 @dataclass(frozen=True, kw_only=True)

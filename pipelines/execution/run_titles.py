@@ -11,7 +11,7 @@ from mantis.errors import TrackingError
 from mantis.progress import PROGRESS_DIR
 from mantis.runs.arms import changes_in_words
 from mantis.runs.step_runner import Run
-from mantis.tracking.mlflow_runs import TrackedRun, log_dataset, open_tracked_run, tracking_error
+from mantis.tracking.mlflow_runs import TrackedRun, log_datasets, open_tracked_run, tracking_error
 from mantis.tracking.run_description import asked_dataset, flat_recipe
 from pipelines.execution.resolve import resolve_run, shipped_recipes
 
@@ -70,7 +70,7 @@ def open_in_mlflow(run: Run) -> TrackedRun:
     tags = {"changed": changes_in_words(changed) or "nothing", NOTE_TAG: _beginning(run, changed)}
     tracked = open_tracked_run(run, title=_title(run, changed), tags=what_to_filter_by(run.recipe) | tags)
     try:
-        log_dataset(tracked, asked_dataset(run.recipe))
+        log_datasets(tracked, [asked_dataset(run.recipe)])
     except MlflowException as error:
         raise tracking_error(error, run.store) from None
     return tracked
