@@ -35,15 +35,11 @@ def changed_fields(recipe: Recipe) -> dict[str, str]:
     }
 
 
-def title_of(run: Run) -> str:
-    """Name a run by its recipe and its changes: `demo learning_rate=0.001 seed=2`. Unchanged, it keeps its id.
+def title_of(run: Run, changed: Mapping[str, str]) -> str:
+    """Name a run by its recipe and its changed fields: `demo learning_rate=0.001 seed=2`. Unchanged, it keeps its id.
 
     A field is named by its last part, or by its last two if two changed fields end alike.
     """
-    return _title(run, changed_fields(run.recipe))
-
-
-def _title(run: Run, changed: Mapping[str, str]) -> str:
     if not changed:
         return run.id
     chosen = run.id if run.id != run.recipe.default_run_id() else run.recipe.name
@@ -68,7 +64,7 @@ def open_in_mlflow(run: Run) -> TrackedRun:
 
     changed = changed_fields(run.recipe)
     tags = {"changed": changes_in_words(changed) or "nothing", NOTE_TAG: _beginning(run, changed)}
-    tracked = open_tracked_run(run, title=_title(run, changed), tags=what_to_filter_by(run.recipe) | tags)
+    tracked = open_tracked_run(run, title=title_of(run, changed), tags=what_to_filter_by(run.recipe) | tags)
     try:
         log_datasets(tracked, [asked_dataset(run.recipe)])
     except MlflowException as error:

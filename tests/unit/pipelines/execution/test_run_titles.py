@@ -23,6 +23,10 @@ def made(store: LocalStore, overrides: dict[str, object], name: str = "") -> Run
 LONG = "x" * 40
 
 
+def titled(run: Run) -> str:
+    return title_of(run, changed_fields(run.recipe))
+
+
 @pytest.mark.parametrize(
     ("overrides", "title"),
     [
@@ -36,19 +40,19 @@ LONG = "x" * 40
     ],
 )
 def test_the_name_says_what_was_changed(store: LocalStore, overrides: dict[str, object], title: str) -> None:
-    assert title_of(made(store, overrides)) == title
+    assert titled(made(store, overrides)) == title
 
 
 def test_an_unchanged_run_keeps_its_id_and_a_named_one_its_name(store: LocalStore) -> None:
     plain = made(store, {})
-    assert (title_of(plain), changed_fields(plain.recipe)) == (plain.id, {})
-    assert title_of(made(store, {"training.seed": 2}, "mine")) == "mine seed=2"
-    assert title_of(made(store, {"cluster.namespace": LONG})) == f"demo namespace={LONG[:24]}…"
+    assert (titled(plain), changed_fields(plain.recipe)) == (plain.id, {})
+    assert titled(made(store, {"training.seed": 2}, "mine")) == "mine seed=2"
+    assert titled(made(store, {"cluster.namespace": LONG})) == f"demo namespace={LONG[:24]}…"
 
 
 def test_a_run_of_its_own_recipe_lists_no_changes(store: LocalStore) -> None:
     run_id, recipe = resolve_run("name: own\ntraining: {seed: 5}\n", {}, "")
-    assert title_of(Run(id=run_id, store=store, recipe=recipe)) == run_id
+    assert titled(Run(id=run_id, store=store, recipe=recipe)) == run_id
 
 
 def test_the_run_is_in_mlflow_before_its_first_step(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
