@@ -1,7 +1,8 @@
 """The steps `report` and `compare`: one page for a run, and one for an ablation or a sweep."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mantis.artifacts.layout import ArtifactKind, benchmark_of, report_key
@@ -49,8 +50,10 @@ def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
         from components.reporting.render.report_summary import summary
         from components.reporting.render.scored_model_card import card_with_scores
 
-        judged, gaps = _put_answers(run, evaluations, prefix)
-        collected = collect(run, evaluations, judged=judged, notes=gaps)
+        collected = collect(run, evaluations)
+        titles = {(score.benchmark, score.skill): score.label for score in collected.scores}
+        judged, gaps = _put_answers(run, evaluations, titles, prefix)
+        collected = replace(collected, judged=judged, notes=tuple(dict.fromkeys((*gaps, *collected.notes))))
         numbers = versioned(Form.REPORT_SUMMARY, summary(collected))
         run.store.put(f"{prefix}/report.html", render_page(collected).encode())
         run.store.put(f"{prefix}/report.md", render_markdown(collected).encode())
@@ -68,15 +71,18 @@ def report(run: Run, evaluations: Sequence[Manifest]) -> Manifest:
     return run_step(run, task, work)
 
 
-def _put_answers(run: Run, evaluations: Sequence[Manifest], prefix: str) -> tuple[int, list[str]]:
-    """Write answers.html and its chunks. Return the number of answers, and the gaps in words."""
+def _put_answers(
+    run: Run, evaluations: Sequence[Manifest], titles: Mapping[tuple[str, str], str], prefix: str
+) -> tuple[int, list[str]]:
+    """Write answers.html and its chunks. Return the number of answers, and the gaps in words.
+
+    `titles` are the words for a skill, by benchmark and skill.
+    """
     from components.reporting.collect.artifact_reader import Reader
     from components.reporting.collect.judged_answers import answer_chunks
     from components.reporting.render.answers_page import PAGE, chunk_entry, render_answers
 
     reader, entries, judged = Reader(run.store), [], 0
-    scores = [row for each in evaluations for row in reader.scores(each)]
-    titles = {(row.get("benchmark", ""), row.get("skill", "")): row.get("label") or "" for row in scores}
     for chunk in answer_chunks(reader, evaluations):
         run.store.put(f"{prefix}/{chunk.file}", chunk.script())
         entries.append(chunk_entry(chunk))

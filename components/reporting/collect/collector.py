@@ -32,21 +32,13 @@ GALLERY_BYTES = 3_000_000  # bytes of inline images; keeps the page below 5 MB w
 Row = TypeVar("Row", bound=BaseModel)
 
 
-def collect(run: Run, evaluations: Sequence[Manifest], *, judged: int = 0, notes: Sequence[str] = ()) -> RunReport:
+def collect(run: Run, evaluations: Sequence[Manifest]) -> RunReport:
     """Collect everything that the report of `run` shows. Missing artifacts and files become notes.
-
-    Args:
-        run: the run.
-        evaluations: its evaluations.
-        judged: number of the answers on the page beside the report.
-        notes: the gaps of that page, in words.
 
     Raises:
         StoreError: the store cannot be reached.
     """
     reader = Reader(run.store)
-    for text in notes:
-        reader.note(text)
     ordered = _in_order(run, evaluations)
     if not ordered:
         reader.note("This run has no evaluation.")
@@ -76,7 +68,6 @@ def collect(run: Run, evaluations: Sequence[Manifest], *, judged: int = 0, notes
         margin=run.recipe.evaluation.margin,
         gallery=shown,
         left_out_of_gallery=len(gallery) - len(shown),
-        judged=judged,
         lineage=tuple(_artifact(link) for link in links),
         notes=tuple(reader.notes),
         fidelity=differences_of(run.recipe),

@@ -254,7 +254,7 @@ class RunReport:
     margin: float
     gallery: tuple[Answer, ...]
     left_out_of_gallery: int
-    judged: int  # answers on the page beside the report
+    judged: int = 0  # answers on the page beside the report, which is written later
     lineage: tuple[Artifact, ...]
     notes: tuple[str, ...]
     fidelity: tuple[FidelityRow, ...] = ()
