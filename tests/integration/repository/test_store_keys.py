@@ -1,6 +1,5 @@
 """The users that `make-users` creates, on a real MinIO: each key writes where its steps write, and nowhere else."""
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -13,35 +12,20 @@ from mantis.errors import StoreError
 from mantis.store.base import ObjectStore
 from mantis.store.opening import open_store
 from pipelines.execution.preflight import preflight
-from tests.fixtures.stores import ACCESS_KEY, SECRET_KEY, running_minio
-from tests.helpers.paths import ROOT
+from tests.fixtures.stores import running_minio
+from tests.helpers import bootstrap
 
-PASSWORD = "a-password-of-a-test"
+KEYS = {"store": bootstrap.WRITER, "store-results": bootstrap.RESULTS, "store-read": bootstrap.READER}
 RESULTS = (ArtifactKind.EVALUATION, ArtifactKind.EXTERNAL_MODEL, ArtifactKind.REPORT, ArtifactKind.DEPLOYMENT)
 Opened = Callable[..., ObjectStore]
 
 
 @pytest.fixture(scope="module")
 def make_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
-    """The script of the Job, after it set up a MinIO: a Secret for each user is a folder, as in its pod."""
-    secrets = tmp_path_factory.mktemp("secrets")
+    """The script of the Job, after it set up a MinIO."""
     with running_minio(tmp_path_factory.mktemp("minio")) as url, pytest.MonkeyPatch.context() as patch:
-        given = {"minio-root/user": ACCESS_KEY, "minio-root/password": SECRET_KEY, "store/endpoint": url}
-        for name in ("store", "store-results", "store-read"):
-            given |= {f"{name}/user": f"test-{name}", f"{name}/password": PASSWORD}
-        for name, text in given.items():
-            (secrets / name).parent.mkdir(exist_ok=True)
-            (secrets / name).write_text(text)
-        for name, text in {"SECRETS": str(secrets), "NAMESPACE": "mantis", "AWS_ENDPOINT_URL": url}.items():
-            patch.setenv(name, text)
-        script = ROOT / "manifests" / "base" / "bootstrap" / "make_users.py"
-        spec = importlib.util.spec_from_file_location("make_users_of_a_test", script)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        module.set_up_minio()
-        yield module
+        patch.setenv("AWS_ENDPOINT_URL", url)
+        yield bootstrap.make_users(tmp_path_factory.mktemp("secrets"), url)
 
 
 @pytest.fixture
@@ -49,8 +33,9 @@ def opened(make_users: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Opened:
     """Open a store with the key of a user."""
 
     def with_key_of(user: str, url: str = "s3://mantis/team") -> ObjectStore:
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", f"test-{user}")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", PASSWORD)
+        identity, password = KEYS[user]
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", identity)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", password)
         return open_store(url)
 
     return with_key_of
