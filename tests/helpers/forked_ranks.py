@@ -1,10 +1,11 @@
 """Ranks as forks of one process that has imported everything: an import of DeepSpeed for each rank takes a minute."""
 
 import os
-import socket
 import sys
 import traceback
 from collections.abc import Callable
+
+from tests.helpers.loopback import free_port
 
 
 def fork_ranks(world: int, work: Callable[[], object]) -> None:
@@ -13,9 +14,7 @@ def fork_ranks(world: int, work: Callable[[], object]) -> None:
     Raises:
         SystemExit: a rank failed. Its traceback is on stderr.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     children = []
     for rank in range(world):
         child = os.fork()

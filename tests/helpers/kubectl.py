@@ -9,6 +9,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from tests.helpers.loopback import free_port
+
 Found = TypeVar("Found")
 
 
@@ -42,9 +44,7 @@ def jobs_are_done() -> bool:
 @contextmanager
 def forwarded(service: str, port: int, namespace: str = "mantis") -> Iterator[int]:
     """A port of this machine that leads to a service; connected anew whenever the connection ends."""
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        here = free.getsockname()[1]
+    here = free_port()
     leave = threading.Event()
     current: list[subprocess.Popen[bytes]] = []
 

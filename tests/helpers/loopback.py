@@ -1,5 +1,6 @@
-"""Run a server of http.server beside a test."""
+"""Servers on loopback: their ports, and those of http.server beside a test."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,12 @@ from http.server import ThreadingHTTPServer
 from typing import TypeVar
 
 AnyServer = TypeVar("AnyServer", bound=ThreadingHTTPServer)
+
+
+def free_port() -> int:
+    """A port that no program of this machine listens on, for a server that starts soon."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 @contextmanager

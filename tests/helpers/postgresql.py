@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.helpers.tracking_server import free_port
+from tests.helpers.loopback import free_port
 
 USER, PASSWORD, DATABASE = "mlflow", "a % pass/word@", "mlflow"
 DEBIAN = Path("/usr/lib/postgresql")

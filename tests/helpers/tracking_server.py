@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from tests.helpers.loopback import free_port
 from tests.helpers.paths import ROOT
 
 BASE = ROOT / "manifests/base"
@@ -34,11 +34,6 @@ class TrackingServer:
             "MLFLOW_TRACKING_USERNAME": ADMIN,
             "MLFLOW_TRACKING_PASSWORD": PASSWORD,
         }
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def container() -> dict[str, object]:

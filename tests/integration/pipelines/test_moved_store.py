@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import pytest
 
 from mantis.store.base import upload_tree
 from mantis.store.opening import open_store
+from tests.helpers.loopback import free_port
 
 SMALL = (
     "--set=data.generated_conversations=100",
@@ -139,9 +139,7 @@ def test_nothing_that_is_stored_names_the_place_of_its_store(made: Path) -> None
 def page(made: Path, tmp_path: Path, mantis_environment: dict[str, str]) -> Iterator[tuple[str, Path]]:
     """`mantis ui` on a copy of the store: the address of its page, and the copy."""
     copy = Path(shutil.copytree(made, tmp_path / "copy"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "pipelines.cli", "ui", "--port", str(port), "--store", copy.as_uri()]
     with (tmp_path / "ui.log").open("w") as log:
         child = subprocess.Popen(

@@ -18,9 +18,10 @@ from components.serving.live_model import LiveModel
 from components.training.step import train
 from tests.fixtures.stores import running_minio
 from tests.fixtures.training import MakeRun
+from tests.helpers.loopback import free_port
 from tests.helpers.model_server import model_server
 from tests.helpers.monitoring import alert_groups, configuration, documented_metrics, expressions
-from tests.helpers.tracking_server import ADMIN, PASSWORD, free_port, tracking_server
+from tests.helpers.tracking_server import ADMIN, PASSWORD, tracking_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -1,5 +1,4 @@
 import json
-import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from pipelines.execution.ablation_runs import close_arms, finish_arms, preflight
 from pipelines.execution.preflight import keep_recipe, preflight
 from pipelines.execution.resolve import resolve_run
 from tests.fixtures.api_server import ApiServer, Kubeconfig
+from tests.helpers.loopback import free_port
 
 ARMS = "name: x\ntraining: {launcher: trainjob}\ndata: {skills: [single, multi]}\n"
 
@@ -27,9 +27,7 @@ ARMS = "name: x\ntraining: {launcher: trainjob}\ndata: {skills: [single, multi]}
 @pytest.fixture
 def nowhere(kubeconfig: Kubeconfig) -> None:
     """KUBECONFIG of an API server that is away."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    kubeconfig(port)
+    kubeconfig(free_port())
 
 
 def test_a_cluster_that_is_away_keeps_no_run_from_being_closed(

@@ -13,6 +13,7 @@ import pytest
 from components.training.monitoring.goodput import Cause
 from components.training.monitoring.training_metrics import TrainingMetrics, opened_metrics
 from mantis.errors import ConfigError
+from tests.helpers.loopback import free_port
 from tests.helpers.step_figures import FIGURES
 
 
@@ -67,8 +68,7 @@ def test_a_port_that_is_taken_costs_a_warning_and_no_training(caplog: pytest.Log
 
 
 def test_it_is_read_at_the_port_of_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     monkeypatch.setenv("MANTIS_METRICS_PORT", str(port))
     metrics = opened_metrics("a")
     assert metrics is not None
