@@ -28,6 +28,7 @@ from mantis.hashing import fingerprint
 from mantis.logging import configure, name_step
 from mantis.processes import die_with_parent, die_with_process
 from mantis.runs.arms import parent_of
+from mantis.runs.kfp_form import place_on_form
 from mantis.runs.records import State, StepRecord, read_record, reason_of, runs, write_record
 from mantis.store.base import ObjectStore
 from mantis.store.opening import open_store
@@ -35,8 +36,6 @@ from mantis.store.opening import open_store
 logger = logging.getLogger(__name__)
 
 KFP_POD = "KFP_POD_NAME"  # set by KFP in the pods of its tasks
-# Remedies name options of the command line. In the form of a KFP run, these are fields.
-FORM_FIELDS = {"--set": "overrides (FIELD=VALUE)", "--name": "mantis_run", "--store": "store_url"}
 DAG_PID = "MANTIS_DAG_PID"  # the process that runs the DAG on this machine
 
 
@@ -250,16 +249,11 @@ def component_main() -> Iterator[None]:
         configure()
         yield
     except MantisError as error:
-        logger.error("The step failed: %s%s", error, _on_kfp_page(str(error)))
+        # Only an error of the settings is about each field that it names.
+        advice = str(error) if isinstance(error, ConfigError) else error.remedy
+        place = place_on_form(advice) if KFP_POD in os.environ else ""
+        logger.error("The step failed: %s%s", error, place)
         raise SystemExit(1) from None
-
-
-def _on_kfp_page(text: str) -> str:
-    """Say where on KFP's page the options of the command line in `text` belong; empty outside of KFP."""
-    if KFP_POD not in os.environ:
-        return ""
-    found = [f"{field} for {option}" for option, field in FORM_FIELDS.items() if option in text]
-    return f" On KFP's page, clone the run, and fill in {' and '.join(found)}." if found else ""
 
 
 def _record(

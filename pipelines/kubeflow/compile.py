@@ -8,10 +8,10 @@ from pathlib import Path
 from kfp import compiler
 
 from mantis.errors import ConfigError
+from mantis.runs.kfp_form import FORM_FIELDS
 from pipelines.ablation import ablation
 from pipelines.data_preparation import data_preparation
 from pipelines.evaluation import evaluation
-from pipelines.execution.form.form_fields import FIELDS
 from pipelines.execution.platform import UNBOUND, Platform, steps_of
 from pipelines.instruction_tuning import instruction_tuning
 from pipelines.sweep import sweep
@@ -35,7 +35,7 @@ def known_steps() -> frozenset[str]:
 def form_of(pipeline: str) -> list[str]:
     """Return those of a form's own fields that the form of this pipeline has."""
     inputs = PIPELINES[pipeline](Platform()).component_spec.inputs or {}
-    return [name for name in FIELDS if name in inputs]
+    return [name for name in FORM_FIELDS if name in inputs]
 
 
 def compile_all(folder: Path, platform: Platform) -> list[Path]:

@@ -18,11 +18,12 @@ from uuid import uuid4
 
 import pytest
 
+from mantis.runs.kfp_form import FORM_FIELDS
 from mantis.runs.records import StepRecord, read_records
 from mantis.runs.step_runner import open_run
 from mantis.store.base import ObjectStore
 from mantis.store.opening import open_store
-from pipelines.execution.form.form_fields import FIELDS, filled_in, overrides_of
+from pipelines.execution.form.form_fields import filled_in, overrides_of
 from pipelines.kubeflow.submit import ENDED
 from tests.helpers.kubectl import Kube
 from tests.helpers.paths import ROOT
@@ -104,7 +105,7 @@ class Kfp:
         """
         original = self.client.get_run(run)
         parameters = dict(original.runtime_config.parameters)
-        typed = {name: parameters[name] for name in FIELDS if name in parameters}
+        typed = {name: parameters[name] for name in FORM_FIELDS if name in parameters}
         before = overrides_of(parameters["overrides"], typed)
         parameters |= filled_in(before | overrides, list(typed))
         version = original.pipeline_version_reference

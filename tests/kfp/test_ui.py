@@ -2,16 +2,20 @@
 
 import os
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mantis.artifacts.checkpoint import committed
 from pipelines.execution.form.form_fields import filled_in
 from pipelines.execution.platform import Platform
 from pipelines.kubeflow.compile import compile_all
-from pipelines.kubeflow.submit import described
-from tests.kfp.conftest import Kfp, SubmittedRun
+from pipelines.kubeflow.submit import ENDED, described
+from tests.helpers.kubectl import Kube
+from tests.kfp.conftest import Kfp
 
 pytestmark = pytest.mark.timeout(1800)
 STEPS = ("preflight", "prepare-mixture", "train", "convert", "each-benchmark", "report")
@@ -77,6 +81,7 @@ def run(page: Any, kfp: Kfp, little: dict[str, str], tmp_path_factory: pytest.Te
     assert page.locator("#recipe").input_value() == "demo"
     assert page.locator("#store_url").input_value() == "s3://mantis"
     assert "Missing parameter" not in shown
+    assert page.get_by_role("button", name="Start", exact=True).is_enabled(), "no field has to be filled in"
     page.get_by_role("button", name="Choose").nth(2).click()
     page.get_by_role("dialog").get_by_text("Default", exact=True).click()
     page.get_by_role("button", name="Use this experiment").click()
@@ -188,10 +193,16 @@ def newest(kfp: Kfp, before: str) -> str:
     return str(made)
 
 
-def test_a_clone_with_another_learning_rate_succeeds_as_typed(page: Any, kfp: Kfp, ended: str) -> None:
-    """The form of a clone names no account."""
+def open_run(page: Any, kfp: Kfp, run: str) -> None:
+    """The page of a run, read afresh."""
     page.goto(f"{kfp.host}/#/runs")
-    page.goto(f"{kfp.host}/#/runs/details/{ended}")
+    page.goto(f"{kfp.host}/#/runs/details/{run}")
+
+
+@pytest.fixture(scope="module")
+def clone(page: Any, kfp: Kfp, ended: str) -> str:
+    """Cloned by hand with another learning rate, to its end. The form of a clone names no account."""
+    open_run(page, kfp, ended)
     page.get_by_role("button", name="Clone run").click()
     page.locator("#learning_rate").fill("6e-4")
     assert page.get_by_label("Service Account").input_value() == ""
@@ -199,7 +210,59 @@ def test_a_clone_with_another_learning_rate_succeeds_as_typed(page: Any, kfp: Kf
     page.get_by_role("button", name="Start", exact=True).click()
     page.wait_for_url(re.compile(r"/runs/details/|/experiments/"))
     page.wait_for_timeout(3000)
-    assert kfp.ends(newest(kfp, ended)) == "SUCCEEDED"
+    return newest(kfp, ended)
+
+
+def test_a_clone_with_another_learning_rate_succeeds_as_typed(kfp: Kfp, clone: str) -> None:
+    assert kfp.ends(clone) == "SUCCEEDED"
+    assert kfp.client.get_run(clone).runtime_config.parameters["learning_rate"] == "6e-4"
+
+
+def test_two_learning_rates_are_compared(page: Any, kfp: Kfp, ended: str, clone: str) -> None:
+    """Two runs are ticked in the list. The page shows what was typed, and the scores by benchmark."""
+    page.goto(f"{kfp.host}/#/pipelines")
+    page.goto(f"{kfp.host}/#/runs")
+    for run in (ended, clone):
+        page.locator(f"[data-row-id='{run}'] input[type=checkbox]").check()
+    page.get_by_role("button", name="Compare runs").click()
+    page.get_by_text("Run overview").wait_for()
+    page.get_by_text("learning_rate").first.wait_for()
+    page.get_by_text("demo-multi/accuracy").first.wait_for()
+    shown = page.locator("body").inner_text()
+    assert "3e-4" in shown
+    assert "6e-4" in shown
+    keep(page, "kfp-compare")
+
+
+def test_terminating_frees_the_gpus_and_closes_the_run_as_killed(
+    page: Any, kfp: Kfp, ended: str, little: dict[str, str], kube: Kube, tracked: Callable[[str], Any]
+) -> None:
+    given = little | {"training.epochs": "400", "training.checkpoint_every": "20", "training.seed": "8"}
+    ours, theirs = kfp.started("demo", overrides=given)
+
+    def left() -> str:
+        return str(kube.kubectl("-n", "mantis", "get", "trainjobs,pods", "-l", f"mantis-kfp/run={ours}", "-o", "name"))
+
+    def trains() -> bool:
+        record = kfp.records(ours).get("train") if kfp.client.get_run(theirs).state not in ENDED else None
+        return record is not None and bool(committed(kfp.opened, f"checkpoints/{record.fingerprint}"))
+
+    kube.until("a checkpoint", trains, 600)
+    said = kube.kubectl("-n", "mantis", "describe", "trainjob", "-l", f"mantis-kfp/run={ours}")
+    assert re.search(rf"^Name: +{ours}-", said, re.MULTILINE), "a job bears the name of its run"
+    for line in (r"recipe: +demo", r"learning-rate: +\S+", r"steps: +[\d,]+"):
+        assert re.search(f"mantis-kfp/{line}$", said, re.MULTILINE), line
+    open_run(page, kfp, theirs)
+    page.get_by_role("button", name="Terminate").click()
+    keep(page, "kfp-terminate")
+    page.get_by_role("dialog").get_by_role("button", name="Terminate").click()
+    began = time.monotonic()
+    kube.until("the GPUs are free", lambda: "pod/" not in left(), 60)
+    freed = time.monotonic() - began
+    print(f"\nthe pods of a terminated training were gone after {freed:.0f} s")
+    assert freed < 30
+    kube.until("the run is closed", lambda: tracked(ours).info.status == "KILLED", 180)
+    assert kfp.ends(theirs) in ("FAILED", "CANCELED")
 
 
 def test_a_refused_run_says_where_to_write_the_change(page: Any, kfp: Kfp, ended: str) -> None:
@@ -209,16 +272,8 @@ def test_a_refused_run_says_where_to_write_the_change(page: Any, kfp: Kfp, ended
     node(page, "preflight").click()
     page.get_by_role("button", name="Logs").click()
     page.get_by_text("training.nodes = 2").first.wait_for()
+    page.get_by_text("fill in nodes for training.nodes").first.wait_for()
     keep(page, "kfp-refused")
-
-
-def test_two_recipes_are_compared(page: Any, kfp: Kfp, small: SubmittedRun, ended: str) -> None:
-    page.goto(f"{kfp.host}/#/compare?runlist={small[1]},{ended}")
-    page.get_by_text("Run overview").wait_for()
-    page.get_by_text("learning_rate").first.wait_for()
-    assert "3e-4" in page.locator("body").inner_text()
-    page.get_by_text("demo-multi/accuracy").first.wait_for()
-    keep(page, "kfp-compare")
 
 
 def test_the_log_of_a_step_is_there(page: Any, kfp: Kfp, ended: str) -> None:

@@ -13,19 +13,11 @@ import yaml
 from mantis.config.bounded_yaml import parse_yaml
 from mantis.config.overrides import split_outside
 from mantis.errors import ConfigError
+from mantis.runs.kfp_form import FORM_FIELDS, OVERRIDES
 
 logger = logging.getLogger(__name__)
 
 BENCHMARKS = "benchmarks"
-# By the field of the form: the field of the recipe.
-FIELDS = {
-    "learning_rate": "training.learning_rate",
-    "epochs": "training.epochs",
-    "batch_size": "training.global_batch_size",
-    "nodes": "training.nodes",
-    BENCHMARKS: "evaluation.benchmarks",
-}
-OVERRIDES = "overrides"
 BLANK = " \t\r\n"
 
 
@@ -35,7 +27,7 @@ def overrides_of(overrides: str, fields: Mapping[str, str]) -> dict[str, str]:
     Args:
         overrides: changes such as `training.seed=2 data.skills=[coref, compare]`, with blanks or lines between them. A
             blank within brackets or quotes belongs to its value.
-        fields: values of fields in `FIELDS`. An empty value changes nothing.
+        fields: values of fields in `FORM_FIELDS`. An empty value changes nothing.
 
     Returns:
         YAML values by dotted field.
@@ -45,10 +37,10 @@ def overrides_of(overrides: str, fields: Mapping[str, str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     given = [_read(word) for word in split_outside(overrides, BLANK) if word]
-    given += [(FIELDS[name], _as_list(name, value.strip())) for name, value in fields.items() if value.strip()]
+    given += [(FORM_FIELDS[name], _as_list(name, value.strip())) for name, value in fields.items() if value.strip()]
     for field, value in given:
         if field in found:
-            own = [name for name, meant in FIELDS.items() if meant == field]
+            own = [name for name, meant in FORM_FIELDS.items() if meant == field]
             raise ConfigError(
                 f"{field} is given twice: {found[field]} and {value}.",
                 remedy=f"Write it once: in the field {own[0]}, or in overrides." if own else "Write it once.",
@@ -88,7 +80,7 @@ def filled_in(overrides: Mapping[str, str], fields: Collection[str]) -> dict[str
     own = dict.fromkeys(fields, "")
     rest = []
     for field, value in overrides.items():
-        name = next((name for name in fields if FIELDS[name] == field), None)
+        name = next((name for name in fields if FORM_FIELDS[name] == field), None)
         if name is not None and value.strip() and (name != BENCHMARKS or value.lstrip().startswith("[")):
             own[name] = value.strip()
         else:

@@ -84,7 +84,7 @@ def test_a_remedy_in_kfp_names_the_fields_of_the_form(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = TrainingError("No.", remedy="Add --set training.nodes=1, or choose another --name.")
-    hint = "On KFP's page, clone the run, and fill in overrides (FIELD=VALUE) for --set and mantis_run for --name."
+    hint = "On KFP's page, clone the run, and fill in nodes for training.nodes and mantis_run for --name."
     for pod, shown in (("", False), ("train-1", True)):
         monkeypatch.delenv("KFP_POD_NAME", raising=False)
         if pod:
@@ -93,7 +93,7 @@ def test_a_remedy_in_kfp_names_the_fields_of_the_form(
             raise error
         assert (hint in capfd.readouterr().err) is shown
     with pytest.raises(SystemExit), component_main():
-        raise TrainingError("Rank 1 died.", remedy="Run it again.")
+        raise TrainingError("Rank 1 was silent for training.hang_timeout_seconds.", remedy="Run it again.")
     assert "KFP's page" not in capfd.readouterr().err
 
 

@@ -6,11 +6,12 @@ import pytest
 import yaml
 
 from mantis.errors import ConfigError
-from pipelines.execution.form.form_fields import FIELDS, asked_overrides, filled_in, overrides_of
+from mantis.runs.kfp_form import FORM_FIELDS
+from pipelines.execution.form.form_fields import asked_overrides, filled_in, overrides_of
 from pipelines.execution.resolve import resolve_run
 from pipelines.execution.sweeps.search_space import over_of
 
-EMPTY = dict.fromkeys(FIELDS, "")
+EMPTY = dict.fromkeys(FORM_FIELDS, "")
 
 
 def test_empty_fields_change_nothing() -> None:
@@ -68,7 +69,7 @@ HARD = {
 }
 
 
-@pytest.mark.parametrize("fields", [(), ("learning_rate", "benchmarks"), tuple(FIELDS)])
+@pytest.mark.parametrize("fields", [(), ("learning_rate", "benchmarks"), tuple(FORM_FIELDS)])
 def test_what_is_filled_in_is_read_as_the_same_values(fields: tuple[str, ...]) -> None:
     form = filled_in(HARD, fields)
     assert form.keys() == {*fields, "overrides"}
@@ -84,7 +85,7 @@ def test_what_is_filled_in_is_read_as_the_same_values(fields: tuple[str, ...]) -
 
 def test_a_filled_in_form_gives_the_same_run() -> None:
     changes = {"training.learning_rate": "5e-6", "training.seed": "2", "data.generated_conversations": "320"}
-    form = filled_in(changes, tuple(FIELDS))
+    form = filled_in(changes, tuple(FORM_FIELDS))
     assert form["learning_rate"] == "5e-6"
     read = overrides_of(form.pop("overrides"), form)
     assert resolve_run("demo", read, "") == resolve_run("demo", changes, "")
