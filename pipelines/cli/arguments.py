@@ -165,7 +165,7 @@ def with_format(given: list[str] | None, form: str | None) -> list[str]:
     return [*(given or ()), *([] if form is None else [f"data.format={json.dumps(form)}"])]
 
 
-def overrides_of(given: list[str] | None, source: str | None) -> dict[str, str]:
+def overrides_given(given: list[str] | None, source: str | None) -> dict[str, str]:
     """Return the overrides of `--set` and `--source`.
 
     A source brings its own subsets, unless the recipe names a mixture: then those are looked for at the source.
@@ -193,11 +193,11 @@ def recipe_given(
     `store` is the value of `--store`; the samples of such benchmarks go there. None keeps them where they are.
 
     Raises:
-        MantisError: as in `recipe_argument`, `overrides_of` and `with_own_benchmarks`.
+        MantisError: as in `recipe_argument`, `overrides_given` and `with_own_benchmarks`.
     """
     from pipelines.execution.own_benchmarks import with_own_benchmarks
 
-    text, overrides = recipe_argument(recipe), overrides_of(given, source)
+    text, overrides = recipe_argument(recipe), overrides_given(given, source)
     return text, with_own_benchmarks(text, overrides, None if store is None else opened(store))
 
 

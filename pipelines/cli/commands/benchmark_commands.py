@@ -17,7 +17,7 @@ from pipelines.cli.arguments import (
     complete_benchmark,
     examples,
     opened,
-    overrides_of,
+    overrides_given,
 )
 from pipelines.cli.console import ids, names, note, numbers, show, show_json, show_table, tell, texts
 
@@ -149,7 +149,7 @@ def export(
     """
     from pipelines.execution.model_evaluation import EvaluationRequest, export_benchmark
 
-    request = EvaluationRequest(benchmarks=[name], source=source, limit=limit, overrides=overrides_of(set_, None))
+    request = EvaluationRequest(benchmarks=[name], source=source, limit=limit, overrides=overrides_given(set_, None))
     for path in export_benchmark(opened(store), request, folder, openai):
         show(str(path))
 

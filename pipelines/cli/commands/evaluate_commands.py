@@ -24,7 +24,7 @@ from pipelines.cli.arguments import (
     complete_model,
     examples,
     opened,
-    overrides_of,
+    overrides_given,
 )
 from pipelines.cli.commands.benchmark_commands import show_scores
 from pipelines.cli.console import note, show, show_json
@@ -109,7 +109,7 @@ def evaluate(
         there = opened(store)
         found = _model(there, model, endpoint, served, request, concurrency)
         asked = EvaluationRequest(
-            benchmarks=benchmark, source=source, limit=limit, overrides=overrides_of(set_, None), name=name
+            benchmarks=benchmark, source=source, limit=limit, overrides=overrides_given(set_, None), name=name
         )
         run, evaluations = evaluate_on(there, found, served or model, asked)
     rows = [row for evaluation in evaluations for row in _rows(there, evaluation)]

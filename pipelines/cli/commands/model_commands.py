@@ -20,7 +20,7 @@ from pipelines.cli.arguments import (
     complete_recipe,
     examples,
     opened,
-    overrides_of,
+    overrides_given,
     recipe_argument,
 )
 from pipelines.cli.console import errors, ids, names, note, numbers, show, show_json, show_table, texts
@@ -144,7 +144,7 @@ def verify(
 
     check_family(family)
     named = recipe_argument(recipe) if recipe else published_recipe(family)
-    resolved = resolve_run(named, overrides_of(set_, None), "")[1]
+    resolved = resolve_run(named, overrides_given(set_, None), "")[1]
     # Tokens and pixels need no tower and no projector.
     parts = {"family": family, "base": base or resolved.model.base, "vision": "", "projector": ""}
     settings = resolved.model.model_copy(update=parts)

@@ -13,7 +13,7 @@ from mantis.errors import ConfigError
 from mantis.runs.lineage import Link
 from mantis.store.base import ObjectStore, delete_tree
 from mantis.store.opening import default_store_url
-from pipelines.cli.arguments import AsJson, Changes, Store, complete_run, examples, opened, overrides_of
+from pipelines.cli.arguments import AsJson, Changes, Store, complete_run, examples, opened, overrides_given
 from pipelines.cli.console import errors, ids, numbers, show, show_json, show_table, show_tree, tell, texts
 
 KEEP_HOURS = 24.0
@@ -39,7 +39,7 @@ def doctor(
         from pipelines.doctor.cluster_checks import examine_cluster
         from pipelines.execution.resolve import resolve_run
 
-        settings = resolve_run("demo", overrides_of(set_, None), "")[1].cluster
+        settings = resolve_run("demo", overrides_given(set_, None), "")[1].cluster
         findings += examine_cluster(settings, store_url, nodes=nodes)
     if as_json:
         show_json({"store": store_url, "findings": [asdict(finding) for finding in findings]})
