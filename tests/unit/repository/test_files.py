@@ -3,6 +3,7 @@
 import re
 import subprocess
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,12 @@ def test_the_citation_has_the_version_and_licence_of_the_project() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert (citation["version"], citation["license"]) == (project["version"], project["license"])
     assert citation["preferred-citation"]["title"] == "MANTIS: Interleaved Multi-Image Instruction Tuning"
+
+
+def test_an_installed_package_has_every_file_that_it_reads() -> None:
+    """setuptools leaves out a file that is neither Python nor named."""
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
+    data = [name for name in tracked() if re.match("(mantis|components|pipelines)/", name) and not name.endswith(".py")]
+    assert len(data) > 100
+    assert [name for name in data if not any(fnmatch(name.rpartition("/")[2], each) for each in patterns)] == []
+    assert [each for each in patterns if not any(fnmatch(name.rpartition("/")[2], each) for name in data)] == []
