@@ -39,20 +39,21 @@ class ImageSettings(Settings):
     max_pixels: int | None = Field(
         None,
         ge=1,
-        description="Most pixels of an image. A larger image is made smaller and keeps its shape (Qwen-VL), or becomes "
-        "fewer tiles of size x size (InternVL). Null: size x size. Other families have no such bound.",
+        description="Most pixels of an image. A larger image is made smaller and keeps its shape, or becomes fewer "
+        "tiles of size x size: its family decides. Null: size x size. A family without such a bound refuses the field.",
     )
     min_pixels: int | None = Field(
         None,
         ge=1,
-        description="Fewest pixels of an image (Qwen-VL). A smaller image is enlarged. Null: one token.",
+        description="Fewest pixels of an image. A smaller image is enlarged. Null: one token. A family without such a "
+        "bound refuses the field.",
     )
     max_pixels_per_sample: int | None = Field(
         None,
         ge=1,
-        description="Most pixels of all images of a sample together, after the resize, small copies included (Qwen-VL, "
-        "InternVL, SmolVLM). Where a sample has more, max_pixels is lowered for all of its images. An image keeps at "
-        "least one token or tile. Null: no bound.",
+        description="Most pixels of all images of a sample together, after the resize, small copies included. Where a "
+        "sample has more, max_pixels is lowered for all of its images. An image keeps at least one token or tile. "
+        "Null: no bound.",
     )
     smallest: int = Field(
         1,

@@ -1,20 +1,19 @@
-"""Every model family by its name, found by the entry points `mantis.families`.
+"""Every model family by its name.
 
-An entry point names a `FamilySpec`. An installed package of anyone may offer some. Those of this project stand in
-pyproject.toml. A source checkout reads them there, since the metadata of its installation may be older.
+This project's families are the folders of mantis/models/families/: each sets a `FamilySpec` in its `__init__.py`. Any
+other installed package offers some by entry points of the group `mantis.families`.
 """
 
 from __future__ import annotations
 
-import tomllib
+import pkgutil
 from collections.abc import Mapping
 from functools import cache
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources.abc import Traversable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import mantis
 from mantis.config.recipe import Recipe
 from mantis.config.training_settings import Part
 from mantis.errors import ConfigError, did_you_mean
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from mantis.models.family import Family
 
 GROUP = "mantis.families"
-PYPROJECT = Path(mantis.__file__).parents[1] / "pyproject.toml"  # absent where the project is installed as a wheel
+FOLDERS = "mantis.models.families"
 
 
 @cache
@@ -45,6 +44,8 @@ def family_spec(name: str) -> FamilySpec:
         ConfigError: the family does not exist, or its package cannot be imported.
     """
     check_family(name)
+    if name in _own_specs():
+        return _own_specs()[name]
     point = _entry_points()[name]
     try:
         spec = point.load()
@@ -62,7 +63,7 @@ def family_spec(name: str) -> FamilySpec:
 
 
 def check_family(name: str) -> None:
-    """Check a family's name without importing anything of the family.
+    """Check a family's name without importing its code.
 
     Raises:
         ConfigError: the family does not exist; names those that do.
@@ -114,7 +115,7 @@ def check_image(recipe: Recipe) -> None:
 
 def family_names() -> tuple[str, ...]:
     """All families in alphabetical order."""
-    return tuple(_entry_points())
+    return tuple(sorted([*_own_specs(), *_entry_points()]))
 
 
 def family_specs() -> tuple[FamilySpec, ...]:
@@ -133,31 +134,34 @@ def family_files(name: str) -> list[Traversable]:
 
 
 @cache
+def _own_specs() -> Mapping[str, FamilySpec]:
+    """The descriptions that the folders of this project set, by name."""
+    parent = import_module(FOLDERS)
+    folders = [import_module(f"{FOLDERS}.{folder.name}") for folder in pkgutil.iter_modules(parent.__path__)]
+    return {
+        value.name: value
+        for folder in folders
+        for value in vars(folder).values()
+        if isinstance(value, FamilySpec) and value.package == folder.__name__  # not one that it imports
+    }
+
+
+@cache
 def _entry_points() -> Mapping[str, EntryPoint]:
-    """The entry points of installed packages and of this checkout, by name.
+    """The entry points of other installed packages, by name.
 
     Raises:
         ConfigError: two packages offer a family of the same name.
     """
-    own = _own_entry_points()
-    found = dict(own)
+    offered, found = {spec.name: spec.package for spec in _own_specs().values()}, dict[str, EntryPoint]()
     for point in entry_points(group=GROUP):
-        stale = own and point.value.startswith("mantis.models.families.")
-        known = found.get(point.name)
-        if stale or (known and known.value == point.value):
-            continue
-        if known:
+        if point.value.startswith(f"{FOLDERS}."):
+            continue  # an older installation of this project names its folders, which may be gone
+        known = offered.setdefault(point.name, point.value)
+        if known != point.value:
             raise ConfigError(
-                f"Two packages offer the model family {point.name!r}: {known.value} and {point.value}.",
+                f"Two packages offer the model family {point.name!r}: {known} and {point.value}.",
                 remedy="Uninstall one of them.",
             )
         found[point.name] = point
-    return dict(sorted(found.items()))
-
-
-def _own_entry_points() -> dict[str, EntryPoint]:
-    """Those of the pyproject.toml beside this package; empty where there is none."""
-    if not PYPROJECT.is_file():
-        return {}
-    declared = tomllib.loads(PYPROJECT.read_text())["project"].get("entry-points", {}).get(GROUP, {})
-    return {name: EntryPoint(name=name, value=value, group=GROUP) for name, value in declared.items()}
+    return found

@@ -1,8 +1,7 @@
-"""Families are found by entry points: ours from pyproject.toml, others from installed packages."""
+"""Ours are found by their folders, others by the entry points of installed packages."""
 
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -12,9 +11,14 @@ import pytest
 
 import mantis
 from mantis.errors import ConfigError
-from mantis.models import registry
+from mantis.models import families, registry
 from mantis.models.registry import GROUP, family, family_files, family_names, family_spec, family_specs
 from mantis.models.verification import reference_processor
+from mantis.models.verification.family_checks import (
+    family_case,
+    lengths_are_known_without_decoding,
+    packed_equals_separate,
+)
 from mantis.models.weights.catalog import published_bases
 
 OWN = ("flamingo", "fuyu", "idefics2", "llava-clip", "llava-siglip")  # of the paper
@@ -22,7 +26,7 @@ ROOT = Path(mantis.__file__).parents[1]
 
 
 def forget() -> None:
-    for cached in (registry._entry_points, registry.family_spec, registry.family):
+    for cached in (registry._own_specs, registry._entry_points, registry.family_spec, registry.family):
         cached.cache_clear()
 
 
@@ -40,12 +44,49 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     forget()
 
 
-def test_our_families_stand_in_pyproject() -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][GROUP]
-    assert set(OWN) <= set(declared) <= set(family_names())
-    folders = {spec.package.rpartition(".")[2] for spec in map(family_spec, declared)}
+def test_every_folder_holds_families() -> None:
+    assert set(OWN) <= set(family_names())
+    folders = {spec.package.rpartition(".")[2] for spec in family_specs()}
     here = {path.parent.name for path in (ROOT / "mantis" / "models" / "families").glob("*/__init__.py")}
-    assert folders == here, "a folder that no entry point names, or the other way round"
+    assert folders == here
+
+
+NEW_FOLDER = """
+from mantis.models.families.llava import LLAVA_QWEN2
+from mantis.models.family_spec import FamilySpec
+
+def load():
+    from mantis.models.families.llava.model import Llava
+    from mantis.models.families.llava.processing import QWEN2, SIGLIP
+
+    return Llava(name="mine", tower=SIGLIP, language=QWEN2)
+
+MINE = FamilySpec(
+    name="mine", package=__name__, load=load, reference=LLAVA_QWEN2.reference, small_image=LLAVA_QWEN2.small_image
+)
+"""
+CATALOG = """
+bases:
+  mine-1b: {repository: me/mine-1b, revision: main, families: [mine], role: base, gated: false, licence: apache-2.0,
+            origin: a test}
+"""
+
+
+def test_a_new_folder_is_a_family_and_nothing_else_names_it(
+    installed: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = family_names()
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(NEW_FOLDER)
+    (folder / "catalog.yaml").write_text(CATALOG)
+    monkeypatch.setattr(families, "__path__", [*families.__path__, str(tmp_path)])
+    installed()
+    assert family_names() == tuple(sorted([*before, "mine"]))
+    assert len(family_specs()) == len(before) + 1, "an imported description is another folder's"
+    for check in (lengths_are_known_without_decoding, packed_equals_separate):
+        check(family_case("mine"))
+    assert any(folder in Path(str(file)).parents for file in family_files("catalog.yaml"))
 
 
 def test_each_family_is_what_its_spec_says() -> None:
@@ -76,16 +117,12 @@ def test_an_unknown_family_names_those_that_exist_and_the_nearest() -> None:
     assert ", ".join(family_names()) in str(caught.value)
 
 
-def test_installed_metadata_of_ours_is_only_read_without_pyproject(
-    installed: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """An older installation may still name a folder that is gone."""
-    old = ("llava-clip", "mantis.models.families.gone:GONE")
-    installed(old)
+def test_an_older_installation_of_ours_names_no_family(installed: Any) -> None:
+    """Its metadata may name a folder that is gone, or one that moved."""
+    before = family_names()
+    installed(("llava-clip", "mantis.models.families.gone:GONE"), ("old", "mantis.models.families.old:OLD"))
+    assert family_names() == before
     assert family_spec("llava-clip").package == "mantis.models.families.llava"
-    monkeypatch.setattr(registry, "PYPROJECT", tmp_path / "pyproject.toml")
-    installed(("fuyu", "mantis.models.families.fuyu:FUYU"))
-    assert family_names() == ("fuyu",)
 
 
 def test_two_packages_with_one_family_are_refused(installed: Any) -> None:
