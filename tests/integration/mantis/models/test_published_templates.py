@@ -1,14 +1,14 @@
 """Texts, tokens and labels beside the chat templates that the published models have, with real vocabularies.
 
-The templates come from a registry package, so nothing of reference.py or chat_templates.yaml is on their side.
+The templates come from a registry package. No package has those of LLaVA-Interleave and InternVL:
+tests/golden/write_published_texts.py ran their code. So nothing of reference.py or chat_templates.yaml is on that side.
 """
 
-from collections.abc import Sequence
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
 from mantis.config.model_settings import ModelSettings
@@ -19,6 +19,8 @@ from mantis.models.registry import family, family_spec
 from mantis.models.verification.compare_tokens import WORDS, Case, cases
 from mantis.models.verification.reference_processor import saved_processor
 from mantis.models.weights.loading import base_tokenizer
+from tests.golden.chat_messages import messages
+from tests.helpers.paths import ROOT
 
 # family -> its template's file, and the vocabulary; no registry has that of SmolLM2
 TEMPLATES = {
@@ -26,6 +28,9 @@ TEMPLATES = {
     "qwen3-vl": ("qwen3_vl", "qwen3"),
     "smolvlm": ("smolvlm", ""),
 }
+# family -> vocabulary; the file has the texts that the published code made
+WRITTEN = {"llava-qwen2": "qwen2_5", "internvl": "qwen3"}
+TEXTS = json.loads((ROOT / "tests" / "golden" / "published_texts.json").read_text())
 
 
 @pytest.fixture(params=TEMPLATES, scope="module")
@@ -35,10 +40,18 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def processor(name: str, request: pytest.FixtureRequest) -> Processor:
-    kind, vocabulary = family(name), TEMPLATES[name][1]
+    vocabulary = TEMPLATES[name][1]
+    if vocabulary:
+        return processor_of(name, request.getfixturevalue("vocabularies") / vocabulary)
+    return processor_of(name, None)
+
+
+def processor_of(name: str, vocabulary: Path | None) -> Processor:
+    """The family's processor with the tokenizer in the folder `vocabulary`, or with a small one."""
+    kind = family(name)
     tokens = kind.special_tokens()
     tokenizer: PreTrainedTokenizerFast = (
-        base_tokenizer(request.getfixturevalue("vocabularies") / vocabulary, tokens)
+        base_tokenizer(vocabulary, tokens)
         if vocabulary
         else train_tokenizer([" ".join(WORDS)] * 4, vocabulary=400, special_tokens=tokens)
     )
@@ -51,19 +64,6 @@ def processor(name: str, request: pytest.FixtureRequest) -> Processor:
 def saved(processor: Processor) -> Any:
     """transformers' own processor of the family, with the same tokenizer."""
     return saved_processor(processor)
-
-
-def messages(conversation: Conversation, images: Sequence[Image.Image]) -> list[dict[str, Any]]:
-    """The turns as the parts of a chat: texts and images."""
-    found, waiting = [], iter(images)
-    for turn in conversation.turns:
-        first, *rest = turn.content.split(IMAGE_MARK)
-        parts: list[dict[str, Any]] = [{"type": "text", "text": first}] if first else []
-        for text in rest:
-            parts.append({"type": "image", "image": next(waiting)})
-            parts += [{"type": "text", "text": text}] if text else []
-        found.append({"role": turn.role, "content": parts})
-    return found
 
 
 def images_of(saved: Any, case: Case) -> Any:
@@ -119,3 +119,24 @@ def test_labels_are_what_the_assistant_says_by_the_training_template(
                 last = at + 1 == len(labels) or labels[at + 1] == IGNORE
                 learned += line if last else []
         assert learned == said, case.conversation.id
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_tokens_are_those_of_the_text_that_the_published_code_writes(name: str, vocabularies: Path) -> None:
+    """The whole conversation, the prompt for its last answer, and what the loss counts of it."""
+    processor = processor_of(name, vocabularies / WRITTEN[name])
+    saved, end = saved_processor(processor), "<|im_end|>"
+    written = TEXTS[name]["conversations"]
+    assert set(written) == {case.conversation.id for case in cases()}
+    for case in cases():
+        talk, images = case.conversation, list(case.images) or None
+        asked = Conversation(id=talk.id, turns=talk.turns[:-1], sizes=talk.sizes)
+        encoding = processor.encode(talk)
+        for part, ours in (("text", encoding.input_ids), ("prompt", processor.encode_prompt(asked))):
+            text = written[talk.id][part].replace(IMAGE_MARK, processor.image_token)
+            found = saved(text=[text], images=images, add_special_tokens=False)
+            assert ours == list(found["input_ids"][0]), (talk.id, part)
+        learned = [label for label in encoding.labels if label != IGNORE]
+        answers = "".join(turn.content + end for turn in talk.turns if turn.role == "assistant")
+        assert processor.tokenizer.decode(learned) == answers, talk.id
+        assert all(answer + end in written[talk.id]["text"] for answer in answers.split(end))
