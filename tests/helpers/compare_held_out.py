@@ -5,6 +5,7 @@ Arguments: store URL, file for the figures, ids of runs.
 
 import copy
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -35,10 +36,15 @@ VARIANTS: list[dict[str, Any]] = [
 
 
 def every_variant(
-    model_settings: ModelSettings, training: TrainingSettings, reader: MixtureReader, ranks: DistributedContext
+    model_settings: ModelSettings,
+    training: TrainingSettings,
+    reader: MixtureReader,
+    ranks: DistributedContext,
+    *,
+    chosen: Sequence[int] = range(len(VARIANTS)),
 ) -> list[list[Figures]]:
     figures = []
-    for variant in VARIANTS:
+    for variant in (VARIANTS[at] for at in chosen):
         changes: dict[str, Any] = {"global_batch_size": BATCH, **variant}
         vars(deepspeed_engine)["SMALL_PARAMETERS"] = changes.pop("small", deepspeed_config.SMALL_PARAMETERS)
         figures.append(train(model_settings, training.model_copy(update=changes), reader, ranks))

@@ -7,7 +7,7 @@ import copy
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +66,15 @@ def main(work: Callable[..., object], store_url: str, out: str, *run_ids: str) -
 
 
 def every_variant(
-    model_settings: ModelSettings, training: TrainingSettings, reader: MixtureReader, ranks: DistributedContext
+    model_settings: ModelSettings,
+    training: TrainingSettings,
+    reader: MixtureReader,
+    ranks: DistributedContext,
+    *,
+    chosen: Sequence[int] = range(len(VARIANTS)),
 ) -> list[list[Figures]]:
     figures = []
-    for variant in VARIANTS:
+    for variant in (VARIANTS[at] for at in chosen):
         changes: dict[str, Any] = {"max_grad_norm": 0.5, "global_batch_size": BATCH, **variant}
         chunk = changes.pop("chunk_logits", CHUNK_LOGITS)
         settings = training.model_copy(update=changes)

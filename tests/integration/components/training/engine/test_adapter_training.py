@@ -1,7 +1,6 @@
 """QLoRA, LoRA and DoRA: the step against peft alone, and the whole way to a merged model."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from mantis.models.registry import family
 from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore
 from tests.fixtures.training import MakeRun, Torchrun
-from tests.helpers.tested_families import others
+from tests.helpers.step_checks import check_steps
 
 DORA = "{rank: 4, alpha: 8, dropout: 0.1, quantized: [projector, text]}"
 
@@ -35,27 +34,6 @@ def figures(make_run: MakeRun, torchrun: Torchrun, tmp_path_factory: pytest.Temp
 @pytest.mark.parametrize("name", ["llava-clip", "idefics2"])
 def test_qlora_and_dora_step_equals_peft_alone(figures: Any, name: str) -> None:
     check_steps(figures[name])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", others())
-def test_a_qlora_step_of_every_other_family_equals_peft_alone(
-    name: str, make_run: MakeRun, torchrun: Torchrun, tmp_path: Path
-) -> None:
-    run, _ = make_run(name, {"model.family": name})
-    done = torchrun("compare_adapter_step", 2, run.store.url, tmp_path / "figures", name)
-    assert done.returncode == 0, done.stderr[-3000:]
-    check_steps(json.loads((tmp_path / "figures.0").read_text())[name])
-
-
-def check_steps(rows: list[dict[str, Any]]) -> None:
-    first, *later = rows
-    assert first["loss"] == pytest.approx(first["expected_loss"], rel=1e-5)
-    assert first["gradient_error"] < 1e-5
-    assert first["norm"] == pytest.approx(first["expected_norm"], rel=1e-5)
-    for row in later:  # behind AdamW's first step, which is a sign where the gradient is all but zero
-        assert row["loss"] == pytest.approx(row["expected_loss"], rel=1e-4)
-        assert row["gradient_error"] < 1e-3
 
 
 @pytest.mark.parametrize(
