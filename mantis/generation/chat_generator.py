@@ -3,7 +3,6 @@
 Questions are batched where the model allows it: `_check_batching` compares a batch with single questions.
 """
 
-import io
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +28,7 @@ from mantis.generation.generation_batches import Cost
 from mantis.generation.live_rows import LiveRow, Reply, RowFollower, context_of, response_text
 from mantis.generation.sample_images import Picture, grey_picture
 from mantis.generation.workers import devices
+from mantis.images.formats import open_image
 from mantis.models.conversation import IMAGE_MARK, ImageSize
 
 logger = logging.getLogger(__name__)
@@ -308,7 +308,7 @@ def _chat(question: Question) -> list[dict[str, Any]]:
 
 
 def _decoded(picture: Picture) -> Image.Image:
-    with Image.open(io.BytesIO(picture.load())) as image:
+    with open_image(picture.load()) as image:
         return image.convert("RGB")
 
 

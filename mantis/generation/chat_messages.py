@@ -5,11 +5,10 @@ import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from PIL import Image
-
 from mantis.generation.answerer import Question
 from mantis.generation.decoding import END_OF_TEXT, Decoding
 from mantis.generation.sample_images import Picture
+from mantis.images.formats import open_image
 from mantis.models.conversation import IMAGE_MARK
 
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif"}  # what OpenAI's API accepts
@@ -70,7 +69,7 @@ def openai_request(
 def encoded_picture(picture: Picture) -> tuple[bytes, str]:
     """The image's bytes and their file suffix. An image in a format that OpenAI's API does not accept becomes a PNG."""
     data = picture.load()
-    with Image.open(io.BytesIO(data)) as image:
+    with open_image(data) as image:
         suffix = SUFFIXES.get(image.format or "")
         if suffix is not None:
             return data, suffix

@@ -8,13 +8,14 @@ The hash equals `phash(hash_size=16)` of the ImageHash library:
 Decoding takes most of the time, so a JPEG is decoded at the smallest scale that still gives 64 pixels a side.
 """
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
+
+from mantis.images.formats import open_image
 
 SIDE = 64
 LOWEST = 16
@@ -64,7 +65,7 @@ def _decoded(data: bytes) -> Image.Image | None:
         if colours not in ("CMYK", "YCCK"):
             pixels = simplejpeg.decode_jpeg(data, colorspace="GRAY", fastdct=True, min_height=SIDE, min_width=SIDE)
             return Image.fromarray(pixels[:, :, 0])
-    with Image.open(io.BytesIO(data)) as image:
+    with open_image(data) as image:
         return image.convert("L") if min(image.size) >= SMALLEST_SIDE else None
 
 

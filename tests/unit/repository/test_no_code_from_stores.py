@@ -11,6 +11,7 @@ from mantis.config import bounded_yaml
 from tests.helpers.paths import ROOT
 
 FILES = [path for folder in ("mantis", "components", "pipelines") for path in sorted((ROOT / folder).rglob("*.py"))]
+OPENS_IMAGES = ROOT / "mantis/images/formats.py"  # in the accepted formats alone
 # They read JSON and nothing else.
 PLAIN_READERS = {"PreTrainedTokenizerFast", "LoraConfig"}
 SAFE_LOADERS = {"SafeLoader", "yaml.SafeLoader", "_BoundedLoader"}
@@ -38,6 +39,8 @@ def problems(path: Path) -> Iterator[str]:
             yield f"{where} needs weights_only=True"
         if given.get("trust_remote_code") not in {None, "False"}:
             yield f"{where} trusts code beside a model"
+        if name in {"Image.open", "PIL.Image.open"} and path != OPENS_IMAGES:
+            yield f"{where} accepts every format of Pillow"
         owner = name.rpartition(".")[0]
         builds = name.endswith(".from_pretrained") and owner not in PLAIN_READERS
         if builds and given.get("trust_remote_code") != "False":
@@ -64,6 +67,7 @@ def test_no_call_runs_code_from_a_file(folder: str) -> None:
         "yaml.load(text, Loader=yaml.Loader)",
         "AutoModel.from_pretrained(folder)",
         "AutoModel.from_pretrained(folder, trust_remote_code=True)",
+        "Image.open(path)",
     ],
 )
 def test_the_check_sees_each_kind(tmp_path: Path, line: str) -> None:
