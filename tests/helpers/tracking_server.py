@@ -7,15 +7,19 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 
+from mantis.tracking.reachability import TrackingAwayError
 from tests.helpers.loopback import free_port
 from tests.helpers.paths import ROOT
+
+T = TypeVar("T")
 
 BASE = ROOT / "manifests/base"
 ADMIN, PASSWORD = "admin", "the password of the administrator"
@@ -103,3 +107,15 @@ def until_healthy(url: str, process: "subprocess.Popen[bytes]", log: Path, autho
         else:
             return
     raise AssertionError(f"no MLflow within {START_SECONDS:.0f} s:\n{log.read_text()}")
+
+
+def patiently(ask: Callable[[], T]) -> T:
+    """Ask MLflow, and ask again while a busy machine lets it be away; the product itself does not wait for it."""
+    until = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return ask()
+        except TrackingAwayError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(1)

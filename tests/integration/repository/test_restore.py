@@ -18,17 +18,19 @@ from mantis.artifacts.checkpoint import committed
 from mantis.config.recipe import parse_recipe
 from mantis.runs.step_runner import Run
 from mantis.store.opening import open_store
-from mantis.tracking.mlflow_runs import find_tracked_run
+from mantis.tracking.mlflow_runs import Status, find_tracked_run, open_tracked_run
+from pipelines.execution.finalize import record_end
 from tests.fixtures.stores import ACCESS_KEY, SECRET_KEY, running_minio
 from tests.fixtures.training import RECIPE
 from tests.helpers.backup import Secrets, run_job
 from tests.helpers.bootstrap import READER, WRITER, make_users
 from tests.helpers.paths import ROOT
-from tests.helpers.tracking_server import tracking_server
+from tests.helpers.tracking_server import patiently, tracking_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 STEPS = 42  # 250 rows in batches of 6
+PATIENCE = 600.0  # seconds for a step that other processes delay
 
 
 def client(url: str) -> Minio:
@@ -83,19 +85,34 @@ def run_in_bucket(raw_source: Path) -> Run:
     return Run(id="colours", store=open_store("s3://mantis"), recipe=recipe)
 
 
-def train_until_a_checkpoint_and_die(run: Run, prefix: str) -> None:
+def train_until_a_checkpoint_and_die(run: Run, prefix: str, log: Path) -> None:
+    """Kill a training as soon as it has a checkpoint."""
     command = [sys.executable, "-m", "tests.helpers.train_stored_run", run.store.url, run.id]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    end = time.monotonic() + 240
-    while not committed(run.store, prefix):
-        assert process.poll() is None, process.stderr
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, start_new_session=True, stdout=output, stderr=output
+        )
+    try:
+        end = time.monotonic() + PATIENCE
+        while not committed(run.store, prefix):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.05)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def steps_in_mlflow(run: Run) -> list[int]:
+    """The steps of the curve, once the end of the run is recorded as `finish` records it."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        record_end(run, Status.FINISHED)
+        tracked = patiently(lambda: find_tracked_run(run))
+        steps = [metric.step for metric in tracked.client.get_metric_history(tracked.id, "train/loss")]
+        if (steps and steps[-1] == STEPS) or time.monotonic() > end:
+            return steps
 
 
 def test_a_run_goes_on_in_an_empty_cluster_that_is_restored(
@@ -106,19 +123,19 @@ def test_a_run_goes_on_in_an_empty_cluster_that_is_restored(
         run.store.put(run.key("recipe.yaml"), run.recipe.to_yaml().encode())
         mixture = assemble(run, [prepare(run, "colours")])
         prefix = training_task(run, mixture).address()
-        train_until_a_checkpoint_and_die(run, prefix)
-        saved, tracked = committed(run.store, prefix), find_tracked_run(run)
+        tracked = patiently(lambda: open_tracked_run(run))  # as `preflight` does
+        train_until_a_checkpoint_and_die(run, prefix, tmp_path / "training.log")
+        saved = committed(run.store, prefix)
         run_job("back-up", secrets(url, copy), tmp_path / "lost/mlflow")
-    assert saved
+    assert saved[0] < STEPS
 
     with cluster(tmp_path / "new", monkeypatch, before="restore", copy=copy):
         run = run_in_bucket(raw_source)
         assert committed(run.store, prefix) == saved
-        assert find_tracked_run(run).id == tracked.id
+        assert patiently(lambda: find_tracked_run(run)).id == tracked.id
         manifest = train(run, mixture)
         assert manifest.key == prefix
-        history = find_tracked_run(run).client.get_metric_history(tracked.id, "train/loss")
-        steps = [metric.step for metric in history]
+        steps = steps_in_mlflow(run)
         assert steps[0] == 1
         assert steps[-1] == STEPS
         assert len(steps) == len(set(steps))
