@@ -8,6 +8,9 @@ from mantis.config.field_types import Name
 from mantis.config.identity import Settings
 
 GPU = "nvidia.com/gpu"  # the resource of Kubernetes, and the usual taint of its nodes
+# The Secret of the certificates that clients trust, and where pods mount it if it exists (manifests/base). The variable
+# SSL_CERT_FILE, of the Secret mantis-store, names the file.
+AUTHORITIES, AUTHORITIES_FOLDER = "mantis-authorities", "/etc/mantis"
 # An API server refuses other amounts and other names of queues. Without these patterns, only `train` would find out.
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|[MGTPE]|[KMGTPE]i)?$", coerce_numbers_to_str=True)]
 QueueName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?)?$")]

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from components.serving.deployment.server_needs import ServerResources
 from mantis.config.bounded_yaml import parse_yaml
-from mantis.config.cluster_settings import GPU
+from mantis.config.cluster_settings import AUTHORITIES, AUTHORITIES_FOLDER, GPU
 from mantis.config.validation_errors import explain
 from mantis.errors import ConfigError, did_you_mean
 from pipelines.execution.step_secrets import secrets_of
@@ -112,6 +112,7 @@ def on_cluster(task: dsl.PipelineTask) -> dsl.PipelineTask:
         task.set_container_image(image).set_env_variable("MANTIS_IMAGE", image)
     for secret in secrets_of(task.component_spec.name):
         kubernetes.use_secret_as_env(task, secret.name, {key: key for key in secret.keys}, optional=secret.optional)
+    kubernetes.use_secret_as_volume(task, AUTHORITIES, AUTHORITIES_FOLDER, optional=True)
     # KFP adds the rest of Pod Security "restricted": no more privileges, no capabilities, the seccomp profile.
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     kubernetes.add_pod_label(task, STEP_LABEL, "true")

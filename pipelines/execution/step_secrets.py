@@ -17,8 +17,13 @@ STORE, RESULTS, MLFLOW, HUB, WEBHOOK = (
 MAKERS = ("prepare", "assemble", "train", "convert")
 READERS_OF_SOURCES = ("preflight", "prepare")  # of a data.source on the hub; the rest of the hub is in the store before
 TRACKERS = ("preflight", "finish", "train", "ask", "compare")  # of runs in MLflow
-S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION")
-MLFLOW_KEYS = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "SSL_CERT_FILE")
+MLFLOW_KEYS = (
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_SERVER_CERT_PATH",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from kubernetes import client
 
 from components.serving.deployment.server_needs import ServerNeeds, ServerResources, mebibytes
 from components.serving.server_limits import KEY, STOP_SECONDS
-from mantis.config.cluster_settings import GPU
+from mantis.config.cluster_settings import AUTHORITIES, AUTHORITIES_FOLDER, GPU
 
 PORT = 8000
 PORT_NAME = "http1"  # a name that KServe knows; to Kubernetes it is any name
@@ -80,7 +80,11 @@ class ServerPod:
             volumes=[
                 client.V1Volume(
                     name="tmp", empty_dir=client.V1EmptyDirVolumeSource(size_limit=mebibytes(self.needs.scratch))
-                )
+                ),
+                client.V1Volume(
+                    name="authorities",
+                    secret=client.V1SecretVolumeSource(secret_name=AUTHORITIES, optional=True),
+                ),
             ],
         )
 
@@ -111,7 +115,10 @@ class ServerPod:
                 read_only_root_filesystem=True,
                 capabilities=client.V1Capabilities(drop=["ALL"]),
             ),
-            volume_mounts=[client.V1VolumeMount(name="tmp", mount_path="/tmp")],
+            volume_mounts=[
+                client.V1VolumeMount(name="tmp", mount_path="/tmp"),
+                client.V1VolumeMount(name="authorities", mount_path=AUTHORITIES_FOLDER, read_only=True),
+            ],
         )
 
     def _amounts(self) -> Any:

@@ -84,16 +84,17 @@ def patiently(what: str, work: Callable[[], None]) -> None:
 
 def set_up_minio() -> None:
     """Create the bucket with its rule for old versions, policies and users."""
-    host = value("store/endpoint").removeprefix("http://")
+    address = urlsplit(value("store/endpoint"))
+    host, secure = address.netloc, address.scheme == "https"
     user, password = value("minio-root/user"), value("minio-root/password")
-    client = Minio(host, access_key=user, secret_key=password, secure=False)
+    client = Minio(host, access_key=user, secret_key=password, secure=secure)
     try:
         if not client.bucket_exists(BUCKET):
             client.make_bucket(BUCKET)
         keep_old_versions(client)
     except Exception as error:  # an error of urllib3 or MinIO: the server is starting
         raise OSError(str(error)) from error
-    admin = MinioAdmin(endpoint=host, credentials=StaticProvider(user, password), secure=False)
+    admin = MinioAdmin(endpoint=host, credentials=StaticProvider(user, password), secure=secure)
     for secret, statements in USERS:
         name = value(f"{secret}/user")
         policy = {"Version": "2012-10-17", "Statement": statements}
