@@ -12,13 +12,14 @@ BUILD_ARGS ?=
 TAG ?= dev
 MINIO_VERSION := v0.0.0-20260212201848-7aac2a2c5b7c
 KUBE_ROUTER_VERSION := v2.1.0
+CHECKOV_VERSION := 3.3.30
 MANTIS_TOOLS ?= $(HOME)/.cache/mantis-tools
 export PATH := $(PATH):$(MANTIS_TOOLS)
 CODE_VERSION := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-unit test-integration test-slow test-cluster test-kfp test-gpu mutants \
-  lint prose docs compile compile-check golden bench minio kube-router cluster images clean
+  lint prose docs compile compile-check golden bench minio kube-router checkov cluster images clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -99,6 +100,11 @@ images:  ## Build the images mantis/{train,mlflow}:TAG with BUILDER (docker, pod
 	  $(BUILDER) build --tag mantis/$$target:$(TAG) --file docker/Dockerfile --build-arg TARGET=$$target \
 	    --build-arg CODE_VERSION=$(CODE_VERSION) $(BUILD_ARGS) . || exit 1; \
 	done
+
+checkov: venv  ## Compare checkov's findings in every overlay with manifests/checkov.toml
+	test -x $(MANTIS_TOOLS)/checkov/bin/checkov || { $(PYTHON) -m venv $(MANTIS_TOOLS)/checkov && \
+	  $(MANTIS_TOOLS)/checkov/bin/pip install --quiet checkov==$(CHECKOV_VERSION); }
+	PATH="$(MANTIS_TOOLS)/checkov/bin:$$PATH" $(PYTEST) tests/integration/repository/test_checkov.py
 
 cluster:  ## Start the test cluster with the command MANTIS_TEST_CLUSTER, and push the images to its registry
 	test -n "$(MANTIS_TEST_CLUSTER)"
