@@ -11,6 +11,8 @@ from tests.helpers.restricted_pods import assert_restricted
 
 MANIFESTS = ROOT / "manifests"
 WORKLOADS = {"Deployment", "StatefulSet", "Job", "CronJob", "ClusterTrainingRuntime", "Pod"}
+# The Secrets that make-secrets copies to the namespaces of the steps.
+COPIED = {"mantis-store", "mantis-store-results", "mantis-mlflow", "mantis-authorities"}
 FORBIDDEN = {"secrets", "pods/exec", "pods/attach", "serviceaccounts/token", "*"}
 
 
@@ -142,7 +144,7 @@ def test_no_role_of_ours_reads_secrets_or_enters_pods() -> None:
         for rule in role["rules"]:
             assert "*" not in rule["verbs"]
             if role["metadata"]["name"] == "mantis-bootstrap" and rule["verbs"] != ["create"]:
-                assert set(rule["resourceNames"]) == {"mantis-store", "mantis-store-results", "mantis-mlflow"}
+                assert set(rule["resourceNames"]) == COPIED
                 assert set(rule["verbs"]) <= {"get", "patch"}
             elif role["metadata"]["name"] != "mantis-bootstrap":
                 assert not FORBIDDEN & set(rule["resources"]), role["metadata"]["name"]
