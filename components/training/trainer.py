@@ -135,6 +135,7 @@ class Trainer:
                 remedy="The sweep goes on without this trial. Run its recipe under another name to train it whole.",
             )
         if stopping and not self._is_done:
+            self.callbacks.on_stop(step)
             raise StoppedError(
                 f"Training was asked to stop and did so after step {step} of {self.steps}; "
                 f"{step_folder(step)} is saved.",

@@ -33,6 +33,8 @@ from components.training.checkpointing.saver import Saver, TrainingState
 from components.training.engine.deepspeed_engine import DistributedContext, Engine, build_engine
 from components.training.engine.flight_recorder import leave_dump
 from components.training.held_out_evaluator import HeldOutEvaluator
+from components.training.in_cluster.job_events import opened_events
+from components.training.in_cluster.job_status import opened_status
 from components.training.lr_schedule import learning_rate
 from components.training.monitoring.failures import StalledError, leave_failure
 from components.training.monitoring.goodput import Cause, GoodputClock, Heartbeat
@@ -138,7 +140,7 @@ def build_trainer(
     goodput = GoodputTimer(clock, heartbeat, devices=ranks.world_size)
     callbacks = _callbacks(parts, guard, goodput, profile, held_out, metrics)
     train_step = _train_step(parts, guard, callbacks)
-    saver = _saver(parts, metrics)
+    saver = _saver(parts, callbacks)
     clock.add(Cause.QUEUE, queued)
     clock.add(Cause.START, time.monotonic() - began - queued)
     with clock.spend(Cause.RESUME):
@@ -197,8 +199,14 @@ def _callbacks(
         goodput,
         WatchdogFeed(_watchdog(parts)),
     ]
-    every = [*everywhere, *(first if ranks.is_main else []), *read, *(of_node if ranks.local_rank == 0 else []), *last]
+    main = [*first, *_reports(rows, bar)] if ranks.is_main else []
+    every = [*everywhere, *main, *read, *(of_node if ranks.local_rank == 0 else []), *last]
     return CallbackList(rows, [*every, *([held_out] if held_out else [])])
+
+
+def _reports(rows: MetricRows, bar: ProgressBar) -> list[Callback]:
+    """What the first rank tells its cluster; empty where the cluster does not ask for it."""
+    return [each for each in (opened_status(rows, bar), opened_events()) if each]
 
 
 def _open_parts(run: Run, mixture: Manifest, ranks: DistributedContext, prefix: str) -> Parts:
@@ -319,7 +327,7 @@ def _sample_table(reader: MixtureReader, flops: Flops, processor: Processor) -> 
     )
 
 
-def _saver(parts: Parts, metrics: TrainingMetrics | None) -> Saver:
+def _saver(parts: Parts, callbacks: CallbackList) -> Saver:
     training = parts.recipe.training
     return Saver(
         parts.run.store,
@@ -331,7 +339,7 @@ def _saver(parts: Parts, metrics: TrainingMetrics | None) -> Saver:
         keep=training.keep_last,
         keep_every=training.keep_every,
         frozen=training.adapter is None,
-        on_commit=metrics.committed if metrics else None,
+        on_commit=callbacks.on_commit if parts.ranks.is_main else None,
     )
 
 

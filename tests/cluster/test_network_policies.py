@@ -24,7 +24,7 @@ from tests.unit.components.serving.test_deployment import objects
 pytestmark = pytest.mark.slow
 MANIFESTS = ROOT / "manifests"
 NAME = "kubernetes.io/metadata.name"
-PORTS = (53, 443, 1234, 5000, 5432, 6443, 8000, 9000, 9464)
+PORTS = (53, 443, 1234, 5000, 5432, 6443, 8000, 9000, 9464, 10443)
 TAKES_EFFECT = 90  # seconds, for the policies to reach the kernel on a busy machine
 LISTEN = """
 import selectors, socket, sys
@@ -86,6 +86,7 @@ PLACES = {
     "outside": Place(namespace="elsewhere"),
     "outside-asker": Place(namespace="askers"),
     "prometheus": Place(namespace="monitoring"),
+    "trainer": Place(namespace="kubeflow-system"),
 }
 LABELS = {"mantis-steps": {"mantis-kfp/steps": "true"}, "askers": {"mantis-kfp/asks": "true"}}
 LABELS["monitoring"] = {"mantis-kfp/monitoring": "true"}
@@ -114,7 +115,11 @@ CONNECTIONS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "the-api-server-is-reached": (
         ["launcher outside 6443", "launcher outside 443"],
-        ["launcher outside 9000", "launcher minio 9000", "client outside 6443", "rank outside 6443"],
+        ["launcher outside 9000", "launcher minio 9000", "client outside 6443", "server outside 6443"],
+    ),
+    "ranks-report": (
+        ["rank outside 443", "rank outside 6443", "rank trainer 10443"],
+        ["rank outside 10443", "rank trainer 9000", "rank outside 5000", "client outside 6443"],
     ),
     "default-deny of mantis-steps": ([], ["outside step 9000", "client step 9000", "driver step 9000"]),
     "steps-reach-out": (

@@ -66,6 +66,12 @@ class Callback:
     def on_save(self, step: int) -> None:
         """The state after step `step` (from 1) is copied; a thread stores and commits it later."""
 
+    def on_commit(self, step: int) -> None:
+        """The checkpoint of step `step` is committed; called on the first rank, from the thread that stored it."""
+
+    def on_stop(self, step: int) -> None:
+        """A signal ends the training here; the checkpoint of step `step` is committed."""
+
     def on_end(self, trainer: TrainerView) -> None:
         """All steps are done and the last checkpoint is committed."""
 

@@ -52,6 +52,16 @@ class CallbackList:
         for callback in self._all:
             callback.on_save(step)
 
+    def on_commit(self, step: int) -> None:
+        """The checkpoint of step `step` is committed."""
+        for callback in self._all:
+            callback.on_commit(step)
+
+    def on_stop(self, step: int) -> None:
+        """A signal ends the training; the checkpoint of step `step` is committed."""
+        for callback in self._all:
+            callback.on_stop(step)
+
     def on_end(self, trainer: TrainerView) -> None:
         """All steps are done and saved."""
         for callback in self._all:

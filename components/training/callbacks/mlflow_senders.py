@@ -89,3 +89,7 @@ class PrometheusFigures(Callback):
     def on_row(self, row: Row) -> None:
         """Show the row."""
         self._metrics.logged(row)
+
+    def on_commit(self, step: int) -> None:
+        """Show the checkpoint."""
+        self._metrics.committed(step)

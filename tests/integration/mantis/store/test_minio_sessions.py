@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +17,7 @@ from mantis.errors import StoreError
 from mantis.store.lance_tables import open_table, write_table
 from mantis.store.opening import open_store
 from tests.fixtures.stores import ACCESS_KEY, SECRET_KEY, running_minio
+from tests.helpers.certificates import certified
 from tests.helpers.loopback import running
 
 REGION = "eu-west-1"
@@ -144,31 +144,3 @@ def test_an_own_authority_is_named_by_ssl_cert_file(tmp_path: Path, monkeypatch:
         store.put("object", b"bytes")
         assert write_table(store, "t.lance", SCHEMA, numbers(40)) == 40
         assert open_table(store, "t.lance").count_rows() == 40
-
-
-def certified(folder: Path) -> Path:
-    """Write the key and the certificate of 127.0.0.1 where MinIO looks for them. Returns the authority's own file."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    authority, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in ("authority", "store")]
-    now = datetime.now(UTC)
-
-    def certificate(name: x509.Name, public: ec.EllipticCurvePublicKey, *, ca: bool) -> bytes:
-        built = x509.CertificateBuilder(names[0], name, public, x509.random_serial_number())
-        built = built.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-        built = built.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-        alternative = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-        built = built if ca else built.add_extension(alternative, critical=False)
-        return built.sign(authority, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (folder / "private.key").write_bytes(private)
-    (folder / "public.crt").write_bytes(certificate(names[1], key.public_key(), ca=False))
-    own = folder / "authority.pem"
-    own.write_bytes(certificate(names[0], authority.public_key(), ca=True))
-    return own
