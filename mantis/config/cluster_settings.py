@@ -11,6 +11,11 @@ GPU = "nvidia.com/gpu"  # the resource of Kubernetes, and the usual taint of its
 # The Secret of the certificates that clients trust, and where pods mount it if it exists (manifests/base). The variable
 # SSL_CERT_FILE, of the Secret mantis-store, names the file.
 AUTHORITIES, AUTHORITIES_FOLDER = "mantis-authorities", "/etc/mantis"
+# Labels of a job or a pod that Kueue reads.
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
+# The variables that give both to jobs whose recipe names none: a platform file sets them for the step `train`.
+QUEUE, PRIORITY = "MANTIS_QUEUE", "MANTIS_PRIORITY"
 # An API server refuses other amounts and other names of queues. Without these patterns, only `train` would find out.
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|[MGTPE]|[KMGTPE]i)?$", coerce_numbers_to_str=True)]
 QueueName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?)?$")]
@@ -33,7 +38,16 @@ class ClusterSettings(Settings):
         "", description="Image of the ranks and of a server. Empty means the image of the step that asks for it."
     )
     runtime: Name = Field("mantis-deepspeed", description="Name of the ClusterTrainingRuntime.")
-    queue: QueueName = Field("", description="LocalQueue of Kueue. The job waits in it without a time limit.")
+    queue: QueueName = Field(
+        "",
+        description="LocalQueue of Kueue. The job waits in it without a time limit. Empty means the queue that the "
+        "platform file names for the step `train`.",
+    )
+    priority: QueueName = Field(
+        "",
+        description="WorkloadPriorityClass of Kueue, by which jobs wait and take each other's place. Empty means the "
+        "class that the platform file names for the step `train`.",
+    )
     gpu_hour_price: float | None = Field(
         None,
         ge=0,

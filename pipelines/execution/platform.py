@@ -17,7 +17,16 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from components.serving.deployment.server_needs import ServerResources
 from mantis.config.bounded_yaml import parse_yaml
-from mantis.config.cluster_settings import AUTHORITIES, AUTHORITIES_FOLDER, GPU
+from mantis.config.cluster_settings import (
+    AUTHORITIES,
+    AUTHORITIES_FOLDER,
+    GPU,
+    PRIORITY,
+    PRIORITY_LABEL,
+    QUEUE,
+    QUEUE_LABEL,
+    QueueName,
+)
 from mantis.config.validation_errors import explain
 from mantis.errors import ConfigError, did_you_mean
 from pipelines.execution.step_secrets import secrets_of
@@ -27,8 +36,7 @@ UNBOUND_SECONDS = 20  # limit of every task of such a pipeline: Kubernetes would
 SHORT_SECONDS = 1800  # limit of tasks that only read and write records, including the pod's wait for a node
 USER = 1000  # of the images, and its group
 STEP_LABEL = "mantis-kfp/step"  # of every task's pod; manifests/steps/kfp-network selects it
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
+TRAIN = "train"  # the step whose queue and priority are those of the TrainJob that it starts
 SERVER = "serve"  # the entry of a platform file for the pods that `mantis model deploy` and the step `deploy` render
 Cores = Annotated[str, Field(pattern=r"^\d+(\.\d+)?m?$")]
 Bytes = Annotated[str, Field(pattern=r"^\d+(\.\d+)?[MGT]i?$")]
@@ -45,8 +53,10 @@ class Resources(BaseModel):
     gpus: int = Field(0, ge=0, description="Number of GPUs; the pod tolerates the usual taint nvidia.com/gpu.")
     shared_memory: Bytes = Field("2Gi", description="Size of /dev/shm, which is 64 MiB by default in Kubernetes.")
     node_selector: dict[str, str] = {}
-    queue: str = Field("", description="A LocalQueue of Kueue, which must manage plain pods.")
-    priority: str = Field("", description="A WorkloadPriorityClass of Kueue; the pods wait in `queue` by its value.")
+    queue: QueueName = Field(
+        "", description="A LocalQueue of Kueue, which must manage plain pods; for `train`, the queue of the TrainJob."
+    )
+    priority: QueueName = Field("", description="A WorkloadPriorityClass of Kueue, by which pods or the TrainJob wait.")
     parallelism: int = Field(0, ge=0, description="Most tasks of the step at the same time, in a loop; 0: no limit.")
     timeout_seconds: int | None = Field(None, ge=1, description="Time limit, including the wait for a node.")
 
@@ -140,11 +150,18 @@ def step(name: str, task: dsl.PipelineTask) -> dsl.PipelineTask:
         kubernetes.add_toleration(task, key=GPU, operator="Exists", effect="NoSchedule")
     for label, value in wanted.node_selector.items():
         kubernetes.add_node_selector(task, label, value)
-    if wanted.queue:
-        kubernetes.add_pod_label(task, QUEUE_LABEL, wanted.queue)
-    if wanted.priority:
-        kubernetes.add_pod_label(task, PRIORITY_LABEL, wanted.priority)
+    _queue(name, task, wanted)
     return _limited(task, wanted.timeout_seconds)
+
+
+def _queue(name: str, task: dsl.PipelineTask, wanted: Resources) -> None:
+    """Put a step's pod into its queue. The step `train` without GPUs follows a TrainJob, which waits in its place."""
+    given = ((QUEUE, QUEUE_LABEL, wanted.queue), (PRIORITY, PRIORITY_LABEL, wanted.priority))
+    for variable, label, value in given:
+        if value and name == TRAIN:
+            task.set_env_variable(variable, value)
+        if value and (name != TRAIN or wanted.gpus):
+            kubernetes.add_pod_label(task, label, value)
 
 
 def _limited(task: dsl.PipelineTask, seconds: int | None) -> dsl.PipelineTask:
@@ -155,7 +172,7 @@ def _limited(task: dsl.PipelineTask, seconds: int | None) -> dsl.PipelineTask:
 
 def most_arms() -> int:
     """The platform's limit of arms at the same time; 0: none. Each arm trains, so the limit of `train` counts, too."""
-    return _platform.get().arms or most("train")
+    return _platform.get().arms or most(TRAIN)
 
 
 def most(name: str) -> int:

@@ -7,19 +7,28 @@ MANTIS_TEST_CLUSTER  the command of the test cluster, for restarts of its API se
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
+import yaml
 
+from components.training.launch.trainjob import TrainJobLauncher
+from components.training.launch.trainjob_spec import train_job
 from mantis.config.recipe import parse_recipe
 from mantis.errors import NotFoundError
+from mantis.logging import configure
 from mantis.runs.step_runner import Run
 from mantis.store.opening import open_store
 from tests.helpers.kubectl import Kube
 from tests.helpers.paths import ROOT
 
+RUNTIME = "mantis-deepspeed-a100"  # beside the one of the overlay that is applied
+MADE = "1" * 64
 RECIPE = (Path(__file__).parent / "thirty-steps.yaml").read_text()
 
 
@@ -53,6 +62,57 @@ def namespace(kube: Kube) -> Iterator[str]:
     kube.core.create_namespace({"metadata": {"name": name, "labels": labels}})
     yield name
     kube.core.delete_namespace(name)
+
+
+@pytest.fixture(scope="module")
+def gpu_nodes(kube: Kube, platform: float, test_cluster: Callable[..., None]) -> Iterator[Any]:
+    """Sixteen nodes of eight A100 with a network card each, and the a100 overlay's runtime under its own name."""
+    built = kube.kubectl("kustomize", ROOT / "manifests" / "overlays" / "a100")
+    (runtime,) = [item for item in yaml.safe_load_all(built) if item["kind"] == "ClusterTrainingRuntime"]
+    runtime["metadata"]["name"] = RUNTIME
+    kube.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(runtime))
+    test_cluster("fake-nodes", "16", "--resource", "rdma/hca_shared_devices_a=1", "--seconds", "15")
+    yield
+    test_cluster("fake-nodes", "0")
+    kube.kubectl("delete", "clustertrainingruntime", RUNTIME)
+
+
+class Following:
+    """The launcher in a thread, so that a test can look at the job meanwhile."""
+
+    def __init__(self, run: Any) -> None:
+        self.error: BaseException | None = None
+        self.name = train_job(run, MADE)["metadata"]["name"]
+        self._thread = threading.Thread(target=self._work, args=(run,), daemon=True)
+        self._thread.start()
+
+    def _work(self, run: Any) -> None:
+        try:
+            TrainJobLauncher().launch(run, f"checkpoints/{MADE}")
+        except BaseException as error:
+            self.error = error
+
+    def join(self) -> BaseException | None:
+        self._thread.join(120)
+        assert not self._thread.is_alive()
+        return self.error
+
+
+@pytest.fixture
+def said(capfd: pytest.CaptureFixture[str]) -> Any:
+    """Wait for words of the launcher; returns all that it said."""
+    configure()
+    heard: list[str] = []
+
+    def wait(words: str, seconds: float = 60) -> str:
+        end = time.monotonic() + seconds
+        while words not in "".join(heard):
+            assert time.monotonic() < end, f"{words!r} was not said: {''.join(heard)}"
+            time.sleep(0.3)
+            heard.append(capfd.readouterr().err)
+        return "".join(heard)
+
+    return wait
 
 
 RunInBucket = Callable[..., Run]

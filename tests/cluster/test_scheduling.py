@@ -1,7 +1,6 @@
 """The a100 overlay's jobs on simulated nodes: the real scheduler, pods that are only said to run."""
 
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,68 +8,26 @@ from typing import Any
 import pytest
 import yaml
 
-from components.training.launch.trainjob import TrainJobLauncher
 from components.training.launch.trainjob_spec import train_job
 from mantis.errors import TrainingError
-from mantis.logging import configure
-from tests.cluster.conftest import RunInBucket
+from tests.cluster.conftest import MADE, RUNTIME, Following, RunInBucket
 from tests.helpers.kubectl import Kube
-from tests.helpers.paths import ROOT
+from tests.helpers.kueue import applied, has_kueue, one_queue
 
-RUNTIME = "mantis-deepspeed-a100"  # beside the one of the overlay that is applied
-MADE = "1" * 64
+PATCH = ("-n", "mantis", "patch", "--type=merge")
 pytestmark = pytest.mark.timeout(240)
 
 
-@pytest.fixture(scope="module")
-def gpu_nodes(kube: Kube, platform: float, test_cluster: Callable[..., None]) -> Iterator[Any]:
-    """Sixteen nodes of eight A100 with a network card each, and the a100 overlay's runtime under its own name."""
-    built = kube.kubectl("kustomize", ROOT / "manifests" / "overlays" / "a100")
-    (runtime,) = [item for item in yaml.safe_load_all(built) if item["kind"] == "ClusterTrainingRuntime"]
-    runtime["metadata"]["name"] = RUNTIME
-    kube.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(runtime))
-    test_cluster("fake-nodes", "16", "--resource", "rdma/hca_shared_devices_a=1", "--seconds", "15")
-    yield
-    test_cluster("fake-nodes", "0")
-    kube.kubectl("delete", "clustertrainingruntime", RUNTIME)
-
-
-class Following:
-    """The launcher in a thread, so that a test can look at the job meanwhile."""
-
-    def __init__(self, run: Any) -> None:
-        self.error: BaseException | None = None
-        self.name = train_job(run, MADE)["metadata"]["name"]
-        self._thread = threading.Thread(target=self._work, args=(run,), daemon=True)
-        self._thread.start()
-
-    def _work(self, run: Any) -> None:
-        try:
-            TrainJobLauncher().launch(run, f"checkpoints/{MADE}")
-        except BaseException as error:
-            self.error = error
-
-    def join(self) -> BaseException | None:
-        self._thread.join(120)
-        assert not self._thread.is_alive()
-        return self.error
-
-
 @pytest.fixture
-def said(capfd: pytest.CaptureFixture[str]) -> Any:
-    """Wait for words of the launcher; returns all that it said."""
-    configure()
-    heard: list[str] = []
-
-    def wait(words: str, seconds: float = 60) -> str:
-        end = time.monotonic() + seconds
-        while words not in "".join(heard):
-            assert time.monotonic() < end, f"{words!r} was not said: {''.join(heard)}"
-            time.sleep(0.3)
-            heard.append(capfd.readouterr().err)
-        return "".join(heard)
-
-    return wait
+def held_queue(kube: Kube, platform: float) -> Iterator[Callable[[], None]]:
+    """A queue `held` of Kueue that admits nothing; the result lets it admit. Without Kueue there is no queue."""
+    if not has_kueue(kube):
+        yield lambda: None
+        return
+    objects = one_queue("held", nodes=2)
+    objects[-1]["spec"]["stopPolicy"] = "Hold"
+    with applied(kube, objects):
+        yield lambda: print(kube.kubectl(*PATCH, "localqueue", "held", "-p", '{"spec": {"stopPolicy": "None"}}'))
 
 
 @pytest.mark.parametrize("nodes", [2, 16])
@@ -110,17 +67,19 @@ def test_a_job_that_does_not_fit_waits_and_says_why(
     assert "was deleted while it ran" in str(error)
 
 
-def test_a_suspended_job_waits_in_its_queue(kube: Kube, gpu_nodes: Any, run_in_bucket: RunInBucket, said: Any) -> None:
-    """As Kueue does it: the job is suspended from its beginning, and resumed when it is admitted."""
+def test_a_suspended_job_waits_in_its_queue(
+    kube: Kube, gpu_nodes: Any, run_in_bucket: RunInBucket, said: Any, held_queue: Callable[[], None]
+) -> None:
+    """The job is suspended from its beginning, and resumed when it is admitted: by Kueue, or by hand without Kueue."""
     run = run_in_bucket(
-        {"training.nodes": "2", "training.gpus_per_node": "8", "cluster.runtime": RUNTIME, "cluster.queue": "a100"}
+        {"training.nodes": "2", "training.gpus_per_node": "8", "cluster.runtime": RUNTIME, "cluster.queue": "held"}
     )
     job = train_job(run, MADE)
     job["spec"]["suspend"] = True
     kube.kubectl("create", "-f", "-", stdin=yaml.safe_dump(job))
     following = Following(run)
-    said("waiting: suspended in queue a100 until it is admitted")
-    kube.kubectl(
-        "-n", "mantis", "patch", "trainjob", following.name, "--type=merge", "-p", '{"spec": {"suspend": false}}'
-    )
+    said("waiting: suspended in queue held until it is admitted")
+    held_queue()
+    if not has_kueue(kube):
+        kube.kubectl(*PATCH, "trainjob", following.name, "-p", '{"spec": {"suspend": false}}')
     assert following.join() is None

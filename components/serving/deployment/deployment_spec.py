@@ -9,6 +9,7 @@ from components.serving.deployment.deployment_request import DeploymentRequest, 
 from components.serving.deployment.server_needs import ServerResources, needs_of_model
 from components.serving.deployment.server_pod import KEY_SECRET, PORT, PORT_NAME, ServerPod
 from mantis.artifacts.manifest import Manifest
+from mantis.config.cluster_settings import QUEUE_LABEL
 from mantis.kubernetes_yaml import kubernetes_yaml
 from mantis.store.base import ObjectStore
 
@@ -78,7 +79,7 @@ def _deployment(pod: ServerPod, model: Manifest, asked: DeploymentRequest) -> di
     )
     metadata = _metadata(pod, asked, annotations=_origin(model))
     if pod.resources.queue:
-        metadata.labels["kueue.x-k8s.io/queue-name"] = pod.resources.queue
+        metadata.labels[QUEUE_LABEL] = pod.resources.queue
     return _plain(client.V1Deployment(api_version="apps/v1", kind="Deployment", metadata=metadata, spec=spec))
 
 

@@ -15,6 +15,7 @@ from components.training.launch.trainjob_spec import ASKED_ANNOTATION, TRAINING_
 from components.training.monitoring.failures import KILLED_REMEDY, Failure, killed_rank, last_lines, parse_failure
 from components.training.monitoring.goodput import QUEUED_AT
 from mantis import progress
+from mantis.config.cluster_settings import QUEUE_LABEL
 from mantis.errors import StoreError, TrainingError
 from mantis.hashing import fingerprint
 from mantis.processes import sigterm_raises
@@ -28,6 +29,7 @@ GONE_SECONDS = 900.0  # for pods to save and end after their job was deleted
 LOOKS = 4  # consecutive checks, half a second apart: a Job under deletion may briefly replace an ended pod
 LOG_SECONDS = 300.0  # after this time, a job that still waits is logged again
 LINES_READ = 200
+NEVER_FITS = "> maximum capacity"  # Kueue says this of a request above the whole quota, and of nothing else
 
 
 @dataclass
@@ -241,15 +243,24 @@ def _note(run: Run, waits: str) -> None:
 def _waits(cluster: Cluster, job: dict[str, Any], pods: list[Pod], nodes: int) -> str:
     """Return the reason why a job does not run, in the words of Kubernetes."""
     if job["spec"].get("suspend"):
-        queue = job["metadata"].get("labels", {}).get("kueue.x-k8s.io/queue-name")
-        said = cluster.queue_says(job) if queue else ""
-        place = f" in queue {queue}" if queue else ""
-        return f"waiting: suspended{place} until it is admitted{f': {said}' if said else ''}"
+        return _queued(cluster, job)
     reasons = sorted({pod.waiting for pod in pods if pod.waiting})
     if reasons:
         return f"waiting: {'; '.join(reasons)}"
     warning = cluster.warning(job) if len(pods) < nodes else ""  # e.g. about a quota or an admission webhook
     return f"starting: {len(pods)} of {nodes} pods exist{f'; {warning}' if warning else ''}"
+
+
+def _queued(cluster: Cluster, job: dict[str, Any]) -> str:
+    """Return the reason why a job is suspended, in the words of Kueue."""
+    queue = job["metadata"].get("labels", {}).get(QUEUE_LABEL)
+    if not queue:
+        return "waiting: suspended until it is admitted"
+    # Kueue makes no Workload of a job that it cannot read, e.g. one with an unknown priority. Then an event says why.
+    said = cluster.queue_says(job) or cluster.warning(job)
+    if NEVER_FITS in said:
+        return f"waiting: suspended in queue {queue}, and can never fit: {said}"
+    return f"waiting: suspended in queue {queue} until it is admitted{f': {said}' if said else ''}"
 
 
 def _ended(job: dict[str, Any]) -> str | None:

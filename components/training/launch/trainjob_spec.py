@@ -6,7 +6,7 @@ from typing import Any
 
 from kubeflow_trainer_api import models
 
-from mantis.config.cluster_settings import ClusterSettings
+from mantis.config.cluster_settings import PRIORITY, PRIORITY_LABEL, QUEUE, QUEUE_LABEL, ClusterSettings
 from mantis.errors import ConfigError
 from mantis.hashing import fingerprint
 from mantis.logging import FORMAT, LEVEL
@@ -138,10 +138,11 @@ def _named(
         runtimeRef=models.TrainerV1alpha1RuntimeRef(name=cluster.runtime), trainer=trainer
     )
     labels = {"app.kubernetes.io/part-of": "mantis-kfp", **labels}
-    if cluster.queue:
-        labels["kueue.x-k8s.io/queue-name"] = cluster.queue
-    # Other attempts, and other runs with the same training, must give the same hash.
-    asked = spec.to_dict() | {"queue": cluster.queue}
+    queue, priority = (cluster.queue or os.environ.get(QUEUE, "")), (cluster.priority or os.environ.get(PRIORITY, ""))
+    labels |= {label: name for label, name in ((QUEUE_LABEL, queue), (PRIORITY_LABEL, priority)) if name}
+    # Other attempts, and other runs with the same training, must give the same hash. So does another priority: a job
+    # that runs need not begin again for it.
+    asked = spec.to_dict() | {"queue": queue}
     for field in ("env", "command"):
         asked["trainer"].pop(field)
     job = models.TrainerV1alpha1TrainJob(

@@ -148,6 +148,7 @@ OF_THE_MACHINE: dict[str, tuple[Any, tuple[str, ...]]] = {
     "cluster.image": ("another", NO_STEP),
     "cluster.runtime": ("another", NO_STEP),
     "cluster.queue": ("another", NO_STEP),
+    "cluster.priority": ("another", NO_STEP),
     "cluster.gpu_hour_price": (2.5, REPORT),
     "cluster.deploy": (True, NO_STEP),
     "cluster.resources": ({"memory": "9Gi"}, NO_STEP),

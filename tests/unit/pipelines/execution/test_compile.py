@@ -184,11 +184,34 @@ def test_the_steps_ask_for_what_the_platform_says(tmp_path: Path) -> None:
             assert asked["exec-convert"]["resourceMemoryLimit"] == "64Gi"
 
 
+@pytest.mark.parametrize("gpus", [0, 8])
+def test_the_queue_of_train_is_that_of_its_trainjob(tmp_path: Path, gpus: int) -> None:
+    """Without GPUs, the pod of the step follows a TrainJob: a pod that waited in its place would only keep it back."""
+    written = tmp_path / "steps.yaml"
+    written.write_text(f"train: {{queue: mantis, priority: mantis-training, gpus: {gpus}}}")
+    found = 0
+    for path in compile_all(tmp_path / "compiled", platform_of("", written, known_steps())):
+        pipeline, platform = yaml.safe_load_all(path.read_text())
+        given = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        for name, executor in pipeline["deploymentSpec"]["executors"].items():
+            if not name.startswith("exec-train"):
+                assert "env" not in executor["container"]
+                continue
+            found += 1
+            assert executor["container"]["env"] == [
+                {"name": "MANTIS_QUEUE", "value": "mantis"},
+                {"name": "MANTIS_PRIORITY", "value": "mantis-training"},
+            ]
+            assert ("kueue.x-k8s.io/queue-name" in given[name]["podMetadata"]["labels"]) == bool(gpus)
+    assert found >= 3
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("evaluate: {gpu: 8}", "evaluate.gpu = 8 is not a field"),
         ("evaluate: {memory: much}", "evaluate.memory = 'much'"),
+        ("evaluate: {queue: Not_a_queue}", "evaluate.queue = 'Not_a_queue'"),
         ("launch: {gpus: 8}", "no pipeline has a step launch"),
         ("evaluate: [", "while parsing"),
         ("", "the whole = None"),

@@ -94,10 +94,17 @@ def test_the_runtime_ends_the_job_on_that_status() -> None:
     (runtime,) = yaml.safe_load_all((ROOT / "manifests" / "base" / "runtime.yaml").read_text())
     jobset = runtime["spec"]["template"]["spec"]
     (node,) = jobset["replicatedJobs"]
-    first, *_ = node["template"]["spec"]["podFailurePolicy"]["rules"]
+    first, disrupted, stopped = node["template"]["spec"]["podFailurePolicy"]["rules"]
     assert first == {
         "action": "FailJob",
         "onExitCodes": {"containerName": "node", "operator": "In", "values": [torchrun_in_pod.FINAL]},
+    }
+    # Disruptions come before the exit code that they cause: a drained pod makes all ranks restart.
+    assert disrupted["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    # A suspended Job counts the pods that fail while they end. Each preemption would use up a restart.
+    assert stopped == {
+        "action": "Ignore",
+        "onExitCodes": {"containerName": "node", "operator": "In", "values": [128 + signal.SIGTERM]},
     }
     ends, goes_on = jobset["failurePolicy"]["rules"]
     # The words of Kubernetes: pkg/controller/job/pod_failure_policy.go.

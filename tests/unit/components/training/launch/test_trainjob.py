@@ -54,10 +54,33 @@ def test_a_suspended_job_names_its_queue() -> None:
     suspended["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "a100"
     waits = "waiting: suspended in queue a100 until it is admitted"
     assert _waits(Logs(), suspended, [], 2) == waits
-    never = "insufficient quota for nvidia.com/gpu in flavor a100, request > maximum capacity (136 > 128)"
-    assert _waits(Logs(never), suspended, [], 2) == f"{waits}: {never}"
+    busy = "insufficient unused quota for nvidia.com/gpu in flavor a100, 8 more needed"
+    assert _waits(Logs(busy), suspended, [], 2) == f"{waits}: {busy}"
     assert _waits(Logs(), job(suspend=True), [], 2) == "waiting: suspended until it is admitted"
     assert _waits(Logs(), job(), [], 2) == "starting: 0 of 2 pods exist"
+
+
+def test_a_job_that_can_never_fit_says_so() -> None:
+    """In the words of Kueue 0.17 (pkg/scheduler/flavorassigner)."""
+    suspended = job(suspend=True)
+    suspended["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "a100"
+    never = (
+        "couldn't assign flavors to pod set node: insufficient quota for nvidia.com/gpu in flavor a100, previously "
+        "considered podsets requests (0) + current podset request (136) > maximum capacity (128)"
+    )
+    said = _waits(Logs(never), suspended, [], 17)
+    assert said == f"waiting: suspended in queue a100, and can never fit: {never}"
+
+
+def test_a_job_that_kueue_cannot_read_says_what_an_event_says() -> None:
+    class WithoutWorkload(Logs):
+        def queue_says(self, job: dict[str, Any]) -> str:
+            return ""
+
+    suspended = job(suspend=True)
+    suspended["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "a100"
+    said = _waits(WithoutWorkload("Failed: no such priority class"), suspended, [], 2)
+    assert said == "waiting: suspended in queue a100 until it is admitted: Failed: no such priority class"
 
 
 def test_a_job_without_pods_says_what_keeps_them_away() -> None:

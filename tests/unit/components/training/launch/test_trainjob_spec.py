@@ -100,6 +100,22 @@ def test_what_is_asked_for(trainjob_run: TrainjobRun) -> None:
     assert "resourcesPerNode" not in trainer  # the runtime's
 
 
+def test_a_job_waits_in_the_recipes_queue_else_in_the_platforms(
+    trainjob_run: TrainjobRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def labels(overrides: dict[str, str] | None = None) -> dict[str, str]:
+        found = train_job(trainjob_run(overrides), MADE)["metadata"]["labels"]
+        return {name.removeprefix("kueue.x-k8s.io/"): value for name, value in found.items() if "kueue" in name}
+
+    assert labels() == {}
+    own = {"cluster.queue": "lab", "cluster.priority": "urgent"}
+    assert labels(own) == {"queue-name": "lab", "priority-class": "urgent"}
+    monkeypatch.setenv("MANTIS_QUEUE", "mantis")
+    monkeypatch.setenv("MANTIS_PRIORITY", "mantis-training")
+    assert labels() == {"queue-name": "mantis", "priority-class": "mantis-training"}
+    assert labels(own) == {"queue-name": "lab", "priority-class": "urgent"}
+
+
 def test_resources_replace_the_runtimes(trainjob_run: TrainjobRun) -> None:
     run = trainjob_run({"cluster.resources": "{nvidia.com/gpu: '4', memory: 400Gi}"})
     resources = train_job(run, MADE)["spec"]["trainer"]["resourcesPerNode"]
@@ -135,6 +151,11 @@ def test_the_same_is_recognized_and_another_is_not(trainjob_run: TrainjobRun, mo
     monkeypatch.setenv("MLFLOW_RUN_ID", "of another pipeline run")
     assert asked() == first != asked({"training.nodes": "4"})
     assert asked({"cluster.image": "else:2"}) != first
+    assert asked({"cluster.priority": "mantis-training"}) == first, "another priority ends no running job"
+    assert asked({"cluster.queue": "a100"}) != first
+    queued = asked({"cluster.queue": "a100"})
+    monkeypatch.setenv("MANTIS_QUEUE", "a100")
+    assert asked() == queued
 
 
 def test_where_the_ranks_run_decides_no_result(trainjob_run: TrainjobRun) -> None:
