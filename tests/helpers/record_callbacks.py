@@ -43,6 +43,12 @@ class LossSum(Callback):
     def on_save(self, step: Any) -> None:
         print(json.dumps({"hook": "on_save", "step": step, "sum": self.sum}), flush=True)
 
+    def on_commit(self, step: Any) -> None:
+        print(json.dumps({"commit": step}), flush=True)
+
+    def on_stop(self, step: Any) -> None:
+        print(json.dumps({"hook": "on_stop", "step": step, "sum": self.sum}), flush=True)
+
     def on_end(self, trainer: Any) -> None:
         print(json.dumps({"hook": "on_end", "step": trainer.state.step, "sum": self.sum}), flush=True)
 

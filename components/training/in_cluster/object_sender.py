@@ -79,7 +79,9 @@ class ObjectSender:
             headers = {"Authorization": f"Bearer {receiver.token.read_text().strip()}"}
             headers |= {"Content-Type": "application/json"}
             with urllib3.PoolManager(ca_certs=str(receiver.authority), timeout=REQUEST_SECONDS, retries=False) as pool:
-                answer = pool.request("POST", receiver.url, body=json.dumps(body).encode(), headers=headers)
+                answer = pool.request(
+                    "POST", receiver.url, body=json.dumps(body).encode(), headers=headers, redirect=False
+                )
         except (OSError, UnicodeDecodeError, urllib3.exceptions.HTTPError) as error:
             return f"{type(error).__name__}: {error}"
         return "" if answer.status < 300 else f"status {answer.status}: {_message(answer.data)}"

@@ -41,12 +41,16 @@ def test_a_new_concern_is_one_callback_and_one_line(make_run: MakeRun, torchrun:
         ("on_start", 0, 0.0),
         *(("on_row", step, sums[step - 1]) for step in range(1, STOPPED + 1)),
         ("on_save", STOPPED, sums[STOPPED - 1]),
+        ("on_stop", STOPPED, sums[STOPPED - 1]),
         ("on_start", STOPPED, sums[STOPPED - 1]),
         *(("on_row", step, sums[step - 1]) for step in range(STOPPED + 1, STEPS + 1)),
         ("on_save", STEPS, sums[-1]),
         ("on_end", STEPS, sums[-1]),
     ]
     assert [tuple(event.values()) for event in events] == expected
+    # A thread stores a checkpoint, so its end may come before on_save or after it.
+    lines = [line for line in done.stdout.splitlines() if line.startswith('{"commit"')]
+    assert [json.loads(line)["commit"] for line in lines] == [STOPPED, STEPS]
 
 
 class Counter(Callback):
