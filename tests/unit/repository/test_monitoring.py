@@ -4,11 +4,15 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard as GrafanaDashboard
 from prometheus_client.parser import text_string_to_metric_families
 
 from components.serving.server_metrics import ServerMetrics
@@ -95,6 +99,31 @@ def test_every_figure_of_our_processes_is_documented() -> None:
     created = {name for name in shown if name.endswith("_created")}  # when a counter began, by the client library
     assert len(shown - created) > 25
     assert shown - created == {name for name in documented if name.startswith("mantis_")}
+
+
+def lost(ours: Any, theirs: Any, where: str = "") -> Iterator[str]:
+    """The places of `ours` that are not in `theirs`, or not the same."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for name, value in ours.items():
+            yield from lost(value, theirs.get(name), f"{where}.{name}")
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            yield from lost(one, other, f"{where}[{number}]")
+    elif ours != theirs:
+        yield where
+
+
+def test_grafana_knows_every_field_of_the_dashboard() -> None:
+    """Grafana's own types, which it generates from its schemas, read the file and write the same one."""
+    ours = json.loads(DASHBOARD.read_text())
+    register_default_plugins()
+    loaded = GrafanaDashboard.from_json(ours)
+    assert {panel.type_val for panel in loaded.panels} <= {"timeseries", "stat", "table", "gauge", "row"}
+    assert [variable.name for variable in loaded.templating.list_val] == ["datasource", "run"]
+    assert list(lost(ours, json.loads(JSONEncoder().encode(loaded)))) == []
+    unknown = {**ours, "panels": [{**ours["panels"][0], "tragets": []}]}
+    written = json.loads(JSONEncoder().encode(GrafanaDashboard.from_json(unknown)))
+    assert list(lost(unknown, written)) == [".panels[0].tragets"]
 
 
 def test_the_dashboard_has_a_panel_for_each_kind_of_figure() -> None:
