@@ -11,9 +11,9 @@ from pipelines.execution.platform import pipeline, short
 @pipeline(
     name="ablation",
     display_name="Mantis: skill ablation",
-    description="Trains one model per skill of data.skills, each with the skills before it: [coref], [coref, compare] "
-    "and so on. Every arm is a run of its own, with a report. One more report compares the arms on the same samples. "
-    f"Subsets are prepared once. {TRAINING} {COMMON}",
+    description="Trains one model per skill of `data.skills`, each with the skills before it: `[coref]`, then "
+    "`[coref, compare]` and so on. Every arm is a run of its own, with a report. One more report compares the arms on "
+    f"the same samples. Subsets are prepared once. {TRAINING} {COMMON}",
 )
 def ablation(
     recipe: str = "ablation-siglip",

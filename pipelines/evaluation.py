@@ -13,8 +13,8 @@ from pipelines.execution.platform import most, pipeline, short, step
     name="evaluation",
     display_name="Mantis: evaluation of an existing model",
     description="Evaluates a model of the store on a recipe's benchmarks, with controls and intervals, and writes a "
-    "report. Set eval_model to the model's key in the store or its URI, e.g. models/<fingerprint>. Only the section "
-    "`evaluation` of the recipe matters. Change benchmarks (demo-multi, demo-single) directly. "
+    "report. Set `eval_model` to the model's key in the store or its URI, e.g. `models/<fingerprint>`. Only the "
+    "section `evaluation` of the recipe matters. Change `benchmarks` (demo-multi, demo-single) directly. "
     f"{COMMON}",
 )
 def evaluation(

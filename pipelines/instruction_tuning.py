@@ -17,8 +17,8 @@ from pipelines.execution.platform import most, pipeline, server_resources, short
     name="instruction-tuning",
     display_name="Mantis: multi-image instruction tuning",
     description="Prepares a data mixture, trains a model on it, and converts the checkpoint with a proof of equality. "
-    "Then it evaluates the model with controls and intervals, and writes a report. With cluster.deploy, it also writes "
-    f"the objects of a server. A step reuses its result if the store already has it. {TRAINING} {COMMON}",
+    "Then it evaluates the model with controls and intervals, and writes a report. With `cluster.deploy`, it also "
+    f"writes the objects of a server. A step reuses its result if the store already has it. {TRAINING} {COMMON}",
 )
 def instruction_tuning(
     recipe: str = "demo",

@@ -13,11 +13,11 @@ from pipelines.execution.platform import pipeline, short
     display_name="Mantis: sweep",
     description="Trains one model for each combination of values of recipe fields. Every arm is a run of its own, with "
     "a report. One more report says which arm is best and how sure that is. Data that arms share is prepared once. "
-    "Set over to lists of values by dotted field, e.g. training.learning_rate=2e-4,4e-4 training.seed=1,2. If trials "
-    "is a number, Optuna suggests the values of that many arms, looks for the lowest held-out loss, and prunes the "
-    "hopeless arms. Then over may have a range, e.g. training.learning_rate=1e-4..1e-3:log. The other fields are "
-    f"changes that all arms share. {TRAINING} {COMMON} `mantis pipeline submit --parallel` limits the arms that run at "
-    "the same time.",
+    "Set `over` to lists of values by dotted field, e.g. `training.learning_rate=2e-4,4e-4 training.seed=1,2`. If "
+    "`trials` is a number, Optuna suggests the values of that many arms, looks for the lowest held-out loss, and "
+    "prunes the hopeless arms. Then `over` may have a range, e.g. `training.learning_rate=1e-4..1e-3:log`. The other "
+    f"fields are changes that all arms share. {TRAINING} {COMMON} `mantis pipeline submit --parallel` limits the arms "
+    "that run at the same time.",
 )
 def sweep(
     recipe: str = "demo",

@@ -31,8 +31,8 @@ from mantis.config.validation_errors import explain
 from mantis.errors import ConfigError, did_you_mean
 from pipelines.execution.step_secrets import secrets_of
 
-UNBOUND = "unbound-"  # before the name of a pipeline that is bound to no image
-UNBOUND_SECONDS = 20  # limit of every task of such a pipeline: Kubernetes would wait for its image for ever
+UNBOUND = "unbound-"  # before the name of a pipeline that is bound to no image, which KFP refuses to start
+UNBOUND_SECONDS = 20  # limit of its tasks, if a person fills in the missing input: the image is awaited for ever
 SHORT_SECONDS = 1800  # limit of tasks that only read and write records, including the pod's wait for a node
 USER = 1000  # of the images, and its group
 STEP_LABEL = "mantis-kfp/step"  # of every task's pod; manifests/steps/kfp-network selects it
@@ -99,7 +99,7 @@ def pipeline(
                     shown = {
                         "name": f"{UNBOUND}{name}",
                         "display_name": f"UNBOUND {display_name}",
-                        "description": f"UNBOUND: this file names no image, and its first task fails. {COMPILE} "
+                        "description": f"UNBOUND: this file names no image, so KFP starts no run of it. {COMPILE} "
                         f"{description}",
                     }
                 return dsl.pipeline(**shown)(function)

@@ -5,6 +5,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import yaml
 from kfp import compiler
 
 from mantis.errors import ConfigError
@@ -23,6 +24,8 @@ PIPELINES = {
     "ablation": ablation,
     "sweep": sweep,
 }
+# The input of a pipeline without an image. It has no default, so KFP starts no run, and its message names the input.
+NO_IMAGE = "unbound_so_compile_it_with_an_image"
 PINNED = re.compile(r"[\w.:/-]+@sha256:[0-9a-f]{64}")
 
 
@@ -41,7 +44,7 @@ def form_of(pipeline: str) -> list[str]:
 def compile_all(folder: Path, platform: Platform) -> list[Path]:
     """Write one `<pipeline>.yaml` for each pipeline into `folder`, bound to `platform`; return the paths.
 
-    Without an image, the files are called `unbound-<pipeline>.yaml`.
+    Without an image, the files are called `unbound-<pipeline>.yaml`, and KFP refuses to start them.
 
     Raises:
         ConfigError: the image is not pinned by its digest.
@@ -57,8 +60,19 @@ def compile_all(folder: Path, platform: Platform) -> list[Path]:
     for name, bind in PIPELINES.items():
         path = folder / f"{'' if image else UNBOUND}{name}.yaml"
         compiler.Compiler().compile(bind(platform), str(path))
+        if not image:
+            _refuse_to_start(path)
         paths.append(path)
     return paths
+
+
+def _refuse_to_start(path: Path) -> None:
+    """Give a compiled pipeline the input NO_IMAGE."""
+    text = path.read_text()
+    head = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+    specification, *rest = yaml.safe_load_all(text)
+    specification["root"]["inputDefinitions"]["parameters"][NO_IMAGE] = {"parameterType": "STRING"}
+    path.write_text(head + yaml.safe_dump_all([specification, *rest]))
 
 
 def stale(folder: Path) -> list[str]:

@@ -143,7 +143,7 @@ def test_a_submission_passes_everything_and_uploads_a_version_once(kfp: Kfp, sub
     assert IMAGE in kfp.packages[0]
     assert "unbound" not in kfp.packages[0].lower()
     about = kfp.pipelines[0]["description"]
-    assert "Change learning_rate" in about
+    assert "Change `learning_rate`" in about
     assert kfp.versions[-1]["description"] == f"Image: {IMAGE}. {about}"
 
     again = submit("--follow")

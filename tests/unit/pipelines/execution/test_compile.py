@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ import yaml
 
 from mantis.errors import ConfigError
 from pipelines.execution.platform import Platform, platform_of
-from pipelines.kubeflow.compile import PIPELINES, compile_all, known_steps, stale
+from pipelines.kubeflow.compile import NO_IMAGE, PIPELINES, compile_all, known_steps, stale
 from tests.helpers.paths import ROOT
 
 COMPILED = ROOT / "pipelines" / "compiled"
@@ -51,11 +52,14 @@ def test_the_form_has_named_texts_with_defaults() -> None:
     for name in PIPELINES:
         specification = next(yaml.safe_load_all((COMPILED / f"unbound-{name}.yaml").read_text()))
         parameters = specification["root"]["inputDefinitions"]["parameters"]
+        assert parameters.pop(NO_IMAGE) == {"parameterType": "STRING"}
         for parameter, definition in parameters.items():
             assert "defaultValue" in definition, parameter
             assert definition["parameterType"] == "STRING", parameter
         assert sorted(parameters) == sorted(expected[name])
-        assert all(f"{parameter}" in description_of(COMPILED / f"unbound-{name}.yaml") for parameter in parameters)
+        description = description_of(COMPILED / f"unbound-{name}.yaml")
+        assert all(f"`{parameter}`" in description for parameter in parameters)
+        assert "_" not in re.sub("`.*?`", "", description), "KFP takes a pair of them for emphasis"
 
 
 def description_of(path: Path) -> str:
@@ -89,10 +93,12 @@ def test_a_pipeline_has_few_tasks_outside_of_loops() -> None:
     assert found["sweep"] == sorted([*grid, *search, "finish-sweep", "preflight-sweep"])
 
 
-def test_a_file_without_an_image_says_so_and_ends_soon(tmp_path: Path) -> None:
+def test_a_file_without_an_image_says_so_and_is_not_started(tmp_path: Path) -> None:
     for path in compile_all(tmp_path, Platform()):
         assert path.name.startswith("unbound-")
         specification, platform = yaml.safe_load_all(path.read_text())
+        needed = specification["root"]["inputDefinitions"]["parameters"].items()
+        assert [name for name, value in needed if "defaultValue" not in value] == [NO_IMAGE]
         info = specification["pipelineInfo"]
         assert info["name"].startswith("unbound-")
         assert info["displayName"].startswith("UNBOUND ")
