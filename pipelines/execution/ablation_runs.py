@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from mantis.artifacts.layout import RECIPE, run_key
 from mantis.config.recipe import Recipe
 from mantis.errors import ConfigError
 from mantis.runs.arms import arms_of, write_arms
@@ -97,24 +98,27 @@ def close_planned(planned: Callable[[], tuple[Run, Sequence[Run]]]) -> None:
     for arm in arms:
         delete_jobs(arm)
     if parent := started(named):
-        _record_ends(parent)
+        _record_ends(parent, [arm.id for arm in arms])
 
 
 def close_arms(parent: Run) -> None:
     """Delete remaining TrainJobs, then close every arm, then the parent."""
     for skill in parent.recipe.data.skills:
         delete_jobs(replace(parent, id=_arm(parent.id, skill), parent=parent.id))
-    _record_ends(parent)
+    _record_ends(parent, arms_of(parent.store, parent.id))
 
 
-def _record_ends(parent: Run) -> None:
-    """Record the end of every arm, and of the parent, which failed if an arm failed.
+def _record_ends(parent: Run, arms: Sequence[str]) -> None:
+    """Record the end of every arm in `arms` that began, and of the parent, which failed if an arm failed.
 
+    A search compares its complete trials only, so `arms` may hold more arms than the parent compares.
     If the end of one arm cannot be recorded, the others are closed nevertheless. Then the first such error is raised.
     """
     ends, problems = [], []
-    for arm in arms_of(parent.store, parent.id):
+    for arm in dict.fromkeys(arms):
         try:
+            if parent.store.stat(run_key(arm, RECIPE)) is None:
+                continue
             ends.append(status_of(read_records(parent.store, arm)))
             record_end(open_run(arm, parent.store.url), ends[-1])
         except Exception as error:
