@@ -88,7 +88,7 @@ def _train(run: Run, *, began: float, queued: float, profile_steps: str) -> None
 
     span = parse_span(profile_steps) if profile_steps else None
     ranks = join_ranks(hang_seconds=run.recipe.training.hang_timeout_seconds)
-    with _closing(run) if alone else nullcontext():
+    with _closing(run, alone=alone) if first else nullcontext():
         build_trainer(run, mixture, ranks, prefix=prefix, began=began, queued=queued, profile=span).train()
     if first:
         shown = "" if run.id.startswith(f"{run.recipe.name}-") else f" --name {run.id}"
@@ -113,14 +113,23 @@ def _introduce(run: Run, mixture: Manifest, prefix: str) -> None:
 
 
 @contextmanager
-def _closing(run: Run) -> Iterator[None]:
-    """Close the run in MLflow with the state in which the training ends."""
+def _closing(run: Run, *, alone: bool) -> Iterator[None]:
+    """Close the run in MLflow with the state in which the training ends, if it is `alone`: no launcher closes the run.
+
+    A stopped training closes its run in any case. A termination of KFP's run may leave no time for the task that closes
+    it. A training that is only moved opens its run again.
+    """
     try:
         yield
-    except BaseException as error:
-        end_tracked_run(run, Status.KILLED if isinstance(error, StoppedError) else Status.FAILED)
+    except StoppedError:
+        end_tracked_run(run, Status.KILLED)
         raise
-    end_tracked_run(run, Status.FINISHED)
+    except BaseException:
+        if alone:
+            end_tracked_run(run, Status.FAILED)
+        raise
+    if alone:
+        end_tracked_run(run, Status.FINISHED)
 
 
 def _run(run: str, store_url: str, recipe: str) -> Run:
