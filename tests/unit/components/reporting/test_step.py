@@ -486,7 +486,7 @@ def test_the_figures_of_a_run_name_their_benchmark(stored: Stored) -> None:
     assert of_scores == {
         f"{benchmark}/{name}": scores[name]
         for benchmark in ("demo-multi", "demo-single")
-        for name in ("samples", "accuracy", "compare/accuracy")
+        for name in ("accuracy", "compare/accuracy")
     }
     record = read_record(stored.run.store, stored.run.id, "train")
     assert record
