@@ -26,6 +26,7 @@ from tests.helpers.paths import ROOT
 TEMPLATES = {
     "qwen2_5-vl": ("qwen2_5_vl", "qwen2_5"),
     "qwen3-vl": ("qwen3_vl", "qwen3"),
+    "idefics3": ("idefics3", "llama3"),
     "smolvlm": ("smolvlm", ""),
 }
 # family -> vocabulary; the file has the texts that the published code made
