@@ -5,8 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 QUICK := $(PYTEST) -m "not slow" --durations=15
-# Two workers at least, since most tests use one core, and four at most, since each takes up to 3 GB.
-PARALLEL := OMP_NUM_THREADS=1 $(QUICK) --numprocesses logical --maxprocesses 4 --dist loadfile
+# Tests of ranks and servers wait for a third of their time. So there is one worker more than cores, and four at most,
+# since each takes up to 3 GB. The whole runs in `pipelines` take longest: they begin first, in the order of the folders.
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+WORKERS := $(shell test $(CORES) -lt 3 && echo 3 || echo 4)
+PARALLEL := OMP_NUM_THREADS=1 $(QUICK) --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+INTEGRATION := $(sort $(wildcard tests/integration/*/))
+FIRST := tests/integration/pipelines/
 BUILDER ?= docker
 BUILD_ARGS ?=
 TAG ?= dev
@@ -40,7 +45,7 @@ test-unit: venv  ## Run the tests of single modules, seconds each
 	$(PARALLEL) tests/unit
 
 test-integration: venv  ## Run the tests that start steps, ranks and pipelines on this machine
-	$(PARALLEL) tests/integration
+	$(PARALLEL) $(FIRST) $(filter-out $(FIRST),$(INTEGRATION))
 
 test-slow: venv  ## Run the tests that take minutes; also tests/cluster if KUBECONFIG and MANTIS_TEST_IMAGE are set
 	$(PYTEST) -m slow tests

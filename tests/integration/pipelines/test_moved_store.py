@@ -74,7 +74,13 @@ class Moved:
         return str(done.stdout)
 
 
-@pytest.fixture(params=["copied", pytest.param("renamed", marks=pytest.mark.slow), "minio"])
+@pytest.fixture(
+    params=[
+        "minio",
+        pytest.param("copied", marks=pytest.mark.slow),
+        pytest.param("renamed", marks=pytest.mark.slow),
+    ]
+)
 def moved(request: pytest.FixtureRequest, made: Path, mantis: Any, tmp_path: Path) -> Iterator[Moved]:
     """After the test, the old place has to be what it was: untouched, or not there."""
     if request.param == "minio":
