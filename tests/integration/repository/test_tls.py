@@ -21,7 +21,7 @@ from tests.helpers.little_run import LITTLE
 from tests.helpers.tracking_server import PASSWORD, patiently, tracking_server
 from tests.integration.repository.test_restore import client, copy, keys_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 __all__ = ["copy"]
 
 USER = {"mlflow/user": "mantis", "mlflow/password": "of 12 characters at least"}
@@ -68,27 +68,28 @@ class Encrypted:
         }
 
 
-@pytest.fixture
-def encrypted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Encrypted]:
+@pytest.fixture(scope="module")
+def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Encrypted]:
     """MinIO and MLflow with TLS, after make-secrets and make-users have run."""
+    folder = tmp_path_factory.mktemp("encrypted")
     for name in ("job", "certificates", "mlflow"):
-        (tmp_path / name).mkdir()
-    secrets = SecretsInMemory(tmp_path / "job", tls=True)
+        (folder / name).mkdir()
+    secrets = SecretsInMemory(folder / "job", tls=True)
     secrets.run()
-    certificates = tmp_path / "certificates"
+    certificates = folder / "certificates"
     write_certificates(secrets, certificates)
     authorities = certificates / "authorities.pem"
     (options,) = [each["value"] for each in patches()["mlflow"] if str(each["value"]).startswith("--uvicorn-opts")]
     options = options.replace("/etc/tls/", f"{certificates}/mlflow/")
     with (
-        running_minio(tmp_path / "minio", certificates=certificates / "minio") as store,
-        tracking_server(tmp_path / "mlflow", more=[options], authority=authorities) as tracking,
+        running_minio(folder / "minio", certificates=certificates / "minio") as store,
+        tracking_server(folder / "mlflow", more=[options], authority=authorities) as tracking,
     ):
-        with monkeypatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SSL_CERT_FILE", str(authorities))
-            users = make_users(tmp_path / "users", store)
-            set_up_mlflow(users, tmp_path / "users", {**USER, "mlflow/endpoint": tracking.url})
-        yield Encrypted(store, tracking.url, authorities, tmp_path / "mlflow")
+            users = make_users(folder / "users", store)
+            set_up_mlflow(users, folder / "users", {**USER, "mlflow/endpoint": tracking.url})
+        yield Encrypted(store, tracking.url, authorities, folder / "mlflow")
 
 
 def set_up_mlflow(users: Any, folder: Path, values: Mapping[str, str]) -> None:
@@ -97,6 +98,27 @@ def set_up_mlflow(users: Any, folder: Path, values: Mapping[str, str]) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(value)
     users.set_up_mlflow()
+
+
+def test_a_client_without_the_authority_is_told_so(encrypted: Encrypted, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in encrypted.environment().items():
+        monkeypatch.setenv(name, value)
+    for name in ("SSL_CERT_FILE", "MLFLOW_TRACKING_SERVER_CERT_PATH", "AWS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("mantis.store.s3.RETRIES", 0)
+    with pytest.raises(StoreError, match="signed by an unknown authority"):
+        open_store("s3://mantis").get("object")
+    ask_again(encrypted.tracking)
+    with pytest.raises(TrackingAwayError, match="a certificate that is not trusted"):
+        check_reachable(encrypted.tracking)
+
+
+def test_no_server_answers_in_clear_text(encrypted: Encrypted) -> None:
+    import urllib.request
+
+    for url, path in ((encrypted.store, "/minio/health/ready"), (encrypted.tracking, "/health")):
+        with pytest.raises(OSError, match=r"400|reset|closed|Remote end"):
+            urllib.request.urlopen(url.replace("https:", "http:") + path, timeout=120)
 
 
 def test_a_whole_run_over_tls(
@@ -128,24 +150,3 @@ def in_mlflow() -> Any:
     experiments = [each.experiment_id for each in asked.search_experiments()]
     (found,) = [run for run in asked.search_runs(experiments) if run.data.tags.get(RUN_TAG) == "whole"]
     return found
-
-
-def test_a_client_without_the_authority_is_told_so(encrypted: Encrypted, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in encrypted.environment().items():
-        monkeypatch.setenv(name, value)
-    for name in ("SSL_CERT_FILE", "MLFLOW_TRACKING_SERVER_CERT_PATH"):
-        monkeypatch.delenv(name)
-    monkeypatch.setattr("mantis.store.s3.RETRIES", 0)
-    with pytest.raises(StoreError, match="signed by an unknown authority"):
-        open_store("s3://mantis").get("object")
-    ask_again(encrypted.tracking)
-    with pytest.raises(TrackingAwayError, match="a certificate that is not trusted"):
-        check_reachable(encrypted.tracking)
-
-
-def test_no_server_answers_in_clear_text(encrypted: Encrypted) -> None:
-    import urllib.request
-
-    for url, path in ((encrypted.store, "/minio/health/ready"), (encrypted.tracking, "/health")):
-        with pytest.raises(OSError, match=r"400|reset|closed|Remote end"):
-            urllib.request.urlopen(url.replace("https:", "http:") + path, timeout=30)
