@@ -152,6 +152,7 @@ def test_the_plan_names_the_run_and_the_loop(page: Any, kfp: Kfp, ended: str) ->
     node(page, "plan").click()
     page.get_by_role("button", name="Visualization").click()
     page.get_by_text(re.compile("Run demo-")).first.wait_for()
+    page.get_by_text(re.compile(r"training\.learning_rate = 0\.0003")).first.wait_for()
     keep(page, "kfp-plan")
 
 

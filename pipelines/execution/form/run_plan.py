@@ -5,6 +5,7 @@ from pathlib import Path
 
 from components.data.step import datasets_of_arms, resolve_subsets
 from components.evaluation.step import resolve_benchmarks
+from components.reporting.render.markdown import escaped
 from mantis.runs.arms import changes_in_words
 from mantis.runs.step_runner import Run
 from pipelines.execution.run_titles import changed_fields
@@ -38,18 +39,18 @@ def plan_text(run: Run, items: Sequence[dict[str, str]]) -> str:
     """
     training, changed = run.recipe.training, changed_fields(run.recipe)
     settings = {
-        "recipe": f"`{run.recipe.name}`",
+        "recipe": run.recipe.name,
         "changed": changes_in_words(changed) or "nothing",
         "learning rate": f"{training.learning_rate:g}",
         "epochs": f"{training.epochs:g}",
         "batch size": f"{training.global_batch_size:,}",
-        "ranks": f"{training.nodes} x {training.gpus_per_node}, launcher `{training.launcher}`",
+        "ranks": f"{training.nodes} x {training.gpus_per_node}, launcher {training.launcher}",
         "benchmarks": ", ".join(run.recipe.evaluation.benchmarks) or "none",
         "store": run.store.url,
     }
-    rows = [f"| {name} | {value} |" for name, value in settings.items()]
+    rows = [f"| {name} | {escaped(value)} |" for name, value in settings.items()]
     kind = "benchmark" if items and "benchmark" in items[0] else "subset"
-    loop = [f"| {number} | {item[kind]} |" for number, item in enumerate(items)]
-    head = [f"# Run {run.id}", "", "| setting | value |", "|---|---|"]
+    loop = [f"| {number} | {escaped(item[kind])} |" for number, item in enumerate(items)]
+    head = [f"# Run {escaped(run.id)}", "", "| setting | value |", "|---|---|"]
     names = ["", f"The loop each-{kind}:", "", f"| iteration | {kind} |", "|---|---|"]
     return "\n".join([*head, *rows, *names, *loop, ""])

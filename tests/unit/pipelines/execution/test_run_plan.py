@@ -18,7 +18,7 @@ def test_the_plan_names_the_run_its_settings_and_the_iterations_of_the_loop(tmp_
     text = plan_text(run, items)
     assert text.startswith(f"# Run {run.id}\n")
     assert "| learning rate | 5e-06 |" in text
-    assert "training.learning_rate = 5e-06" in text
+    assert r"training.learning\_rate = 5e-06" in text, "KFP takes a pair of underscores for emphasis"
     assert "| iteration | benchmark |\n|---|---|\n| 0 | demo-single |\n| 1 | demo-multi |" in text
 
 
