@@ -159,6 +159,8 @@ def test_a_preempted_training_saves_waits_and_ends_with_the_same_bits(
     with applied(kube, [*classes, *one_queue("one", pods=2)]):
         one.start()
         one.wait_for_step(5)
+        waits = "waiting: suspended in queue one"
+        before = one.said().count(waits)  # it may have waited for its first admission
         urgent = f"urgent-{uuid4().hex[:8]}"
         labels = {"kueue.x-k8s.io/queue-name": "one", "kueue.x-k8s.io/priority-class": "mantis-training"}
         trainer = {"image": image, "numNodes": 2, "numProcPerNode": 1, "command": ["sleep", "10"]}
@@ -169,7 +171,7 @@ def test_a_preempted_training_saves_waits_and_ends_with_the_same_bits(
             "spec": {"runtimeRef": {"name": "mantis-deepspeed"}, "trainer": trainer},
         }
         kube.kubectl("create", "-f", "-", stdin=yaml.safe_dump(job))
-        kube.until("the training waits", lambda: "waiting: suspended in queue one" in one.said(), 180)
+        kube.until("the training waits", lambda: one.said().count(waits) > before, 180)
         kube.until("the training continues", lambda: "Training continues after step" in one.said(), 300)
         restarts = kube.kubectl("-n", "mantis", "get", "jobset", one.job, "-o", "jsonpath={.status.restarts}")
         assert restarts in ("", "0"), "a preemption uses up no restart"
