@@ -126,22 +126,6 @@ class TrackedRun:
         return f"#/experiments/{self.experiment}/runs/{self.id}/artifacts/{artifact}"
 
 
-def table_of_runs(experiment: str = "") -> str:
-    """Return the page of an experiment's runs, relative to the server; without one, the page of experiments.
-
-    Without `workflowType`, MLflow 3 opens its pages for traces of language models, which are empty.
-    """
-    page = f"experiments/{experiment}/runs" if experiment else "experiments"
-    return f"#/{page}?workflowType=machine_learning"
-
-
-def newest_experiment(client: Any) -> str:
-    """Return the experiment with the newest run; empty if there is no run."""
-    experiments = [each.experiment_id for each in client.search_experiments()]
-    newest = client.search_runs(experiments, max_results=1, order_by=["attributes.start_time DESC"])
-    return str(newest[0].info.experiment_id) if newest else ""
-
-
 def open_tracked_run(run: Run, *, title: str = "", tags: Mapping[str, str] = NONE) -> TrackedRun:
     """Open the MLflow run of `run`, or create it, with its parameters and tags, and set its status to RUNNING.
 

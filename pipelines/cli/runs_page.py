@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.request
 import webbrowser
+from contextlib import suppress
 from shlex import quote
 
 from mantis.errors import ConfigError, MantisError, TrackingError
@@ -19,11 +20,10 @@ from mantis.tracking.mlflow_runs import (
     database_folder,
     find_tracked_run,
     mlflow_client,
-    newest_experiment,
-    table_of_runs,
     tracking_error,
     tracking_uri,
 )
+from mantis.tracking.runs_view import keep_view, newest_experiment, table_of_runs
 from pipelines.cli.console import show
 
 HOST = "127.0.0.1"
@@ -43,7 +43,7 @@ def serve_runs(store: ObjectStore, port: int, *, open_page: bool) -> None:
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", HOST, "--port", str(port)]
     if folder is not None:
         command += ["--artifacts-destination", str(folder / ARTIFACTS)]
-    page = f"http://{HOST}:{port}/{table_of_runs(newest_experiment(mlflow_client(store)))}"
+    page = f"http://{HOST}:{port}/{_newest_table(store)}"
     show(page)
     with sigterm_raises(), subprocess.Popen(command, env=os.environ, preexec_fn=die_with_parent) as server:
         if open_page:
@@ -66,7 +66,21 @@ def runs_line(run: Run) -> str:
         return ""
     except Exception as error:  # MLflow's client raises many kinds
         return f"runs    {tracking_error(error, run.store)}"
-    return f"runs    {tracking_uri(run.store).rstrip('/')}/{table_of_runs(tracked.experiment)}" if tracked else ""
+    if tracked is None:
+        return ""
+    return f"runs    {tracking_uri(run.store).rstrip('/')}/{table_of_runs(tracked.client, tracked.experiment)}"
+
+
+def _newest_table(store: ObjectStore) -> str:
+    """Return the table of the experiment with the newest run, in the view that fits its runs."""
+    from mlflow.exceptions import MlflowException
+
+    client = mlflow_client(store)
+    experiment = newest_experiment(client)
+    if experiment:
+        with suppress(MlflowException):  # a user who may only read sees the view as it is
+            keep_view(client, experiment)
+    return table_of_runs(client, experiment)
 
 
 def _open_when_ready(page: str, port: int) -> None:

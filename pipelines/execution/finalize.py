@@ -33,6 +33,7 @@ from mantis.tracking.mlflow_runs import (
 from mantis.tracking.model_registry import register_model
 from mantis.tracking.reachability import TrackingAwayError, check_reachable
 from mantis.tracking.run_description import mixture_dataset
+from mantis.tracking.runs_view import keep_view
 from mantis.tracking.score_metrics import SCORE, SCORE_TABLE, score_metrics, score_table
 from mantis.tracking.webhook import ADDRESS, message_of, send_webhook
 from pipelines.execution.preflight import check_name
@@ -181,6 +182,7 @@ def _record_in_mlflow(run: Run, status: Status, records: list[StepRecord], reaso
                 raise refused from None
             logger.warning("MLflow did not take all of the run. %s", refused)
         tracked.client.set_terminated(tracked.id, status=status)  # it has ended, even if MLflow lacks a part of it
+        keep_view(tracked.client, tracked.experiment)
     except MantisError as error:
         logger.warning("%s", error)
     except MlflowException as error:

@@ -9,7 +9,7 @@ from mantis.artifacts.scores import Score
 from mantis.config.recipe import Recipe
 from mantis.errors import TrackingError
 from mantis.progress import PROGRESS_DIR
-from mantis.runs.arms import changes_in_words
+from mantis.runs.arms import changes_in_words, changes_of
 from mantis.runs.step_runner import Run
 from mantis.tracking.mlflow_runs import TrackedRun, log_datasets, open_tracked_run, tracking_error
 from mantis.tracking.run_description import asked_dataset, flat_recipe
@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 NOTE_TAG = "mlflow.note.content"  # defined by MLflow, whose page shows it as the description, in Markdown
 CHANGES = 3  # that a name lists
 VALUE_CHARACTERS = 24  # of one value in a name
+SHORT = {"learning_rate": "lr", "weight_decay": "wd"}  # MLflow's table shows the first twenty characters of a name
 UNNAMED = ("name", "description")  # fields that change no result and stand elsewhere
 
 
@@ -35,17 +36,28 @@ def changed_fields(recipe: Recipe) -> dict[str, str]:
     }
 
 
-def title_of(run: Run, changed: Mapping[str, str]) -> str:
-    """Name a run by its recipe and its changed fields: `demo learning_rate=0.001 seed=2`. Unchanged, it keeps its id.
+def changed_of(run: Run) -> dict[str, str]:
+    """Return the changed fields of a run's recipe. Those that an arm does not share with all arms come first."""
+    changed = changed_fields(run.recipe)
+    return {field: changed[field] for field in changes_of(run.store, run.id) if field in changed} | changed
 
-    A field is named by its last part, or by its last two if two changed fields end alike.
+
+def title_of(run: Run, changed: Mapping[str, str]) -> str:
+    """Name a run by its recipe and its changed fields: `demo lr=0.001 seed=2`. Unchanged, it keeps its id.
+
+    The arm of a sweep is named by the fields of the sweep alone, also where the shipped recipe has the same value. A
+    field is named by its last part, or by its last two if two changed fields end alike.
     """
+    own = changes_of(run.store, run.id)
+    if own:
+        flat = flat_recipe(run.recipe)
+        changed = {field: flat[field] for field in own if field in flat}
     if not changed:
         return run.id
-    chosen = run.id if run.id != run.recipe.default_run_id() else run.recipe.name
+    chosen = run.recipe.name if own or run.id == run.recipe.default_run_id() else run.id
     ends = [field.rpartition(".")[2] for field in changed]
     names = [
-        end if ends.count(end) == 1 else ".".join(field.split(".")[-2:])
+        SHORT.get(end, end) if ends.count(end) == 1 else ".".join(field.split(".")[-2:])
         for field, end in zip(changed, ends, strict=True)
     ]
     values = (value if len(value) <= VALUE_CHARACTERS else f"{value[:VALUE_CHARACTERS]}…" for value in changed.values())
@@ -62,7 +74,7 @@ def open_in_mlflow(run: Run) -> TrackedRun:
     """
     from mlflow.exceptions import MlflowException
 
-    changed = changed_fields(run.recipe)
+    changed = changed_of(run)
     tags = {"changed": changes_in_words(changed) or "nothing", NOTE_TAG: _beginning(run, changed)}
     tracked = open_tracked_run(run, title=title_of(run, changed), tags=what_to_filter_by(run.recipe) | tags)
     try:
@@ -108,7 +120,7 @@ def note_of(run: Run, scores: Sequence[Score], link: str, failed: Mapping[str, s
         link: where MLflow's page shows the report; empty if there is none.
         failed: the reason by failed step.
     """
-    lines = [_beginning(run, changed_fields(run.recipe))]
+    lines = [_beginning(run, changed_of(run))]
     lines += [f"**{step} failed.** {next(iter(reason.splitlines()), '')}" for step, reason in failed.items()]
     if scores:
         rows = (

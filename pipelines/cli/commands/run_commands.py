@@ -267,7 +267,7 @@ def _overview(store: ObjectStore, run_id: str) -> dict[str, Any]:
     from mantis.runs.records import read_records
     from mantis.runs.step_runner import open_run
     from pipelines.execution.local_run import progress_of
-    from pipelines.execution.run_titles import changed_fields
+    from pipelines.execution.run_titles import changed_of
     from pipelines.execution.supervisor import explain
 
     records = read_records(store, run_id)
@@ -283,10 +283,10 @@ def _overview(store: ObjectStore, run_id: str) -> dict[str, Any]:
         "changed": {},
     }
     try:
-        recipe = open_run(run_id, store.url).recipe
+        run = open_run(run_id, store.url)
     except ConfigError:  # the recipe of another version, or none: the run is listed all the same
         return row
-    return row | {"recipe": recipe.name, "changed": changed_fields(recipe)}
+    return row | {"recipe": run.recipe.name, "changed": changed_of(run)}
 
 
 def _state(row: dict[str, Any]) -> str:

@@ -449,6 +449,7 @@ def test_the_line_behind_a_run_leads_to_the_table_of_runs(
 ) -> None:
     from mantis.runs.step_runner import open_run
     from mantis.tracking.mlflow_runs import open_tracked_run
+    from mantis.tracking.runs_view import keep_view
     from pipelines.cli.runs_page import runs_line
 
     run = open_run("stopped-run", stored.url)
@@ -456,8 +457,11 @@ def test_the_line_behind_a_run_leads_to_the_table_of_runs(
     assert runs_line(run) == f"runs    mantis ui --open --store {stored.url}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")  # stands for a server
     assert runs_line(run) == ""
-    page = f"#/experiments/{open_tracked_run(run).experiment}/runs?workflowType=machine_learning"
+    tracked = open_tracked_run(run)
+    page = f"#/experiments/{tracked.experiment}/runs?workflowType=machine_learning"
     assert runs_line(run) == f"runs    sqlite:///{tmp_path}/mlflow.db/{page}"
+    keep_view(tracked.client, tracked.experiment)
+    assert runs_line(run) == f"runs    sqlite:///{tmp_path}/mlflow.db/{page}&viewStateShareKey=mantis"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert runs_line(run) == ""
 

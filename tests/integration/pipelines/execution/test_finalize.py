@@ -184,6 +184,10 @@ def test_an_arm_that_cannot_be_closed_keeps_no_other_open(api_server: ApiServer,
     [
         (f"{STOPPED} with exit code 143.", {"abl-single": "FINISHED", "abl-multi": "KILLED", "abl": "KILLED"}),
         ("The loss is nan.", {"abl-single": "FINISHED", "abl-multi": "FAILED", "abl": "FAILED"}),
+        (
+            "TrainJob mantis/train-1a was deleted while it ran.",  # from outside, while its launcher followed it
+            {"abl-single": "FINISHED", "abl-multi": "FAILED", "abl": "FAILED"},
+        ),
     ],
 )
 def test_an_ablation_that_somebody_ended_is_killed_and_one_with_an_arm_that_failed_is_failed(

@@ -26,12 +26,9 @@ from mantis.tracking.mlflow_runs import (
     curve_row,
     end_tracked_run,
     find_tracked_run,
-    mlflow_client,
-    newest_experiment,
     open_tracked_run,
     record_run,
     send_curve,
-    table_of_runs,
 )
 from mantis.tracking.reachability import SENT_LATER
 from mantis.tracking.run_description import DatasetEntry, flat_recipe
@@ -295,17 +292,6 @@ def test_a_training_names_its_mixture_before_its_end(run: Run) -> None:
     assert (logged.dataset.name, logged.dataset.digest) == ("one+two", "a" * 36)
     assert json.loads(logged.dataset.profile) == {"samples": 40}
     assert [tag.value for tag in logged.tags] == ["training"]
-
-
-def test_the_table_of_runs_is_that_of_the_newest_run(run: Run) -> None:
-    assert newest_experiment(mlflow_client(run.store)) == ""
-    assert table_of_runs() == "#/experiments?workflowType=machine_learning"
-    open_tracked_run(run)
-    tracking = run.recipe.tracking.model_copy(update={"experiment": "second"})
-    second = open_tracked_run(replace(run, id="b", recipe=run.recipe.model_copy(update={"tracking": tracking})))
-    newest = newest_experiment(second.client)
-    assert newest == second.experiment
-    assert table_of_runs(newest) == f"#/experiments/{newest}/runs?workflowType=machine_learning"
 
 
 def test_rows_keep_their_own_time(run: Run) -> None:

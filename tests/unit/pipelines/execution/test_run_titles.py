@@ -3,11 +3,19 @@
 import pytest
 
 from mantis.artifacts.scores import Score
+from mantis.runs.arms import write_arms
 from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore
 from mantis.tracking.run_description import asked_dataset
 from pipelines.execution.resolve import resolve_run
-from pipelines.execution.run_titles import changed_fields, note_of, open_in_mlflow, title_of, what_to_filter_by
+from pipelines.execution.run_titles import (
+    changed_fields,
+    changed_of,
+    note_of,
+    open_in_mlflow,
+    title_of,
+    what_to_filter_by,
+)
 
 
 @pytest.fixture
@@ -30,12 +38,12 @@ def titled(run: Run) -> str:
 @pytest.mark.parametrize(
     ("overrides", "title"),
     [
-        ({"training.learning_rate": "1e-3"}, "demo learning_rate=0.001"),
-        ({"training.learning_rate": "1e-3", "training.seed": 2}, "demo learning_rate=0.001 seed=2"),
+        ({"training.learning_rate": "1e-3"}, "demo lr=0.001"),
+        ({"training.learning_rate": "1e-3", "training.seed": 2}, "demo lr=0.001 seed=2"),
         ({"seed": 3, "training.seed": 2}, "demo seed=3 training.seed=2"),
         (
             {"training.learning_rate": 1, "training.epochs": 7, "training.weight_decay": 0.2, "training.seed": 2},
-            "demo epochs=7 learning_rate=1.0 weight_decay=0.2 and 1 more",
+            "demo epochs=7 lr=1.0 wd=0.2 and 1 more",
         ),
     ],
 )
@@ -48,6 +56,21 @@ def test_an_unchanged_run_keeps_its_id_and_a_named_one_its_name(store: LocalStor
     assert (titled(plain), changed_fields(plain.recipe)) == (plain.id, {})
     assert titled(made(store, {"training.seed": 2}, "mine")) == "mine seed=2"
     assert titled(made(store, {"cluster.namespace": LONG})) == f"demo namespace={LONG[:24]}…"
+
+
+def test_an_arm_of_a_sweep_is_named_by_what_the_sweep_varies(store: LocalStore) -> None:
+    """All arms share the other changes, which would hide the difference. One value is that of the shipped recipe."""
+    shared: dict[str, object] = {
+        "data.generated_conversations": 70,
+        "training.global_batch_size": 4,
+        "training.log_every": 2,
+    }
+    own = {"training.learning_rate": "4.0e-4", "training.seed": "7"}
+    arm = made(store, {**shared, **own}, "swept-1a2b3c")
+    write_arms(store, "swept", [arm.id], {arm.id: own})
+    assert titled(arm) == "demo lr=0.0004 seed=7"
+    assert list(changed_of(arm)) == ["training.seed", *shared]
+    assert titled(made(store, shared, "swept")).startswith("swept generated_conversations=70 ")
 
 
 def test_a_run_of_its_own_recipe_lists_no_changes(store: LocalStore) -> None:
