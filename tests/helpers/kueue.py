@@ -15,7 +15,7 @@ PLENTY = {"cpu": "10k", "memory": "1000Ti", "ephemeral-storage": "1000Ti"}
 
 def has_kueue(kube: Kube) -> bool:
     """Whether the cluster has Kueue."""
-    return "clusterqueues" in kube.kubectl("get", "crd", "clusterqueues.kueue.x-k8s.io", "-o", "name", check=False)
+    return bool(kube.kubectl("get", "crd", "clusterqueues.kueue.x-k8s.io", "-o", "name", "--ignore-not-found"))
 
 
 def one_queue(name: str, *, nodes: int = 0, pods: int = 0) -> list[dict[str, Any]]:
