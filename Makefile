@@ -17,14 +17,23 @@ BUILD_ARGS ?=
 TAG ?= dev
 MINIO_VERSION := v0.0.0-20260212201848-7aac2a2c5b7c
 KUBE_ROUTER_VERSION := v2.1.0
+UV_VERSION := 0.13.9
 CHECKOV_VERSION := 3.3.30
+# Bases of the images with GPUs: make images VARIANT=gpu. Without GPUs, the Dockerfile names the base.
+CUDA_BASE := nvidia/cuda:13.0.1-base-ubuntu24.04@sha256:f8ef28f579ea42a44b415d2c5d46f788e6a9b395c6c83f2929416e1fc192c143
+CUDA_COMPILER := nvidia/cuda:13.0.1-devel-ubuntu24.04@sha256:7d2f6a8c2071d911524f95061a0db363e24d27aa51ec831fcccf9e76eb72bc92
+VARIANT ?= cpu
+VARIANT_ARGS := $(if $(filter gpu,$(VARIANT)),--build-arg VARIANT=gpu --build-arg BASE=$(CUDA_BASE) --build-arg COMPILER=$(CUDA_COMPILER))
+LOCKED := build train mlflow gpu flash-attn inventory
+# The name under which the test cluster has Debian with Python. Its own image has no published digest.
+CLUSTER_BASE := python:3.11-slim-bookworm
 MANTIS_TOOLS ?= $(HOME)/.cache/mantis-tools
 export PATH := $(PATH):$(MANTIS_TOOLS)
 CODE_VERSION := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-unit test-integration test-slow test-cluster test-kfp test-gpu mutants \
-  lint prose docs compile compile-check golden bench minio kube-router checkov cluster images clean
+  lint prose docs compile compile-check golden bench minio kube-router checkov cluster images lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -100,10 +109,23 @@ kube-router:  ## Build kube-router once, with which tests/cluster enforces Netwo
 	command -v kube-router || CGO_ENABLED=0 GOBIN=$(MANTIS_TOOLS) \
 	  go install -ldflags "-s -w" github.com/cloudnativelabs/kube-router/v2/cmd/kube-router@$(KUBE_ROUTER_VERSION)
 
-images:  ## Build the images mantis/{train,mlflow}:TAG with BUILDER (docker, podman, buildah); BUILD_ARGS for GPUs
+images:  ## Build mantis/{train,mlflow}:TAG with BUILDER (docker, podman, buildah), VARIANT=gpu or cpu; SBOMs go to build/TAG
 	for target in train mlflow; do \
-	  $(BUILDER) build --tag mantis/$$target:$(TAG) --file docker/Dockerfile --build-arg TARGET=$$target \
-	    --build-arg CODE_VERSION=$(CODE_VERSION) $(BUILD_ARGS) . || exit 1; \
+	  build="$(BUILDER) build --file docker/Dockerfile --build-arg TARGET=$$target \
+	    --build-arg CODE_VERSION=$(CODE_VERSION) $(VARIANT_ARGS) $(BUILD_ARGS)"; \
+	  $$build --tag mantis/$$target:$(TAG) . || exit 1; \
+	  $$build --target inventory --output type=local,dest=build/$(TAG)/$$target . || exit 1; \
+	done
+
+lock:  ## Write docker/requirements/*.txt, the packages of the images with their hashes, from constraints.txt
+	test -x $(MANTIS_TOOLS)/uv/bin/uv || { $(PYTHON) -m venv $(MANTIS_TOOLS)/uv && \
+	  $(MANTIS_TOOLS)/uv/bin/pip install --quiet uv==$(UV_VERSION); }
+	cd docker/requirements && for file in $(LOCKED); do \
+	  case $$file in train) from=../../pyproject.toml;; *) from=$$file.in;; esac; \
+	  case $$file in gpu|flash-attn) more=--no-deps;; *) more=;; esac; \
+	  $(MANTIS_TOOLS)/uv/bin/uv pip compile $$from --constraints ../../constraints.txt --generate-hashes --universal \
+	    --python-version 3.11 --no-annotate --no-emit-index-url --custom-compile-command "make lock" --quiet $$more \
+	    --output-file $$file.txt > /dev/null || exit 1; \
 	done
 
 checkov: venv  ## Compare checkov's findings in every overlay with manifests/checkov.toml
@@ -117,7 +139,7 @@ cluster:  ## Start the test cluster with the command MANTIS_TEST_CLUSTER, and pu
 	sleep 3; $(MANTIS_TEST_CLUSTER) status | grep -q "kube-proxy *running" || $(MANTIS_TEST_CLUSTER) up  # kube-proxy may exit because of old settings
 	for image in mlflow:dev train:dev train:$(CODE_VERSION); do \
 	  $(MANTIS_TEST_CLUSTER) build mantis/$$image . --file docker/Dockerfile --build-arg TARGET=$${image%%:*} \
-	    --build-arg CODE_VERSION=$(CODE_VERSION) || exit 1; \
+	    --build-arg CODE_VERSION=$(CODE_VERSION) --build-arg BASE=$(CLUSTER_BASE) || exit 1; \
 	done  # a separate tag for the tests, because a node that has train:dev does not pull it again
 
 clean:  ## Remove the virtual environment and caches, but not the results in .mantis

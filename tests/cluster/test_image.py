@@ -1,5 +1,6 @@
 """The whole job in one pod of the image: no rights, no writable file system but two empty folders."""
 
+import re
 import shutil
 import subprocess
 import time
@@ -29,6 +30,7 @@ RUN = (
     "--set=evaluation.samples_per_skill=20",
     "--set=training.epochs=1",
 )
+(CLUSTER_BASE,) = re.findall(r"^CLUSTER_BASE := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
 DEADLINE = 600  # seconds; most of it is the first pull of the image
 
 
@@ -83,7 +85,8 @@ def test_a_change_of_the_code_runs_in_a_pod_within_90_seconds(
     with (tree / "mantis" / "errors.py").open("a") as code:
         code.write(f'\nCHANGED = "{word}"\n')
     test_cluster("build", "mantis/train:changed", str(tree), "--file", str(tree / "docker" / "Dockerfile"),
-                 "--build-arg", "TARGET=train", "--build-arg", "CODE_VERSION=changed")  # fmt: skip
+                 "--build-arg", "TARGET=train", "--build-arg", "CODE_VERSION=changed",
+                 "--build-arg", f"BASE={CLUSTER_BASE}")  # fmt: skip
     container = {
         "name": "mantis",
         "image": "mantis/train:changed",
