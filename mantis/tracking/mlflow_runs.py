@@ -183,11 +183,13 @@ def find_tracked_run(run: Run) -> TrackedRun | None:
 
 
 def end_tracked_run(run: Run, status: Status) -> None:
-    """Close the MLflow run of a training that no other process closes. A problem is logged."""
+    """Close the MLflow run of a training that no other process closes. A problem is logged.
+
+    A training that fails at once has not opened its run yet. Then the run is opened here, with its parameters.
+    """
     try:
-        tracked = find_tracked_run(run)
-        if tracked is not None:
-            tracked.client.set_terminated(tracked.id, status=status)
+        tracked = open_tracked_run(run)
+        tracked.client.set_terminated(tracked.id, status=status)
     except Exception as error:  # the training has ended, whatever the client raises
         logger.warning("%s", tracking_error(error, run.store))
 
