@@ -72,6 +72,8 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "a label of the Job": patch({}, job={"labels": {"a": "b"}}),
     "an annotation of the JobSet": patch({}, jobset={"annotations": {"any.org/exclusive-topology": "a"}}),
     "a label of the JobSet": patch({}, jobset={"labels": KUEUE}),
+    "the name of the JobSet": patch({}, jobset={"name": "any"}),
+    "a finalizer of the JobSet": patch({}, jobset={"finalizers": ["any.org/any"]}),
 }  # fmt: skip
 
 
@@ -118,7 +120,9 @@ def test_a_job_decides_its_code_and_nothing_else(launcher: Any, job: dict[str, A
 
 def test_what_kueue_writes_is_taken(launcher: Any, job: dict[str, Any]) -> None:
     job["metadata"]["labels"] |= {"kueue.x-k8s.io/priority-class": "training"}
-    assert "created" in said(launcher, job | {"spec": job["spec"] | patch(deepcopy(KUEUES_PATCH))})
+    # Its webhook labels the JobSet when the job is created (trainjob_webhook.go).
+    queued = patch(deepcopy(KUEUES_PATCH), jobset={"labels": {"kueue.x-k8s.io/queue-name": "any"}})
+    assert "created" in said(launcher, job | {"spec": job["spec"] | queued})
 
 
 @pytest.mark.parametrize(
