@@ -5,8 +5,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import yaml
 from kfp import compiler
+from kfp.pipeline_spec.pipeline_spec_pb2 import ParameterType
 
 from mantis.errors import ConfigError
 from mantis.runs.kfp_form import FORM_FIELDS
@@ -59,20 +59,13 @@ def compile_all(folder: Path, platform: Platform) -> list[Path]:
     paths = []
     for name, bind in PIPELINES.items():
         path = folder / f"{'' if image else UNBOUND}{name}.yaml"
-        compiler.Compiler().compile(bind(platform), str(path))
+        bound = bind(platform)
         if not image:
-            _refuse_to_start(path)
+            inputs = bound.pipeline_spec.root.input_definitions.parameters
+            inputs[NO_IMAGE].parameter_type = ParameterType.STRING
+        compiler.Compiler().compile(bound, str(path))
         paths.append(path)
     return paths
-
-
-def _refuse_to_start(path: Path) -> None:
-    """Give a compiled pipeline the input NO_IMAGE."""
-    text = path.read_text()
-    head = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
-    specification, *rest = yaml.safe_load_all(text)
-    specification["root"]["inputDefinitions"]["parameters"][NO_IMAGE] = {"parameterType": "STRING"}
-    path.write_text(head + yaml.safe_dump_all([specification, *rest]))
 
 
 def stale(folder: Path) -> list[str]:
