@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mantis.config.model_settings import ImageSettings
-from mantis.models.family_spec import FamilySpec, ReleasedLayout
+from mantis.models.families.smolvlm import SMOLVLM
 
 if TYPE_CHECKING:
     from mantis.models.family import Family
@@ -24,12 +24,4 @@ def _reference() -> FamilyReference:
     return REFERENCE
 
 
-IDEFICS3 = FamilySpec(
-    name="idefics3",
-    package=__name__,
-    load=_load,
-    reference=_reference,
-    small_image=ImageSettings(size=48, patch_size=12, latents=4, max_pixels=4 * 48 * 48),
-    caps=("max_pixels", "max_pixels_per_sample"),
-    released=ReleasedLayout(model_type="idefics3"),
-)
+IDEFICS3 = replace(SMOLVLM, name="idefics3", package=__name__, load=_load, reference=_reference)

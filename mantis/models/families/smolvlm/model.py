@@ -37,11 +37,12 @@ class SmolVlm(WholeModel):
     name: str = "smolvlm"
     model: ClassVar[type[PreTrainedModel]] = Idefics3ForConditionalGeneration
     template: str = "smolvlm"
+    text_tokens: ClassVar[tuple[str, str]] = ("<|im_start|>", "<|im_end|>")  # special tokens of the text model
 
     def special_tokens(self) -> list[str]:
         edge = range(1, MOST_EDGE + 1)
         tiles = [tile_name(row, column) for row in edge for column in edge]
-        return ["<|im_start|>", "<|im_end|>", AROUND, IMAGE_MARK, END_OF_UTTERANCE, GLOBAL, *tiles]
+        return [*self.text_tokens, AROUND, IMAGE_MARK, END_OF_UTTERANCE, GLOBAL, *tiles]
 
     def processor(self, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> SmolVlmProcessor:
         return SmolVlmProcessor(tokenizer, settings)
