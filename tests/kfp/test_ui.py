@@ -1,10 +1,8 @@
 """What a person does in KFP's own pages, in a real browser: upload, fill in, start, read."""
 
-import os
 import re
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +13,7 @@ from pipelines.execution.platform import Platform
 from pipelines.kubeflow.compile import compile_all
 from pipelines.kubeflow.submit import ENDED, described
 from tests.helpers.kubectl import Kube
+from tests.helpers.screenshots import keep_picture
 from tests.kfp.conftest import Kfp
 
 pytestmark = pytest.mark.timeout(1800)
@@ -43,10 +42,7 @@ def page(kfp: Kfp, browser: Any) -> Any:
 
 def keep(page: Any, name: str) -> None:
     """A picture for docs/how-to/kfp-ui.md, where one is wanted."""
-    folder = os.environ.get("MANTIS_SCREENSHOTS")
-    if folder:
-        page.wait_for_timeout(1500)
-        page.screenshot(path=Path(folder) / f"{name}.png")
+    keep_picture(page, name, after=1500)
 
 
 def node(page: Any, name: str) -> Any:

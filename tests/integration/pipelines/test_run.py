@@ -41,6 +41,7 @@ from pipelines.models.prediction import PredictionRequest, predict
 from tests.fixtures.cli import Mantis
 from tests.helpers.model_server import model_server
 from tests.helpers.paths import ROOT
+from tests.helpers.process_groups import kill_groups
 
 SMALL = (
     "--set=data.generated_conversations=320",
@@ -316,10 +317,7 @@ def started(mantis_environment: dict[str, str]) -> Iterator[Callable[[Path], "su
         return child
 
     yield start
-    for child in children:
-        if child.poll() is None:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+    kill_groups(children)
 
 
 def ranks_of(child: "subprocess.Popen[str]") -> list[psutil.Process]:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from mantis.runs.arms import arms_of
 from mantis.runs.records import runs
 from mantis.store.local import LocalStore
 from tests.helpers.loopback import free_port
+from tests.helpers.screenshots import keep_picture
 from tests.helpers.warm_processes import warm_starts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(5400)]
@@ -79,10 +79,7 @@ def table(address: str, browser: Any) -> Iterator[Any]:
 
 def keep(page: Any, name: str) -> None:
     """A picture for docs/how-to/compare-runs.md, where one is wanted."""
-    folder = os.environ.get("MANTIS_SCREENSHOTS")
-    if folder:
-        page.wait_for_timeout(9000)
-        page.screenshot(path=Path(folder) / f"{name}.png")
+    keep_picture(page, name, after=9000)
 
 
 def test_names_changes_and_scores_are_seen_at_a_glance(table: Any, store: LocalStore) -> None:

@@ -1,6 +1,5 @@
 """A run that another process watches in MLflow: it is there before its first step, and closed in every kind of end."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from mantis.tracking.mlflow_database import DATABASE
 from mantis.tracking.mlflow_runs import mlflow_client
 from tests.fixtures.data import RawFolder
 from tests.helpers.little_run import LITTLE
+from tests.helpers.process_groups import kill_groups
 
 SECONDS = 1500.0  # far beyond every wait
 WATCHED = (*LITTLE, "--set=training.seed=7")
@@ -48,10 +48,7 @@ def start(tmp_path: Path, mantis_environment: dict[str, str]) -> Iterator[Start]
         return children[-1]
 
     yield begin
-    for child in children:
-        if child.poll() is None:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+    kill_groups(children)
 
 
 class Watcher:

@@ -1,6 +1,5 @@
 """The pages by axe-core, from npm, on a phone and on two desktops, light and dark."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore
 from tests.fixtures.reporting import MakeStored, Stored, put_judged_answers
 from tests.helpers.paths import root_of
+from tests.helpers.screenshots import keep_picture
 
 AXE = "axe-core@4.14.1"
 WIDTHS = (390, 1280, 1440)
@@ -82,8 +82,7 @@ def examine(pages: Any, axe: str, path: Path) -> None:
         page.emulate_media(color_scheme=scheme)
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 900})
-            if folder := os.environ.get("MANTIS_SCREENSHOTS"):
-                page.screenshot(path=f"{folder}/{path.stem}-{width}-{scheme}.png", full_page=True)
+            keep_picture(page, f"{path.stem}-{width}-{scheme}", whole=True)
             found = page.evaluate("async () => (await axe.run()).violations")
             said = [(each["id"], [node["html"][:160] for node in each["nodes"][:3]]) for each in found]
             assert said == [], (width, scheme)

@@ -3,7 +3,6 @@
 kubectl starts no launcher. The pod's own command runs here, and the kubelet's SIGTERM is sent as a deletion sends it.
 """
 
-import os
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from mantis.tracking.mlflow_database import DATABASE
 from mantis.tracking.mlflow_runs import find_tracked_run
 from tests.fixtures.training import MakeRun
 from tests.helpers.paths import ROOT, root_of
+from tests.helpers.process_groups import kill_groups
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SECONDS = 1500.0  # far beyond every wait
@@ -54,10 +54,7 @@ def start_pod(tmp_path: Path, mantis_environment: dict[str, str]) -> Iterator[St
         return pods[-1]
 
     yield begin
-    for pod in pods:
-        if pod.poll() is None:
-            os.killpg(pod.pid, signal.SIGKILL)
-            pod.wait()
+    kill_groups(pods)
 
 
 def in_mlflow(run: Run) -> Any:
