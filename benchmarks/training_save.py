@@ -1,4 +1,7 @@
-"""Save a checkpoint, and measure how long the step loop stops; the peer is a synchronous save and upload."""
+"""Save a checkpoint, and measure how long the step loop stops; the peer is a synchronous save and upload.
+
+The loop stops in `save`, and once more before the update if the copy in the thread is not done by then.
+"""
 
 import json
 import statistics
@@ -19,6 +22,7 @@ RANKS, REPEATS = 2, 5
 GOAL = "<=0.05"
 WIDTH = {False: 1024, True: 2048}  # layers of width x width
 LAYERS = 12
+ROWS = 64  # of a step
 
 
 def save(full: bool) -> Row:
@@ -38,6 +42,8 @@ def save(full: bool) -> Row:
         details={
             "peer": "DeepSpeed's save_checkpoint to a folder, then its upload and hashes, in the loop",
             "gigabytes_per_rank": middle["bytes"] / 1e9,
+            "in_save_seconds": middle["saving"],
+            "before_update_seconds": middle["waiting"],
             "background_seconds": middle["background"],
             "copy_seconds": middle["copy"],
             "limit": "one copy of the rank's state in memory",
@@ -57,19 +63,24 @@ def measure(width: int, folder: Path) -> None:
     engine = _engine(width)
     store = LocalStore(folder / "store")
     saver = Saver(store, "ours", rank=ranks.rank, world_size=RANKS, zero_stage=3, attempt="benchmark", keep=1)
-    figures: dict[str, list[float]] = {name: [] for name in ("synchronous", "stall", "background", "copy", "bytes")}
+    names = ("synchronous", "stall", "saving", "waiting", "background", "copy", "bytes")
+    figures: dict[str, list[float]] = {name: [] for name in names}
     for repeat in range(REPEATS + 1):
         torch.distributed.barrier()
         synchronous = _seconds(partial(_synchronous, engine, store, folder, ranks.rank, repeat))
         torch.distributed.barrier()
-        stall = _seconds(partial(saver.save, engine, TrainingState(step=repeat, seed=0)))
+        saving = _seconds(partial(saver.save, engine, TrainingState(step=repeat, seed=0)))
+        _forward_and_backward(engine, width)
+        waiting = _seconds(saver.wait_until_copied)
+        engine.step()
         background = _seconds(saver.wait)
         state = torch.cat([flat.detach() for flat in engine.optimizer.fp32_partitioned_groups_flat])
         held = 3 * state.nbytes  # masters and two moments
         target = torch.empty_like(state)
         copy = 3 * min(_seconds(partial(target.copy_, state)) for _ in range(3))
         if repeat:
-            for name, value in zip(figures, (synchronous, stall, background, copy, held), strict=True):
+            measured = (synchronous, saving + waiting, saving, waiting, background, copy, held)
+            for name, value in zip(figures, measured, strict=True):
                 figures[name].append(value)
     (folder / f"rank-{ranks.rank}.json").write_text(json.dumps(figures))
     leave_ranks()
@@ -87,9 +98,15 @@ def _engine(width: int) -> Any:
         "zero_optimization": {"stage": 3, "reduce_bucket_size": 10_000_000, "stage3_prefetch_bucket_size": 10_000_000},
     }
     engine = deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
-    engine.backward(engine(torch.randn(2, width)).square().mean())
+    _forward_and_backward(engine, width)
     engine.step()
     return engine
+
+
+def _forward_and_backward(engine: Any, width: int) -> None:
+    import torch
+
+    engine.backward(engine(torch.randn(ROWS, width)).square().mean())
 
 
 def _synchronous(engine: Any, store: ObjectStore, folder: Path, rank: int, step: int) -> None:

@@ -58,6 +58,7 @@ class TrainStep:
         learning_rate: the rate of a step, counted from 0.
         seed: seed of dropout and other randomness inside the model.
         announce: called before each part of a step in which this rank may wait for others.
+        before_update: called before the optimizer changes its state.
         rates_by_part: whether the figures hold the learning rate of each part.
     """
 
@@ -70,6 +71,7 @@ class TrainStep:
     learning_rate: Callable[[int], float]
     seed: int
     announce: Announce
+    before_update: Callable[[], None]
     rates_by_part: bool
 
     def take(self, work: StepBatch, *, waited: float) -> tuple[StepFigures, bool]:
@@ -87,6 +89,7 @@ class TrainStep:
         loss, stopping, problem = self._run_micro_steps(work)
         rate = self.learning_rate(work.step)
         self.announce(Cause.STEP, work.step + 1, "update")
+        self.before_update()
         norm = self._update(rate, problem, work)
         seconds = time.monotonic() - began + waited
         return self._figures(work, loss=loss, rate=rate, norm=norm, seconds=seconds, waited=waited), stopping

@@ -139,8 +139,8 @@ def build_trainer(
     held_out = _held_out(parts) if training.evaluate_every else None
     goodput = GoodputTimer(clock, heartbeat, devices=ranks.world_size)
     callbacks = _callbacks(parts, guard, goodput, profile, held_out, metrics)
-    train_step = _train_step(parts, guard, callbacks)
     saver = _saver(parts, callbacks)
+    train_step = _train_step(parts, guard, callbacks, saver)
     clock.add(Cause.QUEUE, queued)
     clock.add(Cause.START, time.monotonic() - began - queued)
     with clock.spend(Cause.RESUME):
@@ -298,7 +298,7 @@ def _restored(parts: Parts) -> TrainingState:
     return state or TrainingState(step=0, seed=training.seed, groups=parts.engine.groups)
 
 
-def _train_step(parts: Parts, guard: LossSpikeGuard, callbacks: CallbackList) -> TrainStep:
+def _train_step(parts: Parts, guard: LossSpikeGuard, callbacks: CallbackList, saver: Saver) -> TrainStep:
     training = parts.recipe.training
     return TrainStep(
         engine=parts.engine,
@@ -312,6 +312,7 @@ def _train_step(parts: Parts, guard: LossSpikeGuard, callbacks: CallbackList) ->
         ),
         seed=training.seed,
         announce=callbacks.on_phase,
+        before_update=saver.wait_until_copied,
         rates_by_part=bool(training.parts),
     )
 

@@ -17,6 +17,7 @@ from unittest import mock
 
 from components.training.checkpointing import resume
 from components.training.checkpointing.reshard import Shards
+from components.training.checkpointing.snapshot import Snapshot
 from components.training.engine.deepspeed_engine import join_ranks, leave_ranks
 from components.training.monitoring.signals import StoppedError
 from components.training.step import mixture_of
@@ -28,6 +29,7 @@ from tests.helpers.forked_ranks import fork_ranks
 
 WHOLE, HURT = "checkpoints/undisturbed", "checkpoints/hurt"
 SIGNALLED = 11  # the step after which one rank gets the signal: all ranks learn of it in the next one
+COPY_SECONDS = 0.4  # by which a save copies too late, unless the update waits for it
 BEHIND_SECONDS = 1.5  # by how much one rank of a node is late at the files that the ranks share
 
 
@@ -77,6 +79,12 @@ def attempt(build: Any, prefix: str, *, signal_after: int | None = None) -> dict
     return begun | {"steps": recorder.steps, "stopped": stopped, "counters": counters(recorder.engine)}
 
 
+def copy_late(snapshot: Snapshot, copy: Any = Snapshot.copy) -> None:
+    """Copy the optimizer's tensors so late that the next forward and backward are done before."""
+    time.sleep(COPY_SECONDS)
+    copy(snapshot)
+
+
 def damage(run: Any, ranks: Any) -> None:
     """Cut off the end of one rank's file in the newest checkpoint."""
     if ranks.is_main:
@@ -109,7 +117,8 @@ def work(store_url: str, run_id: str) -> None:
         return build_trainer(of, mixture, ranks, prefix=prefix, began=time.monotonic(), queued=0.0)
 
     found: dict[str, Any] = {"undisturbed": attempt(build, WHOLE)}
-    found["stopped"] = attempt(build, HURT, signal_after=SIGNALLED if ranks.rank == 1 else None)
+    with mock.patch.object(Snapshot, "copy", copy_late):
+        found["stopped"] = attempt(build, HURT, signal_after=SIGNALLED if ranks.rank == 1 else None)
     damage(run, ranks)
     found["resumed"] = attempt(build, HURT)
     found["other layout"] = in_another_layout(run, build, ranks)

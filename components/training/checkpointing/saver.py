@@ -136,7 +136,9 @@ def _loads(name: str, rank: int | None) -> bool:
 
 
 class Saver:
-    """Saves the checkpoints of one rank. `save` returns when the state is copied; a thread does the rest.
+    """Saves the checkpoints of one rank; a thread copies the optimizer's tensors, pickles, hashes and uploads.
+
+    `save` returns before the optimizer's tensors are copied. Call `wait_until_copied` before the next update.
 
     Args:
         store: the object store.
@@ -202,6 +204,10 @@ class Saver:
         self._thread = threading.Thread(target=self._store_all, args=arguments, name="upload", daemon=True)
         self._thread.start()
 
+    def wait_until_copied(self) -> None:
+        """Wait until an update may change the model and the optimizer; returns at once without a save under way."""
+        self._snapshot.wait_until_copied()
+
     def wait(self) -> None:
         """Wait until the last save is committed (first rank) or uploaded (other ranks); raises its error, if any."""
         if self._thread is not None:
@@ -216,6 +222,7 @@ class Saver:
 
     def _store_all(self, step: int, written: dict[str, bytes], best: int | None) -> None:
         try:
+            self._snapshot.copy()
             self._store_own(step, written)
             if self._rank == 0:
                 self._commit(step, best)

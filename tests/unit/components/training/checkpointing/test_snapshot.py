@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -58,6 +59,7 @@ def taken(snapshot: Snapshot, states: dict[str, Any], folder: Path) -> dict[str,
     with pytest.raises(AssertionError, match="compared"):
         engine._checkpoint_tag_validation("tag")
     folder.mkdir()
+    snapshot.copy()
     files = snapshot.write(folder)
     assert [file.name for file in files] == list(states)
     return {file.name: torch.load(folder / file.name, weights_only=False) for file in files}
@@ -114,6 +116,39 @@ def test_a_copy_stays_as_it_was_when_training_goes_on(tmp_path: Path) -> None:
     found = torch.load(tmp_path / file.name, weights_only=False)
     assert torch.equal(found["whole"], expected)
     assert (found["weight"].ds_id, found["set"]) == ([7], {1, 2})
+
+
+def test_an_update_waits_until_the_optimizer_is_copied(tmp_path: Path) -> None:
+    snapshot, engine = Snapshot(), Engine()
+    snapshot.wait_until_copied()  # nothing is saved yet
+    model, optimizer = torch.zeros(1000), torch.zeros(1000)
+    with snapshot.taking(engine):
+        engine.save_checkpoint({"model_states.pt": model, "zero_optim_states.pt": optimizer})
+    model.add_(1)  # copied already: a forward pass may change a buffer
+    updating = Thread(target=lambda: (snapshot.wait_until_copied(), optimizer.add_(1)))
+    updating.start()
+    updating.join(0.05)
+    assert updating.is_alive()
+    assert not optimizer.any()
+    snapshot.copy()
+    updating.join()
+    assert optimizer.all()
+    for file in snapshot.write(tmp_path):
+        assert not torch.load(tmp_path / file.name).any(), file.name
+
+
+def test_an_update_does_not_wait_for_a_copy_that_failed() -> None:
+    snapshot, engine = Snapshot(), Engine()
+    with pytest.raises(RuntimeError, match="away"), snapshot.taking(engine):
+        raise RuntimeError("away")
+    snapshot.wait_until_copied()
+    source = torch.zeros(1000)
+    with snapshot.taking(engine):
+        engine.save_checkpoint({"optim_states.pt": source})
+    source.untyped_storage().resize_(0)  # what is to be copied is gone
+    with pytest.raises(RuntimeError):
+        snapshot.copy()
+    snapshot.wait_until_copied()
 
 
 def test_the_next_copy_takes_the_memory_of_the_last(tmp_path: Path) -> None:
