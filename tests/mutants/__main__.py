@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -51,7 +52,7 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := set(given.parts) - set(table["parts"]):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(table['parts'])}")
-    equivalent = tomllib.loads((HERE / "equivalent.toml").read_text())["mutant"]
+    equivalent = tomllib.loads((HERE / "equivalent.toml").read_text())
     low = []
     for name in given.parts or table["parts"]:
         part = table["parts"][name]
@@ -63,14 +64,14 @@ def main() -> None:
 
 
 def try_part(
-    name: str, part: dict[str, Any], settings: dict[str, Any], equivalent: list[dict[str, str]], size: int
+    name: str, part: dict[str, Any], settings: dict[str, Any], equivalent: dict[str, list[dict[str, Any]]], size: int
 ) -> float:
     """Print the score of a part and its survivors. Returns the score."""
     began = time.monotonic()
     work = _workplace(name, part, settings)
     _generate(work, settings["processes"])
     codes = _exit_codes(work)
-    known = _equivalent(work, codes, equivalent)
+    known = _equivalent(work, codes, equivalent["mutant"]) | _of_a_kind(work, codes, equivalent["kind"])
     counted = sorted(codes.keys() - known)
     drawn = random.Random(settings["seed"]).sample(counted, min(size, len(counted)))
     command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(settings["processes"]), *drawn]
@@ -154,6 +155,17 @@ def _equivalent(work: Path, names: Iterable[str], entries: list[dict[str, str]])
     if lost := [entry for entry in wanted if (entry["function"], entry["was"], entry["becomes"]) not in changes]:
         sys.exit(f"equivalent.toml: no mutant is like {lost[0]['function']}: {lost[0]['was']} -> {lost[0]['becomes']}")
     return set().union(*(changes[entry["function"], entry["was"], entry["becomes"]] for entry in wanted))
+
+
+def _of_a_kind(work: Path, names: Iterable[str], kinds: list[dict[str, Any]]) -> set[str]:
+    """The names of the mutants that change a line as one of the kinds does."""
+    return {name for name in names if any(is_of_kind(*_change(work, name), kind) for kind in kinds)}
+
+
+def is_of_kind(was: str, becomes: str, kind: dict[str, Any]) -> bool:
+    """Whether a kind's pattern matches `was`, and one of its templates gives `becomes`."""
+    match = re.fullmatch(kind["was"], was)
+    return match is not None and becomes in {match.expand(template) for template in kind["becomes"]}
 
 
 def function_of(mutant: str) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.paths import ROOT
-from tests.mutants.__main__ import CODE, HERE, NOTICED, UNTRIED, function_of
+from tests.mutants.__main__ import CODE, HERE, NOTICED, UNTRIED, function_of, is_of_kind
 
 TABLE = tomllib.loads((HERE / "parts.toml").read_text())
 EQUIVALENT = tomllib.loads((HERE / "equivalent.toml").read_text())["mutant"]
+KINDS = tomllib.loads((HERE / "equivalent.toml").read_text())["kind"]
 MODULES = [path.relative_to(ROOT).as_posix() for folder in CODE for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
@@ -41,6 +42,18 @@ def test_an_equivalent_mutant_has_a_reason_and_a_place() -> None:
         assert len(entry["reason"]) > 20
     places = [(entry["function"], entry["was"], entry["becomes"]) for entry in EQUIVALENT]
     assert len(places) == len(set(places))
+
+
+def test_a_kind_of_equivalent_mutants_is_a_lost_guard_and_nothing_else() -> None:
+    assert all(kind.keys() == {"was", "becomes", "reason"} and len(kind["reason"]) > 20 for kind in KINDS)
+    (strict,) = KINDS
+    line = "for a, b in zip(first, second, strict=True):"
+    for guard in ("strict=False", "strict=None", ""):
+        assert is_of_kind(line, line.replace("strict=True", guard), strict)
+    assert not is_of_kind(line, "for a, b in zip(second, strict=True):", strict)
+    assert not is_of_kind(line, "for a, b in zip(first, strict=False):", strict)
+    assert not is_of_kind("decode(data, strict=True)", "decode(data, strict=False)", strict)
+    assert not is_of_kind("zip(a, b, strict=False)", "zip(a, b, strict=True)", strict)
 
 
 def test_texts_for_people_are_not_mutated() -> None:

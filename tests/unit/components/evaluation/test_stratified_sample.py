@@ -39,6 +39,7 @@ def test_skills_that_are_averaged_get_equal_numbers() -> None:
 def test_an_average_over_samples_keeps_the_shares_of_skills() -> None:
     assert skills(drawn({"a": 400, "b": 100, "c": 30}, 53, micro=True)) == {"a": 40, "b": 10, "c": 3}
     assert sum(skills(drawn({"a": 333, "b": 333, "c": 334}, 100, micro=True)).values()) == 100
+    assert skills(drawn({"a": 44, "b": 36, "c": 20}, 10, micro=True)) == {"a": 4, "b": 4, "c": 2}  # 4.4, 3.6 and 2.0
 
 
 @pytest.mark.parametrize("micro", [True, False])

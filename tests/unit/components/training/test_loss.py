@@ -57,7 +57,9 @@ class Model:
 
     def forward(self, engine: Any, packed: PackedBatch) -> Tensor:
         assert (engine, packed.targets.numel()) == ("engine", TARGETS)
-        return self.head(self.hidden)[0]
+        found = self.head(self.hidden)
+        assert found.shape in ((1, TARGETS, VOCABULARY), (1, TARGETS, 1)), "a model may index the last dimension"
+        return found[0]
 
 
 def losses_of(model: Any, chunk_logits: int, packed: PackedBatch) -> Tensor:

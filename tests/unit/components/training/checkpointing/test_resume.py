@@ -43,12 +43,13 @@ class Engine:
         self.checkpoint_engine: Any = None
         self.loaded: list[Any] = []
         self.asked: dict[str, Any] = {}
+        self.folder = Path()
 
     def save_checkpoint(self, folder: str, **asked: Any) -> None:
         self.checkpoint_engine.save(self.content, f"{folder}/{SHARD}")
 
     def load_checkpoint(self, folder: str, **asked: Any) -> None:
-        self.asked = asked
+        self.asked, self.folder = asked, Path(folder)
         self.loaded.append(self.checkpoint_engine.load(str(Path(folder) / asked["tag"] / SHARD)))
 
     def _copy_recovery_script(self, path: str) -> None: ...
@@ -94,6 +95,18 @@ def test_the_newest_checkpoint_is_loaded(local_store: LocalStore, alone: Distrib
         assert engine.checkpoint_engine is None, "the engine has its own back"
     assert committed(local_store, PREFIX) == [12, 5, 3]
     assert not list(local_store.list(f"{PREFIX}/{step_folder(20)}"))
+
+
+def test_ranks_wait_for_each_other_before_their_shared_folder_is_deleted(
+    local_store: LocalStore, alone: DistributedContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(local_store, 5)
+    engine = Engine()
+    waits: list[tuple[int, bool]] = []  # at each barrier: files loaded before, and whether their folder is there
+    monkeypatch.setattr(dist, "barrier", lambda: waits.append((len(engine.loaded), engine.folder.exists())))
+    assert resume(local_store, alone, engine) is not None
+    assert waits == [(0, True), (1, True)]
+    assert not engine.folder.exists()
 
 
 @pytest.mark.parametrize(("name", "data"), [(SHARD, b"changed"), (SHARD, None), (COMMIT, b"{"), ("state.json", b"{}")])
