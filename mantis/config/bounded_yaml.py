@@ -6,46 +6,60 @@ An alias repeats a whole branch, so 358 bytes can stand for gigabytes. Nested br
 from typing import Any, Final
 
 import yaml
-from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, Event, ScalarEvent
 
 LONGEST: Final = 1 << 20  # characters
 DEEPEST: Final = 40  # levels of lists and mappings
 MOST_VALUES: Final = 100_000  # with each alias written out
 SCALAR: Final = 64  # characters that count as a value more
+# libyaml parses ten times as fast as PyYAML's own parser. PyYAML's wheels have it.
+LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _BoundedLoader(yaml.SafeLoader):
-    """SafeLoader that stops at DEEPEST levels, and counts values with aliases written out."""
+class _Bounds:
+    """Follows the events of a document, and counts its values with aliases written out. Nothing is built yet."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self._depth = 0
-        self._values: dict[int, int] = {}  # number of values in a node, by the node's id
+    def __init__(self) -> None:
+        self._open: list[tuple[str | None, int]] = []  # of each open branch: its anchor, and its values so far
+        self._values: dict[str, int] = {}  # number of values in a finished branch, by its anchor
 
-    def compose_node(self, parent: Node | None, index: int) -> Node | None:
-        self._depth += 1
-        if self._depth > DEEPEST:
+    def follow(self, event: Event) -> None:
+        """Take the next event.
+
+        Raises:
+            yaml.YAMLError: the document breaks a bound.
+        """
+        if isinstance(event, CollectionStartEvent):
+            self._enter(event.anchor)
+            self._open.append((event.anchor, 1))
+        elif isinstance(event, ScalarEvent):
+            self._enter(None)
+            self._add(event.anchor, 1 + len(event.value) // SCALAR)
+        elif isinstance(event, AliasEvent):
+            self._enter(None)
+            self._add(None, self._of_alias(event))
+        elif isinstance(event, CollectionEndEvent):
+            self._add(*self._open.pop())
+
+    def _enter(self, anchor: str | None) -> None:
+        if len(self._open) >= DEEPEST:
             raise yaml.YAMLError(f"it is nested more than {DEEPEST} levels deep")
-        alias = self.check_event(yaml.AliasEvent)
-        node: Node | None = super().compose_node(parent, index)
-        self._depth -= 1
-        if alias and id(node) not in self._values:
-            raise yaml.YAMLError("an alias stands for the branch that it is in")
-        if node is not None and id(node) not in self._values:
-            self._values[id(node)] = self._count(node)
-            if self._values[id(node)] > MOST_VALUES:
-                raise yaml.YAMLError(f"its aliases stand for more than {MOST_VALUES:,} values")
-        return node
+        if anchor is not None:
+            self._values.pop(anchor, None)  # the anchor names another branch from here on
 
-    def _count(self, node: Node) -> int:
-        if isinstance(node, ScalarNode):
-            return 1 + len(node.value) // SCALAR
-        inner: list[Node] = []
-        if isinstance(node, SequenceNode):
-            inner = node.value
-        elif isinstance(node, MappingNode):
-            inner = [one for pair in node.value for one in pair]
-        return 1 + sum(self._values[id(one)] for one in inner)
+    def _of_alias(self, event: AliasEvent) -> int:
+        if event.anchor not in self._values and event.anchor in (anchor for anchor, _ in self._open):
+            raise yaml.YAMLError("an alias stands for the branch that it is in")
+        return self._values.get(event.anchor, 0)  # the parser refuses an alias without an anchor
+
+    def _add(self, anchor: str | None, values: int) -> None:
+        if values > MOST_VALUES:
+            raise yaml.YAMLError(f"its aliases stand for more than {MOST_VALUES:,} values")
+        if anchor is not None:
+            self._values[anchor] = values
+        if self._open:
+            outer, before = self._open[-1]
+            self._open[-1] = (outer, before + values)
 
 
 def parse_yaml(text: str) -> Any:
@@ -56,4 +70,7 @@ def parse_yaml(text: str) -> Any:
     """
     if len(text) > LONGEST:
         raise yaml.YAMLError(f"it has {len(text):,} characters, more than {LONGEST:,}")
-    return yaml.load(text, Loader=_BoundedLoader)
+    bounds = _Bounds()
+    for event in yaml.parse(text, Loader=LOADER):
+        bounds.follow(event)
+    return yaml.load(text, Loader=LOADER)

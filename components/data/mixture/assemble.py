@@ -56,6 +56,7 @@ SCHEMA = pa.schema(
 TEXT = ["row", "id", "roles", "contents", "learned", "weight", "widths", "heights"]
 TOO_MANY = "images-too-many"  # the reason of rows that `max_images` leaves out
 ROWS_AT_ONCE = 512
+CHARACTERS_AT_ONCE = 1 << 19  # of one batch: a token costs a process 200 bytes while its batch is counted
 TABLES_AT_ONCE = 256
 
 
@@ -72,7 +73,22 @@ class Chosen:
         """Read the chosen rows in order, without their images."""
         for start in range(0, len(self.rows), ROWS_AT_ONCE):
             part = self.rows[start : start + ROWS_AT_ONCE].tolist()
-            yield self.table.take(part, columns=TEXT).to_pylist()
+            yield from _of_bounded_text(self.table.take(part, columns=TEXT).to_pylist())
+
+
+def _of_bounded_text(rows: Batch) -> Iterator[Batch]:
+    """Split rows into batches of at most CHARACTERS_AT_ONCE characters. A longer row is a batch of its own."""
+    batch: Batch = []
+    characters = 0
+    for row in rows:
+        longer = sum(map(len, row["contents"]))
+        if batch and characters + longer > CHARACTERS_AT_ONCE:
+            yield batch
+            batch, characters = [], 0
+        batch.append(row)
+        characters += longer
+    if batch:
+        yield batch
 
 
 def assemble_mixture(run: Run, datasets: Mapping[str, Manifest], prefix: str) -> dict[str, Number]:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from components.data.published.published_sets import published, skill_of
 from mantis.artifacts.source_names import GENERATED
+from mantis.config.bounded_yaml import parse_yaml
 from mantis.config.data_settings import DataSettings, Sampling, SubsetSettings
 from mantis.config.recipe import Recipe
 from mantis.errors import ConfigError, did_you_mean
@@ -58,7 +58,7 @@ class Mixture(BaseModel):
 @cache
 def mixtures() -> dict[str, Mixture]:
     """Every named mixture of mixtures.yaml, by name."""
-    raw: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text())
+    raw: dict[str, dict[str, Any]] = parse_yaml(FILE.read_text())
     return {
         name: Mixture.model_validate(
             {**fields, "subsets": [{"name": subset, **given} for subset, given in fields["subsets"].items()]}

@@ -4,7 +4,8 @@ Sixteen bands of 16 bits make a hash. Two hashes that differ in fewer than 16 bi
 images that share a band are compared, and the search needs no time that grows with the square of the images.
 """
 
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,16 +21,33 @@ NEAR = BAND_BITS - 1  # bits: a recompressed or halved photograph differs by at 
 WINDOW = 128  # images before it in a band that an image is compared with: it bounds the time where all look alike
 ROWS_AT_ONCE = 8192
 Places = NDArray[np.int64]
-COLUMNS = ["row", "id", "paths", "sha256", "phashes"]
+COLUMNS = ["row", "sha256", "phashes"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class SeenImage:
-    """The first appearance of an image: its row in the source, the row's id, and its path."""
+class SeenImages:
+    """The first appearance of each of N images, as arrays: an object per image would take ten times the memory."""
 
-    row: int
-    id: str
-    path: str
+    def __init__(self) -> None:
+        self.positions = array("q")  # of the image's row in the table
+        self.rows = array("q")  # number of this row in the source
+        self.places = array("i")  # of the image in its row
+        self._hashes = bytearray()
+        self._digests: set[str] = set()
+
+    def see(self, position: int, row: Mapping[str, Any]) -> None:
+        """Add the images of a row of the table that have a hash and are new."""
+        for place, (digest, phash) in enumerate(zip(row["sha256"], row["phashes"], strict=True)):
+            if phash and digest not in self._digests:
+                self._digests.add(digest)
+                self.positions.append(position)
+                self.rows.append(row["row"])
+                self.places.append(place)
+                self._hashes += phash
+
+    @property
+    def hashes(self) -> Hashes:
+        """Their perceptual hashes, [N, 4]."""
+        return hashes_from([bytes(self._hashes)])
 
 
 def near_duplicates(table: Any, subset: str) -> list[LedgerEntry]:
@@ -38,21 +56,41 @@ def near_duplicates(table: Any, subset: str) -> list[LedgerEntry]:
     Images with the same bytes are left out: many rows may ask about one image. So are images of one row, since tasks
     such as finding differences need them.
     """
-    seen: dict[str, SeenImage] = {}
-    hashes: list[bytes] = []
+    images = SeenImages()
+    position = 0
     for batch in table.to_batches(columns=COLUMNS, batch_size=ROWS_AT_ONCE):
         for row in batch.to_pylist():
-            for path, digest, phash in zip(row["paths"], row["sha256"], row["phashes"], strict=True):
-                if phash and digest not in seen:
-                    seen[digest] = SeenImage(row=row["row"], id=row["id"], path=path)
-                    hashes.append(phash)
-    images = list(seen.values())
-    earlier, distances = _nearest(hashes_from(hashes), np.array([image.row for image in images], np.int64))
+            images.see(position, row)
+            position += 1
+    earlier, distances = _nearest(images.hashes, np.array(images.rows, np.int64))
     best: dict[int, int] = {}  # row -> its image with the smallest distance
     for place in np.flatnonzero(distances <= NEAR).tolist():
-        row = images[place].row
+        row = images.rows[place]
         best[row] = min(place, best.get(row, place), key=lambda image: (distances[image], image))
-    return [_entry(subset, images[at], images[earlier[at]], int(distances[at])) for _, at in sorted(best.items())]
+    found = [at for _, at in sorted(best.items())]
+    names = _names(table, images, {*found, *earlier[found].tolist()})
+    return [_entry(subset, names[at], names[int(earlier[at])], int(distances[at])) for at in found]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedImage:
+    """The row of an image in the source, the row's id, and the image's path."""
+
+    row: int
+    id: str
+    path: str
+
+
+def _names(table: Any, images: SeenImages, wanted: set[int]) -> dict[int, NamedImage]:
+    """Ids and paths of the images `wanted`, by their place among all."""
+    ordered = sorted(wanted)
+    named: dict[int, NamedImage] = {}
+    for start in range(0, len(ordered), ROWS_AT_ONCE):
+        part = ordered[start : start + ROWS_AT_ONCE]
+        rows = table.take([images.positions[at] for at in part], columns=["row", "id", "paths"]).to_pylist()
+        for at, row in zip(part, rows, strict=True):
+            named[at] = NamedImage(row=row["row"], id=row["id"], path=row["paths"][images.places[at]])
+    return named
 
 
 def _nearest(hashes: Hashes, rows: Places) -> tuple[Places, Places]:
@@ -89,7 +127,7 @@ def near_pairs(hashes: Hashes) -> Iterator[tuple[Places, Places, Places]]:
             yield later[kept], earlier[kept], distances[kept]
 
 
-def _entry(subset: str, later: SeenImage, earlier: SeenImage, distance: int) -> LedgerEntry:
+def _entry(subset: str, later: NamedImage, earlier: NamedImage, distance: int) -> LedgerEntry:
     note = RowRepaired(
         reason="image-near-duplicate",
         value=f"{later.path}: {distance} of {BITS} bits differ from {earlier.path} of row {earlier.row}",

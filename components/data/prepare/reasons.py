@@ -4,8 +4,9 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict
+
+from mantis.config.bounded_yaml import parse_yaml
 
 FILE = Path(__file__).with_name("reasons.yaml")
 
@@ -28,7 +29,7 @@ class Reason(BaseModel):
 @cache
 def reasons() -> dict[str, Reason]:
     """Every reason by its word, in the order of the file."""
-    return {word: Reason.model_validate(fields) for word, fields in yaml.safe_load(FILE.read_text()).items()}
+    return {word: Reason.model_validate(fields) for word, fields in parse_yaml(FILE.read_text()).items()}
 
 
 def reason_of(word: str) -> Reason:

@@ -6,11 +6,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict
 
 from components.data.sources.rejection import RowRejected
 from components.data.sources.rows.normal_row import NestedKeys, is_there
+from mantis.config.bounded_yaml import parse_yaml
 
 FILE = Path(__file__).with_name("known_keys.yaml")
 SHOWN_KEYS = 5  # in a message
@@ -39,14 +39,14 @@ class TurnKeys(_Keys):
 @cache
 def known_keys() -> tuple[RowKeys, TurnKeys]:
     """The known keys of rows, and those of turns."""
-    raw = yaml.safe_load(FILE.read_text())
+    raw = parse_yaml(FILE.read_text())
     return RowKeys.model_validate(raw["row"]), TurnKeys.model_validate(raw["turn"])
 
 
 @cache
 def nested_notes() -> frozenset[str]:
     """The harmless keys of content parts, images and videos."""
-    return _Keys.model_validate(yaml.safe_load(FILE.read_text())["nested"]).harmless
+    return _Keys.model_validate(parse_yaml(FILE.read_text())["nested"]).harmless
 
 
 def row_weight(unused: Mapping[str, Any], ignore: frozenset[str]) -> float:

@@ -5,9 +5,9 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from mantis.config.bounded_yaml import parse_yaml
 from mantis.config.field_types import Name
 from mantis.errors import ConfigError, did_you_mean
 from mantis.synthetic import SKILLS
@@ -63,7 +63,7 @@ class PublishedSubset(_SubsetData):
 @cache
 def published() -> dict[str, PublishedSubset]:
     """Every published set by name, in the order of the file."""
-    raw = yaml.safe_load(FILE.read_text())
+    raw = parse_yaml(FILE.read_text())
     return {name: PublishedSubset.model_validate(fields) for name, fields in raw["subsets"].items()}
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -409,7 +409,7 @@ def _paper(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     A row has the values of its table, then those of published_conditions.yaml (`runs`), then those of `models`.
     """
-    runs = _mapping(RUNS.read_text(), RUNS.name)
+    runs = _published_conditions()
     return [
         {"model": model, "accuracy": accuracy, "source": None, "split": None}
         | {name: value for name, value in table.items() if name not in ("accuracy", "runs", "models")}
@@ -418,6 +418,11 @@ def _paper(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
         for table in raw.get("paper") or []
         for model, accuracy in table.get("accuracy", {}).items()
     ]
+
+
+@cache
+def _published_conditions() -> dict[str, Any]:
+    return _mapping(RUNS.read_text(), RUNS.name)
 
 
 def _mapping(text: str, origin: str) -> dict[str, Any]:

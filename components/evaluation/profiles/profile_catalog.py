@@ -5,11 +5,11 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field
 
 from components.evaluation.profiles.image_layouts import ImageLayout
 from components.evaluation.profiles.prompt_template import ProfileData, Prompt
+from mantis.config.bounded_yaml import parse_yaml
 from mantis.config.evaluation_settings import DEFAULT_PROFILE
 from mantis.errors import ConfigError, did_you_mean
 from mantis.generation.decoding import Decoding
@@ -110,7 +110,7 @@ def resolve_profile(asked: str, prompts: Mapping[str, Prompt], family: str = "")
 
 @cache
 def _read(file: Path) -> Mapping[str, Profile]:
-    raw = yaml.safe_load(file.read_text())
+    raw = parse_yaml(file.read_text())
     return {name: Profile.model_validate({**fields, "name": name}) for name, fields in raw.items()}
 
 

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from components.evaluation.readers.frames import Bound, folder_frames, video_frames
 from components.evaluation.readers.media import Media, MediaError
 from components.evaluation.readers.raw import Raw
+from mantis.config.bounded_yaml import parse_yaml
 from mantis.errors import InputError
 from mantis.images.video import VideoError
 from mantis.progress import track
@@ -30,7 +29,7 @@ def raw_rows(folder: Path, *, pictures: bool) -> Iterator[Raw]:
     Raises:
         InputError: a task's file is missing or holds no JSON list.
     """
-    described = yaml.safe_load(TASKS.read_text())
+    described = parse_yaml(TASKS.read_text())
     media = Media(folder)
     rows = [(task, place, row) for task in described["tasks"] for place, row in enumerate(_rows(folder, task))]
     numbered = track(rows, label="MVBench", total=len(rows), unit="videos") if pictures else iter(rows)

@@ -5,9 +5,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from mantis.config.bounded_yaml import parse_yaml
 from mantis.config.recipe import Recipe
 from mantis.models.weights.catalog import named_bases
 
@@ -38,7 +38,7 @@ class FidelityRow(BaseModel):
 @cache
 def fidelity() -> Mapping[str, Sequence[FidelityRow]]:
     """All differences, by section: data, models, evaluation."""
-    raw: dict[str, list[dict[str, Any]]] = yaml.safe_load(FILE.read_text())
+    raw: dict[str, list[dict[str, Any]]] = parse_yaml(FILE.read_text())
     return {section: tuple(map(FidelityRow.model_validate, rows)) for section, rows in raw.items()}
 
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import yaml
-
 from components.training.logit_chunk import CHUNK_LOGITS
+from mantis.config.bounded_yaml import parse_yaml
 from mantis.errors import ConfigError
 from mantis.models.registry import family_files
 
@@ -65,7 +64,7 @@ def shapes() -> Mapping[str, Shape]:
     """The published models by name, from the sizes.yaml of each family."""
     entries: dict[str, Any] = {}
     for file in family_files("sizes.yaml"):
-        entries |= yaml.safe_load(file.read_text())["models"]
+        entries |= parse_yaml(file.read_text())["models"]
     return {
         name: Shape(
             name=name,

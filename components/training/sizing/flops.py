@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from components.training.batching.sample_plan import CostModel
+from mantis.config.bounded_yaml import parse_yaml
 from mantis.config.training_settings import TrainingSettings
 from mantis.models.family import Family
 from mantis.models.flop_groups import FlopGroup, Merged, flop_group
@@ -178,7 +178,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
 def devices() -> tuple[dict[str, Any], ...]:
     """The entries of devices.yaml."""
     text = Path(__file__).with_name("devices.yaml").read_text()
-    return tuple(yaml.safe_load(text)["devices"])
+    return tuple(parse_yaml(text)["devices"])
 
 
 def _measured(dtype: torch.dtype) -> float:

@@ -6,9 +6,9 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict
 
+from mantis.config.bounded_yaml import parse_yaml
 from mantis.errors import ConfigError, InputError, did_you_mean
 from mantis.models.conversation import IMAGE_MARK, Conversation
 from mantis.models.registry import family_files
@@ -101,9 +101,9 @@ def _templates() -> dict[str, Any]:
     Raises:
         ConfigError: two files define templates of the same name.
     """
-    found: dict[str, Any] = yaml.safe_load(Path(__file__).with_name(FILE).read_text())
+    found: dict[str, Any] = parse_yaml(Path(__file__).with_name(FILE).read_text())
     for file in family_files(FILE):
-        templates: dict[str, Any] = yaml.safe_load(file.read_text())
+        templates: dict[str, Any] = parse_yaml(file.read_text())
         if twice := found.keys() & templates.keys():
             raise ConfigError(f"{file} defines {min(twice)!r}, which exists already.", remedy="Rename the template.")
         found |= templates

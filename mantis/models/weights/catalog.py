@@ -5,9 +5,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict
 
+from mantis.config.bounded_yaml import parse_yaml
 from mantis.config.field_types import Name
 from mantis.config.model_settings import ModelSettings
 from mantis.errors import ConfigError, did_you_mean
@@ -54,10 +54,10 @@ def published_bases() -> dict[str, PublishedWeights]:
     Raises:
         ConfigError: two families publish different weights under one name.
     """
-    shared: dict[str, Any] = yaml.safe_load(LICENCES.read_text())
+    shared: dict[str, Any] = parse_yaml(LICENCES.read_text())
     found: dict[str, PublishedWeights] = {}
     for file in family_files("catalog.yaml"):
-        raw: dict[str, Any] = yaml.safe_load(file.read_text())
+        raw: dict[str, Any] = parse_yaml(file.read_text())
         licences = shared | raw.get("licences", {})
         for name, fields in raw["bases"].items():
             base = PublishedWeights.model_validate({"name": name, **fields, "licence": licences[fields["licence"]]})

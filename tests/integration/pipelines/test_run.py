@@ -386,7 +386,8 @@ def is_rank_of(process: psutil.Process, store: Path) -> bool:
 
 def test_real_conversations(mantis: Mantis, test_data: Path, tmp_path: Path) -> None:
     source = test_data / "mantis-chat"
-    done = mantis("run", "demo", "--source", source, "--set=evaluation.samples_per_skill=10", "--json", cwd=tmp_path)
+    few = ["--set=evaluation.samples_per_skill=10", "--set=training.max_steps=20"]
+    done = mantis("run", "demo", "--source", source, *few, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads(Path(done.stdout.splitlines()[-1]).read_text())
     assert summary["training"]["last_loss"] < summary["training"]["first_loss"]

@@ -14,7 +14,7 @@ FILES = [path for folder in ("mantis", "components", "pipelines") for path in so
 OPENS_IMAGES = ROOT / "mantis/images/formats.py"  # in the accepted formats alone
 # They read JSON and nothing else.
 PLAIN_READERS = {"PreTrainedTokenizerFast", "LoraConfig"}
-SAFE_LOADERS = {"SafeLoader", "yaml.SafeLoader", "_BoundedLoader"}
+SAFE_LOADERS = {"SafeLoader", "yaml.SafeLoader", "LOADER"}
 UNPICKLING = {
     "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.loads", "shelve.open", "joblib.load", "dill.loads",
     "cloudpickle.loads", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "eval", "exec",
@@ -48,7 +48,10 @@ def problems(path: Path) -> Iterator[str]:
 
 
 def test_our_loader_of_yaml_is_a_safe_one() -> None:
-    assert issubclass(bounded_yaml._BoundedLoader, yaml.SafeLoader)
+    assert bounded_yaml.LOADER in (yaml.CSafeLoader, yaml.SafeLoader)
+    for text in ("!!python/object/apply:os.getcwd []", "!!python/name:os.getcwd"):
+        with pytest.raises(yaml.YAMLError, match="could not determine a constructor"):
+            bounded_yaml.parse_yaml(text)
 
 
 @pytest.mark.parametrize("folder", ["mantis", "components", "pipelines"])

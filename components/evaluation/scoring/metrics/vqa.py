@@ -18,12 +18,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from components.evaluation.scoring.answer_extraction import stated
 from components.evaluation.scoring.metrics.metric_result import NOTHING, MetricResult
 from components.evaluation.scoring.response_text import RECENT, CachedIfShort
 from components.evaluation.scoring.targets import Target
+from mantis.config.bounded_yaml import parse_yaml
 
 NORMALIZATION = Path(__file__).with_name("normalization.yaml")
 ENOUGH = 3  # an answer that 3 people gave is fully right
@@ -118,5 +117,5 @@ def _accuracy(same: int, people: int) -> float:
 
 @lru_cache
 def _rules() -> dict[str, Any]:
-    rules: dict[str, Any] = yaml.safe_load(NORMALIZATION.read_text())
+    rules: dict[str, Any] = parse_yaml(NORMALIZATION.read_text())
     return rules

@@ -3,12 +3,14 @@ from typing import Any
 
 import pytest
 
+from components.data.mixture.lengths import LengthPool
 from components.data.step import assemble, prepare
 from mantis.artifacts.manifest import Manifest
 from mantis.dataset.mixture_reader import MixtureReader
 from mantis.errors import InputError
 from mantis.models.registry import family
 from mantis.runs.step_runner import Run
+from mantis.store.base import delete_tree
 from mantis.store.lance_tables import open_table
 from tests.fixtures.data import MakeJpeg, RawFolder, RowsOf, RunOn
 
@@ -52,6 +54,31 @@ def test_lengths_are_those_that_the_family_encodes(two_subsets: Path, run_on: Ru
         assert reader.ids[position] == sample.conversation.id
     assert mixture.summary["tokens"] == reader.tokens.sum()
     assert mixture.summary["images"] == reader.images.sum()
+
+
+def test_a_batch_has_bounded_text_and_the_mixture_is_the_same(
+    two_subsets: Path, run_on: RunOn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that counts tokens holds some 200 bytes for each token of its batch."""
+    run = run_on(two_subsets)
+    datasets = [prepare(run, subset) for subset in ("small", "large")]
+    whole = index_of(run, assemble(run, datasets))
+    sizes: list[list[int]] = []
+    count = LengthPool.count
+
+    def counted(pool: LengthPool, counter: Any, batches: Any) -> Any:
+        kept = list(batches)
+        sizes.append([sum(len(text) for row in batch for text in row["contents"]) for batch in kept])
+        return count(pool, counter, kept)
+
+    monkeypatch.setattr("components.data.mixture.assemble.CHARACTERS_AT_ONCE", 200)
+    monkeypatch.setattr(LengthPool, "count", counted)
+    delete_tree(run.store, "mixtures")
+    assert index_of(run, assemble(run, datasets)) == whole
+    (large, small) = sizes
+    assert sum(large) > 400
+    assert len(large) > 2
+    assert max(large + small) <= 200
 
 
 def test_samples_are_read_at_random_in_the_order_asked_for(two_subsets: Path, run_on: RunOn) -> None:

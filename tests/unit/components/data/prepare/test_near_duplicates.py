@@ -44,9 +44,14 @@ def test_images_of_one_row_and_of_equal_bytes_are_no_near_duplicates(local_store
         {
             "row": [0, 1, 5, 6],
             "id": ["a", "b", "c", "d"],
-            "paths": [["1.jpg"], ["2.jpg", "3.jpg"], ["4.jpg"], ["5.jpg"]],
-            "sha256": [["s1"], ["far1", "far2"], ["s4"], ["s1"]],
-            "phashes": [[one.tobytes()], [(~one).tobytes(), flipped(~one, [9]).tobytes()], [other.tobytes()], [b""]],
+            "paths": [["1.jpg"], ["2.jpg", "3.jpg"], ["0.jpg", "4.jpg"], ["5.jpg"]],
+            "sha256": [["s1"], ["far1", "far2"], ["plain", "s4"], ["s1"]],
+            "phashes": [
+                [one.tobytes()],
+                [(~one).tobytes(), flipped(~one, [9]).tobytes()],
+                [b"", other.tobytes()],
+                [one.tobytes()],
+            ],
         }
     )
     write_table(local_store, "t.lance", table.schema, table.to_batches())
