@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.helpers.paths import ROOT
+from tests.helpers.yaml_files import documents
 
 BACKUP = ROOT / "manifests/backup"
 Secrets = Mapping[str, Mapping[str, str]]  # Secret -> key -> value
@@ -18,7 +18,7 @@ Secrets = Mapping[str, Mapping[str, str]]  # Secret -> key -> value
 
 def environment(job: str, secrets: Secrets) -> dict[str, str]:
     """The environment of a CronJob's container, with the values of `secrets`; an optional key may be missing."""
-    jobs = {each["metadata"]["name"]: each for each in yaml.safe_load_all((BACKUP / "jobs.yaml").read_text())}
+    jobs = {each["metadata"]["name"]: each for each in documents((BACKUP / "jobs.yaml").read_text())}
     (container,) = jobs[job]["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     found = {}
     for each in container["env"]:

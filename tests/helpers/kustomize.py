@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.helpers.paths import ROOT
+from tests.helpers.yaml_files import documents
 
 
 def built(folder: Path, *, resources: Sequence[str], components: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -30,4 +31,4 @@ def built(folder: Path, *, resources: Sequence[str], components: Sequence[str] =
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
     done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return [each for each in yaml.safe_load_all(done.stdout) if each]
+    return [each for each in documents(done.stdout) if each]

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import yaml
-
 from mantis.tracking.reachability import TrackingAwayError
 from tests.helpers.loopback import free_port
 from tests.helpers.paths import ROOT
+from tests.helpers.yaml_files import documents
 
 T = TypeVar("T")
 
@@ -42,9 +41,7 @@ class TrackingServer:
 
 def container() -> dict[str, object]:
     """MLflow's container in the base."""
-    (stateful,) = [
-        each for each in yaml.safe_load_all((BASE / "mlflow.yaml").read_text()) if each["kind"] == "StatefulSet"
-    ]
+    (stateful,) = [each for each in documents((BASE / "mlflow.yaml").read_text()) if each["kind"] == "StatefulSet"]
     return dict(stateful["spec"]["template"]["spec"]["containers"][0])
 
 

@@ -8,6 +8,7 @@ import yaml
 
 from tests.helpers.paths import ROOT
 from tests.helpers.restricted_pods import assert_restricted
+from tests.helpers.yaml_files import documents as documents_of
 
 MANIFESTS = ROOT / "manifests"
 WORKLOADS = {"Deployment", "StatefulSet", "Job", "CronJob", "ClusterTrainingRuntime", "Pod"}
@@ -20,7 +21,7 @@ def documents(folder: str) -> list[dict[str, Any]]:
     """Every object in the files of a folder and of its folders; files of patches hold lists, and no object."""
     files = sorted((MANIFESTS / folder).rglob("*.yaml"))
     assert files
-    found = [document for file in files for document in yaml.safe_load_all(file.read_text())]
+    found = [document for file in files for document in documents_of(file.read_text())]
     return [document for document in found if isinstance(document, dict) and "kind" in document]
 
 
@@ -83,7 +84,7 @@ def test_all_traffic_that_is_not_listed_is_denied(folder: str, namespace: str) -
 def test_the_policy_of_kfps_steps_selects_our_steps_alone() -> None:
     policy = named("steps/kfp-network", "NetworkPolicy", "mantis-steps")["spec"]
     for compiled in (ROOT / "pipelines" / "compiled").glob("*.yaml"):
-        executors = list(yaml.safe_load_all(compiled.read_text()))[1]["platforms"]["kubernetes"]["deploymentSpec"]
+        executors = documents_of(compiled.read_text())[1]["platforms"]["kubernetes"]["deploymentSpec"]
         for executor in executors["executors"].values():
             assert executor["podMetadata"]["labels"].items() >= policy["podSelector"]["matchLabels"].items()
     assert policy["policyTypes"] == ["Ingress", "Egress"]

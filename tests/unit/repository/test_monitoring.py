@@ -28,6 +28,7 @@ from tests.helpers.monitoring import (
     expressions,
 )
 from tests.helpers.restricted_pods import assert_restricted
+from tests.helpers.yaml_files import documents
 
 # Metrics of Prometheus itself and of the kubelet, which the cluster's own monitoring reads.
 FOREIGN = {"up", "ALERTS", "kubelet_volume_stats_available_bytes", "kubelet_volume_stats_capacity_bytes"}
@@ -70,7 +71,7 @@ def test_prometheus_accepts_its_configuration(folder: Path) -> None:
 
 
 def test_both_kinds_of_prometheus_read_the_same_jobs() -> None:
-    monitors = list(yaml.safe_load_all((MONITORING / "targets.yaml").read_text()))
+    monitors = documents((MONITORING / "targets.yaml").read_text())
     of_operator = {job_of(monitor): monitor["spec"]["podMetricsEndpoints"][0]["path"] for monitor in monitors}
     plain = yaml.safe_load((MONITORING / "prometheus.yml").read_text())["scrape_configs"]
     assert of_operator == {each["job_name"]: each["metrics_path"] for each in plain}

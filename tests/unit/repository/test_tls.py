@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from mantis.config.cluster_settings import AUTHORITIES, AUTHORITIES_FOLDER
 from tests.helpers.bootstrap import TLS, SecretsInMemory, script
 from tests.helpers.kustomize import built
 from tests.helpers.paths import ROOT
 from tests.helpers.restricted_pods import assert_restricted
+from tests.helpers.yaml_files import documents
 
 PATH = f"{AUTHORITIES_FOLDER}/authorities.pem"
 
@@ -210,9 +210,7 @@ def test_every_task_of_kfp_mounts_the_authorities_and_gets_their_path() -> None:
     compiled = sorted((ROOT / "pipelines/compiled").glob("*.yaml"))
     assert compiled
     for path in compiled:
-        executors = list(yaml.safe_load_all(path.read_text()))[1]["platforms"]["kubernetes"]["deploymentSpec"][
-            "executors"
-        ]
+        executors = documents(path.read_text())[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
         for executor in executors.values():
             (volume,) = executor["secretAsVolume"]
             assert volume["mountPath"] == AUTHORITIES_FOLDER

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from components.serving.deployment.deployment_request import DeploymentRequest
@@ -21,6 +20,7 @@ from pipelines.execution.platform import platform_of, resources_of_server
 from pipelines.kubeflow.compile import known_steps
 from tests.helpers.paths import ROOT
 from tests.helpers.restricted_pods import assert_restricted
+from tests.helpers.yaml_files import documents
 from tests.unit.repository.test_manifests import MANIFESTS, named, pods
 
 GIB = 2**30
@@ -48,7 +48,7 @@ def model_of(parameters: int, *, kind: ArtifactKind = ArtifactKind.MODEL, width:
 def objects(parameters: int = 1000, **asked: Any) -> dict[str, dict[str, Any]]:
     """The rendered objects by kind."""
     text = rendered(STORE, model_of(parameters), DeploymentRequest(image="mantis/train:1", **asked))
-    found = {document["kind"]: document for document in yaml.safe_load_all(text)}
+    found = {document["kind"]: document for document in documents(text)}
     assert len(found) == text.count("apiVersion: ")
     return found
 
@@ -156,7 +156,7 @@ def test_memory_and_disk_follow_the_size_of_the_model(width: int) -> None:
     def asked(**resources: Any) -> dict[str, Any]:
         request = DeploymentRequest(image="i", resources=resources)
         text = rendered(STORE, model_of(parameters, width=width), request)
-        (pod,) = pods(list(yaml.safe_load_all(text)))
+        (pod,) = pods(documents(text))
         found: dict[str, Any] = pod["containers"][0]["resources"] | {"pod": pod}
         return found
 

@@ -1,15 +1,16 @@
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from mantis.errors import ConfigError
 from pipelines.execution.platform import Platform, platform_of
 from pipelines.kubeflow.compile import NO_IMAGE, PIPELINES, compile_all, known_steps, stale
 from tests.helpers.paths import ROOT
+from tests.helpers.yaml_files import documents
 
 COMPILED = ROOT / "pipelines" / "compiled"
 
@@ -19,15 +20,16 @@ def test_the_kept_files_are_up_to_date() -> None:
 
 
 def test_a_changed_file_is_found(tmp_path: Path) -> None:
-    path = compile_all(tmp_path, Platform())[0]
+    folder = shutil.copytree(COMPILED, tmp_path / "compiled")
+    path = folder / "unbound-sweep.yaml"
     path.write_text(path.read_text().replace("preflight", "preflite", 1))
-    assert stale(tmp_path) == [path.name]
+    (folder / "unbound-ablation.yaml").unlink()
+    assert sorted(stale(folder)) == ["unbound-ablation.yaml", "unbound-sweep.yaml"]
 
 
 def test_every_task_is_uncached_and_installs_nothing() -> None:
     for name in PIPELINES:
-        documents = list(yaml.safe_load_all((COMPILED / f"unbound-{name}.yaml").read_text()))
-        specification = documents[0]
+        specification = documents((COMPILED / f"unbound-{name}.yaml").read_text())[0]
         dags = [specification["root"], *specification["components"].values()]
         tasks = [task for dag in dags for task in dag.get("dag", {}).get("tasks", {}).values()]
         assert tasks
@@ -50,7 +52,7 @@ def test_the_form_has_named_texts_with_defaults() -> None:
         "sweep": [*typed, *common, "over", "trials"],
     }
     for name in PIPELINES:
-        specification = next(yaml.safe_load_all((COMPILED / f"unbound-{name}.yaml").read_text()))
+        specification = documents((COMPILED / f"unbound-{name}.yaml").read_text())[0]
         parameters = specification["root"]["inputDefinitions"]["parameters"]
         assert parameters.pop(NO_IMAGE) == {"parameterType": "STRING"}
         for parameter, definition in parameters.items():
@@ -63,12 +65,12 @@ def test_the_form_has_named_texts_with_defaults() -> None:
 
 
 def description_of(path: Path) -> str:
-    return str(next(yaml.safe_load_all(path.read_text()))["pipelineInfo"]["description"])
+    return str(documents(path.read_text())[0]["pipelineInfo"]["description"])
 
 
 def outside_of_loops(path: Path) -> list[str]:
     """The names of the tasks of a pipeline with a pod of their own, less those in loops."""
-    specification = next(yaml.safe_load_all(path.read_text()))
+    specification = documents(path.read_text())[0]
 
     def tasks(dag: Any) -> Iterator[str]:
         for name, task in dag["tasks"].items():
@@ -96,7 +98,7 @@ def test_a_pipeline_has_few_tasks_outside_of_loops() -> None:
 def test_a_file_without_an_image_says_so_and_is_not_started(tmp_path: Path) -> None:
     for path in compile_all(tmp_path, Platform()):
         assert path.name.startswith("unbound-")
-        specification, platform = yaml.safe_load_all(path.read_text())
+        specification, platform = documents(path.read_text())
         needed = specification["root"]["inputDefinitions"]["parameters"].items()
         assert [name for name, value in needed if "defaultValue" not in value] == [NO_IMAGE]
         info = specification["pipelineInfo"]
@@ -117,7 +119,7 @@ MAKERS = ("prepare", "assemble", "train", "convert")
 def test_every_task_has_the_credentials_that_it_uses_and_no_others() -> None:
     """Everything that a pod holds is what a planted model or a curious submitter can take from it."""
     for name in PIPELINES:
-        specification, platform = yaml.safe_load_all((COMPILED / f"unbound-{name}.yaml").read_text())
+        specification, platform = documents((COMPILED / f"unbound-{name}.yaml").read_text())
         executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
         assert executors.keys() == specification["deploymentSpec"]["executors"].keys()
         for label, executor in executors.items():
@@ -139,7 +141,7 @@ def test_every_task_has_the_credentials_that_it_uses_and_no_others() -> None:
 def test_every_task_runs_as_the_user_of_the_image() -> None:
     """KFP's backend adds the rest of Pod Security `restricted`; tests/kfp reads it off the pods."""
     for name in PIPELINES:
-        platform = list(yaml.safe_load_all((COMPILED / f"unbound-{name}.yaml").read_text()))[1]
+        platform = documents((COMPILED / f"unbound-{name}.yaml").read_text())[1]
         for executor in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
             assert executor["securityContext"] == {"runAsUser": "1000", "runAsGroup": "1000", "runAsNonRoot": True}
     dockerfile = (ROOT / "docker" / "Dockerfile").read_text()
@@ -150,7 +152,7 @@ def test_every_task_runs_as_the_user_of_the_image() -> None:
 def test_an_image_is_bound_everywhere_and_only_by_its_digest(tmp_path: Path) -> None:
     image = "registry:5000/mantis/pipeline@sha256:" + "0" * 64
     for path in compile_all(tmp_path, Platform(image=image)):
-        executors = next(yaml.safe_load_all(path.read_text()))["deploymentSpec"]["executors"]
+        executors = documents(path.read_text())[0]["deploymentSpec"]["executors"]
         for executor in executors.values():
             assert executor["container"]["image"] == image
             # What the ranks of a TrainJob run in, and what lineage records.
@@ -165,7 +167,7 @@ def test_the_steps_ask_for_what_the_platform_says(tmp_path: Path) -> None:
     text = (ROOT / "manifests" / "overlays" / "a100" / "steps.yaml").read_text()
     written.write_text(text + "  queue: research\n  priority: mantis-evaluation\n  timeout_seconds: 86400\n")
     for path in compile_all(tmp_path / "compiled", platform_of("", written, known_steps())):
-        pipeline, platform = yaml.safe_load_all(path.read_text())
+        pipeline, platform = documents(path.read_text())
         if path.stem == "unbound-data-preparation":
             continue
         asked = {name: one["container"].get("resources") for name, one in
@@ -197,7 +199,7 @@ def test_the_queue_of_train_is_that_of_its_trainjob(tmp_path: Path, gpus: int) -
     written.write_text(f"train: {{queue: mantis, priority: mantis-training, gpus: {gpus}}}")
     found = 0
     for path in compile_all(tmp_path / "compiled", platform_of("", written, known_steps())):
-        pipeline, platform = yaml.safe_load_all(path.read_text())
+        pipeline, platform = documents(path.read_text())
         given = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
         for name, executor in pipeline["deploymentSpec"]["executors"].items():
             if not name.startswith("exec-train"):
@@ -260,7 +262,7 @@ def test_the_platform_file_limits_each_loop_by_its_step(tmp_path: Path) -> None:
 
 def limits_of_loops(path: Path) -> dict[str, int]:
     """The most iterations of each loop at the same time; 0: no limit."""
-    specification = next(yaml.safe_load_all(path.read_text()))
+    specification = documents(path.read_text())[0]
     dags = [specification["root"], *specification["components"].values()]
     return {
         task["taskInfo"]["name"]: task.get("iteratorPolicy", {}).get("parallelismLimit", 0)
@@ -271,14 +273,14 @@ def limits_of_loops(path: Path) -> dict[str, int]:
 
 
 def test_a_sweep_closes_its_run_whatever_happens() -> None:
-    specification = next(yaml.safe_load_all((COMPILED / "unbound-sweep.yaml").read_text()))
+    specification = documents((COMPILED / "unbound-sweep.yaml").read_text())[0]
     tasks = specification["root"]["dag"]["tasks"]
     assert tasks["finish-sweep"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
     assert specification["root"]["inputDefinitions"]["parameters"]["over"]["parameterType"] == "STRING"
 
 
 def test_a_trial_runs_only_if_it_is_new_and_is_evaluated_only_if_it_is_not_pruned() -> None:
-    specification = next(yaml.safe_load_all((COMPILED / "unbound-sweep.yaml").read_text()))
+    specification = documents((COMPILED / "unbound-sweep.yaml").read_text())[0]
     branches = {
         task["taskInfo"]["name"]: (
             task["triggerPolicy"]["condition"],
@@ -303,7 +305,7 @@ def test_a_model_is_deployed_only_if_the_run_says_so(tmp_path: Path) -> None:
     path = tmp_path / "steps.yaml"
     path.write_text("serve: {cpu: '8', gpus: 1}")
     compile_all(tmp_path, platform_of("", path, known_steps()))
-    components = next(yaml.safe_load_all((tmp_path / "unbound-instruction-tuning.yaml").read_text()))["components"]
+    components = documents((tmp_path / "unbound-instruction-tuning.yaml").read_text())[0]["components"]
     tasks = {name: task for each in components.values() for name, task in each.get("dag", {}).get("tasks", {}).items()}
     (guarded,) = [task for task in tasks.values() if "condition" in task.get("triggerPolicy", {})]
     assert guarded["triggerPolicy"]["condition"] == (

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from components.training.launch import torchrun_in_pod
 from components.training.monitoring.failures import Failure
 from tests.helpers.paths import ROOT
+from tests.helpers.yaml_files import documents
 
 ARGUMENTS = ["-m", "any"]
 
@@ -91,7 +91,7 @@ def test_a_stopped_pod_says_so(monkeypatch: pytest.MonkeyPatch, capfd: pytest.Ca
 
 
 def test_the_runtime_ends_the_job_on_that_status() -> None:
-    (runtime,) = yaml.safe_load_all((ROOT / "manifests" / "base" / "runtime.yaml").read_text())
+    (runtime,) = documents((ROOT / "manifests" / "base" / "runtime.yaml").read_text())
     jobset = runtime["spec"]["template"]["spec"]
     (node,) = jobset["replicatedJobs"]
     first, disrupted, stopped = node["template"]["spec"]["podFailurePolicy"]["rules"]
