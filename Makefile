@@ -48,7 +48,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: venv  ## Train a tiny model on generated multi-image tasks and open its report
 	$(BIN)/mantis run demo --open
 
-test: lint compile-check docs test-unit test-integration  ## Run everything that a change must pass
+test: venv  ## Run everything that a change must pass
+	$(MAKE) --jobs=2 --output-sync=target lint compile-check docs
+	$(MAKE) test-unit test-integration
 
 test-unit: venv  ## Run the tests of single modules, seconds each
 	$(PARALLEL) tests/unit

@@ -50,7 +50,7 @@ class _Bounds:
     def _of_alias(self, event: AliasEvent) -> int:
         if event.anchor not in self._values and event.anchor in (anchor for anchor, _ in self._open):
             raise yaml.YAMLError("an alias stands for the branch that it is in")
-        return self._values.get(event.anchor, 0)  # the parser refuses an alias without an anchor
+        return self._values.get(str(event.anchor), 0)  # the parser refuses an alias without an anchor
 
     def _add(self, anchor: str | None, values: int) -> None:
         if values > MOST_VALUES:
