@@ -18,15 +18,13 @@ import yaml
 from tests.helpers.kustomize import built
 from tests.helpers.paths import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
 MANIFESTS = ROOT / "manifests"
 # Each overlay alone, and with every component that fits beside the others.
 OVERLAYS: dict[str, tuple[str, ...]] = {
     "local": (),
-    "local-kfp": ("steps/kfp-network",),
-    "a100": ("backup", "postgresql", "monitoring", "tls", "steps/kfp"),
-    "a100 with services of your own": ("backup", "own/s3", "own/postgresql", "own/roce"),
+    "local-kfp": ("steps/kfp-network", "job-reports"),
+    "a100": ("kueue", "job-reports", "backup", "postgresql", "monitoring", "tls", "steps/kfp"),
+    "a100 with services of your own": ("backup", "own/s3", "own/postgresql", "own/roce", "own/coscheduling"),
 }
 Finding = tuple[str, str]  # check and object
 
@@ -73,6 +71,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[Finding]]:
     return findings(rendered)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_finding_is_listed(found: dict[str, set[Finding]], overlay: str) -> None:
     accepted = [(each["check"], pattern) for each in listed() for pattern in each["objects"]]
@@ -84,6 +84,8 @@ def test_every_finding_is_listed(found: dict[str, set[Finding]], overlay: str) -
     assert new == set()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_nothing_is_listed_that_checkov_no_longer_finds(found: dict[str, set[Finding]]) -> None:
     everything = set().union(*found.values())
     for each in listed():
