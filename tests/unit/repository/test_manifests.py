@@ -1,5 +1,6 @@
 """The manifests as files: what pods may do, whom they reach, and how long they have to save."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -163,6 +164,26 @@ def test_ranks_have_the_time_that_torchrun_gives_them(overlay: str, seconds: int
         grace, waits = changes["terminationGracePeriodSeconds"], changes["containers/0/env/0/value"]
     assert grace == seconds
     assert seconds - 30 <= int(waits) < seconds
+
+
+def test_a_rank_on_a_whole_node_uses_no_more_than_it_requested() -> None:
+    """A kubelet that runs short of memory or disk evicts first what uses more."""
+    changes = patched("a100")
+    asked = changes["containers/0/resources"]
+    for resource in ("memory", "ephemeral-storage"):
+        assert asked["requests"][resource] == asked["limits"][resource]
+    scratch = int(changes["volumes/2/emptyDir/sizeLimit"].removesuffix("Gi"))
+    assert scratch < int(asked["limits"]["ephemeral-storage"].removesuffix("Gi"))
+    (checkpoint, disk), *_ = sorted(disks_of_sizing(), reverse=True)
+    assert scratch * 2**30 > (disk + 20) * 1e9 > checkpoint * 1e9
+
+
+def disks_of_sizing() -> list[tuple[float, float]]:
+    """A checkpoint, and the scratch of all nodes together, in GB, of each model in docs/reference/sizing.md."""
+    text = (ROOT / "docs" / "reference" / "sizing.md").read_text()
+    found = re.findall(r"^\|(?:[^|]*\|){5} (\d+) GB \| (\d+) GB \|", text, re.MULTILINE)
+    assert len(found) > 8
+    return [(float(checkpoint), float(disk)) for checkpoint, disk in found]
 
 
 def test_the_namespaces_enforce_the_restricted_profile() -> None:
