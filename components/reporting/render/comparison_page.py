@@ -1,6 +1,6 @@
 """Render a Comparison as one self-contained HTML page, and as Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from components.reporting.arm_ranking import Ranking
 from components.reporting.collect.collect_training import CURVES, LOSSES
@@ -12,14 +12,18 @@ from components.reporting.render.markdown import escaped, table
 from components.reporting.render.page import environment
 from components.reporting.render.ranking_text import (
     effect_rows,
+    effect_verdicts,
     rank_rows,
-    ranking_verdicts,
+    ranking_summary,
     trial_rows,
     trial_verdicts,
 )
+from mantis.runs.arms import changes_in_words
 from mantis.runs.trials import SweepTrial
 
 LEAST_SPAN = 0.05  # minimum range of the scale of differences, as a share; below five points noise would look large
+HEADED = 4  # verdicts on single runs and values above the contents; more are folded up below it
+KEYED = 3  # fields that a legend names at most
 
 
 def render_comparison(comparison: Comparison, ranking: Ranking | None = None, trials: Sequence[SweepTrial] = ()) -> str:
@@ -27,32 +31,72 @@ def render_comparison(comparison: Comparison, ranking: Ranking | None = None, tr
 
     The page of a sweep or an ablation has a `ranking` of its arms, and that of a search its `trials`.
     """
+    summary, each = _verdicts(comparison, ranking, trials)
+    labels = _labels(comparison, ranking)
+    losses = _losses(comparison, labels)
     return (
         environment()
         .get_template("comparison.html")
         .render(
             comparison=comparison,
-            verdicts=verdicts(comparison),
+            summary=summary,
+            each_verdict=each,
             span=_span(comparison),
             ranking=ranking,
-            ranking_verdicts=[*trial_verdicts(trials), *(ranking_verdicts(ranking) if ranking else [])],
             ranked=rank_rows(ranking) if ranking else [],
             effects=effect_rows(ranking) if ranking else [],
             trials=trial_rows(trials),
-            losses=_losses(comparison),
+            labels=labels,
+            losses=losses,
             tables=_score_tables(comparison),
-            contents=_contents(comparison, ranked=ranking is not None, searched=bool(trials)),
+            contents=_contents(
+                comparison, ranked=ranking is not None, searched=bool(trials), folded=bool(each), lost=bool(losses)
+            ),
         )
     )
 
 
-def _losses(comparison: Comparison) -> list[tuple[str, list[tuple[str, Curve]]]]:
-    """For each loss that a run recorded: its title, and the curve of every run."""
+def _verdicts(
+    comparison: Comparison, ranking: Ranking | None, trials: Sequence[SweepTrial]
+) -> tuple[list[str], list[str]]:
+    """The sentences of the summary, and those on single runs and values if they are too many for a summary."""
+    best = [*trial_verdicts(trials), *(ranking_summary(ranking) if ranking else [])]
+    each = [*(effect_verdicts(ranking) if ranking else []), *verdicts(comparison)]
+    if len(each) <= HEADED:
+        return [*best, *each], []
+    return best or [_tally_of_runs(comparison)], each
+
+
+def _tally_of_runs(comparison: Comparison) -> str:
+    tallies = [comparison.tally(number) for number in range(1, len(comparison.arms))]
+    better, worse = sum(tally[0] > 0 for tally in tallies), sum(tally[2] > 0 for tally in tallies)
+    first = comparison.arms[0].run
+    sides = ((better, f"better than {first} on a skill"), (worse, "worse on one"))
+    counts = " and ".join(f"{number} {'is' if number == 1 else 'are'} {side}" for number, side in sides)
+    return f"Of {len(tallies)} runs, {counts}."
+
+
+def _labels(comparison: Comparison, ranking: Ranking | None) -> dict[str, str]:
+    """What a legend says of each run: an arm's changes, or the run and its values of the few fields that differ."""
+    changes = {each.arm.run: changes_in_words(each.changes) for each in ranking.arms} if ranking else {}
+    if all(changes.get(arm.run) for arm in comparison.arms):
+        return changes
+    differing = comparison.settings if len(comparison.settings) <= KEYED else ()
+    labels = {}
+    for number, arm in enumerate(comparison.arms):
+        own = changes_in_words({name: formatting.shortened(values[number]) for name, values in differing})
+        labels[arm.run] = f"{arm.run} ({own})" if own else arm.run
+    return labels
+
+
+def _losses(comparison: Comparison, labels: Mapping[str, str]) -> list[tuple[str, list[tuple[str, Curve]]]]:
+    """For each loss that a run recorded: its title, and the curve of every run with its label."""
     drawn = []
     for name in LOSSES:
         empty = Curve(name=name, title=CURVES[name][0], unit=CURVES[name][1], points=())
         curves = [
-            (arm.run, next((curve for curve in arm.losses if curve.name == name), empty)) for arm in comparison.arms
+            (labels[arm.run], next((curve for curve in arm.losses if curve.name == name), empty))
+            for arm in comparison.arms
         ]
         if any(curve.points for _, curve in curves):
             drawn.append((empty.title, curves))
@@ -67,13 +111,16 @@ def _score_tables(comparison: Comparison) -> list[tuple[str, str, list[Compariso
     return [each for each in named if each[2]]
 
 
-def _contents(comparison: Comparison, *, ranked: bool, searched: bool) -> list[tuple[str, str]]:
+def _contents(
+    comparison: Comparison, *, ranked: bool, searched: bool, folded: bool, lost: bool
+) -> list[tuple[str, str]]:
     """The sections of the page: anchor and title."""
     return [
         *([("ranking", "Which run is best")] if ranked else []),
         *([("trials", "Trials")] if searched else []),
+        *([("verdicts", "Every verdict")] if folded else []),
         ("runs", "The runs"),
-        *([("losses", "Loss")] if _losses(comparison) else []),
+        *([("losses", "Loss")] if lost else []),
         *((anchor, title) for anchor, title, _ in _score_tables(comparison)),
         ("disagreements", "Answers on which the runs disagree"),
     ]
@@ -85,14 +132,16 @@ def render_comparison_markdown(
     """Render the same content as Markdown, without images."""
     runs = [arm.run for arm in comparison.arms]
     settings = [[name, *values] for name, values in comparison.settings]
+    summary, each = _verdicts(comparison, ranking, trials)
     sections = [
         f"# {escaped(' · '.join(runs))}",
         f"{comparison.made:%d %B %Y, %H:%M} UTC",
+        *(f"**{escaped(sentence)}**" for sentence in summary),
+        *("- " + escaped(note) for note in comparison.notes),
         *(_ranking(ranking) if ranking else []),
         *(_trials(trials) if trials else []),
+        *(["## Every verdict", "\n".join("- " + escaped(sentence) for sentence in each)] if each else []),
         formatting.TESTS,
-        *(f"**{escaped(sentence)}**" for sentence in verdicts(comparison)),
-        *("- " + escaped(note) for note in comparison.notes),
         *_tables("Scores by benchmark", comparison, comparison.benchmarks),
         *_tables("Scores by skill", comparison, comparison.skills),
         "## Differences between the recipes",
@@ -112,7 +161,11 @@ def verdicts(comparison: Comparison) -> list[str]:
         if better + same + worse == 0:
             sentences.append(f"{arm.run} shares no sample with {first}, so the two cannot be compared.")
         elif better == worse == 0:
-            sentences.append(f"{arm.run} does not differ significantly from {first} on any of {same} skills.")
+            skills = "the only skill" if same == 1 else f"any of {same} skills"
+            sentences.append(f"{arm.run} does not differ significantly from {first} on {skills}.")
+        elif better + same + worse == 1:
+            how = "better" if better else "worse"
+            sentences.append(f"{arm.run} is {how} than {first} on the only skill.")
         else:
             sentences.append(
                 f"Of {better + same + worse} skills, {arm.run} is better than {first} on {better} and worse on {worse}."
@@ -134,7 +187,6 @@ def difference(cell: ComparisonCell) -> str:
 def _ranking(ranking: Ranking) -> list[str]:
     effects = effect_rows(ranking)
     return [
-        *(f"**{escaped(sentence)}**" for sentence in ranking_verdicts(ranking)),
         "## Which run is best",
         formatting.RANKING,
         table(list(formatting.RANKED), rank_rows(ranking), left=3),
@@ -144,8 +196,7 @@ def _ranking(ranking: Ranking) -> list[str]:
 
 
 def _trials(trials: Sequence[SweepTrial]) -> list[str]:
-    said = [f"**{escaped(sentence)}**" for sentence in trial_verdicts(trials)]
-    return [*said, "## Trials", formatting.TRIALS, table(list(formatting.TRIAL), trial_rows(trials), left=3)]
+    return ["## Trials", formatting.TRIALS, table(list(formatting.TRIAL), trial_rows(trials), left=3)]
 
 
 def _span(comparison: Comparison) -> float:

@@ -131,6 +131,11 @@ def needed(paired: Paired) -> str:
     return "" if paired.needed is None else f", {paired.needed:,} samples for a point"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: 1 skill, 2 skills."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def count(value: float | None) -> str:
     """A whole number with thousands separators."""
     return ABSENT if value is None else f"{value:,.0f}"

@@ -9,16 +9,28 @@ from mantis.runs.arms import changes_in_words
 from mantis.runs.trials import SweepTrial, TrialState
 from mantis.statistics import Paired
 
+NAMED = 3  # runs that a sentence names at most; more are counted, because the table of the ranking names them
+
 
 def ranking_verdicts(ranking: Ranking) -> list[str]:
     """Say which arm is best, how sure that is, and which values are better."""
+    return [*ranking_summary(ranking), *effect_verdicts(ranking)]
+
+
+def ranking_summary(ranking: Ranking) -> list[str]:
+    """Say which arm is best, and how sure that is. The number of sentences does not grow with that of the arms."""
     best, *others = ranking.arms
     benchmarks = "on" if len(ranking.benchmarks) == 1 else "as the mean over"
     first = (
         f"{_named(best)} has the highest accuracy of {len(ranking.arms)} runs: {formatting.percent(best.accuracy)} % "
         f"{benchmarks} {_listed(ranking.benchmarks)}."
     )
-    return [first, *_certainty(ranking, others), *(_effect(effect) for effect in ranking.effects)]
+    return [first, *_certainty(ranking, others)]
+
+
+def effect_verdicts(ranking: Ranking) -> list[str]:
+    """Say of each two values of a field which one is better."""
+    return [_effect(effect) for effect in ranking.effects]
 
 
 def trial_verdicts(trials: Sequence[SweepTrial]) -> list[str]:
@@ -30,8 +42,9 @@ def trial_verdicts(trials: Sequence[SweepTrial]) -> list[str]:
     pruned = sum(trial.state is TrialState.PRUNED for trial in trials)
     named = f"{best.run} ({changes_in_words(best.changes)})"
     return [
-        f"{named} has the lowest held-out loss of {len(complete)} complete trials: {formatting.short(best.loss)}. "
-        f"{pruned} of {len(trials)} trials were pruned."
+        f"{named} has the lowest held-out loss of {formatting.counted(len(complete), 'complete trial')}: "
+        f"{formatting.short(best.loss)}. {pruned} of {formatting.counted(len(trials), 'trial')} "
+        f"{'was' if pruned == 1 else 'were'} pruned."
     ]
 
 
@@ -43,13 +56,19 @@ def _certainty(ranking: Ranking, others: Sequence[RankedArm]) -> list[str]:
     largest = max((test.corrected_p for run, test in tests.items() if test is not None and run in sure), default=None)
     said = []
     if sure:
-        whole = "every other run" if len(sure) == len(tests) else _listed(sure)
+        whole = "every other run" if len(sure) == len(tests) else _named_or_counted(sure, len(tests))
         said.append(f"It is significantly better than {whole} ({_at_most(largest)}).")
-    if unsure:
-        said.append(f"The difference to {_listed(unsure)} is not significant.")
+    if len(unsure) > NAMED and len(unsure) == len(tests):
+        said.append(f"It is not significantly better than any of the {len(tests)} other runs.")
+    elif unsure:
+        said.append(f"The difference to {_named_or_counted(unsure, len(tests))} is not significant.")
     if apart:
-        said.append(f"It shares no sample with {_listed(apart)}, so they cannot be compared.")
+        said.append(f"It shares no sample with {_named_or_counted(apart, len(tests))}, so they cannot be compared.")
     return said
+
+
+def _named_or_counted(runs: Sequence[str], others: int) -> str:
+    return _listed(runs) if len(runs) <= NAMED else f"{len(runs)} of the {others} other runs"
 
 
 def _at_most(p: float | None) -> str:

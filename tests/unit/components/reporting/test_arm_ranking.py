@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from html import unescape
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 
 from components.reporting.arm_ranking import Ranking, rank_arms
+from components.reporting.collect.report_schema import Curve
 from components.reporting.compare_runs import Arm, Comparison, ComparisonLine
-from components.reporting.render.comparison_page import render_comparison, render_comparison_markdown
-from components.reporting.render.ranking_text import ranking_data, ranking_verdicts
+from components.reporting.render.comparison_page import render_comparison, render_comparison_markdown, verdicts
+from components.reporting.render.ranking_text import effect_verdicts, ranking_data, ranking_verdicts
 from mantis.artifacts.scores import Score
 from mantis.runs.trials import SweepTrial, TrialState
 from mantis.statistics import compare, holm
@@ -107,6 +109,29 @@ def test_the_page_says_which_arm_is_best_and_how_sure_that_is() -> None:
     assert json.dumps(ranking_data(ranking))
 
 
+def test_the_page_of_twenty_arms_begins_with_a_short_summary() -> None:
+    """The other sentences are folded up below the contents list, and the legend names the changes of each arm."""
+    curve = Curve(name="loss", title="Loss", unit="nats", points=((1, 2.0), (2, 1.0)))
+    arms = [replace(arm(f"arm-{n}", x=first(50 + n)), losses=(curve,)) for n in range(20)]
+    values = {f"arm-{n}": {"training.learning_rate": f"{n % 5}e-4", "training.seed": str(n // 5)} for n in range(20)}
+    ranking = ranked(*arms, **values)
+    page = unescape(render_comparison(compared(*arms), ranking))
+    summary, contents = page.partition("<nav")[0], page.partition("<nav")[2]
+    assert summary.count('class="context"') <= 4
+    assert "highest accuracy of 20 runs: 69.0 % on x." in summary
+    assert "of the 19 other runs" in summary
+    sentences = [*effect_verdicts(ranking), *verdicts(compared(*arms))]
+    assert len(sentences) > 30
+    assert '<a href="#verdicts">' in contents.partition("</nav>")[0]
+    folded = contents.partition("<details>")[2].partition("</details>")[0]
+    assert all(f"<li>{sentence}</li>" in folded for sentence in sentences)
+    keys = page.partition('<ul class="keys">')[2].partition("</ul>")[0]
+    assert "training.learning_rate = 3e-4, training.seed = 2</li>" in keys
+    assert "arm-" not in keys
+    markdown = render_comparison_markdown(compared(*arms), ranking)
+    assert markdown.index("## Every verdict") > markdown.index("## Which run is best")
+
+
 def test_the_effect_of_a_value_is_the_mean_over_arms_that_agree_in_all_else() -> None:
     ranking = ranked(*grid(), **GRID)
     rate, seed = ranking.effects
@@ -170,9 +195,7 @@ def test_the_page_of_a_search_lists_its_trials() -> None:
         render_comparison_markdown(comparison, ranked(*arms), trials),
     ):
         assert "pruned after step 10" in text
-        assert "a (training.seed = 1) has the lowest held-out loss of 1 complete trials: 1.25." in text.replace(
-            "\\", ""
-        )
-        assert "1 of 2 trials were pruned." in text
+        assert "a (training.seed = 1) has the lowest held-out loss of 1 complete trial: 1.25." in text.replace("\\", "")
+        assert "1 of 2 trials was pruned." in text
         assert "1.25" in text
     assert "<h2>Trials</h2>" not in render_comparison(comparison, ranked(*arms))

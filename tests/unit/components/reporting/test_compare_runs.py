@@ -1,14 +1,16 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from components.reporting.collect.report_schema import Curve
 from components.reporting.compare_runs import Comparison, compare_runs
-from components.reporting.render.comparison_page import render_comparison, render_comparison_markdown
+from components.reporting.render.comparison_page import render_comparison, render_comparison_markdown, verdicts
 from mantis.artifacts.manifest import Manifest, commit_manifest, describe_files
 from mantis.config.recipe import Recipe, parse_recipe
 from mantis.errors import ConfigError
@@ -93,6 +95,30 @@ def test_the_page_and_its_twin_say_who_is_better_on_what(runs: list[Run]) -> Non
     assert "<script" not in page
     assert "<" not in markdown
     assert len(comparison.disagreements) == 0  # the galleries show the first samples, which all got right
+
+
+def test_a_single_skill_is_named_in_the_singular(runs: list[Run]) -> None:
+    comparison = compare_runs(runs)
+    for skill, said in (
+        ("compare", "second is better than first on the only skill."),
+        ("coref", "second does not differ significantly from first on the only skill."),
+    ):
+        alone = replace(comparison, rows=tuple(row for row in comparison.rows if row.skill == skill))
+        assert verdicts(alone)[0] == said
+
+
+def test_many_runs_are_counted_and_a_legend_names_their_few_differences(runs: list[Run]) -> None:
+    comparison = compare_runs(runs)
+    curve = Curve(name="loss", title="Loss", unit="nats", points=((1, 2.0), (2, 1.0)))
+    arms = tuple(replace(arm, losses=(curve,)) for arm in comparison.arms)
+    rate = tuple(setting for setting in comparison.settings if setting[0] == "training.learning_rate")
+    page = render_comparison(replace(comparison, arms=arms, settings=rate))
+    assert "second (training.learning_rate = 0.001)</li>" in page
+    more = [replace(row, cells=(*row.cells, row.cells[2], row.cells[2], row.cells[2])) for row in comparison.rows]
+    others = (replace(arms[2], run=name) for name in ("fourth", "fifth", "sixth"))
+    page = render_comparison(replace(comparison, arms=(*arms, *others), rows=tuple(more), settings=()))
+    assert '<h1 class="verdict">Of 5 runs, 1 is better than first on a skill and 0 are worse on one.</h1>' in page
+    assert page.index("sixth does not differ") > page.index("<nav")
 
 
 def test_answers_on_which_runs_disagree_are_shown(runs: list[Run]) -> None:
