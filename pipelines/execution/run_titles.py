@@ -4,16 +4,17 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 
+from components.data.mixture.epochs import written_out
 from components.reporting.collect.verdict import verdict
 from mantis.artifacts.scores import Score
-from mantis.config.recipe import Recipe
-from mantis.errors import TrackingError
+from mantis.config.recipe import Recipe, parse_recipe
+from mantis.errors import ConfigError, TrackingError
 from mantis.progress import PROGRESS_DIR
 from mantis.runs.arms import changes_in_words, changes_of
 from mantis.runs.step_runner import Run
 from mantis.tracking.mlflow_runs import TrackedRun, log_datasets, open_tracked_run, tracking_error
 from mantis.tracking.run_description import asked_dataset, flat_recipe
-from pipelines.execution.resolve import resolve_run, shipped_recipes
+from pipelines.execution.resolve import recipe_text, resolve_run, shipped_recipes
 
 logger = logging.getLogger(__name__)
 
@@ -21,34 +22,63 @@ NOTE_TAG = "mlflow.note.content"  # defined by MLflow, whose page shows it as th
 CHANGES = 3  # that a name lists
 VALUE_CHARACTERS = 24  # of one value in a name
 SHORT = {"learning_rate": "lr", "weight_decay": "wd"}  # MLflow's table shows the first twenty characters of a name
+SUBSETS = "data.subsets"
 UNNAMED = ("name", "description")  # fields that change no result and stand elsewhere
 
 
 def changed_fields(recipe: Recipe) -> dict[str, str]:
-    """Return the fields in which a recipe differs from the shipped recipe of its name, with the recipe's values."""
+    """Return the fields in which a recipe differs from the shipped recipe of its name, with the recipe's values.
+
+    Subsets that follow from the fields `data.mixture` and `data.skills` are no change of their own.
+    """
     if recipe.name not in shipped_recipes():
         return {}
     shipped = flat_recipe(resolve_run(recipe.name, {}, "")[1])
-    return {
+    changed = {
         field: value
         for field, value in flat_recipe(recipe).items()
         if shipped.get(field) != value and field not in UNNAMED
     }
+    if SUBSETS in changed and _subsets_follow(recipe):
+        del changed[SUBSETS]
+    return changed
 
 
-def changed_of(run: Run) -> dict[str, str]:
-    """Return the changed fields of a run's recipe. Those that an arm does not share with all arms come first."""
+def _subsets_follow(recipe: Recipe) -> bool:
+    """Whether the shipped recipe has the same subsets with the mixture and the skills of this one."""
+    text, origin = recipe_text(recipe.name)
+    asked = parse_recipe(text, origin=origin)
+    data = {"source": recipe.data.source, "mixture": recipe.data.mixture, "skills": recipe.data.skills}
+    try:
+        made = written_out(asked.model_copy(update={"data": asked.data.model_copy(update=data)}))
+    except ConfigError:  # a mixture that no longer exists, in a stored recipe
+        return False
+    return made.data.subsets == recipe.data.subsets
+
+
+def changed_of(run: Run, own: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the changed fields of a run's recipe. Those that an arm does not share with all arms come first.
+
+    Args:
+        run: the run.
+        own: the changes of the arm; None reads them from the store.
+    """
     changed = changed_fields(run.recipe)
-    return {field: changed[field] for field in changes_of(run.store, run.id) if field in changed} | changed
+    first = changes_of(run.store, run.id) if own is None else own
+    return {field: changed[field] for field in first if field in changed} | changed
 
 
-def title_of(run: Run, changed: Mapping[str, str]) -> str:
+def title_of(run: Run, changed: Mapping[str, str], own: Mapping[str, str]) -> str:
     """Name a run by its recipe and its changed fields: `demo lr=0.001 seed=2`. Unchanged, it keeps its id.
 
     The arm of a sweep is named by the fields of the sweep alone, also where the shipped recipe has the same value. A
     field is named by its last part, or by its last two if two changed fields end alike.
+
+    Args:
+        run: the run.
+        changed: its changed fields, from `changed_of`.
+        own: its changes as an arm, from `changes_of`.
     """
-    own = changes_of(run.store, run.id)
     if own:
         flat = flat_recipe(run.recipe)
         changed = {field: flat[field] for field in own if field in flat}
@@ -74,9 +104,10 @@ def open_in_mlflow(run: Run) -> TrackedRun:
     """
     from mlflow.exceptions import MlflowException
 
-    changed = changed_of(run)
+    own = changes_of(run.store, run.id)
+    changed = changed_of(run, own)
     tags = {"changed": changes_in_words(changed) or "nothing", NOTE_TAG: _beginning(run, changed)}
-    tracked = open_tracked_run(run, title=title_of(run, changed), tags=what_to_filter_by(run.recipe) | tags)
+    tracked = open_tracked_run(run, title=title_of(run, changed, own), tags=what_to_filter_by(run.recipe) | tags)
     try:
         log_datasets(tracked, [asked_dataset(run.recipe)])
     except MlflowException as error:

@@ -3,7 +3,7 @@
 import pytest
 
 from mantis.artifacts.scores import Score
-from mantis.runs.arms import write_arms
+from mantis.runs.arms import changes_of, write_arms
 from mantis.runs.step_runner import Run
 from mantis.store.local import LocalStore
 from mantis.tracking.run_description import asked_dataset
@@ -32,7 +32,7 @@ LONG = "x" * 40
 
 
 def titled(run: Run) -> str:
-    return title_of(run, changed_fields(run.recipe))
+    return title_of(run, changed_fields(run.recipe), changes_of(run.store, run.id))
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,16 @@ def test_an_arm_of_a_sweep_is_named_by_what_the_sweep_varies(store: LocalStore) 
     assert titled(arm) == "demo lr=0.0004 seed=7"
     assert list(changed_of(arm)) == ["training.seed", *shared]
     assert titled(made(store, shared, "swept")).startswith("swept generated_conversations=70 ")
+
+
+def test_skills_and_mixtures_are_listed_as_they_were_set(store: LocalStore) -> None:
+    """Their subsets follow from them. Subsets that a person sets are listed."""
+    skills = made(store, {"data.skills": ["single"]})
+    assert skills.recipe.data.subsets
+    assert changed_fields(skills.recipe) == {"data.skills": "['single']"}
+    assert titled(skills) == "demo skills=['single']"
+    both = made(store, {"data.skills": ["single"], "data.subsets": [{"name": "demo-single", "repeat": 2}]})
+    assert list(changed_fields(both.recipe)) == ["data.skills", "data.subsets"]
 
 
 def test_a_run_of_its_own_recipe_lists_no_changes(store: LocalStore) -> None:
