@@ -62,7 +62,8 @@ def test_every_step_was_a_pod_of_the_image_and_training_a_job_of_two_pods(kfp: K
     log = kfp.log(pod)
     assert "TrainJob mantis/train-" in log
     assert "2 x 1 ranks of" in log
-    assert "trainjob" not in kube.kubectl("-n", "mantis", "get", "trainjobs", "-o", "name")
+    label = f"mantis-kfp/run={demo['run']}"
+    assert "trainjob" not in kube.kubectl("-n", "mantis", "get", "trainjobs", "-l", label, "-o", "name")
 
 
 def test_what_kfp_adds_to_the_steps_is_known(

@@ -239,16 +239,21 @@ def test_terminating_frees_the_gpus_and_closes_the_run_as_killed(
 ) -> None:
     given = little | {"training.epochs": "400", "training.checkpoint_every": "20", "training.seed": "8"}
     ours, theirs = kfp.started("demo", overrides=given)
+    label = f"mantis-kfp/run={ours}"
+    jobs = ("-n", "mantis", "get", "trainjobs", "-l", label, "-o", "name")
+    job = kube.until("a TrainJob", lambda: kube.kubectl(*jobs).strip(), 600).rpartition("/")[2]
 
     def left() -> str:
-        return str(kube.kubectl("-n", "mantis", "get", "trainjobs,pods", "-l", f"mantis-kfp/run={ours}", "-o", "name"))
+        """The pods of the job. They bear the label of its JobSet, not that of the run."""
+        selected = f"jobset.sigs.k8s.io/jobset-name={job}"
+        return str(kube.kubectl("-n", "mantis", "get", "pods", "-l", selected, "-o", "name"))
 
     def trains() -> bool:
         record = kfp.records(ours).get("train") if kfp.client.get_run(theirs).state not in ENDED else None
         return record is not None and bool(committed(kfp.opened, f"checkpoints/{record.fingerprint}"))
 
     kube.until("a checkpoint", lambda: "pod/" in left() and trains(), 600)
-    said = kube.kubectl("-n", "mantis", "describe", "trainjob", "-l", f"mantis-kfp/run={ours}")
+    said = kube.kubectl("-n", "mantis", "describe", "trainjob", "-l", label)
     assert re.search(rf"^Name: +train-{ours}-", said, re.MULTILINE), "a job bears the name of its run"
     for line in (r"recipe: +demo", r"learning-rate: +\S+", r"steps: +[\d,]+"):
         assert re.search(f"mantis-kfp/{line}$", said, re.MULTILINE), line
