@@ -5,7 +5,9 @@ process that has imported the tests. It changes the code inside of functions, no
 """
 
 import argparse
-import contextlib
+import ast
+import difflib
+import functools
 import json
 import os
 import random
@@ -19,7 +21,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mutmut.mutation.diff_apply import get_diff_for_mutant
 from scipy import stats
 
 from tests.helpers.paths import ROOT
@@ -76,7 +77,8 @@ def try_part(
     drawn = random.Random(settings["seed"]).sample(counted, min(size, len(counted)))
     command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(settings["processes"]), *drawn]
     with (work / "run.log").open("w") as log:
-        subprocess.run(command, cwd=work, env=_environment(), stdout=log, stderr=log, check=False)
+        kept = {"MANTIS_TEST_KEPT": str(work / "kept")} if part.get("keeps_trainings_data") else {}
+        subprocess.run(command, cwd=work, env=_environment() | kept, stdout=log, stderr=log, check=False)
     codes = _exit_codes(work)
     if untried := [mutant for mutant in drawn if codes[mutant] in UNTRIED]:
         sys.exit(f"{name}: {len(untried)} of {len(drawn)} mutants were not tried; {work / 'run.log'} says why")
@@ -86,7 +88,7 @@ def try_part(
     late = sum(codes[mutant] in LATE for mutant in drawn)
     interval = "all of them" if len(drawn) == len(counted) else f"95 % interval {low:.0%} to {high:.0%}"
     for mutant in survivors:
-        print(_shown(work, mutant))
+        print(shown(work, mutant))
     print(
         f"{name}: {noticed / len(drawn):.1%} of {len(drawn)} mutants were noticed ({late} by their time), {interval}; "
         f"{len(counted)} mutants, {len(known)} more are equivalent, {time.monotonic() - began:.0f} s",
@@ -177,15 +179,35 @@ def function_of(mutant: str) -> str:
 
 def _change(work: Path, mutant: str) -> tuple[str, str]:
     """The lines that differ, before and after, without their indentation."""
-    place = Path(*mutant.split(".")[:-1])
-    path = place.with_suffix(".py") if (work / place.with_suffix(".py")).exists() else place / "__init__.py"
-    with contextlib.chdir(work):
-        lines = get_diff_for_mutant(mutant, path=path).splitlines()[2:]
-    was, becomes = ("\n".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+")
+    module, _, name = mutant.rpartition(".")
+    place = work / "mutants" / Path(*module.split("."))
+    written = _functions(place.with_suffix(".py") if place.with_suffix(".py").exists() else place / "__init__.py")
+    original = written[f"{name.rpartition('__mutmut_')[0]}__mutmut_orig"]
+    lines = list(difflib.unified_diff(original, written[name], n=0, lineterm=""))[2:]
+    was, becomes = ("\n".join(line[1:] for line in lines if line.startswith(sign)) for sign in "-+")
     return was, becomes
 
 
-def _shown(work: Path, mutant: str) -> str:
+@functools.cache
+def _functions(path: Path) -> dict[str, list[str]]:
+    """The stripped lines of each function and method in a file that mutmut wrote, by the name that it has there.
+
+    mutmut reads the whole file again for each difference, which takes minutes for a part.
+    """
+    text = path.read_text()
+    lines, tree = text.splitlines(), ast.parse(text)
+    scopes: list[ast.Module | ast.ClassDef] = [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef))]
+    functions = [
+        node for scope in scopes for node in scope.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    return {
+        node.name: [line.strip().replace(node.name, "") for line in lines[node.lineno - 1 : node.end_lineno]]
+        for node in functions
+    }
+
+
+def shown(work: Path, mutant: str) -> str:
+    """The mutant's function, and the lines that differ."""
     was, becomes = _change(work, mutant)
     lines = [f"    - {line}" for line in was.splitlines()] + [f"    + {line}" for line in becomes.splitlines()]
     return "\n".join([function_of(mutant), *lines])

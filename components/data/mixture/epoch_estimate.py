@@ -62,7 +62,7 @@ def plan_epoch(recipe: Recipe, sizes: Mapping[str, SubsetSize], *, image_tokens:
 
     `image_tokens` is the number of language model positions per image. Published averages replace counts that are not
     known. Rows that preparation will drop still count, since they are not known yet. Here `data.holdout` takes the same
-    share of each subset here; the ids of the rows decide the true share.
+    share of each subset; the ids of the rows decide the true share.
     """
     rows_of = {name: size.rows for name, size in sizes.items() if not recipe.data.subset(name).held_out}
     held_out = min(1.0, recipe.data.holdout / max(1, sum(rows_of.values())))

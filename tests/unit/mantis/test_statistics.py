@@ -39,10 +39,10 @@ def test_groups_may_weigh_differently() -> None:
 def test_an_interval_covers_the_truth_as_often_as_it_says(size: int, chance: float) -> None:
     rng = np.random.default_rng(7)
     covered = 0
-    for draw in range(DRAWS):
+    for draw in range(FEWER):
         low, high = bootstrap_interval((rng.random(size) < chance).astype(float), seed=draw)
         covered += low <= chance <= high
-    assert 0.935 <= covered / DRAWS <= 0.965
+    assert 0.93 <= covered / FEWER <= 0.97
 
 
 def test_an_interval_of_partial_credit_covers_the_truth() -> None:
@@ -50,10 +50,10 @@ def test_an_interval_of_partial_credit_covers_the_truth() -> None:
     shares, credits = [0.3, 0.1, 0.1, 0.1, 0.4], np.array([0.0, 0.3, 0.6, 0.9, 1.0])  # VQA accuracies
     truth = float(np.dot(shares, credits))
     covered = 0
-    for draw in range(DRAWS):
+    for draw in range(FEWER):
         low, high = bootstrap_interval(rng.choice(credits, size=150, p=shares), seed=draw)
         covered += low <= truth <= high
-    assert 0.935 <= covered / DRAWS <= 0.965
+    assert 0.93 <= covered / FEWER <= 0.97
 
 
 def test_an_interval_of_a_macro_average_covers_the_truth() -> None:
@@ -62,18 +62,18 @@ def test_an_interval_of_a_macro_average_covers_the_truth() -> None:
     sizes = [20, 25, 40, 60, 100, 120, 150]
     chances = np.linspace(0.3, 0.85, len(sizes))
     covered = 0
-    for draw in range(DRAWS):
+    for draw in range(FEWER):
         groups = [rng.random(size) < chance for size, chance in zip(sizes, chances, strict=True)]
         low, high = stratified_interval(groups, seed=draw)
         covered += low <= chances.mean() <= high
-    assert 0.935 <= covered / DRAWS <= 0.965
+    assert 0.93 <= covered / FEWER <= 0.97
 
 
 @pytest.mark.parametrize("kind", ["right or wrong", "partial credit", "macro average"])
 def test_equal_runs_are_rarely_called_different(kind: str) -> None:
     rng = np.random.default_rng(10)
     found = 0
-    for draw in range(DRAWS):
+    for draw in range(FEWER):
         hardness = rng.random(150)
 
         def answers(hardness: Any = hardness) -> Any:
@@ -83,7 +83,7 @@ def test_equal_runs_are_rarely_called_different(kind: str) -> None:
         pair = [answers(), answers()]
         first, second = ([run[:60], run[60:]] if kind == "macro average" else [run] for run in pair)
         found += compare(first, second, seed=draw).significant
-    assert 0.02 <= found / DRAWS <= 0.065
+    assert 0.02 <= found / FEWER <= 0.075
 
 
 @pytest.mark.parametrize("size", [8, 20])

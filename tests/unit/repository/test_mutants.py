@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.paths import ROOT
-from tests.mutants.__main__ import CODE, HERE, NOTICED, UNTRIED, function_of, is_of_kind
+from tests.mutants.__main__ import CODE, HERE, NOTICED, UNTRIED, function_of, is_of_kind, shown
 
 TABLE = tomllib.loads((HERE / "parts.toml").read_text())
 EQUIVALENT = tomllib.loads((HERE / "equivalent.toml").read_text())["mutant"]
@@ -26,6 +26,8 @@ def test_a_part_has_modules_and_tests(part: str) -> None:
     assert all(fnmatch.filter(MODULES, pattern) for pattern in wanted["modules"]), wanted["modules"]
     assert [place for place in wanted["tests"] if not (ROOT / place).exists()] == []
     assert wanted["sample"] >= 20
+    if wanted.get("keeps_trainings_data"):  # a mutant of another package could write the data that the next one reads
+        assert all(name.startswith("components/training/") for name in modules_of(part))
 
 
 def test_no_module_is_in_two_parts() -> None:
@@ -74,6 +76,43 @@ def test_texts_for_people_are_not_mutated() -> None:
 )
 def test_a_mutant_s_function(mutant: str, function: str) -> None:
     assert function_of(mutant) == function
+
+
+WRITTEN = """
+def x_total__mutmut_orig(values):
+    first = values[0]
+    return sum(values, start=first)
+
+def x_total__mutmut_1(values):
+    first = values[1]
+    return sum(values, start=first)
+
+class Box:
+    def xǁBoxǁget__mutmut_orig(self):
+        if self.full:
+            return self.value
+
+    def xǁBoxǁget__mutmut_1(self, /):
+        if not self.full:
+            return self.value
+"""
+
+
+def test_a_mutant_is_shown_by_the_lines_that_differ(tmp_path: Path) -> None:
+    (tmp_path / "mutants" / "mantis").mkdir(parents=True)
+    (tmp_path / "mutants" / "mantis" / "boxes.py").write_text(WRITTEN)
+    assert shown(tmp_path, "mantis.boxes.x_total__mutmut_1").splitlines() == [
+        "mantis.boxes.total",
+        "    - first = values[0]",
+        "    + first = values[1]",
+    ]
+    assert shown(tmp_path, "mantis.boxes.xǁBoxǁget__mutmut_1").splitlines() == [
+        "mantis.boxes.Box.get",
+        "    - def (self):",
+        "    - if self.full:",
+        "    + def (self, /):",
+        "    + if not self.full:",
+    ]
 
 
 def test_what_counts_as_noticed() -> None:

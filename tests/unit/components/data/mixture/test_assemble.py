@@ -1,9 +1,15 @@
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
-from components.data.mixture.lengths import LengthPool
+from components.data.mixture import assemble as assembling
+from components.data.mixture.assemble import Chosen
+from components.data.mixture.lengths import Length, LengthPool, Untrainable
+from components.data.prepare.ledger import Ledger
 from components.data.step import assemble, prepare
 from mantis.artifacts.manifest import Manifest
 from mantis.dataset.mixture_reader import MixtureReader
@@ -176,3 +182,89 @@ def test_only_what_decides_the_mixture_changes_its_address(two_subsets: Path, ru
     )
     assert mixed(run_on(two_subsets, {"data.context_length": "512"})).key != base.key
     assert mixed(run_on(two_subsets, {"model.prompt": "llama3"})).key != base.key
+
+
+ROWS = [
+    {"row": 10 * number, "id": f"r{number}", "roles": ["user", "assistant"], "contents": ["a", "b"], "weight": 0.5}
+    for number in range(9)
+]
+
+
+class Table:
+    """A table of ROWS."""
+
+    def take(self, positions: list[int], columns: list[str]) -> pa.Table:
+        assert columns == assembling.TEXT
+        return pa.Table.from_pylist([ROWS[position] for position in positions])
+
+
+class Pool:
+    """Counts 10 tokens for row 0, 11 for row 1, and so on. Row 3 cannot be trained, and row 5 is cut."""
+
+    def count(self, counter: Any, batches: Any) -> Any:
+        for batch in batches:
+            yield batch, [self.length(row["row"] // 10) for row in batch]
+
+    def length(self, number: int) -> Length | Untrainable:
+        if number == 3:
+            return Untrainable(reason="too-long", value="900", threshold="20")
+        whole = 99 if number == 5 else 10 + number
+        return Length(turns=2, learned_from=1, tokens=10 + number, targets=number, images=2, patches=8, whole=whole)
+
+
+@pytest.mark.parametrize("tables_at_once", [1, 2, 256])
+def test_the_index_has_a_row_for_each_visit_of_a_row_that_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tables_at_once: int
+) -> None:
+    """Rows are counted two at a time, and their tables are joined whenever there are a few of them."""
+    monkeypatch.setattr(assembling, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(assembling, "TABLES_AT_ONCE", tables_at_once)
+    rows, visits = np.array([0, 2, 3, 5, 7, 8]), np.array([0, 2, 3, 5, 7, 8, 0, 3, 8])
+    part, ledger = Chosen(subset="nlvr2", table=Table(), rows=rows, visits=visits), Ledger()
+    counter: Any = SimpleNamespace(context_length=20)
+    pool: Any = Pool()
+    index = assembling._index(pool, counter, part, ledger)
+    assert index.schema == assembling.SCHEMA
+    assert index.to_pylist() == [
+        {
+            "subset": "nlvr2",
+            "row": number,
+            "id": f"r{number}",
+            "turns": 2,
+            "tokens": 10 + number,
+            "targets": number,
+            "images": 2,
+            "patches": 8,
+            "learned_from": 1,
+            "weight": 0.5,
+        }
+        for number in (0, 2, 5, 7, 8, 0, 8)
+    ]
+    entries = [(entry.subset, entry.row, entry.id, entry.action, entry.reason) for entry in ledger.entries]
+    assert entries == [("nlvr2", 30, "r3", "dropped", "too-long"), ("nlvr2", 50, "r5", "repaired", "truncated")]
+    assert [(entry.value, entry.threshold) for entry in ledger.entries] == [("900", "20"), ("99", "20")]
+    assert assembling._summary(index, ledger, 321, ["nlvr2", "other"]) == {
+        "samples": 7,
+        "tokens": 100,
+        "targets": 30,
+        "images": 14,
+        "longest": 18,
+        "vocabulary": 321,
+        "dropped": 1,
+        "repaired": 1,
+        "rows/nlvr2": 7,
+        "rows/other": 0,
+    }
+
+
+def test_a_subset_is_described_by_its_counts_and_terms() -> None:
+    visits = np.array([0, 1, 0])
+    described = [
+        assembling._description(Chosen(subset=name, table=None, rows=visits[:2], visits=visits))
+        for name in ("nlvr2", "mine")
+    ]
+    assert described[0].pop("licence")["forbids"] == ["commercial", "redistribution"]
+    assert described == [
+        {"name": "nlvr2", "skill": "reason", "drawn": 2, "visits": 3},
+        {"name": "mine", "skill": "", "drawn": 2, "visits": 3, "licence": None},
+    ]

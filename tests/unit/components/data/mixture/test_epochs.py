@@ -12,6 +12,7 @@ from components.data.mixture.epochs import SourceRows, epoch_of, mixtures, sampl
 from components.data.published.published_sets import published, warnings
 from mantis.config.data_settings import DataSettings, Order, SubsetSettings
 from mantis.config.recipe import Recipe
+from mantis.config.training_settings import TrainingSettings
 from mantis.errors import ConfigError
 from pipelines.execution.resolve import resolve_run, shipped_recipes
 
@@ -280,3 +281,46 @@ def test_estimates_are_those_of_the_table_and_unknown_where_it_is() -> None:
     assert (mine.images, mine.text_tokens, mine.tokens) == (15, None, None)
     assert plan.total.images == 55
     assert plan.total.tokens is None
+
+
+def test_an_estimate_has_a_line_for_each_subset_and_skill_and_a_total() -> None:
+    subsets = (
+        SubsetSettings(name="nlvr2", cap=6, max_images=3),
+        SubsetSettings(name="iconqa", max_images=3),
+        SubsetSettings(name="mine", repeat=2),
+        SubsetSettings(name="kept", held_out=True),
+    )
+    training = TrainingSettings(global_batch_size=4, epochs=3)
+    recipe = Recipe(name="test", data=DataSettings(subsets=subsets, holdout=7), training=training)
+    sizes = {
+        "nlvr2": SubsetSize(rows=10, known="at the source"),
+        "iconqa": SubsetSize(rows=20, known="prepared", images=2.0),
+        "mine": SubsetSize(rows=5, known="to be generated"),
+        "kept": SubsetSize(rows=100, known="prepared"),
+    }
+    plan = plan_epoch(written_out(recipe), sizes, image_tokens=100)
+    shown = [
+        (line.name, line.skill, line.rows, line.drawn, line.samples, line.images, line.text_tokens, line.tokens)
+        for line in (*plan.lines, *plan.skills, plan.total)
+    ]
+    assert shown == [  # a fifth of 35 rows is held out
+        ("nlvr2", "reason", 10, 6, 6, 12, 6 * 105, 6 * 105 + 1200),
+        ("iconqa", "reason", 20, 16, 16, 32, 16 * 71, 16 * 71 + 3200),
+        ("mine", "", 5, 4, 8, None, None, None),
+        ("reason", "reason", 30, 22, 22, 44, 1766, 1766 + 4400),
+        ("", "", 5, 4, 8, None, None, None),
+        ("all", "all", 35, 26, 30, None, None, None),
+    ]
+    assert [line.note for line in plan.lines] == [
+        "rows at the source; cap 6; rows of more than 3 images will be dropped",
+        "rows prepared",
+        "rows to be generated; seen 2 times",
+    ]
+    assert (plan.batch_size, plan.epochs, plan.steps) == (4, 3, 23)
+
+
+def test_no_more_rows_are_held_out_than_there_are() -> None:
+    recipe = recipe_of(subsets=(SubsetSettings(name="mine"),), holdout=10)
+    for rows in (0, 1, 10):
+        plan = plan_epoch(recipe, {"mine": SubsetSize(rows=rows, known="prepared")}, image_tokens=1)
+        assert (plan.total.rows, plan.total.samples) == (rows, 0)

@@ -1,5 +1,6 @@
 import json
 import math
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from components.training.checkpointing.saver import (
     superseded,
     through_outages,
 )
+from components.training.checkpointing.snapshot import Snapshot
 from mantis.artifacts.checkpoint import Commit, committed, read_commit
 from mantis.artifacts.layout import COMMIT, step_folder
 from mantis.artifacts.manifest import File
@@ -181,11 +183,12 @@ def test_no_file_is_deleted_before_the_commit_however_long_that_takes(
 
 
 def test_a_store_that_is_away_is_tried_again_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, answers = [0.0], [StoreError("away", remedy="wait"), StoreError("away", remedy="wait"), None]
-    monkeypatch.setattr("components.training.checkpointing.saver.time.monotonic", lambda: now[0])
-    monkeypatch.setattr(
-        "components.training.checkpointing.saver.time.sleep", lambda seconds: now.__setitem__(0, now[0] + seconds)
-    )
+    pauses: list[float] = []
+    module = "components.training.checkpointing.saver.time"
+    monkeypatch.setattr(f"{module}.monotonic", lambda: 7.0 + sum(pauses))
+    monkeypatch.setattr(f"{module}.sleep", pauses.append)
+    away = StoreError("away", remedy="wait")
+    answers: list[StoreError | None] = [away, away, None]
 
     def action() -> str:
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
@@ -194,11 +197,12 @@ def test_a_store_that_is_away_is_tried_again_for_a_while(monkeypatch: pytest.Mon
         return "stored"
 
     assert through_outages(action) == "stored"
-    assert now[0] == 1.0 + 2.0
-    answers[:] = [StoreError("away", remedy="wait")]
+    assert pauses == [1, 2]
+    answers[:], pauses[:] = [away], []
     with pytest.raises(StoreError):
         through_outages(action)
-    assert OUTAGE_SECONDS - 15 <= now[0] - 3.0 <= OUTAGE_SECONDS
+    assert pauses == [1, 2, 4, 8, *[15] * 7]
+    assert sum(pauses) == OUTAGE_SECONDS
 
 
 class RankEngine:
@@ -259,10 +263,40 @@ def test_frozen_parameters_are_left_out_where_they_are_built_again(local_store: 
 
 
 def test_the_newest_the_best_and_every_so_many_are_kept(local_store: LocalStore) -> None:
-    made = savers(local_store, 1, keep=2, keep_every=4)
+    told: list[tuple[int, bool]] = []
+    made = savers(
+        local_store,
+        1,
+        keep=2,
+        keep_every=4,
+        on_commit=lambda step: told.append((step, committed(local_store, PREFIX)[0] == step)),
+    )
     for step in range(1, 10):
         save_all(made, step, best=3)
     assert committed(local_store, PREFIX) == [9, 8, 4, 3]
+    assert told == [(step, True) for step in range(1, 10)]
+
+
+def test_the_end_of_a_process_does_not_wait_for_an_upload(
+    local_store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (saver,), begins, ends = savers(local_store, 1), threading.Event(), threading.Event()
+    copy = Snapshot.copy
+
+    def slow(snapshot: Snapshot) -> None:
+        begins.set()
+        ends.wait(60)
+        copy(snapshot)
+
+    monkeypatch.setattr(Snapshot, "copy", slow)
+    saver.save(RankEngine(0), TrainingState(step=7, seed=3))
+    begins.wait(60)
+    (uploading,) = (thread for thread in threading.enumerate() if thread.name == "upload")
+    assert uploading.daemon
+    ends.set()
+    saver.wait()
+    assert not uploading.is_alive()
+    assert committed(local_store, PREFIX) == [7]
 
 
 def test_a_commit_waits_for_every_rank_of_its_own_attempt(

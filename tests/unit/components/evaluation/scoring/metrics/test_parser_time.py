@@ -15,7 +15,8 @@ from components.evaluation.scoring.targets import Target
 
 SIZE = 100_000
 SECONDS = 0.05
-SLACK = 2  # of a shared machine, in every bound below
+SLACK = 2  # of a shared machine, in a ratio of two times
+BUSY = 4  # of a shared machine, in a time; a rule that is not linear takes a hundred times as long
 
 # Pieces that make a careless pattern try every place again and again.
 PIECES = (
@@ -97,7 +98,7 @@ def test_no_rule_needs_more_than_its_time(metric: str) -> None:
         for rule in readings:
             for response in RESPONSES:
                 spent = processor_seconds(partial(_applied, rule, target), cut(response))
-                assert spent < SLACK * SECONDS, (rule, response[:40])
+                assert spent < BUSY * SECONDS, (rule, response[:40])
 
 
 def _applied(rule: Rule, target: Target, text: str) -> MetricResult:
