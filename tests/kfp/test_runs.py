@@ -134,7 +134,8 @@ def test_a_model_of_the_store_is_evaluated(kfp: Kfp, small: SubmittedRun) -> Non
 def test_an_ablation_trains_its_arms_and_compares_them(
     kfp: Kfp, little: dict[str, str], tracked: Callable[[str], Any]
 ) -> None:
-    given = little | {"data.skills": "[single,multi]", "evaluation.benchmarks": "[demo-single]"}
+    own = {"training.seed": "11"}  # the last arm would reuse the training of the run `small`, which has the same data
+    given = little | own | {"data.skills": "[single,multi]", "evaluation.benchmarks": "[demo-single]"}
     ours, theirs = kfp.started("demo", "--pipeline=ablation", overrides=given)
     assert kfp.ends(theirs) == "SUCCEEDED"
     summary = kfp.summary(ours)

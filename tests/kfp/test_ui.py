@@ -249,7 +249,7 @@ def test_terminating_frees_the_gpus_and_closes_the_run_as_killed(
         return str(kube.kubectl("-n", "mantis", "get", "pods", "-l", selected, "-o", "name"))
 
     def trains() -> bool:
-        record = kfp.records(ours).get("train") if kfp.client.get_run(theirs).state not in ENDED else None
+        record = kfp.records(ours).get("train") if kfp.state(theirs) not in ENDED else None
         return record is not None and bool(committed(kfp.opened, f"checkpoints/{record.fingerprint}"))
 
     kube.until("a checkpoint", lambda: "pod/" in left() and trains(), 600)
