@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from components.training.monitoring.failures import FAILURES, describe_failure
+from mantis import progress
 from mantis.config.recipe import Recipe
 from mantis.config.training_settings import TrainingSettings
 from mantis.errors import ConfigError
@@ -74,6 +75,9 @@ class LocalLauncher:
             folder = Path(scratch)
             recipe = folder / "recipe.yaml"
             recipe.write_text(run.recipe.to_yaml())
+            # The imports of the ranks take seconds, and the ranks publish nothing before their first step.
+            ranks = run.recipe.training.gpus_per_node
+            progress.publish(state="running", label="starting", done=0, total=ranks, unit="ranks", note="")
             process = _start(_command(run, recipe), folder)
             lines: deque[str] = deque(maxlen=LINES_KEPT)
             reader = threading.Thread(target=_stream, args=(process.stdout, lines), daemon=True)
