@@ -15,6 +15,7 @@ from mantis.artifacts.clusters import clusters_of, links_of
 from mantis.artifacts.held_out import BENCHMARK as HELD_OUT
 from mantis.artifacts.manifest import Manifest, read_manifest
 from mantis.artifacts.scores import Score, skill_weights
+from mantis.config.identity import runtime_only_fields
 from mantis.config.overrides import flat
 from mantis.errors import ConfigError
 from mantis.runs.records import State, read_records
@@ -61,6 +62,7 @@ class Arm:
     run: str
     recipe: str
     settings: dict[str, Any]  # the resolved recipe, by dotted field name
+    runtime_only: frozenset[str] = frozenset()  # those names that decide no result, and names of whole sections
     models: tuple[str, ...]  # fingerprints of the evaluated models
     scores: dict[tuple[str, str], Score]  # by benchmark and skill
     lines: dict[str, dict[str, ComparisonLine]]
@@ -115,6 +117,9 @@ class Disagreement:
     lines: tuple[ComparisonLine | None, ...]
 
 
+Differing = tuple[tuple[str, tuple[str, ...]], ...]  # recipe fields whose values differ, with one value per run
+
+
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """A comparison of `arms` with the first of them. `notes` name everything that could not be compared."""
@@ -122,9 +127,10 @@ class Comparison:
     arms: tuple[Arm, ...]
     made: datetime
     rows: tuple[ComparisonRow, ...]
-    settings: tuple[tuple[str, tuple[str, ...]], ...]  # recipe fields whose values differ, with one value per run
+    settings: Differing  # fields that decide results
     disagreements: tuple[Disagreement, ...]
     notes: tuple[str, ...]
+    runtime_settings: Differing = ()  # fields that decide no result, e.g. how often a checkpoint is saved
 
     @property
     def skills(self) -> list[ComparisonRow]:
@@ -164,12 +170,14 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     arms = tuple(_arm(run, notes) for run in runs)
     names = dict.fromkeys(name for arm in arms for name in arm.scores)
     rows = [_row(arms, name, notes) for name in names]
+    settings, runtime_settings = _different_settings(arms)
     skills, benchmarks = ([row for row in rows if row.overall is overall] for overall in (False, True))
     return Comparison(
         arms=arms,
         made=datetime.now(UTC),
         rows=(*_corrected(benchmarks), *_corrected(skills)),
-        settings=_different_settings(arms),
+        settings=settings,
+        runtime_settings=runtime_settings,
         disagreements=_disagreements(arms),
         notes=tuple(dict.fromkeys(notes)),
     )
@@ -195,6 +203,7 @@ def _arm(run: Run, notes: list[str]) -> Arm:
         run=run.id,
         recipe=run.recipe.name,
         settings=flat(run.recipe.model_dump(mode="json")),
+        runtime_only=frozenset(runtime_only_fields(run.recipe)),
         models=tuple(dict.fromkeys(manifest.inputs["model"].fingerprint for manifest in ordered)),
         scores={(score.benchmark, score.skill): score for score in scores},
         lines={name: _lines(reader, manifest) for name, manifest in evaluations.items()},
@@ -308,7 +317,11 @@ def _disagreements(arms: Sequence[Arm]) -> tuple[Disagreement, ...]:
     return tuple(each for _, _, each in kept)
 
 
-def _different_settings(arms: Sequence[Arm]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def _different_settings(arms: Sequence[Arm]) -> tuple[Differing, Differing]:
+    """The fields that differ: those that decide results, and those that decide none."""
     names = dict.fromkeys(name for arm in arms for name in arm.settings)
     rows = {name: tuple(str(arm.settings.get(name, "")) for arm in arms) for name in names}
-    return tuple((name, values) for name, values in rows.items() if len(set(values)) > 1)
+    differing = [(name, values) for name, values in rows.items() if len(set(values)) > 1]
+    runtime_only = {name for arm in arms for name in arm.runtime_only}
+    aside = [each for each in differing if any(f"{each[0]}.".startswith(f"{name}.") for name in runtime_only)]
+    return tuple(each for each in differing if each not in aside), tuple(aside)

@@ -4,6 +4,7 @@ A field enters the identity only if its value differs from its birth default, th
 field changes no run id and no address. A renamed field enters under its first name (migrations.py).
 """
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -55,6 +56,16 @@ def is_runtime_only(field: FieldInfo) -> bool:
     """Whether the field is left out of every identity."""
     extra = field.json_schema_extra
     return isinstance(extra, dict) and bool(extra.get("runtime_only"))
+
+
+def runtime_only_fields(settings: Settings) -> Iterator[str]:
+    """The dotted names of the fields of a recipe, or of its section, that decide no result."""
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if is_runtime_only(field):
+            yield settings.place(name)
+        elif isinstance(value, Settings):
+            yield from runtime_only_fields(value)
 
 
 def birth_default(field: FieldInfo) -> Any:

@@ -8,7 +8,12 @@ from rich.text import Text
 
 from components.reporting.arm_ranking import Ranking
 from components.reporting.compare_runs import Comparison, ComparisonCell, ComparisonRow
-from components.reporting.render.comparison_page import render_comparison, render_comparison_markdown, verdicts
+from components.reporting.render.comparison_page import (
+    render_comparison,
+    render_comparison_markdown,
+    runtime_differences,
+    verdicts,
+)
 from components.reporting.render.formatting import EFFECT, EFFECTS, RANKED, RANKING, TESTS, TRIAL, TRIALS
 from components.reporting.render.ranking_text import (
     effect_rows,
@@ -31,6 +36,8 @@ def show_comparison(comparison: Comparison) -> None:
     if comparison.settings:
         show_table([*ids("recipe"), *texts(*arms)], [(name, *values) for name, values in comparison.settings])
         show()
+    if aside := runtime_differences(comparison):
+        tell(aside)
     for rows in (comparison.benchmarks, comparison.skills):
         if rows:
             _show_scores(arms, rows)
@@ -82,7 +89,7 @@ def as_data(comparison: Comparison) -> dict[str, Any]:
     """Return the comparison for JSON; accuracies and differences are shares from 0 to 1."""
     return {
         "runs": [arm.run for arm in comparison.arms],
-        "settings": {name: list(values) for name, values in comparison.settings},
+        "settings": {name: list(values) for name, values in (*comparison.settings, *comparison.runtime_settings)},
         "scores": [_row_data(comparison, row) for row in comparison.rows],
         "verdicts": verdicts(comparison),
         "notes": list(comparison.notes),

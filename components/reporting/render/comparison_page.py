@@ -46,6 +46,7 @@ def render_comparison(comparison: Comparison, ranking: Ranking | None = None, tr
             ranked=rank_rows(ranking) if ranking else [],
             effects=effect_rows(ranking) if ranking else [],
             trials=trial_rows(trials),
+            runtime_differences=runtime_differences(comparison),
             labels=labels,
             losses=losses,
             tables=_score_tables(comparison),
@@ -146,6 +147,7 @@ def render_comparison_markdown(
         *_tables("Scores by skill", comparison, comparison.skills),
         "## Differences between the recipes",
         table(["Field", *map(escaped, runs)], settings, left=1 + len(runs)) if settings else "Nothing.",
+        *map(escaped, filter(None, [runtime_differences(comparison)])),
         "## Answers on which the runs disagree",
         *(_disagreement(comparison, each) for each in comparison.disagreements),
     ]
@@ -171,6 +173,14 @@ def verdicts(comparison: Comparison) -> list[str]:
                 f"Of {better + same + worse} skills, {arm.run} is better than {first} on {better} and worse on {worse}."
             )
     return sentences
+
+
+def runtime_differences(comparison: Comparison) -> str:
+    """Name the differing fields that decide no result; empty without such fields."""
+    if not comparison.runtime_settings:
+        return ""
+    fields = "; ".join(f"{name}: {', '.join(values)}" for name, values in comparison.runtime_settings)
+    return f"The runs also differ in fields that decide no result: {formatting.shortened(fields)}."
 
 
 def difference(cell: ComparisonCell) -> str:

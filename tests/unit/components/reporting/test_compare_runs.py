@@ -18,6 +18,7 @@ from mantis.runs.step_runner import Run
 from mantis.statistics import holm
 from mantis.store.base import ObjectStore
 from mantis.store.local import LocalStore
+from pipelines.cli.comparison_table import show_comparison
 from pipelines.cli.main import app
 from tests.fixtures.reporting import MakeStored
 from tests.helpers.terminal import numbers_in, on_terminal
@@ -95,6 +96,21 @@ def test_the_page_and_its_twin_say_who_is_better_on_what(runs: list[Run]) -> Non
     assert "<script" not in page
     assert "<" not in markdown
     assert len(comparison.disagreements) == 0  # the galleries show the first samples, which all got right
+
+
+def test_fields_that_decide_no_result_stand_apart(runs: list[Run], capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = runs[:2]
+    training = first.recipe.training.model_copy(update={"checkpoint_every": 20, "seed": 5})
+    other = replace(second, recipe=first.recipe.model_copy(update={"training": training}))
+    comparison = compare_runs([first, other])
+    every = str(first.recipe.training.checkpoint_every)
+    assert comparison.settings == (("training.seed", (str(first.recipe.training.seed), "5")),)
+    assert comparison.runtime_settings == (("training.checkpoint_every", (every, "20")),)
+    said = f"The runs also differ in fields that decide no result: training.checkpoint_every: {every}, 20."
+    assert said in render_comparison(comparison)
+    assert said in render_comparison_markdown(comparison).replace("\\", "")
+    show_comparison(comparison)
+    assert said in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_single_skill_is_named_in_the_singular(runs: list[Run]) -> None:
