@@ -10,7 +10,7 @@ installed, else torch's varlen attention. Elsewhere, scaled dot product attentio
 import importlib
 import importlib.util
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -107,12 +107,17 @@ def by_segment(
     dropout: float = 0.0,
 ) -> Tensor:
     """Scaled dot product attention, one segment after another."""
-    grouped = key.shape[1] != query.shape[1]
-    outputs = [
-        scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped)
-        for q, k, v in zip(*(torch.split(part, segments, dim=2) for part in (query, key, value)), strict=True)
-    ]
-    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
+    attend = partial(
+        scaled_dot_product_attention,
+        dropout_p=dropout,
+        is_causal=causal,
+        scale=scale,
+        enable_gqa=key.shape[1] != query.shape[1],
+    )
+    # Split and joined by positions, the memory's first dimension, forward and backward copy whole blocks.
+    rows = (torch.split(part.transpose(1, 2), segments, dim=1) for part in (query, key, value))
+    outputs = [attend(*(part.transpose(1, 2) for part in parts)) for parts in zip(*rows, strict=True)]
+    return torch.cat([output.transpose(1, 2) for output in outputs], dim=1)
 
 
 def flash(

@@ -33,6 +33,7 @@ from mantis.models.families.qwen_vl.processing import (
 from mantis.models.families.qwen_vl.qwen_vision import (
     attend_at_once,
     deep_features,
+    embed_at_once,
     find_image_places,
     windowed_features,
 )
@@ -98,6 +99,7 @@ class QwenVl(WholeModel):
 
     def for_generation(self, model: PreTrainedModel) -> None:
         attend_at_once(model)
+        embed_at_once(model)
         # The forward pass asks its model for the images' features by this name.
         model.model.get_image_features = partial(type(self).features, model.model)
         model.model.get_rope_index = partial(_rope_index, model.config.image_token_id)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import linear, pad
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import (
     get_vision_interpolation_indices_and_weights,
@@ -27,6 +27,15 @@ def attend_at_once(model: Any) -> None:
     """Let every block of the vision part take lengths of segments, a list, as its `cu_seqlens`."""
     for block in model.model.visual.blocks:
         block.attn.forward = partial(_attention, block.attn)
+
+
+def embed_at_once(model: Any) -> None:
+    """Let the patch embedding take patches of one frame, and compute one matrix product.
+
+    A convolution of every patch alone is that product, several times slower.
+    """
+    embedding = model.model.visual.patch_embed.proj
+    embedding.forward = partial(_patch_embedding, embedding)
 
 
 def find_image_places(model: Any) -> None:
@@ -99,8 +108,20 @@ def two_frames(pixel_values: Tensor, edge: int) -> Tensor:
 
 
 def _embedded(visual: Any, pixel_values: Tensor) -> Tensor:
-    embedded: Tensor = visual.patch_embed(two_frames(pixel_values.to(visual.dtype), visual.patch_size))
+    embedded: Tensor = visual.patch_embed.proj(pixel_values.to(visual.dtype))
     return embedded
+
+
+def _patch_embedding(module: Any, pixel_values: Tensor) -> Tensor:
+    """[P, 3 * edge * edge] to [P, width], the same frame FRAMES times.
+
+    In float32 the sum of the frames' weights meets one frame. Half precision would round that sum, so it keeps the
+    frames.
+    """
+    if pixel_values.dtype == torch.float32:
+        return linear(pixel_values, module.weight.sum(2).flatten(1), module.bias)
+    frames = two_frames(pixel_values, module.kernel_size[-1])
+    return linear(frames, module.weight.flatten(1), module.bias)
 
 
 def _grid_thw(image_grid: Tensor) -> Tensor:
@@ -112,8 +133,7 @@ def _attention(
     module: Any, hidden_states: Tensor, cu_seqlens: Sequence[int], position_embeddings: tuple[Tensor, Tensor], **_: Any
 ) -> Tensor:
     """Attention of patches [P, width] within segments of the lengths `cu_seqlens`."""
-    joined = module.qkv(hidden_states).reshape(len(hidden_states), 3, module.num_heads, -1)
-    query, key, value = joined.permute(1, 0, 2, 3).unbind(0)
+    query, key, value = module.qkv(hidden_states).reshape(len(hidden_states), 3, module.num_heads, -1).unbind(1)
     query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
     query, key, value = (part.transpose(0, 1).unsqueeze(0) for part in (query, key, value))
     kernel = kernel_for(hidden_states.device, query.dtype)

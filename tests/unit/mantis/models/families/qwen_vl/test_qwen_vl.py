@@ -139,12 +139,30 @@ def test_features_of_large_images_are_those_of_transformers(name: str) -> None:
     ours = model.get_image_features(pixels.values, pixels.image_grid)
     for block in model.visual.blocks:
         del block.attn.forward
+    del model.visual.patch_embed.proj.forward
     grid_thw = torch.cat([torch.ones(3, 1, dtype=torch.int64), pixels.image_grid], dim=1)
     theirs = model.visual(two_frames(pixels.values, edge), grid_thw=grid_thw)
     assert (torch.cat(ours.pooler_output) - theirs.pooler_output).abs().max() <= 1e-5
     if name == "qwen3-vl":
         pairs = zip(ours.deepstack_features, theirs.deepstack_features, strict=True)
         assert all((torch.cat(mine) - wanted).abs().max() <= 1e-5 for mine, wanted in pairs)
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-6), (torch.bfloat16, 2**-8)])
+@pytest.mark.parametrize("name", NAMES)
+def test_one_frame_is_embedded_as_two_equal_ones(name: str, dtype: torch.dtype, close: float) -> None:
+    """The embedding and its gradient are those of the convolution, within a rounding of their largest value."""
+    case = family_case(name)
+    model: Any = case.model().to(dtype)
+    embed = model.model.visual.patch_embed
+    ours = embed.proj(case.packed().pixel_values.to(dtype))
+    (gradient,) = torch.autograd.grad(ours.square().sum(), embed.proj.weight)
+    del embed.proj.forward
+    theirs = embed(two_frames(case.packed().pixel_values.to(dtype), embed.patch_size))
+    (wanted,) = torch.autograd.grad(theirs.square().sum(), embed.proj.weight)
+    for found, expected in ((ours, theirs), (gradient, wanted)):
+        assert found.shape == expected.shape
+        assert (found - expected).abs().max() <= 4 * close * expected.abs().max()
 
 
 @pytest.mark.parametrize(
