@@ -23,7 +23,7 @@ from components.training.loss import LossHead
 from mantis.config.training_settings import Part, TrainingSettings
 from mantis.errors import ConfigError, TrainingError
 from mantis.models.family import Family
-from mantis.processes import end_process
+from mantis.processes import end_process, keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,7 @@ def join_ranks(*, hang_seconds: float = 0.0) -> DistributedContext:
     if cuda:
         torch.cuda.set_device(device)
     else:
+        keep_freed_memory()
         # One rank per core: more threads than cores make every rank slower.
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         # DeepSpeed would compile its shared-memory collective here, which takes a minute, g++ and ninja. Only
