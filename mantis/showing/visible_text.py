@@ -18,6 +18,8 @@ def _hidden() -> re.Pattern[str]:
 
 def visible(text: str) -> str:
     """Write each hidden character as its code: a right-to-left override becomes `[U+202E]`."""
+    if text.replace("\n", "").isprintable():  # then none is hidden, and the pattern is not needed
+        return text
     return _hidden().sub(lambda match: f"[U+{ord(match[0]):04X}]", text)
 
 

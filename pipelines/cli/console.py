@@ -16,6 +16,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from mantis.errors import MantisError
+from mantis.showing.visible_text import visible
 
 UNLIMITED = 1_000_000  # columns of a pipe or a file
 GAP = 2  # spaces between two columns
@@ -77,9 +78,9 @@ def explained() -> Iterator[None]:
         yield
     except MantisError as error:
         errors.print("[bold red]error[/] ", end="")
-        errors.print(error.problem, markup=False)
+        errors.print(visible(error.problem), markup=False)
         if error.remedy:
-            errors.print(error.remedy, markup=False)
+            errors.print(visible(error.remedy), markup=False)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         errors.print("Stopped. Results that were finished before stay in the store.")
@@ -103,7 +104,7 @@ def tell(sentence: str, *, to: Console = console) -> None:
 
 def note(text: str) -> None:
     """Print a remark on stderr, beside the data."""
-    errors.print(text, style="yellow", markup=False, soft_wrap=not errors.is_terminal)
+    errors.print(visible(text), style="yellow", markup=False, soft_wrap=not errors.is_terminal)
 
 
 def show_json(data: Any) -> None:
@@ -137,7 +138,7 @@ def show_table(
 
 
 def _text(cell: Cell) -> Text:
-    return cell.copy() if isinstance(cell, Text) else Text(cell)
+    return cell.copy() if isinstance(cell, Text) else Text(visible(cell))
 
 
 def _blocks(columns: Sequence[Column], body: list[list[Text]], room: int) -> tuple[list[dict[int, int]], list[int]]:

@@ -25,7 +25,7 @@ def show_found(data: "ShownData", *, to: Console = console) -> None:
     for name, value in data.facts.items():
         show(f"{name}: {fact_text(value)}", to=to)
     for sentence in data.notes:
-        note(visible(sentence))
+        note(sentence)
     if data.step:
         _show_step(data.step, to)
     for row in data.rows:
@@ -44,7 +44,7 @@ def _show_step(step: "ShownStep", to: Console) -> None:
             str(part.number), str(part.rank),
             f"{part.tokens:,}", f"{part.tokens / step.token_budget:.0%}",
             f"{part.patches:,}", f"{part.patches / step.patch_budget:.0%}",
-            ", ".join(visible(sample.id) for sample in part.samples) or "none",
+            ", ".join(sample.id for sample in part.samples) or "none",
         )
         for part in step.micro_steps
     ]  # fmt: skip

@@ -76,6 +76,18 @@ def test_list_shows_the_table_and_what_a_source_has(store: str, tmp_path: Path) 
     assert line_of(done, "chartqa")[-1] == "GPL-3.0"
 
 
+@pytest.mark.parametrize("rows", [True, False])
+def test_no_control_character_of_a_source_reaches_the_terminal(rows: bool, store: str, raw_folder: RawFolder) -> None:
+    raw_folder.write("{}", "\x1b]0;evil\x07\x9b31m.json")
+    if rows:
+        raw_folder.write([raw_folder.row("1")])
+        raw_folder.write("[]", "\x1b[31mbad.json")
+    done = mantis("data", "list", "--source", raw_folder.folder, "--store", store)
+    assert done.exit_code == (0 if rows else 1), done.output
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", done.output)
+    assert ("[U+001B][31mbad.json" if rows else "[U+001B]]0;evil[U+0007][U+009B]31m.json") in done.output
+
+
 def test_what_was_not_fetched_is_refused_with_the_command_that_brings_it(store: str) -> None:
     done = mantis("run", "data-ablation-1-coref", "--set", "evaluation.benchmarks=[demo-single]", "--store", store)
     assert done.exit_code == 1
