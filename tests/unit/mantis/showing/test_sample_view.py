@@ -87,22 +87,29 @@ def chatml(*image: str) -> list[tuple[bool, list[str]]]:
 
 
 QWEN_IMAGE = ["<|vision_start|>", "image {}: 16 tokens", "<|vision_end|>"]
-SMOLVLM = [
-    (False, ["<|im_start|>", *chars("System: Be kind."), "<end_of_utterance>", "\n", *chars("User:")]),
-    (False, ["image 1: 34 tokens", *chars("What?"), "<end_of_utterance>", *chars("\nAssistant:")]),
-    (True, [*chars(" Red."), "<end_of_utterance>"]),
-    (False, [*chars("\nUser: And "), "image 2: 34 tokens", *chars("?"), "<end_of_utterance>"]),
-    (False, [*chars("\nAssistant: Blue"), "<end_of_utterance>", "\n"]),
-]
+
+
+def tiled(first: str) -> list[tuple[bool, list[str]]]:
+    """The text of Idefics3, which SmolVLM shares but for its `first` token."""
+    return [
+        (False, [first, *chars("System: Be kind."), "<end_of_utterance>", "\n", *chars("User:")]),
+        (False, ["image 1: 34 tokens", *chars("What?"), "<end_of_utterance>", *chars("\nAssistant:")]),
+        (True, [*chars(" Red."), "<end_of_utterance>"]),
+        (False, [*chars("\nUser: And "), "image 2: 34 tokens", *chars("?"), "<end_of_utterance>"]),
+        (False, [*chars("\nAssistant: Blue"), "<end_of_utterance>", "\n"]),
+    ]
+
+
 BY_HAND = {
     "flamingo": idefics("<|endofchunk|>", "image {}: 1 token"),
     "fuyu": FUYU,
+    "idefics3": tiled("<|begin_of_text|>"),
     "idefics2": idefics("<end_of_utterance>", "image {}: 5 tokens"),
     "internvl": chatml("image {}: 6 tokens", "\n"),
     "llava-clip": LLAMA3,
     "llava-qwen2": chatml("image {}: 16 tokens"),
     "llava-siglip": LLAMA3,
-    "smolvlm": SMOLVLM,
+    "smolvlm": tiled("<|im_start|>"),
     "qwen2_5-vl": chatml(*QWEN_IMAGE),
     "qwen3-vl": chatml(*QWEN_IMAGE),
 }
@@ -118,6 +125,10 @@ def processor_of(name: str) -> Processor:
 def seen(processor: Processor, conversation: Conversation) -> ShownTokens:
     encoding = processor.encode(conversation)
     return shown_tokens(processor, conversation, encoding, whole=len(encoding.input_ids))
+
+
+def test_the_tokens_of_every_family_were_written_by_hand() -> None:
+    assert set(BY_HAND) == set(family_names())
 
 
 @pytest.mark.parametrize("name", BY_HAND)
