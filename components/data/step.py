@@ -27,7 +27,7 @@ from mantis.runs.step_runner import Run, StepSpec, failure_recorded, open_run, r
 
 logger = logging.getLogger(__name__)
 
-PREPARE_REVISION = 5
+PREPARE_REVISION = 6
 ASSEMBLE_REVISION = 3
 HELD_OUT_REVISION = 1  # of the index of held-out rows, which mixtures without such rows do not have
 CONTAMINATION_REVISION = 1

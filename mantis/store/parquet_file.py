@@ -87,7 +87,7 @@ class ParquetTable:
             yield from ({} for group in groups for _ in range(self.groups[group]))
             return
         for batch in self._batches(list(groups), list(columns)):
-            yield from _rows(batch)
+            yield from batch_rows(batch)
 
     def _keep_dictionaries(self) -> None:
         """Read indices in place of values from now on: a page of some bytes can name one large value a million times.
@@ -231,7 +231,11 @@ def _has_dictionary(chunk: Any) -> bool:
     return any("DICTIONARY" in name for name in chunk.encodings)
 
 
-def _rows(batch: "pa.RecordBatch") -> Iterator["dict[str, Any] | RefusedRow"]:
+def batch_rows(batch: "pa.RecordBatch") -> Iterator["dict[str, Any] | RefusedRow"]:
+    """The rows of an Arrow batch, a few at a time. A row that needs more memory than a row may is a RefusedRow.
+
+    Text that is not UTF-8 gets lone surrogates. Equal values of a dictionary are one object.
+    """
     values, size = _sum([_sizes(column) for column in batch.columns], len(batch))
     for start, end in _cuts(values, size):
         refused = _refusal(int(values[start]), int(size[start]))

@@ -1,13 +1,10 @@
 """Gives every row a name of its own, and finds rows with equal content."""
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
 from components.data.sources.rejection import RowRejected, RowRepaired
-
-LONGEST_ID = 1024  # bytes
-CONTROL_OR_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # an id is one line of a list
+from components.data.sources.rows.normal_row import CONTROL_OR_LINE, LONGEST_NAME
 
 
 class RowNames:
@@ -75,7 +72,7 @@ def _wanted(row: int, found: Any) -> tuple[str, str]:
         size = len(str(found).encode())
     except UnicodeEncodeError as error:
         return without, f"not UTF-8 at character {error.start + 1}"
-    if size > LONGEST_ID:
+    if size > LONGEST_NAME:
         return without, f"{size:,} bytes: {str(found)[:60]!r}"
     control = CONTROL_OR_LINE.search(str(found))
     return (without, f"control character {control[0]!r}: {str(found)[:60]!r}") if control else (str(found), "")

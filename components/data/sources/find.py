@@ -15,7 +15,7 @@ from components.data.sources.images.folder_images import FolderImages, LocalImag
 from components.data.sources.images.zip_images import ZipImages
 from components.data.sources.reading import AS_FOUND, Reading
 from components.data.sources.rows.row_reader import RowReader
-from components.data.sources.source import TRAIN, ImageSource, RowSource
+from components.data.sources.source import TRAIN, ImageSource, RowSource, listed
 from mantis.errors import ConfigError, NotFoundError
 from mantis.hub.hub_store import HubStore
 from mantis.store.base import ObjectStore, StoredObject, concurrently
@@ -52,16 +52,27 @@ def find_sources(url: str, reading: Reading = AS_FOUND) -> dict[str, RowSource]:
     except NotFoundError as error:
         raise ConfigError(f"data.source = {url!r}: {error.problem}", remedy="Set a folder or a bucket.") from None
     found = _sources_in(store, "", name, files, reading)
+    if found:
+        return _by_name(found)
+    inner = concurrently(lambda key: store.children(key)[0], folders)
+    places = zip(folders, inner, strict=True)
+    found = [source for key, there in places for source in _sources_in(store, key, key, there, reading)]
     if not found:
-        inner = concurrently(lambda key: _sources_in(store, key, key, store.children(key)[0], reading), folders)
-        found = [source for sources in inner for source in sources]
-    if not found:
-        raise ConfigError(
-            f"data.source = {url!r} holds no subset.",
-            remedy="Put rows into it or its subfolders, in one of these forms: "
-            f"{', '.join(form.name for form in SOURCE_FORMS)} (docs/how-to/bring-your-data.md).",
-        )
+        raise _no_subset(url, [*files, *(file for there in inner for file in there)], reading)
     return _by_name(found)
+
+
+def _no_subset(url: str, files: Sequence[StoredObject], reading: Reading) -> ConfigError:
+    """The error for a source without rows. It names the files that could hold some by their names."""
+    near = [file.key for file in files if any(form.accepts(file) for form in SOURCE_FORMS)]
+    wanted = "no known form" if reading.source_form is None else f"another form than {reading.source_form.name}"
+    unread = f" {listed(near)}: {wanted}." if near else ""
+    named = " --format names the form of a file." if near else ""
+    return ConfigError(
+        f"data.source = {url!r} holds no subset.{unread}",
+        remedy="Put rows into it or its subfolders, in one of these forms: "
+        f"{', '.join(form.name for form in SOURCE_FORMS)} (docs/how-to/bring-your-data.md).{named}",
+    )
 
 
 def open_source(url: str, subset: str, reading: Reading = AS_FOUND) -> RowSource:
@@ -118,7 +129,7 @@ def _file_in(store: ObjectStore, name: str, beside: Sequence[StoredObject], read
         )
     split = next(iter(found.splits))
     zips = [each for each in beside if each.key.lower().endswith(".zip")]
-    return _source(store, "", _name(Path(name).stem, split), split, found, zips, reading)
+    return replace(_source(store, "", _name(Path(name).stem, split), split, found, zips, reading), others=tuple)
 
 
 def _open(url: str) -> ObjectStore:
@@ -278,12 +289,23 @@ def _source(
         name=name,
         split=split,
         form=form.name,
-        others=tuple(base_name(file) for file in found.others),
+        others=lambda: [*map(base_name, found.others), *_below(store, folder)],
         rows=rows,
         reader=reader,
         images=_images(store, folder, zips),
         stored_bytes=stored_bytes,
     )
+
+
+def _below(store: ObjectStore, folder: str) -> list[str]:
+    """The files in the folders below `folder` that would be read if it held no rows itself, by their relative paths."""
+    found = concurrently(lambda key: store.children(key)[0], store.children(folder)[1])
+    inner = [file for files in found for file in files if any(_is_split(file, form) for form in SOURCE_FORMS)]
+    return [file.key.removeprefix(f"{folder}/") if folder else file.key for file in inner]
+
+
+def _is_split(file: StoredObject, form: SourceForm) -> bool:
+    return form.accepts(file) and any(_named([file], split, form) for split in SPLITS)
 
 
 def _images(store: ObjectStore, folder: str, zips: Sequence[StoredObject]) -> ImageSource:

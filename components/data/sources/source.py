@@ -76,7 +76,7 @@ class RowSource:
 
     Args:
         form: name of the form of its files.
-        others: names of files beside them that hold rows, too, and belong to no split.
+        others: finds the names of files beside them, and in folders below, that hold rows and belong to no split.
         reader: reads the rows, whatever their form.
         stored_bytes: sums up the sizes of its files.
     """
@@ -88,7 +88,7 @@ class RowSource:
     reader: RowReader
     images: ImageSource
     stored_bytes: Callable[[], int]
-    others: tuple[str, ...] = ()
+    others: Callable[[], Sequence[str]] = tuple
 
     @property
     def url(self) -> str:
@@ -102,8 +102,8 @@ class RowSource:
 
     def described(self) -> str:
         """The form that was found: that of the files, and that of the first row; and files that are left out."""
-        left = f"; not read: {_listed(self.others)}" if self.others else ""
-        return self._forms() + left
+        left = self.others()
+        return self._forms() + (f"; not read: {listed(left)}" if left else "")
 
     def _forms(self) -> str:
         first = next(iter(self.rows.read(lambda number: number == 0)), None)
@@ -139,6 +139,7 @@ class RowSource:
         return Extent(rows=self.rows.count(), bytes=self.stored_bytes())
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first names of a list, and the number of the others, for a message."""
     shown = ", ".join(names[:SHOWN])
     return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"

@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from components.data.sources.files.arrow_values import row_values, slices
 from components.data.sources.files.source_form import FileRows, SourceForm, base_name
-from components.data.sources.files.table_columns import check_columns
+from components.data.sources.files.table_columns import check_columns, row_or_refusal
 from components.data.sources.rows.row_reader import RowReader
 from components.data.sources.source import Wanted
 from mantis.errors import InputError
 from mantis.store.base import ObjectStore, StoredObject
 from mantis.store.local import LocalStore
+from mantis.store.parquet_file import batch_rows
 from mantis.store.range_file import stream
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SHARD = re.compile(r"data-(\d+)-of-(\d+)\.arrow")  # `datasets` writes its caches beside them, under other names
 DICTIONARY = "dataset_dict.json"  # in the folder above, if each split has a folder of its own
+ROWS_AT_ONCE = 64  # of which none is read if none is wanted
 FILE_MAGIC = b"ARROW1"  # of Arrow's file format (Feather 2); without it the file is a stream
 
 
@@ -31,10 +32,12 @@ class ArrowRows(FileRows):
     def read(self, wanted: Wanted) -> Iterator[Any]:
         first = 0
         for batch in self._batches():
-            for part in slices(batch):
+            for start in range(0, batch.num_rows, ROWS_AT_ONCE):
+                part = batch.slice(start, ROWS_AT_ONCE)
                 if not any(wanted(number) for number in range(first, first + part.num_rows)):
                     part = part.select([name for name in self.reader.id_columns if name in part.schema.names])
-                yield from row_values(part) if part.num_columns else ({} for _ in range(part.num_rows))
+                rows = map(row_or_refusal, batch_rows(part))
+                yield from rows if part.num_columns else ({} for _ in range(part.num_rows))
                 first += part.num_rows
 
     def count(self) -> int:

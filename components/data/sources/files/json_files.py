@@ -1,6 +1,8 @@
-"""The rows of JSON files of any form. A file that ends with .gz is decompressed while it is read."""
+"""The rows of JSON files of any form. A gzip file is decompressed while it is read, whatever its name."""
 
+import codecs
 import gzip
+import io
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,6 +18,8 @@ from mantis.store.base import ObjectStore, StoredObject
 from mantis.store.range_file import stream
 
 BEGINNING = 1 << 16  # bytes of a JSON file that are read to see its form
+GZIP = b"\x1f\x8b"
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 GZIP_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
 
 Parse = Callable[[IO[bytes], str], Iterator[Any]]
@@ -38,7 +42,9 @@ class JsonRows:
             origin = self.store.uri(file.key)
             try:
                 with stream(self.store, file.key) as raw:
-                    yield from self.parse(unpacked(file.key, raw), origin)
+                    text = unpacked(raw)
+                    _require_utf8(text.peek(len(codecs.BOM_UTF16_LE)), origin)
+                    yield from self.parse(cast("IO[bytes]", text), origin)
             except GZIP_ERRORS as error:
                 raise InputError(
                     f"{origin} cannot be decompressed: {error}.", remedy="Fetch the file again. It may be cut off."
@@ -66,17 +72,24 @@ class JsonRows:
         return tuple(sorted(self.files, key=lambda file: by_number(base_name(file))))
 
 
-def unpacked(key: str, file: IO[bytes]) -> IO[bytes]:
-    """The file; decompressed if its name ends with .gz."""
-    return cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if key.endswith(".gz") else file
+def unpacked(file: io.BufferedReader) -> io.BufferedReader | gzip.GzipFile:
+    """The file; decompressed if it is a gzip file."""
+    return gzip.GzipFile(fileobj=file) if file.peek(len(GZIP)).startswith(GZIP) else file
 
 
-def beginning(store: ObjectStore, file: StoredObject) -> str:
-    """The first characters of a file, without blanks; empty if it cannot be decompressed."""
-    with stream(store, file.key) as raw:
-        try:
-            data = unpacked(file.key, raw).read(BEGINNING) if file.key.endswith(".gz") else None
-        except (*GZIP_ERRORS, OSError):
-            return ""
-    data = store.get_range(file.key, 0, BEGINNING) if data is None else data
+def beginning(store: ObjectStore, file: StoredObject, most: int = BEGINNING) -> str:
+    """The first characters of a file, of `most` bytes, without blanks; empty if it cannot be decompressed."""
+    data = store.get_range(file.key, 0, most)
+    if data.startswith(GZIP):
+        with stream(store, file.key) as raw:
+            try:
+                data = unpacked(raw).read(most)
+            except (*GZIP_ERRORS, OSError):
+                return ""
     return data.decode("utf-8-sig", errors="replace").lstrip()
+
+
+def _require_utf8(beginning: bytes, origin: str) -> None:
+    """Raise InputError if a file begins with the mark of another encoding."""
+    if beginning.startswith(UTF_16):
+        raise InputError(f"{origin} is UTF-16, not UTF-8.", remedy="Write the file as UTF-8.")

@@ -11,6 +11,10 @@ from mantis.errors import InputError
 
 CHUNK = 1 << 20
 LONGEST_ROW = 1 << 26  # characters; a longer item is a syntax error or no conversation
+REMEDY = (
+    "Repair the file. It holds a list of rows, a row per line, or an object with the rows under `data`. "
+    "--format names its form."
+)
 BLANK = " \t\r\n"
 ENDS = (",", "]", "}", ":", *BLANK)
 MEMBER = "data"
@@ -24,6 +28,7 @@ class RowDecoder:
 
     def __post_init__(self) -> None:
         self._decoder = json.JSONDecoder(object_pairs_hook=self._object)
+        self._patient = json.JSONDecoder(object_pairs_hook=self._object, parse_int=_whole)
 
     def raw_decode(self, text: str, at: int = 0) -> tuple[Any, int]:
         """Decode the value at the place `at` of `text`. Returns it, and the place behind it.
@@ -33,7 +38,12 @@ class RowDecoder:
             RecursionError: the value is nested too deeply.
         """
         self._twice.clear()
-        value, end = self._decoder.raw_decode(text, at)
+        try:
+            value, end = self._decoder.raw_decode(text, at)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:  # a number of more digits than Python converts; a decoder with a parse_int is slower
+            value, end = self._patient.raw_decode(text, at)
         if self._twice:
             return RowRejected("key-twice", value=", ".join(self._twice), threshold="one value for a key"), end
         return value, end
@@ -43,6 +53,14 @@ class RowDecoder:
         if len(made) < len(pairs):
             self._twice |= dict.fromkeys(key for key, value in pairs if json.dumps(value) != json.dumps(made[key]))
         return made
+
+
+def _whole(digits: str) -> int | str:
+    """The number, or its text if it has more digits than Python converts."""
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
 
 
 def read_list(file: IO[bytes], origin: str) -> Iterator[Any]:
@@ -70,11 +88,12 @@ def read_values(file: IO[bytes], origin: str) -> Iterator[Any]:
         yield text.item()
 
 
-def read_member(file: IO[bytes], origin: str) -> Iterator[Any]:
+def read_member(file: IO[bytes], origin: str, *, is_row: Callable[[Any], bool]) -> Iterator[Any]:
     """Yield the items of the list under MEMBER in the object in `file`. Memory is bounded as in `read_list`.
 
     Raises:
-        InputError: the file holds no object with such a list, or broken JSON. The error names line and column.
+        InputError: the file holds no object with such a list, another list of rows too, or broken JSON. The error of
+            broken JSON names line and column.
     """
     text = _open(file, origin)
     text.expect("{", "an object")
@@ -86,8 +105,11 @@ def read_member(file: IO[bytes], origin: str) -> Iterator[Any]:
             found = True
             text.expect("[", f"the list of `{MEMBER}`")
             yield from _items(text)
-        else:
-            text.item()
+        elif _begins_with_row(text.item(), is_row):
+            raise InputError(
+                f"{origin} has rows under {key!r}, beside `{MEMBER}`.",
+                remedy=f"Write all rows as one list under `{MEMBER}`, or each list into a file of its own.",
+            )
         if text.expect(",}", "a comma or the end of the object") == "}":
             break
     text.require_end("object")
@@ -95,10 +117,14 @@ def read_member(file: IO[bytes], origin: str) -> Iterator[Any]:
         raise InputError(f"{origin} has no `{MEMBER}`.", remedy=f"Write the rows as a list under `{MEMBER}`.")
 
 
+def _begins_with_row(value: Any, is_row: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and bool(value) and is_row(value[0])
+
+
 def first_values(beginning: str, most: int) -> list[Any]:
     """Up to `most` values at the beginning of a text that may be cut off."""
     values: list[Any] = []
-    decoder, at = json.JSONDecoder(), 0
+    decoder, at = json.JSONDecoder(parse_int=_whole), 0
     while len(values) < most:
         at += len(beginning[at:]) - len(beginning[at:].lstrip())
         try:
@@ -111,7 +137,7 @@ def first_values(beginning: str, most: int) -> list[Any]:
 
 def begins_member(beginning: str) -> bool:
     """Whether a text that may be cut off is an object with a list under MEMBER."""
-    decoder, at = json.JSONDecoder(), 1
+    decoder, at = json.JSONDecoder(parse_int=_whole), 1
     if not beginning.startswith("{"):
         return False
     try:
@@ -188,7 +214,9 @@ class _Text:
                     return value
             except json.JSONDecodeError as error:
                 if not self._more():
-                    raise self._broken(error.pos, error.msg) from None
+                    too_long = len(self._text) - self._at > LONGEST_ROW
+                    message = f"a value of more than {LONGEST_ROW:,} characters" if too_long else error.msg
+                    raise self._broken(self._at if too_long else error.pos, message) from None
             except RecursionError:
                 raise self._broken(self._at, "nested too deeply") from None
 
@@ -211,7 +239,4 @@ class _Text:
 
     def _broken(self, at: int, message: str) -> InputError:
         line, column = self._position(at)
-        return InputError(
-            f"{self._origin}, line {line}, column {column}: broken JSON: {message}.",
-            remedy="Repair the file. It must hold a list of {id, images, conversations}.",
-        )
+        return InputError(f"{self._origin}, line {line}, column {column}: broken JSON: {message}.", remedy=REMEDY)

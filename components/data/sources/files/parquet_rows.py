@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.data.sources.files.source_form import FileRows, SourceForm, always, base_name
-from components.data.sources.files.table_columns import check_columns
-from components.data.sources.rejection import RowRejected
+from components.data.sources.files.table_columns import check_columns, row_or_refusal
 from components.data.sources.rows.row_reader import RowReader
 from components.data.sources.source import Wanted
 from mantis.store.base import ObjectStore, StoredObject
-from mantis.store.parquet_file import ParquetTable, RefusedRow, open_parquet
+from mantis.store.parquet_file import ParquetTable, open_parquet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +26,7 @@ class ParquetRows(FileRows):
                 for groups in table.passes():
                     count = sum(table.groups[group] for group in groups)
                     needed = any(wanted(number) for number in range(first, first + count))
-                    yield from map(_row, table.rows(groups, table.schema.names if needed else ids))
+                    yield from map(row_or_refusal, table.rows(groups, table.schema.names if needed else ids))
                     first += count
 
     def count(self) -> int:
@@ -48,13 +47,6 @@ class ParquetRows(FileRows):
 def is_published(file: StoredObject, split: str) -> bool:
     """Whether a file of the published layout holds rows of this split."""
     return re.fullmatch(rf"{split}(-.*)?\.parquet", base_name(file)) is not None
-
-
-def _row(found: dict[str, Any] | RefusedRow) -> Any:
-    """The row, or the reason why it is refused, which the check of the row raises."""
-    if isinstance(found, RefusedRow):
-        return RowRejected("row-bytes", value=found.value, threshold=found.threshold)
-    return found
 
 
 def _open_rows(store: ObjectStore, files: Sequence[StoredObject], reader: RowReader) -> ParquetRows:

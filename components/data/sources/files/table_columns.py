@@ -1,12 +1,16 @@
-"""Checks the columns of a table before its rows are read, so that an error names the file and not each row."""
+"""Checks the columns of a table before its rows are read, so that an error names the file and not each row.
+
+A row that is too large for memory becomes a refusal.
+"""
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from components.data.sources.rejection import RowRejected
 from components.data.sources.rows.row_reader import LIST_KEYS, RowReader
 from mantis.errors import InputError
+from mantis.store.parquet_file import RefusedRow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,6 +49,13 @@ def check_columns(schema: "pa.Schema", origin: str, reader: RowReader) -> None:
         kind = schema.field(theirs).type
         if not (kinds.is_null(kind) or _is_list(kind)):
             raise InputError(f"{origin}: the column {theirs!r} is {kind}, not a list.", remedy="Write it as a list.")
+
+
+def row_or_refusal(found: dict[str, Any] | RefusedRow) -> dict[str, Any] | RowRejected:
+    """The row of a table, or the reason why it is refused, which the check of the row raises."""
+    if isinstance(found, RefusedRow):
+        return RowRejected("row-bytes", value=found.value, threshold=found.threshold)
+    return found
 
 
 def _is_list(kind: "pa.DataType") -> bool:

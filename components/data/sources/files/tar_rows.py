@@ -11,10 +11,13 @@ from typing import IO, Any, Self
 from components.data.sources.files.json_stream import BLANK, LONGEST_ROW, RowDecoder
 from components.data.sources.files.source_form import FileRows, SourceForm, by_number
 from components.data.sources.images.image_names import plain_name
+from components.data.sources.rejection import RowRejected
+from components.data.sources.rows.normal_row import is_there
 from components.data.sources.rows.row_reader import ID_KEYS, IMAGE_KEYS, RowReader
 from components.data.sources.source import Wanted
 from mantis.errors import InputError
 from mantis.store.base import ObjectStore, StoredObject
+from mantis.store.parquet_file import ROW_BYTES, ROW_VALUES
 from mantis.store.range_file import stream
 
 JSON = "json"
@@ -107,9 +110,15 @@ class _Sample:
     json: bytes | None = None
     images: dict[str, tuple[str, bytes]] = field(default_factory=dict)  # by kind: name and bytes
     others: dict[str, str] = field(default_factory=dict)
+    size: int = 0  # bytes of all members
+    members: int = 0
 
     def add(self, tar: tarfile.TarFile, member: tarfile.TarInfo, kind: str, max_image_bytes: int) -> None:
-        if (kind == JSON and self.json is not None) or kind in self.images:
+        self.members += 1
+        self.size += min(member.size, max_image_bytes)
+        if self.too_large:
+            self.json, self.images, self.others = None, {}, {}  # the row is refused, so nothing of it is held
+        elif (kind == JSON and self.json is not None) or kind in self.images:
             self.others[member.name] = f"a second member {kind} of {self.key}"
         elif kind == JSON:
             self.json = self._bytes(tar, member, LONGEST_ROW)
@@ -136,8 +145,16 @@ class _Sample:
             raise EOFError("it ends within a member")
         return data
 
+    @property
+    def too_large(self) -> bool:
+        """Whether the members together exceed what a row may hold."""
+        return self.size > ROW_BYTES or self.members > ROW_VALUES
+
     def row(self) -> Any:
         """The JSON of the sample with its images as bytes. A sample without JSON is a row without a conversation."""
+        if self.too_large:
+            value = f"{self.key}: {self.size:,} bytes in {self.members:,} members"
+            return RowRejected("row-bytes", value=value, threshold=f"{ROW_BYTES:,} bytes, {ROW_VALUES:,} members")
         if self.json is None:
             return {"id": self.key} | self.others
         try:
@@ -171,7 +188,8 @@ class _Sample:
             row["images"] = [{"bytes": data, "path": name} for name, data in ordered]
             used = {name for name, _ in ordered}
         left = {name: f"member {name}" for name, _ in ordered if name not in used}
-        row.update({key: value for key, value in (self.others | left).items() if key not in row})
+        for key, value in (self.others | left).items():
+            row[f"member {value}" if is_there(row.get(key)) else key] = value
 
 
 def _embedded(value: Any, members: dict[str, tuple[str, bytes]], used: set[str], place: str = "") -> Any:

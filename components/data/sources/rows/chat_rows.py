@@ -19,5 +19,5 @@ def _messages(row: Mapping[str, Any], reader: TurnReader) -> tuple[RawTurn, ...]
     return reader.turns(row["messages"])
 
 
-CONVERSATION = RowForm(name="conversation", marks=CONVERSATION_KEYS, turns=_conversation)
+CONVERSATION = RowForm(name="conversation", marks=CONVERSATION_KEYS, same=CONVERSATION_KEYS, turns=_conversation)
 MESSAGES = RowForm(name="messages", marks=MESSAGES_KEYS, turns=_messages)

@@ -8,12 +8,13 @@ from components.data.sources.rows.query_rows import HISTORY, exchanges
 from components.data.sources.rows.row_form import RowForm
 from components.data.sources.rows.turn_lists import TurnReader
 
+QUESTION_KEYS = ("instruction", "input")
+
 
 def _instruction(row: Mapping[str, Any], reader: TurnReader) -> tuple[RawTurn, ...]:
-    question = reader.one_text("instruction", row["instruction"])
-    if is_there(row.get("input")):
-        question = f"{question}\n{reader.one_text('input', row['input'])}"
+    there = [key for key in QUESTION_KEYS if is_there(row.get(key))]
+    question = "\n".join(reader.one_text(key, row[key]) for key in there) if there else None
     return exchanges(row, reader, question, row.get("output"))
 
 
-INSTRUCTION = RowForm(name="instruction", marks=("instruction",), uses=("input", "output", HISTORY), turns=_instruction)
+INSTRUCTION = RowForm(name="instruction", marks=("instruction", "output"), uses=("input", HISTORY), turns=_instruction)

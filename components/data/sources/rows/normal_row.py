@@ -11,6 +11,8 @@ NOTHING: tuple[Any, ...] = (None, "", b"", [], {})
 
 # C0, DEL and C1 without tab and line ends. They move the cursor of a terminal, and no tokenizer was trained on them.
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+CONTROL_OR_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # an id or a path is one line of a list
+LONGEST_NAME = 1024  # bytes of an id or a path; the limit of S3 for keys
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

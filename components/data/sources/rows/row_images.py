@@ -9,10 +9,20 @@ from urllib.parse import unquote_to_bytes, urlparse
 from urllib.request import url2pathname
 
 from components.data.sources.rejection import RowRejected
-from components.data.sources.rows.normal_row import ImageRef, NestedKeys, is_there, shown
+from components.data.sources.rows.normal_row import (
+    CONTROL_OR_LINE,
+    LONGEST_NAME,
+    ImageRef,
+    NestedKeys,
+    is_there,
+    shown,
+)
 
 ALLOWED = "a path, a data URI, bytes, or a mapping of bytes and path"
 DOWNLOADED = "a file: download the images and write their paths"
+DOWNLOADED_VIDEO = "a file: download the videos and write their paths"
+ONE_LINE = f"a path of one line and at most {LONGEST_NAME:,} bytes; Base64 stands in a data URI or under `bytes`"
+DATA_URI = re.compile("data:", re.IGNORECASE)
 PATH_KEYS = ("path", "image", "url", "image_url", "file_name")
 BYTES_KEYS = ("bytes", "data", "base64")
 VIDEO_PATH_KEYS = ("path", "video", "url")
@@ -60,7 +70,7 @@ def read_image(number: int, entry: Any, roots: Mapping[str, str], nested: list[N
         return _text(number, path, roots)
     if not isinstance(data, bytes) or not (path is None or isinstance(path, str)):
         raise _malformed(number, entry)
-    return ImageRef(path=_utf8(path) if path is not None else _embedded(number), data=data)
+    return ImageRef(path=_named(number, path) if path is not None else _embedded(number), data=data)
 
 
 def read_videos(value: Any, roots: Mapping[str, str], nested: list[NestedKeys]) -> tuple[str, ...]:
@@ -77,9 +87,12 @@ def read_videos(value: Any, roots: Mapping[str, str], nested: list[NestedKeys]) 
         path = _first(named, VIDEO_PATH_KEYS)
         if unused := _unread(named, VIDEO_FIELDS, (path,)):
             nested.append(NestedKeys(where=f"video {number + 1}", unused=unused))
-        if not isinstance(path, str) or path.startswith("data:"):
+        if not isinstance(path, str) or DATA_URI.match(path):
             raise RowRejected("video-malformed", value=f"video {number + 1}: {shown(entry)}", threshold="a path")
-        paths.append(_text(number, path, roots).path)
+        found = _local(path, roots)
+        if URL.match(found):
+            raise RowRejected("image-url", value=f"video {number + 1}: {found}", threshold=DOWNLOADED_VIDEO)
+        paths.append(_named(number, found))
     return tuple(paths)
 
 
@@ -103,28 +116,35 @@ def _unread(entry: Mapping[str, Any], fields: Mapping[str, int], found: Sequence
 
 
 def _text(number: int, text: str, roots: Mapping[str, str]) -> ImageRef:
-    if text.startswith("data:"):
+    if DATA_URI.match(text):
         return ImageRef(path=_embedded(number), data=_data_uri(number, text))
+    path = _local(text, roots)
+    if URL.match(path):
+        raise RowRejected("image-url", value=f"image {number + 1}: {path}", threshold=DOWNLOADED)
+    return ImageRef(path=_named(number, path))
+
+
+def _local(text: str, roots: Mapping[str, str]) -> str:
+    """The path as the rows may write it; below one of `roots` it becomes relative. A URL stays as it is."""
     if text.startswith("file://"):
-        return _text(number, url2pathname(urlparse(text).path), roots)
+        return _local(url2pathname(urlparse(text).path), roots)
     for root, relative in roots.items():
         if text.startswith(root):
-            return ImageRef(path=_utf8(relative + text[len(root) :].lstrip("/")))
-    if URL.match(text):
-        raise RowRejected("image-url", value=f"image {number + 1}: {text}", threshold=DOWNLOADED)
-    return ImageRef(path=_utf8(text))
+            return relative + text[len(root) :].lstrip("/")
+    return text
 
 
 def _data_uri(number: int, text: str) -> bytes:
     head, comma, body = text.partition(",")
     if not comma:
         raise _malformed(number, text)
-    return _decoded(number, text, body) if head.endswith(";base64") else unquote_to_bytes(body)
+    return _decoded(number, text, body) if head.lower().endswith(";base64") else unquote_to_bytes(body)
 
 
 def _decoded(number: int, entry: Any, text: str) -> bytes:
+    """The bytes of Base64, which writers of MIME cut into lines."""
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
         raise _malformed(number, entry) from None
 
@@ -134,11 +154,18 @@ def _embedded(number: int) -> str:
     return f"#{number + 1}"
 
 
-def _utf8(path: str) -> str:
+def _named(number: int, path: str) -> str:
+    """`path`, if it is one line of bounded text.
+
+    Raises:
+        RowRejected: it is not.
+    """
     try:
-        path.encode()
+        size = len(path.encode())
     except UnicodeEncodeError as error:
         raise RowRejected("text-not-utf8", value=f"an image's path, character {error.start + 1}") from None
+    if not path or size > LONGEST_NAME or CONTROL_OR_LINE.search(path):
+        raise RowRejected("images-malformed", value=f"path {number + 1}: {shown(path)}", threshold=ONE_LINE)
     return path
 
 

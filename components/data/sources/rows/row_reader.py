@@ -209,7 +209,7 @@ def _images_first(turns: tuple[RawTurn, ...], images: int) -> tuple[RawTurn, ...
 def _second_values(row: Mapping[str, Any], form: RowForm) -> dict[str, Any]:
     """The keys of equal meaning that hold other values than the one that is read."""
     unread: dict[str, Any] = {}
-    for keys in (IMAGE_KEYS, VIDEO_KEYS, form.marks):
+    for keys in (IMAGE_KEYS, VIDEO_KEYS, form.same):
         there = [key for key in keys if is_there(row.get(key))]
         if len(there) > 1:
             first = _as_list(row[there[0]])

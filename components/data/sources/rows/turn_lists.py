@@ -54,6 +54,19 @@ class TurnReader:
             raise RowRejected("conversation-missing", value=shown(messages), threshold="a list of turns")
         return tuple(self._turn(f"turn {number + 1}", message) for number, message in enumerate(messages))
 
+    def has_role(self, message: Mapping[str, Any]) -> bool:
+        """Whether a mapping is a turn, and not a content part."""
+        return any(is_there(message.get(key)) for key in self.names.role)
+
+    def turn_of(self, role: Role, content: Any) -> dict[str, Any]:
+        """A turn as `turns` reads it.
+
+        Raises:
+            RowRejected: `content` is a list of several texts.
+        """
+        self._require_one(role, content)
+        return {self.names.role[0]: role, self.names.content[0]: content}
+
     def content(self, where: str, value: Any) -> str:
         """Read text, or a list of content parts, as text with marks.
 
@@ -72,9 +85,12 @@ class TurnReader:
         Raises:
             RowRejected: as in `content`, or the value is a list of several texts.
         """
+        self._require_one(where, value)
+        return self.content(where, value)
+
+    def _require_one(self, where: str, value: Any) -> None:
         if isinstance(value, list) and sum(isinstance(part, str) for part in value) > 1:
             raise RowRejected("turn-malformed", value=f"{where}: {shown(value)}", threshold="one text")
-        return self.content(where, value)
 
     def _turn(self, where: str, message: Any) -> RawTurn:
         if not isinstance(message, dict):

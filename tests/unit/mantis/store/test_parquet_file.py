@@ -104,13 +104,13 @@ def test_pages_that_are_larger_than_a_batch_are_read_with_fewer_rows(
     options: dict[str, Any] = {"use_dictionary": False, "data_page_size": 1000, "write_batch_size": 1}
     path = written(tmp_path, table, **options)
     sized: list[int] = []
-    rows_of = parquet_file._rows
+    rows_of = parquet_file.batch_rows
 
     def counted(batch: pa.RecordBatch) -> Any:
         sized.append(len(batch))
         return rows_of(batch)
 
-    monkeypatch.setattr(parquet_file, "_rows", counted)
+    monkeypatch.setattr(parquet_file, "batch_rows", counted)
     assert read(path) == [{"id": number, "value": value} for number, value in enumerate(values)]
     assert max(sized) > 16
     assert min(sized) <= 4

@@ -1,5 +1,6 @@
 """Inputs that people brought and that were refused or read wrongly, each with variants of its kind."""
 
+import gzip
 import json
 import unicodedata
 import zipfile
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from components.data.sources.files import tar_rows
 from components.data.sources.find import find_sources, open_source
 from components.data.sources.reading import reading_of
 from components.data.sources.source_identity import Memory
@@ -17,6 +19,7 @@ from mantis.artifacts.manifest import Manifest
 from mantis.config.data_settings import DataSettings
 from mantis.errors import ConfigError, InputError
 from mantis.runs.step_runner import Run
+from mantis.store import parquet_file
 from mantis.store.base import ObjectStore, upload_tree
 from mantis.store.opening import open_store
 from tests.fixtures.data import RawFolder, RowsOf, RunOn, encoded, tarred
@@ -420,6 +423,19 @@ def test_files_that_are_not_read_are_named(names: list[str], left: str, raw_fold
     assert said.partition("; not read: ")[2] == left
 
 
+@pytest.mark.parametrize("place", ["", "cats"])
+def test_rows_in_folders_below_are_named(place: str, raw_folder: RawFolder) -> None:
+    folder = raw_folder.folder / place
+    for inner in ("more", "dogs"):
+        (folder / inner).mkdir(parents=True)
+    RawFolder(folder).write([row("A")])
+    RawFolder(folder).write([row("B")], "more/train.json")
+    RawFolder(folder).write(json.dumps(row("C")), "dogs/train-0.jsonl")
+    RawFolder(folder).write({"note": "no split's name"}, "dogs/1.json")
+    (source,) = find_sources(str(raw_folder.folder)).values()
+    assert source.described().partition("; not read: ")[2] == "dogs/train-0.jsonl, more/train.json"
+
+
 @pytest.mark.parametrize("inner", [False, True])
 def test_two_columns_of_one_name_are_named(inner: bool, raw_folder: RawFolder, run_on: RunOn) -> None:
     import pyarrow as pa
@@ -453,6 +469,117 @@ def test_a_second_member_of_one_kind_is_named(raw_folder: RawFolder, run_on: Run
     found = [(entry["row"], entry["reason"], entry["value"]) for entry in ledger_of(run, dataset)]
     assert [(row, reason) for row, reason, _ in found] == [(0, "key-unknown"), (1, "key-unknown"), (2, "key-twice")]
     assert ["1.json" in found[0][2], "2.JPG" in found[1][2], found[2][2]] == [True, True, "response"]
+
+
+def test_a_member_that_a_key_of_the_row_hides_is_named(raw_folder: RawFolder, run_on: RunOn, ledger_of: RowsOf) -> None:
+    rows = [{"query": "Why?", "response": "So."}, {"query": "Who?", "response": "Me.", "cls": None}]
+    members = [(f"{number}.json", json.dumps(each).encode()) for number, each in enumerate(rows)]
+    tarred(raw_folder.folder / "train.tar", [members[0], ("0.query", b"Another?"), members[1], ("1.cls", b"3")])
+    raw_folder.write([row()], "val.json")
+    run = run_on(raw_folder.folder, {"data.format": "webdataset", "data.ignore": "[cls]"})
+    ((entry),) = ledger_of(run, prepare(run, "raw"))
+    assert (entry["row"], entry["reason"], entry["value"]) == (0, "key-unknown", "row: 'member 0.query'")
+
+
+# Rows that are too large for memory, in files whose readers need not meet them whole.
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_a_row_of_an_arrow_file_is_bounded(
+    dictionary: bool, raw_folder: RawFolder, run_on: RunOn, ledger_of: RowsOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+
+    texts = pa.array(["x" * 1001, "y", "x" * 1001])
+    table = pa.table({"query": texts.dictionary_encode() if dictionary else texts, "response": ["A", "B", "C"]})
+    with pa.ipc.new_stream(str(raw_folder.folder / "data-00000-of-00001.arrow"), table.schema) as file:
+        file.write_table(table)
+    monkeypatch.setattr(parquet_file, "ROW_BYTES", 1000)
+    monkeypatch.setattr(parquet_file, "SLICE_BYTES", 500)
+    run, dataset = prepared(run_on, raw_folder.folder)
+    assert [(entry["row"], entry["reason"]) for entry in ledger_of(run, dataset)] == [
+        (0, "row-bytes"),
+        (2, "row-bytes"),
+    ]
+
+
+def test_equal_texts_of_an_arrow_dictionary_are_one_object(raw_folder: RawFolder) -> None:
+    """A file of 100 MB may repeat one text in every row."""
+    import pyarrow as pa
+
+    texts = pa.array(["x" * 1000] * 3).dictionary_encode()
+    with pa.ipc.new_stream(
+        str(raw_folder.folder / "data-00000-of-00001.arrow"), pa.schema({"query": texts.type})
+    ) as file:
+        file.write_table(pa.table({"query": texts}))
+    (source,) = find_sources(str(raw_folder.folder)).values()
+    rows = list(source.rows.read(lambda _: True))
+    assert [row["query"] for row in rows] == ["x" * 1000] * 3
+    assert len({id(row["query"]) for row in rows}) == 1
+
+
+@pytest.mark.parametrize(("limit", "most"), [("ROW_BYTES", 2000), ("ROW_VALUES", 3)])
+def test_a_row_of_a_tar_is_bounded(
+    limit: str,
+    most: int,
+    raw_folder: RawFolder,
+    run_on: RunOn,
+    ledger_of: RowsOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = json.dumps({"query": "<image><image>Which?", "response": "Both."}).encode()
+    pictures = [encoded((0, 0, 200)), encoded()]
+    large = [(f"0.{number}.jpg", pictures[number % 2]) for number in range(4)]
+    fitting = [(f"1.{number}.jpg", data) for number, data in enumerate(pictures)]
+    tarred(raw_folder.folder / "train.tar", [("0.json", text), *large, *fitting, ("1.json", text)])
+    monkeypatch.setattr(tar_rows, limit, most)
+    run, dataset = prepared(run_on, raw_folder.folder)
+    assert [(entry["row"], entry["reason"]) for entry in ledger_of(run, dataset)] == [(0, "row-bytes")]
+    assert dataset.summary["kept"] == 1
+
+
+# Names and beginnings of files.
+QUERY = {"query": "Why?", "response": "So."}
+LONG = {"query": "Why?", "response": "x" * 100_000}  # more than is read of a file to see its form
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "form"),
+    [
+        ("rows.json", f"{json.dumps(LONG)}\n{json.dumps(QUERY)}\n", "json-lines"),
+        ("rows.json", json.dumps(LONG), "json-lines"),
+        ("rows.json", json.dumps({"info": LONG, "data": [QUERY]}), "json-object"),
+        ("rows.JSON.GZ", json.dumps([QUERY]), "json-list"),
+        ("rows.jsonl", json.dumps(QUERY), "json-lines"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_neither_the_name_nor_a_long_beginning_hides_the_form(
+    name: str, text: str, form: str, packed: bool, raw_folder: RawFolder
+) -> None:
+    data = text.encode()
+    (raw_folder.folder / name).write_bytes(gzip.compress(data) if packed else data)
+    (source,) = find_sources(str(raw_folder.folder)).values()
+    assert source.described() == f"{form} with rows of the form query"
+    assert list(source.rows.read(lambda _: True))[-1] in (QUERY, LONG)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+@pytest.mark.parametrize("name", ["train.json", "rows.jsonl"])
+def test_another_encoding_is_named(name: str, encoding: str, raw_folder: RawFolder, run_on: RunOn) -> None:
+    text = f"\ufeff{json.dumps([row()])}" if encoding == "utf-16-be" else json.dumps([row()])
+    (raw_folder.folder / name).write_text(text, encoding=encoding)
+    with pytest.raises(InputError, match=rf"{name} is UTF-16, not UTF-8"):
+        prepared(run_on, raw_folder.folder)
+
+
+def test_files_of_no_known_form_are_named(raw_folder: RawFolder) -> None:
+    raw_folder.write({"rows": [row()]}, "rows.json")
+    (raw_folder.folder / "cats").mkdir()
+    raw_folder.write("{}", "cats/mine.arrow")
+    with pytest.raises(ConfigError, match=r"holds no subset\. rows\.json, cats/mine\.arrow: no known form") as caught:
+        find_sources(str(raw_folder.folder))
+    assert "--format" in caught.value.remedy
+    with pytest.raises(ConfigError, match=r"another form than parquet"):
+        find_sources(str(raw_folder.folder), reading_of(DataSettings(format="parquet")))
 
 
 def test_a_tar_of_images_holds_no_rows(raw_folder: RawFolder) -> None:

@@ -9,7 +9,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from components.data.sources.files import json_stream
-from components.data.sources.files.json_stream import read_list, read_member, read_values
+from components.data.sources.files.json_stream import (
+    begins_member,
+    first_values,
+    read_list,
+    read_member,
+    read_values,
+)
 from components.data.sources.rejection import RowRejected
 from mantis.errors import InputError
 
@@ -89,7 +95,35 @@ def test_text_behind_the_list_is_no_row_that_is_left_out(tmp_path: Path, text: s
 
 def test_text_behind_an_object_is_no_row_that_is_left_out() -> None:
     with pytest.raises(InputError, match="text behind the end of the object"):
-        list(read_member(io.BytesIO(b'{"data": [1]} {"data": [2]}'), "train.json"))
+        list(read_member(io.BytesIO(b'{"data": [1]} {"data": [2]}'), "train.json", is_row=no_row))
+
+
+def no_row(value: Any) -> bool:
+    return False
+
+
+def test_another_list_of_rows_in_an_object_is_named() -> None:
+    text = b'{"tags": [1], "data": [{"query": 1}], "more": [{"query": 2}]}'
+    with pytest.raises(InputError, match="has rows under 'more', beside `data`"):
+        list(read_member(io.BytesIO(text), "train.json", is_row=lambda value: isinstance(value, dict)))
+    assert list(read_member(io.BytesIO(text), "train.json", is_row=no_row)) == [{"query": 1}]
+
+
+@pytest.mark.parametrize("digits", [4300, 4301, 100_000])
+def test_a_number_of_any_length_is_read(digits: int) -> None:
+    """Python converts at most 4,300 digits. A longer number stays a text, for the checks of the row to judge."""
+    long = "1" * digits
+    found = list(read_values(io.BytesIO(f'{{"id": {long}, "n": -3}}\n{{"id": 4}}'.encode()), "train.jsonl"))
+    assert found == [{"id": int(long) if digits <= 4300 else long, "n": -3}, {"id": 4}]
+    assert first_values(f'{{"id": {long}}}', 1) == [{"id": found[0]["id"]}]
+    assert begins_member(f'{{"n": {long}, "data": [')
+
+
+def test_a_value_that_is_too_long_is_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_stream, "CHUNK", 10)
+    monkeypatch.setattr(json_stream, "LONGEST_ROW", 50)
+    with pytest.raises(InputError, match="line 2, column 2: broken JSON: a value of more than 50 characters"):
+        list(read_list(io.BytesIO(f'[1,\n {{"a": "{"x" * 200}"}}]'.encode()), "train.json"))
 
 
 @pytest.mark.parametrize("chunk", [7, 1 << 20])

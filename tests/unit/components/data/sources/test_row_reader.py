@@ -46,6 +46,7 @@ FORMS: dict[str, dict[str, Any]] = {
     },
     "query": {"query": QUESTION, "response": ANSWER, "images": IMAGES, "history": None},
     "instruction": {"instruction": QUESTION, "input": "", "output": ANSWER, "images": IMAGES},
+    "input alone": {"instruction": "", "input": QUESTION, "output": ANSWER, "images": IMAGES},
     "cauldron": {
         "texts": [{"user": "Which shows a cat?", "assistant": ANSWER, "source": "VQAv2"}],
         "images": [{"bytes": None, "path": path} for path in IMAGES],
@@ -56,6 +57,8 @@ FORMS: dict[str, dict[str, Any]] = {
         "completion": [{"role": "assistant", "content": ANSWER}],
         "images": IMAGES,
     },
+    "text behind a chat": {"prompt": [{"role": "user", "content": BARE}], "completion": ANSWER, "images": IMAGES},
+    "chat behind a text": {"prompt": QUESTION, "completion": [ANSWER_TURN], "images": IMAGES},
 }
 
 
@@ -148,6 +151,8 @@ ENCODED = base64.b64encode(JPEG).decode()
         ("/in/images/a.jpg", "images/a.jpg", None),
         ("file:///in/images/a%20b.jpg", "images/a b.jpg", None),
         (f"data:image/jpeg;base64,{ENCODED}", "#1", JPEG),
+        (f"DATA:image/jpeg;charset=utf-8;Base64,{ENCODED}", "#1", JPEG),
+        (f"data:image/jpeg;base64,{ENCODED[:5]}\r\n{ENCODED[5:]}\n", "#1", JPEG),
         ("data:,%FF%D8 bytes", "#1", JPEG),
         (JPEG, "#1", JPEG),
         ({"bytes": JPEG, "path": "a.jpg"}, "a.jpg", JPEG),
@@ -225,10 +230,16 @@ def test_an_empty_value_of_an_image_hides_no_other(empty: Any) -> None:
         (3, "images-malformed"),
         ({"path": None, "bytes": None}, "images-malformed"),
         ({"bytes": "no base64!"}, "images-malformed"),
+        ("", "images-malformed"),
+        (ENCODED * 200, "images-malformed"),
+        ("\x1b[31ma.jpg", "images-malformed"),
+        ("a\nb.jpg", "images-malformed"),
+        ({"bytes": JPEG, "path": "a" * 1025}, "images-malformed"),
+        ({"bytes": JPEG, "path": "a\u2028.jpg"}, "images-malformed"),
     ],
 )
 def test_what_is_no_image_is_refused(entry: Any, reason: str) -> None:
-    refusal = refused({"images": [entry], "query": "A?", "response": "B."})
+    refusal = refused({"images": ["0.jpg", entry], "query": "A?", "response": "B."})
     assert refusal.reason == reason
     assert refusal.threshold
 
@@ -264,6 +275,12 @@ def test_a_row_of_another_kind_is_refused_with_a_remedy(row: dict[str, Any], rea
     refusal = refused(row)
     assert refusal.reason == reason
     assert word in refusal.threshold
+
+
+def test_the_refusal_of_a_video_speaks_of_videos() -> None:
+    refusal = refused({"videos": ["a.mp4", "https://example.org/b.mp4"], "query": "A?", "response": "B."})
+    assert (refusal.reason, refusal.value) == ("image-url", "video 2: https://example.org/b.mp4")
+    assert "videos" in refusal.threshold
 
 
 def test_columns_give_the_keys_of_rows_and_turns() -> None:
