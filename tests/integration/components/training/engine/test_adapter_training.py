@@ -64,7 +64,8 @@ def test_trained_adapters_become_a_model_that_transformers_loads(make_run: MakeR
 def test_a_base_of_the_store_is_named_and_not_copied(make_run: MakeRun, shared_store: LocalStore) -> None:
     run, mixture = make_run("base-of-adapter", {"training.max_steps": "4"})
     base = convert(run, train(run, mixture)).key
-    changes = {"model.base": shared_store.uri(base), "training.adapter": "{rank: 4}", "training.max_steps": "4"}
+    stored = {"model.base": shared_store.uri(base), "model.from_scratch": "null"}
+    changes = {**stored, "training.adapter": "{rank: 4}", "training.max_steps": "4"}
     run, mixture = make_run("adapter-on-base", changes)
     checkpoint = train(run, mixture)
     names = {file.name for file in checkpoint.files}
