@@ -1,0 +1,193 @@
+"""The component `tls` on a cluster: a run whose pods talk to MinIO and MLflow in TLS alone.
+
+The overlay `local` with the component is applied to namespaces of the test, because its addresses and certificates hold
+the namespace. The two servers keep their data in the pod.
+"""
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import yaml
+
+from tests.cluster.test_image import SECURITY
+from tests.helpers.kubectl import Kube
+from tests.helpers.kustomize import built
+from tests.helpers.little_run import LITTLE
+from tests.helpers.yaml_files import documents
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+NOT_IN_A_NAMESPACE = {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}  # they name `mantis` itself
+STARTED = 600  # seconds, for the servers and the two Jobs on a busy machine
+# Asks both servers by the names in the environment: over HTTP, over TLS without the authority, and with it.
+ASK = """
+import json, os, ssl, urllib.error, urllib.request
+import certifi
+
+def answer(url, context=None):
+    try:
+        return str(urllib.request.urlopen(url, context=context, timeout=60).status)
+    except urllib.error.HTTPError as error:
+        return str(error.code)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+found = {}
+for name, variable, path in (
+    ("minio", "AWS_ENDPOINT_URL", "/minio/health/ready"), ("mlflow", "MLFLOW_TRACKING_URI", "/health")
+):
+    url = os.environ[variable] + path
+    found[name] = {
+        "address": url,
+        "http": answer(url.replace("https:", "http:")),
+        "unknown": answer(url, ssl.create_default_context(cafile=certifi.where())),
+        "trusted": answer(url, ssl.create_default_context(cafile=os.environ["SSL_CERT_FILE"])),
+    }
+print(json.dumps(found))
+"""
+# Prints the status of the only run in MLflow, the names of its metrics, and its artifacts.
+TRACKED = """
+import json
+from mlflow import MlflowClient
+
+client = MlflowClient()
+(run,) = client.search_runs([each.experiment_id for each in client.search_experiments()])
+print(json.dumps({
+    "status": run.info.status,
+    "metrics": sorted(run.data.metrics),
+    "artifacts": [each.path for each in client.list_artifacts(run.info.run_id)],
+}))
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Installed:
+    """The project in namespaces of the test, with a pod for commands in that of the steps."""
+
+    kube: Kube
+    namespace: str
+    runtime: str
+
+    @property
+    def steps(self) -> str:
+        return f"{self.namespace}-steps"
+
+    def in_pod(self, *command: str, check: bool = True) -> str:
+        return self.kube.kubectl("-n", self.steps, "exec", "mantis", "--", *command, check=check)
+
+
+def moved(objects: list[dict[str, Any]], namespace: str, runtime: str) -> list[dict[str, Any]]:
+    """The objects in other namespaces, under another name of the runtime, without volumes that outlive the pods."""
+    text = yaml.safe_dump_all([each for each in objects if each["kind"] not in NOT_IN_A_NAMESPACE])
+    for old in ("mantis-steps", "mantis"):
+        text = text.replace(f"namespace: {old}\n", f"namespace: {old.replace('mantis', namespace, 1)}\n")
+    text = text.replace("names: mantis-steps\n", f"names: {namespace}-steps\n")
+    text = text.replace("mlflow.mantis", f"mlflow.{namespace}")
+    found = documents(text)
+    for each in found:
+        if each["kind"] == "Namespace":
+            each["metadata"]["name"] = each["metadata"]["name"].replace("mantis", namespace, 1)
+        elif each["kind"] == "ClusterTrainingRuntime":
+            each["metadata"]["name"] = runtime
+        elif each["kind"] == "StatefulSet":
+            del each["spec"]["volumeClaimTemplates"]
+            each["spec"]["template"]["spec"]["volumes"].append({"name": "data", "emptyDir": {}})
+    return found
+
+
+def pod(image: str) -> dict[str, Any]:
+    """The pod of the guide in which people type commands."""
+    names = ("mantis-store", "mantis-mlflow")
+    container = {
+        "name": "mantis",
+        "image": image,
+        "command": ["tini", "--", "sleep", "infinity"],
+        "workingDir": "/tmp",
+        "env": [{"name": "MANTIS_STORE", "value": "s3://mantis"}, {"name": "OMP_NUM_THREADS", "value": "1"}],
+        "envFrom": [{"secretRef": {"name": name}} for name in names],
+        "resources": {"requests": {"cpu": "50m", "memory": "512Mi"}},
+        "securityContext": SECURITY,
+        "volumeMounts": [
+            {"name": "authorities", "mountPath": "/etc/mantis", "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},
+        ],
+    }
+    spec = {
+        "serviceAccountName": "mantis-steps",
+        "terminationGracePeriodSeconds": 1,
+        "securityContext": {"runAsUser": 1000, "fsGroup": 1000},
+        "containers": [container],
+        "volumes": [
+            {"name": "authorities", "secret": {"secretName": "mantis-authorities"}},
+            {"name": "tmp", "emptyDir": {}},
+        ],
+    }
+    return {"metadata": {"name": "mantis"}, "spec": spec}
+
+
+@pytest.fixture(scope="module")
+def installed(kube: Kube, image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    name = f"mantis-tls-{uuid4().hex[:8]}"
+    made = Installed(kube=kube, namespace=name, runtime=name)
+    objects = built(tmp_path_factory.mktemp("lab"), resources=["overlays/local"], components=["tls"])
+    text = yaml.safe_dump_all(moved(objects, made.namespace, made.runtime))
+    try:
+        kube.kubectl("apply", "-f", "-", stdin=text)
+        kube.kubectl("-n", name, "wait", "--for=condition=complete", "job", "--all", f"--timeout={STARTED}s")
+        kube.core.create_namespaced_pod(made.steps, pod(image))
+        kube.kubectl("-n", made.steps, "wait", "--for=condition=ready", "pod/mantis", f"--timeout={STARTED}s")
+        yield made
+    finally:
+        kube.kubectl("delete", "--wait=false", "clustertrainingruntime", made.runtime, "--ignore-not-found")
+        kube.kubectl("delete", "--wait=false", "namespace", made.namespace, made.steps, "--ignore-not-found")
+
+
+def test_both_servers_refuse_clear_text_and_clients_that_do_not_know_the_authority(installed: Installed) -> None:
+    found = json.loads(installed.in_pod("python3", "-c", ASK).splitlines()[-1])
+    assert found.keys() == {"minio", "mlflow"}
+    for name, said in found.items():
+        assert said["address"].startswith(f"https://{name}.{installed.namespace}.svc:")
+        assert said["trusted"] == "200"
+        assert "CERTIFICATE_VERIFY_FAILED" in said["unknown"]
+        # MinIO answers 400 to clear text, and MLflow ends the connection.
+        assert said["http"] == "400" or any(word in said["http"] for word in ("reset", "closed", "Remote")), said
+
+
+def test_a_whole_run_with_ranks_in_pods_of_a_trainjob(installed: Installed, image: str) -> None:
+    """One command in a pod: steps there, two ranks in pods of their own, everything over TLS."""
+    given = {
+        "training.launcher": "trainjob",
+        "training.nodes": "2",
+        "training.gpus_per_node": "1",
+        "cluster.namespace": installed.namespace,
+        "cluster.runtime": installed.runtime,
+        "cluster.image": image,
+    }
+    installed.in_pod("mantis", "run", "demo", *LITTLE, *(f"--set={name}={value}" for name, value in given.items()))
+    log = installed.in_pod("sh", "-c", "cat $MANTIS_LOG_DIR/*.log")
+    assert f"TrainJob {installed.namespace}/train-demo-" in log
+    tracked = json.loads(installed.in_pod("python3", "-c", TRACKED).splitlines()[-1])
+    assert tracked["status"] == "FINISHED"
+    assert "train/loss" in tracked["metrics"]
+    assert "report.html" in tracked["artifacts"]
+
+
+def test_the_certificates_name_the_services_of_this_namespace(installed: Installed) -> None:
+    from cryptography import x509
+
+    authorities = {}
+    for service in ("minio", "mlflow"):
+        secret = installed.kube.core.read_namespaced_secret(f"mantis-{service}-tls", installed.namespace)
+        values = {key: base64.b64decode(value) for key, value in secret.data.items()}
+        certificate = x509.load_pem_x509_certificate(values["tls.crt"])
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert f"{service}.{installed.namespace}.svc" in names.get_values_for_type(x509.DNSName)
+        authorities[service] = values["ca.crt"].strip()
+    for namespace in (installed.namespace, installed.steps):  # make-secrets copies them for the steps
+        secret = installed.kube.core.read_namespaced_secret("mantis-authorities", namespace)
+        trusted = base64.b64decode(secret.data["authorities.pem"])
+        assert all(authority in trusted for authority in authorities.values())
