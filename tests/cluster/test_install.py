@@ -3,10 +3,12 @@
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
@@ -221,3 +223,33 @@ def test_a_new_password_reaches_everybody(kube: Kube, services: dict[str, str]) 
     with pytest.raises(S3Error, match="SignatureDoesNotMatch"):
         Minio(host, access_key=before[0], secret_key=before[1], secure=False).bucket_exists("mantis")
     os.environ["AWS_SECRET_ACCESS_KEY"] = after[1]  # for the tests behind this one
+
+
+def test_the_administrator_of_mlflow_gets_a_new_password_by_the_commands_of_the_guide(
+    kube: Kube, services: dict[str, str]
+) -> None:
+    import urllib.error
+    import urllib.request
+
+    text = (ROOT / "docs" / "how-to" / "operate.md").read_text()
+    ((path, body),) = re.findall(
+        r"curl -X PATCH -u admin:OLD http://127.0.0.1:5000(\S+) .*?-d '(.*?)'\n", text, re.DOTALL
+    )
+    (patch,) = re.findall(r"kubectl -n mantis patch secret mantis-mlflow-server -p '(.*)'", text)
+    kept = kube.core.read_namespaced_secret("mantis-mlflow-server", "mantis").data["MLFLOW_AUTH_ADMIN_PASSWORD"]
+    old, new = base64.b64decode(kept).decode(), uuid4().hex
+
+    def call(password: str, method: str, path: str, body: str | None = None) -> int:
+        login = base64.b64encode(f"admin:{password}".encode()).decode()
+        headers = {"Content-Type": "application/json", "Authorization": f"Basic {login}"}
+        url = f"{services['MLFLOW_TRACKING_URI']}{path}"
+        request = urllib.request.Request(url, body.encode() if body else None, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return int(error.code)
+
+    assert call(old, "PATCH", path, body.replace("OLD", old).replace("NEW", new)) == 200
+    kube.kubectl("-n", "mantis", "patch", "secret", "mantis-mlflow-server", "-p", patch.replace("NEW", new))
+    assert [call(password, "GET", "/api/2.0/mlflow/users/get?username=admin") for password in (old, new)] == [401, 200]
