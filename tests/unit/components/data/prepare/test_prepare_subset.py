@@ -67,7 +67,7 @@ def test_each_bad_row_has_its_line_in_the_ledger_and_the_others_are_kept(
         "link": "image-outside",
         "folder": "image-missing",
         "pipe": "image-missing",
-        "null": "image-missing",
+        "null": "images-malformed",
         "roles": "role-unknown",
         "row-15": "row-malformed",
         "good#2": "duplicate",
