@@ -5,8 +5,10 @@ import pytest
 from mantis.artifacts.scores import Score
 from mantis.runs.arms import changes_of, write_arms
 from mantis.runs.step_runner import Run
+from mantis.store.base import ObjectStore
 from mantis.store.local import LocalStore
 from mantis.tracking.run_description import asked_dataset
+from pipelines.execution import run_titles
 from pipelines.execution.resolve import resolve_run
 from pipelines.execution.run_titles import (
     changed_fields,
@@ -94,7 +96,15 @@ def test_the_run_is_in_mlflow_before_its_first_step(store: LocalStore, monkeypat
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
         monkeypatch.delenv(name, raising=False)
     run = made(store, {"training.seed": 2})
+    reads: list[str] = []
+
+    def counted(there: ObjectStore, arm: str) -> dict[str, str]:
+        reads.append(arm)
+        return changes_of(there, arm)
+
+    monkeypatch.setattr(run_titles, "changes_of", counted)
     open_in_mlflow(run)
+    assert reads == [run.id], "the changes of an arm are read once"
     client = MlflowClient(tracking_uri=f"sqlite:///{store.root}/mlflow.db")
     (shown,) = client.search_runs([each.experiment_id for each in client.search_experiments()])
     assert (shown.info.run_name, shown.info.status, shown.data.params["training.seed"]) == (
