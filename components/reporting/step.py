@@ -16,7 +16,7 @@ from mantis.schema_versions import Form, versioned
 from mantis.store.base import ObjectStore
 
 REVISION = 7  # increase it when the same evaluations would give another page
-COMPARE_REVISION = 6
+COMPARE_REVISION = 7
 STEP = "report"
 
 

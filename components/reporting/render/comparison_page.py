@@ -179,7 +179,7 @@ def runtime_differences(comparison: Comparison) -> str:
     """Name the differing fields that decide no result; empty without such fields."""
     if not comparison.runtime_settings:
         return ""
-    fields = "; ".join(f"{name}: {', '.join(values)}" for name, values in comparison.runtime_settings)
+    fields = "; ".join(f"{name}: {', '.join(dict.fromkeys(values))}" for name, values in comparison.runtime_settings)
     return f"The runs also differ in fields that decide no result: {formatting.shortened(fields)}."
 
 

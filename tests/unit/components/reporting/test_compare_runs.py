@@ -10,7 +10,12 @@ from typer.testing import CliRunner
 
 from components.reporting.collect.report_schema import Curve
 from components.reporting.compare_runs import Comparison, compare_runs
-from components.reporting.render.comparison_page import render_comparison, render_comparison_markdown, verdicts
+from components.reporting.render.comparison_page import (
+    render_comparison,
+    render_comparison_markdown,
+    runtime_differences,
+    verdicts,
+)
 from mantis.artifacts.manifest import Manifest, commit_manifest, describe_files
 from mantis.config.recipe import Recipe, parse_recipe
 from mantis.errors import ConfigError
@@ -106,6 +111,8 @@ def test_fields_that_decide_no_result_stand_apart(runs: list[Run], capsys: pytes
     every = str(first.recipe.training.checkpoint_every)
     assert comparison.settings == (("training.seed", (str(first.recipe.training.seed), "5")),)
     assert comparison.runtime_settings == (("training.checkpoint_every", (every, "20")),)
+    many = replace(comparison, runtime_settings=(("training.checkpoint_every", (every, "20", every, "20")),))
+    assert runtime_differences(many) == runtime_differences(comparison)
     said = f"The runs also differ in fields that decide no result: training.checkpoint_every: {every}, 20."
     assert said in render_comparison(comparison)
     assert said in render_comparison_markdown(comparison).replace("\\", "")
