@@ -127,6 +127,18 @@ def test_grafana_knows_every_field_of_the_dashboard() -> None:
     assert list(lost(unknown, written)) == [".panels[0].tragets"]
 
 
+def test_the_dashboard_reads_the_prometheus_that_a_person_chooses() -> None:
+    dashboard = json.loads(DASHBOARD.read_text())
+    chosen = {"type": "prometheus", "uid": "${datasource}"}
+    source, run = dashboard["templating"]["list"]
+    assert (source["name"], source["type"], source["query"]) == ("datasource", "datasource", "prometheus")
+    assert [run["datasource"], *(panel["datasource"] for panel in dashboard["panels"])] == [chosen] * (
+        1 + len(dashboard["panels"])
+    )
+    assert all("datasource" not in target for panel in dashboard["panels"] for target in panel["targets"])
+    assert run["query"]["query"] == "label_values(mantis_training_step, run)"
+
+
 def test_the_dashboard_has_a_panel_for_each_kind_of_figure() -> None:
     panels = json.loads(DASHBOARD.read_text())["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
