@@ -1,7 +1,8 @@
 """Finds the subsets in a local folder or a bucket, and the layout of each."""
 
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -299,13 +300,29 @@ def _source(
 
 def _below(store: ObjectStore, folder: str) -> list[str]:
     """The files in the folders below `folder` that would be read if it held no rows itself, by their relative paths."""
-    found = concurrently(lambda key: store.children(key)[0], store.children(folder)[1])
-    inner = [file for files in found for file in files if any(_is_split(file, form) for form in SOURCE_FORMS)]
-    return [file.key.removeprefix(f"{folder}/") if folder else file.key for file in inner]
+    inner = store.children(folder)[1]
+    found = [f"{key}/{name}" for key in inner for name in _names_in(store, key) if _is_split(name)]
+    return sorted(key.removeprefix(f"{folder}/") if folder else key for key in found)
 
 
-def _is_split(file: StoredObject, form: SourceForm) -> bool:
-    return form.accepts(file) and any(_named([file], split, form) for split in SPLITS)
+def _names_in(store: ObjectStore, folder: str) -> Iterator[str]:
+    """The names of the files in a folder, which may be millions of images."""
+    if not isinstance(store, LocalStore):
+        yield from map(base_name, store.children(folder)[0])
+        return
+    try:
+        with os.scandir(store.root / folder) as entries:
+            yield from (entry.name for entry in entries if entry.name.startswith(SPLITS) and entry.is_file())
+    except PermissionError:
+        return  # a folder that nobody may open holds no rows for anybody
+
+
+def _is_split(name: str) -> bool:
+    """Whether a file of this name is found as rows of a split."""
+    if not name.startswith(SPLITS):
+        return False
+    file = StoredObject(key=name, size=0)
+    return any(form.accepts(file) and _named([file], split, form) for form in SOURCE_FORMS for split in SPLITS)
 
 
 def _images(store: ObjectStore, folder: str, zips: Sequence[StoredObject]) -> ImageSource:
