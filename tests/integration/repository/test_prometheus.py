@@ -20,7 +20,13 @@ from tests.fixtures.stores import running_minio
 from tests.fixtures.training import MakeRun
 from tests.helpers.loopback import free_port
 from tests.helpers.model_server import model_server
-from tests.helpers.monitoring import alert_groups, configuration, documented_metrics, expressions
+from tests.helpers.monitoring import (
+    alert_groups,
+    configuration,
+    documented_metrics,
+    drawn_expressions,
+    expressions,
+)
 from tests.helpers.tracking_server import ADMIN, PASSWORD, tracking_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -83,6 +89,20 @@ def ask(server: str, expression: str) -> list[dict[str, Any]]:
         return list(json.load(answer)["data"]["result"])
 
 
+def curves(server: str, expression: str, since: float) -> list[dict[str, Any]]:
+    """The curves that a panel of Grafana draws of an expression, from the time `since` until now."""
+    given = {"query": expression, "start": str(since), "end": str(time.time()), "step": "1"}
+    with urllib.request.urlopen(f"{server}/api/v1/query_range?{urllib.parse.urlencode(given)}", timeout=30) as answer:
+        return list(json.load(answer)["data"]["result"])
+
+
+def runs(server: str) -> list[str]:
+    """What Grafana asks for `label_values(mantis_training_step, run)`."""
+    query = urllib.parse.urlencode({"match[]": "mantis_training_step"})
+    with urllib.request.urlopen(f"{server}/api/v1/label/run/values?{query}", timeout=30) as answer:
+        return list(json.load(answer)["data"])
+
+
 def seen(server: str, name: str, job: str) -> bool:
     """Whether the metric was read; of a histogram, its count."""
     wanted = f'{{__name__=~"{name}(_count)?", job="{job}"}}'
@@ -118,6 +138,7 @@ def test_every_metric_of_the_reference_arrives(
         for name, value in tracking.environment().items():
             monkeypatch.setenv(name, value)
         run, mixture = make_run("prometheus", TRAINING)
+        began = time.time()
         question(served.url)
         train(run, mixture)
 
@@ -136,5 +157,12 @@ def test_every_metric_of_the_reference_arrives(
         assert 0 < float(step["value"][1]) <= STEPS
         for expression in expressions():
             ask(server, expression)
+        assert runs(server) == [run.id]
+        drawn = drawn_expressions(f"({run.id})")  # a person chose this run
+        empty = [expression for expression in drawn if not curves(server, expression, began)]
+        assert [text for text in empty if "ALERTS" not in text and not any(name in text for name in NEEDS_A_GPU)] == []
+        other = [text for text in drawn_expressions("(another)") if "another" in text]
+        assert len(other) > 8
+        assert [expression for expression in other if curves(server, expression, began)] == []
         until(lambda: not ask(server, 'up{job="mantis-training"} == 1'), lambda: "the training has ended")
         assert {each["metric"]["job"] for each in ask(server, "up == 1")} == set(targets)
