@@ -145,6 +145,13 @@ def test_samples_are_linked_by_way_of_others_but_not_by_an_image_that_most_show(
         assert (overall.samples, overall.units, overall.clusters) == (7, 6, 4)
 
 
+def test_a_unit_is_guessed_only_with_all_of_its_samples() -> None:
+    given = [response(n, "Counting", float(n < 4), f"unit {n // 2}") for n in range(6)]
+    row = score_rows(load_benchmark("blink"), {"actual": given, "blind": given}, [], seed=0)[0]
+    assert (row.units, row.chance) == (3, pytest.approx(1 / 16))
+    assert row.blind_p == pytest.approx(binom.sf(1, 3, 1 / 16))  # two units of three are right
+
+
 def test_controls_count_units_among_those_that_can_be_guessed() -> None:
     """Four rotations of each question: a quarter of the rows is right, and hardly any question."""
     rng = np.random.default_rng(0)

@@ -38,6 +38,9 @@ MADE = {"objects": ["dog", "ball", "park"], "behaviors": ["run", "jump"],
         "vocabulary": {"objects": ["cat"], "behaviors": ["sleep"]}, "synonyms": {"dog": ["puppy"]}}  # fmt: skip
 SEEN = Target(kind="keywords", answers=("A dog runs.",), details=MADE)
 
+NO_DOGS = Target(kind="short", answers=("no dogs",), details={"question_type": "multi-choice"})
+SEEN_CAT = Target(kind="short", answers=("the red cat sat",), details={"question_type": "open-ended"})
+
 CASES: dict[str, list[tuple[str, Target, float]]] = {
     # TIGER-AI-Lab/Mantis, mantis/benchmark/eval.py: parse_answer, get_option, get_prediction
     "mantis": [
@@ -142,6 +145,8 @@ CASES: dict[str, list[tuple[str, Target, float]]] = {
     "scienceqa": [
         ("B.", CHOICE, 1),
         ("B. two dogs", CHOICE, 1),
+        ("B. The answer is C.", CHOICE, 1),  # the beginning counts before the statement
+        ("F. The answer is B.", CHOICE, 1),  # five letters count at the beginning
         ("B.two", CHOICE, 1),
         ("B. or C.", CHOICE, 1),
         ("  B. dogs", CHOICE, 1),
@@ -243,7 +248,7 @@ CASES: dict[str, list[tuple[str, Target, float]]] = {
     ("metric", "response", "target", "expected"), [(name, *case) for name, cases in CASES.items() for case in cases]
 )
 def test_official(metric: str, response: str, target: Target, expected: float) -> None:
-    assert score_response(response, target, metric).official == pytest.approx(expected)
+    assert score_response(response, target, metric).official == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("metric", CASES)
@@ -313,3 +318,24 @@ def test_mementos_f1_is_the_harmonic_mean() -> None:
     assert score_response("The puppy jumped", SEEN, "mementos").strict == pytest.approx(
         0.5 * 2 / 3
     )  # synonyms do not count
+
+
+@pytest.mark.parametrize(
+    ("response", "target", "expected"),
+    [
+        ("no, dogs", NO_DOGS, 1),  # a mark beside a blank is removed
+        ("no ,dogs", NO_DOGS, 1),
+        ("no,dogs", NO_DOGS, 1),  # any other becomes a blank
+        ("no dog", NO_DOGS, 0),
+        ("a red dog sat", SEEN_CAT, 0.5),  # two of four words, in both directions
+        ("sat red", SEEN_CAT, 1 / 3),  # one word in order, of two and of four
+        ("the red cat sat", SEEN_CAT, 1),
+        ("", SEEN_CAT, 0),
+        ("...", SEEN_CAT, 0),
+    ],
+)
+def test_llava_interleave_compares_plain_texts_and_words_in_order(
+    response: str, target: Target, expected: float
+) -> None:
+    """As lmms_eval/tasks/llava_interleave_bench/utils.py of lmms-eval with rouge 1.0.1 does."""
+    assert score_response(response, target, "llava-interleave").official == pytest.approx(expected, abs=1e-6)
