@@ -16,13 +16,13 @@ SETUP = {"venv", "cluster", "images"}  # each of the two makes its cluster and i
 
 
 def rules(makefile: str) -> dict[str, tuple[list[str], bool]]:
-    """(prerequisites, whether there are commands) of every target that has a name, not a path."""
+    """(prerequisites and targets of `$(MAKE)`, whether there are other commands) of every target with a name."""
     found = {}
-    lines = makefile.splitlines()
-    for line, following in zip(lines, [*lines[1:], ""], strict=True):
-        match = re.match(r"([a-z][a-z-]*):(?!=)([^#]*)", line)
-        if match:
-            found[match[1]] = (match[2].split(), following.startswith("\t"))
+    for match in re.finditer(r"^([a-z][a-z-]*):(?!=)([^#\n]*).*((?:\n\t.*)*)", makefile, re.MULTILINE):
+        commands = [command.strip() for command in match[3].splitlines() if command.strip()]
+        again = [command for command in commands if command.startswith("$(MAKE) ")]
+        called = sorted(target for command in again for target in targets_of(command.replace("$(MAKE)", "make", 1)))
+        found[match[1]] = (match[2].split() + called, len(again) < len(commands))
     return found
 
 
