@@ -7,6 +7,8 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -47,9 +49,13 @@ MODEL_ERRORS = (
 
 @dataclass(frozen=True, kw_only=True)
 class ChatProcessor:
-    """Writes questions as chats and counts their tokens. It needs no weights."""
+    """Writes questions as chats and counts their tokens. It needs no weights.
+
+    A tokenizer remembers whether it pads, so two threads must not share one. `inputs` works with copies of `processor`.
+    """
 
     processor: Any  # a processor of transformers, which publishes no types
+    _idle: list[Any] = field(default_factory=list, init=False, repr=False, compare=False)  # copies that no thread uses
     sizes: dict[ImageSize, tuple[int, int]] = field(default_factory=dict)  # tokens and patches of an image
 
     def prepare(self, question: Question) -> PreparedQuestion:
@@ -74,16 +80,29 @@ class ChatProcessor:
         return PreparedQuestion(question=question, cost=Cost(tokens=tokens, patches=patches, picture=first))
 
     def inputs(self, batch: Batch) -> Any:
-        """Tokenize, resize and pad a batch on the left."""
+        """Tokenize, resize and pad a batch on the left. Several threads may call it."""
         chats = [_chat(each.question) for each in batch]
-        return self.processor.apply_chat_template(
-            chats,
-            tokenize=True,
-            return_dict=True,
-            add_generation_prompt=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": True},
-        )
+        with self._copy() as processor:
+            return processor.apply_chat_template(
+                chats,
+                tokenize=True,
+                return_dict=True,
+                add_generation_prompt=True,
+                return_tensors="pt",
+                processor_kwargs={"padding": True},
+            )
+
+    @contextmanager
+    def _copy(self) -> Iterator[Any]:
+        """A copy of the processor that no other thread uses meanwhile."""
+        try:
+            processor = self._idle.pop()  # a list's pop and append are atomic
+        except IndexError:
+            processor = deepcopy(self.processor)
+        try:
+            yield processor
+        finally:
+            self._idle.append(processor)
 
     def _count(self, question: Question) -> tuple[int, int]:
         """Tokens and patches of one question."""

@@ -3,7 +3,9 @@
 import json
 import logging
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, get_ident
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from mantis.config.evaluation_settings import EvaluationSettings
 from mantis.errors import EvaluationError, InputError
 from mantis.generation.answerer import Question
 from mantis.generation.answering_models import model_in_folder
-from mantis.generation.chat_generator import ChatGenerator, OpenChatModel, open_chat_model
+from mantis.generation.chat_generator import ChatGenerator, ChatProcessor, OpenChatModel, open_chat_model
 from mantis.generation.decoding import Decoding
 
 DECODING = Decoding(max_new_tokens=8)
@@ -84,14 +86,15 @@ def test_a_model_that_ignores_padding_answers_one_by_one(
     opened: OpenChatModel, questions: list[Question], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     alone, _ = ask(opened, questions, batch_tokens=32, batch_patches=1)
-    original = opened.processor.processor.apply_chat_template
+    kind = type(opened.processor.processor)  # of every thread's copy
+    original = kind.apply_chat_template
 
     def without_mask(*arguments: Any, **more: Any) -> Any:
         made = original(*arguments, **more)
         made["attention_mask"] = torch.ones_like(made["attention_mask"])
         return made
 
-    monkeypatch.setattr(opened.processor.processor, "apply_chat_template", without_mask)
+    monkeypatch.setattr(kind, "apply_chat_template", without_mask)
     with caplog.at_level(logging.WARNING):
         together, sizes = ask(opened, questions)
     assert set(sizes) == {1}
@@ -102,14 +105,15 @@ def test_a_model_that_ignores_padding_answers_one_by_one(
 def test_a_model_that_refuses_batches_answers_one_by_one(
     opened: OpenChatModel, questions: list[Question], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    original = opened.processor.processor.apply_chat_template
+    kind = type(opened.processor.processor)
+    original = kind.apply_chat_template
 
-    def one_only(chats: Any, **more: Any) -> Any:
+    def one_only(processor: Any, chats: Any, **more: Any) -> Any:
         if len(chats) > 1:
             raise ValueError("one chat at a time")
-        return original(chats, **more)
+        return original(processor, chats, **more)
 
-    monkeypatch.setattr(opened.processor.processor, "apply_chat_template", one_only)
+    monkeypatch.setattr(kind, "apply_chat_template", one_only)
     _, sizes = ask(opened, questions[:6])
     assert set(sizes) == {1}
     assert "one question at a time (ValueError: one chat at a time)" in caplog.text
@@ -203,3 +207,30 @@ def test_a_folder_is_known_by_its_content(tmp_path: Path, chat_model_folder: Pat
     assert model_in_folder(str(folder)).manifest.fingerprint == made.fingerprint
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     assert model_in_folder(str(folder)).manifest.fingerprint != made.fingerprint
+
+
+class RememberingProcessor:
+    """Like a tokenizer of transformers: a call changes its state, and then reads it again."""
+
+    def __init__(self, meet: Barrier) -> None:
+        self.meet, self.caller = meet, 0
+
+    def __deepcopy__(self, _: object) -> "RememberingProcessor":
+        return RememberingProcessor(self.meet)
+
+    def apply_chat_template(self, chats: list[Any], **_: Any) -> tuple[int, int]:
+        self.caller = get_ident()
+        self.meet.wait(timeout=60)  # both threads are inside
+        return id(self), self.caller - get_ident()
+
+
+def test_threads_do_not_share_a_processor() -> None:
+    processor = ChatProcessor(processor=RememberingProcessor(Barrier(2)))
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(2):
+            found = list(pool.map(processor.inputs, [[], []]))
+            assert [changed for _, changed in found] == [0, 0]
+            used = {place for place, _ in found}
+            assert len(used) == 2
+            assert id(processor.processor) not in used
+    assert len(processor._idle) == 2, "copies are used again"
