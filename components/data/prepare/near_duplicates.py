@@ -57,11 +57,9 @@ def near_duplicates(table: Any, subset: str) -> list[LedgerEntry]:
     such as finding differences need them.
     """
     images = SeenImages()
-    position = 0
-    for batch in table.to_batches(columns=COLUMNS, batch_size=ROWS_AT_ONCE):
-        for row in batch.to_pylist():
-            images.see(position, row)
-            position += 1
+    batches = table.to_batches(columns=COLUMNS, batch_size=ROWS_AT_ONCE)
+    for position, row in enumerate(row for batch in batches for row in batch.to_pylist()):
+        images.see(position, row)
     earlier, distances = _nearest(images.hashes, np.array(images.rows, np.int64))
     best: dict[int, int] = {}  # row -> its image with the smallest distance
     for place in np.flatnonzero(distances <= NEAR).tolist():

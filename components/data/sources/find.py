@@ -55,11 +55,15 @@ def find_sources(url: str, reading: Reading = AS_FOUND) -> dict[str, RowSource]:
     found = _sources_in(store, "", name, files, reading)
     if found:
         return _by_name(found)
-    inner = concurrently(lambda key: store.children(key)[0], folders)
-    places = zip(folders, inner, strict=True)
-    found = [source for key, there in places for source in _sources_in(store, key, key, there, reading)]
+
+    def look(key: str) -> tuple[list[RowSource], Sequence[StoredObject]]:
+        there = store.children(key)[0]
+        return _sources_in(store, key, key, there, reading), there
+
+    inner = concurrently(look, folders)
+    found = [source for sources, _ in inner for source in sources]
     if not found:
-        raise _no_subset(url, [*files, *(file for there in inner for file in there)], reading)
+        raise _no_subset(url, [*files, *(file for _, there in inner for file in there)], reading)
     return _by_name(found)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from components.data.sources.images.image_names import BELOW, clean, leads_up, plain_name
 from components.data.sources.rejection import RowRejected
+from components.data.sources.rows.normal_row import LONGEST_NAME
 from components.data.sources.source_identity import Memory, NamedPaths, hash_files
 from mantis.errors import NotFoundError
 from mantis.hashing import fingerprint
@@ -18,7 +19,6 @@ from mantis.store.base import TRANSFER_THREADS, ObjectStore, StoredObject, join
 from mantis.store.local import LocalStore
 
 STATED_AT_ONCE = 256  # files; a task of a thread costs more than a look at one file of a local disk
-LONGEST_KEY = 1024  # bytes, the limit of S3
 # Files beside the rows that hold no image. If nothing else is there, the rows need not be read for the fingerprint.
 NO_IMAGES = (
     *(".arrow", ".gitattributes", ".gz", ".json", ".jsonl", ".md", ".ndjson", ".parquet", ".tar", ".tgz", ".txt"),
@@ -92,7 +92,7 @@ class FolderImages:
             RowRejected: the path leads out of the source, or is too long.
         """
         key = clean(path, self.folder)
-        if len(key.encode()) > LONGEST_KEY:
+        if len(key.encode()) > LONGEST_NAME:
             raise RowRejected("image-missing", value=path)
         if key.lower().endswith(NO_IMAGES):
             raise RowRejected("image-unknown", value=path, threshold=f"another suffix than {', '.join(NO_IMAGES)}")
