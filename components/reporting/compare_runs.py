@@ -1,6 +1,6 @@
 """Compare runs, skill by skill, with paired tests on the samples that both answered."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -62,7 +62,6 @@ class Arm:
     run: str
     recipe: str
     settings: dict[str, Any]  # the resolved recipe, by dotted field name
-    runtime_only: frozenset[str] = frozenset()  # those names that decide no result, and names of whole sections
     models: tuple[str, ...]  # fingerprints of the evaluated models
     scores: dict[tuple[str, str], Score]  # by benchmark and skill
     lines: dict[str, dict[str, ComparisonLine]]
@@ -170,7 +169,8 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     arms = tuple(_arm(run, notes) for run in runs)
     names = dict.fromkeys(name for arm in arms for name in arm.scores)
     rows = [_row(arms, name, notes) for name in names]
-    settings, runtime_settings = _different_settings(arms)
+    runtime_only = {name for run in runs for name in runtime_only_fields(run.recipe)}
+    settings, runtime_settings = _different_settings(arms, runtime_only)
     skills, benchmarks = ([row for row in rows if row.overall is overall] for overall in (False, True))
     return Comparison(
         arms=arms,
@@ -203,7 +203,6 @@ def _arm(run: Run, notes: list[str]) -> Arm:
         run=run.id,
         recipe=run.recipe.name,
         settings=flat(run.recipe.model_dump(mode="json")),
-        runtime_only=frozenset(runtime_only_fields(run.recipe)),
         models=tuple(dict.fromkeys(manifest.inputs["model"].fingerprint for manifest in ordered)),
         scores={(score.benchmark, score.skill): score for score in scores},
         lines={name: _lines(reader, manifest) for name, manifest in evaluations.items()},
@@ -317,11 +316,16 @@ def _disagreements(arms: Sequence[Arm]) -> tuple[Disagreement, ...]:
     return tuple(each for _, _, each in kept)
 
 
-def _different_settings(arms: Sequence[Arm]) -> tuple[Differing, Differing]:
-    """The fields that differ: those that decide results, and those that decide none."""
+def _different_settings(arms: Sequence[Arm], runtime_only: Iterable[str]) -> tuple[Differing, Differing]:
+    """The fields that differ: those that decide results, and those that decide none.
+
+    `runtime_only` has the names of fields and whole sections that decide none.
+    """
     names = dict.fromkeys(name for arm in arms for name in arm.settings)
     rows = {name: tuple(str(arm.settings.get(name, "")) for arm in arms) for name in names}
-    differing = [(name, values) for name, values in rows.items() if len(set(values)) > 1]
-    runtime_only = {name for arm in arms for name in arm.runtime_only}
-    aside = [each for each in differing if any(f"{each[0]}.".startswith(f"{name}.") for name in runtime_only)]
-    return tuple(each for each in differing if each not in aside), tuple(aside)
+    prefixes = tuple(f"{name}." for name in runtime_only)
+    sides: dict[bool, list[tuple[str, tuple[str, ...]]]] = {False: [], True: []}  # by whether the field decides none
+    for name, values in rows.items():
+        if len(set(values)) > 1:
+            sides[f"{name}.".startswith(prefixes)].append((name, values))
+    return tuple(sides[False]), tuple(sides[True])

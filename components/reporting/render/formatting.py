@@ -184,7 +184,7 @@ def setup_rows(training: Training) -> list[tuple[str, str]]:
     """Names and values of a training's machines, software, settings, cost and best step."""
     setup, best = training.setup, training.best
     hours = "GPU-hours" if setup.gpus else "Rank-hours"
-    nodes = "" if setup.nodes is None else f" on {setup.nodes:,} node{'' if setup.nodes == 1 else 's'}"
+    nodes = "" if setup.nodes is None else f" on {counted(setup.nodes, 'node')}"
     rows = [
         ("Hardware", setup.hardware or ABSENT),
         ("Ranks", f"{count(setup.ranks)}{nodes}"),
