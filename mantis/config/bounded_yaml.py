@@ -21,7 +21,7 @@ class _Bounds:
 
     def __init__(self) -> None:
         self._open: list[tuple[str | None, int]] = []  # of each open branch: its anchor, and its values so far
-        self._values: dict[str, int] = {}  # number of values in a finished branch, by its anchor
+        self._values: dict[str, int | None] = {}  # number of values in a branch, by its anchor; None while it is open
 
     def follow(self, event: Event) -> None:
         """Take the next event.
@@ -45,12 +45,13 @@ class _Bounds:
         if len(self._open) >= DEEPEST:
             raise yaml.YAMLError(f"it is nested more than {DEEPEST} levels deep")
         if anchor is not None:
-            self._values.pop(anchor, None)  # the anchor names another branch from here on
+            self._values[anchor] = None
 
     def _of_alias(self, event: AliasEvent) -> int:
-        if event.anchor not in self._values and event.anchor in (anchor for anchor, _ in self._open):
+        values = self._values.get(str(event.anchor), 0)  # the loader refuses an alias without an anchor
+        if values is None:
             raise yaml.YAMLError("an alias stands for the branch that it is in")
-        return self._values.get(str(event.anchor), 0)  # the parser refuses an alias without an anchor
+        return values
 
     def _add(self, anchor: str | None, values: int) -> None:
         if values > MOST_VALUES:
