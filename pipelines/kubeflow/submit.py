@@ -19,6 +19,7 @@ import urllib3
 import yaml
 from kfp.client import ServiceAccountTokenVolumeCredentials
 
+from mantis.config.bounded_yaml import LOADER
 from mantis.errors import ConfigError, MantisError
 from pipelines.execution.platform import Platform
 from pipelines.kubeflow.compile import compile_all
@@ -162,7 +163,7 @@ def _uploaded(client: kfp.Client, wanted: Submission, path: Path) -> tuple[str, 
 
 def described(path: Path) -> str:
     """Return the description in a compiled pipeline."""
-    return str(next(yaml.safe_load_all(path.read_text()))["pipelineInfo"]["description"])
+    return str(next(yaml.load_all(path.read_text(), Loader=LOADER))["pipelineInfo"]["description"])
 
 
 def _explained(server: Server, error: Exception) -> MantisError:

@@ -9,6 +9,7 @@ import pytest
 from mantis.errors import ConfigError
 from pipelines.execution.platform import Platform, platform_of
 from pipelines.kubeflow.compile import NO_IMAGE, PIPELINES, compile_all, known_steps, stale
+from pipelines.kubeflow.submit import described
 from tests.helpers.paths import ROOT
 from tests.helpers.yaml_files import documents
 
@@ -59,13 +60,9 @@ def test_the_form_has_named_texts_with_defaults() -> None:
             assert "defaultValue" in definition, parameter
             assert definition["parameterType"] == "STRING", parameter
         assert sorted(parameters) == sorted(expected[name])
-        description = description_of(COMPILED / f"unbound-{name}.yaml")
+        description = described(COMPILED / f"unbound-{name}.yaml")
         assert all(f"`{parameter}`" in description for parameter in parameters)
         assert "_" not in re.sub("`.*?`", "", description), "KFP takes a pair of them for emphasis"
-
-
-def description_of(path: Path) -> str:
-    return str(documents(path.read_text())[0]["pipelineInfo"]["description"])
 
 
 def outside_of_loops(path: Path) -> list[str]:
