@@ -82,25 +82,26 @@ def until(condition: Any, said: Any, seconds: float = 240.0) -> None:
         time.sleep(0.2)
 
 
+def read(server: str, path: str, query: dict[str, str]) -> Any:
+    """The data that Prometheus's HTTP API answers with."""
+    with urllib.request.urlopen(f"{server}/api/v1/{path}?{urllib.parse.urlencode(query)}", timeout=30) as answer:
+        return json.load(answer)["data"]
+
+
 def ask(server: str, expression: str) -> list[dict[str, Any]]:
     """The series of an expression. Prometheus refuses one that it cannot read with a status that raises."""
-    query = urllib.parse.urlencode({"query": expression})
-    with urllib.request.urlopen(f"{server}/api/v1/query?{query}", timeout=30) as answer:
-        return list(json.load(answer)["data"]["result"])
+    return list(read(server, "query", {"query": expression})["result"])
 
 
 def curves(server: str, expression: str, since: float) -> list[dict[str, Any]]:
     """The curves that a panel of Grafana draws of an expression, from the time `since` until now."""
     given = {"query": expression, "start": str(since), "end": str(time.time()), "step": "1"}
-    with urllib.request.urlopen(f"{server}/api/v1/query_range?{urllib.parse.urlencode(given)}", timeout=30) as answer:
-        return list(json.load(answer)["data"]["result"])
+    return list(read(server, "query_range", given)["result"])
 
 
 def runs(server: str) -> list[str]:
     """What Grafana asks for `label_values(mantis_training_step, run)`."""
-    query = urllib.parse.urlencode({"match[]": "mantis_training_step"})
-    with urllib.request.urlopen(f"{server}/api/v1/label/run/values?{query}", timeout=30) as answer:
-        return list(json.load(answer)["data"])
+    return list(read(server, "label/run/values", {"match[]": "mantis_training_step"}))
 
 
 def seen(server: str, name: str, job: str) -> bool:

@@ -183,9 +183,7 @@ def test_killed_then_cut_off_from_store_and_mlflow_it_ends_bit_identical(
 
     hurt = start(run)
     lines = follow(hurt, until=f"Training continues after step {first} ")
-    wait_for(
-        run.store, prefix, step=first + 1, process=hurt
-    )  # its data and its tables are open: now a save has to wait
+    wait_for(run.store, prefix, step=first + 1, process=hurt)  # then its tables are open, and the next save has to wait
     mlflow_server.kill()
     proxy.cut()
     time.sleep(OUTAGE_SECONDS)
