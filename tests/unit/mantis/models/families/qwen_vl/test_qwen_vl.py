@@ -151,18 +151,23 @@ def test_features_of_large_images_are_those_of_transformers(name: str) -> None:
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-6), (torch.bfloat16, 2**-8)])
 @pytest.mark.parametrize("name", NAMES)
 def test_one_frame_is_embedded_as_two_equal_ones(name: str, dtype: torch.dtype, close: float) -> None:
-    """The embedding and its gradient are those of the convolution, within a rounding of their largest value."""
+    """The embedding and its gradient are those of the convolution, within a rounding of their largest value.
+
+    The convolution computes in double precision: in half precision, some CPUs sum its gradient with large errors.
+    """
     case = family_case(name)
     model: Any = case.model().to(dtype)
+    pixels = case.packed().pixel_values.to(dtype)
     embed = model.model.visual.patch_embed
-    ours = embed.proj(case.packed().pixel_values.to(dtype))
+    ours = embed.proj(pixels)
     (gradient,) = torch.autograd.grad(ours.square().sum(), embed.proj.weight)
+    embed = embed.double()
     del embed.proj.forward
-    theirs = embed(two_frames(case.packed().pixel_values.to(dtype), embed.patch_size))
+    theirs = embed(two_frames(pixels, embed.patch_size).double())
     (wanted,) = torch.autograd.grad(theirs.square().sum(), embed.proj.weight)
     for found, expected in ((ours, theirs), (gradient, wanted)):
         assert found.shape == expected.shape
-        assert (found - expected).abs().max() <= 4 * close * expected.abs().max()
+        assert (found - expected).abs().max() <= close * expected.abs().max()
 
 
 @pytest.mark.parametrize(
