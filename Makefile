@@ -7,11 +7,13 @@ PYTEST := $(BIN)/python -m pytest
 QUICK := $(PYTEST) -m "not slow" --durations=15
 # Tests of ranks and servers wait for a third of their time. So there is one worker more than cores, and four at most,
 # since each takes up to 3 GB. The whole runs in `pipelines` take longest: they begin first, in the order of the folders.
+# The tests of single modules come last. They are short, so that all workers end at the same time.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 WORKERS := $(shell test $(CORES) -lt 3 && echo 3 || echo 4)
 PARALLEL := OMP_NUM_THREADS=1 $(QUICK) --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
-INTEGRATION := $(sort $(wildcard tests/integration/*/))
 FIRST := tests/integration/pipelines/
+INTEGRATION := $(FIRST) $(filter-out $(FIRST),$(sort $(wildcard tests/integration/*/)))
+UNIT := tests/unit
 BUILDER ?= docker
 BUILD_ARGS ?=
 TAG ?= dev
@@ -50,13 +52,13 @@ demo: venv  ## Train a tiny model on generated multi-image tasks and open its re
 
 test: venv  ## Run everything that a change must pass
 	$(MAKE) --jobs=2 --output-sync=target lint compile-check docs
-	$(MAKE) test-unit test-integration
+	$(PARALLEL) $(INTEGRATION) $(UNIT)
 
 test-unit: venv  ## Run the tests of single modules, seconds each
-	$(PARALLEL) tests/unit
+	$(PARALLEL) $(UNIT)
 
 test-integration: venv  ## Run the tests that start steps, ranks and pipelines on this machine
-	$(PARALLEL) $(FIRST) $(filter-out $(FIRST),$(INTEGRATION))
+	$(PARALLEL) $(INTEGRATION)
 
 test-slow: venv  ## Run the tests that take minutes; also tests/cluster if KUBECONFIG and MANTIS_TEST_IMAGE are set
 	$(PYTEST) -m slow tests

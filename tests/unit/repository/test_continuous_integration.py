@@ -13,16 +13,29 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 RUN = ROOT / ".ci" / "run"
 WORKFLOW: dict[str, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
 SETUP = {"venv", "cluster", "images"}  # each of the two makes its cluster and its images in its own way
+PYTEST = "$(PARALLEL) "
 
 
 def rules(makefile: str) -> dict[str, tuple[list[str], bool]]:
-    """(prerequisites and targets of `$(MAKE)`, whether there are other commands) of every target with a name."""
+    """(prerequisites and called targets, whether there are other commands) of every target with a name.
+
+    A target is called by `$(MAKE)`, or by a run of pytest that joins the tests of several targets.
+    """
+    target_of = {
+        tests: name for name, tests in re.findall(rf"^([a-z-]+):.*\n\t{re.escape(PYTEST)}(\S+)$", makefile, re.M)
+    }
     found = {}
     for match in re.finditer(r"^([a-z][a-z-]*):(?!=)([^#\n]*).*((?:\n\t.*)*)", makefile, re.MULTILINE):
-        commands = [command.strip() for command in match[3].splitlines() if command.strip()]
-        again = [command for command in commands if command.startswith("$(MAKE) ")]
-        called = sorted(target for command in again for target in targets_of(command.replace("$(MAKE)", "make", 1)))
-        found[match[1]] = (match[2].split() + called, len(again) < len(commands))
+        called, does_more = match[2].split(), False
+        for command in filter(None, map(str.strip, match[3].splitlines())):
+            joined = command.removeprefix(PYTEST).split() if command.startswith(PYTEST) else []
+            if command.startswith("$(MAKE) "):
+                called += sorted(targets_of(command.replace("$(MAKE)", "make", 1)))
+            elif len(joined) > 1:
+                called += [target_of[tests] for tests in joined]
+            else:
+                does_more = True
+        found[match[1]] = (called, does_more)
     return found
 
 
