@@ -39,3 +39,11 @@ def test_the_recorded_default_decides_when_the_default_has_changed() -> None:
     assert birth_default(Section.model_fields["rate"]) == 1.0
     assert Section().identity() == {"section.rate": 2.0}
     assert Section(rate=1.0).identity() == {}
+
+
+def test_a_default_that_is_made_for_each_section_is_its_birth_default() -> None:
+    class Section(Settings):
+        section = "section"
+        rates: dict[str, float] = Field(default_factory=lambda: {"vision": 1.0})
+
+    assert birth_default(Section.model_fields["rates"]) == {"vision": 1.0}

@@ -48,6 +48,9 @@ def test_a_part_takes_what_it_does_not_set_from_the_training() -> None:
     assert training.parts == {"vision": PartSettings(learning_rate=2e-6)}
     assert [training.peak_rate(part) for part in training.train] == [2e-6, 1e-5, 1e-5]
     assert [training.decay(part) for part in training.train] == [0.1, 0.1, 0.1]
+    overrides = {"training.parts.text.weight_decay": "0.0", "training.weight_decay": "0.1"}
+    training = parse_recipe(f"{MINIMAL}}}", origin="r.yaml", overrides=overrides).training
+    assert [training.decay(part) for part in training.train] == [0.1, 0.1, 0.0]
 
 
 def test_parts_decide_the_identity_and_their_absence_does_not() -> None:

@@ -72,6 +72,8 @@ def test_counted_together_as_training_encodes_one_by_one(counter: Counter, batch
             first = processor.encode(conversation_of(row, turns=2))
             too_long = len(first.input_ids) > counter.context_length
             assert length.reason == ("too-long" if too_long else "nothing-to-learn")
+            if too_long:
+                assert (length.value, length.threshold) == (str(len(whole.input_ids)), str(counter.context_length))
             continue
         assert length.whole == len(whole.input_ids)
         kept = processor.encode(conversation_of(row, turns=length.turns))
@@ -161,8 +163,8 @@ def test_flags_and_learn_take_whole_answers_out_of_the_mask_and_change_no_token(
             (length,) = counter.count([row_of(roles, contents, sizes, learned)])
             expected = [answer for answer, flag in zip(every, flags, strict=True) if flag]
             if not expected:
-                assert isinstance(length, Untrainable)
-                assert length.reason == "nothing-to-learn"
+                said, wanted = "8 of 8 turns fit", "an answer that is learned"
+                assert length == Untrainable(reason="nothing-to-learn", value=said, threshold=wanted)
                 continue
             assert isinstance(length, Length)
             expected = expected[-1:] if learn == "last" else expected
