@@ -33,6 +33,8 @@ def test_llama3_asks_for_its_name_and_notice(local_store: LocalStore) -> None:
     assert "**Built with Meta Llama 3**" in text
     assert "https://www.llama.com/llama3/license/" in text
     assert "openai/clip-vit-large-patch14-336: [MIT]" in text
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert headings == ["## Lineage", "## Training", "## Licence", "## Recipe"]
     assert notices(made.model).startswith("Meta Llama 3 is licensed under the Meta Llama 3 Community License")
 
 
