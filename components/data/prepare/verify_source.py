@@ -1,6 +1,7 @@
 """Verifies a prepared dataset: reads and checks the rows of its source again, and compares them."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from components.data.prepare.row_validator import RowResult, RowValidator, limits_of
@@ -30,7 +31,7 @@ def check_origin(store: ObjectStore, dataset: Manifest) -> tuple[list[str], str]
         if run.recipe.data.source == GENERATED:
             return [], "its rows were generated, so it has no source"
         differences = _differences(run, subset, dataset)
-        named = [line for line, _ in zip(differences, range(MOST), strict=False)]
+        named = list(islice(differences, MOST))
         left = sum(1 for _ in differences)
     except MantisError as error:
         return [], f"its source cannot be compared: {error.problem}"

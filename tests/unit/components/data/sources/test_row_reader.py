@@ -277,6 +277,12 @@ def test_a_row_of_another_kind_is_refused_with_a_remedy(row: dict[str, Any], rea
     assert word in refusal.threshold
 
 
+@pytest.mark.parametrize(("key", "turn"), [("user", "turn 3"), ("assistant", "turn 4")])
+def test_the_refusal_of_a_text_names_its_turn(key: str, turn: str) -> None:
+    pairs = [{"user": "A?", "assistant": "B."}, {"user": "C?", "assistant": "D.", key: ["E", "F"]}]
+    assert refused({"texts": pairs}).value.startswith(f"{turn}: ")
+
+
 def test_the_refusal_of_a_video_speaks_of_videos() -> None:
     refusal = refused({"videos": ["a.mp4", "https://example.org/b.mp4"], "query": "A?", "response": "B."})
     assert (refusal.reason, refusal.value) == ("image-url", "video 2: https://example.org/b.mp4")
