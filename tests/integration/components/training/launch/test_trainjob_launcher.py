@@ -13,6 +13,7 @@ import pytest
 from components.training.checkpointing.training_summary import write_summary
 from components.training.launch import kubernetes_client, log_follower, trainjob
 from components.training.launch.kubernetes_client import Cluster, ClusterError
+from components.training.launch.log_follower import FollowedLog
 from components.training.launch.trainjob import TrainJobLauncher, remove
 from components.training.launch.trainjob_spec import applied_job, applied_name, train_job
 from components.training.monitoring.failures import Failure
@@ -319,6 +320,16 @@ def test_a_failed_job_is_described_and_deleted(
     assert api_server.deleted == [name]
 
 
+def cancels(server: ApiServer, sent: signal.Signals) -> Callable[[], None]:
+    """Send the signal to the launcher until it deletes its job."""
+
+    def cancel() -> None:
+        if not server.deleted:  # Python drops an exception that a signal raises inside of a destructor
+            os.kill(os.getpid(), sent)
+
+    return cancel
+
+
 @pytest.mark.parametrize(("sent", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
 def test_a_cancelled_launcher_leaves_no_job_on_its_gpus(
     api_server: ApiServer,
@@ -328,18 +339,34 @@ def test_a_cancelled_launcher_leaves_no_job_on_its_gpus(
     sent: signal.Signals,
     raised: type[BaseException],
 ) -> None:
-    def cancel() -> None:
-        if not api_server.deleted:  # Python drops an exception that a signal raises inside of a destructor
-            os.kill(os.getpid(), sent)
-
     api_server.add(own)
     api_server.add_pod(name)
     api_server.saving = 3
-    api_server.reads = [nothing, nothing, *[cancel] * 100]
+    api_server.reads = [nothing, nothing, *[cancels(api_server, sent)] * 100]
     with pytest.raises(raised):
         launch()
     assert api_server.deleted == [name]
     assert api_server.pods == {}, "the launcher waited until the ranks had saved"
+
+
+def test_a_cancelled_job_is_deleted_before_the_rest_of_its_log_is_read(
+    api_server: ApiServer, own: dict[str, Any], name: str, launch: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest of a log may take 20 s, and a platform kills a launcher 30 s after its signal."""
+    deleted: list[list[str]] = []  # at each end of a log
+    finish = FollowedLog.finish
+
+    def noted(log: FollowedLog) -> None:
+        deleted.append(list(api_server.deleted))
+        finish(log)
+
+    monkeypatch.setattr(FollowedLog, "finish", noted)
+    api_server.add(own)
+    api_server.add_pod(name)
+    api_server.reads = [nothing, nothing, *[cancels(api_server, signal.SIGTERM)] * 100]
+    with pytest.raises(SystemExit):
+        launch()
+    assert deleted == [[name]]
 
 
 @pytest.mark.parametrize("where", ["job", "pods"])
