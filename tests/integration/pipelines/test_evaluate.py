@@ -145,6 +145,22 @@ def test_an_endpoint_is_evaluated_by_one_command(
     assert b"secret" not in stored
 
 
+def test_each_model_and_each_setting_has_a_run_of_its_own(mantis: Callable[..., Any], local_store: LocalStore) -> None:
+    """A name may mean another model at another address, and no report may replace that of another model."""
+
+    def run_of(url: str, *changes: str) -> str:
+        given = ("evaluate", "--endpoint", url, "--model", "m", "--benchmark", "demo-multi", "--limit", 4, "--json")
+        return str(scored(mantis(*given, *changes))["run"])
+
+    with openai_server() as first, openai_server() as second:
+        changed = [run_of(first.url, *each) for each in (("--request", "temperature=0.5"), ("--set", "seed=7"))]
+        runs = [run_of(first.url), run_of(second.url), *changed]
+        assert run_of(first.url) == runs[0]
+    assert len(set(runs)) == 4
+    for run in runs:
+        assert "demo-multi" in page_of(local_store, run)
+
+
 def test_refused_questions_are_missing(mantis: Callable[..., Any]) -> None:
     refused: list[str] = []
 
