@@ -387,7 +387,7 @@ def is_rank_of(process: psutil.Process, store: Path) -> bool:
 def test_real_conversations(mantis: Mantis, test_data: Path, tmp_path: Path) -> None:
     source = test_data / "mantis-chat"
     few = ["--set=evaluation.samples_per_skill=10", "--set=evaluation.controls=[]"]
-    few += ["--set=training.max_steps=6", "--set=training.log_every=2"]
+    few += ["--set=training.max_steps=3", "--set=training.log_every=1"]
     done = mantis("run", "demo", "--source", source, *few, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads(Path(done.stdout.splitlines()[-1]).read_text())
