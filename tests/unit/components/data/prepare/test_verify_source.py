@@ -1,6 +1,5 @@
 """A dataset is compared with its source, row by row."""
 
-import copy
 from typing import Any
 
 import pytest
@@ -20,12 +19,16 @@ def rows(raw_folder: RawFolder) -> list[dict[str, Any]]:
     for name in ("a", "b", "c"):
         raw_folder.image(f"{name}.jpg")
     shown = {"first": ["a.jpg"], "rejected": ["nowhere.jpg"], "second": [], "third": ["b.jpg", "c.jpg"]}
-    return [copy.deepcopy(raw_folder.row(name, *images)) for name, images in shown.items()]
+    return [raw_folder.row(name, *images) for name, images in shown.items()]
 
 
 @pytest.fixture
 def prepared(raw_folder: RawFolder, rows: list[dict[str, Any]], run_on: RunOn) -> tuple[ObjectStore, Manifest]:
-    run: Run = run_on(raw_folder.write(rows))
+    return prepared_by(run_on(raw_folder.write(rows)))
+
+
+def prepared_by(run: Run) -> tuple[ObjectStore, Manifest]:
+    """Store the run's recipe, which names the source, and prepare its subset."""
     run.store.put(run_key(run.id, RECIPE), run.recipe.to_yaml().encode())
     return run.store, prepare(run, "raw")
 
@@ -70,13 +73,11 @@ def test_rows_that_fail_or_are_gone_are_named(
 
 
 def test_many_differences_are_counted(raw_folder: RawFolder, run_on: RunOn) -> None:
-    rows = [copy.deepcopy(raw_folder.row(f"row {number}")) for number in range(MOST + 3)]
-    run: Run = run_on(raw_folder.write(rows))
-    run.store.put(run_key(run.id, RECIPE), run.recipe.to_yaml().encode())
-    dataset = prepare(run, "raw")
+    rows = [raw_folder.row(f"row {number}") for number in range(MOST + 3)]
+    store, dataset = prepared_by(run_on(raw_folder.write(rows)))
     for row in rows:
         row["conversation"][1]["content"] += " More."
     raw_folder.write(rows)
-    lines, why = check_origin(run.store, dataset)
+    lines, why = check_origin(store, dataset)
     assert (len(lines), why) == (MOST + 1, "")
     assert lines[-1] == "3 more rows of raw differ from the source"
