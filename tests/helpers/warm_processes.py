@@ -62,8 +62,19 @@ MODULES = re.compile(r"torch\.distributed\.run|kfp\.dsl\.executor_main|(componen
 READ_LATE = re.compile(
     "MANTIS_.*|AWS_.*|OPENAI_.*|MLFLOW_(TRACKING_.*|RUN_ID|EXPERIMENT_ID|HTTP_.*)|MASTER_(ADDR|PORT)|"
     "(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE|NAME)|TORCHELASTIC_.*|TORCH_ELASTIC_SHUTDOWN_TIMEOUT|TORCH_(FR|NCCL)_.*|"
-    "PYTEST_.*|PYTHONUNBUFFERED|NO_COLOR|COLUMNS|LINES|TMPDIR|PWD|OLDPWD|SHLVL|_|DS_ACCELERATOR|KUBECONFIG"
+    "PYTEST_.*|PYTHONUNBUFFERED|NO_COLOR|COLUMNS|LINES|TERM|TMPDIR|PWD|OLDPWD|SHLVL|_|DS_ACCELERATOR|KUBECONFIG|"
+    "_KFP_RUNTIME"
 )
+# Modules set these variables when they are imported. A test may have imported them before or after it notes a
+# process's environment.
+SET_BY_IMPORTS = {
+    "_MLFLOW_TELEMETRY_SESSION_ID",
+    "PYTORCH_NVML_BASED_CUDA_CHECK",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "TORCH_CPP_LOG_LEVEL",  # of components.training.launch.torchrun_in_pod
+}
+# The source imports its libraries in this environment, which a test may change later.
+IMPORTED_IN = dict(os.environb) | {b"OMP_NUM_THREADS": b"1", b"DS_ACCELERATOR": b"cpu"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,10 +184,10 @@ def _module_of(words: list[str]) -> tuple[list[str], str, list[str]]:
 
 
 def _alike(variables: dict[bytes, bytes]) -> bool:
-    """Whether the libraries would be imported in the same way."""
-    own = dict(os.environb)
-    differ = {name for name in own.keys() | variables.keys() if own.get(name) != variables.get(name)}
-    return variables.get(b"OMP_NUM_THREADS") == b"1" and all(READ_LATE.fullmatch(name.decode()) for name in differ)
+    """Whether a new interpreter would import the libraries in the same way as the source."""
+    names = IMPORTED_IN.keys() | variables.keys()
+    differ = {name.decode() for name in names if IMPORTED_IN.get(name) != variables.get(name)}
+    return all(name in SET_BY_IMPORTS or READ_LATE.fullmatch(name) for name in differ)
 
 
 def _picklable(first: Callable[[], None] | None) -> bool:
@@ -216,11 +227,10 @@ class _Lazy(Source):
 def _start_source() -> Source:
     mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with its:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
         process = subprocess.Popen(
             [sys.executable, "-c", f"from {__name__} import main; main({its.fileno()})", " " * ROOM],
             cwd=ROOT,
-            env=environment,
+            env=IMPORTED_IN,
             pass_fds=[its.fileno()],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
@@ -242,6 +252,8 @@ def main(descriptor: int) -> None:
     """Fork on request until the caller has ended; in a fork, be the process that was asked for."""
     for library in LIBRARIES:
         importlib.import_module(library)
+    changed = {name.decode() for name, value in os.environb.items() if IMPORTED_IN.get(name) != value}
+    assert changed <= SET_BY_IMPORTS, f"an import has set {sorted(changed - SET_BY_IMPORTS)}"
     # torchrun notes its caller's name by a search of every module, a second of a core.
     rendezvous = importlib.import_module("torch.distributed.elastic.rendezvous.dynamic_rendezvous")
     vars(rendezvous)["get_method_name"] = lambda depth=2: sys._getframe(depth).f_code.co_name

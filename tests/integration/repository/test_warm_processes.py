@@ -16,7 +16,7 @@ import pytest
 from mantis.processes import die_with_parent
 from tests.helpers.paths import ROOT
 from tests.helpers.tell_about_process import AGAIN
-from tests.helpers.warm_processes import warm_starts
+from tests.helpers.warm_processes import SET_BY_IMPORTS, warm_starts
 
 pytestmark = pytest.mark.new_interpreter  # each test says itself which one it starts
 
@@ -69,6 +69,17 @@ def test_it_ends_in_the_same_way(end: str, status: int) -> None:
     assert (new.returncode, fork.returncode) == (status, status)
     assert new.stderr.splitlines()[-1] == fork.stderr.splitlines()[-1]
     assert said_by(new)["program"] == said_by(fork)["program"]
+
+
+def test_what_a_test_has_imported_keeps_no_process_from_being_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow and torch set variables when they are imported. The environment of a process may be older, or newer."""
+    older = dict(os.environ)
+    for name in SET_BY_IMPORTS:
+        monkeypatch.setenv(name, "set by a library")
+    monkeypatch.setenv("HF_TOKEN", "of a test")
+    for environment in (older, older | {name: os.environ[name] for name in SET_BY_IMPORTS}):
+        _, fork = both("fail", env=environment)
+        assert said_by(fork)["forked"]
 
 
 def test_its_child_is_a_fork_too_and_its_own() -> None:
