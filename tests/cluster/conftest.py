@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from mantis.errors import NotFoundError
 from mantis.logging import configure
 from mantis.runs.step_runner import Run
 from mantis.store.opening import open_store
-from tests.helpers.kubectl import Kube
+from tests.helpers.kubectl import Kube, until
 from tests.helpers.paths import ROOT
 
 RUNTIME = "mantis-deepspeed-a100"  # beside the one of the overlay that is applied
@@ -99,18 +98,16 @@ class Following:
 
 
 @pytest.fixture
-def said(capfd: pytest.CaptureFixture[str]) -> Any:
-    """Wait for words of the launcher; returns all that it said."""
+def said(caplog: pytest.LogCaptureFixture) -> Any:
+    """Wait for words in the launcher's log; returns the whole log.
+
+    The launcher logs in a thread. pytest's captured stderr can lose a line that is written while a test reads it.
+    """
     configure()
-    heard: list[str] = []
 
     def wait(words: str, seconds: float = 60) -> str:
-        end = time.monotonic() + seconds
-        while words not in "".join(heard):
-            assert time.monotonic() < end, f"{words!r} was not said: {''.join(heard)}"
-            time.sleep(0.3)
-            heard.append(capfd.readouterr().err)
-        return "".join(heard)
+        until(f"{words!r} in the log", lambda: words in caplog.text, seconds)
+        return caplog.text
 
     return wait
 

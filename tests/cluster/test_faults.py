@@ -118,6 +118,7 @@ def test_the_launcher_is_killed(training: MakeTraining, undisturbed: dict[str, o
     check(one, undisturbed)
 
 
+@pytest.mark.slow
 def test_minio_is_restarted(training: MakeTraining, undisturbed: dict[str, object], kube: Kube) -> None:
     one = training()
     one.start()
@@ -128,6 +129,7 @@ def test_minio_is_restarted(training: MakeTraining, undisturbed: dict[str, objec
     check(one, undisturbed)
 
 
+@pytest.mark.slow
 def test_the_api_server_is_restarted(
     training: MakeTraining, undisturbed: dict[str, object], test_cluster: Callable[..., None]
 ) -> None:
@@ -144,6 +146,7 @@ def test_the_api_server_is_restarted(
     test_cluster("up")  # kube-proxy ends by itself where its configuration was written anew; now it starts again
 
 
+@pytest.mark.slow
 def test_a_job_whose_launcher_was_killed_is_deleted_when_the_run_is_closed(training: MakeTraining, kube: Kube) -> None:
     one = training()
     launcher = one.start()
