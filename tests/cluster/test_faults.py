@@ -104,6 +104,7 @@ def test_a_pod_is_deleted_in_mid_training(
     check(one, undisturbed)
 
 
+@pytest.mark.slow
 def test_the_launcher_is_killed(training: MakeTraining, undisturbed: dict[str, object]) -> None:
     """The job goes on without it; the same command follows it to its end."""
     one = training()
