@@ -185,9 +185,13 @@ def _module_of(words: list[str]) -> tuple[list[str], str, list[str]]:
 
 def _alike(variables: dict[bytes, bytes]) -> bool:
     """Whether a new interpreter would import the libraries in the same way as the source."""
+    return all(name in SET_BY_IMPORTS or READ_LATE.fullmatch(name) for name in _changed(variables))
+
+
+def _changed(variables: dict[bytes, bytes]) -> set[str]:
+    """Names of the variables that differ from those in which the source imports its libraries."""
     names = IMPORTED_IN.keys() | variables.keys()
-    differ = {name.decode() for name in names if IMPORTED_IN.get(name) != variables.get(name)}
-    return all(name in SET_BY_IMPORTS or READ_LATE.fullmatch(name) for name in differ)
+    return {name.decode() for name in names if IMPORTED_IN.get(name) != variables.get(name)}
 
 
 def _picklable(first: Callable[[], None] | None) -> bool:
@@ -252,8 +256,8 @@ def main(descriptor: int) -> None:
     """Fork on request until the caller has ended; in a fork, be the process that was asked for."""
     for library in LIBRARIES:
         importlib.import_module(library)
-    changed = {name.decode() for name, value in os.environb.items() if IMPORTED_IN.get(name) != value}
-    assert changed <= SET_BY_IMPORTS, f"an import has set {sorted(changed - SET_BY_IMPORTS)}"
+    changed = _changed(dict(os.environb)) - SET_BY_IMPORTS
+    assert not changed, f"an import has set {sorted(changed)}"
     # torchrun notes its caller's name by a search of every module, a second of a core.
     rendezvous = importlib.import_module("torch.distributed.elastic.rendezvous.dynamic_rendezvous")
     vars(rendezvous)["get_method_name"] = lambda depth=2: sys._getframe(depth).f_code.co_name

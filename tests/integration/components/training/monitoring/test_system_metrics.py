@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,18 +13,10 @@ from mantis.tracking.mlflow_runs import Status, TrackedRun, open_tracked_run
 from tests.fixtures.mlflow import MlflowServer
 
 
-@pytest.fixture(scope="module")
-def one_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    """A server for all tests of this module: it takes half a minute to start."""
-    server = MlflowServer(tmp_path_factory.mktemp("mlflow"))
-    server.until_ready()
-    yield server
-    server.kill()
-
-
 @pytest.fixture
-def server(one_server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", one_server.url)
+def server(mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.url)
+    mlflow_server.until_ready()
 
 
 def logged(run: Run) -> tuple[TrackedRun, set[str]]:
