@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from mantis.store.lance_tables import open_table, write_table
 from mantis.store.local import LocalStore
 from mantis.store.opening import open_store
 from tests.fixtures.api_server import Answer
+from tests.helpers.loopback import running
 
 
 @pytest.fixture(params=["local_store", "minio_store", "cloud_memory", "cloud_minio", "cloud_google"])
@@ -283,3 +285,34 @@ def test_a_passing_failure_of_the_server_is_tried_again(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "password")
     assert open_store("s3://bucket/prefix").get("object") == b'{"whole": true}'
     assert asked == ["GET /bucket/prefix/object"] * 2
+
+
+class Starting(BaseHTTPRequestHandler):
+    """Answers the first request as MinIO does while it starts, and the next ones with an object."""
+
+    requests = 0
+
+    def do_GET(self) -> None:
+        type(self).requests += 1
+        ready = self.requests > 1
+        self.send_response(200 if ready else 503)
+        self.send_header("Content-Length", "5" if ready else "0")
+        if not ready:
+            self.send_header("Retry-After", "60")
+        self.end_headers()
+        self.wfile.write(b"bytes" if ready else b"")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing."""
+
+
+def test_a_server_that_starts_is_not_waited_for_as_long_as_it_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mantis.store.s3.LONGEST_WAIT", 0.1)
+    with running(ThreadingHTTPServer(("127.0.0.1", 0), Starting)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "user")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "password")
+        began = time.monotonic()
+        assert open_store("s3://bucket/prefix").get("object") == b"bytes"
+    assert Starting.requests == 2
+    assert time.monotonic() - began < 30

@@ -157,6 +157,9 @@ def test_the_client_waits_and_tries_again_as_the_module_says() -> None:
     assert (pool["timeout"].connect_timeout, pool["timeout"].read_timeout, pool["maxsize"]) == (5.0, 60.0, 32)
     retries = pool["retries"]
     assert (retries.total, retries.backoff_factor, retries.status_forcelist) == (5, 0.5, PASSING)
+    for asked, waited in (("60", 5.0), ("2", 2.0), (None, None)):
+        response = urllib3.HTTPResponse(status=503, headers={"Retry-After": asked} if asked else {})
+        assert retries.new().get_retry_after(response) == waited
     assert client._region_map == {} or client._base_url.region == "here"
 
 
