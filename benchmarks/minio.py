@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,9 +29,8 @@ def serving(folder: Path) -> Iterator[str]:
     before = dict(os.environ)
     user, password = KEYS.values()
     try:
-        _until_ready(address, server)
+        _make_bucket(address, server)
         os.environ.update(AWS_ENDPOINT_URL=f"http://{address}", AWS_ACCESS_KEY_ID=user, AWS_SECRET_ACCESS_KEY=password)
-        _make_bucket(address, user, password)
         yield f"s3://{BUCKET}/benchmark"
     finally:
         os.environ.clear()
@@ -41,18 +39,20 @@ def serving(folder: Path) -> Iterator[str]:
         server.wait(10)
 
 
-def _make_bucket(address: str, user: str, password: str) -> None:
+def _make_bucket(address: str, server: "subprocess.Popen[bytes]") -> None:
+    """Make the bucket as soon as the server takes it."""
+    import urllib3
     from minio import Minio
+    from minio.error import MinioException
 
-    Minio(address, user, password, secure=False, region="us-east-1").make_bucket(BUCKET)
-
-
-def _until_ready(address: str, server: "subprocess.Popen[bytes]") -> None:
+    user, password = KEYS.values()
+    pool = urllib3.PoolManager(retries=False, timeout=2)  # a server that starts asks to wait for a minute
+    client = Minio(address, user, password, secure=False, region="us-east-1", http_client=pool)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         try:
-            urllib.request.urlopen(f"http://{address}/minio/health/ready", timeout=2).close()
+            client.make_bucket(BUCKET)
             return
-        except OSError:
+        except (urllib3.exceptions.HTTPError, MinioException):
             time.sleep(0.1)
     raise RuntimeError(f"minio was not ready within {START_SECONDS} s (exit code {server.poll()})")
