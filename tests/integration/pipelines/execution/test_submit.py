@@ -10,10 +10,12 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from kfp.client import Client, auth
+from typer.testing import CliRunner, Result
 
 from mantis.errors import ConfigError
+from pipelines.cli.main import app
 from pipelines.kubeflow.submit import check_parameters
-from tests.fixtures.cli import Mantis
 
 IMAGE = "registry/mantis@sha256:" + "a" * 64
 TOKEN = "a-token-that-nobody-may-see"
@@ -110,19 +112,23 @@ def kfp() -> Iterator[Kfp]:
 
 
 @pytest.fixture
-def submit(mantis: Mantis, kfp: Kfp, tmp_path: Path) -> Callable[..., Any]:
-    def call(*more: str, token: str = TOKEN, **environment: str) -> Any:
+def submit(kfp: Kfp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """The command, without what KFP's client keeps in the home folder of a developer."""
+    monkeypatch.setattr(Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
+    monkeypatch.setattr(auth, "LOCAL_KFP_CREDENTIAL", str(tmp_path / "credentials.json"))
+
+    def call(*more: str, token: str = TOKEN, **environment: str) -> Result:
         host = f"http://127.0.0.1:{kfp.server_address[1]}"
         where = ("--host", host, "--image", IMAGE, "--store", "s3://mantis/x", "--namespace", "team")
-        given = {"MANTIS_KFP_TOKEN": token, "HOME": str(tmp_path), **environment}
-        return mantis("pipeline", "submit", "demo", *where, *more, cwd=tmp_path, **given)
+        given = {"MANTIS_KFP_TOKEN": token, "COLUMNS": "200", **environment}
+        return CliRunner().invoke(app, ["pipeline", "submit", "demo", *where, *more], env=given)
 
     return call
 
 
-def test_a_submission_passes_everything_and_uploads_a_version_once(kfp: Kfp, submit: Callable[..., Any]) -> None:
+def test_a_submission_passes_everything_and_uploads_a_version_once(kfp: Kfp, submit: Callable[..., Result]) -> None:
     done = submit("--set=training.learning_rate=5e-6", "--set=training.seed=2", "--set=data.skills=[multi, single]")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.exit_code == 0, done.stdout + done.stderr
     path, run = kfp.created[0]
     assert path == "/runs"
     assert run["runtime_config"]["parameters"] == {
@@ -147,18 +153,18 @@ def test_a_submission_passes_everything_and_uploads_a_version_once(kfp: Kfp, sub
     assert kfp.versions[-1]["description"] == f"Image: {IMAGE}. {about}"
 
     again = submit("--follow")
-    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.exit_code == 0, again.stdout + again.stderr
     assert len(kfp.versions) == 2, "the version is found on the second page"
     assert len(kfp.created) == 2
     assert TOKEN not in done.stdout + done.stderr + again.stdout + again.stderr
 
 
-def test_a_pod_is_let_in_by_its_service_account(kfp: Kfp, submit: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_pod_is_let_in_by_its_service_account(kfp: Kfp, submit: Callable[..., Result], tmp_path: Path) -> None:
     """Whose token is a file, for the audience of KFP."""
     mounted = tmp_path / "token"
     mounted.write_text(TOKEN)
     done = submit(token="", KF_PIPELINES_SA_TOKEN_PATH=str(mounted))
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.exit_code == 0, done.stdout + done.stderr
     assert len(kfp.created) == 1
     mounted.write_text("of somebody else")
     refused = submit(token="", KF_PIPELINES_SA_TOKEN_PATH=str(mounted))
@@ -166,19 +172,19 @@ def test_a_pod_is_let_in_by_its_service_account(kfp: Kfp, submit: Callable[..., 
     assert "KF_PIPELINES_SA_TOKEN_PATH" in refused.stderr
 
 
-def test_a_schedule_is_a_recurring_run(kfp: Kfp, submit: Callable[..., Any]) -> None:
+def test_a_schedule_is_a_recurring_run(kfp: Kfp, submit: Callable[..., Result]) -> None:
     done = submit("--cron", "0 0 3 * * 1")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.exit_code == 0, done.stdout + done.stderr
     path, made = kfp.created[0]
     assert path == "/recurringruns"
     assert made["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * 1"
     assert made["no_catchup"] is True
 
 
-def test_a_run_that_fails_makes_follow_fail(kfp: Kfp, submit: Callable[..., Any]) -> None:
+def test_a_run_that_fails_makes_follow_fail(kfp: Kfp, submit: Callable[..., Result]) -> None:
     kfp.states = ["FAILED"]
     done = submit("--follow")
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert re.search(r"mantis status demo-[0-9a-f]{8}", done.stderr)
 
 
@@ -194,19 +200,19 @@ def test_a_run_that_fails_makes_follow_fail(kfp: Kfp, submit: Callable[..., Any]
     ],
 )
 def test_what_cannot_be_submitted_is_explained(
-    kfp: Kfp, submit: Callable[..., Any], more: tuple[str, str], token: str, said: str
+    kfp: Kfp, submit: Callable[..., Result], more: tuple[str, str], token: str, said: str
 ) -> None:
     done = submit(*more, token=token)
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert kfp.created == []
 
 
-def test_a_sweep_passes_its_values_and_its_limit_of_arms(kfp: Kfp, submit: Callable[..., Any]) -> None:
+def test_a_sweep_passes_its_values_and_its_limit_of_arms(kfp: Kfp, submit: Callable[..., Result]) -> None:
     over = "--over=training.learning_rate=2e-4,4e-4"
     done = submit("--pipeline=sweep", over, "--over=training.seed=1,2", "--parallel=2", "--name=mine")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.exit_code == 0, done.stdout + done.stderr
     assert kfp.created[0][1]["runtime_config"]["parameters"]["over"] == (
         "training.learning_rate=2e-4,4e-4 training.seed=1,2"
     )
@@ -214,11 +220,11 @@ def test_a_sweep_passes_its_values_and_its_limit_of_arms(kfp: Kfp, submit: Calla
     assert "parallelismLimit: 2" in kfp.packages[0]
 
 
-def test_a_search_passes_its_range_and_its_number_of_trials(kfp: Kfp, submit: Callable[..., Any]) -> None:
+def test_a_search_passes_its_range_and_its_number_of_trials(kfp: Kfp, submit: Callable[..., Result]) -> None:
     evaluated = ("--set=data.holdout=16", "--set=training.evaluate_every=10")
     over = "--over=training.learning_rate=1e-4..1e-3:log"
     done = submit("--pipeline=sweep", over, *evaluated, "--trials=3", "--name=mine")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.exit_code == 0, done.stdout + done.stderr
     passed = kfp.created[0][1]["runtime_config"]["parameters"]
     assert passed["over"] == "training.learning_rate=1e-4..1e-3:log"
     assert passed["trials"] == "3"

@@ -14,6 +14,13 @@ from tests.helpers.paths import ROOT
 from tests.helpers.yaml_files import documents
 
 COMPILED = ROOT / "pipelines" / "compiled"
+IMAGE = "registry:5000/mantis/pipeline@sha256:" + "0" * 64
+
+
+@pytest.fixture(scope="module")
+def bound(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Every pipeline, bound to an image."""
+    return compile_all(tmp_path_factory.mktemp("bound"), Platform(image=IMAGE))
 
 
 def test_the_kept_files_are_up_to_date() -> None:
@@ -92,9 +99,10 @@ def test_a_pipeline_has_few_tasks_outside_of_loops() -> None:
     assert found["sweep"] == sorted([*grid, *search, "finish-sweep", "preflight-sweep"])
 
 
-def test_a_file_without_an_image_says_so_and_is_not_started(tmp_path: Path) -> None:
-    for path in compile_all(tmp_path, Platform()):
-        assert path.name.startswith("unbound-")
+def test_a_file_without_an_image_says_so_and_is_not_started(bound: list[Path]) -> None:
+    kept = sorted(COMPILED.iterdir())
+    assert [path.name for path in kept] == sorted(f"unbound-{path.name}" for path in bound)
+    for path in kept:
         specification, platform = documents(path.read_text())
         needed = specification["root"]["inputDefinitions"]["parameters"].items()
         assert [name for name, value in needed if "defaultValue" not in value] == [NO_IMAGE]
@@ -106,7 +114,7 @@ def test_a_file_without_an_image_says_so_and_is_not_started(tmp_path: Path) -> N
             assert executor["container"]["image"] == "unbound.invalid/run:mantis-pipeline-compile--image"
         for executor in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
             assert int(executor["activeDeadlineSeconds"]) <= 20
-    for path in compile_all(tmp_path, Platform(image="mantis@sha256:" + "0" * 64)):
+    for path in bound:
         assert "unbound" not in path.name + path.read_text().lower()
 
 
@@ -146,14 +154,13 @@ def test_every_task_runs_as_the_user_of_the_image() -> None:
     assert dockerfile.count("\nUSER 1000\n") == 2
 
 
-def test_an_image_is_bound_everywhere_and_only_by_its_digest(tmp_path: Path) -> None:
-    image = "registry:5000/mantis/pipeline@sha256:" + "0" * 64
-    for path in compile_all(tmp_path, Platform(image=image)):
+def test_an_image_is_bound_everywhere_and_only_by_its_digest(bound: list[Path], tmp_path: Path) -> None:
+    for path in bound:
         executors = documents(path.read_text())[0]["deploymentSpec"]["executors"]
         for executor in executors.values():
-            assert executor["container"]["image"] == image
+            assert executor["container"]["image"] == IMAGE
             # What the ranks of a TrainJob run in, and what lineage records.
-            assert executor["container"]["env"] == [{"name": "MANTIS_IMAGE", "value": image}]
+            assert executor["container"]["env"] == [{"name": "MANTIS_IMAGE", "value": IMAGE}]
     with pytest.raises(ConfigError, match="has no digest"):
         compile_all(tmp_path, Platform(image="mantis/pipeline:1.0"))
 
