@@ -261,6 +261,9 @@ def main(descriptor: int) -> None:
     # torchrun notes its caller's name by a search of every module, a second of a core.
     rendezvous = importlib.import_module("torch.distributed.elastic.rendezvous.dynamic_rendezvous")
     vars(rendezvous)["get_method_name"] = lambda depth=2: sys._getframe(depth).f_code.co_name
+    mlflow_tables = importlib.import_module("tests.helpers.mlflow_tables")
+    mlflow_tables.copy_tables_after_the_first()
+    mlflow_tables.create_the_first()
     assert threading.active_count() == 1, "a fork would lose the other threads"
     gc.collect()
     gc.freeze()  # a fork's collector would copy every page that it looks at
