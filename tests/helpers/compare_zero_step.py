@@ -43,8 +43,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"zero_stage": 3, "weight_decay": 0.01, "token_budget": 8, "chunk_logits": CHUNK},
     {"zero_stage": 2, "weight_decay": 0.01, "token_budget": 120, "chunk_logits": CHUNK},
     {"zero_stage": 3, "train": ("projector", "text"), "gradient_checkpointing": True, "token_budget": 30},
-    {"zero_stage": 3, "train": ("projector",), "global_batch_size": 128},
-    {"zero_stage": 3, "train": ("projector", "text", "cross_attention", "embeddings"), "global_batch_size": 128},
+    {"zero_stage": 3, "train": ("projector",), "global_batch_size": 48},
+    {"zero_stage": 3, "train": ("projector", "text", "cross_attention", "embeddings"), "global_batch_size": 48},
 ]
 
 Figures = dict[str, Any]  # of one step

@@ -1,6 +1,6 @@
 """The whole DAG through kfp.local, small: reuse, a real interruption, real input, lineage.
 
-The first tests start every process as a person does; other tests of the DAG fork them from one with the libraries.
+One test starts every step as a person does; the others fork them from a process with the libraries.
 """
 
 import json
@@ -83,7 +83,6 @@ def undisturbed(mantis: Mantis, tmp_path_factory: pytest.TempPathFactory) -> Und
     return Undisturbed(folder=folder, done=done, seconds=time.monotonic() - began)
 
 
-@pytest.mark.new_interpreter
 def test_a_run_ends_with_a_report_and_a_summary(undisturbed: Undisturbed) -> None:
     done = undisturbed.done
     path = Path(done.stdout.splitlines()[-1])
@@ -125,7 +124,6 @@ def test_a_changed_learning_rate_trains_again_on_the_same_data(mantis: Mantis, u
     assert len(list((folder / ".mantis").glob("models/*/manifest.json"))) == 2
 
 
-@pytest.mark.new_interpreter
 def test_mlflow_shows_the_run(undisturbed: Undisturbed) -> None:
     import mlflow
 
@@ -283,7 +281,6 @@ def test_the_notebook_of_the_tutorial_runs_and_shows_pictures(
     assert losses == [pytest.approx(trained["loss"], rel=1e-4)]  # two ranks under ZeRO-3 add up in another order
 
 
-@pytest.mark.new_interpreter
 def test_lineage_of_a_prediction(mantis: Mantis, undisturbed: Undisturbed) -> None:
     folder = undisturbed.folder
     store = folder / ".mantis"

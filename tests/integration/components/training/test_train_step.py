@@ -22,7 +22,7 @@ def figures(make_run: MakeRun, torchrun: Torchrun, tmp_path_factory: pytest.Temp
 @pytest.mark.parametrize(
     "variant",
     range(5),
-    ids=["zero-3", "zero-2", "zero-3 frozen tower, checkpointing", "stage 1, 128 samples", "stage 2, 128 samples"],
+    ids=["zero-3", "zero-2", "zero-3 frozen tower, checkpointing", "stage 1, 48 samples", "stage 2, 48 samples"],
 )
 def test_step_equals_official_accumulation(figures: Any, name: Any, variant: int) -> None:
     check_steps(figures[0][name][variant])

@@ -81,6 +81,7 @@ def test_the_family_is_listed_with_its_weights_and_sizes(package: Path) -> None:
     assert "example-1b" in output(run(package, "-m", "pipelines.cli", "model", "list", "--store", store))
 
 
+@pytest.mark.slow
 def test_a_slip_in_the_pages_family_fails_its_tests(package: Path, tmp_path: Path) -> None:
     """The page's tests can fail: they do where attention crosses samples."""
     write_package(tmp_path)

@@ -12,6 +12,7 @@ from mantis.models.registry import family, family_names, family_spec
 from mantis.models.verification.compare_tokens import cases, differences
 from mantis.models.verification.golden import golden_differences, golden_settings, golden_tokenizer, main, make_golden
 from pipelines.cli.main import app
+from tests.helpers.tested_families import paper_first
 
 
 @pytest.fixture(params=family_names())
@@ -43,6 +44,7 @@ def test_the_golden_file_is_what_its_module_makes(name: str, golden: dict[str, A
         assert made == golden
 
 
+@pytest.mark.parametrize("name", paper_first())
 def test_a_wrong_token_label_or_pixel_is_found(
     name: str, golden: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +67,7 @@ def test_the_tokenizers_differ_where_those_of_the_families_do(name: str, tokeniz
     assert len(marked) == whole[family_spec(name).reference().vocabulary]
 
 
+@pytest.mark.parametrize("name", paper_first())
 def test_a_slip_in_the_prompt_is_found(name: str, tokenizer: PreTrainedTokenizerFast) -> None:
     kind, reference = family(name), family_spec(name).reference()
     wrong = golden_settings(name).model_copy(update={"prompt": "compact"})
@@ -73,6 +76,7 @@ def test_a_slip_in_the_prompt_is_found(name: str, tokenizer: PreTrainedTokenizer
     assert list(differences(kind.processor(tokenizer, golden_settings(name)), reference)) == []
 
 
+@pytest.mark.parametrize("name", paper_first())
 def test_the_command_says_whether_a_folders_tokenizer_gives_the_same(
     name: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
