@@ -20,6 +20,7 @@ CONNECT_SECONDS, READ_SECONDS, RETRIES = 5.0, 60.0, 5
 LONGEST_WAIT = 5.0  # seconds before the next try, also if the server asks for more
 PASSING = (499, 500, 502, 503, 504)  # 499 is MinIO's ClientDisconnected: it answers so when it is stopped
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
+FULL = {"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded"}
 OTHER_REGION = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
 DENIED = {"AccessDenied", "InvalidAccessKeyId", "InvalidToken", "InvalidTokenId", "SignatureDoesNotMatch"}
 MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchObject"}
@@ -122,7 +123,8 @@ class MinioStore:
                     f"{self.uri(key)} does not exist ({error.code}).", remedy="Run the step that makes it."
                 ) from None
             raise StoreError(
-                f"{self.uri(key)}: {error.code}: {error.message}.", remedy=_remedy(error, self._access)
+                f"{self.uri(key)}: {error.code}: {(error.message or '').rstrip('.')}.",
+                remedy=_remedy(error, self._access),
             ) from None
         except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
@@ -170,6 +172,11 @@ def _remedy(error: S3Error, access: S3Access) -> str:
         return f"Set AWS_REGION to the region of the bucket; requests are signed for {access.region}."
     if code == "BadRequest":  # the answer to a HEAD request has no text
         return f"Check AWS_REGION ({access.region} now) and that keys which need AWS_SESSION_TOKEN have it."
+    if code in FULL:
+        return (
+            "Enlarge the server's volume or the bucket's quota. `mantis gc` lists results that no run needs; "
+            "a bucket with versions frees their space days after `--delete`."
+        )
     if code in EXPIRED:
         return "Set new keys with their AWS_SESSION_TOKEN. A web identity or a role renews them by itself."
     if code == "AccessDenied" and access.provider is None:
