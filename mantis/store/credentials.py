@@ -35,6 +35,19 @@ CONTAINER = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIAL
 METADATA_ENDPOINT, METADATA_OFF = "AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_EC2_METADATA_DISABLED"
 RENEWED_BEFORE = timedelta(minutes=2)  # Lance asks for new credentials one minute before the end
 CONNECT_SECONDS, READ_SECONDS, RETRIES = 2.0, 10.0, 3
+LONGEST_WAIT = 5.0  # seconds before the next try, also if the server asks for more
+
+
+class BoundedRetry(urllib3.Retry):
+    """Retries that follow a server's wish to wait for LONGEST_WAIT at most.
+
+    MinIO asks for a minute while it starts, and a start takes seconds.
+    """
+
+    def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> float | None:
+        """Return the seconds to wait that the header Retry-After of `response` names, within the limit."""
+        asked = super().get_retry_after(response)
+        return None if asked is None else min(asked, LONGEST_WAIT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,5 +254,5 @@ def _instance() -> RenewingProvider | None:
 def _pool(retries: int = RETRIES) -> urllib3.PoolManager:
     return urllib3.PoolManager(
         timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
-        retries=urllib3.Retry(total=retries, backoff_factor=0.2, status_forcelist=(500, 502, 503, 504)),
+        retries=BoundedRetry(total=retries, backoff_factor=0.2, status_forcelist=(500, 502, 503, 504)),
     )

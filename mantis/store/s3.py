@@ -13,11 +13,10 @@ from minio.error import MinioException, S3Error
 
 from mantis.errors import NotFoundError, StoreError
 from mantis.store.base import TRANSFER_THREADS, StoredObject
-from mantis.store.credentials import S3Access, s3_access
+from mantis.store.credentials import BoundedRetry, S3Access, s3_access
 
 T = TypeVar("T")
 CONNECT_SECONDS, READ_SECONDS, RETRIES = 5.0, 60.0, 5
-LONGEST_WAIT = 5.0  # seconds before the next try, also if the server asks for more
 PASSING = (499, 500, 502, 503, 504)  # 499 is MinIO's ClientDisconnected: it answers so when it is stopped
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 FULL = {"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded"}
@@ -143,23 +142,11 @@ def _entry(key: str, item: Any) -> StoredObject:
     return StoredObject(key=key, size=int(item.size or 0), version=str(item.etag or ""), written=written)
 
 
-class _Retry(urllib3.Retry):
-    """Retries that follow a server's wish to wait for LONGEST_WAIT at most.
-
-    MinIO asks for a minute while it starts, and a start takes seconds.
-    """
-
-    def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> float | None:
-        """Return the seconds to wait that the header Retry-After of `response` names, within the limit."""
-        asked = super().get_retry_after(response)
-        return None if asked is None else min(asked, LONGEST_WAIT)
-
-
 def _connected(access: S3Access) -> Any:
     pool = urllib3.PoolManager(
         maxsize=2 * TRANSFER_THREADS,
         timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
-        retries=_Retry(total=RETRIES, backoff_factor=0.5, status_forcelist=PASSING),
+        retries=BoundedRetry(total=RETRIES, backoff_factor=0.5, status_forcelist=PASSING),
     )
     return Minio(access.host, credentials=access.provider, region=access.region, secure=access.secure, http_client=pool)
 

@@ -307,7 +307,7 @@ class Starting(BaseHTTPRequestHandler):
 
 
 def test_a_server_that_starts_is_not_waited_for_as_long_as_it_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mantis.store.s3.LONGEST_WAIT", 0.1)
+    monkeypatch.setattr("mantis.store.credentials.LONGEST_WAIT", 0.1)
     with running(ThreadingHTTPServer(("127.0.0.1", 0), Starting)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "user")

@@ -11,7 +11,7 @@ import urllib3
 from minio.error import S3Error
 
 from mantis.errors import NotFoundError, StoreError
-from mantis.store.credentials import S3Access
+from mantis.store.credentials import S3Access, _pool
 from mantis.store.opening import default_store_url, local_copy, open_store
 from mantis.store.s3 import PASSING, MinioStore, _connected, _remedy
 from tests.helpers.s3_server import S3Server, s3_server
@@ -160,6 +160,7 @@ def test_the_client_waits_and_tries_again_as_the_module_says() -> None:
     for asked, waited in (("60", 5.0), ("2", 2.0), (None, None)):
         response = urllib3.HTTPResponse(status=503, headers={"Retry-After": asked} if asked else {})
         assert retries.new().get_retry_after(response) == waited
+        assert _pool().connection_pool_kw["retries"].get_retry_after(response) == waited  # for the service of roles
     assert client._region_map == {} or client._base_url.region == "here"
 
 
