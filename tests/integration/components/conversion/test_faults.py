@@ -18,6 +18,7 @@ from mantis.errors import ConversionError, MantisError
 from mantis.store.base import ObjectStore
 from tests.fixtures.conversion import MakeTrainedRun
 from tests.helpers.paths import root_of
+from tests.helpers.small_disk import small_disk_at
 
 
 @pytest.fixture
@@ -25,11 +26,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 300 KB, less than the tiny model."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)], check=False)
-    if mounted.returncode:
-        pytest.skip("no right to mount a small file system: a full disk is not tested")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk_at(folder, "300k"):
+        yield folder
 
 
 def models(store: ObjectStore) -> list[str]:

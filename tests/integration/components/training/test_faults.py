@@ -30,6 +30,7 @@ from mantis.tracking.mlflow_runs import RUN_TAG, curve_row, open_tracked_run, se
 from tests.fixtures.mlflow import MlflowServer
 from tests.fixtures.training import MakeRun
 from tests.helpers.paths import ROOT
+from tests.helpers.small_disk import small_disk_at
 
 pytestmark = pytest.mark.slow
 STEPS = 42
@@ -140,11 +141,8 @@ def small_disk(tmp_path: Path) -> Iterator[Any]:
     """A file system that is too small for a checkpoint."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK}", "none", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("no right to mount a tmpfs: a full disk is not tested")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
+    with small_disk_at(folder, SMALL_DISK):
+        yield folder
 
 
 def test_a_full_disk_ends_it_with_a_message_and_with_room_it_ends_bit_identical(
