@@ -7,7 +7,6 @@ import importlib
 import sqlite3
 import tempfile
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 MODULE = "mlflow.store.db.utils"
@@ -17,17 +16,20 @@ def copy_tables_after_the_first() -> None:
     """Replace the function by which MLflow creates missing tables. Only an empty file of SQLite gets copies."""
     tables = importlib.import_module(MODULE)
     create = tables._initialize_tables
-    first = Path(tempfile.mkdtemp()) / "tables.db"
+    kept: list[bytes] = []  # the first database, before anything is written to its tables
 
     def create_or_copy(engine: Any) -> None:
         file = engine.url.database if engine.dialect.name == "sqlite" else None
         if file in (None, "", ":memory:") or not tables._is_empty_database(engine):
             create(engine)
-        elif first.exists():
-            _copy(first, file)
-        else:
-            create(engine)
-            _copy(file, first)
+            return
+        with closing(sqlite3.connect(file)) as made, closing(sqlite3.connect(":memory:")) as first:
+            if kept:
+                first.deserialize(kept[0])
+                first.backup(made)
+            else:
+                create(engine)
+                kept.append(made.serialize())
 
     vars(tables)["_initialize_tables"] = create_or_copy
 
@@ -38,8 +40,3 @@ def create_the_first() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
-
-
-def _copy(source: Path | str, target: Path | str) -> None:
-    with closing(sqlite3.connect(source)) as given, closing(sqlite3.connect(target)) as made:
-        given.backup(made)
