@@ -1,5 +1,6 @@
 """Fragments: what is recorded, what is done again, what is refused."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components.data.prepare import row_validator
+from components.data.prepare import fragments, row_validator
 from components.data.prepare.fragments import WRITERS
 from components.data.prepare.ledger import count_reasons
 from components.data.prepare.prepare_subset import prepare_subset
@@ -16,7 +17,7 @@ from components.data.sources.find import open_source
 from mantis.config.data_settings import DataSettings
 from mantis.errors import InputError, IntegrityError, StoreError
 from mantis.store.base import ObjectStore
-from mantis.store.lance_tables import open_table
+from mantis.store.lance_tables import open_table, write_fragments
 from mantis.store.local import LocalStore
 from mantis.store.opening import open_store
 from tests.fixtures.data import MakeJpeg, RawFolder
@@ -112,6 +113,29 @@ def test_rows_in_work_hold_few_bytes_whatever_their_images_weigh(
     ahead = [validator.read - outcome.number for outcome in validator.outcomes(lambda _: True)]
     assert len(ahead) == 40
     assert 1 < max(ahead) <= 6
+
+
+def test_a_batch_ends_with_the_row_that_reaches_its_bytes(
+    raw_folder: RawFolder, make_jpeg: MakeJpeg, local_store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty rows of one image, where three fill a batch. The table has them all, in order."""
+    rows = [raw_folder.row(f"{row}", raw_folder.image(f"{row}.jpg", make_jpeg((row, 0, 0)))) for row in range(40)]
+    folder = raw_folder.write(rows)
+    written: list[int] = []
+
+    def watched(store: Any, key: str, schema: Any, batches: Iterable[Any]) -> Any:
+        def passed() -> Iterator[Any]:
+            for batch in batches:
+                written.append(batch.num_rows)
+                yield batch
+
+        return write_fragments(store, key, schema, passed())
+
+    monkeypatch.setattr(fragments, "write_fragments", watched)
+    monkeypatch.setattr(fragments, "BATCH_BYTES", 2 * len(make_jpeg()) + 100)  # the images differ by a few bytes
+    assert prepared(local_store, folder, fragment_rows=40)["kept"] == 40
+    assert written == [3] * 13 + [1]
+    assert [row["row"] for row in open_table(local_store, "made/data.lance").to_table().to_pylist()] == [*range(40)]
 
 
 def test_a_row_of_more_bytes_than_a_row_may_have_is_dropped(
