@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -210,3 +211,49 @@ def test_a_name_that_mlflow_does_not_know(kube: Kube, services: dict[str, str], 
     finally:
         kube.kubectl("apply", "-k", LOCAL)
         kube.kubectl(*OURS, "rollout", "status", "statefulset/mlflow", "--timeout=240s")
+
+
+def test_a_volume_without_a_storage_class(kube: Kube, platform: float, namespace: str) -> None:
+    """MinIO's pod waits for its claim. A claim that names a class takes it off the list of those that wait."""
+    seen_in_table("minio or mlflow `Pending`")
+    here = ("-n", namespace)
+    default = "storageclass.kubernetes.io/is-default-class"
+    (name,) = kube.kubectl("get", "storageclass", "-o", "name").split()
+    items = [item for item in yaml.safe_load_all(kube.kubectl("kustomize", LOCAL)) if item["kind"] == "StatefulSet"]
+    (minio,) = [item for item in items if item["metadata"]["name"] == "minio"]
+    minio["metadata"]["namespace"] = namespace
+
+    def scheduled() -> dict[str, Any]:
+        status = json.loads(kube.kubectl(*here, "get", "pod", "minio-0", "-o", "json"))["status"]
+        return next((found for found in status.get("conditions", ()) if found["type"] == "PodScheduled"), {})
+
+    kube.kubectl("annotate", "--overwrite", name, f"{default}=false")
+    try:
+        kube.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(minio))
+        kube.until("the pod", lambda: "minio-0" in kube.kubectl(*here, "get", "pods", "-o", "name"), 60)
+        kube.until("the wait for the claim", lambda: scheduled().get("status") == "False", 60)
+        assert "unbound immediate PersistentVolumeClaims" in scheduled()["message"]
+        time.sleep(5)  # a change during the scheduler's first attempt is seen five minutes later
+        wanted = json.dumps({"spec": {"storageClassName": name.rpartition("/")[2]}})
+        kube.kubectl(*here, "patch", "pvc", "data-minio-0", "-p", wanted)
+        kube.until("a place for the pod", lambda: scheduled().get("status") == "True", 120)
+    finally:
+        kube.kubectl("annotate", "--overwrite", name, f"{default}=true")
+
+
+def test_users_that_cannot_be_made_with_another_password(kube: Kube, services: dict[str, str], platform: float) -> None:
+    """MinIO's root account has a new password, and MinIO runs with the old one until it is started again."""
+    seen_in_table("make-users fails")
+
+    def log() -> str:
+        return kube.kubectl(*OURS, "logs", "job/make-users", check=False)
+
+    kube.kubectl(
+        *OURS, "delete", "secret/mantis-minio-root", "job/make-secrets", "job/make-users", "--ignore-not-found"
+    )
+    kube.kubectl("apply", "-k", LOCAL)
+    kube.until("the refusal", lambda: "minio is not there yet" in log(), 180)
+    assert "SignatureDoesNotMatch" in log() or "InvalidAccessKeyId" in log()
+    kube.kubectl(*OURS, "rollout", "restart", "statefulset/minio")
+    kube.until("the Jobs of the overlay", kube.jobs_are_done, 300)
+    assert "minio: done" in log()

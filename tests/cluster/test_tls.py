@@ -16,12 +16,10 @@ import yaml
 
 from tests.cluster.test_image import SECURITY
 from tests.helpers.kubectl import Kube
-from tests.helpers.kustomize import built
+from tests.helpers.kustomize import built, moved
 from tests.helpers.little_run import LITTLE
-from tests.helpers.yaml_files import documents
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
-NOT_IN_A_NAMESPACE = {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}  # they name `mantis` itself
 STARTED = 600  # seconds, for the servers and the two Jobs on a busy machine
 # Asks both servers by the names in the environment: over HTTP, over TLS without the authority, and with it.
 ASK = """
@@ -78,25 +76,6 @@ class Installed:
 
     def in_pod(self, *command: str, check: bool = True) -> str:
         return self.kube.kubectl("-n", self.steps, "exec", "mantis", "--", *command, check=check)
-
-
-def moved(objects: list[dict[str, Any]], namespace: str, runtime: str) -> list[dict[str, Any]]:
-    """The objects in other namespaces, under another name of the runtime, without volumes that outlive the pods."""
-    text = yaml.safe_dump_all([each for each in objects if each["kind"] not in NOT_IN_A_NAMESPACE])
-    for old in ("mantis-steps", "mantis"):
-        text = text.replace(f"namespace: {old}\n", f"namespace: {old.replace('mantis', namespace, 1)}\n")
-    text = text.replace("names: mantis-steps\n", f"names: {namespace}-steps\n")
-    text = text.replace("mlflow.mantis", f"mlflow.{namespace}")
-    found = documents(text)
-    for each in found:
-        if each["kind"] == "Namespace":
-            each["metadata"]["name"] = each["metadata"]["name"].replace("mantis", namespace, 1)
-        elif each["kind"] == "ClusterTrainingRuntime":
-            each["metadata"]["name"] = runtime
-        elif each["kind"] == "StatefulSet":
-            del each["spec"]["volumeClaimTemplates"]
-            each["spec"]["template"]["spec"]["volumes"].append({"name": "data", "emptyDir": {}})
-    return found
 
 
 def pod(image: str) -> dict[str, Any]:
