@@ -127,8 +127,8 @@ CONNECTIONS: dict[str, tuple[list[str], list[str]]] = {
         ["step outside 9000", "step client 9000", "step server 8000", "step minio 1234", "step outside-asker 8000"],
     ),
     "services-are-measured": (
-        ["prometheus minio 9000", "prometheus mlflow 5000"],
-        ["prometheus minio 1234", "prometheus client 9000"],
+        ["prometheus minio 9000", "prometheus mlflow 9465"],
+        ["prometheus minio 1234", "prometheus mlflow 5000", "prometheus client 9000", "outside mlflow 9465"],
     ),
     "ranks-are-measured": (["prometheus rank 9464"], ["prometheus rank 1234", "outside rank 9464"]),
     "servers-are-measured": (["prometheus server 8000"], ["prometheus server 9464", "prometheus step 8000"]),

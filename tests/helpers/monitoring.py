@@ -1,12 +1,19 @@
 """The parts of manifests/monitoring, as tests need them."""
 
 import json
+import os
 import re
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import yaml
 
+from tests.helpers.loopback import free_port
 from tests.helpers.paths import ROOT
 
 MONITORING = ROOT / "manifests/monitoring"
@@ -37,6 +44,25 @@ def configuration(targets: Mapping[str, str]) -> dict[str, Any]:
             job.pop(name, None)
         job["static_configs"] = [{"targets": [targets.get(job["job_name"], "127.0.0.1:9")]}]
     return dict(found)
+
+
+@contextmanager
+def mlflow_figures(folder: Path, tracking: str) -> Iterator[str]:
+    """The second container of MLflow's pod, as a process; yields its host and port.
+
+    Args:
+        folder: where MLflow's workers write their figures.
+        tracking: MLflow's address on loopback.
+    """
+    port = free_port()
+    given = {"MLFLOW_EXPOSE_PROMETHEUS": str(folder), "MLFLOW_TRACKING_URI": tracking, "FIGURES_PORT": str(port)}
+    environment = os.environ | given | {"MLFLOW_PORT": str(urlsplit(tracking).port)}
+    process = subprocess.Popen([sys.executable, MONITORING / "mlflow_figures.py"], env=environment)
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def documented_metrics() -> list[DocumentedMetric]:

@@ -26,8 +26,9 @@ from tests.helpers.monitoring import (
     documented_metrics,
     drawn_expressions,
     expressions,
+    mlflow_figures,
 )
-from tests.helpers.tracking_server import ADMIN, PASSWORD, tracking_server
+from tests.helpers.tracking_server import tracking_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -51,10 +52,8 @@ def prometheus(folder: Path, targets: Mapping[str, str]) -> Iterator[str]:
         pytest.skip("no `prometheus` on PATH (Debian's package prometheus has it)")
     settings = configuration(targets)
     settings["global"] = dict.fromkeys(settings["global"], "200ms")
-    next(job for job in settings["scrape_configs"] if "basic_auth" in job)["basic_auth"]["username"] = ADMIN
     (folder / "prometheus.yml").write_text(yaml.safe_dump(settings))
     (folder / "alerts.yml").write_text(yaml.safe_dump(alert_groups()))
-    (folder / "mlflow-password").write_text(PASSWORD)
     address = f"127.0.0.1:{free_port()}"
     command = [binary, "--config.file=prometheus.yml", "--storage.tsdb.path=data", f"--web.listen-address={address}"]
     with (folder / "log").open("wb") as log:
@@ -130,8 +129,9 @@ def test_every_metric_of_the_reference_arrives(
         figures = {"MLFLOW_EXPOSE_PROMETHEUS": str(tmp_path / "figures")}
         tracking = running.enter_context(tracking_server(folders["mlflow"], given=figures))
         served = running.enter_context(model_server(live_model, tokens=8))
-        targets = {"mantis-minio": store, "mantis-mlflow": tracking.url, "mantis-serving": served.url}
-        targets = {job: urllib.parse.urlsplit(url).netloc for job, url in targets.items()}
+        urls = {"mantis-minio": store, "mantis-serving": served.url}
+        targets = {job: urllib.parse.urlsplit(url).netloc for job, url in urls.items()}
+        targets["mantis-mlflow"] = running.enter_context(mlflow_figures(tmp_path / "figures", tracking.url))
         server = running.enter_context(
             prometheus(folders["prometheus"], targets | {"mantis-training": f"127.0.0.1:{port}"})
         )

@@ -1,10 +1,16 @@
 """What Prometheus reads of a cluster, and what it says when something is wrong."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from components.serving.server_metrics import ServerMetrics
 from components.training.monitoring.training_metrics import TrainingMetrics
+from tests.helpers.kubectl import until
 from tests.helpers.kustomize import built
 from tests.helpers.monitoring import (
     ALERT_TESTS,
@@ -26,6 +33,7 @@ from tests.helpers.monitoring import (
     configuration,
     documented_metrics,
     expressions,
+    mlflow_figures,
 )
 from tests.helpers.restricted_pods import assert_restricted
 from tests.helpers.yaml_files import documents
@@ -168,8 +176,47 @@ def test_each_monitor_finds_its_pods_and_their_port(rendered: list[dict[str, Any
         # The index of a pod is a label that the Job's controller adds.
         labels = template["metadata"]["labels"] | {"batch.kubernetes.io/job-completion-index": "0"}
         assert monitors[monitor]["selector"]["matchLabels"].items() <= labels.items()
-        ports = {port["name"] for port in template["spec"]["containers"][0]["ports"]}
+        ports = {port["name"] for each in template["spec"]["containers"] for port in each["ports"]}
         assert monitors[monitor]["podMetricsEndpoints"][0]["port"] in ports
+
+
+class Healthy(BaseHTTPRequestHandler):
+    """MLflow's /health, which asks for no password."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/health" else 403)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_the_figures_of_mlflow_need_no_password_and_end_with_it(tmp_path: Path) -> None:
+    """Two workers wrote figures. While MLflow is away there are none, so that `up` is 0 and the alert fires."""
+    count = "import prometheus_client; prometheus_client.Counter('mlflow_http_request', 'requests').inc(3)"
+    for _ in range(2):
+        environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+        subprocess.run([sys.executable, "-c", count], env=environment, check=True)
+    mlflow = ThreadingHTTPServer(("127.0.0.1", 0), Healthy)
+    threading.Thread(target=mlflow.serve_forever, daemon=True).start()
+
+    def answer(path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://{figures}/{path}", timeout=30) as given:
+                return given.status, given.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, ""
+        except OSError:
+            return 0, ""
+
+    with mlflow_figures(tmp_path, f"http://127.0.0.1:{mlflow.server_port}") as figures:
+        until("the figures", lambda: answer("metrics")[0] == 200, 60)
+        (requests,) = text_string_to_metric_families(answer("metrics")[1])
+        assert [(sample.name, sample.value) for sample in requests.samples] == [("mlflow_http_request_total", 6.0)]
+        assert answer("anything")[0] == 404
+        mlflow.shutdown()
+        mlflow.server_close()
+        assert answer("metrics")[0] == 503
 
 
 def test_pods_show_their_figures_to_prometheus_alone(rendered: list[dict[str, Any]]) -> None:

@@ -158,7 +158,7 @@ def test_both_servers_speak_tls_and_their_probes_too(rendered: dict[tuple[str, s
     for name, path in (("minio", "/tmp/certs"), ("mlflow", "/etc/tls")):
         pod = pod_of(rendered["StatefulSet", name])
         assert_restricted(pod)
-        (container,) = pod["containers"]
+        container = next(each for each in pod["containers"] if each["name"] == name)
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             assert container[probe]["httpGet"]["scheme"] == "HTTPS"
         assert {"name": "tls", "mountPath": path, "readOnly": True} in container["volumeMounts"]
@@ -198,12 +198,11 @@ def test_the_job_of_the_component_may_read_what_it_makes(rendered: dict[tuple[st
     assert "mantis-minio-root" not in readable
 
 
-def test_prometheus_reads_by_tls(rendered: dict[tuple[str, str], Any]) -> None:
-    for service in ("minio", "mlflow"):
-        (endpoint,) = rendered["PodMonitor", f"mantis-{service}"]["spec"]["podMetricsEndpoints"]
-        assert endpoint["scheme"] == "https"
-        assert endpoint["tlsConfig"]["ca"]["secret"]["name"] == AUTHORITIES
-        assert endpoint["tlsConfig"]["serverName"] == f"{service}.mantis.svc"
+def test_prometheus_reads_minio_by_tls(rendered: dict[tuple[str, str], Any]) -> None:
+    (endpoint,) = rendered["PodMonitor", "mantis-minio"]["spec"]["podMetricsEndpoints"]
+    assert endpoint["scheme"] == "https"
+    assert endpoint["tlsConfig"]["ca"]["secret"]["name"] == AUTHORITIES
+    assert endpoint["tlsConfig"]["serverName"] == "minio.mantis.svc"
 
 
 def test_every_task_of_kfp_mounts_the_authorities_and_gets_their_path() -> None:
