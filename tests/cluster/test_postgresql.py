@@ -17,11 +17,11 @@ from uuid import uuid4
 import pytest
 import yaml
 
+from tests.cluster.own_namespaces import STARTED, moved
 from tests.helpers.kubectl import Kube
-from tests.helpers.kustomize import built, moved
+from tests.helpers.kustomize import built
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-STARTED = 600  # seconds, for the servers and the two Jobs on a busy machine
 COPY = "copy"  # the bucket of the back-up, in the same MinIO
 ADA = ("ada", "of 12 characters at least")
 

@@ -7,20 +7,14 @@ the namespace. The two servers keep their data in the pod.
 import base64
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
-from uuid import uuid4
 
 import pytest
-import yaml
 
-from tests.cluster.test_image import SECURITY
+from tests.cluster.own_namespaces import Installed, installed_with
 from tests.helpers.kubectl import Kube
-from tests.helpers.kustomize import built, moved
-from tests.helpers.little_run import LITTLE
+from tests.helpers.kustomize import built
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
-STARTED = 600  # seconds, for the servers and the two Jobs on a busy machine
 # Asks both servers by the names in the environment: over HTTP, over TLS without the authority, and with it.
 ASK = """
 import json, os, ssl, urllib.error, urllib.request
@@ -62,67 +56,11 @@ print(json.dumps({
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class Installed:
-    """The project in namespaces of the test, with a pod for commands in that of the steps."""
-
-    kube: Kube
-    namespace: str
-    runtime: str
-
-    @property
-    def steps(self) -> str:
-        return f"{self.namespace}-steps"
-
-    def in_pod(self, *command: str, check: bool = True) -> str:
-        return self.kube.kubectl("-n", self.steps, "exec", "mantis", "--", *command, check=check)
-
-
-def pod(image: str) -> dict[str, Any]:
-    """The pod of the guide in which people type commands."""
-    names = ("mantis-store", "mantis-mlflow")
-    container = {
-        "name": "mantis",
-        "image": image,
-        "command": ["tini", "--", "sleep", "infinity"],
-        "workingDir": "/tmp",
-        "env": [{"name": "MANTIS_STORE", "value": "s3://mantis"}, {"name": "OMP_NUM_THREADS", "value": "1"}],
-        "envFrom": [{"secretRef": {"name": name}} for name in names],
-        "resources": {"requests": {"cpu": "50m", "memory": "512Mi"}},
-        "securityContext": SECURITY,
-        "volumeMounts": [
-            {"name": "authorities", "mountPath": "/etc/mantis", "readOnly": True},
-            {"name": "tmp", "mountPath": "/tmp"},
-        ],
-    }
-    spec = {
-        "serviceAccountName": "mantis-steps",
-        "terminationGracePeriodSeconds": 1,
-        "securityContext": {"runAsUser": 1000, "fsGroup": 1000},
-        "containers": [container],
-        "volumes": [
-            {"name": "authorities", "secret": {"secretName": "mantis-authorities"}},
-            {"name": "tmp", "emptyDir": {}},
-        ],
-    }
-    return {"metadata": {"name": "mantis"}, "spec": spec}
-
-
 @pytest.fixture(scope="module")
 def installed(kube: Kube, image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
-    name = f"mantis-tls-{uuid4().hex[:8]}"
-    made = Installed(kube=kube, namespace=name, runtime=name)
     objects = built(tmp_path_factory.mktemp("lab"), resources=["overlays/local"], components=["tls"])
-    text = yaml.safe_dump_all(moved(objects, made.namespace, made.runtime))
-    try:
-        kube.kubectl("apply", "-f", "-", stdin=text)
-        kube.kubectl("-n", name, "wait", "--for=condition=complete", "job", "--all", f"--timeout={STARTED}s")
-        kube.core.create_namespaced_pod(made.steps, pod(image))
-        kube.kubectl("-n", made.steps, "wait", "--for=condition=ready", "pod/mantis", f"--timeout={STARTED}s")
+    with installed_with(kube, image, objects) as made:
         yield made
-    finally:
-        kube.kubectl("delete", "--wait=false", "clustertrainingruntime", made.runtime, "--ignore-not-found")
-        kube.kubectl("delete", "--wait=false", "namespace", made.namespace, made.steps, "--ignore-not-found")
 
 
 def test_both_servers_refuse_clear_text_and_clients_that_do_not_know_the_authority(installed: Installed) -> None:
@@ -138,15 +76,7 @@ def test_both_servers_refuse_clear_text_and_clients_that_do_not_know_the_authori
 
 def test_a_whole_run_with_ranks_in_pods_of_a_trainjob(installed: Installed, image: str) -> None:
     """One command in a pod: steps there, two ranks in pods of their own, everything over TLS."""
-    given = {
-        "training.launcher": "trainjob",
-        "training.nodes": "2",
-        "training.gpus_per_node": "1",
-        "cluster.namespace": installed.namespace,
-        "cluster.runtime": installed.runtime,
-        "cluster.image": image,
-    }
-    installed.in_pod("mantis", "run", "demo", *LITTLE, *(f"--set={name}={value}" for name, value in given.items()))
+    installed.in_pod(*installed.little_run(image))
     log = installed.in_pod("sh", "-c", "cat $MANTIS_LOG_DIR/*.log")
     assert f"TrainJob {installed.namespace}/train-demo-" in log
     tracked = json.loads(installed.in_pod("python3", "-c", TRACKED).splitlines()[-1])
