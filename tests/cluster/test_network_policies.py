@@ -24,7 +24,7 @@ from tests.unit.components.serving.test_deployment import objects
 pytestmark = pytest.mark.slow
 MANIFESTS = ROOT / "manifests"
 NAME = "kubernetes.io/metadata.name"
-PORTS = (53, 443, 1234, 5000, 5432, 6443, 8000, 9000, 9464, 10443)
+PORTS = (53, 443, 1234, 5000, 5432, 6443, 8000, 9000, 9464, 9465, 10443)
 TAKES_EFFECT = 90  # seconds, for the policies to reach the kernel on a busy machine
 LISTEN = """
 import selectors, socket, sys

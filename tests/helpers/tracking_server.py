@@ -1,12 +1,15 @@
 """MLflow with users, with the arguments and settings of manifests/base, on loopback."""
 
+import json
 import os
 import signal
 import ssl
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ T = TypeVar("T")
 
 BASE = ROOT / "manifests/base"
 ADMIN, PASSWORD = "admin", "the password of the administrator"
+USER = ("mantis", "the password of those that log runs")  # make-users creates it; it is no administrator
 START_SECONDS = 900.0  # on a machine that does much else
 
 
@@ -34,8 +38,8 @@ class TrackingServer:
     def environment(self) -> dict[str, str]:
         return {
             "MLFLOW_TRACKING_URI": self.url,
-            "MLFLOW_TRACKING_USERNAME": ADMIN,
-            "MLFLOW_TRACKING_PASSWORD": PASSWORD,
+            "MLFLOW_TRACKING_USERNAME": USER[0],
+            "MLFLOW_TRACKING_PASSWORD": USER[1],
         }
 
 
@@ -86,10 +90,25 @@ def tracking_server(
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         until_healthy(url, process, folder / "server.log", authority)
+        create_user(url, authority)
         yield TrackingServer(url=url)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def create_user(url: str, authority: Path | None) -> None:
+    """Create the user of runs as the administrator. A restored database has it."""
+    login = b64encode(f"{ADMIN}:{PASSWORD}".encode()).decode()
+    headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
+    body = json.dumps({"username": USER[0], "password": USER[1]}).encode()
+    request = urllib.request.Request(f"{url}/api/2.0/mlflow/users/create", body, headers, method="POST")
+    trusting = ssl.create_default_context(cafile=str(authority)) if authority else None
+    try:
+        urllib.request.urlopen(request, timeout=60, context=trusting).close()
+    except urllib.error.HTTPError as error:
+        if "RESOURCE_ALREADY_EXISTS" not in error.read().decode():
+            raise
 
 
 def until_healthy(url: str, process: "subprocess.Popen[bytes]", log: Path, authority: Path | None) -> None:
