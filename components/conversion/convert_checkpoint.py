@@ -23,8 +23,9 @@ from mantis.artifacts.checkpoint import PROBE
 from mantis.artifacts.layout import step_folder
 from mantis.artifacts.manifest import Manifest, Number
 from mantis.errors import ConversionError
+from mantis.runs.sole_maker import is_heartbeat
 from mantis.runs.step_runner import Run
-from mantis.store.base import delete_tree, upload_tree
+from mantis.store.base import concurrently, upload_tree
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,8 @@ def convert_checkpoint(run: Run, checkpoint: Manifest, prefix: str) -> dict[str,
         (folder / "README.md").write_text(card)
         if notice := notices(recipe.model):
             (folder / "Notice").write_text(notice + "\n")
-        delete_tree(run.store, prefix)  # a killed attempt may have left files
+        left = [entry.key for entry in run.store.list(prefix) if not is_heartbeat(prefix, entry.key)]
+        concurrently(run.store.delete, left)  # a killed attempt may have left files
         upload_tree(run.store, prefix, folder)
     return {
         "parameters": parameters,

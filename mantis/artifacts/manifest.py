@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -205,13 +205,16 @@ def hash_object(store: ObjectStore, key: str, size: int, *, block: int = 1 << 24
     return digest.hexdigest()
 
 
-def describe_files(store: ObjectStore, prefix: str) -> tuple[File, ...]:
-    """Every object under `prefix` with its hash, the manifest itself left out."""
+def describe_files(
+    store: ObjectStore, prefix: str, *, without: Callable[[str], bool] = lambda _: False
+) -> tuple[File, ...]:
+    """Every object under `prefix` with its hash. The manifest and the keys that `without` accepts are left out."""
 
     def describe(entry_key: str, size: int) -> File:
         return File(name=entry_key.removeprefix(prefix + "/"), size=size, sha256=hash_object(store, entry_key, size))
 
-    entries = [entry for entry in store.list(prefix) if entry.key != f"{prefix}/{MANIFEST}"]
+    manifest = f"{prefix}/{MANIFEST}"
+    entries = [entry for entry in store.list(prefix) if entry.key != manifest and not without(entry.key)]
     return tuple(concurrently(lambda entry: describe(entry.key, entry.size), entries))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from mantis.artifacts.layout import FINGERPRINT, RECIPE, ArtifactKind, run_key
@@ -30,6 +31,7 @@ from mantis.processes import die_with_parent, die_with_process
 from mantis.runs.arms import parent_of
 from mantis.runs.kfp_form import place_on_form
 from mantis.runs.records import State, StepRecord, read_record, reason_of, runs, write_record
+from mantis.runs.sole_maker import is_heartbeat, sole_maker
 from mantis.store.base import ObjectStore
 from mantis.store.opening import open_store
 
@@ -37,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 KFP_POD = "KFP_POD_NAME"  # set by KFP in the pods of its tasks
 DAG_PID = "MANTIS_DAG_PID"  # the process that runs the DAG on this machine
+# Their makers delete what an earlier attempt left. A training looks after itself: mantis/runs knows no ranks.
+MADE_ALONE = (ArtifactKind.DATASET, ArtifactKind.MIXTURE, ArtifactKind.MODEL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,21 +122,44 @@ def run_step(run: Run, task: StepSpec, work: Compute) -> Manifest:
     """
     name_step(run.id, run.shown(task.step))
     made = task.fingerprint()
-    prefix = task.address()
     before = read_record(run.store, run.id, task.step)
-    began, clock = _now(), time.monotonic()
-    existing = read_manifest(run.store, prefix)
-    if existing is not None and existing.fingerprint != made:  # an address that is not made of the fingerprint
-        run.store.delete(f"{prefix}/{MANIFEST}")
-        existing = None
+    began = _now()
+    existing = _existing(run, task)
     if existing is not None:
-        logger.info("The result was already there: %s", run.store.uri(prefix))
-        same = before is not None and before.fingerprint == made and before.state in (State.DONE, State.REUSED)
-        seconds = before.seconds if same and before is not None else 0.0
-        _record(run, task, State.REUSED, began, seconds=seconds, attempts=0, manifest=existing)
-        return existing
+        return _reused(run, task, existing, before, began)
     attempts = 1 + (before.attempts if before and before.fingerprint == made else 0)
     _record(run, task, State.STARTED, began, attempts=attempts, made=made)
+    if task.kind not in MADE_ALONE:
+        return _made(run, task, work, began, attempts)
+    with sole_maker(run.store, task.address(), run.id, lambda: _existing(run, task) is not None):
+        existing = _existing(run, task)
+        if existing is not None:  # another run made it while this one waited
+            return _reused(run, task, existing, before, began)
+        return _made(run, task, work, began, attempts)
+
+
+def _existing(run: Run, task: StepSpec) -> Manifest | None:
+    """The result that is there. One of another fingerprint, at an address that is not made of it, is withdrawn."""
+    prefix = task.address()
+    existing = read_manifest(run.store, prefix)
+    if existing is not None and existing.fingerprint != task.fingerprint():
+        run.store.delete(f"{prefix}/{MANIFEST}")
+        return None
+    return existing
+
+
+def _reused(run: Run, task: StepSpec, existing: Manifest, before: StepRecord | None, began: str) -> Manifest:
+    logger.info("The result was already there: %s", run.store.uri(existing.key))
+    same = before is not None and before.fingerprint == existing.fingerprint
+    done = before is not None and before.state in (State.DONE, State.REUSED)
+    seconds = before.seconds if before is not None and same and done else 0.0
+    _record(run, task, State.REUSED, began, seconds=seconds, attempts=0, manifest=existing)
+    return existing
+
+
+def _made(run: Run, task: StepSpec, work: Compute, began: str, attempts: int) -> Manifest:
+    made, prefix = task.fingerprint(), task.address()
+    clock = time.monotonic()
     try:
         summary = work(prefix)
         manifest = Manifest(
@@ -141,7 +168,7 @@ def run_step(run: Run, task: StepSpec, work: Compute) -> Manifest:
             fingerprint=made,
             inputs={name: manifest.reference() for name, manifest in task.inputs.items()},
             made_by=provenance(task.step, task.revision, task.config, run=run.id),
-            files=describe_files(run.store, prefix),
+            files=describe_files(run.store, prefix, without=partial(is_heartbeat, prefix)),
             summary=summary,
         )
         commit_manifest(run.store, manifest)
