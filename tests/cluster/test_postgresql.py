@@ -142,4 +142,4 @@ def test_the_back_up_restores_a_database_that_is_lost(installed: MlflowOnPostgre
     installed.kubectl("exec", "postgresql-0", "--", "psql", "-U", "mlflow", "-c", lose)
     installed.finish("restore")
     installed.kubectl("scale", "statefulset/mlflow", "--replicas=1")
-    installed.kube.until("the run", lambda: installed.runs() == [run], 300)
+    assert installed.kube.until("the runs", installed.runs, 300) == [run]

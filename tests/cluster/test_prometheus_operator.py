@@ -96,7 +96,7 @@ def test_every_alert_is_loaded(kube: Kube, watched: Watched) -> None:
         groups = watched.ask("rules")["groups"]
         return {rule["name"] for group in groups for rule in group["rules"] if rule["health"] == "ok"}
 
-    kube.until("the alerts", lambda: loaded() >= wanted, 120)
+    assert kube.until("the alerts", lambda: loaded() >= wanted, 120)
 
 
 def test_a_training_is_read_while_its_ranks_are_pods(kube: Kube, watched: Watched, image: str) -> None:
@@ -116,4 +116,4 @@ def test_a_lost_mlflow_is_an_alert(kube: Kube, watched: Watched) -> None:
     def alerts() -> dict[str, str]:
         return {each["labels"]["alertname"]: each["state"] for each in watched.ask("alerts")["alerts"]}
 
-    kube.until("the alert", lambda: alerts().get("MantisMlflowAway") == "pending", 180)
+    assert kube.until("the alert", lambda: alerts().get("MantisMlflowAway"), 180) == "pending"

@@ -14,6 +14,7 @@ import kfp_server_api
 import pytest
 import yaml
 
+from mantis.artifacts.checkpoint import committed
 from mantis.runs.records import State, runs
 from mantis.runs.trials import TrialState, read_trials
 from pipelines.execution.platform import Platform
@@ -148,7 +149,8 @@ def test_an_ablation_trains_its_arms_and_compares_them(
 
 def test_a_sweep_trains_its_arms_one_at_a_time_and_says_which_is_best(kfp: Kfp, little: dict[str, str]) -> None:
     over = "--over=training.learning_rate=2e-4,4e-4"
-    given = little | {"evaluation.benchmarks": "[demo-single]"}
+    own = {"training.seed": "13"}  # the first arm would reuse the training of the clone
+    given = little | own | {"evaluation.benchmarks": "[demo-single]"}
     ours, theirs = kfp.started("demo", "--pipeline=sweep", over, "--parallel=1", overrides=given)
     assert kfp.ends(theirs) == "SUCCEEDED"
     summary = kfp.summary(ours)
@@ -297,6 +299,46 @@ def test_a_step_whose_pod_is_lost_does_not_lose_the_run(
     kube.kubectl("-n", kfp.namespace, "delete", "pod", pod, "--grace-period=0", "--force")
     assert kfp.ends(theirs) == "SUCCEEDED"
     assert kfp.records(ours)[step].attempts > 1
+
+
+def test_the_next_attempt_of_an_evicted_launching_step_follows_the_same_job(
+    kfp: Kfp, small: SubmittedRun, little: dict[str, str], kube: Kube, tracked: Callable[[str], Any]
+) -> None:
+    """As when the node of the step is drained. The ranks go on meanwhile."""
+    from mlflow import MlflowClient
+
+    logged = [1, *range(10, 301, 10)]
+    given = little | {"training.epochs": "30", "training.checkpoint_every": "20", "training.seed": "12"}
+    ours, theirs = kfp.started("demo", overrides=given)
+
+    def saved() -> bool:
+        record = kfp.records(ours).get("train")
+        return record is not None and bool(committed(kfp.opened, f"checkpoints/{record.fingerprint}"))
+
+    kube.until("a checkpoint", saved, 900)
+    jobs = (
+        "-n",
+        "mantis",
+        "get",
+        "trainjobs",
+        "-l",
+        f"mantis-kfp/run={ours}",
+        "-o",
+        "jsonpath={.items[*].metadata.uid}",
+    )
+    (pod,), job = kfp.pods(theirs, "train"), kube.kubectl(*jobs)
+    assert job
+    kube.core.create_namespaced_pod_eviction(pod, kfp.namespace, {"metadata": {"name": pod}})
+    evicted = time.time() * 1000
+    kube.until("the next attempt", lambda: set(kfp.pods(theirs, "train")) > {pod}, 300)
+    assert kube.kubectl(*jobs) == job
+    assert kfp.ends(theirs) == "SUCCEEDED"
+    record = kfp.records(ours)["train"]
+    assert (record.state, record.attempts) == (State.DONE, 2)
+    curve = MlflowClient().get_metric_history(tracked(ours).info.run_id, "train/loss")
+    before = [point.step for point in curve if point.timestamp < evicted]
+    assert before[:3] == logged[:3]
+    assert [point.step for point in curve] == logged
 
 
 @pytest.fixture
