@@ -81,15 +81,14 @@ class LocalStore:
     def list(self, prefix: str) -> Iterator[StoredObject]:
         base = self._path(prefix)
         found = (path for path in base.rglob("*") if path.is_file() and not path.name.startswith(".tmp-"))
-        for key, path in sorted((path.relative_to(self.root).as_posix(), path) for path in found):
-            yield _entry(key, path.stat())
+        yield from _entries(sorted((path.relative_to(self.root).as_posix(), path) for path in found))
 
     def children(self, prefix: str) -> tuple[tuple[StoredObject, ...], tuple[str, ...]]:
         base = self._path(prefix)
         if not base.is_dir():
             return (), ()
         found = sorted((join(prefix, path.name), path) for path in base.iterdir() if not path.name.startswith(".tmp-"))
-        files = tuple(_entry(key, path.stat()) for key, path in found if path.is_file())
+        files = tuple(_entries([(key, path) for key, path in found if path.is_file()]))
         return files, tuple(key for key, path in found if path.is_dir())
 
     def delete(self, key: str) -> None:
@@ -168,6 +167,16 @@ def _sync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def _entries(found: Sequence[tuple[str, Path]]) -> Iterator[StoredObject]:
+    """The objects at these keys and paths, less those that another process deletes during the listing."""
+    for key, path in found:
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            continue
+        yield _entry(key, status)
 
 
 def _entry(key: str, status: os.stat_result) -> StoredObject:

@@ -171,6 +171,16 @@ def test_a_store_that_is_away_for_a_while_does_not_end_the_work(
     assert "was not written: the store is away." in caplog.text
 
 
+def test_a_listing_leaves_out_what_is_deleted_meanwhile(local_store: LocalStore) -> None:
+    """As heartbeats are, while another run looks for them."""
+    for key in ("a/1", "a/2", "a/3"):
+        local_store.put(key, b"data")
+    listed = local_store.list("a")
+    first = next(iter(listed))
+    local_store.delete("a/2")
+    assert [first.key, *(entry.key for entry in listed)] == ["a/1", "a/3"]
+
+
 def test_two_runs_assemble_the_same_mixture_at_the_same_time(
     raw_folder: Any, run_on: Callable[..., Run], make_jpeg: Callable[..., bytes]
 ) -> None:
