@@ -37,7 +37,8 @@ def is_heartbeat(prefix: str, key: str) -> bool:
 def sole_maker(store: ObjectStore, prefix: str, run: str, is_made: Callable[[], bool]) -> Iterator[None]:
     """Keep other runs from making the artifact at `prefix` while the context lasts.
 
-    First wait while another run makes it. If that run succeeds, `is_made` returns True, and the context holds nothing.
+    First wait while another run makes it, until `is_made` returns True. The caller looks once more within the context,
+    because the other run may have ended between two looks.
 
     Raises:
         StoreError: the store is away.
@@ -78,19 +79,19 @@ class _Place:
             while True:
                 self.say("waiting")
                 working, waiting = self._others()
-                if is_made():
-                    return False
                 if not working and all(self.run < other for other in waiting):
                     self.say("working")
                     working, _ = self._others()
                     if not working:
-                        return not is_made()
+                        return True
                     self.leave("working")
                 if working and working[0] != seen:
                     seen = working[0]
                     address = self.store.uri(self.prefix)
                     logger.info("Run %s makes %s now. This run waits for the result", seen, address)
                 time.sleep(pause * random.uniform(0.5, 1.5))
+                if is_made():
+                    return False
                 pause = min(LONGEST_PAUSE, 1.5 * pause) if working else FIRST_PAUSE
         finally:
             self.leave("waiting")
