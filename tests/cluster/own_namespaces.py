@@ -78,38 +78,47 @@ def pod(image: str) -> dict[str, Any]:
 @contextmanager
 def installed_with(kube: Kube, image: str, objects: list[dict[str, Any]]) -> Iterator[Installed]:
     """The objects of an overlay in namespaces of the test, with the pod for commands."""
-    name = f"mantis-test-{uuid4().hex[:8]}"
+    name = new_name()
     made = Installed(kube=kube, namespace=name, runtime=name)
-    text = yaml.safe_dump_all(moved(objects, made.namespace, made.runtime))
-    try:
-        kube.kubectl("apply", "-f", "-", stdin=text)
+    with applied(kube, yaml.safe_dump_all(moved(objects, name)), name):
         kube.kubectl("-n", name, "wait", "--for=condition=complete", "job", "--all", f"--timeout={STARTED}s")
         kube.core.create_namespaced_pod(made.steps, pod(image))
         kube.kubectl("-n", made.steps, "wait", "--for=condition=ready", "pod/mantis", f"--timeout={STARTED}s")
         yield made
+
+
+def new_name() -> str:
+    """A name for namespaces and the runtime of one test."""
+    return f"mantis-test-{uuid4().hex[:8]}"
+
+
+@contextmanager
+def applied(kube: Kube, text: str, name: str) -> Iterator[None]:
+    """Apply objects that `moved` gave this name, and delete their namespaces and runtime at the end."""
+    try:
+        kube.kubectl("apply", "-f", "-", stdin=text)
+        yield
     finally:
-        kube.kubectl("delete", "--wait=false", "clustertrainingruntime", made.runtime, "--ignore-not-found")
-        kube.kubectl("delete", "--wait=false", "namespace", made.namespace, made.steps, "--ignore-not-found")
+        kube.kubectl("delete", "--wait=false", "clustertrainingruntime", name, "--ignore-not-found")
+        kube.kubectl("delete", "--wait=false", "namespace", name, f"{name}-steps", "--ignore-not-found")
 
 
-def moved(
-    objects: list[dict[str, Any]], namespace: str, runtime: str, *, with_volumes: Collection[str] = ()
-) -> list[dict[str, Any]]:
-    """The objects in other namespaces, under another name of the runtime.
+def moved(objects: list[dict[str, Any]], name: str, *, with_volumes: Collection[str] = ()) -> list[dict[str, Any]]:
+    """The objects in the namespaces `name` and `name`-steps, with a runtime of this name.
 
     The StatefulSets of `with_volumes` keep their claims. The others lose their data with the pod.
     """
     text = yaml.safe_dump_all([each for each in objects if each["kind"] not in NOT_IN_A_NAMESPACE])
     for old in ("mantis-steps", "mantis"):
-        text = text.replace(f"namespace: {old}\n", f"namespace: {old.replace('mantis', namespace, 1)}\n")
-    text = text.replace("names: mantis-steps\n", f"names: {namespace}-steps\n")
-    text = text.replace("mlflow.mantis", f"mlflow.{namespace}")
+        text = text.replace(f"namespace: {old}\n", f"namespace: {old.replace('mantis', name, 1)}\n")
+    text = text.replace("names: mantis-steps\n", f"names: {name}-steps\n")
+    text = text.replace("mlflow.mantis", f"mlflow.{name}")
     found = documents(text)
     for each in found:
         if each["kind"] == "Namespace":
-            each["metadata"]["name"] = each["metadata"]["name"].replace("mantis", namespace, 1)
+            each["metadata"]["name"] = each["metadata"]["name"].replace("mantis", name, 1)
         elif each["kind"] == "ClusterTrainingRuntime":
-            each["metadata"]["name"] = runtime
+            each["metadata"]["name"] = name
         elif each["kind"] == "StatefulSet" and each["metadata"]["name"] not in with_volumes:
             del each["spec"]["volumeClaimTemplates"]
             each["spec"]["template"]["spec"]["volumes"].append({"name": "data", "emptyDir": {}})

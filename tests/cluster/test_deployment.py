@@ -85,7 +85,7 @@ def ask(kube: Kube, image: str, namespace: str) -> Ask:
     spec = {"automountServiceAccountToken": False, "terminationGracePeriodSeconds": 0, "containers": [container]}
     kube.core.create_namespaced_pod(namespace, {"metadata": {"name": "asker"}, "spec": spec})
     kube.kubectl("-n", namespace, "wait", "--for=condition=ready", "pod/asker", "--timeout=120s")
-    key = base64.b64decode(kube.core.read_namespaced_secret("mantis-server", "mantis").data["MANTIS_API_KEY"]).decode()
+    key = kube.secret("mantis", "mantis-server")["MANTIS_API_KEY"]
 
     def call(
         body: dict[str, Any], *, image: str = "", megabytes: int = 0, key: str = key

@@ -79,11 +79,11 @@ def test_applied_again_nothing_is_restarted_and_no_password_changes(kube: Kube, 
         kept = [item["metadata"] for item in listed if item["metadata"]["name"].startswith(("minio", "mlflow"))]
         return {item["name"]: (item["uid"], item.get("generation")) for item in kept}
 
-    before, password = state(), kube.core.read_namespaced_secret("mantis-store", "mantis").data
+    before, password = state(), kube.secret("mantis", "mantis-store")
     kube.kubectl("apply", "-k", ROOT / "manifests" / "overlays" / "local")
     kube.until("the Jobs of the overlay", kube.jobs_are_done, 120)
     assert state() == before
-    assert kube.core.read_namespaced_secret("mantis-store", "mantis").data == password
+    assert kube.secret("mantis", "mantis-store") == password
 
 
 def takes(kube: Any, namespace: str, folder: Path) -> str:
@@ -173,9 +173,8 @@ def test_the_users_can_do_no_more_than_they_should(services: dict[str, str], pla
     host = services["AWS_ENDPOINT_URL"].removeprefix("http://")
     keys = {}
     for name in ("mantis-store", "mantis-store-read"):
-        data = kube.core.read_namespaced_secret(name, "mantis").data
-        values = [base64.b64decode(data[key]).decode() for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
-        keys[name] = values
+        data = kube.secret("mantis", name)
+        keys[name] = [data[key] for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
     writer, reader = (Minio(host, access_key=user, secret_key=word, secure=False) for user, word in keys.values())
     with pytest.raises(S3Error, match="AccessDenied"):
         writer.make_bucket("of-my-own")
@@ -206,8 +205,8 @@ def test_a_new_password_reaches_everybody(kube: Kube, services: dict[str, str]) 
     from minio.error import S3Error
 
     def keys(namespace: str) -> list[str]:
-        data = kube.core.read_namespaced_secret("mantis-store", namespace).data
-        return [base64.b64decode(data[key]).decode() for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
+        data = kube.secret(namespace, "mantis-store")
+        return [data[key] for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
 
     before = keys("mantis")
     assert keys("mantis-steps") == before
@@ -236,8 +235,7 @@ def test_the_administrator_of_mlflow_gets_a_new_password_by_the_commands_of_the_
         r"curl -X PATCH -u admin:OLD http://127.0.0.1:5000(\S+) .*?-d '(.*?)'\n", text, re.DOTALL
     )
     (patch,) = re.findall(r"kubectl -n mantis patch secret mantis-mlflow-server -p '(.*)'", text)
-    kept = kube.core.read_namespaced_secret("mantis-mlflow-server", "mantis").data["MLFLOW_AUTH_ADMIN_PASSWORD"]
-    old, new = base64.b64decode(kept).decode(), uuid4().hex
+    old, new = kube.secret("mantis", "mantis-mlflow-server")["MLFLOW_AUTH_ADMIN_PASSWORD"], uuid4().hex
 
     def call(password: str, method: str, path: str, body: str | None = None) -> int:
         login = base64.b64encode(f"admin:{password}".encode()).decode()

@@ -4,22 +4,18 @@ The overlay `local` with both components is applied to namespaces of the test. T
 alone, so that the registry of a test cluster may have its own build. Each run of the tests takes three volumes.
 """
 
-import base64
-import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
 
 import pytest
 import yaml
 
-from tests.cluster.own_namespaces import STARTED, moved
+from tests.cluster.own_namespaces import STARTED, applied, moved, new_name
 from tests.helpers.kubectl import Kube
 from tests.helpers.kustomize import built
+from tests.helpers.tracking_server import call_mlflow
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 COPY = "copy"  # the bucket of the back-up, in the same MinIO
@@ -38,14 +34,8 @@ class MlflowOnPostgresql:
         return self.kube.kubectl("-n", self.namespace, *arguments)
 
     def call(self, path: str, body: dict[str, Any], user: tuple[str, str]) -> Any:
-        """Answer of MLflow; OSError while it restarts, and where it refuses."""
-        login = base64.b64encode(":".join(user).encode()).decode()
-        headers = {"Content-Type": "application/json", "Authorization": f"Basic {login}"}
-        request = urllib.request.Request(
-            f"{self.url}/api/2.0/mlflow/{path}", json.dumps(body).encode(), headers, method="POST"
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
+        """See `call_mlflow`; OSError also while MLflow restarts."""
+        return call_mlflow(self.url, path, body, user)
 
     def runs(self) -> list[str] | None:
         """Ids of the runs that a person finds; None while MLflow does not answer."""
@@ -62,11 +52,6 @@ class MlflowOnPostgresql:
         return self.kubectl("logs", f"job/{job}")
 
 
-def secret(kube: Kube, namespace: str, name: str) -> dict[str, str]:
-    data = kube.core.read_namespaced_secret(name, namespace).data
-    return {key: base64.b64decode(value).decode() for key, value in data.items()}
-
-
 def pulled(kube: Kube, namespace: str) -> bool:
     """Whether the server has started; the test is skipped if no registry of the cluster has its image."""
     pod = kube.kubectl("-n", namespace, "get", "pod", "postgresql-0", "--no-headers", "--ignore-not-found")
@@ -77,16 +62,13 @@ def pulled(kube: Kube, namespace: str) -> bool:
 
 @pytest.fixture(scope="module")
 def installed(kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowOnPostgresql]:
-    name = f"mantis-sql-{uuid4().hex[:8]}"
-    steps = f"{name}-steps"
+    name = new_name()
     components = ["backup", "postgresql"]
     objects = built(tmp_path_factory.mktemp("lab"), resources=["overlays/local"], components=components)
-    text = yaml.safe_dump_all(moved(objects, name, name, with_volumes=("mlflow", "postgresql")))
+    text = yaml.safe_dump_all(moved(objects, name, with_volumes=("mlflow", "postgresql")))
     text = text.replace("image: postgres:15-bookworm@sha256:", "image: postgres:15-bookworm #")
     with ExitStack() as stack:
-        stack.callback(kube.kubectl, "delete", "--wait=false", "clustertrainingruntime", name, "--ignore-not-found")
-        stack.callback(kube.kubectl, "delete", "--wait=false", "namespace", name, steps, "--ignore-not-found")
-        kube.kubectl("apply", "-f", "-", stdin=text)
+        stack.enter_context(applied(kube, text, name))
         kube.until("PostgreSQL", lambda: pulled(kube, name), STARTED)
         kube.kubectl("-n", name, "wait", "--for=condition=complete", "job", "--all", f"--timeout={STARTED}s")
         minio, mlflow = (
@@ -100,10 +82,10 @@ def prepare_back_up(kube: Kube, namespace: str, address: str) -> None:
     """The bucket of the back-up, and the Secret that manifests/backup/kustomization.yaml asks for."""
     from minio import Minio
 
-    root = secret(kube, namespace, "mantis-minio-root")
+    root = kube.secret(namespace, "mantis-minio-root")
     keys = (root["MINIO_ROOT_USER"], root["MINIO_ROOT_PASSWORD"])
     Minio(address, access_key=keys[0], secret_key=keys[1], secure=False).make_bucket(COPY)
-    given = {"ENDPOINT": secret(kube, namespace, "mantis-store")["AWS_ENDPOINT_URL"], "REGION": "us-east-1"}
+    given = {"ENDPOINT": kube.secret(namespace, "mantis-store")["AWS_ENDPOINT_URL"], "REGION": "us-east-1"}
     given |= {"BUCKET": COPY, "ACCESS_KEY_ID": keys[0], "SECRET_ACCESS_KEY": keys[1]}
     kube.core.create_namespaced_secret(namespace, {"metadata": {"name": "mantis-backup"}, "stringData": given})
 
@@ -111,7 +93,7 @@ def prepare_back_up(kube: Kube, namespace: str, address: str) -> None:
 @pytest.fixture(scope="module")
 def run(installed: MlflowOnPostgresql) -> str:
     """Id of a run in MLflow, and a person's account beside it."""
-    password = secret(installed.kube, installed.namespace, "mantis-mlflow-server")["MLFLOW_AUTH_ADMIN_PASSWORD"]
+    password = installed.kube.secret(installed.namespace, "mantis-mlflow-server")["MLFLOW_AUTH_ADMIN_PASSWORD"]
     admin = ("admin", password)
     installed.call("users/create", {"username": ADA[0], "password": ADA[1]}, admin)
     return str(installed.call("runs/create", {"experiment_id": "0"}, admin)["run"]["info"]["run_id"])

@@ -4,7 +4,6 @@ The overlay `local` with the component is applied to namespaces of the test, bec
 the namespace. The two servers keep their data in the pod.
 """
 
-import base64
 import json
 from collections.abc import Iterator
 
@@ -90,13 +89,11 @@ def test_the_certificates_name_the_services_of_this_namespace(installed: Install
 
     authorities = {}
     for service in ("minio", "mlflow"):
-        secret = installed.kube.core.read_namespaced_secret(f"mantis-{service}-tls", installed.namespace)
-        values = {key: base64.b64decode(value) for key, value in secret.data.items()}
-        certificate = x509.load_pem_x509_certificate(values["tls.crt"])
+        values = installed.kube.secret(installed.namespace, f"mantis-{service}-tls")
+        certificate = x509.load_pem_x509_certificate(values["tls.crt"].encode())
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         assert f"{service}.{installed.namespace}.svc" in names.get_values_for_type(x509.DNSName)
         authorities[service] = values["ca.crt"].strip()
     for namespace in (installed.namespace, installed.steps):  # make-secrets copies them for the steps
-        secret = installed.kube.core.read_namespaced_secret("mantis-authorities", namespace)
-        trusted = base64.b64decode(secret.data["authorities.pem"])
+        trusted = installed.kube.secret(namespace, "mantis-authorities")["authorities.pem"]
         assert all(authority in trusted for authority in authorities.values())

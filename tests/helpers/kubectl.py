@@ -1,5 +1,6 @@
 """kubectl on the cluster of KUBECONFIG, and waiting for what it changes."""
 
+import base64
 import socket
 import subprocess
 import threading
@@ -78,3 +79,8 @@ class Kube:
     until = staticmethod(until)
     jobs_are_done = staticmethod(jobs_are_done)
     forwarded = staticmethod(forwarded)
+
+    def secret(self, namespace: str, name: str) -> dict[str, str]:
+        """Keys and decoded values of a Secret."""
+        data = self.core.read_namespaced_secret(name, namespace).data
+        return {key: base64.b64decode(value).decode() for key, value in data.items()}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mantis.tracking.reachability import TrackingAwayError
 from tests.helpers.loopback import free_port
@@ -34,6 +34,10 @@ class TrackingServer:
     """A running server and the environment of its clients."""
 
     url: str
+
+    def call(self, path: str, body: Mapping[str, Any], user: tuple[str, str] = (ADMIN, PASSWORD)) -> Any:
+        """See `call_mlflow`; the administrator asks, unless a user is given."""
+        return call_mlflow(self.url, path, body, user)
 
     def environment(self) -> dict[str, str]:
         return {
@@ -97,15 +101,22 @@ def tracking_server(
         process.wait()
 
 
+def call_mlflow(
+    url: str, path: str, body: Mapping[str, Any], user: tuple[str, str], authority: Path | None = None
+) -> Any:
+    """Answer of MLflow's REST API to a user with a password; HTTPError where it refuses."""
+    login = b64encode(":".join(user).encode()).decode()
+    headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}/api/2.0/mlflow/{path}", json.dumps(body).encode(), headers, method="POST")
+    trusting = ssl.create_default_context(cafile=str(authority)) if authority else None
+    with urllib.request.urlopen(request, timeout=60, context=trusting) as answer:
+        return json.load(answer)
+
+
 def create_user(url: str, authority: Path | None) -> None:
     """Create the user of runs as the administrator. A restored database has it."""
-    login = b64encode(f"{ADMIN}:{PASSWORD}".encode()).decode()
-    headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
-    body = json.dumps({"username": USER[0], "password": USER[1]}).encode()
-    request = urllib.request.Request(f"{url}/api/2.0/mlflow/users/create", body, headers, method="POST")
-    trusting = ssl.create_default_context(cafile=str(authority)) if authority else None
     try:
-        urllib.request.urlopen(request, timeout=60, context=trusting).close()
+        call_mlflow(url, "users/create", {"username": USER[0], "password": USER[1]}, (ADMIN, PASSWORD), authority)
     except urllib.error.HTTPError as error:
         if "RESOURCE_ALREADY_EXISTS" not in error.read().decode():
             raise

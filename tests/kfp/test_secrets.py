@@ -1,6 +1,5 @@
 """No credential of ours is in anything that runs on Kubeflow Pipelines have left."""
 
-import base64
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,8 +17,7 @@ OURS = ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD")
 def credentials(kube: Kube) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for name in ("mantis-store", "mantis-mlflow"):
-        data = kube.core.read_namespaced_secret(name, "mantis").data
-        found |= {key: base64.b64decode(value) for key, value in data.items() if key in OURS}
+        found |= {key: value.encode() for key, value in kube.secret("mantis", name).items() if key in OURS}
     assert found.keys() == set(OURS)
     return found
 
@@ -31,8 +29,8 @@ def bucket_of_kfp(kfp: Any, kube: Any) -> Iterator[tuple[str, bytes]]:
     deployment = json.loads(kube.kubectl("-n", kfp.namespace, "get", "deployment", "ml-pipeline", "-o", "json"))
     listed = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
     given = {item["name"]: item.get("value", "") for item in listed}
-    secret = kube.core.read_namespaced_secret("mlpipeline-minio-artifact", kfp.namespace).data
-    user, password = (base64.b64decode(secret[key]).decode() for key in ("accesskey", "secretkey"))
+    secret = kube.secret(kfp.namespace, "mlpipeline-minio-artifact")
+    user, password = secret["accesskey"], secret["secretkey"]
     service, _, namespace = given["OBJECTSTORECONFIG_HOST"].partition(".")
     namespace = namespace.partition(".")[0] or kfp.namespace
     with kube.forwarded(service, int(given["OBJECTSTORECONFIG_PORT"]), namespace) as port:

@@ -1,14 +1,10 @@
 """MLflow's runs and users in a real PostgreSQL, by the component manifests/own/postgresql/users."""
 
-import json
 import os
 import subprocess
 import sys
 import urllib.error
-import urllib.request
-from base64 import b64encode
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +13,7 @@ from tests.helpers.backup import run_job
 from tests.helpers.bootstrap import READER, make_users
 from tests.helpers.paths import ROOT
 from tests.helpers.postgresql import postgresql
-from tests.helpers.tracking_server import ADMIN, PASSWORD, TrackingServer, settings, tracking_server
+from tests.helpers.tracking_server import settings, tracking_server
 from tests.integration.repository.test_restore import client, copy, secrets
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -39,16 +35,6 @@ def with_users(folder: Path, database: str) -> dict[str, str]:
     return {"MLFLOW_BACKEND_STORE_URI": database, entry["name"]: str(folder / "users.ini")}
 
 
-def call(server: TrackingServer, path: str, body: dict[str, Any], user: tuple[str, str] = (ADMIN, PASSWORD)) -> Any:
-    credentials = b64encode(":".join(user).encode()).decode()
-    headers = {"Authorization": f"Basic {credentials}", "Content-Type": "application/json"}
-    request = urllib.request.Request(
-        f"{server.url}/api/2.0/mlflow/{path}", json.dumps(body).encode(), headers, method="POST"
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)
-
-
 def fresh(folder: Path) -> Path:
     folder.mkdir(parents=True)
     return folder
@@ -58,15 +44,15 @@ def test_runs_and_users_survive_the_loss_of_the_volume(tmp_path: Path) -> None:
     with postgresql() as database:
         folder = fresh(tmp_path / "first")
         with tracking_server(folder, given=with_users(folder, database)) as server:
-            call(server, "users/create", {"username": ADA[0], "password": ADA[1]})
-            made = call(server, "runs/create", {"experiment_id": "0", "run_name": "of before"})["run"]["info"]["run_id"]
+            server.call("users/create", {"username": ADA[0], "password": ADA[1]})
+            made = server.call("runs/create", {"experiment_id": "0", "run_name": "of before"})["run"]["info"]["run_id"]
         assert not list(folder.glob("*.db"))
         folder = fresh(tmp_path / "second")
         with tracking_server(folder, given=with_users(folder, database)) as server:
-            found = call(server, "runs/search", {"experiment_ids": ["0"]}, user=ADA)["runs"]
+            found = server.call("runs/search", {"experiment_ids": ["0"]}, user=ADA)["runs"]
             assert [run["info"]["run_id"] for run in found] == [made]
             with pytest.raises(urllib.error.HTTPError, match="401"):
-                call(server, "runs/search", {"experiment_ids": ["0"]}, user=(ADA[0], "another password"))
+                server.call("runs/search", {"experiment_ids": ["0"]}, user=(ADA[0], "another password"))
 
 
 def test_the_back_up_of_postgresql_restores_runs_and_users(tmp_path: Path, copy: str) -> None:
@@ -80,12 +66,12 @@ def test_the_back_up_of_postgresql_restores_runs_and_users(tmp_path: Path, copy:
         with postgresql() as database:
             folder = fresh(tmp_path / "lost")
             with tracking_server(folder, given=with_users(folder, database)) as server:
-                call(server, "users/create", {"username": ADA[0], "password": ADA[1]})
-                made = call(server, "runs/create", {"experiment_id": "0"})["run"]["info"]["run_id"]
+                server.call("users/create", {"username": ADA[0], "password": ADA[1]})
+                made = server.call("runs/create", {"experiment_id": "0"})["run"]["info"]["run_id"]
                 run_job("back-up", given | {"mantis-mlflow-server": {"MLFLOW_BACKEND_STORE_URI": database}}, folder)
         with postgresql() as database:
             folder = fresh(tmp_path / "new")
             run_job("restore", given | {"mantis-mlflow-server": {"MLFLOW_BACKEND_STORE_URI": database}}, folder)
             with tracking_server(folder, given=with_users(folder, database)) as server:
-                found = call(server, "runs/search", {"experiment_ids": ["0"]}, user=ADA)["runs"]
+                found = server.call("runs/search", {"experiment_ids": ["0"]}, user=ADA)["runs"]
                 assert [run["info"]["run_id"] for run in found] == [made]
