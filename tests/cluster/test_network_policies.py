@@ -201,10 +201,16 @@ class Stage:
                 source, target, port = connection.split()
                 if source == name:
                     asked[f"{self.addresses[target]}:{port}"] = connection
-            space = self.namespaces[PLACES[name].namespace]
-            said = self.kube.kubectl("-n", space, "exec", name, "--", "python3", "-c", CONNECT, *asked)
-            found |= {asked[place] for place, opened in json.loads(said.splitlines()[-1]).items() if opened}
+            answer = self.kube.until(f"an answer of {name}", partial(self._tried, name, [*asked]), 60)
+            found |= {asked[place] for place, opened in answer.items() if opened}
         return found
+
+    def _tried(self, name: str, places: list[str]) -> dict[str, bool] | None:
+        """Which places the pod reaches; None if kubectl lost the answer ("Unknown stream id 1, discarding message")."""
+        space = self.namespaces[PLACES[name].namespace]
+        said = self.kube.kubectl("-n", space, "exec", name, "--", "python3", "-c", CONNECT, *places)
+        answers = [line for line in said.splitlines() if line.startswith("{")]
+        return dict(json.loads(answers[0])) if answers else None
 
     def policies(self) -> list[dict[str, Any]]:
         """The project's policies, with this stage's namespaces in place of the real ones."""
