@@ -99,10 +99,15 @@ def ended(run: str, kfp: Kfp) -> str:
     return run
 
 
-def enter(page: Any, kfp: Any, run: str) -> None:
-    """The graph below the exit handler: our steps."""
-    page.goto(f"{kfp.host}/#/runs")
+def open_run(page: Any, kfp: Kfp, run: str) -> None:
+    """The page of a run. It is loaded again, because it keeps the tab that was opened before."""
     page.goto(f"{kfp.host}/#/runs/details/{run}")
+    page.reload()
+
+
+def enter(page: Any, kfp: Kfp, run: str) -> None:
+    """The graph below the exit handler: our steps."""
+    open_run(page, kfp, run)
     node(page, "run").click()
     page.get_by_role("button", name="Open sub-DAG").click()
     node(page, "preflight").wait_for()
@@ -162,8 +167,7 @@ def test_an_artifact_has_its_address_and_its_loss(page: Any, kfp: Kfp, ended: st
 
 
 def test_the_page_of_a_run_shows_its_learning_rate(page: Any, kfp: Kfp, ended: str) -> None:
-    page.goto(f"{kfp.host}/#/runs")
-    page.goto(f"{kfp.host}/#/runs/details/{ended}")
+    open_run(page, kfp, ended)
     page.get_by_role("button", name="Detail").click()
     page.get_by_text("learning_rate").first.wait_for()
     assert "3e-4" in page.locator("body").inner_text()
@@ -191,12 +195,6 @@ def newest(kfp: Kfp, before: str) -> str:
     made = kfp.client.list_runs(page_size=1, sort_by="created_at desc").runs[0].run_id
     assert made != before
     return str(made)
-
-
-def open_run(page: Any, kfp: Kfp, run: str) -> None:
-    """The page of a run, read afresh."""
-    page.goto(f"{kfp.host}/#/runs")
-    page.goto(f"{kfp.host}/#/runs/details/{run}")
 
 
 @pytest.fixture(scope="module")
