@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 import urllib.request
 import webbrowser
 from contextlib import suppress
@@ -27,11 +28,11 @@ from mantis.tracking.runs_view import keep_view, newest_experiment, table_of_run
 from pipelines.cli.console import show
 
 HOST = "127.0.0.1"
-READY_SECONDS = 120.0  # until the server answers; on a slow machine its start takes half a minute
+ASK_SECONDS = 0.2  # between two looks at whether the server answers; its start takes up to half a minute
 
 
 def serve_runs(store: ObjectStore, port: int, *, open_page: bool) -> None:
-    """Start MLflow's server with the runs of `store`, print the address of their table, and wait for its end.
+    """Start MLflow's server with the runs of `store`, and wait for its end. Print the address once the server answers.
 
     Raises:
         ConfigError: the port cannot be used.
@@ -39,15 +40,14 @@ def serve_runs(store: ObjectStore, port: int, *, open_page: bool) -> None:
     """
     _check_port(port)
     uri, folder = tracking_uri(store), database_folder(store)
-    show(f"MLflow shows {uri}")
+    show(f"MLflow starts with the runs of {uri}")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", HOST, "--port", str(port)]
     if folder is not None:
         command += ["--artifacts-destination", str(folder / ARTIFACTS)]
     page = f"http://{HOST}:{port}/{_newest_table(store)}"
-    show(page)
     with sigterm_raises(), subprocess.Popen(command, env=os.environ, preexec_fn=die_with_parent) as server:
-        if open_page:
-            threading.Thread(target=_open_when_ready, args=(page, port), name="open-page", daemon=True).start()
+        given = (page, server, open_page)
+        threading.Thread(target=show_when_ready, args=given, name="show-page", daemon=True).start()
         try:
             code = server.wait()
         finally:
@@ -83,15 +83,18 @@ def _newest_table(store: ObjectStore) -> str:
     return table_of_runs(client, experiment)
 
 
-def _open_when_ready(page: str, port: int) -> None:
-    until = time.monotonic() + READY_SECONDS
-    while time.monotonic() < until:
+def show_when_ready(page: str, server: "subprocess.Popen[bytes]", open_page: bool) -> None:
+    """Print the address when the server answers, since a browser refuses it before; then open it, if this is wanted."""
+    health = urllib.parse.urljoin(page, "/health")
+    while server.poll() is None:
         try:
-            urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=2).close()
+            urllib.request.urlopen(health, timeout=2).close()
         except OSError:
-            time.sleep(0.2)
+            time.sleep(ASK_SECONDS)
         else:
-            webbrowser.open(page)
+            show(page)
+            if open_page:
+                webbrowser.open(page)
             return
 
 
