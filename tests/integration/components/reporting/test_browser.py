@@ -22,6 +22,12 @@ from tests.fixtures.reporting import MakeStored, Stored
 from tests.helpers.paths import root_of
 
 
+def opened(page: Any, path: Path) -> None:
+    """Load the page whole. On a busy machine the network may be idle before the page is read to its end."""
+    page.goto(path.as_uri(), wait_until="load")
+    page.wait_for_load_state("networkidle")
+
+
 def look(browser: Any, path: Path) -> Any:
     """The open page and what went wrong while it loaded."""
     said, asked = [], []
@@ -29,7 +35,7 @@ def look(browser: Any, path: Path) -> Any:
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(path.as_uri(), wait_until="networkidle")
+    opened(page, path)
     fetched = [url for url in asked if not url.startswith("data:") and url != path.as_uri()]
     return page, said, fetched
 
@@ -146,7 +152,7 @@ def test_the_page_of_data_is_readable_at_every_width(
     path.write_text(render_data(show_source(local_store, demo_recipe, source, Selection(rows=(0, 1, 2, 3)))))
     assert sound(browser, path) == 3
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page.goto(path.as_uri(), wait_until="networkidle")
+    opened(page, path)
     assert page.evaluate(WIDE) == []
     assert page.evaluate(CONTRASTS) == []
     assert page.title().startswith("Rows of a source")
