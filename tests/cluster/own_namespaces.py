@@ -19,11 +19,13 @@ STARTED = 600  # seconds, for the servers and the two Jobs on a busy machine
 
 @dataclass(frozen=True, kw_only=True)
 class Installed:
-    """The project in namespaces of the test, with a pod for commands in that of the steps."""
+    """The project in namespaces of the test, with a pod for commands in that of the steps.
+
+    The runtime has the name of the first namespace.
+    """
 
     kube: Kube
     namespace: str
-    runtime: str
 
     @property
     def steps(self) -> str:
@@ -39,7 +41,7 @@ class Installed:
             "training.nodes": "2",
             "training.gpus_per_node": "1",
             "cluster.namespace": self.namespace,
-            "cluster.runtime": self.runtime,
+            "cluster.runtime": self.namespace,
             "cluster.image": image,
         }
         return ["mantis", "run", "demo", *LITTLE, *(f"--set={name}={value}" for name, value in given.items())]
@@ -79,7 +81,7 @@ def pod(image: str) -> dict[str, Any]:
 def installed_with(kube: Kube, image: str, objects: list[dict[str, Any]]) -> Iterator[Installed]:
     """The objects of an overlay in namespaces of the test, with the pod for commands."""
     name = new_name()
-    made = Installed(kube=kube, namespace=name, runtime=name)
+    made = Installed(kube=kube, namespace=name)
     with applied(kube, yaml.safe_dump_all(moved(objects, name)), name):
         kube.kubectl("-n", name, "wait", "--for=condition=complete", "job", "--all", f"--timeout={STARTED}s")
         kube.core.create_namespaced_pod(made.steps, pod(image))
