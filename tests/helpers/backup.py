@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import HANG_SECONDS
 from tests.helpers.yaml_files import documents
 
 BACKUP = ROOT / "manifests/backup"
@@ -40,6 +41,6 @@ def run_job(job: str, secrets: Secrets, volume: Path) -> str:
     ours = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     given = ours | environment(job, secrets) | {"DATA": str(volume), "RCLONE_CONFIG": os.devnull}
     command = [sys.executable, str(BACKUP / "back_up.py"), job]
-    done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

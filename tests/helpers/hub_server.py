@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.helpers.loopback import running
+from tests.helpers.waiting import HANG_SECONDS
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LARGE = 100  # bytes from which the hub keeps a file in LFS, and tells its SHA-256
@@ -97,7 +98,7 @@ class HubAnswer(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return self._answer(200, headers=headers, length=len(data))
         if self.server.together:
-            self.server.met.wait(60)
+            self.server.met.wait(HANG_SECONDS)
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         start = int(asked[1]) if asked and self.server.ranges else 0
         end = int(asked[2]) + 1 if asked and asked[2] and self.server.ranges else len(data)

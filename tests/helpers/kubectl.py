@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tests.helpers.loopback import free_port
+from tests.helpers.waiting import HANG_SECONDS
 
 Found = TypeVar("Found")
 
@@ -66,7 +67,7 @@ def forwarded(service: str, port: int, namespace: str = "mantis") -> Iterator[in
     yield here
     leave.set()
     current[0].terminate()
-    thread.join(10)
+    thread.join(HANG_SECONDS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from components.serving.live_model import LiveModel
 from components.serving.run_server import bound_socket
 from components.serving.server_limits import ServerLimits
 from components.serving.server_metrics import ServerMetrics
+from tests.helpers.waiting import HANG_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,6 @@ def model_server(model: LiveModel, *, key: str = "", **limits: Any) -> Iterator[
         yield Served(url=f"http://127.0.0.1:{bound.getsockname()[1]}", server=server, batches=batches)
     finally:
         running.should_exit = True
-        thread.join(30)
+        thread.join(HANG_SECONDS)
         engine.close()
         bound.close()

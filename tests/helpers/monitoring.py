@@ -15,6 +15,7 @@ import yaml
 
 from tests.helpers.loopback import free_port
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import HANG_SECONDS
 
 MONITORING = ROOT / "manifests/monitoring"
 DASHBOARD = MONITORING / "dashboard.json"
@@ -62,7 +63,7 @@ def mlflow_figures(folder: Path, tracking: str) -> Iterator[str]:
         yield f"127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(HANG_SECONDS)
 
 
 def documented_metrics() -> list[DocumentedMetric]:

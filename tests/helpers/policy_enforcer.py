@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from tests.helpers.kubectl import kubectl
+from tests.helpers.waiting import HANG_SECONDS
 
 TOOLS = ("kube-router", "iptables", "ipset")
 CHAINS = ("KUBE-ROUTER-", "KUBE-POD-FW-", "KUBE-NWPLCY-")
@@ -42,7 +43,7 @@ def enforcer(log: Path) -> Iterator[None]:
         assert process.poll() is None, log.read_text()[-3000:]
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(HANG_SECONDS)
         _clean_up()
 
 

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.helpers.loopback import free_port
+from tests.helpers.waiting import HANG_SECONDS
 
 USER, PASSWORD, DATABASE = "mlflow", "a % pass/word@", "mlflow"
 DEBIAN = Path("/usr/lib/postgresql")
@@ -39,7 +40,7 @@ def postgresql() -> Iterator[str]:
 
         def run(program: str, *arguments: object) -> None:
             command = [str(folder / program), *map(str, arguments)]
-            subprocess.run(command, cwd=scratch, user=user, check=True, stdout=subprocess.DEVNULL, timeout=120)
+            subprocess.run(command, cwd=scratch, user=user, check=True, stdout=subprocess.DEVNULL, timeout=HANG_SECONDS)
 
         run("initdb", f"--pgdata={data}", f"--username={USER}", f"--pwfile={secret}", "--auth=scram-sha-256")
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={scratch} -c fsync=off"
@@ -47,7 +48,7 @@ def postgresql() -> Iterator[str]:
         try:
             there = {"PGPASSWORD": PASSWORD}
             create = ["createdb", "--host=127.0.0.1", f"--port={port}", f"--username={USER}", DATABASE]
-            subprocess.run([folder / create[0], *create[1:]], env=os.environ | there, check=True, timeout=60)
+            subprocess.run([folder / create[0], *create[1:]], env=os.environ | there, check=True, timeout=HANG_SECONDS)
             yield f"postgresql://{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{port}/{DATABASE}"
         finally:
             run("pg_ctl", "stop", "--mode=immediate", "--wait", f"--pgdata={data}")

@@ -9,6 +9,8 @@ import time
 import psutil
 import torch
 
+from tests.helpers.waiting import HANG_SECONDS
+
 INTERESTING = {"components", "deepspeed", "mlflow", "torch._inductor.compile_fx"}
 
 
@@ -37,7 +39,7 @@ def end_early(how: str) -> None:
     torch.distributed.all_gather(pids, torch.tensor([os.getpid()]))
     if torch.distributed.get_rank() == 0:
         other = psutil.Process(int(pids[1]))
-        until = time.monotonic() + 600
+        until = time.monotonic() + HANG_SECONDS
         while time.monotonic() < until and not (how == "both" and other.status() == psutil.STATUS_ZOMBIE):
             time.sleep(0.001)
         sys.exit(1)  # as a rank does that loses another one

@@ -10,6 +10,8 @@ import sys
 import termios
 from pathlib import Path
 
+from tests.helpers.waiting import HANG_SECONDS
+
 
 def on_terminal(*arguments: str, columns: int, cwd: Path, **more: str) -> str:
     """What a person sees in a terminal of this width."""
@@ -31,7 +33,7 @@ def on_terminal(*arguments: str, columns: int, cwd: Path, **more: str) -> str:
         if not part:
             break
         seen += part
-    assert child.wait(60) == 0, seen.decode()
+    assert child.wait(HANG_SECONDS) == 0, seen.decode()
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode()).replace("\r\n", "\n")
 
 

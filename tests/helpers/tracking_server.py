@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from mantis.tracking.reachability import TrackingAwayError
 from tests.helpers.loopback import free_port
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import HANG_SECONDS
 from tests.helpers.yaml_files import documents
 
 T = TypeVar("T")
@@ -26,7 +27,6 @@ T = TypeVar("T")
 BASE = ROOT / "manifests/base"
 ADMIN, PASSWORD = "admin", "the password of the administrator"
 USER = ("mantis", "the password of those that log runs")  # make-users creates it; it is no administrator
-START_SECONDS = 900.0  # on a machine that does much else
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ def tracking_server(
     port = free_port()
     environment = os.environ | settings(folder) | dict(given or {})
     upgrade = [sys.executable, "-m", "mlflow", "db", "upgrade", environment["MLFLOW_BACKEND_STORE_URI"]]
-    subprocess.run(upgrade, env=environment, check=True, capture_output=True, timeout=START_SECONDS)
+    subprocess.run(upgrade, env=environment, check=True, capture_output=True, timeout=HANG_SECONDS)
     command = [sys.executable, "-m", "mlflow", *arguments(folder, port), *more]
     url = f"{'https' if authority else 'http'}://127.0.0.1:{port}"
     with (folder / "server.log").open("wb") as log:
@@ -109,7 +109,7 @@ def call_mlflow(
     headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
     request = urllib.request.Request(f"{url}/api/2.0/mlflow/{path}", json.dumps(body).encode(), headers, method="POST")
     trusting = ssl.create_default_context(cafile=str(authority)) if authority else None
-    with urllib.request.urlopen(request, timeout=60, context=trusting) as answer:
+    with urllib.request.urlopen(request, timeout=HANG_SECONDS, context=trusting) as answer:
         return json.load(answer)
 
 
@@ -124,21 +124,21 @@ def create_user(url: str, authority: Path | None) -> None:
 
 def until_healthy(url: str, process: "subprocess.Popen[bytes]", log: Path, authority: Path | None) -> None:
     trusting = ssl.create_default_context(cafile=str(authority)) if authority else None
-    until = time.monotonic() + START_SECONDS
+    until = time.monotonic() + HANG_SECONDS
     while time.monotonic() < until:
         assert process.poll() is None, log.read_text()
         try:
-            urllib.request.urlopen(f"{url}/health", timeout=5, context=trusting).close()
+            urllib.request.urlopen(f"{url}/health", timeout=4, context=trusting).close()
         except OSError:
             time.sleep(0.5)
         else:
             return
-    raise AssertionError(f"no MLflow within {START_SECONDS:.0f} s:\n{log.read_text()}")
+    raise AssertionError(f"no MLflow within {HANG_SECONDS:.0f} s:\n{log.read_text()}")
 
 
 def patiently(ask: Callable[[], T]) -> T:
     """Ask MLflow, and ask again while a busy machine lets it be away; the product itself does not wait for it."""
-    until = time.monotonic() + START_SECONDS
+    until = time.monotonic() + HANG_SECONDS
     while True:
         try:
             return ask()

@@ -295,13 +295,14 @@ def _serve(connection: socket.socket) -> tuple[Request, list[int]]:
         read, write = os.pipe()
         between = _fork()
         if between == 0:
+            here = os.getpid()
             started = _fork()
             if started == 0:
                 os.close(read)
                 os.close(write)
                 connection.close()
                 request = pickle.loads(data)
-                _until_adopted(request.parent)
+                _until_adopted(request.parent, between=here)
                 return request, streams
             os.write(write, str(started).encode())
             os._exit(0)
@@ -319,12 +320,12 @@ def _fork() -> int:
         return os.fork()
 
 
-def _until_adopted(parent: int) -> None:
-    until = time.monotonic() + 60
-    while os.getppid() != parent:
-        if time.monotonic() > until:
-            os._exit(1)  # who asked has ended
+def _until_adopted(parent: int, *, between: int) -> None:
+    """Wait until `between`, which has forked this process, has ended. Then `parent` is its parent, if it lives."""
+    while (above := os.getppid()) == between:
         time.sleep(0.001)
+    if above != parent:
+        os._exit(1)  # the process that asked has ended
 
 
 def _become(request: Request, streams: list[int], source: socket.socket) -> None:

@@ -21,6 +21,7 @@ from components.serving.live_model import LiveModel
 from mantis.generation.answerer import Question
 from mantis.generation.chat_messages import data_uri, openai_request
 from tests.helpers.model_server import Served, model_server
+from tests.helpers.waiting import HANG_SECONDS
 
 ASK: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "What colour is the square?"}]}
 
@@ -59,7 +60,7 @@ def asked_about(*urls: str, text: str = "What colour is the square?") -> dict[st
 
 
 def post(served: Served, body: bytes, **headers: str) -> tuple[int, dict[str, Any]]:
-    connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=120)
+    connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=HANG_SECONDS)
     connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json", **headers})
     answer = connection.getresponse()
     return answer.status, json.loads(answer.read())
@@ -220,7 +221,7 @@ def test_other_models_and_bodies(served: Served, client: Any) -> None:
 
 def test_a_body_that_is_too_large(served: Served) -> None:
     before = psutil.Process().memory_info().rss
-    connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=120)
+    connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=HANG_SECONDS)
     connection.putrequest("POST", "/v1/chat/completions")
     connection.putheader("Content-Type", "application/json")
     connection.putheader("Content-Length", str(1_000_000_000))
@@ -247,7 +248,7 @@ def test_a_key_is_needed_where_there_is_one(live_model: LiveModel) -> None:
 
 
 def get(served: Served, path: str, **headers: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=HANG_SECONDS)
     connection.request("GET", path, headers=headers)
     answer = connection.getresponse()
     return answer.status, answer.read().decode()
@@ -263,7 +264,7 @@ def test_a_client_that_goes_away_frees_the_model(served: Served, client: Any) ->
 
 def test_a_body_that_does_not_come(live_model: LiveModel) -> None:
     with model_server(live_model, tokens=8, body_seconds=0.5) as served:
-        connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=60)
+        connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=HANG_SECONDS)
         connection.putrequest("POST", "/v1/chat/completions")
         connection.putheader("Content-Length", "100")
         connection.endheaders()
@@ -313,7 +314,7 @@ def test_figures_for_prometheus(served: Served, client: Any) -> None:
 
 
 def until(true: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + HANG_SECONDS
     while not true():
         assert time.monotonic() < limit
         time.sleep(0.02)

@@ -54,7 +54,7 @@ def ask(page: Any, text: str) -> str:
     page.fill("#text", text)
     before = page.locator(".figures").count()
     page.press("#text", "Enter")
-    page.locator(".figures").nth(before).wait_for(timeout=60_000)
+    page.locator(".figures").nth(before).wait_for()
     return str(page.locator(".assistant > span").last.inner_text())
 
 

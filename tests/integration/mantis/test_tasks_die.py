@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from mantis.runs.step_runner import DAG_PID
+from tests.helpers.waiting import HANG_SECONDS
 
 TASK = """
 import os, pathlib, sys, time
@@ -26,7 +27,7 @@ subprocess.run(["sh", "-ec", shell, {TASK!r}, sys.executable, sys.argv[1]])
 
 
 def until(reached: "psutil.Process | Path") -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + HANG_SECONDS
     while (
         reached.is_running() if isinstance(reached, psutil.Process) else not (reached.exists() and reached.read_text())
     ):

@@ -14,7 +14,9 @@ from PIL import Image
 from mantis.artifacts.manifest import Manifest
 from mantis.store.local import LocalStore
 from tests.fixtures.cli import Mantis
+from tests.helpers.waiting import HANG_SECONDS
 
+AGAIN_SECONDS = 20  # between two presses of Ctrl-C
 CHAT = [sys.executable, "-m", "pipelines.cli", "model", "chat"]
 
 
@@ -31,7 +33,7 @@ def talk(
 ) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [*CHAT, *map(str, words), "--store", store.url, "--max-tokens", "6"],
-        input=lines, env=environment, capture_output=True, text=True, timeout=300, check=False,
+        input=lines, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS, check=False,
     )  # fmt: skip
 
 
@@ -63,10 +65,11 @@ def interrupted(process: "subprocess.Popen[bytes]") -> bytes:
 
     Python drops a KeyboardInterrupt that falls into a destructor, so a single one may have no effect.
     """
-    for _ in range(6):
+    until = time.monotonic() + HANG_SECONDS
+    while time.monotonic() < until:
         process.send_signal(signal.SIGINT)
         try:
-            return process.communicate(timeout=20)[1]
+            return process.communicate(timeout=AGAIN_SECONDS)[1]
         except subprocess.TimeoutExpired:
             continue
     raise AssertionError("The process does not end.")

@@ -23,6 +23,7 @@ import pytest
 from mantis.store.base import upload_tree
 from mantis.store.opening import open_store
 from tests.helpers.loopback import free_port
+from tests.helpers.waiting import HANG_SECONDS
 
 SMALL = (
     "--set=data.generated_conversations=100",
@@ -153,7 +154,7 @@ def page(made: Path, tmp_path: Path, mantis_environment: dict[str, str]) -> Iter
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + HANG_SECONDS
         while time.monotonic() < deadline and child.poll() is None:
             try:
                 urllib.request.urlopen(f"{url}/health", timeout=2).close()
@@ -173,6 +174,6 @@ def test_the_page_of_a_copy_shows_the_reports_of_the_copy(page: tuple[str, Path]
     report = copy / "mlflow-artifacts" / run / "artifacts" / "report.md"
     report.write_text("of the copy")
     before = listing(made)
-    with urllib.request.urlopen(f"{url}/get-artifact?path=report.md&run_uuid={run}", timeout=30) as answer:
+    with urllib.request.urlopen(f"{url}/get-artifact?path=report.md&run_uuid={run}", timeout=HANG_SECONDS) as answer:
         assert answer.read() == b"of the copy"
     assert listing(made) == before

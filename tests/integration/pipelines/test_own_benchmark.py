@@ -18,7 +18,6 @@ LITTLE = (
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_made_up_benchmark_and_held_out_rows_are_in_the_report(mantis: Mantis, tmp_path: Path) -> None:
     file = write_pets(tmp_path / "mine")
     given = (*LITTLE, "--json", f"--store=file://{tmp_path}/store")

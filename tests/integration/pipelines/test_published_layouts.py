@@ -87,7 +87,6 @@ def check_every_token_has_a_row(done: Finished, name: str) -> set[int]:
     return used
 
 
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_run_from_a_published_layout_trains_the_new_rows(name: str, tmp_path: Path) -> None:
     changes = published_layout(name, tmp_path / "published")
@@ -113,7 +112,6 @@ def test_a_run_from_a_published_layout_trains_the_new_rows(name: str, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", ["llava-clip", "llava-siglip"])
 def test_stage_2_starts_from_the_projector_of_stage_1(name: str, tmp_path: Path) -> None:
     changes = published_layout(name, tmp_path / "published")

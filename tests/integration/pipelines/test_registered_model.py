@@ -16,6 +16,7 @@ from mantis.tracking.mlflow_runs import open_tracked_run
 from mantis.tracking.model_registry import register_model
 from tests.fixtures.serving import ANSWER_TOKENS
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import HANG_SECONDS
 
 PROGRAM = """
 import json, sys
@@ -51,7 +52,7 @@ def test_plain_mlflow_answers_as_an_evaluation(
     command = [sys.executable, "-c", PROGRAM, str(ANSWER_TOKENS)]
     environment |= {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False, env=environment
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=HANG_SECONDS, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == [response for _, response in evaluated]

@@ -42,6 +42,7 @@ from tests.fixtures.cli import Mantis
 from tests.helpers.model_server import model_server
 from tests.helpers.paths import ROOT
 from tests.helpers.process_groups import kill_groups
+from tests.helpers.waiting import HANG_SECONDS
 
 SMALL = (
     "--set=data.generated_conversations=320",
@@ -225,7 +226,7 @@ def ask_page(page: Any, question: Question, folder: Path) -> str:
     page.locator("#new figure").nth(len(files) - 1).wait_for()
     page.fill("#text", question.prompt.removeprefix(IMAGE_MARK * len(files)))
     page.press("#text", "Enter")
-    page.locator(".figures").first.wait_for(timeout=60_000)
+    page.locator(".figures").first.wait_for()
     return str(page.locator(".assistant > span").last.text_content())
 
 
@@ -271,7 +272,7 @@ def test_the_notebook_of_the_tutorial_runs_and_shows_pictures(
     book = nbformat.read(ROOT / "docs" / "tutorial.ipynb", as_version=4)
     for option in SMALL:
         assert option.removeprefix("--set=") in book.cells[0].source
-    client = NotebookClient(book, timeout=500, resources={"metadata": {"path": str(undisturbed.folder)}})
+    client = NotebookClient(book, timeout=HANG_SECONDS, resources={"metadata": {"path": str(undisturbed.folder)}})
     client.execute()
     shown = [output.get("data", {}) for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
     assert any("image/png" in data for data in shown)
@@ -339,7 +340,7 @@ def ranks_of(child: "subprocess.Popen[str]") -> list[psutil.Process]:
 
 
 def until_committed(child: "subprocess.Popen[str]", store: Path, step: int) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + HANG_SECONDS
     while not any(committed >= step for committed in committed_steps(store)):
         assert child.poll() is None, child.stdout.read()
         assert time.monotonic() < deadline
@@ -356,7 +357,7 @@ def test_a_killed_rank_and_ctrl_c_change_nothing_in_the_result(
     until_committed(first, store, 10)
     victim = ranks_of(first)[-1]
     victim.kill()
-    said, _ = first.communicate(timeout=120)
+    said, _ = first.communicate(timeout=HANG_SECONDS)
     assert first.returncode == 1, said
     assert "Traceback" not in said
     assert "train failed" in said
@@ -366,7 +367,7 @@ def test_a_killed_rank_and_ctrl_c_change_nothing_in_the_result(
     second = started(tmp_path)
     until_committed(second, store, killed_at + 10)
     os.kill(second.pid, signal.SIGINT)
-    said, _ = second.communicate(timeout=120)
+    said, _ = second.communicate(timeout=HANG_SECONDS)
     assert second.returncode == 130, said
     assert f"the checkpoint of train at step {committed_steps(store)[-1]}" in said
     assert "Repeat the command to continue from there." in said

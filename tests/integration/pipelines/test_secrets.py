@@ -39,7 +39,6 @@ def left(minio_store: ObjectStore, mantis: Mantis, tmp_path: Path) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_no_credential_is_left_anywhere(left: Any) -> None:
     kinds = {name.split("/")[0] for name in left}
     assert {"object checkpoints", "object models", "object reports", "object deployments", "object runs"} <= kinds

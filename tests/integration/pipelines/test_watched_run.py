@@ -17,8 +17,8 @@ from mantis.tracking.mlflow_runs import mlflow_client
 from tests.fixtures.data import RawFolder
 from tests.helpers.little_run import LITTLE
 from tests.helpers.process_groups import kill_groups
+from tests.helpers.waiting import HANG_SECONDS
 
-SECONDS = 1500.0  # far beyond every wait
 WATCHED = (*LITTLE, "--set=training.seed=7")
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -59,7 +59,7 @@ class Watcher:
         self._said = folder / "said"
 
     def until(self, reached: Callable[[], bool]) -> None:
-        end = time.monotonic() + SECONDS
+        end = time.monotonic() + HANG_SECONDS
         while not reached():
             assert time.monotonic() < end, self._said.read_text()
             time.sleep(0.1)
@@ -97,12 +97,11 @@ class Watcher:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_a_run_that_ends_by_itself(start: Start, tmp_path: Path) -> None:
     child, watcher = start(), Watcher(tmp_path)
     watcher.sees_it_open()
     run = watcher.sees_it_end("FINISHED")
-    assert child.wait(SECONDS) == 0
+    assert child.wait(HANG_SECONDS) == 0
     assert "score.demo-single" in run.data.metrics
     assert "[Report](#/experiments/" in run.data.tags["mlflow.note.content"]
     last = (tmp_path / "said").read_text().splitlines()[-1]
@@ -110,7 +109,6 @@ def test_a_run_that_ends_by_itself(start: Start, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)]
 )
@@ -122,7 +120,7 @@ def test_a_run_that_is_stopped_or_whose_launcher_is_killed(
     watcher.sees_it_open()
     watcher.until(watcher.training)
     child.send_signal(sent)
-    assert child.wait(SECONDS) == code
+    assert child.wait(HANG_SECONDS) == code
     watcher.sees_it_end("KILLED")
     (name,) = runs(watcher.store)
     record = read_record(watcher.store, name, "train")
@@ -131,12 +129,11 @@ def test_a_run_that_is_stopped_or_whose_launcher_is_killed(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_a_run_that_fails(start: Start, tmp_path: Path, raw_folder: RawFolder) -> None:
     raw_folder.write([raw_folder.row("away", "away.jpg")])
     child, watcher = start(f"--source={raw_folder.folder}", "--set=data.skills=[]"), Watcher(tmp_path)
     watcher.sees_it_open()
     run = watcher.sees_it_end("FAILED")
-    assert child.wait(SECONDS) == 1
+    assert child.wait(HANG_SECONDS) == 1
     assert any(name.startswith("failed.prepare-") for name in run.data.tags)
     assert "failed.**" in run.data.tags["mlflow.note.content"]

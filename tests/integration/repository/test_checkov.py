@@ -17,6 +17,7 @@ import yaml
 
 from tests.helpers.kustomize import built
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import HANG_SECONDS
 
 MANIFESTS = ROOT / "manifests"
 # Each overlay alone, and with every component that fits beside the others.
@@ -48,7 +49,7 @@ def findings(folder: Path) -> dict[str, set[Finding]]:
     """What checkov finds in each file of a folder, by the stem of its name."""
     command = ["checkov", "--directory", str(folder), "--framework", "kubernetes", "--output", "json", "--quiet"]
     more = ["--compact", "--soft-fail", "--skip-download"]
-    done = subprocess.run([*command, *more], capture_output=True, text=True, timeout=800)
+    done = subprocess.run([*command, *more], capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["summary"]["parsing_errors"] == 0
@@ -72,7 +73,6 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[Finding]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_finding_is_listed(found: dict[str, set[Finding]], overlay: str) -> None:
     accepted = [(each["check"], pattern) for each in listed() for pattern in each["objects"]]
@@ -85,7 +85,6 @@ def test_every_finding_is_listed(found: dict[str, set[Finding]], overlay: str) -
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_nothing_is_listed_that_checkov_no_longer_finds(found: dict[str, set[Finding]]) -> None:
     everything = set().union(*found.values())
     for each in listed():

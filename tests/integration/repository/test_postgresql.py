@@ -16,7 +16,7 @@ from tests.helpers.postgresql import postgresql
 from tests.helpers.tracking_server import settings, tracking_server
 from tests.integration.repository.test_restore import client, copy, secrets
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.slow
 __all__ = ["copy"]
 
 ADA = ("ada", "of 12 characters at least")

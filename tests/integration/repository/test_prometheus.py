@@ -29,8 +29,9 @@ from tests.helpers.monitoring import (
     mlflow_figures,
 )
 from tests.helpers.tracking_server import tracking_server
+from tests.helpers.waiting import HANG_SECONDS
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.slow
 
 STEPS = 60
 TRAINING = {
@@ -63,19 +64,19 @@ def prometheus(folder: Path, targets: Mapping[str, str]) -> Iterator[str]:
         yield f"http://{address}"
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(HANG_SECONDS)
 
 
 def answered(url: str) -> bool:
     try:
-        urllib.request.urlopen(url, timeout=5).close()
+        urllib.request.urlopen(url, timeout=4).close()
     except OSError:
         return False
     return True
 
 
-def until(condition: Any, said: Any, seconds: float = 240.0) -> None:
-    end = time.monotonic() + seconds
+def until(condition: Any, said: Any) -> None:
+    end = time.monotonic() + HANG_SECONDS
     while not condition():
         assert time.monotonic() < end, said()
         time.sleep(0.2)
@@ -83,7 +84,9 @@ def until(condition: Any, said: Any, seconds: float = 240.0) -> None:
 
 def read(server: str, path: str, query: dict[str, str]) -> Any:
     """The data that Prometheus's HTTP API answers with."""
-    with urllib.request.urlopen(f"{server}/api/v1/{path}?{urllib.parse.urlencode(query)}", timeout=30) as answer:
+    with urllib.request.urlopen(
+        f"{server}/api/v1/{path}?{urllib.parse.urlencode(query)}", timeout=HANG_SECONDS
+    ) as answer:
         return json.load(answer)["data"]
 
 
@@ -114,7 +117,7 @@ def question(url: str) -> None:
     request = urllib.request.Request(
         f"{url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    urllib.request.urlopen(request, timeout=120).close()
+    urllib.request.urlopen(request, timeout=HANG_SECONDS).close()
 
 
 def test_every_metric_of_the_reference_arrives(
@@ -150,7 +153,7 @@ def test_every_metric_of_the_reference_arrives(
             missing[:] = [metric.name for metric in wanted if not seen(server, metric.name, metric.job)]
             return not missing
 
-        until(everything_is_there, lambda: missing, seconds=120.0)
+        until(everything_is_there, lambda: missing)
         assert {each["metric"]["run"] for each in ask(server, "last_over_time(mantis_training_step[1h])")} == {run.id}
         (steps,) = ask(server, "max_over_time(mantis_training_steps[1h])")
         assert float(steps["value"][1]) == STEPS

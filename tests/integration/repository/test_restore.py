@@ -26,11 +26,11 @@ from tests.helpers.backup import Secrets, run_job
 from tests.helpers.bootstrap import READER, WRITER, make_users
 from tests.helpers.paths import ROOT
 from tests.helpers.tracking_server import patiently, tracking_server
+from tests.helpers.waiting import HANG_SECONDS
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.slow
 
 STEPS = 42  # 250 rows in batches of 6
-PATIENCE = 600.0  # seconds for a step that other processes delay
 
 
 def client(url: str) -> Minio:
@@ -94,7 +94,7 @@ def train_until_a_checkpoint_and_die(run: Run, prefix: str, log: Path) -> None:
             command, cwd=ROOT, env=environment, start_new_session=True, stdout=output, stderr=output
         )
     try:
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + HANG_SECONDS
         while not committed(run.store, prefix):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < end, log.read_text()
@@ -106,7 +106,7 @@ def train_until_a_checkpoint_and_die(run: Run, prefix: str, log: Path) -> None:
 
 def steps_in_mlflow(run: Run) -> list[int]:
     """The steps of the curve, once the end of the run is recorded as `finish` records it."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + HANG_SECONDS
     while True:
         record_end(run, Status.FINISHED)
         tracked = patiently(lambda: find_tracked_run(run))

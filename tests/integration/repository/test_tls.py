@@ -19,6 +19,7 @@ from tests.helpers.backup import Secrets, run_job
 from tests.helpers.bootstrap import READER, TLS, WRITER, SecretsInMemory, make_users
 from tests.helpers.little_run import LITTLE
 from tests.helpers.tracking_server import PASSWORD, patiently, tracking_server
+from tests.helpers.waiting import HANG_SECONDS
 from tests.integration.repository.test_restore import client, copy, keys_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -118,7 +119,7 @@ def test_no_server_answers_in_clear_text(encrypted: Encrypted) -> None:
 
     for url, path in ((encrypted.store, "/minio/health/ready"), (encrypted.tracking, "/health")):
         with pytest.raises(OSError, match=r"400|reset|closed|Remote end"):
-            urllib.request.urlopen(url.replace("https:", "http:") + path, timeout=120)
+            urllib.request.urlopen(url.replace("https:", "http:") + path, timeout=HANG_SECONDS)
 
 
 def test_a_whole_run_over_tls(

@@ -16,6 +16,7 @@ import pytest
 from mantis.processes import die_with_parent
 from tests.helpers.paths import ROOT
 from tests.helpers.tell_about_process import AGAIN
+from tests.helpers.waiting import HANG_SECONDS
 from tests.helpers.warm_processes import SET_BY_IMPORTS, warm_starts
 
 pytestmark = pytest.mark.new_interpreter  # each test says itself which one it starts
@@ -95,7 +96,7 @@ def test_a_child_that_dies_with_its_parent_does_so(tmp_path: Path) -> None:
             [*AGAIN, "wait_for_child"], cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             preexec_fn=partial(die_with_parent, signal.SIGKILL),
         )  # fmt: skip
-    until = time.monotonic() + 120
+    until = time.monotonic() + HANG_SECONDS
     while not (tmp_path / "child").exists() or not (tmp_path / "child").read_text():
         assert parent.poll() is None
         assert time.monotonic() < until
@@ -104,7 +105,7 @@ def test_a_child_that_dies_with_its_parent_does_so(tmp_path: Path) -> None:
     assert int((tmp_path / "child").read_text()) in [one.pid for one in family]
     parent.kill()
     assert parent.wait() == -signal.SIGKILL
-    assert psutil.wait_procs(family, timeout=60)[1] == [], "the child and the sources of both"
+    assert psutil.wait_procs(family, timeout=HANG_SECONDS)[1] == [], "the child and the sources of both"
 
 
 @pytest.mark.parametrize(

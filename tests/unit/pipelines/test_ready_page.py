@@ -13,6 +13,7 @@ import pytest
 
 from pipelines.cli import runs_page
 from tests.helpers.loopback import free_port, running
+from tests.helpers.waiting import HANG_SECONDS
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_the_address_is_printed_when_it_can_be_opened(
     opened: list[str] = []
 
     def show(text: str) -> None:
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=4).close()
         printed.append(text)
 
     monkeypatch.setattr(runs_page, "show", show)
@@ -50,10 +51,10 @@ def test_the_address_is_printed_when_it_can_be_opened(
     monkeypatch.setattr(runs_page, "time", SimpleNamespace(sleep=lambda _seconds: refused.set()))
     waits = threading.Thread(target=runs_page.show_when_ready, args=(page, server, open_page), daemon=True)
     waits.start()
-    assert refused.wait(60)
+    assert refused.wait(HANG_SECONDS)
     assert printed == []
     with running(http.server.ThreadingHTTPServer(("127.0.0.1", port), Healthy)):
-        waits.join(60)
+        waits.join(HANG_SECONDS)
         assert printed == [page]
     assert opened == ([page] if open_page else [])
 

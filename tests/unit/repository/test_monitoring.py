@@ -36,6 +36,7 @@ from tests.helpers.monitoring import (
     mlflow_figures,
 )
 from tests.helpers.restricted_pods import assert_restricted
+from tests.helpers.waiting import HANG_SECONDS
 from tests.helpers.yaml_files import documents
 
 # Metrics of Prometheus itself and of the kubelet, which the cluster's own monitoring reads.
@@ -202,7 +203,7 @@ def test_the_figures_of_mlflow_need_no_password_and_end_with_it(tmp_path: Path) 
 
     def answer(path: str) -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://{figures}/{path}", timeout=30) as given:
+            with urllib.request.urlopen(f"http://{figures}/{path}", timeout=HANG_SECONDS) as given:
                 return given.status, given.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, ""

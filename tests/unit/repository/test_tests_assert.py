@@ -1,4 +1,4 @@
-"""Every test asserts something, and every random one can be repeated."""
+"""Every test asserts something, every random one can be repeated, and none fails because a machine is slow."""
 
 import ast
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import HANG_SECONDS
 
 TESTS = ROOT / "tests"
 MODULES = {path: ast.parse(path.read_text()) for path in sorted(TESTS.rglob("*.py"))}
@@ -33,6 +34,10 @@ DOES_NOT_RAISE = {
 # What draws by its arguments: without one it has no seed. `drawn_seed` gives a seed that a failure prints.
 DRAWS = {"Random", "default_rng"}
 MODULE_DRAWS = {f"random.{name}" for name in ("random", "choice", "choices", "randint", "sample", "shuffle", "uniform")}
+# seconds; a wait of this limit or more is for something that has to come, and its limit is HANG_SECONDS.
+SHORTEST_LIMIT = 5
+WAITS = {"join", "wait", "get", "put", "result"}
+ELSEWHERE = {"cluster", "kfp", "gpu"}  # an answer of a cluster may be an error after a shorter time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,3 +139,33 @@ def unseeded(tree: ast.AST, name: str) -> Iterator[str]:
         as_seed = any(word.arg == "seed" and "getpid" in ast.unparse(word.value) for word in node.keywords)
         if of_the_module or without or as_seed or called in ("secrets.randbelow", "secrets.token_bytes"):
             yield f"{name}:{node.lineno}"
+
+
+def test_no_test_gives_a_busy_machine_a_few_seconds() -> None:
+    """A limit above that of HANG_SECONDS belongs to a slow test with a timeout of its own."""
+    places = {path: path.relative_to(TESTS) for path in MODULES}
+    checked = {path: place for path, place in places.items() if place.parts[0] not in ELSEWHERE}
+    assert [each for path, place in checked.items() for each in short_waits(MODULES[path], place.as_posix())] == []
+
+
+def test_a_wait_of_some_seconds_is_found() -> None:
+    waits = "p.communicate(timeout=240)\nend = time.monotonic() + 60\nthread.join(5)\nwait_procs(ps, timeout=10)"
+    assert list(short_waits(ast.parse(waits), "x.py")) == ["x.py:1", "x.py:2", "x.py:3", "x.py:4"]
+    allowed = "p.communicate(timeout=HANG_SECONDS)\nthread.join(0.05)\nurlopen(url, timeout=2)\nrun(timeout=3000)"
+    assert list(short_waits(ast.parse(allowed), "x.py")) == []
+
+
+def short_waits(tree: ast.AST, name: str) -> Iterator[str]:
+    """The places of waits whose limit is a number of seconds that a busy machine may exceed."""
+    for node in ast.walk(tree):
+        limits: list[ast.expr] = []
+        if isinstance(node, ast.Call):
+            limits = [word.value for word in node.keywords if word.arg == "timeout"]
+            if isinstance(node.func, ast.Attribute) and node.func.attr in WAITS and len(node.args) == 1:
+                limits += node.args
+        elif isinstance(node, ast.BinOp) and ast.unparse(node).startswith("time.monotonic() + "):
+            limits = [node.right]
+        for limit in limits:
+            seconds = limit.value if isinstance(limit, ast.Constant) else None
+            if isinstance(seconds, int | float) and SHORTEST_LIMIT <= seconds <= HANG_SECONDS:
+                yield f"{name}:{limit.lineno}"

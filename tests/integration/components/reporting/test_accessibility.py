@@ -17,6 +17,7 @@ from mantis.store.local import LocalStore
 from tests.fixtures.reporting import MakeStored, Stored, put_judged_answers
 from tests.helpers.paths import root_of
 from tests.helpers.screenshots import keep_picture
+from tests.helpers.waiting import HANG_SECONDS
 
 AXE = "axe-core@4.14.1"
 WIDTHS = (390, 1280, 1440)
@@ -57,7 +58,7 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
         pytest.skip("no npm on PATH: axe-core does not look at the pages")
     folder = tmp_path_factory.mktemp("axe")
     fetched = subprocess.run(
-        [npm, "pack", AXE, "--silent"], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+        [npm, "pack", AXE, "--silent"], cwd=folder, capture_output=True, text=True, timeout=HANG_SECONDS, check=False
     )
     if fetched.returncode != 0:
         pytest.skip(f"npm has no {AXE}: axe-core does not look at the pages")

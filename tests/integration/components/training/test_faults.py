@@ -31,6 +31,7 @@ from tests.fixtures.mlflow import MlflowServer
 from tests.fixtures.training import MakeRun
 from tests.helpers.paths import ROOT
 from tests.helpers.small_disk import small_disk_at
+from tests.helpers.waiting import HANG_SECONDS
 
 pytestmark = pytest.mark.slow
 STEPS = 42
@@ -150,7 +151,7 @@ def test_a_full_disk_ends_it_with_a_message_and_with_room_it_ends_bit_identical(
 ) -> None:
     run, mixture = make_run("full-disk")
     process = start(run, TMPDIR=str(small_disk))
-    out = process.communicate(timeout=240)[0]
+    out = process.communicate(timeout=HANG_SECONDS)[0]
     assert process.returncode == 1, out
     assert "ERROR: The checkpoint of step 8 cannot be written" in out
     assert "Free space there" in out
@@ -188,12 +189,12 @@ def test_killed_then_cut_off_from_store_and_mlflow_it_ends_bit_identical(
     mlflow_server.start()
     mlflow_server.until_ready()  # it can take longer to start than the rest of the training
     proxy.restore()
-    lines.append(hurt.communicate(timeout=400)[0])
+    lines.append(hurt.communicate(timeout=HANG_SECONDS)[0])
     out = "".join(lines)
     assert "The store does not take the checkpoint, next try in" in out, "the save waits for the store"
     if hurt.returncode:  # an outage may cost an attempt, but with a message, and never what was saved
         assert "ERROR: " in out
-        out = start(run).communicate(timeout=240)[0]
+        out = start(run).communicate(timeout=HANG_SECONDS)[0]
     assert "Traceback" not in out, out
 
     assert final_digest(run.store, prefix) == quiet.digest
@@ -248,17 +249,17 @@ def kill_all(process: "subprocess.Popen[str]") -> None:
     everybody = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for one in everybody:
         one.kill()
-    psutil.wait_procs(everybody, timeout=20)
+    psutil.wait_procs(everybody, timeout=HANG_SECONDS)
     process.wait()
     process.stdout.close()
 
 
 def wait_for(store: Any, prefix: str, *, step: Any, process: "subprocess.Popen[str]") -> None:
-    until = time.monotonic() + 240
+    until = time.monotonic() + HANG_SECONDS
     while time.monotonic() < until:
         if any(found >= step for found in committed(store, prefix)):
             return
         if process.poll() is not None:
             raise AssertionError(process.communicate()[0])
         time.sleep(0.01)
-    raise AssertionError(f"no checkpoint of step {step} within four minutes")
+    raise AssertionError(f"no checkpoint of step {step} within {HANG_SECONDS:.0f} s")

@@ -10,7 +10,6 @@ from tests.fixtures.training import MakeRun
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 def test_memory_is_flat_and_the_goodput_table_sums_to_the_wall_time(make_run: MakeRun) -> None:
     changes = {"training.max_steps": "2000", "training.epochs": "60", "training.checkpoint_every": "250"}
     run, mixture = make_run("long", changes)

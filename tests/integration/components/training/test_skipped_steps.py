@@ -14,6 +14,7 @@ from mantis.runs.step_runner import Run
 from tests.fixtures.training import MakeRun, write_raw
 from tests.helpers.paths import ROOT
 from tests.helpers.train_with_faults import HURT, SIGNALLED, WHOLE
+from tests.helpers.waiting import HANG_SECONDS
 
 ROWS, BATCH, STEPS, SAVED_EVERY = 48, 3, 24, 10
 POISONED = "colours-41"  # in step 18, the second of the second epoch
@@ -46,7 +47,7 @@ def attempts(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> Att
     run, _ = make_run("skipped", OVERRIDES | {"data.source": str(source)})
     command = [sys.executable, "-m", "tests.helpers.train_with_faults", run.store.url, run.id]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 0, done.stderr[-6000:]
     return Attempts(run=run, ranks=[json.loads(run.store.get(run.key(f"faults-{rank}.json"))) for rank in (0, 1)])
 

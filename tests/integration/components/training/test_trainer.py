@@ -25,6 +25,7 @@ from mantis.runs.step_runner import Run
 from mantis.store.base import delete_tree
 from tests.fixtures.training import MakeRun
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import HANG_SECONDS
 
 EPOCHS, STEPS, SAMPLES = 2, 84, 500  # long enough to be disturbed three times
 
@@ -120,7 +121,7 @@ def test_goes_on_from_a_checkpoint_of_schema_version_1_bit_identical(trained: Tr
     store_as_schema_1(run.store, f"{prefix}/{step_folder(old)}")
 
     resumed = start(run)
-    out = resumed.communicate(timeout=240)[0]
+    out = resumed.communicate(timeout=HANG_SECONDS)[0]
     assert resumed.returncode == 0, out
     assert f"Training continues after step {old} " in out
     assert final_digest(run.store, prefix) == digest
@@ -157,7 +158,7 @@ def test_hurt_in_every_way_it_ends_bit_identical(trained: Trained) -> None:
     wait_for(run.store, prefix, step=8, process=hurt)
     rank = ranks_under(hurt)[1]
     os.kill(rank.pid, signal.SIGKILL)
-    out = hurt.communicate(timeout=120)[0]
+    out = hurt.communicate(timeout=HANG_SECONDS)[0]
     assert hurt.returncode == 1, out
     assert "was killed by SIGKILL" in out
     assert not ranks_under(hurt)
@@ -167,7 +168,7 @@ def test_hurt_in_every_way_it_ends_bit_identical(trained: Trained) -> None:
     stopped = start(run)
     wait_for(run.store, prefix, step=first + 1, process=stopped)
     os.kill(stopped.pid, signal.SIGTERM)
-    out = stopped.communicate(timeout=120)[0]
+    out = stopped.communicate(timeout=HANG_SECONDS)[0]
     assert stopped.returncode != 0
     assert f"Training continues after step {first} " in out
     assert "asked to stop" in out
@@ -181,7 +182,7 @@ def test_hurt_in_every_way_it_ends_bit_identical(trained: Trained) -> None:
     (half / "state.json").write_text("{}")
 
     last = start(run)
-    out = last.communicate(timeout=240)[0]
+    out = last.communicate(timeout=HANG_SECONDS)[0]
     assert last.returncode == 0, out
     assert "CHECKPOINT DAMAGED" in out
     assert "was never committed" in out
@@ -202,7 +203,7 @@ def test_a_killed_launcher_leaves_no_rank_behind_and_a_stopped_rank_is_named(tra
     ranks = ranks_under(killed)
     killed.kill()
     killed.wait()
-    gone, alive = psutil.wait_procs(ranks, timeout=10)
+    gone, alive = psutil.wait_procs(ranks, timeout=HANG_SECONDS)
     assert not alive
     assert len(gone) == 2
     killed.stdout.close()
@@ -216,7 +217,7 @@ def test_a_killed_launcher_leaves_no_rank_behind_and_a_stopped_rank_is_named(tra
     hanging = start(run)
     wait_for(run.store, prefix, step=first + 1, process=hanging)
     ranks_under(hanging)[1].suspend()
-    out = hanging.communicate(timeout=120)[0]
+    out = hanging.communicate(timeout=HANG_SECONDS)[0]
     assert hanging.returncode == 1, out
     # Both ranks are in the same part of the step if rank 1 is suspended just after it has shared its position.
     assert re.search(r"Rank 1 does not answer: last seen in step|All 2 ranks wait in step", out), out
@@ -231,7 +232,7 @@ def test_a_killed_launcher_leaves_no_rank_behind_and_a_stopped_rank_is_named(tra
     assert first < second < STEPS
 
     last = start(run)
-    out = last.communicate(timeout=240)[0]
+    out = last.communicate(timeout=HANG_SECONDS)[0]
     assert last.returncode == 0, out
     assert f"Training continues after step {second} " in out
     assert final_digest(run.store, prefix) == digest
@@ -254,11 +255,11 @@ def ranks_under(process: "subprocess.Popen[str]") -> list[psutil.Process]:
 
 def wait_for(store: Any, prefix: str, *, step: Any, process: "subprocess.Popen[str]") -> None:
     """Until a checkpoint of `step` or later is committed."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + HANG_SECONDS
     while time.monotonic() < until:
         if any(found >= step for found in committed(store, prefix)):
             return
         if process.poll() is not None:
             raise AssertionError(process.communicate()[0])
         time.sleep(0.01)
-    raise AssertionError(f"no checkpoint of step {step} within two minutes")
+    raise AssertionError(f"no checkpoint of step {step} within {HANG_SECONDS:.0f} s")

@@ -11,6 +11,7 @@ import pytest
 
 from mantis.models.registry import family_names
 from mantis.models.verification.family_checks import CHECKS
+from tests.helpers.waiting import HANG_SECONDS
 
 ROOT = Path(__file__).parents[4]
 PAGE = ROOT / "docs" / "how-to" / "add-a-family.md"
@@ -44,7 +45,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(package: Path, *command: str) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {"PYTHONPATH": f"{package}{os.pathsep}{ROOT}"}
     return subprocess.run(
-        [sys.executable, *command], cwd=package, env=environment, capture_output=True, text=True, timeout=500
+        [sys.executable, *command], cwd=package, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS
     )
 
 

@@ -106,7 +106,6 @@ def test_minio_names_the_region_that_it_expects(sessions: Sessions, monkeypatch:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 def test_work_goes_on_after_the_first_session_ended(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store("s3://mantis/runs")
     assert write_table(store, "t.lance", SCHEMA, numbers(40)) == 40

@@ -19,6 +19,7 @@ from mantis.generation.answerer import Question
 from mantis.generation.answering_models import model_in_folder
 from mantis.generation.chat_generator import ChatGenerator, ChatProcessor, OpenChatModel, open_chat_model
 from mantis.generation.decoding import Decoding
+from tests.helpers.waiting import HANG_SECONDS
 
 DECODING = Decoding(max_new_tokens=8)
 COLOURS = ("red", "blue", "green", "dark grey")
@@ -220,7 +221,7 @@ class RememberingProcessor:
 
     def apply_chat_template(self, chats: list[Any], **_: Any) -> tuple[int, int]:
         self.caller = get_ident()
-        self.meet.wait(timeout=60)  # both threads are inside
+        self.meet.wait(timeout=HANG_SECONDS)  # both threads are inside
         return id(self), self.caller - get_ident()
 
 

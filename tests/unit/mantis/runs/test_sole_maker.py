@@ -19,6 +19,7 @@ from mantis.runs.sole_maker import DEAD, is_heartbeat
 from mantis.runs.step_runner import Run, StepSpec, run_step
 from mantis.store.base import ObjectStore
 from mantis.store.local import LocalStore
+from tests.helpers.waiting import HANG_SECONDS
 
 TASK = StepSpec(step="assemble", kind=ArtifactKind.MIXTURE, revision=1, config={})
 RUNS = 4
@@ -96,7 +97,7 @@ def test_a_run_that_waits_takes_the_result_of_the_other(shared: Run, caplog: pyt
 
     with ThreadPoolExecutor(1) as pool:
         made = pool.submit(run_step, first, TASK, slow)
-        assert started.wait(30)
+        assert started.wait(HANG_SECONDS)
         taken = run_step(second, TASK, never)
     assert taken == made.result()
     assert read_record(shared.store, "second", "assemble").state is State.REUSED

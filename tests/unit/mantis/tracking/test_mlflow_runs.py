@@ -34,6 +34,7 @@ from mantis.tracking.reachability import SENT_LATER
 from mantis.tracking.run_description import DatasetEntry, flat_recipe
 from mantis.tracking.score_metrics import score_metrics, score_table
 from tests.helpers.paths import root_of
+from tests.helpers.waiting import HANG_SECONDS
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -137,7 +138,7 @@ def test_processes_that_make_the_experiment_at_the_same_moment_make_one(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_tracked_run(run)  # the database is made
-    together, looked = threading.Barrier(3, timeout=30), threading.local()
+    together, looked = threading.Barrier(3, timeout=HANG_SECONDS), threading.local()
     ask = mlflow.MlflowClient.get_experiment_by_name
 
     def ask_together(client: Any, name: Any) -> Any:
@@ -202,7 +203,7 @@ def test_rows_of_an_outage_arrive_when_mlflow_is_back(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     sender = CurveSender(run)
     sender.add({"step": 1, "train/loss": 1.0})
-    until = time.monotonic() + 60
+    until = time.monotonic() + HANG_SECONDS
     while SENT_LATER not in caplog.text and time.monotonic() < until:
         time.sleep(0.01)
     assert SENT_LATER in caplog.text
@@ -324,6 +325,6 @@ def test_processes_that_create_the_database_at_the_same_moment_create_one(tmp_pa
     )
     command = [sys.executable, "-c", code, (tmp_path / "store").as_uri()]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    ended = [process.communicate(timeout=300) for process in started]
+    ended = [process.communicate(timeout=HANG_SECONDS) for process in started]
     assert [out.strip() for out, _ in ended] == ["1", "1"], ended[0][1]
     assert not any("Creating initial" in said for _, said in ended), "MLflow's own words stay out of the terminal"

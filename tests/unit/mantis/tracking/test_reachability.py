@@ -19,6 +19,7 @@ from mantis.tracking.reachability import TrackingAwayError, check_reachable
 from mantis.tracking.score_metrics import is_metric_name
 from pipelines.execution.finalize import close_run
 from tests.helpers.loopback import running
+from tests.helpers.waiting import HANG_SECONDS
 
 Serve = Callable[..., str]
 
@@ -152,12 +153,13 @@ def test_the_end_of_training_does_not_wait_for_a_server_that_is_silent(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     released = threading.Event()
-    monkeypatch.setattr(mlflow_runs, "open_tracked_run", lambda run: released.wait(60))
+    monkeypatch.setattr(mlflow_runs, "open_tracked_run", lambda run: released.wait(HANG_SECONDS))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     sender = CurveSender(run)
     sender.add({"step": 1, "train/loss": 1.0})
     sender.close(quiet_seconds=0.3)
     released.set()
+    sender._thread.join(HANG_SECONDS)
     assert "The run's last step sends the rest" in caplog.text
     assert mlflow_runs.QUIET_SECONDS + reachability.ANSWER_SECONDS < 10, "the command ends within ten seconds"
 

@@ -17,6 +17,7 @@ from mantis.store.lance_tables import open_table
 from mantis.store.opening import open_store
 from tests.fixtures.data import MakeJpeg, RawFolder
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import HANG_SECONDS
 
 ROWS, FRAGMENT_ROWS = 120, 7
 
@@ -49,7 +50,7 @@ def begin(store: str, raw: Path, workers: int) -> "subprocess.Popen[str]":
 
 
 def finish(process: "subprocess.Popen[str]") -> dict[str, Any]:
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, err
     return json.loads(out.splitlines()[-1])  # behind lines of progress, where the machine is slow
 
@@ -129,7 +130,7 @@ def test_a_recorded_fragment_is_not_done_again(raw: Path, tmp_path: Path) -> Non
     for lost in (records[3], records[10]):
         store.delete(lost)
     process = begin(url, raw, 1)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, err
     assert json.loads(out) == expected
     done_before = ROWS - 2 * FRAGMENT_ROWS

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+from tests.helpers.waiting import HANG_SECONDS
+
 RANK = """
 import atexit, threading, time
 from components.training.engine.deepspeed_engine import join_ranks, leave_ranks
@@ -24,6 +26,11 @@ leave_ranks()
 def test_a_rank_ends_without_the_interpreters_finalization() -> None:
     place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     done = subprocess.run(
-        [sys.executable, "-c", RANK], env=os.environ | place, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", RANK],
+        env=os.environ | place,
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        check=False,
     )
     assert (done.returncode, done.stdout.split("\n")[-2:]) == (0, ["text without a line endhandler", ""]), done.stderr

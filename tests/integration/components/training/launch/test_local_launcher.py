@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import HANG_SECONDS
 
 LAUNCHER = """
 import pathlib, sys
@@ -28,7 +29,7 @@ def test_a_killed_launcher_takes_its_ranks_along(tmp_path: Path) -> None:
     try:
         launcher.send_signal(signal.SIGKILL)
         launcher.wait()
-        _, alive = psutil.wait_procs([rank], timeout=10)
+        _, alive = psutil.wait_procs([rank], timeout=HANG_SECONDS)
         assert not alive
     finally:
         if rank.is_running():

@@ -17,6 +17,7 @@ from mantis import progress
 from mantis.logging import STEP, configure
 from mantis.progress import Progress
 from tests.fixtures.api_server import Kubeconfig
+from tests.helpers.waiting import HANG_SECONDS
 
 POD = Pod(name="p", uid="u", node=0, attempt=0, created="2026-01-01", phase="Running", waiting="")
 LINES = [f"2026-11-23T06:00:0{index}.{fraction}Z line {index}" for index, fraction in enumerate(["1", "12", "0", "99"])]
@@ -63,7 +64,7 @@ def test_every_line_comes_once(cluster: Cluster) -> None:
             enough.set()
 
     log = FollowedLog(cluster, POD, relay)
-    assert enough.wait(20)
+    assert enough.wait(HANG_SECONDS)
     log.finish()
     assert heard == [f"line {index}" for index in range(4)]
     assert "tailLines" in Answers.asked[0]

@@ -14,10 +14,10 @@ from components.training.launch import terminated_run
 from components.training.launch.terminated_run import sigterm_when_terminated
 from mantis.processes import sigterm_raises
 from tests.fixtures.api_server import JsonServer, Kubeconfig
+from tests.helpers.waiting import HANG_SECONDS
 
 Workflows = Callable[[], str]
 PODS, WORKFLOWS = "/api/v1/namespaces/kubeflow/pods/train-1", "/apis/argoproj.io/v1alpha1/namespaces/kubeflow/workflows"
-LONGEST = 60  # seconds that a test waits for what comes within one
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_terminated_run_is_a_sigterm(in_pod: Callable[[Workflows], None], endi
     answers = [event({}), "", event({"activeDeadlineSeconds": 600}) + event(ending)]
     in_pod(lambda: answers.pop(0) if answers else "")
     with pytest.raises(SystemExit) as ended, sigterm_raises(), sigterm_when_terminated():
-        time.sleep(LONGEST)
+        time.sleep(HANG_SECONDS)
     assert ended.value.code == 143
 
 
@@ -64,15 +64,15 @@ def test_a_launcher_that_has_ended_gets_no_signal(in_pod: Callable[[Workflows], 
 
     def wait() -> str:
         watched.set()
-        go_on.wait(LONGEST)
+        go_on.wait(HANG_SECONDS)
         return event({"activeDeadlineSeconds": 0})
 
     in_pod(wait)
     with sigterm_raises(), sigterm_when_terminated():
-        assert watched.wait(LONGEST)
+        assert watched.wait(HANG_SECONDS)
     go_on.set()
     for thread in [thread for thread in threading.enumerate() if thread.name == "kfp-run"]:
-        thread.join(LONGEST)
+        thread.join(HANG_SECONDS)
 
 
 def test_an_account_that_may_not_watch_says_so_and_goes_on(
@@ -81,7 +81,7 @@ def test_an_account_that_may_not_watch_says_so_and_goes_on(
     in_pod(403)
     with caplog.at_level(logging.WARNING), sigterm_when_terminated():
         for thread in [thread for thread in threading.enumerate() if thread.name == "kfp-run"]:
-            thread.join(LONGEST)
+            thread.join(HANG_SECONDS)
     assert "is noticed late: no" in caplog.text
 
 

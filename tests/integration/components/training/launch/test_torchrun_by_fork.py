@@ -9,6 +9,7 @@ import pytest
 from components.training.launch.launcher import by_fork
 from components.training.monitoring.failures import killed_rank
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import HANG_SECONDS
 
 KILLED = "Rank 1 was killed by SIGKILL."
 
@@ -16,7 +17,7 @@ KILLED = "Rank 1 was killed by SIGKILL."
 def start(end: str, *imports: str) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
     command = by_fork(2, "tests.helpers.show_rank", [end], imports=imports)
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS)
 
 
 @pytest.mark.new_interpreter  # a fork of the tests' own process has MLflow already

@@ -20,6 +20,7 @@ from mantis.dataset.mixture_reader import MixtureReader, TrainingSample
 from mantis.models.packed_batch import PackedBatch
 from mantis.models.registry import family
 from tests.fixtures.training import MakeRun
+from tests.helpers.waiting import HANG_SECONDS
 
 
 def test_a_buffer_holds_so_many_bytes_but_always_one_item() -> None:
@@ -30,7 +31,7 @@ def test_a_buffer_holds_so_many_bytes_but_always_one_item() -> None:
     blocked.join(0.05)
     assert blocked.is_alive()
     assert buffer.get() is None
-    blocked.join(5)
+    blocked.join(HANG_SECONDS)
     assert not blocked.is_alive()
     assert all(buffer.put(None, size=40) for _ in range(2))
     buffer.close()
@@ -75,7 +76,7 @@ def test_a_feed_that_is_left_early_ends_its_threads(make_run: MakeRun) -> None:
     _, preparer, plan = fed(make_run, batch_size=2, epochs=20)
     with DataLoader(preparer, plan, start=0, rank=0, world_size=1, threads=2) as feed:
         next(iter(feed))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + HANG_SECONDS
     while time.monotonic() < deadline and any(
         thread.name.startswith(("feed", "read", "prepare")) for thread in threading.enumerate()
     ):
@@ -120,7 +121,7 @@ def test_a_closed_buffer_lets_go_of_who_waits() -> None:
     waiting = threading.Thread(target=lambda: answers.append(buffer.put(None, size=1)), daemon=True)
     waiting.start()
     buffer.close()
-    waiting.join(5)
+    waiting.join(HANG_SECONDS)
     assert answers == [False]
     assert not buffer._held
 

@@ -26,6 +26,7 @@ from mantis.artifacts.manifest import File
 from mantis.errors import IntegrityError, StoreError, TrainingError
 from mantis.hashing import sha256_bytes
 from mantis.store.local import LocalStore
+from tests.helpers.waiting import HANG_SECONDS
 
 PREFIX = "checkpoints/x"
 SHARDS = {
@@ -285,12 +286,12 @@ def test_the_end_of_a_process_does_not_wait_for_an_upload(
 
     def slow(snapshot: Snapshot) -> None:
         begins.set()
-        ends.wait(60)
+        ends.wait(HANG_SECONDS)
         copy(snapshot)
 
     monkeypatch.setattr(Snapshot, "copy", slow)
     saver.save(RankEngine(0), TrainingState(step=7, seed=3))
-    begins.wait(60)
+    begins.wait(HANG_SECONDS)
     (uploading,) = (thread for thread in threading.enumerate() if thread.name == "upload")
     assert uploading.daemon
     ends.set()

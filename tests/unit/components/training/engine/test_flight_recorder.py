@@ -14,6 +14,7 @@ from components.training.engine import flight_recorder
 from components.training.engine.flight_recorder import dump_of_nccl, leave_dump, record_collectives
 from mantis.errors import StoreError
 from mantis.store.local import LocalStore
+from tests.helpers.waiting import HANG_SECONDS
 
 CPU = torch.device("cpu")
 NAMES = ("TORCH_FR_BUFFER_SIZE", "TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DUMP_ON_TIMEOUT")
@@ -61,7 +62,7 @@ def test_they_lie_in_a_file_here_if_the_store_is_away(
     class Away(LocalStore):
         def put(self, key: str, data: bytes) -> None:
             if hangs:
-                released.wait(60)
+                released.wait(HANG_SECONDS)
             raise StoreError("It is away.")
 
     monkeypatch.setattr(flight_recorder, "STORE_SECONDS", 0.2)

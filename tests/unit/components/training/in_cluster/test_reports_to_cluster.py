@@ -27,6 +27,7 @@ from components.training.launch.trainjob_spec import GROUP, VERSION
 from tests.helpers.certificates import certified
 from tests.helpers.loopback import free_port, running
 from tests.helpers.step_figures import FIGURES
+from tests.helpers.waiting import HANG_SECONDS
 
 STATUS_PATH = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/mantis/trainjobs/train-demo/status"
 ROW = {"step": 4.0, "loss": 1.5, "learning_rate": 5e-6, "samples_per_second": 2.064, "tokens_per_second": 1234.5}
@@ -60,7 +61,7 @@ def taken(tmp_path: Path) -> Iterator[Taken]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            state.blocks.wait(30)
+            state.blocks.wait(HANG_SECONDS)
             state.requests.append((self.path, self.headers["Authorization"], json.loads(body)))
             data = json.dumps(state.answer[1]).encode()
             self.send_response(state.answer[0])
@@ -240,7 +241,7 @@ def test_a_refusal_is_said_once(events: JobEvents, taken: Taken, caplog: pytest.
             events.on_commit(step)
             done = threading.Event()
             events._sender._waiting.put(done)
-            assert done.wait(30)
+            assert done.wait(HANG_SECONDS)
         taken.answer = (200, {})
         events.on_commit(3)
         taken.answer = (403, {"message": "events is forbidden"})
@@ -258,7 +259,7 @@ def test_a_server_of_another_authority_gets_no_token(
     events.on_commit(1)
     done = threading.Event()
     events._sender._waiting.put(done)
-    assert done.wait(30)
+    assert done.wait(HANG_SECONDS)
     assert taken.requests == []
     assert "certificate verify failed" in caplog.text
 
@@ -274,8 +275,8 @@ def test_a_server_that_is_away_costs_nothing(tmp_path: Path, caplog: pytest.LogC
     for number in range(10 * MOST_WAITING):
         sender.send({"number": number})
     done = threading.Event()
-    sender._waiting.put(done, timeout=30)
-    assert done.wait(30)
+    sender._waiting.put(done, timeout=HANG_SECONDS)
+    assert done.wait(HANG_SECONDS)
     sender.flush()
     assert caplog.text.count("A server does not take the reports") == 1
 

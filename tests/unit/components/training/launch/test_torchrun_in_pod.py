@@ -15,6 +15,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from components.training.launch import torchrun_in_pod
 from components.training.monitoring.failures import Failure
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import HANG_SECONDS
 from tests.helpers.yaml_files import documents
 
 ARGUMENTS = ["-m", "any"]
@@ -129,7 +130,9 @@ def test_a_real_pod_process(tmp_path: Path) -> None:
     ]
     command += ["-m", "components.training", "--store", f"file://{tmp_path}", "--run-id", "demo-1"]
     environment = os.environ | {"MANTIS_TERMINATION_LOG": str(log)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, cwd=ROOT, check=False)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS, cwd=ROOT, check=False
+    )
     assert done.returncode == torchrun_in_pod.FINAL, done.stderr
     assert json.loads(log.read_text())["expected"] is True
     last = done.stderr.strip().splitlines()[-1]

@@ -15,6 +15,7 @@ from components.training.monitoring.training_metrics import TrainingMetrics, ope
 from mantis.errors import ConfigError
 from tests.helpers.loopback import free_port
 from tests.helpers.step_figures import FIGURES
+from tests.helpers.waiting import HANG_SECONDS
 
 
 def value(metrics: TrainingMetrics, name: str, **labels: str) -> float | None:
@@ -73,7 +74,7 @@ def test_it_is_read_at_the_port_of_the_variable(monkeypatch: pytest.MonkeyPatch)
     metrics = opened_metrics("a")
     assert metrics is not None
     metrics.committed(12)
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=HANG_SECONDS) as answer:
         text = answer.read().decode()
     assert 'mantis_training_checkpoint_step{run="a"} 12.0' in text
 

@@ -9,6 +9,7 @@ from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from components.training.monitoring.watchdog import Mark, Watchdog, late_error
 from mantis.errors import TrainingError
+from tests.helpers.waiting import HANG_SECONDS
 
 SECONDS = 1.5
 
@@ -36,7 +37,7 @@ def test_the_rank_that_waits_names_the_one_that_does_not_answer(dogs: Dogs) -> N
     for dog in (first, second):
         dog.mark(7, "micro-step 1 of 2")
     first.mark(7, "update")
-    error = errors.get(timeout=10)
+    error = errors.get(timeout=HANG_SECONDS)
     assert error.problem == (
         "Rank 1 does not answer: last seen in step 7 (micro-step 1 of 2), others are in step 7 (update). "
         "Nothing has moved for 2 s."
@@ -63,7 +64,7 @@ def test_a_process_shows_that_it_lives_until_training_is_over(monkeypatch: pytes
     dog = Watchdog(HashStore(), rank=3, world_size=4, seconds=600, end=lambda error: pytest.fail(str(error)))
     file = tmp_path / "alive" / "rank-3"
     times: set[int] = set()
-    until = time.monotonic() + 10
+    until = time.monotonic() + HANG_SECONDS
     while len(times) < 3 and time.monotonic() < until:
         times |= {file.stat().st_mtime_ns} if file.exists() else set()
         time.sleep(0.1)
