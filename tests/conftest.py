@@ -17,6 +17,7 @@ pytest_plugins = [
         "data",
         "evaluation",
         "kubernetes",
+        "logs",
         "mlflow",
         "models",
         "own_benchmark",

@@ -5,29 +5,22 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from mantis.errors import ConfigError
-from mantis.logging import OURS, configure, message_of, name_step
+from mantis.logging import configure, message_of, name_step
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 logger = logging.getLogger("mantis.example")
 
 
 @pytest.fixture(autouse=True)
-def untouched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No context in the environment, and the loggers as they were afterwards."""
-    for name in ("RANK", "MANTIS_RUN", "MANTIS_STEP", "MANTIS_LOG", "MANTIS_LOG_LEVEL"):
-        monkeypatch.setenv(name, "")  # restored afterwards, although name_step writes the environment itself
-    root = logging.getLogger()
-    handlers, levels = root.handlers[:], {name: logging.getLogger(name).level for name in OURS}
-    yield
-    root.handlers[:] = handlers
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
+def without_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "MANTIS_LOG", "MANTIS_LOG_LEVEL"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The followed log over connections that break: from a server that answers as the API server's log endpoint does."""
 
 import json
-import logging
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -87,7 +86,6 @@ def test_a_followed_line_moves_the_bar_and_keeps_its_one_prefix(
     form: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Progress writes the line, the follower reads it: this test holds the two together, in both formats."""
-    handlers = logging.getLogger().handlers[:]
     monkeypatch.setenv("MANTIS_LOG", form)
     monkeypatch.setenv(STEP, "train")
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
@@ -95,7 +93,6 @@ def test_a_followed_line_moves_the_bar_and_keeps_its_one_prefix(
     monkeypatch.setattr(Progress, "seconds_left", 4000.0)
     Progress(label="training", total=5000, unit="steps").advance(1200, note="loss 0.123  70.1 samples/s")
     line = capsys.readouterr().err.splitlines()[-1]
-    logging.getLogger().handlers[:] = handlers
 
     monkeypatch.setenv(progress.PROGRESS_DIR, str(tmp_path))
     show(line)
