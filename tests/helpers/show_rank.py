@@ -40,13 +40,21 @@ def end_early(how: str) -> None:
     if torch.distributed.get_rank() == 0:
         other = psutil.Process(int(pids[1]))
         until = time.monotonic() + HANG_SECONDS
-        while time.monotonic() < until and not (how == "both" and other.status() == psutil.STATUS_ZOMBIE):
+        while time.monotonic() < until and not (how == "both" and _has_ended(other)):
             time.sleep(0.001)
         sys.exit(1)  # as a rank does that loses another one
     how = "killed" if how == "both" else how
     if how == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     sys.exit(int(how))
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    """Whether its parent can read its status. The first thread may be a zombie before the others have ended."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
+    except psutil.NoSuchProcess:  # its parent has read it
+        return True
 
 
 if __name__ == "__main__":

@@ -39,6 +39,6 @@ def test_a_rank_that_ends_early_ends_the_others(end: str, said: str) -> None:
     """The report has the form that `describe_failure` reads. With `both`, the agent finds two ended ranks."""
     done = start(end)
     assert done.returncode == 1
-    assert killed_rank(done.stderr.splitlines()) == said
+    assert killed_rank(done.stderr.splitlines()) == said, done.stderr
     if not said:
         assert "exitcode  : 3" in done.stderr
