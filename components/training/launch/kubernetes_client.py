@@ -303,7 +303,7 @@ class Cluster:
                 if said:
                     logger.info("The API server answers again")
                 return answer
-            if patience is not None and time.monotonic() - began > patience:
+            if patience is not None and time.monotonic() - began >= patience:
                 if refusal:
                     raise self._forbidden(what, refusal)
                 raise TrainingError(

@@ -34,8 +34,7 @@ DOES_NOT_RAISE = {
 # What draws by its arguments: without one it has no seed. `drawn_seed` gives a seed that a failure prints.
 DRAWS = {"Random", "default_rng"}
 MODULE_DRAWS = {f"random.{name}" for name in ("random", "choice", "choices", "randint", "sample", "shuffle", "uniform")}
-# seconds; a wait of this limit or more is for something that has to come, and its limit is HANG_SECONDS.
-SHORTEST_LIMIT = 5
+SHORTEST_LIMIT = 5  # seconds; with a shorter limit a test asks again and again, or sees that nothing comes
 WAITS = {"join", "wait", "get", "put", "result"}
 ELSEWHERE = {"cluster", "kfp", "gpu"}  # an answer of a cluster may be an error after a shorter time
 

@@ -37,6 +37,12 @@ def shared(request: pytest.FixtureRequest, run: Run) -> Run:
     return replace(run, store=request.getfixturevalue(request.param))
 
 
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + HANG_SECONDS
+    while not true() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
 def heartbeats(store: ObjectStore) -> list[str]:
     return [entry.key for entry in store.list(TASK.address()) if is_heartbeat(TASK.address(), entry.key)]
 
@@ -88,7 +94,7 @@ def test_a_run_that_waits_takes_the_result_of_the_other(shared: Run, caplog: pyt
 
     def slow(prefix: str) -> dict[str, Any]:
         started.set()
-        time.sleep(1)
+        until(lambda: "This run waits" in caplog.text)
         shared.store.put(f"{prefix}/object", b"data")
         return {"rows": 1}
 
@@ -106,17 +112,18 @@ def test_a_run_that_waits_takes_the_result_of_the_other(shared: Run, caplog: pyt
 
 
 def test_a_heartbeat_is_fresh_for_as_long_as_the_work_takes(run: Run, local_store: LocalStore) -> None:
-    written: list[float] = []
+    written: set[float] = set()
 
     def work(prefix: str) -> dict[str, Any]:
-        for _ in range(3):
-            (entry,) = local_store.list(f"{prefix}/makers/working")
-            written.append(entry.written)
-            time.sleep(0.4)
+        def beats() -> int:
+            written.update(entry.written for entry in local_store.list(f"{prefix}/makers/working"))
+            return len(written)
+
+        until(lambda: beats() == 3)
         return {"rows": 1}
 
     run_step(run, TASK, work)
-    assert written == sorted(set(written))
+    assert len(written) == 3
 
 
 def no_work(prefix: str) -> dict[str, Any]:
@@ -136,8 +143,8 @@ def test_a_living_maker_is_waited_for_until_it_dies(
     run: Run, local_store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sole_maker, "DEAD", 1.5)
-    claimed(local_store, "killed", age=0)
     began = time.monotonic()
+    claimed(local_store, "killed", age=0)
     run_step(run, TASK, no_work)
     assert time.monotonic() - began > 1.2
 
@@ -164,7 +171,7 @@ def test_a_store_that_is_away_for_a_while_does_not_end_the_work(
 
     def work(prefix: str) -> dict[str, Any]:
         refused.set()
-        time.sleep(0.5)
+        until(lambda: "was not written: the store is away." in caplog.text)
         return {"rows": 1}
 
     monkeypatch.setattr(LocalStore, "put", away)

@@ -49,10 +49,15 @@ def begin(store: str, raw: Path, workers: int) -> "subprocess.Popen[str]":
     return process
 
 
-def finish(process: "subprocess.Popen[str]") -> dict[str, Any]:
+def end_of(process: "subprocess.Popen[str]") -> tuple[dict[str, Any], str]:
+    """The result and the log of a process that ends well."""
     out, err = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, err
-    return json.loads(out.splitlines()[-1])  # behind lines of progress, where the machine is slow
+    return json.loads(out.splitlines()[-1]), err  # behind lines of progress, where the machine is slow
+
+
+def finish(process: "subprocess.Popen[str]") -> dict[str, Any]:
+    return end_of(process)[0]
 
 
 def killed_at(process: "subprocess.Popen[str]", seconds: float) -> bool:
@@ -129,10 +134,8 @@ def test_a_recorded_fragment_is_not_done_again(raw: Path, tmp_path: Path) -> Non
     before = {entry.key for entry in store.list("made/data.lance/data")}
     for lost in (records[3], records[10]):
         store.delete(lost)
-    process = begin(url, raw, 1)
-    out, err = process.communicate(timeout=HANG_SECONDS)
-    assert process.returncode == 0, err
-    assert json.loads(out) == expected
+    result, err = end_of(begin(url, raw, 1))
+    assert result == expected
     done_before = ROWS - 2 * FRAGMENT_ROWS
     assert f"raw: preparation continues after {done_before:,} rows" in err
     after = {entry.key for entry in store.list("made/data.lance/data")}

@@ -11,6 +11,7 @@ from components.training.launch.trainjob_spec import train_job
 from mantis.errors import ConfigError, TrainingError
 from tests.fixtures.api_server import JsonServer, Kubeconfig
 from tests.fixtures.trainjobs import TrainjobRun
+from tests.helpers.fake_clock import FakeClock
 
 
 class Answers:
@@ -27,8 +28,7 @@ class Answers:
 
 @pytest.fixture
 def answering(kubeconfig: Kubeconfig, json_server: JsonServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    monkeypatch.setattr(kubernetes_client, "PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(kubernetes_client, "LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(kubernetes_client, "time", FakeClock())
     kubeconfig(json_server(Answers.give))
 
     def answer(*answers: tuple[int, object]) -> Cluster:
@@ -59,15 +59,11 @@ def test_a_cluster_without_trainer_is_told_what_to_install(
         answering((404, says("the server could not find the requested resource"))).of_run(trainjob_run())
 
 
-def test_a_node_that_does_not_answer_keeps_no_reason_back(
-    answering: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kubernetes_client, "TAIL_SECONDS", 0.1)
+def test_a_node_that_does_not_answer_keeps_no_reason_back(answering: Callable[..., Any]) -> None:
     assert answering((500, says("dial tcp 10.0.0.9:10250: i/o timeout"))).tail("p", 9) == []
 
 
-def test_a_missing_right_is_said_after_a_while(answering: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubernetes_client, "REFUSED_SECONDS", 0.1)
+def test_a_missing_right_is_said_after_a_while(answering: Callable[..., Any]) -> None:
     with pytest.raises(ConfigError, match=r"does not let this account read a TrainJob.*is forbidden"):
         answering((403, says("trainjobs is forbidden"))).read("x")
 
@@ -80,23 +76,20 @@ def test_who_is_short_of_time_is_told_of_a_missing_right_too(
         Cluster("mantis", patience=0.05).read("x")
 
 
-def test_a_server_that_comes_back_may_refuse_for_a_while(
-    answering: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its refusals count from the first one, however long it was away before, and longer for whom it knows."""
-    monkeypatch.setattr(kubernetes_client, "REFUSED_SECONDS", 0.2)
+def test_a_server_that_comes_back_may_refuse_for_a_while(answering: Callable[..., Any]) -> None:
+    """Its refusals count from the first one, however long it was away before, and longer for a client it knows."""
     away, refused, found = (503, says("away")), (403, says("forbidden")), (200, {"kind": "TrainJob"})
-    cluster = answering(*[away] * 40, *[refused] * 3, found)  # away for twice as long as refusals may last
+    cluster = answering(*[away] * 8, *[refused] * 2, found)  # away for longer than refusals may last
     assert cluster.read("x") == {"kind": "TrainJob"}
-    monkeypatch.setattr(kubernetes_client, "REFUSED_SECONDS", 0.0)
-    Answers.answers = [refused, refused, refused, found]
+    Answers.answers = [*[refused] * 8, found]
     assert cluster.read("x") == {"kind": "TrainJob"}
+    with pytest.raises(ConfigError, match="does not let this account"):
+        answering(*[refused] * 8, found).read("x")
 
 
 def test_creating_is_given_up_where_a_webhook_is_broken(
-    answering: Callable[..., Any], trainjob_run: TrainjobRun, monkeypatch: pytest.MonkeyPatch
+    answering: Callable[..., Any], trainjob_run: TrainjobRun
 ) -> None:
-    monkeypatch.setattr(kubernetes_client, "CREATE_SECONDS", 0.1)
     cluster = answering((500, says("failed calling webhook: connection refused")))
     with pytest.raises(TrainingError, match="failed calling webhook"):
         cluster.create(train_job(trainjob_run(), "0" * 64))

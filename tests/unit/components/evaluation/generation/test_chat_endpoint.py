@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from components.evaluation.generation.chat_endpoint import KEY, OpenEndpoint
+from components.evaluation.generation.chat_endpoint import FIRST_PATIENCE, KEY, OpenEndpoint
 from components.evaluation.generation.endpoint_model import model_behind
 from mantis.config.evaluation_settings import EvaluationSettings
 from mantis.errors import ConfigError, EvaluationError
@@ -158,7 +158,7 @@ def test_an_endpoint_that_does_not_answer_ends_the_evaluation() -> None:
     began = time.monotonic()
     with pytest.raises(EvaluationError, match=r"failed .* times for one request"):
         ask(endpoint(server, first_patience=1.0), 3)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < FIRST_PATIENCE
 
 
 @pytest.mark.parametrize(

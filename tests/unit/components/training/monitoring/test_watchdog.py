@@ -7,11 +7,13 @@ from typing import NamedTuple
 import pytest
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
+from components.training.monitoring import watchdog
 from components.training.monitoring.watchdog import Mark, Watchdog, late_error
 from mantis.errors import TrainingError
+from tests.helpers.fake_clock import FakeClock, real_pause
 from tests.helpers.waiting import HANG_SECONDS
 
-SECONDS = 1.5
+SECONDS = 60.0
 
 
 class Dogs(NamedTuple):
@@ -19,43 +21,57 @@ class Dogs(NamedTuple):
 
     pair: list[Watchdog]
     errors: "queue.Queue[TrainingError]"
+    clock: FakeClock
+
+    def mark(self, rank: int, step: int, stage: str) -> None:
+        """A rank enters a stage. This returns when the others can read it."""
+        self.pair[rank].mark(step, stage)
+        end = time.monotonic() + HANG_SECONDS
+        while time.monotonic() < end:
+            if self.pair[0]._read(rank) == self.pair[rank]._mark:
+                return
+            real_pause()
+        raise AssertionError("the watchdog does not share where its rank is")
 
 
 @pytest.fixture
-def dogs() -> Iterator[Dogs]:
+def dogs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dogs]:
     """Two ranks' watchdogs on one store, and the errors with which they would end their processes."""
+    clock = FakeClock()
+    monkeypatch.setattr(watchdog, "time", clock)
+    monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.01)
     store = HashStore()
     errors: queue.Queue[TrainingError] = queue.Queue()
     pair = [Watchdog(store, rank=rank, world_size=2, seconds=SECONDS, end=errors.put) for rank in range(2)]
-    yield Dogs(pair, errors)
+    yield Dogs(pair, errors, clock)
     for dog in pair:
         dog.close()
 
 
 def test_the_rank_that_waits_names_the_one_that_does_not_answer(dogs: Dogs) -> None:
-    (first, second), errors = dogs
-    for dog in (first, second):
-        dog.mark(7, "micro-step 1 of 2")
-    first.mark(7, "update")
-    error = errors.get(timeout=HANG_SECONDS)
+    for rank in (0, 1):
+        dogs.mark(rank, 7, "micro-step 1 of 2")
+    dogs.mark(0, 7, "update")
+    dogs.clock.now += SECONDS + 1
+    error = dogs.errors.get(timeout=HANG_SECONDS)
     assert error.problem == (
         "Rank 1 does not answer: last seen in step 7 (micro-step 1 of 2), others are in step 7 (update). "
-        "Nothing has moved for 2 s."
+        "Nothing has moved for 60 s."
     )
     assert "training.hang_timeout_seconds" in error.remedy
 
 
 def test_nothing_is_late_while_it_moves_or_is_paused(dogs: Dogs) -> None:
-    (first, second), errors = dogs
-    second.mark(1, "data")
-    second.pause()
-    until = time.monotonic() + 3
-    while time.monotonic() < until:
-        first.mark(1, "data")
-        time.sleep(0.1)
-    first.pause()
-    time.sleep(2 * SECONDS)  # a dog that went on watching would have found both ranks late
-    assert errors.empty()
+    dogs.mark(1, 1, "data")
+    dogs.pair[1].pause()
+    for step in range(1, 11):
+        dogs.mark(0, step, "data")
+        dogs.clock.now += SECONDS - 1
+    dogs.pair[0].pause()
+    dogs.clock.now += 100 * SECONDS
+    for _ in range(20):
+        real_pause()  # a dog that went on watching would have found both ranks late
+    assert dogs.errors.empty()
 
 
 def test_a_process_shows_that_it_lives_until_training_is_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
