@@ -1,7 +1,5 @@
 """A clock that only its user moves, so that no delay of the machine counts."""
 
-import time
-
 
 class FakeClock:
     """Stands for the module `time` in one module. Sleeping returns at once and moves the clock."""
@@ -17,8 +15,3 @@ class FakeClock:
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
-
-
-def real_pause() -> None:
-    """Let other threads work, however the clocks of modules are set."""
-    time.sleep(0.01)

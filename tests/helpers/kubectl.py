@@ -4,16 +4,14 @@ import base64
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
+from tests.helpers import waiting
 from tests.helpers.loopback import free_port
-from tests.helpers.waiting import HANG_SECONDS
-
-Found = TypeVar("Found")
+from tests.helpers.waiting import HANG_SECONDS, Found
 
 
 def kubectl(*arguments: object, stdin: str | None = None, check: bool = True) -> str:
@@ -25,12 +23,8 @@ def kubectl(*arguments: object, stdin: str | None = None, check: bool = True) ->
 
 
 def until(what: str, ready: Callable[[], Found], seconds: float) -> Found:
-    """Wait for a true result of `ready`, and return it; AssertionError after `seconds`."""
-    end = time.monotonic() + seconds
-    while not (found := ready()):
-        assert time.monotonic() < end, f"{what}: not after {seconds:.0f} s"
-        time.sleep(0.5)
-    return found
+    """Wait for a true result of `ready`, with a pause that suits requests to a cluster."""
+    return waiting.until(what, ready, seconds, pause=0.5)
 
 
 def jobs_are_done() -> bool:

@@ -5,7 +5,6 @@ import http.client
 import io
 import json
 import struct
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ from components.serving.live_model import LiveModel
 from mantis.generation.answerer import Question
 from mantis.generation.chat_messages import data_uri, openai_request
 from tests.helpers.model_server import Served, model_server
-from tests.helpers.waiting import HANG_SECONDS
+from tests.helpers.waiting import HANG_SECONDS, until
 
 ASK: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "What colour is the square?"}]}
 
@@ -258,7 +257,7 @@ def test_a_client_that_goes_away_frees_the_model(served: Served, client: Any) ->
     stream = client.chat.completions.create(**ASK, stream=True)
     next(iter(stream))
     stream.close()
-    until(lambda: served.server.admission.open == 0)
+    until("no request is open", lambda: served.server.admission.open == 0)
     assert client.chat.completions.create(**ASK).choices
 
 
@@ -305,19 +304,12 @@ def test_figures_for_prometheus(served: Served, client: Any) -> None:
     reply = client.chat.completions.create(**ASK)
     with pytest.raises(BadRequestError):
         client.chat.completions.create(**ASK | {"n": 2})
-    until(lambda: 'mantis_requests_total{status="400"} 1.0' in get(served, "/metrics")[1])
+    until("the refusal is counted", lambda: 'mantis_requests_total{status="400"} 1.0' in get(served, "/metrics")[1])
     text = get(served, "/metrics")[1]
     assert 'mantis_requests_total{status="200"} 1.0' in text
     assert f"mantis_generated_tokens_total {float(reply.usage.completion_tokens)}" in text
     assert "mantis_requests_open 0.0" in text
     assert "mantis_batch_questions_count 1.0" in text
-
-
-def until(true: Callable[[], bool]) -> None:
-    limit = time.monotonic() + HANG_SECONDS
-    while not true():
-        assert time.monotonic() < limit
-        time.sleep(0.02)
 
 
 def test_the_page_names_no_other_host(served: Served) -> None:

@@ -19,7 +19,7 @@ from mantis.runs.sole_maker import DEAD, is_heartbeat
 from mantis.runs.step_runner import Run, StepSpec, run_step
 from mantis.store.base import ObjectStore
 from mantis.store.local import LocalStore
-from tests.helpers.waiting import HANG_SECONDS
+from tests.helpers.waiting import HANG_SECONDS, until
 
 TASK = StepSpec(step="assemble", kind=ArtifactKind.MIXTURE, revision=1, config={})
 RUNS = 4
@@ -35,12 +35,6 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def shared(request: pytest.FixtureRequest, run: Run) -> Run:
     """A run in a store of each kind."""
     return replace(run, store=request.getfixturevalue(request.param))
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + HANG_SECONDS
-    while not true() and time.monotonic() < end:
-        time.sleep(0.01)
 
 
 def heartbeats(store: ObjectStore) -> list[str]:
@@ -94,7 +88,7 @@ def test_a_run_that_waits_takes_the_result_of_the_other(shared: Run, caplog: pyt
 
     def slow(prefix: str) -> dict[str, Any]:
         started.set()
-        until(lambda: "This run waits" in caplog.text)
+        until("the other run waits", lambda: "This run waits" in caplog.text)
         shared.store.put(f"{prefix}/object", b"data")
         return {"rows": 1}
 
@@ -119,7 +113,7 @@ def test_a_heartbeat_is_fresh_for_as_long_as_the_work_takes(run: Run, local_stor
             written.update(entry.written for entry in local_store.list(f"{prefix}/makers/working"))
             return len(written)
 
-        until(lambda: beats() == 3)
+        until("three heartbeats", lambda: beats() == 3)
         return {"rows": 1}
 
     run_step(run, TASK, work)
@@ -171,7 +165,7 @@ def test_a_store_that_is_away_for_a_while_does_not_end_the_work(
 
     def work(prefix: str) -> dict[str, Any]:
         refused.set()
-        until(lambda: "was not written: the store is away." in caplog.text)
+        until("a failure", lambda: "was not written: the store is away." in caplog.text)
         return {"rows": 1}
 
     monkeypatch.setattr(LocalStore, "put", away)

@@ -5,7 +5,6 @@ import logging
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +33,7 @@ from mantis.tracking.reachability import SENT_LATER
 from mantis.tracking.run_description import DatasetEntry, flat_recipe
 from mantis.tracking.score_metrics import score_metrics, score_table
 from tests.helpers.paths import root_of
-from tests.helpers.waiting import HANG_SECONDS
+from tests.helpers.waiting import HANG_SECONDS, until
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -203,10 +202,7 @@ def test_rows_of_an_outage_arrive_when_mlflow_is_back(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     sender = CurveSender(run)
     sender.add({"step": 1, "train/loss": 1.0})
-    until = time.monotonic() + HANG_SECONDS
-    while SENT_LATER not in caplog.text and time.monotonic() < until:
-        time.sleep(0.01)
-    assert SENT_LATER in caplog.text
+    until("the outage is noticed", lambda: SENT_LATER in caplog.text)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")  # a database beside the store answers from now on
     sender.add({"step": 2, "train/loss": 0.5})
     sender.close(seconds=300)

@@ -1,7 +1,6 @@
 """System metrics at a real MLflow server; none of it may disturb a training."""
 
 import os
-import time
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from components.training.monitoring.system_metrics import SystemMetrics
 from mantis.runs.step_runner import Run
 from mantis.tracking.mlflow_runs import Status, TrackedRun, open_tracked_run
 from tests.fixtures.mlflow import MlflowServer
-from tests.helpers.waiting import HANG_SECONDS
+from tests.helpers.waiting import HANG_SECONDS, until
 
 
 @pytest.fixture
@@ -30,10 +29,7 @@ def test_a_node_shows_what_it_does(server: Any, run: Run, monkeypatch: pytest.Mo
     monkeypatch.setenv("GROUP_RANK", "3")
     metrics = SystemMetrics(run)
     name = "system/node-3/cpu_utilization_percentage"
-    end = time.monotonic() + HANG_SECONDS
-    while name not in logged(run)[1]:
-        assert time.monotonic() < end
-        time.sleep(0.5)
+    until(name, lambda: name in logged(run)[1], pause=0.5)
     metrics.close()
     assert not metrics._thread.is_alive()
 
@@ -43,10 +39,11 @@ def test_a_run_that_was_closed_stays_closed(server: Any, run: Run, monkeypatch: 
     monkeypatch.setattr(system_metrics, "AGAIN_SECONDS", 0.1)
     tracked, _ = logged(run)
     metrics = SystemMetrics(run)
-    end = time.monotonic() + HANG_SECONDS
-    while not any(name.startswith("system/") for name in tracked.client.get_run(tracked.id).data.metrics):
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    until(
+        "a figure of the node",
+        lambda: any(name.startswith("system/") for name in tracked.client.get_run(tracked.id).data.metrics),
+        pause=0.1,
+    )
     tracked.client.set_terminated(tracked.id, status=Status.KILLED)
     metrics._thread.join(HANG_SECONDS)
     assert not metrics._thread.is_alive()
@@ -60,10 +57,7 @@ def test_a_server_that_is_away_is_said_and_closing_is_quick(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr(system_metrics, "AGAIN_SECONDS", 3600.0)
     metrics = SystemMetrics(run)
-    end = time.monotonic() + HANG_SECONDS
-    while "takes no system metrics" not in caplog.text:
-        assert time.monotonic() < end
-        time.sleep(0.2)
+    until("the warning", lambda: "takes no system metrics" in caplog.text)
     metrics.close()  # does not wait for the next attempt in an hour
     metrics._thread.join(HANG_SECONDS)
     assert not metrics._thread.is_alive()

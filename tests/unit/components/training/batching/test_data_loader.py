@@ -1,5 +1,4 @@
 import threading
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +19,7 @@ from mantis.dataset.mixture_reader import MixtureReader, TrainingSample
 from mantis.models.packed_batch import PackedBatch
 from mantis.models.registry import family
 from tests.fixtures.training import MakeRun
-from tests.helpers.waiting import HANG_SECONDS
+from tests.helpers.waiting import HANG_SECONDS, until
 
 
 def test_a_buffer_holds_so_many_bytes_but_always_one_item() -> None:
@@ -76,12 +75,8 @@ def test_a_feed_that_is_left_early_ends_its_threads(make_run: MakeRun) -> None:
     _, preparer, plan = fed(make_run, batch_size=2, epochs=20)
     with DataLoader(preparer, plan, start=0, rank=0, world_size=1, threads=2) as feed:
         next(iter(feed))
-    deadline = time.monotonic() + HANG_SECONDS
-    while time.monotonic() < deadline and any(
-        thread.name.startswith(("feed", "read", "prepare")) for thread in threading.enumerate()
-    ):
-        time.sleep(0.01)
-    assert not any(thread.name.startswith(("feed", "read", "prepare")) for thread in threading.enumerate())
+    names = ("feed", "read", "prepare")
+    until("no thread is left", lambda: not any(thread.name.startswith(names) for thread in threading.enumerate()))
 
 
 def waits_for_room(buffer: Buffer, size: int, patch: pytest.MonkeyPatch) -> bool:

@@ -10,8 +10,8 @@ from torch.distributed import HashStore  # type: ignore[attr-defined]
 from components.training.monitoring import watchdog
 from components.training.monitoring.watchdog import Mark, Watchdog, late_error
 from mantis.errors import TrainingError
-from tests.helpers.fake_clock import FakeClock, real_pause
-from tests.helpers.waiting import HANG_SECONDS
+from tests.helpers.fake_clock import FakeClock
+from tests.helpers.waiting import HANG_SECONDS, until
 
 SECONDS = 60.0
 
@@ -26,12 +26,7 @@ class Dogs(NamedTuple):
     def mark(self, rank: int, step: int, stage: str) -> None:
         """A rank enters a stage. This returns when the others can read it."""
         self.pair[rank].mark(step, stage)
-        end = time.monotonic() + HANG_SECONDS
-        while time.monotonic() < end:
-            if self.pair[0]._read(rank) == self.pair[rank]._mark:
-                return
-            real_pause()
-        raise AssertionError("the watchdog does not share where its rank is")
+        until("the watchdog shares its rank's place", lambda: self.pair[0]._read(rank) == self.pair[rank]._mark)
 
 
 @pytest.fixture
@@ -69,8 +64,7 @@ def test_nothing_is_late_while_it_moves_or_is_paused(dogs: Dogs) -> None:
         dogs.clock.now += SECONDS - 1
     dogs.pair[0].pause()
     dogs.clock.now += 100 * SECONDS
-    for _ in range(20):
-        real_pause()  # a dog that went on watching would have found both ranks late
+    time.sleep(0.2)  # a dog that went on watching would have found both ranks late
     assert dogs.errors.empty()
 
 
@@ -80,11 +74,12 @@ def test_a_process_shows_that_it_lives_until_training_is_over(monkeypatch: pytes
     dog = Watchdog(HashStore(), rank=3, world_size=4, seconds=600, end=lambda error: pytest.fail(str(error)))
     file = tmp_path / "alive" / "rank-3"
     times: set[int] = set()
-    until = time.monotonic() + HANG_SECONDS
-    while len(times) < 3 and time.monotonic() < until:
-        times |= {file.stat().st_mtime_ns} if file.exists() else set()
-        time.sleep(0.1)
-    assert len(times) == 3
+
+    def touched() -> int:
+        times.update({file.stat().st_mtime_ns} if file.exists() else ())
+        return len(times)
+
+    until("it is touched again and again", lambda: touched() == 3, pause=0.1)
     dog.close()
     assert not file.exists()
 
