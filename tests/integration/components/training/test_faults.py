@@ -29,6 +29,7 @@ from mantis.store.base import ObjectStore, delete_tree
 from mantis.tracking.mlflow_runs import RUN_TAG, curve_row, open_tracked_run, send_curve
 from tests.fixtures.mlflow import MlflowServer
 from tests.fixtures.training import MakeRun
+from tests.helpers.committed_steps import until_committed
 from tests.helpers.paths import ROOT
 from tests.helpers.small_disk import small_disk_at
 from tests.helpers.waiting import HANG_SECONDS
@@ -175,14 +176,16 @@ def test_killed_then_cut_off_from_store_and_mlflow_it_ends_bit_identical(
     mlflow_server.until_ready()
 
     killed = start(run)
-    wait_for(run.store, prefix, step=8, process=killed)
+    until_committed(run.store, prefix, step=8, process=killed)
     kill_all(killed)
     first = committed(run.store, prefix)[0]
     assert first < STEPS
 
     hurt = start(run)
     lines = follow(hurt, until=f"Training continues after step {first} ")
-    wait_for(run.store, prefix, step=first + 1, process=hurt)  # then its tables are open, and the next save has to wait
+    until_committed(
+        run.store, prefix, step=first + 1, process=hurt
+    )  # then its tables are open, and the next save has to wait
     mlflow_server.kill()
     proxy.cut()
     time.sleep(OUTAGE_SECONDS)
@@ -252,14 +255,3 @@ def kill_all(process: "subprocess.Popen[str]") -> None:
     psutil.wait_procs(everybody, timeout=HANG_SECONDS)
     process.wait()
     process.stdout.close()
-
-
-def wait_for(store: Any, prefix: str, *, step: Any, process: "subprocess.Popen[str]") -> None:
-    until = time.monotonic() + HANG_SECONDS
-    while time.monotonic() < until:
-        if any(found >= step for found in committed(store, prefix)):
-            return
-        if process.poll() is not None:
-            raise AssertionError(process.communicate()[0])
-        time.sleep(0.01)
-    raise AssertionError(f"no checkpoint of step {step} within {HANG_SECONDS:.0f} s")

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from mantis.hashing import sha256_bytes
 from mantis.runs.step_runner import Run
 from mantis.store.base import delete_tree
 from tests.fixtures.training import MakeRun
+from tests.helpers.committed_steps import until_committed
 from tests.helpers.paths import ROOT
 from tests.helpers.waiting import HANG_SECONDS
 
@@ -155,7 +155,7 @@ def test_hurt_in_every_way_it_ends_bit_identical(trained: Trained) -> None:
     delete_tree(run.store, prefix)
 
     hurt = start(run)
-    wait_for(run.store, prefix, step=8, process=hurt)
+    until_committed(run.store, prefix, step=8, process=hurt)
     rank = ranks_under(hurt)[1]
     os.kill(rank.pid, signal.SIGKILL)
     out = hurt.communicate(timeout=HANG_SECONDS)[0]
@@ -166,7 +166,7 @@ def test_hurt_in_every_way_it_ends_bit_identical(trained: Trained) -> None:
     assert 8 <= first < STEPS
 
     stopped = start(run)
-    wait_for(run.store, prefix, step=first + 1, process=stopped)
+    until_committed(run.store, prefix, step=first + 1, process=stopped)
     os.kill(stopped.pid, signal.SIGTERM)
     out = stopped.communicate(timeout=HANG_SECONDS)[0]
     assert stopped.returncode != 0
@@ -199,7 +199,7 @@ def test_a_killed_launcher_leaves_no_rank_behind_and_a_stopped_rank_is_named(tra
     run, prefix, digest = trained.run, trained.prefix, trained.digest
     delete_tree(run.store, prefix)
     killed = start(run)
-    wait_for(run.store, prefix, step=8, process=killed)
+    until_committed(run.store, prefix, step=8, process=killed)
     ranks = ranks_under(killed)
     killed.kill()
     killed.wait()
@@ -215,7 +215,7 @@ def test_a_killed_launcher_leaves_no_rank_behind_and_a_stopped_rank_is_named(tra
     recipe = run.recipe.model_copy(update={"training": patient})
     run.store.put(run.key("recipe.yaml"), recipe.to_yaml().encode())
     hanging = start(run)
-    wait_for(run.store, prefix, step=first + 1, process=hanging)
+    until_committed(run.store, prefix, step=first + 1, process=hanging)
     ranks_under(hanging)[1].suspend()
     out = hanging.communicate(timeout=HANG_SECONDS)[0]
     assert hanging.returncode == 1, out
@@ -251,15 +251,3 @@ def ranks_under(process: "subprocess.Popen[str]") -> list[psutil.Process]:
         return []
     found = [child for child in below if "components.training" in " ".join(child.cmdline())]
     return sorted((child for child in found if child.parent().pid != process.pid), key=lambda child: child.pid)
-
-
-def wait_for(store: Any, prefix: str, *, step: Any, process: "subprocess.Popen[str]") -> None:
-    """Until a checkpoint of `step` or later is committed."""
-    until = time.monotonic() + HANG_SECONDS
-    while time.monotonic() < until:
-        if any(found >= step for found in committed(store, prefix)):
-            return
-        if process.poll() is not None:
-            raise AssertionError(process.communicate()[0])
-        time.sleep(0.01)
-    raise AssertionError(f"no checkpoint of step {step} within {HANG_SECONDS:.0f} s")
