@@ -10,7 +10,7 @@ import uvicorn
 from components.serving.batching_engine import BatchingEngine
 from components.serving.http_server import ModelServer
 from components.serving.live_model import LiveModel
-from components.serving.server_limits import KEY, STOP_SECONDS, ServerLimits
+from components.serving.server_limits import KEEP_ALIVE_SECONDS, KEY, STOP_SECONDS, ServerLimits
 from components.serving.server_metrics import ServerMetrics
 from mantis.errors import ConfigError
 
@@ -55,6 +55,17 @@ def serve(model: LiveModel, limits: ServerLimits, bound: socket.socket, ready: C
     key = os.environ.get(KEY, "")
     hosts = NAMES if host in LOOPBACK and not key else ("*",)
     server = ModelServer(engine=engine, limits=limits, metrics=metrics, key=key, hosts=hosts)
+    try:
+        bound.listen(BACKLOG)  # so that a reader of the URL can connect
+        ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        uvicorn_server(server, stop_seconds=STOP_SECONDS).run(sockets=[bound])
+    finally:
+        engine.close()
+        bound.close()
+
+
+def uvicorn_server(server: ModelServer, *, stop_seconds: int) -> uvicorn.Server:
+    """The HTTP server of a model. Open answers end within `stop_seconds` after a stop."""
     config = uvicorn.Config(
         server.app(),
         log_config=None,
@@ -62,12 +73,7 @@ def serve(model: LiveModel, limits: ServerLimits, bound: socket.socket, ready: C
         lifespan="off",
         backlog=BACKLOG,
         server_header=False,
-        timeout_graceful_shutdown=STOP_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=stop_seconds,
     )
-    try:
-        bound.listen(BACKLOG)  # so that a reader of the URL can connect
-        ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
-        uvicorn.Server(config).run(sockets=[bound])
-    finally:
-        engine.close()
-        bound.close()
+    return uvicorn.Server(config)

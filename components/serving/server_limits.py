@@ -5,6 +5,9 @@ from dataclasses import dataclass
 MEGABYTE = 1_000_000
 MEGAPIXEL = 1_000_000
 STOP_SECONDS = 30  # in which open answers may end
+# An idle connection stays open for longer than clients (httpx: 5 s) and load balancers (AWS: 60 s) keep it.
+# A server that closes first loses the request that a client sends at the same moment.
+KEEP_ALIVE_SECONDS = 75
 KEY = "MANTIS_API_KEY"  # the environment variable with the key that clients have to send
 
 

@@ -6,12 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import uvicorn
-
 from components.serving.batching_engine import AnsweredBatch, BatchingEngine
 from components.serving.http_server import ModelServer
 from components.serving.live_model import LiveModel
-from components.serving.run_server import bound_socket
+from components.serving.run_server import bound_socket, uvicorn_server
 from components.serving.server_limits import ServerLimits
 from components.serving.server_metrics import ServerMetrics
 from tests.helpers.waiting import HANG_SECONDS
@@ -39,10 +37,7 @@ def model_server(model: LiveModel, *, key: str = "", **limits: Any) -> Iterator[
     engine = BatchingEngine(model, most=bounds.batch, observe=observe)
     server = ModelServer(engine=engine, limits=bounds, metrics=metrics, key=key)
     bound = bound_socket("127.0.0.1", 0)
-    config = uvicorn.Config(
-        server.app(), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5
-    )
-    running = uvicorn.Server(config)
+    running = uvicorn_server(server, stop_seconds=5)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]}, daemon=True)
     bound.listen()  # a test may connect before the thread has begun
     thread.start()

@@ -5,6 +5,7 @@ import http.client
 import io
 import json
 import struct
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -120,6 +121,15 @@ def test_more_requests_than_allowed_are_refused_and_memory_stays(live_model: Liv
     assert first.count(200) >= 4
     assert 429 in first + later
     assert grown < 150_000_000
+
+
+def test_a_connection_outlives_the_time_for_which_clients_keep_it(served: Served) -> None:
+    connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=HANG_SECONDS)
+    for idle_seconds in (0, 6):  # httpx, the HTTP library of `openai`, keeps an idle connection for 5 seconds
+        time.sleep(idle_seconds)
+        connection.request("GET", "/health")
+        answer = connection.getresponse()  # raises RemoteDisconnected if the server has closed the connection
+        assert json.loads(answer.read())["status"] == "ok"
 
 
 def test_two_images_in_their_places_and_turns_before(client: Any) -> None:
