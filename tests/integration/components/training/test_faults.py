@@ -183,9 +183,8 @@ def test_killed_then_cut_off_from_store_and_mlflow_it_ends_bit_identical(
 
     hurt = start(run)
     lines = follow(hurt, until=f"Training continues after step {first} ")
-    until_committed(
-        run.store, prefix, step=first + 1, process=hurt
-    )  # then its tables are open, and the next save has to wait
+    # Behind the next checkpoint its tables are open, and the save after that has to wait.
+    until_committed(run.store, prefix, step=first + 1, process=hurt)
     mlflow_server.kill()
     proxy.cut()
     time.sleep(OUTAGE_SECONDS)

@@ -1,6 +1,5 @@
 import json
 import math
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,18 +46,16 @@ def test_causes_sum_to_the_time_since_the_start(moved: FakeClock) -> None:
     assert (seconds["step"], seconds["other"]) == (2.0, 6.0)
 
 
-def test_entering_a_cause_ends_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    clock = GoodputClock(began=95.0)
+def test_entering_a_cause_ends_the_one_before(moved: FakeClock) -> None:
+    clock = GoodputClock(moved.now - 5.0)
     for cause, length in ((Cause.DATA, 1.0), (Cause.STEP, 4.0), (Cause.OTHER, 2.0), (Cause.STEP, 8.0)):
         clock.enter(cause)
-        now += length
+        moved.now += length
     seconds = clock.seconds()  # in the middle of a step
     assert (seconds["data"], seconds["step"], seconds["other"]) == (1.0, 12.0, 7.0)
-    now += 3.0
+    moved.now += 3.0
     with clock.spend(Cause.SAVE):
-        now += 5.0
+        moved.now += 5.0
     seconds = clock.seconds()
     assert (seconds["step"], seconds["save"], sum(seconds.values())) == (15.0, 5.0, 28.0)
 
@@ -172,19 +169,18 @@ def beaten(heartbeat: Heartbeat, clock: GoodputClock) -> dict[str, float]:
     return clock.seconds()
 
 
-def test_devices_are_counted_by_attempt_and_not_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+def test_devices_are_counted_by_attempt_and_not_in_the_queue(moved: FakeClock) -> None:
     loop: Any = None
-    first = GoodputTimer(GoodputClock(890.0), None, devices=8)
+    first = GoodputTimer(GoodputClock(moved.now - 110.0), None, devices=8)
     first.clock.add(Cause.QUEUE, 100.0)
     first.clock.add(Cause.STEP, 10.0)
     state = json.loads(json.dumps(first.state_dict()))
     assert state["device_seconds"] == 80.0
-    second = GoodputTimer(GoodputClock(990.0), None, devices=2)
+    second = GoodputTimer(GoodputClock(moved.now - 10.0), None, devices=2)
     second.load_state_dict(state)
     second.on_start(loop)
     assert second.device_seconds() == 100.0
-    older = GoodputTimer(GoodputClock(1000.0), None, devices=2)
+    older = GoodputTimer(GoodputClock(moved.now), None, devices=2)
     older.load_state_dict({"seconds": {"queue": 5.0, "step": 10.0}})
     older.on_start(loop)
     assert older.device_seconds() == 20.0
