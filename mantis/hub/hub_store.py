@@ -41,6 +41,10 @@ class HubStore:
         self.url = join(f"{SCHEME}{found['name']}@{self._commit}", self._folder).rstrip("/")
         self.name = (self._folder or found["name"]).rpartition("/")[2]
 
+    @property
+    def place(self) -> str:
+        return self.url
+
     def get(self, key: str) -> bytes:
         return b"".join(self._blocks(key))
 

@@ -44,6 +44,14 @@ class ObjectStore(Protocol):
 
     url: str
 
+    @property
+    def place(self) -> str:
+        """The URL with the server or account, and without links of the file system: it names one store on this machine.
+
+        Locks use it. Nothing stores it, because another machine may reach the same server by another address.
+        """
+        ...
+
     def put(self, key: str, data: bytes) -> None: ...
 
     def put_file(self, key: str, path: Path) -> None: ...

@@ -69,6 +69,11 @@ class S3Access:
         return urlsplit(self.endpoint).netloc
 
     @property
+    def server(self) -> str:
+        """Host and port in lower case; empty for AWS, where every region has the same bucket under a name."""
+        return "" if _is_amazon(self.endpoint) else self.host.lower()
+
+    @property
     def secure(self) -> bool:
         """Whether the endpoint speaks TLS."""
         return urlsplit(self.endpoint).scheme == "https"
@@ -195,7 +200,7 @@ def _source(endpoint: str, region: str) -> FindProvider:
         access, secret = (os.environ[name] for name in KEYS)
         keys = StaticProvider(access, secret, os.environ.get("AWS_SESSION_TOKEN") or None)
         return lambda: keys
-    amazon = AMAZON.fullmatch(urlsplit(endpoint).hostname or "") is not None
+    amazon = _is_amazon(endpoint)
     if os.environ.get(IDENTITY_FILE):
         sts = os.environ.get("AWS_ENDPOINT_URL_STS") or (_sts(region) if amazon else endpoint)
         identity = _web_identity(sts.rstrip("/"), needs_role=amazon)
@@ -206,6 +211,10 @@ def _source(endpoint: str, region: str) -> FindProvider:
         return lambda: role
     asks = amazon or bool(os.environ.get(METADATA_ENDPOINT))
     return _instance if asks and os.environ.get(METADATA_OFF, "").lower() != "true" else lambda: None
+
+
+def _is_amazon(endpoint: str) -> bool:
+    return AMAZON.fullmatch(urlsplit(endpoint).hostname or "") is not None
 
 
 def _sts(region: str) -> str:

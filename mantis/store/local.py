@@ -29,6 +29,10 @@ class LocalStore:
         self.url = self.root.as_uri()
         self._folder = str(self.root)
 
+    @property
+    def place(self) -> str:
+        return self.root.resolve().as_uri()
+
     def put(self, key: str, data: bytes) -> None:
         self._write(key, lambda file: file.write(data))
 

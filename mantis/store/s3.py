@@ -34,6 +34,10 @@ class MinioStore:
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self._access = s3_access()
 
+    @property
+    def place(self) -> str:
+        return f"{self._access.server} {self.url}".lstrip()
+
     @cached_property
     def _client(self) -> Any:
         return _connected(self._access)

@@ -101,7 +101,7 @@ def mlflow_client(store: ObjectStore) -> Any:
     if folder is None:
         return MlflowClient(tracking_uri=uri)
     # Two processes that create the tables at the same moment disturb each other.
-    with one_at_a_time(f"{fingerprint(uri)}.mlflow", lambda: None):
+    with one_at_a_time(f"{fingerprint(str(folder.resolve()))}.mlflow", lambda: None):
         forget_addresses(folder)
         logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)  # it names the tables that it creates
         try:

@@ -231,7 +231,7 @@ def only_one(run: Run) -> AbstractContextManager[None]:
             remedy="Wait for its end, which `mantis status` shows, or change the recipe or --name.",
         )
 
-    return one_at_a_time(f"{fingerprint([run.store.url, run.id])}.lock", refuse)
+    return one_at_a_time(f"{fingerprint([run.store.place, run.id])}.lock", refuse)
 
 
 def explain(records: list[StepRecord]) -> str:

@@ -4,6 +4,7 @@ obstore and Lance are built on the same library, so both read the same variables
 credentials that end. It is the extra `clouds` of this package.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,15 +22,26 @@ if TYPE_CHECKING:
     Client = AzureStore | GCSStore | MemoryStore | S3Store
 
 SCHEMES = {"gs": "GCSStore", "az": "AzureStore"}  # to the class of obstore.store
+ACCOUNT = "AZURE_STORAGE_ACCOUNT_NAME"
 LANCE = {"allow_http": "true"}  # emulators speak HTTP; the addresses of the services themselves are fixed
 
 
 class CloudStore:
-    """Objects below `prefix` in the bucket of `client`, an object store of obstore."""
+    """Objects below `prefix` in the bucket of `client`, an object store of obstore.
 
-    def __init__(self, client: "Client", *, url: str, prefix: str, lance: Mapping[str, str] = LANCE) -> None:
+    Args:
+        account: the account of Azure that has the container. Names of Google's buckets need none: no two are the same.
+    """
+
+    def __init__(
+        self, client: "Client", *, url: str, prefix: str, account: str = "", lance: Mapping[str, str] = LANCE
+    ) -> None:
         self.url = url.rstrip("/")
-        self._client, self._prefix, self._lance = client, prefix, lance
+        self._client, self._prefix, self._account, self._lance = client, prefix, account, lance
+
+    @property
+    def place(self) -> str:
+        return f"{self._account} {self.url}".lstrip()
 
     def put(self, key: str, data: bytes) -> None:
         with self._refusals(key):
@@ -129,6 +141,7 @@ def open_cloud_store(url: str) -> CloudStore:
         ConfigError: obstore is not installed, or the environment names no account.
     """
     bucket, prefix = bucket_of(url)
+    account = os.environ.get(ACCOUNT, "") if scheme_of(url) == "az" else ""
     try:
         from obstore import store as clients
         from obstore.exceptions import BaseError
@@ -138,11 +151,12 @@ def open_cloud_store(url: str) -> CloudStore:
         ) from None
     made: Any = getattr(clients, SCHEMES[scheme_of(url)])
     try:
-        return CloudStore(made(bucket, client_options={"allow_http": True}), url=url, prefix=prefix)
+        client = made(bucket, client_options={"allow_http": True})
+        return CloudStore(client, url=url, prefix=prefix, account=account)
     except (BaseError, ValueError) as error:
         raise ConfigError(
             f"store = {url!r}: {_reason(error)}.",
-            remedy="Set GOOGLE_APPLICATION_CREDENTIALS, or AZURE_STORAGE_ACCOUNT_NAME and its credentials.",
+            remedy=f"Set GOOGLE_APPLICATION_CREDENTIALS, or {ACCOUNT} and its credentials.",
         ) from None
 
 
