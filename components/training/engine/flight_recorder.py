@@ -20,21 +20,23 @@ logger = logging.getLogger(__name__)
 
 COLLECTIVES = 2000  # the last ones that each rank remembers; torch's own default
 STORE_SECONDS = 20.0  # a rank that waits ends after this time even if the store is away
-# torch writes this file if NCCL itself gives up, with the rank's number behind it.
-DUMP_OF_NCCL = "mantis-collectives-rank-"
+DUMP_OF_NCCL = "TORCH_FR_DUMP_TEMP_FILE"  # torch writes this file, with the rank behind its name, if NCCL gives up
 
 
 def record_collectives() -> None:
-    """Switch the recorder on. Call it before the process group is made; a user's own settings stay."""
-    folder = Path(tempfile.gettempdir())
+    """Switch the recorder on. Call it before the process group is made; a user's own settings stay.
+
+    The file of NCCL has the process in its name, because several trainings may share the machine.
+    """
+    dump = Path(tempfile.gettempdir()) / f"mantis-{os.getpid()}-collectives-rank-"
     os.environ.setdefault("TORCH_FR_BUFFER_SIZE", str(COLLECTIVES))
-    os.environ.setdefault("TORCH_FR_DUMP_TEMP_FILE", str(folder / DUMP_OF_NCCL))
+    os.environ.setdefault(DUMP_OF_NCCL, str(dump))
     os.environ.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "1")
 
 
 def dump_of_nccl(rank: int) -> str:
-    """The file that torch writes if NCCL's own timeout ends this rank."""
-    return os.environ.get("TORCH_FR_DUMP_TEMP_FILE", DUMP_OF_NCCL) + str(rank)
+    """The file that torch writes if NCCL's own timeout ends this rank. The recorder has to be on."""
+    return os.environ[DUMP_OF_NCCL] + str(rank)
 
 
 def collectives(device: torch.device) -> bytes:
@@ -64,6 +66,6 @@ def leave_dump(store: ObjectStore, prefix: str, *, rank: int, device: torch.devi
     thread.join(STORE_SECONDS)
     if done.is_set():
         return store.uri(key)
-    path = Path(tempfile.gettempdir()) / f"mantis-hang-rank-{rank:05d}.json"
-    path.write_bytes(recorded)
-    return str(path)
+    with tempfile.NamedTemporaryFile(prefix=f"mantis-hang-rank-{rank:05d}-", suffix=".json", delete=False) as file:
+        file.write(recorded)
+    return file.name

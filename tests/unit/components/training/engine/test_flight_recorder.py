@@ -45,11 +45,13 @@ def test_the_last_collectives_lie_beside_the_checkpoints(tmp_path: Path) -> None
     assert where == store.uri("checkpoints/x/hangs/rank-00003.json")
     last = entries(store.get("checkpoints/x/hangs/rank-00003.json"))[-1]
     assert (last["profiling_name"], last["input_sizes"]) == ("gloo:all_reduce", [[7]])
+    dump = f"{tempfile.gettempdir()}/mantis-{os.getpid()}-collectives-rank-"  # another training has another process
     assert {name: os.environ[name] for name in NAMES} == {
         "TORCH_FR_BUFFER_SIZE": "2000",
-        "TORCH_FR_DUMP_TEMP_FILE": dump_of_nccl(0)[:-1],
+        "TORCH_FR_DUMP_TEMP_FILE": dump,
         "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
     }
+    assert dump_of_nccl(3) == f"{dump}3"
 
 
 @pytest.mark.usefixtures("recording")
@@ -67,9 +69,12 @@ def test_they_lie_in_a_file_here_if_the_store_is_away(
 
     monkeypatch.setattr(flight_recorder, "STORE_SECONDS", 0.2)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    where = leave_dump(Away(tmp_path / "store"), "checkpoints/x", rank=0, device=CPU)
+    away = Away(tmp_path / "store")
+    places = {leave_dump(away, prefix, rank=0, device=CPU) for prefix in ("checkpoints/x", "checkpoints/y")}
     released.set()
-    assert entries(Path(where).read_bytes())[-1]["profiling_name"] == "gloo:all_reduce"
+    assert len(places) == 2  # trainings on one machine leave each other's files alone
+    for where in places:
+        assert entries(Path(where).read_bytes())[-1]["profiling_name"] == "gloo:all_reduce"
 
 
 def test_settings_of_the_user_stay(monkeypatch: pytest.MonkeyPatch) -> None:
