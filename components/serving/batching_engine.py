@@ -20,10 +20,9 @@ MOST_PIXELS = 128_000_000  # of the images of a batch, which some processors dec
 
 @dataclass(frozen=True, kw_only=True)
 class AnsweredBatch:
-    """What a batch took: its questions, its generated tokens, its time."""
+    """Questions that the model answered together, and how long it took."""
 
     questions: int
-    tokens: int
     seconds: float
 
 
@@ -45,7 +44,7 @@ class BatchingEngine:
     """A thread that owns the model. It answers the oldest question together with others that fit beside it.
 
     Budgets of tokens and patches are those of evaluation. A batch holds at most `most` questions. `observe` gets the
-    figures of each batch.
+    figures of each answered batch, before anybody gets an answer of it.
     """
 
     def __init__(
@@ -102,11 +101,7 @@ class BatchingEngine:
 
     def _work(self) -> None:
         while (batch := self._next()) is not None:
-            began = time.monotonic()
             self._answer(batch)
-            tokens = sum(len(ticket.row.tokens) for ticket in batch)
-            if batch:
-                self._observe(AnsweredBatch(questions=len(batch), tokens=tokens, seconds=time.monotonic() - began))
 
     def _next(self) -> list[Ticket] | None:
         """Take the oldest question and those that fit beside it; None when the engine was closed."""
@@ -141,6 +136,7 @@ class BatchingEngine:
         """Answer a batch. If it fails, each of its questions is answered alone, so that only the culprit fails."""
         if not batch:
             return
+        began = time.monotonic()
         try:
             replies = self.model.reply([ticket.prepared for ticket in batch], [ticket.row for ticket in batch])
         except Exception as error:  # whatever a model's code raises must not end the server
@@ -153,6 +149,7 @@ class BatchingEngine:
                 ticket.row = replace(ticket.row, tokens=[], finish=None)  # keeps the text that was sent
                 self._answer([ticket])
             return
+        self._observe(AnsweredBatch(questions=len(batch), seconds=time.monotonic() - began))
         for ticket, reply in zip(batch, replies, strict=True):
             try:
                 ticket.future.set_result(reply)

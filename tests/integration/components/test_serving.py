@@ -5,6 +5,7 @@ import http.client
 import io
 import json
 import struct
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -17,9 +18,11 @@ import pytest
 from openai import APIStatusError, AuthenticationError, BadRequestError, NotFoundError, OpenAI
 from PIL import Image
 
+from components.serving.batching_engine import AnsweredBatch, BatchingEngine, Ticket
 from components.serving.live_model import LiveModel
 from mantis.generation.answerer import Question
 from mantis.generation.chat_messages import data_uri, openai_request
+from mantis.generation.live_rows import LiveRow
 from tests.helpers.model_server import Served, model_server
 from tests.helpers.waiting import HANG_SECONDS, until
 
@@ -308,6 +311,28 @@ def test_one_failing_question_does_not_fail_its_batch(
     assert "The model failed on this question." in answers[3]
     assert "weights" not in answers[3]
     assert [answer for place, answer in enumerate(answers) if place != 3] == [good] * 7
+    assert sum(batch.questions for batch in served.batches) == 8  # the failing one has no answer
+
+
+def test_a_batch_is_counted_before_its_answers_are_there(
+    live_model: LiveModel, evaluated: list[tuple[Question, str]]
+) -> None:
+    tickets: list[Ticket] = []
+    submitted = threading.Event()
+    early: list[bool] = []
+
+    def observe(batch: AnsweredBatch) -> None:
+        assert submitted.wait(HANG_SECONDS)
+        early.append(batch.questions == 1 and not tickets[0].future.done())
+
+    engine = BatchingEngine(live_model, most=4, observe=observe)
+    try:
+        tickets.append(engine.submit(engine.prepare(evaluated[0][0]), LiveRow(max_new_tokens=1)))
+        submitted.set()
+        assert tickets[0].future.result(HANG_SECONDS).prompt_tokens > 0
+    finally:
+        engine.close()
+    assert early == [True]
 
 
 def test_figures_for_prometheus(served: Served, client: Any) -> None:
