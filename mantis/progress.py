@@ -40,11 +40,14 @@ def publish(**state: object) -> None:
 class Progress:
     """Counts `done` of `total`, publishes the state five times a second, and logs a line every ten seconds.
 
-    It logs a last line at the end of work that took a second or more.
+    It logs a last line at the end of work that took `last_after` seconds or more.
     """
 
-    def __init__(self, *, label: str, total: int | None, unit: str, done: int = 0) -> None:
+    def __init__(
+        self, *, label: str, total: int | None, unit: str, done: int = 0, last_after: float = LAST_SECONDS
+    ) -> None:
         self.label, self.total, self.unit, self.done = label, total, unit, done
+        self._last_after = last_after
         self._first = done
         self._start = self._line = time.monotonic()
         self._file = 0.0
@@ -70,7 +73,7 @@ class Progress:
                 left=self.seconds_left,
                 note=note,
             )
-        if now - self._line >= LINE_SECONDS or (ends and now - self._start >= LAST_SECONDS):
+        if now - self._line >= LINE_SECONDS or (ends and now - self._start >= self._last_after):
             self._line = now
             logger.info("%s: %s%s", self.label, self._figures(now), f"  {note}" if note else "")
 

@@ -32,7 +32,8 @@ class ProgressBar(Callback):
         """Show the bar, unless all steps are done already."""
         done = trainer.state.step
         if done < trainer.steps:
-            self._progress = Progress(label="training", total=trainer.steps, unit="steps", done=done)
+            # The last line shows the final loss, so even a training of a moment logs it.
+            self._progress = Progress(label="training", total=trainer.steps, unit="steps", done=done, last_after=0.0)
 
     def after_step(self, finished: FinishedStep) -> Mapping[str, float]:
         """Count the step."""

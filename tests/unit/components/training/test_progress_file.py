@@ -1,5 +1,6 @@
-"""progress.json: what a running training leaves for `mantis status`."""
+"""The progress of a running training: its last line, and progress.json, which it leaves for `mantis status`."""
 
+import time
 from typing import Any
 
 import pytest
@@ -58,6 +59,17 @@ def test_it_holds_step_losses_rates_and_goes_at_the_end(local_store: LocalStore)
     loop: Any = Loop()
     file.on_end(loop)
     assert read_progress(local_store, PREFIX) is None
+
+
+def test_a_training_of_a_moment_logs_its_last_line_with_the_loss(
+    local_store: LocalStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    take_steps(*watched(local_store, ROW), 20)
+    (line,) = caplog.messages
+    assert line.startswith("training: 20 of 20 steps ")
+    assert line.endswith("  loss 1.500  2.06 samples/s  1,230 tokens/s")
 
 
 def test_it_is_written_every_few_seconds_and_not_every_step(local_store: LocalStore) -> None:
