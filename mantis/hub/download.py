@@ -6,6 +6,7 @@ broken connection within its last 10 MB. It does not continue a file that an ear
 
 import hashlib
 import json
+import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,11 +16,15 @@ from typing import Any
 
 from mantis.artifacts.manifest import File, hash_object
 from mantis.errors import InputError, IntegrityError, StoreError
+from mantis.hashing import fingerprint
 from mantis.hub.client import HubFile, Repository, endpoint, hub_errors, newest_commit
+from mantis.processes import one_at_a_time
 from mantis.progress import Progress
 from mantis.schema_versions import Form, versioned, without_version
 from mantis.store.base import ObjectStore, concurrently
 from mantis.store.local import LocalStore
+
+logger = logging.getLogger(__name__)
 
 PIN = "fetch.json"  # repository and revision of an unfinished download
 SPARE = 1 << 30  # bytes of disk that stay free
@@ -47,6 +52,8 @@ def fetch_files(
 ) -> tuple[File, ...]:
     """Fetch the missing files of `wanted` to `prefix`, and describe all of them.
 
+    If another command fetches the same files on this machine, this one waits for its end.
+
     Args:
         store: the store that takes the files.
         prefix: the folder of the store.
@@ -60,19 +67,25 @@ def fetch_files(
         StoreError: the disk has too little space.
         IntegrityError: a file's bytes differ from the hash that the hub gives.
     """
-    there = concurrently(lambda name: _is_there(store, f"{prefix}/{name}", wanted[name]), wanted)
-    missing = {name: remote for (name, remote), found in zip(wanted.items(), there, strict=True) if not found}
-    staging = staging_folder(store, label, commit)
-    _check_disk(store, staging, list(missing.values()))
-    transfer = _Transfer(repository, commit, staging, label, sum(remote.size for remote in missing.values()))
+    staging = _staging_folder(store, label, commit)
 
-    def fetch(name: str) -> None:
-        path = transfer.download(missing[name])
-        store.put_file(f"{prefix}/{name}", path)
-        path.unlink()
+    def tell() -> None:
+        logger.info("Another command fetches %s: this one waits for its end", label)
 
-    transfer.run(fetch, list(missing))
-    shutil.rmtree(staging, ignore_errors=True)
+    with one_at_a_time(f"{fingerprint(str(staging.resolve()))}.fetch", tell):
+        there = concurrently(lambda name: _is_there(store, f"{prefix}/{name}", wanted[name]), wanted)
+        missing = {name: remote for (name, remote), found in zip(wanted.items(), there, strict=True) if not found}
+        staging.mkdir(parents=True, exist_ok=True)
+        _check_disk(store, staging, list(missing.values()))
+        transfer = _Transfer(repository, commit, staging, label, sum(remote.size for remote in missing.values()))
+
+        def fetch(name: str) -> None:
+            path = transfer.download(missing[name])
+            store.put_file(f"{prefix}/{name}", path)
+            path.unlink()
+
+        transfer.run(fetch, list(missing))
+        shutil.rmtree(staging, ignore_errors=True)
     return tuple(_described(store, prefix, name, remote) for name, remote in wanted.items())
 
 
@@ -90,12 +103,13 @@ def _is_there(store: ObjectStore, key: str, remote: HubFile) -> bool:
     return remote.holds("", _git_hash([store.get(key)], entry.size))
 
 
-def staging_folder(store: ObjectStore, label: str, commit: str) -> Path:
-    """Return the folder of partial files for this and later attempts: beside a local store, else in the cache."""
+def _staging_folder(store: ObjectStore, label: str, commit: str) -> Path:
+    """Return the folder of partial files for this and later attempts: beside a local store, else in the cache.
+
+    All stores that are not local share the one in the cache.
+    """
     base = store.root if isinstance(store, LocalStore) else Path.home() / ".cache" / "mantis"
-    folder = base / ".fetching" / f"{label}-{commit[:12]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return base / ".fetching" / f"{label}-{commit[:12]}"
 
 
 def _check_disk(store: ObjectStore, staging: Path, missing: Sequence[HubFile]) -> None:

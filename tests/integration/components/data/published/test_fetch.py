@@ -1,18 +1,20 @@
 """Published data sets come whole from the hub, and once."""
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from components.data.published.fetch import fetch_subset
 from components.data.published.fetched import fetched_sets
-from mantis.artifacts.manifest import check_files, read_manifest
+from mantis.artifacts.manifest import Manifest, check_files, read_manifest
 from mantis.errors import ConfigError, InputError, IntegrityError, StoreError
 from mantis.hub import download
 from mantis.store.local import LocalStore
 from mantis.store.opening import open_store
 from tests.helpers.hub_server import COMMIT, TOKEN, HubServer, hub_server
+from tests.helpers.waiting import until
 
 REPOSITORY = "TIGER-Lab/Mantis-Instruct"
 FILES = {
@@ -53,6 +55,35 @@ def test_a_subset_comes_whole_and_once(
     )
     assert {name for name, _, _ in hub.sent[before:]} == {"nlvr2/val-00000-of-00001.parquet", "nlvr2/val_images.zip"}
     assert not list(tmp_path.rglob(".fetching/*"))
+
+
+@pytest.mark.parametrize("kind", ["local_store", "minio_store"])
+@pytest.mark.parametrize("shared", [True, False], ids=["one-store", "two-stores"])
+def test_two_commands_fetch_the_same_set_at_the_same_time(
+    hub: HubServer, kind: str, shared: bool, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """The second begins when the first has downloaded a file, and has not yet put it into its store."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(download, "FILES_AT_ONCE", 1)
+    caplog.set_level("INFO")
+    store = request.getfixturevalue(kind)
+    other = open_store(store.url if shared else f"{store.url}/other")
+    put_file = store.put_file
+    second: list[Future[Manifest]] = []
+
+    def slow(key: str, path: Path) -> None:
+        if not second:
+            second.append(pool.submit(fetch_subset, other, "nlvr2"))
+            until("the second", lambda: second[0].done() or "waits for its end" in caplog.text)
+        put_file(key, path)
+
+    monkeypatch.setattr(store, "put_file", slow)
+    with ThreadPoolExecutor(1) as pool:
+        manifest = fetch_subset(store, "nlvr2")
+        assert second[0].result().files == manifest.files
+    assert check_files(store, manifest) == check_files(other, second[0].result()) == []
+    assert len(hub.sent) == (2 if shared else 4), "a store gets each file once"
 
 
 def test_a_connection_that_breaks_is_taken_up_where_it_broke(

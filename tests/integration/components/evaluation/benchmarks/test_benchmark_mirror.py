@@ -31,6 +31,7 @@ def hub(
     with hub_server(files, "q-future/Q-Bench2-HF") as server:
         server.newest = REVISION
         monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("HOME", str(tmp_path))  # a download into MinIO has its partial files in the cache
         monkeypatch.delenv("HF_TOKEN", raising=False)
         yield server
 
