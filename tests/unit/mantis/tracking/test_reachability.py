@@ -18,7 +18,7 @@ from mantis.tracking.mlflow_runs import CurveSender, Status, open_tracked_run, r
 from mantis.tracking.reachability import TrackingAwayError, check_reachable
 from mantis.tracking.score_metrics import is_metric_name
 from pipelines.execution.finalize import close_run
-from tests.helpers.loopback import running
+from tests.helpers.loopback import free_port, running
 from tests.helpers.waiting import HANG_SECONDS
 
 Serve = Callable[..., str]
@@ -60,8 +60,7 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture
 def refused() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 @pytest.fixture
