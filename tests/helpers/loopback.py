@@ -1,22 +1,19 @@
 """Servers on loopback: their ports, and those of http.server beside a test."""
 
-import fcntl
-import os
 import random
 import socket
-import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import ThreadingHTTPServer
-from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import TypeVar
+
+from mantis.processes import one_at_a_time
 
 AnyServer = TypeVar("AnyServer", bound=ThreadingHTTPServer)
 
-
 PORTS = range(20_000, 30_000)  # Linux gives connections 32768 to 60999, and Kubernetes gives services 30000 to 32767
-_locks: dict[int, TextIO] = {}  # port -> its locked file; open until this process ends
+_locks = ExitStack()  # of the ports of this process; nothing closes it before the process ends
 
 
 def free_port() -> int:
@@ -25,25 +22,16 @@ def free_port() -> int:
     No other process of the tests gets the port before this one ends. A port of the kernel's choice would not do: the
     kernel may give it to any connection while the server still starts.
     """
-    folder = Path(tempfile.gettempdir()) / f"mantis-{os.getuid()}-test-ports"
-    folder.mkdir(exist_ok=True)
     for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        if port not in _locks and _lock(port, folder):
-            with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-                return port
+        with suppress(OSError):
+            _locks.enter_context(one_at_a_time(f"{port}.test-port", _refuse))
+            socket.create_server(("127.0.0.1", port)).close()
+            return port
     raise AssertionError(f"no free port from {PORTS.start} to {PORTS.stop - 1}")
 
 
-def _lock(port: int, folder: Path) -> bool:
-    """Lock a port for this process, and for the children that it forks; False if another process holds it."""
-    file = (folder / str(port)).open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return False
-    _locks[port] = file
-    return True
+def _refuse() -> None:
+    raise BlockingIOError
 
 
 @contextmanager
