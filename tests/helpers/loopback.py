@@ -2,13 +2,19 @@
 
 import random
 import socket
+import ssl
+import subprocess
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from http.server import ThreadingHTTPServer
+from pathlib import Path
 from typing import TypeVar
 
 from mantis.processes import one_at_a_time
+from tests.helpers.waiting import HANG_SECONDS
 
 AnyServer = TypeVar("AnyServer", bound=ThreadingHTTPServer)
 
@@ -45,3 +51,18 @@ def running(server: AnyServer, *, poll_seconds: float = 0.5) -> Iterator[AnyServ
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def until_healthy(url: str, process: "subprocess.Popen[bytes]", log: Path, authority: Path | None = None) -> None:
+    """Wait until MLflow at `url` serves; AssertionError with its log if it ends, or does not come."""
+    trusting = ssl.create_default_context(cafile=str(authority)) if authority else None
+    until = time.monotonic() + HANG_SECONDS
+    while time.monotonic() < until:
+        assert process.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(f"{url}/health", timeout=4, context=trusting).close()
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+    raise AssertionError(f"no MLflow within {HANG_SECONDS:.0f} s:\n{log.read_text()}")

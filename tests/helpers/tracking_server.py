@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mantis.tracking.reachability import TrackingAwayError
-from tests.helpers.loopback import free_port
+from tests.helpers.loopback import free_port, until_healthy
 from tests.helpers.paths import ROOT
 from tests.helpers.waiting import HANG_SECONDS
 from tests.helpers.yaml_files import documents
@@ -120,20 +120,6 @@ def create_user(url: str, authority: Path | None) -> None:
     except urllib.error.HTTPError as error:
         if "RESOURCE_ALREADY_EXISTS" not in error.read().decode():
             raise
-
-
-def until_healthy(url: str, process: "subprocess.Popen[bytes]", log: Path, authority: Path | None) -> None:
-    trusting = ssl.create_default_context(cafile=str(authority)) if authority else None
-    until = time.monotonic() + HANG_SECONDS
-    while time.monotonic() < until:
-        assert process.poll() is None, log.read_text()
-        try:
-            urllib.request.urlopen(f"{url}/health", timeout=4, context=trusting).close()
-        except OSError:
-            time.sleep(0.5)
-        else:
-            return
-    raise AssertionError(f"no MLflow within {HANG_SECONDS:.0f} s:\n{log.read_text()}")
 
 
 def patiently(ask: Callable[[], T]) -> T:

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import pytest
 
 from mantis.store.base import upload_tree
 from mantis.store.opening import open_store
-from tests.helpers.loopback import free_port
+from tests.helpers.loopback import free_port, until_healthy
 from tests.helpers.waiting import HANG_SECONDS
 
 SMALL = (
@@ -154,13 +153,7 @@ def page(made: Path, tmp_path: Path, mantis_environment: dict[str, str]) -> Iter
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + HANG_SECONDS
-        while time.monotonic() < deadline and child.poll() is None:
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=2).close()
-                break
-            except OSError:
-                time.sleep(0.5)
+        until_healthy(url, child, tmp_path / "ui.log")
         yield url, copy
     finally:
         os.killpg(child.pid, signal.SIGKILL)
