@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import nbformat
@@ -20,6 +21,7 @@ import psutil
 import pytest
 from nbclient import NotebookClient
 from openai import OpenAI
+from traitlets.config import Config
 
 import mantis as mantis_api
 from components.evaluation.benchmarks.benchmark_catalog import load_benchmark
@@ -272,8 +274,14 @@ def test_the_notebook_of_the_tutorial_runs_and_shows_pictures(
     book = nbformat.read(ROOT / "docs" / "tutorial.ipynb", as_version=4)
     for option in SMALL:
         assert option.removeprefix("--set=") in book.cells[0].source
-    client = NotebookClient(book, timeout=HANG_SECONDS, resources={"metadata": {"path": str(undisturbed.folder)}})
-    client.execute()
+    limits = {"timeout": int(HANG_SECONDS), "startup_timeout": int(HANG_SECONDS)}
+    place = {"metadata": {"path": str(undisturbed.folder)}}
+    # Jupyter chooses TCP ports long before its kernel binds them, and other programs can take them meanwhile. A socket
+    # file has no such gap. Its path may have 107 bytes, which tmp_path can exceed.
+    with TemporaryDirectory() as sockets:
+        kernel = {"transport": "ipc", "ip": f"{sockets}/kernel"}
+        config = Config(KernelManager=kernel, NotebookClient=limits)
+        NotebookClient(book, resources=place, config=config).execute()
     shown = [output.get("data", {}) for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
     assert any("image/png" in data for data in shown)
     assert any("<img" in data.get("text/html", "") for data in shown)

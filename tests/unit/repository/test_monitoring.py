@@ -25,6 +25,7 @@ from components.serving.server_metrics import ServerMetrics
 from components.training.monitoring.training_metrics import TrainingMetrics
 from tests.helpers.kubectl import until
 from tests.helpers.kustomize import built
+from tests.helpers.loopback import free_port
 from tests.helpers.monitoring import (
     ALERT_TESTS,
     DASHBOARD,
@@ -198,7 +199,7 @@ def test_the_figures_of_mlflow_need_no_password_and_end_with_it(tmp_path: Path) 
     for _ in range(2):
         environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
         subprocess.run([sys.executable, "-c", count], env=environment, check=True)
-    mlflow = ThreadingHTTPServer(("127.0.0.1", 0), Healthy)
+    mlflow = ThreadingHTTPServer(("127.0.0.1", free_port()), Healthy)
     threading.Thread(target=mlflow.serve_forever, daemon=True).start()
 
     def answer(path: str) -> tuple[int, str]:

@@ -30,6 +30,7 @@ from mantis.tracking.mlflow_runs import RUN_TAG, curve_row, open_tracked_run, se
 from tests.fixtures.mlflow import MlflowServer
 from tests.fixtures.training import MakeRun
 from tests.helpers.committed_steps import until_committed
+from tests.helpers.loopback import free_port
 from tests.helpers.paths import ROOT
 from tests.helpers.small_disk import small_disk_at
 from tests.helpers.waiting import HANG_SECONDS
@@ -46,11 +47,11 @@ class Proxy:
     def __init__(self, target: tuple[str, int]) -> None:
         self._target, self._open = target, threading.Event()
         self._pairs: list[socket.socket] = []
-        self._listen(0)
-        self.port = self._server.getsockname()[1]
+        self.port = free_port()
+        self._listen()
 
-    def _listen(self, port: int) -> None:
-        self._server = socket.create_server(("127.0.0.1", port))
+    def _listen(self) -> None:
+        self._server = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self._accept, args=(self._server,), daemon=True).start()
 
     def _accept(self, server: socket.socket) -> None:
@@ -91,7 +92,7 @@ class Proxy:
 
     def restore(self) -> None:
         """As before, at the same port."""
-        self._listen(self.port)
+        self._listen()
 
 
 @dataclass(frozen=True, kw_only=True)
