@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.cli import Mantis
-from tests.helpers.demo_scores import assert_above_chance
+from tests.helpers.demo_scores import DEMO_SKILLS, assert_above_chance
 
 CONTROL_P = 0.001  # one-sided, that a control is above chance
 DAG_MINUTES = 12
@@ -24,7 +24,10 @@ def test_every_skill_is_learned(mantis: Mantis, tmp_path: Path, seed: int) -> No
     assert done.returncode == 0, done.stdout + done.stderr
     scores = json.loads(Path(done.stdout.splitlines()[-1]).read_text())["scores"]
     assert_above_chance(scores)
-    for row in scores:
+    evaluated = [json.loads(path.read_text()) for path in tmp_path.glob(".mantis/evaluations/*/*/*/scores.json")]
+    rows = [row for each in evaluated for row in each["scores"]]
+    assert {row["skill"] for row in rows} == DEMO_SKILLS  # summary.json has no p values
+    for row in rows:
         assert row["samples"] >= 500, row
         assert row["blind_p"] >= CONTROL_P, row
         assert row["shuffled_p"] >= CONTROL_P, row
